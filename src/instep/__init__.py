@@ -1,0 +1,3 @@
+"""instep keeps a cluster of servers in step."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,127 @@
+"""The error tree: every operating error carries a code, an exit code, a retry verdict, facts and a hint.
+
+An outcome that the caller must branch on is a value, not an exception. A broken invariant is an
+``assert``. Everything else that can go wrong while operating is an ``InstepError`` of one of the families
+below; the reference page of codes is generated from these classes.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+__all__ = [
+    "ConfigError",
+    "ContentionError",
+    "DamagedError",
+    "InstepError",
+    "NotAllowedError",
+    "PeerError",
+    "RefusedError",
+    "ResourceError",
+    "Retry",
+    "UnavailableError",
+    "UsageError",
+]
+
+
+class Retry(enum.Enum):
+    """Whether the same call can succeed later without anybody changing anything."""
+
+    NEVER = "never"
+    LATER = "later"
+    ELSEWHERE = "elsewhere"
+
+
+class InstepError(Exception):
+    """Base of all operating errors. ``code`` is stable and documented; ``facts`` are JSON-ready values."""
+
+    code: ClassVar[str] = "unexpected"
+    exit_code: ClassVar[int] = 1
+    retry: ClassVar[Retry] = Retry.NEVER
+
+    def __init__(
+        self, reason: str, *, hint: str | None = None, code: str | None = None, **facts: object
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.facts: dict[str, object] = facts
+        self.error_code: str = code or self.code
+
+    def as_json(self) -> dict[str, object]:
+        """The ``error`` object that every ``--json`` command prints."""
+        return {
+            "code": self.error_code,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+            "facts": self.facts,
+            "hint": self.hint,
+        }
+
+
+class UsageError(InstepError):
+    """The command line cannot be understood."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class ConfigError(InstepError):
+    """``instep.toml`` or a setting is wrong; ``facts['problems']`` names all of them at once."""
+
+    code = "configuration"
+    exit_code = 3
+
+
+class RefusedError(InstepError):
+    """A policy says no: a guard, a gate, a check, a non-empty directory."""
+
+    code = "refused"
+    exit_code = 4
+
+
+class NotAllowedError(InstepError):
+    """The caller may not do this: links, allow lists, identities, tokens."""
+
+    code = "not_allowed"
+    exit_code = 5
+
+
+class ContentionError(InstepError):
+    """Somebody else got there first: locked, outdated, the head moved."""
+
+    code = "contention"
+    exit_code = 6
+    retry = Retry.LATER
+
+
+class UnavailableError(InstepError):
+    """A node, a daemon or a service did not answer within its deadline."""
+
+    code = "unavailable"
+    exit_code = 7
+    retry = Retry.LATER
+
+
+class ResourceError(InstepError):
+    """Disk, memory, descriptors or permissions of this machine are missing."""
+
+    code = "resources"
+    exit_code = 8
+    retry = Retry.LATER
+
+
+class PeerError(InstepError):
+    """A peer sent what the protocol forbids; nothing of it was used."""
+
+    code = "peer_misbehaved"
+    exit_code = 9
+    retry = Retry.ELSEWHERE
+
+
+class DamagedError(InstepError):
+    """Bytes are not what their digest, stat or record says."""
+
+    code = "damaged"
+    exit_code = 10

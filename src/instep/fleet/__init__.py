@@ -1,0 +1,1 @@
+"""Outward acts on the application: hooks and probes."""

@@ -1,0 +1,1 @@
+"""The nouns: frozen, validated values without I/O or clock."""

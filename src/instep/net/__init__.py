@@ -1,0 +1,1 @@
+"""The peer protocol, TLS and the PKI."""

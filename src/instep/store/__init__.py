@@ -1,0 +1,1 @@
+"""Node state behind a port: SQLite, and the in-memory twin."""

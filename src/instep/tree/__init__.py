@@ -1,0 +1,1 @@
+"""The file system: scan, watch, digest, stage, journal, switch, archive."""
