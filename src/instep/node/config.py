@@ -1,8 +1,8 @@
 """Read ``instep.toml`` into frozen ``Settings``: strict, whole, with every problem at once.
 
 ``load`` and ``parse`` either return settings that can be run, or raise one ``ConfigError`` whose
-``facts["problems"]`` lists ``{"line", "key", "value", "why"}`` for everything that is wrong. Whether the named
-paths exist is not a matter of configuration: the daemon and ``instep check`` look.
+``facts["problems"]`` lists ``{"line", "key", "value", "why"}`` for everything that is wrong. Whether the
+named paths exist is not a matter of configuration: the daemon and ``instep check`` look.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from instep.node.settings import (
     ArchivePolicy,
     FactSettings,
     FilesetSettings,
-    HooksSettings,
     HookSettings,
+    HooksSettings,
     PartnerSettings,
     Settings,
 )
@@ -50,7 +50,7 @@ FILE_BYTES_MAX = 1 << 20
 
 
 def load(directory: Path) -> Settings:
-    """The settings of the node in ``directory``. ``ConfigError`` as ``parse``, or when the file cannot be read."""
+    """The settings of the node in ``directory``; ``ConfigError`` also when the file cannot be read."""
     path = directory / "instep.toml"
     try:
         with path.open("rb") as file:
@@ -69,7 +69,9 @@ def load(directory: Path) -> Settings:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise _refusal(path, [_problem(raw[: error.start].count(b"\n") + 1, "", None, "is not UTF-8")]) from None
+        raise _refusal(
+            path, [_problem(raw[: error.start].count(b"\n") + 1, "", None, "is not UTF-8")]
+        ) from None
     return parse(text, directory=directory, path=path)
 
 
@@ -115,7 +117,7 @@ def _refusal(path: Path | None, problems: list[dict[str, Any]]) -> ConfigError:
 
 
 def _syntax_error(message: str, text: str) -> tuple[int, str]:
-    """Line and sentence of a ``tomllib`` message, which ends in "(at line 3, column 5)" or "(at end of document)"."""
+    """Line and sentence of a ``tomllib`` message, which ends in "(at line 3, column 5)"."""
     what, _, where = message.rpartition(" (at ")
     if where.startswith("line "):
         return int(where[5:].split(",")[0]), f"is not TOML: {what}"
@@ -125,7 +127,9 @@ def _syntax_error(message: str, text: str) -> tuple[int, str]:
 class _Reader:
     """Collects problems while it reads; a value that cannot be used is replaced by its default to go on."""
 
-    def __init__(self, document: dict[str, Any], lines: Mapping[KeyPath, int], directory: Path | None) -> None:
+    def __init__(
+        self, document: dict[str, Any], lines: Mapping[KeyPath, int], directory: Path | None
+    ) -> None:
         self.document = document
         self.lines = lines
         self.directory = directory
@@ -153,7 +157,9 @@ class _Reader:
         self.wrong(path, raw, f"is not a table such as [{'.'.join(path)}]")
         return {}
 
-    def read(self, path: KeyPath, raw: Mapping[str, Any], known: Iterable[keys.Key], more: Iterable[str] = ()) -> dict[str, Any]:
+    def read(
+        self, path: KeyPath, raw: Mapping[str, Any], known: Iterable[keys.Key], more: Iterable[str] = ()
+    ) -> dict[str, Any]:
         """Values of one table by key name; unknown keys and bad values become problems."""
         found: dict[str, Any] = {}
         names = [*more]
@@ -174,7 +180,11 @@ class _Reader:
         for name in raw:
             if name not in names:
                 near = difflib.get_close_matches(name, names, 1)
-                self.wrong((*path, name), raw[name], "is not a known key" + (f"; did you mean {near[0]}?" if near else ""))
+                self.wrong(
+                    (*path, name),
+                    raw[name],
+                    "is not a known key" + (f"; did you mean {near[0]}?" if near else ""),
+                )
         return found
 
     def settings(self, fingerprint: str) -> Settings | None:
@@ -188,9 +198,13 @@ class _Reader:
             self.wrong(("poll",), raw.get("poll"), "is shorter than 100ms")
         advertise = top["advertise"] or listen
         if advertise.is_wildcard:
-            self.warn(("advertise",), f"{advertise} cannot be dialled; set advertise to an address of this machine")
+            self.warn(
+                ("advertise",), f"{advertise} cannot be dialled; set advertise to an address of this machine"
+            )
         if not listen.is_loopback and not top["allow"]:
-            self.warn(("listen",), "allow is empty, so only loopback peers may connect; add a network to allow")
+            self.warn(
+                ("listen",), "allow is empty, so only loopback peers may connect; add a network to allow"
+            )
         partners = self.partners(name)
         filesets = self.filesets(name, partners)
         facts = self.facts()
@@ -249,13 +263,17 @@ class _Reader:
         self.check_roots(found)
         return found
 
-    def fileset(self, name: FilesetName, raw: dict[str, Any], self_name: str | None) -> FilesetSettings | None:
+    def fileset(
+        self, name: FilesetName, raw: dict[str, Any], self_name: str | None
+    ) -> FilesetSettings | None:
         path = ("filesets", name)
         row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden", "linger", "carry"))
         for later in ("golden", "linger", "carry"):
             if later in raw:
                 self.wrong((*path, later), raw[later], keys.LATER)
-        archive = self.read((*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE)
+        archive = self.read(
+            (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
+        )
         hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})))
         self.read((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})), keys.ROLLOUT)
         if row["settle_max"] < row["settle"]:
@@ -267,7 +285,9 @@ class _Reader:
                     why = f"travels with the fileset and is set at its writer {row['writer']}; remove it here"
                     self.wrong((*path, travelling), raw[travelling], why)
         if is_here and row["observe"]:
-            self.wrong((*path, "observe"), True, "is for filesets that are followed here; this one is written here")
+            self.wrong(
+                (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
+            )
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(
@@ -328,7 +348,11 @@ class _Reader:
         if row["run"] is not None:
             for only_http in ("auth_file", "expect_status", "expect_body"):
                 if row[only_http] is not None:
-                    self.wrong((*path, only_http), row[only_http] and str(row[only_http]), "goes with http, not with run")
+                    self.wrong(
+                        (*path, only_http),
+                        row[only_http] and str(row[only_http]),
+                        "goes with http, not with run",
+                    )
         if row["timeout"] < 1:
             self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
         return HookSettings(
@@ -347,7 +371,9 @@ class _Reader:
             path = ("facts", name)
             before = len(self.problems)
             row = self.read(path, self.table(path, raw), keys.FACT)
-            sources = [key for key in ("file", "digest_of", "fingerprint_of", "value") if row[key] is not None]
+            sources = [
+                key for key in ("file", "digest_of", "fingerprint_of", "value") if row[key] is not None
+            ]
             if len(self.problems) > before:
                 continue
             if len(sources) != 1:
@@ -363,7 +389,10 @@ class _Reader:
         """Who writes it and who gets it, against the list of partners."""
         path = ("filesets", fileset.name)
         if fileset.writer != self_name and fileset.writer not in partners:
-            self.warn((*path, "writer"), f"writer {fileset.writer} is not a partner: {fileset.name} can only come through a hub")
+            self.warn(
+                (*path, "writer"),
+                f"writer {fileset.writer} is not a partner: {fileset.name} can only come through a hub",
+            )
         for name in fileset.to or ():
             if name == self_name:
                 self.wrong((*path, "to"), name, "names this node itself")
@@ -378,15 +407,27 @@ class _Reader:
             for other in placed:
                 if _overlap(fileset.path, other.path):
                     shared = "is also" if fileset.path == other.path else "overlaps"
-                    self.wrong(where, str(fileset.path), f"{shared} the path of fileset {other.name} ({other.path})")
+                    self.wrong(
+                        where, str(fileset.path), f"{shared} the path of fileset {other.name} ({other.path})"
+                    )
             placed.append(fileset)
             if self.directory is not None and _overlap(fileset.path, Path(os.path.realpath(self.directory))):
-                self.wrong(where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys")
+                self.wrong(
+                    where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys"
+                )
             for kind in keys.HOOKS:
                 hook: HookSettings | None = getattr(fileset.hooks, kind)
-                if hook is not None and hook.auth_file is not None and hook.auth_file.is_relative_to(fileset.path):
+                if (
+                    hook is not None
+                    and hook.auth_file is not None
+                    and hook.auth_file.is_relative_to(fileset.path)
+                ):
                     secret = ("filesets", fileset.name, "hooks", kind, "auth_file")
-                    self.wrong(secret, str(hook.auth_file), "lies in the fileset: the secret would be carried to partners")
+                    self.wrong(
+                        secret,
+                        str(hook.auth_file),
+                        "lies in the fileset: the secret would be carried to partners",
+                    )
 
 
 def _overlap(one: Path, other: Path) -> bool:

@@ -1,4 +1,6 @@
-"""Every key of ``instep.toml``: how it is read, its default and what it does. The reference page is made from this.
+"""Every key of ``instep.toml``: how it is read, its default and what it does.
+
+The reference page is made from this.
 
 A key of a later version is accepted with its harmless default only, so that a file cannot promise what this
 version does not do.
@@ -16,7 +18,19 @@ from instep.model.ids import node_name
 from instep.node import values
 from instep.node.values import BadValue
 
-__all__ = ["ARCHIVE", "FACT", "FILESET", "HOOK", "HOOKS", "NODE", "NO_DEFAULT", "PARTNER", "ROLLOUT", "WITHOUT", "Key"]
+__all__ = [
+    "ARCHIVE",
+    "FACT",
+    "FILESET",
+    "HOOK",
+    "HOOKS",
+    "NODE",
+    "NO_DEFAULT",
+    "PARTNER",
+    "ROLLOUT",
+    "WITHOUT",
+    "Key",
+]
 
 NO_DEFAULT = object()
 LATER = "is not in this version of instep"
@@ -26,7 +40,7 @@ WITHOUT = (*(item.value for item in Preserve), "setuid", "security", "mode", "ti
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: ``default`` is the raw TOML value, read like a written one; ``NO_DEFAULT`` where it must be given."""
+    """One key. ``default`` is a raw TOML value, read like one; ``NO_DEFAULT`` where it must be given."""
 
     name: str
     read: Callable[[object], object]
@@ -103,7 +117,7 @@ def _pattern(raw: object) -> str:
 def _http(raw: object) -> tuple[str, str]:
     method, _, url = values.string(raw).partition(" ")
     if method not in ("GET", "POST", "PUT", "DELETE", "HEAD") or not re.match(r"https?://[^/\s]+", url):
-        raise BadValue("is not a request such as \"POST http://localhost:8080/reload\"")
+        raise BadValue('is not a request such as "POST http://localhost:8080/reload"')
     if "@" in url.split("//", 1)[1].split("/", 1)[0]:
         raise BadValue("has a user or password in the URL; put them into a file and name it with auth_file")
     return method, url
@@ -112,7 +126,9 @@ def _http(raw: object) -> tuple[str, str]:
 def _run(raw: object) -> tuple[str, ...]:
     words = values.strings(raw)
     if not words or not words[0].startswith("/"):
-        raise BadValue('is not an argument list that begins with an absolute path, such as ["/usr/local/bin/check"]')
+        raise BadValue(
+            'is not an argument list that begins with an absolute path, such as ["/usr/local/bin/check"]'
+        )
     return words
 
 
@@ -131,39 +147,102 @@ NODE: tuple[Key, ...] = (
     Key("agent", _only("off"), "off", "HAProxy agent-check; only `off` in this version."),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
-    Key("rate_limit", values.rate_limit, "off", "Most bytes of contents sent in a second, such as `20MiB`, or `off`."),
-    Key("allow_preserve", _some_of(*PRESERVE_HERE), [], "What a peer's manifest may set here: owner, setuid, security."),
+    Key(
+        "rate_limit",
+        values.rate_limit,
+        "off",
+        "Most bytes of contents sent in a second, such as `20MiB`, or `off`.",
+    ),
+    Key(
+        "allow_preserve",
+        _some_of(*PRESERVE_HERE),
+        [],
+        "What a peer's manifest may set here: owner, setuid, security.",
+    ),
 )
 
 PARTNER: tuple[Key, ...] = (
     Key("replicate", values.boolean, False, "Whether this node's filesets go to that partner at all."),
     Key("data", values.boolean, False, "Whether filesets of class data go there too."),
     Key("hub", values.boolean, False, "Whether lines that this node did not write go there too."),
-    Key("address", values.address, None, "Where to dial it; without it only the partner dials. `join` writes it."),
-    Key("pin", values.fingerprint, None, "SHA-256 of its public key: trusted without a common certificate authority."),
+    Key(
+        "address",
+        values.address,
+        None,
+        "Where to dial it; without it only the partner dials. `join` writes it.",
+    ),
+    Key(
+        "pin",
+        values.fingerprint,
+        None,
+        "SHA-256 of its public key: trusted without a common certificate authority.",
+    ),
 )
 
 FILESET: tuple[Key, ...] = (
     Key("path", values.absolute_path, NO_DEFAULT, "The root directory on this node."),
     Key("writer", _node, NO_DEFAULT, "This node's name: written here. Another name: followed here."),
-    Key("mode", _one_of(Mode.MIRROR.value, later=("replicate", "shared")), "mirror", "`mirror`: one writer, partners follow.", True),
-    Key("class", _one_of(*(c.value for c in FilesetClass)), "metadata", "`metadata` or `data`; `data` goes only where `data = true`.", True),
+    Key(
+        "mode",
+        _one_of(Mode.MIRROR.value, later=("replicate", "shared")),
+        "mirror",
+        "`mirror`: one writer, partners follow.",
+        True,
+    ),
+    Key(
+        "class",
+        _one_of(*(c.value for c in FilesetClass)),
+        "metadata",
+        "`metadata` or `data`; `data` goes only where `data = true`.",
+        True,
+    ),
     Key("ignore", values.strings, [], "Gitignore patterns of paths that are never carried or touched.", True),
     Key("include", values.strings, [], "When not empty, only these patterns are carried.", True),
-    Key("preserve", _some_of(*(p.value for p in Preserve)), [], "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.", True),
+    Key(
+        "preserve",
+        _some_of(*(p.value for p in Preserve)),
+        [],
+        "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
+        True,
+    ),
     Key("packages", values.strings, [], "Directories that are carried as one package.", True),
     Key("gates", values.strings, [], "Facts that must agree before a generation is applied.", True),
-    Key("publish", _one_of("auto", "manual"), "auto", "`auto`: changes are published by themselves; `manual`: on `instep publish`."),
+    Key(
+        "publish",
+        _one_of("auto", "manual"),
+        "auto",
+        "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
+    ),
     Key("settle", values.duration_ms, "200ms", "Quiet time before an automatic publish."),
     Key("settle_max", values.duration_ms, "10s", "Latest automatic publish while changes go on."),
     Key("trigger", values.relative_path, None, "A file whose change publishes at once after settle."),
     Key("trigger_max", values.duration_ms, "5s", "Latest publish of changes to other files, with a trigger."),
-    Key("max_deletions", values.max_deletions, "50%", "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions."),
-    Key("history", _one_of("auto", "on", "off"), "auto", "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB."),
+    Key(
+        "max_deletions",
+        values.max_deletions,
+        "50%",
+        "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions.",
+    ),
+    Key(
+        "history",
+        _one_of("auto", "on", "off"),
+        "auto",
+        "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
+    ),
     Key("to", _nodes, None, "Partners that may have it; every partner that the flags allow when not given."),
     Key("switch", _one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
-    Key("drift", _one_of("revert", "keep", later=("offer",)), "revert", "`revert`: archive a local change and restore; `keep`: only report it."),
-    Key("stage", _stage, "auto", "Folder for staging, journal and archive; `auto`: beside the root where possible."),
+    Key(
+        "drift",
+        _one_of("revert", "keep", later=("offer",)),
+        "revert",
+        "`revert`: archive a local change and restore; `keep`: only report it.",
+    ),
+    Key(
+        "stage",
+        _stage,
+        "auto",
+        "Folder for staging, journal and archive; `auto`: beside the root where possible.",
+    ),
     Key("without", _some_of(*WITHOUT), [], "What this node's file system cannot keep and is given up here."),
     Key("observe", values.boolean, False, "Compare and report, never write."),
 )
@@ -181,7 +260,9 @@ HOOK: tuple[Key, ...] = (
     Key("http", _http, None, "A method and a URL."),
     Key("timeout", values.duration_ms, "30s", "Deadline of one attempt."),
     Key("retries", values.count, 0, "Further attempts after a failure."),
-    Key("auth_file", values.absolute_path, None, "A file (mode 0600) with `user:password` or a bearer token."),
+    Key(
+        "auth_file", values.absolute_path, None, "A file (mode 0600) with `user:password` or a bearer token."
+    ),
     Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
     Key("expect_body", values.string, None, "A text that the answer must contain."),
     Key("signal", _only(None), None, "Not in this version."),
@@ -191,9 +272,21 @@ HOOK: tuple[Key, ...] = (
 )
 
 ROLLOUT: tuple[Key, ...] = (
-    Key("strategy", _one_of("together", later=("rolling", "canary")), "together", "Every partner applies when it is ready.", True),
+    Key(
+        "strategy",
+        _one_of("together", later=("rolling", "canary")),
+        "together",
+        "Every partner applies when it is ready.",
+        True,
+    ),
     Key("batch", _only(1), 1, "Only 1 in this version.", True),
-    Key("on_failure", _one_of("put_back", later=("stop",)), "put_back", "A node whose probe fails returns to the generation before.", True),
+    Key(
+        "on_failure",
+        _one_of("put_back", later=("stop",)),
+        "put_back",
+        "A node whose probe fails returns to the generation before.",
+        True,
+    ),
     Key("confirm_within", _only("off"), "off", "Only `off` in this version.", True),
 )
 
@@ -201,6 +294,8 @@ FACT: tuple[Key, ...] = (
     Key("file", values.absolute_path, None, "A file that holds the fact."),
     Key("match", _pattern, None, "Regular expression over the file; its first group is the fact."),
     Key("digest_of", values.absolute_path, None, "A file whose digest is the fact."),
-    Key("fingerprint_of", values.absolute_path, None, "A secret file; a keyed fingerprint of it is the fact."),
+    Key(
+        "fingerprint_of", values.absolute_path, None, "A secret file; a keyed fingerprint of it is the fact."
+    ),
     Key("value", values.string, None, "The fact itself."),
 )

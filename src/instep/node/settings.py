@@ -1,4 +1,4 @@
-"""What a node was told to do: ``instep.toml`` as frozen values. ``config.py`` reads it, nothing changes it."""
+"""What a node was told to do: ``instep.toml`` as frozen values. ``config.py`` reads it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class FilesetSettings:
     settle_max_ms: int = 10_000
     trigger: bytes | None = None
     trigger_max_ms: int = 5_000
-    max_deletions: MaxDeletions = MaxDeletions()
+    max_deletions: MaxDeletions = field(default_factory=MaxDeletions)
     history: str = "auto"
     to: tuple[NodeName, ...] | None = None
     """None: every partner that its link allows."""
@@ -121,8 +121,8 @@ class Settings:
     """The whole configuration of a node."""
 
     name: NodeName
-    listen: Address = Address("127.0.0.1", 7443)
-    advertise: Address = Address("127.0.0.1", 7443)
+    listen: Address
+    advertise: Address
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
     rate_limit: int | None = None
@@ -138,7 +138,7 @@ class Settings:
     """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
 
     def allows(self, peer: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        """Whether a peer at this address may connect at all: exactly who is listed, or only loopback when nobody is."""
+        """Whether a peer may connect: who is listed, or only loopback when nobody is."""
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         return any(peer in network for network in self.allow) if self.allow else peer.is_loopback

@@ -80,7 +80,7 @@ class _Scanner:
             start = self.at
             if self.peek() in "\"'":
                 self.string()
-                parts.append(str(tomllib.loads(f"k = {self.text[start:self.at]}")["k"]))
+                parts.append(str(tomllib.loads(f"k = {self.text[start : self.at]}")["k"]))
             else:
                 while self.at < len(self.text) and self.text[self.at] not in _BARE_END:
                     self.at += 1

@@ -1,4 +1,4 @@
-"""How single values are written in ``instep.toml`` and on the command line: durations, sizes, addresses, shares.
+"""How single values are written in ``instep.toml`` and on the command line.
 
 Every reader takes the raw value and returns the parsed one, or raises ``BadValue`` with a sentence that says
 what would be right. The modules that read a whole file or command line turn that into a coded error.
@@ -85,7 +85,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class MaxDeletions:
-    """How many deletions a publish may carry without ``--accept-deletions``: a share or a number; neither: any."""
+    """Deletions let through without ``--accept-deletions``: a share or a number; neither: any."""
 
     percent: float | None = 50.0
     count: int | None = None
