@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from instep.model.entry import Entry
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.pages import GetPage, decode_inner, decode_leaf, level_of, load
+from instep.model.pages import GetPage, decode_inner, decode_leaf, expect_level, level_of, load
 from instep.model.paths import sort_key
 
 __all__ = ["Change", "diff"]
@@ -46,10 +46,11 @@ class _Side:
     """One of the two walks: ``stack`` holds the pages still to enter (next one last), and the open leaf
     is read from ``at``."""
 
-    __slots__ = ("at", "entries", "get", "keys", "leaf", "stack")
+    __slots__ = ("at", "entries", "get", "keys", "leaf", "stack", "trusted")
 
-    def __init__(self, root: Digest | None, get: GetPage) -> None:
+    def __init__(self, root: Digest | None, get: GetPage, trusted: bool) -> None:
         self.get = get
+        self.trusted = trusted
         self.entries: list[Entry] = []
         self.keys: list[bytes] = []
         self.leaf = EMPTY_DIGEST
@@ -67,15 +68,17 @@ class _Side:
         """Replace the next page by what is in it."""
         node = self.stack.pop()
         raw = load(node.digest, self.get)
+        if not self.trusted:
+            expect_level(raw, node.level)
         if node.level == 0:
-            self.entries = decode_leaf(raw, trusted=True)
+            self.entries = decode_leaf(raw, trusted=self.trusted)
             self.keys = [sort_key(entry.path) for entry in self.entries]
             self.leaf = node.digest
             self.at = 0
             return
         lower = node.lower
         nodes = []
-        for child in decode_inner(raw, trusted=True):
+        for child in decode_inner(raw, trusted=self.trusted):
             last = sort_key(child.last)
             nodes.append(_Node(child.digest, node.level - 1, lower, last))
             lower = last
@@ -83,11 +86,14 @@ class _Side:
         self.stack += nodes
 
 
-def diff(old: Digest | None, new: Digest, get: GetPage) -> Iterator[Change]:
-    """The paths whose entries differ, in order; all of ``new`` where ``old`` is nothing."""
+def diff(old: Digest | None, new: Digest, get: GetPage, *, trusted: bool = True) -> Iterator[Change]:
+    """The paths whose entries differ, in order; all of ``new`` where ``old`` is nothing.
+
+    ``trusted`` is whether ``new`` was checked before. Where it was not, each page of it that ``old`` lacks
+    is checked by itself, but nothing between pages: the caller judges what comes out."""
     if old == new:
         return
-    a, b = _Side(old, get), _Side(new, get)
+    a, b = _Side(old, get, True), _Side(new, get, trusted)
     while True:
         in_a, in_b = a.in_leaf(), b.in_leaf()
         if in_a and in_b:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from zlib import crc32
 
+from instep.model.check import check_diff, check_tree, missing
 from instep.model.cutter import SPEC, Shape, Stack
 from instep.model.diff import Change, diff
 from instep.model.edit import edit
@@ -28,10 +29,13 @@ __all__ = [
     "Reader",
     "Totals",
     "build",
+    "check_diff",
+    "check_tree",
     "diff",
     "edit",
     "iterate",
     "lookup",
+    "missing",
     "totals",
 ]
 

@@ -41,6 +41,7 @@ __all__ = [
     "decode_page",
     "digest_of",
     "encode_page",
+    "expect_level",
     "header_bytes",
     "level_of",
     "load",
@@ -104,6 +105,12 @@ def _tag_of(raw: bytes) -> int:
 def level_of(raw: bytes) -> int:
     """The level of an encoded page, without decoding it: 0 is a leaf."""
     return _tag_of(raw) & (CHUNK_TAG - 1)
+
+
+def expect_level(raw: bytes, level: int) -> None:
+    """Refuse a page of a manifest that is not of the level where it stands."""
+    if _tag_of(raw) != level:
+        raise PeerError(f"page of level {_tag_of(raw)} stands at level {level}", code="bad_shape")
 
 
 def digest_of(raw: bytes) -> Digest:

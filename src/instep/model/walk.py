@@ -48,12 +48,14 @@ class Inner(NamedTuple):
 
 
 class Reader:
-    """Decodes pages and keeps the last few, for callers that look at neighbouring places in turn."""
+    """Decodes pages and keeps the last few, for callers that look at neighbouring places in turn.
+    With ``trusted=False`` each page is checked as it is decoded (``PeerError``)."""
 
-    __slots__ = ("_get", "_inner", "_leaves")
+    __slots__ = ("_get", "_inner", "_leaves", "_trusted")
 
-    def __init__(self, get: GetPage) -> None:
+    def __init__(self, get: GetPage, *, trusted: bool = True) -> None:
         self._get = get
+        self._trusted = trusted
         self._inner: OrderedDict[Digest, Inner] = OrderedDict()
         self._leaves: OrderedDict[Digest, Leaf] = OrderedDict()
 
@@ -64,22 +66,18 @@ class Reader:
         raw = load(digest, self._get)
         level = level_of(raw)
         if level:
-            children = decode_inner(raw, trusted=True)
+            children = decode_inner(raw, trusted=self._trusted)
             inner = Inner(digest, level, children, [sort_key(child.last) for child in children])
             self._inner[digest] = inner
             if len(self._inner) > _CACHED_INNER:
                 self._inner.popitem(last=False)
             return inner
-        entries = decode_leaf(raw, trusted=True)
+        entries = decode_leaf(raw, trusted=self._trusted)
         leaf = Leaf(digest, entries, [sort_key(entry.path) for entry in entries])
         self._leaves[digest] = leaf
         if len(self._leaves) > _CACHED_LEAVES:
             self._leaves.popitem(last=False)
         return leaf
-
-    def level(self, digest: Digest) -> int:
-        page = self.page(digest)
-        return page.level if isinstance(page, Inner) else 0
 
     def lookup(self, root: Digest, path: bytes) -> Entry | None:
         """The entry of ``path``; loads one page a level."""
