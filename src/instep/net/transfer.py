@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from backports import zstd
@@ -62,10 +62,10 @@ class AnswerStatus(enum.IntEnum):
 
 
 class Answer(NamedTuple):
-    """One record: ``index`` counts the request's wants (or ranges); ``offset`` is the place of a piece in
+    """One record: ``want`` counts the request's wants (or ranges); ``offset`` is the place of a piece in
     its file. The pieces of one index come in order."""
 
-    index: int
+    want: int
     status: AnswerStatus
     offset: int = 0
     data: bytes | memoryview = b""
@@ -214,8 +214,10 @@ def parse_records(raw: bytes, count: int) -> list[Answer]:
 class FrameReader:
     """Follows one answer: counts records against the end frame and keeps pieces in order."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, spans: Sequence[tuple[int, int]] | None = None) -> None:
+        """``spans`` are the (offset, length) that each want may cover, where the asker knows them."""
         self._count = count
+        self._spans = spans
         self._records = 0
         self._next_offset: dict[int, int] = {}
         self._done = bytearray(count)
@@ -236,6 +238,10 @@ class FrameReader:
         for index, status, offset, data in answers:
             if done[index]:
                 raise _bad(f"want {index} is answered twice")
+            if self._spans is not None and data:
+                start, length = self._spans[index]
+                if offset < start or offset + len(data) > start + length:
+                    raise _bad(f"more than what was asked came for want {index}")
             if status is AnswerStatus.PIECE:
                 expected = self._next_offset.get(index, offset)
                 if offset != expected or not data:
