@@ -144,7 +144,9 @@ def versions_of_header(text: str | None) -> Versions:
     """The range in a ``Instep-Versions`` header, or ``PeerError``."""
     low, dash, high = (text or "").partition("-")
     if not dash or not (low.isdecimal() and high.isdecimal()) or len(low) > 6 or len(high) > 6:
-        raise PeerError("the request names no protocol versions", code="bad_version", header=(text or "")[:64])
+        raise PeerError(
+            "the request names no protocol versions", code="bad_version", header=(text or "")[:64]
+        )
     return Versions(int(low), int(high))
 
 
@@ -549,7 +551,9 @@ def decode_stream(raw: bytes) -> StreamMessage:
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes | memoryview, what: str, limit: int) -> Any:
     if len(raw) > limit:
-        raise PeerError(f"{what} is {len(raw)} bytes long, the limit is {limit}", code="too_large", limit=limit)
+        raise PeerError(
+            f"{what} is {len(raw)} bytes long, the limit is {limit}", code="too_large", limit=limit
+        )
     try:
         return decoder.decode(raw)
     except InstepError as error:
