@@ -23,7 +23,6 @@ from instep.model.ids import NodeName
 from instep.net import messages
 from instep.net.certs import fingerprint_bytes
 from instep.net.faults import error_of_reply
-from instep.net.server import PREFIX, ZSTD_HEADER
 from instep.net.stream import HEARTBEAT_S, SocketStream
 from instep.net.tls import TlsContexts, joining_context, translated_tls_error, trust_fetch
 from instep.net.tokens import Invitation
@@ -99,7 +98,7 @@ class _Line:
         )
 
     def url(self, what: str) -> str:
-        return f"https://{self.name}:{self._port}{PREFIX}{what}"
+        return f"https://{self.name}:{self._port}{messages.PREFIX}{what}"
 
     @contextlib.asynccontextmanager
     async def post(
@@ -131,7 +130,7 @@ class _Line:
     ) -> _R:
         async with self.post(what, message, context, total_s) as response:
             raw = await _bounded(response, limit)
-            if response.headers.get(ZSTD_HEADER) == "1":
+            if response.headers.get(messages.ZSTD_HEADER) == "1":
                 raw = _decompressed(raw, limit)
             return messages.decode(raw, kind, limit=limit)
 

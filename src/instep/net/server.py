@@ -30,10 +30,8 @@ from instep.net.stream import HEARTBEAT_S, SocketStream
 from instep.net.tls import PeerIdentity, TlsContexts
 from instep.net.transfer import Answer, TokenBucket, error_frame, frames
 
-__all__ = ["PREFIX", "ZSTD_HEADER", "Limits", "PeerServer", "Refusal"]
+__all__ = ["Limits", "PeerServer", "Refusal"]
 
-PREFIX = "/peer/v1/"
-ZSTD_HEADER = "Instep-Zstd"
 _COMPRESS_OVER = 16 << 10
 _HELLO_S = 10.0
 _SWEEP_S = 1.0
@@ -209,7 +207,7 @@ class PeerServer:
             connection.since_s = asyncio.get_running_loop().time()
 
     async def _dispatch(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
-        what = request.path.removeprefix(PREFIX) if request.path.startswith(PREFIX) else ""
+        what = request.path.removeprefix(messages.PREFIX) if request.path.startswith(messages.PREFIX) else ""
         method = "GET" if what == "stream" else "POST"
         known = what in self._calls or what in self._downloads or what in ("join", "stream")
         if not known or request.method != method:
@@ -361,7 +359,7 @@ def _reply(message: msgspec.Struct) -> web.Response:
         stored = zstd.compress(body, level=1)
         if len(stored) < len(body):
             body = stored
-            headers[ZSTD_HEADER] = "1"
+            headers[messages.ZSTD_HEADER] = "1"
     return web.Response(body=body, headers=headers)
 
 
