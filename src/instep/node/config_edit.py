@@ -1,0 +1,304 @@
+"""Edits of ``instep.toml``: comments and order kept, validated whole, replaced atomically.
+
+Every function returns whether the file changed; the same edit again changes nothing. A file that would be
+wrong is never written: ``ConfigError`` names all problems and the old file stays. Writers of the file
+exclude each other by a lock on the node directory; the daemon notices the new file by ``reload_config``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Table
+
+from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
+from instep.node import config
+from instep.node.config_keys import FILESET
+from instep.node.directory import NodeDirectory
+
+__all__ = [
+    "accept_fileset",
+    "add_fileset",
+    "allow_networks",
+    "create",
+    "disallow_networks",
+    "edit",
+    "remove_fileset",
+    "remove_partner",
+    "set_fileset",
+    "set_partner",
+]
+
+LOCK_WAIT_MS = 5_000
+_LOCK_POLL_MS = 20
+
+Document = tomlkit.TOMLDocument
+
+
+def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
+    """Write the first ``instep.toml`` of a node; False when it exists alike, ``RefusedError`` otherwise."""
+    if node.holds_node:
+        running = tomllib.loads(node.config.read_text())
+        other = {key: running.get(key) for key, value in top.items() if running.get(key, value) != value}
+        if other:
+            raise RefusedError(
+                f"{node.path} holds node {running.get('name')} already, with other settings",
+                hint=f"edit {node.config}, or choose another place with --dir",
+                code="node_exists",
+                ours=other,
+                wanted={key: top[key] for key in other},
+            )
+        return False
+    document = tomlkit.document()
+    document.add(tomlkit.comment("The whole configuration of this node; see docs/reference/settings.md."))
+    document.add(tomlkit.comment("Edit it by hand or with instep; then: instep config reload"))
+    for key, value in top.items():
+        document.add(key, value)
+    text = tomlkit.dumps(document)
+    config.parse(text, directory=node.path, path=node.config)
+    with _locked(node):
+        _replace(node.config, text)
+    return True
+
+
+def edit(node: NodeDirectory, change: Callable[[Document], None]) -> bool:
+    """Apply ``change`` to the parsed document and write it when it is right and differs."""
+    node.require()
+    with _locked(node):
+        before = node.config.read_text()
+        try:
+            document = tomlkit.parse(before)
+        except TOMLKitError as error:
+            config.parse(before, directory=node.path, path=node.config)  # names the line
+            raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
+        change(document)
+        after = tomlkit.dumps(document)
+        if after == before:
+            return False
+        config.parse(after, directory=node.path, path=node.config)
+        _replace(node.config, after)
+        return True
+
+
+def add_fileset(node: NodeDirectory, name: str, path: str, given: Mapping[str, object]) -> bool:
+    """A fileset that is written here. ``given`` are the keys that the caller chose, as TOML values."""
+
+    def change(document: Document) -> None:
+        wanted = {"path": path, "writer": str(document.get("name")), **given}
+        _put_fileset(document, name, wanted, fixed=tuple(wanted))
+
+    return edit(node, change)
+
+
+def accept_fileset(
+    node: NodeDirectory, name: str, path: str, writer: str, given: Mapping[str, object]
+) -> bool:
+    """A fileset that is followed here; accepting again may change how it is followed, not what and where."""
+
+    def change(document: Document) -> None:
+        _put_fileset(document, name, {"path": path, "writer": writer, **given}, fixed=("path", "writer"))
+
+    return edit(node, change)
+
+
+def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) -> bool:
+    """``KEY=VALUE`` pairs as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
+
+    def change(document: Document) -> None:
+        table = _existing(document, "filesets", name, f"instep fileset add {name} PATH")
+        for key, text in assignments.items():
+            _assign(table, key, text)
+
+    return edit(node, change)
+
+
+def remove_fileset(node: NodeDirectory, name: str) -> bool:
+    """Forget a fileset; its tree, archive and history stay where they are."""
+    return edit(node, lambda document: _drop(document, "filesets", name))
+
+
+def set_partner(node: NodeDirectory, name: str, given: Mapping[str, object]) -> bool:
+    """List a partner, or change the given keys of its row. A new row has zeros where nothing is given."""
+
+    def change(document: Document) -> None:
+        partners = _section(document, "partners")
+        row = partners.get(name)
+        if row is None:
+            row = tomlkit.table()
+            for key in ("replicate", "data", "hub"):
+                row.add(key, bool(given.get(key, False)))
+            partners.add(name, row)
+        for key, value in given.items():
+            if value is None:
+                row.pop(key, None)
+            elif row.get(key) != value:
+                row[key] = value
+
+    return edit(node, change)
+
+
+def remove_partner(node: NodeDirectory, name: str) -> bool:
+    return edit(node, lambda document: _drop(document, "partners", name))
+
+
+def allow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+    """Add networks to ``allow``; those that are listed already are left alone."""
+
+    def change(document: Document) -> None:
+        if "allow" not in document:
+            document.add("allow", tomlkit.array())
+        allow = document["allow"]
+        for network in networks:
+            if network not in allow:
+                allow.append(network)
+
+    return edit(node, change)
+
+
+def disallow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+    def change(document: Document) -> None:
+        allow = document.get("allow", [])
+        for network in networks:
+            if network in allow:
+                allow.remove(network)
+
+    return edit(node, change)
+
+
+def _put_fileset(document: Document, name: str, wanted: Mapping[str, object], fixed: tuple[str, ...]) -> None:
+    filesets = _section(document, "filesets")
+    table = filesets.get(name)
+    if table is None:
+        table = tomlkit.table()
+        for key, value in wanted.items():
+            table.add(key, value)
+        filesets.add(name, table)
+        return
+    differing = {key: _plain(table.get(key)) for key in fixed if _plain(table.get(key)) != wanted[key]}
+    if differing:
+        raise RefusedError(
+            f"fileset {name} exists with "
+            + ", ".join(f"{key} = {value!r}" for key, value in differing.items()),
+            hint=f"instep fileset set {name} KEY=VALUE; or first: instep fileset remove {name}",
+            code="fileset_exists",
+            ours=differing,
+            wanted={key: wanted[key] for key in differing},
+        )
+    for key, value in wanted.items():
+        if _plain(table.get(key)) != value:
+            table[key] = value
+
+
+def _assign(table: Table, key: str, text: str) -> None:
+    """Set or unset one key; a value is TOML where it can be read as such, else a text."""
+    *folders, last = key.split(".")
+    if not last or not all(folders):
+        raise UsageError(f"{key!r} is not a key", hint="write KEY=VALUE, e.g. settle=5ms", code="bad_key")
+    for folder in folders:
+        if folder not in table:
+            if not text:
+                return
+            table.add(folder, tomlkit.table())
+        inner = table[folder]
+        if not hasattr(inner, "pop"):
+            raise UsageError(f"{folder} in {key} is not a table", code="bad_key")
+        table = inner
+    if not text:
+        table.pop(last, None)
+        return
+    value = _typed(last, text)
+    if _plain(table.get(last)) != value:
+        table[last] = value
+
+
+def _typed(key: str, text: str) -> object:
+    is_list = any(known.name == key and isinstance(known.default, list) for known in FILESET) or key == "to"
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if not isinstance(value, bool | int | list | dict | str):
+        value = text
+    if is_list and not isinstance(value, list):
+        return [item.strip() for item in text.split(",")]
+    return value
+
+
+def _section(document: Document, name: str) -> Any:
+    if name not in document:
+        document.add(name, tomlkit.table(is_super_table=True))
+    return document[name]
+
+
+def _existing(document: Document, section: str, name: str, hint: str) -> Table:
+    table = document.get(section, {}).get(name)
+    if table is None:
+        kind = section.removesuffix("s")
+        raise UsageError(f"there is no {kind} {name} here", hint=hint, code=f"no_{kind}", name=name)
+    found: Table = table
+    return found
+
+
+def _drop(document: Document, section: str, name: str) -> None:
+    if name in document.get(section, {}):
+        document[section].remove(name)
+
+
+def _plain(item: object) -> object:
+    return item.unwrap() if hasattr(item, "unwrap") else item
+
+
+@contextmanager
+def _locked(node: NodeDirectory) -> Iterator[None]:
+    """Exclude other editors; ``ContentionError`` when one of them holds on for more than five seconds."""
+    handle = os.open(node.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        pause = threading.Event()
+        for _ in range(LOCK_WAIT_MS // _LOCK_POLL_MS):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                pause.wait(_LOCK_POLL_MS / 1000)
+        else:
+            raise ContentionError(
+                f"another program edits {node.config}",
+                hint="try again in a moment",
+                code="configuration_locked",
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside, sync, rename over, sync the directory: a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(handle, "w", encoding="utf-8", closefd=False) as file:
+                file.write(text)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.rename(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror}", code="configuration_not_written", path=str(path)
+        ) from error

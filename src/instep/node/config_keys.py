@@ -1,0 +1,301 @@
+"""Every key of ``instep.toml``: how it is read, its default and what it does.
+
+The reference page is made from this.
+
+A key of a later version is accepted with its harmless default only, so that a file cannot promise what this
+version does not do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instep.errors import InstepError
+from instep.model.definition import FilesetClass, Mode, Preserve
+from instep.model.ids import node_name
+from instep.node import values
+from instep.node.values import BadValue
+
+__all__ = [
+    "ARCHIVE",
+    "FACT",
+    "FILESET",
+    "HOOK",
+    "HOOKS",
+    "NODE",
+    "NO_DEFAULT",
+    "PARTNER",
+    "ROLLOUT",
+    "WITHOUT",
+    "Key",
+]
+
+NO_DEFAULT = object()
+LATER = "is not in this version of instep"
+PRESERVE_HERE = ("owner", "setuid", "security")
+WITHOUT = (*(item.value for item in Preserve), "setuid", "security", "mode", "times", "symlinks")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. ``default`` is a raw TOML value, read like one; ``NO_DEFAULT`` where it must be given."""
+
+    name: str
+    read: Callable[[object], object]
+    default: object
+    help: str
+    travels: bool = False
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is NO_DEFAULT
+
+
+def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    def read(raw: object) -> str:
+        if raw in later:
+            raise BadValue(LATER)
+        if not isinstance(raw, str) or raw not in choices:
+            raise BadValue(f"is not one of {', '.join(choices)}")
+        return raw
+
+    return read
+
+
+def _some_of(*choices: str) -> Callable[[object], tuple[str, ...]]:
+    def read(raw: object) -> tuple[str, ...]:
+        found = values.strings(raw)
+        wrong = [item for item in found if item not in choices]
+        if wrong:
+            raise BadValue(f"names {', '.join(wrong)}; it can hold {', '.join(choices)}")
+        return tuple(sorted(set(found), key=choices.index))
+
+    return read
+
+
+def _only(harmless: object) -> Callable[[object], object]:
+    """A key of a later version: nothing but the value that means "do not"."""
+
+    def read(raw: object) -> object:
+        if raw != harmless:
+            raise BadValue(LATER)
+        return raw
+
+    return read
+
+
+def _node(raw: object) -> str:
+    try:
+        return node_name(values.string(raw))
+    except InstepError as error:
+        raise BadValue(f"is not a node name; {error.hint}") from None
+
+
+def _nodes(raw: object) -> tuple[str, ...]:
+    return tuple(_node(item) for item in values.strings(raw))
+
+
+def _networks(raw: object) -> tuple[values.IpNetwork, ...]:
+    return tuple(values.network(item) for item in values.strings(raw))
+
+
+def _stage(raw: object) -> object:
+    return None if raw == "auto" else values.absolute_path(raw)
+
+
+def _pattern(raw: object) -> str:
+    text = values.string(raw)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise BadValue(f"is not a regular expression: {error}") from None
+    return text
+
+
+def _http(raw: object) -> tuple[str, str]:
+    method, _, url = values.string(raw).partition(" ")
+    if method not in ("GET", "POST", "PUT", "DELETE", "HEAD") or not re.match(r"https?://[^/\s]+", url):
+        raise BadValue('is not a request such as "POST http://localhost:8080/reload"')
+    if "@" in url.split("//", 1)[1].split("/", 1)[0]:
+        raise BadValue("has a user or password in the URL; put them into a file and name it with auth_file")
+    return method, url
+
+
+def _run(raw: object) -> tuple[str, ...]:
+    words = values.strings(raw)
+    if not words or not words[0].startswith("/"):
+        raise BadValue(
+            'is not an argument list that begins with an absolute path, such as ["/usr/local/bin/check"]'
+        )
+    return words
+
+
+def _status(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
+        raise BadValue("is not an HTTP status such as 200")
+    return raw
+
+
+NODE: tuple[Key, ...] = (
+    Key("name", _node, NO_DEFAULT, "This node's name. Certificates carry it; it never changes."),
+    Key("listen", values.address, "127.0.0.1:7443", "Where peers connect, with mutual TLS."),
+    Key("advertise", values.address, None, "The address that other nodes dial; `listen` when not given."),
+    Key("panel", _only("off"), "off", "Listener of the web panel; only `off` in this version."),
+    Key("health", _only("off"), "off", "Listener for /live and /ready; only `off` in this version."),
+    Key("agent", _only("off"), "off", "HAProxy agent-check; only `off` in this version."),
+    Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
+    Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
+    Key(
+        "rate_limit",
+        values.rate_limit,
+        "off",
+        "Most bytes of contents sent in a second, such as `20MiB`, or `off`.",
+    ),
+    Key(
+        "allow_preserve",
+        _some_of(*PRESERVE_HERE),
+        [],
+        "What a peer's manifest may set here: owner, setuid, security.",
+    ),
+)
+
+PARTNER: tuple[Key, ...] = (
+    Key("replicate", values.boolean, False, "Whether this node's filesets go to that partner at all."),
+    Key("data", values.boolean, False, "Whether filesets of class data go there too."),
+    Key("hub", values.boolean, False, "Whether lines that this node did not write go there too."),
+    Key(
+        "address",
+        values.address,
+        None,
+        "Where to dial it; without it only the partner dials. `join` writes it.",
+    ),
+    Key(
+        "pin",
+        values.fingerprint,
+        None,
+        "SHA-256 of its public key: trusted without a common certificate authority.",
+    ),
+)
+
+FILESET: tuple[Key, ...] = (
+    Key("path", values.absolute_path, NO_DEFAULT, "The root directory on this node."),
+    Key("writer", _node, NO_DEFAULT, "This node's name: written here. Another name: followed here."),
+    Key(
+        "mode",
+        _one_of(Mode.MIRROR.value, later=("replicate", "shared")),
+        "mirror",
+        "`mirror`: one writer, partners follow.",
+        True,
+    ),
+    Key(
+        "class",
+        _one_of(*(c.value for c in FilesetClass)),
+        "metadata",
+        "`metadata` or `data`; `data` goes only where `data = true`.",
+        True,
+    ),
+    Key("ignore", values.strings, [], "Gitignore patterns of paths that are never carried or touched.", True),
+    Key("include", values.strings, [], "When not empty, only these patterns are carried.", True),
+    Key(
+        "preserve",
+        _some_of(*(p.value for p in Preserve)),
+        [],
+        "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
+        True,
+    ),
+    Key("packages", values.strings, [], "Directories that are carried as one package.", True),
+    Key("gates", values.strings, [], "Facts that must agree before a generation is applied.", True),
+    Key(
+        "publish",
+        _one_of("auto", "manual"),
+        "auto",
+        "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
+    ),
+    Key("settle", values.duration_ms, "200ms", "Quiet time before an automatic publish."),
+    Key("settle_max", values.duration_ms, "10s", "Latest automatic publish while changes go on."),
+    Key("trigger", values.relative_path, None, "A file whose change publishes at once after settle."),
+    Key("trigger_max", values.duration_ms, "5s", "Latest publish of changes to other files, with a trigger."),
+    Key(
+        "max_deletions",
+        values.max_deletions,
+        "50%",
+        "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions.",
+    ),
+    Key(
+        "history",
+        _one_of("auto", "on", "off"),
+        "auto",
+        "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
+    ),
+    Key("to", _nodes, None, "Partners that may have it; every partner that the flags allow when not given."),
+    Key("switch", _one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
+    Key(
+        "drift",
+        _one_of("revert", "keep", later=("offer",)),
+        "revert",
+        "`revert`: archive a local change and restore; `keep`: only report it.",
+    ),
+    Key(
+        "stage",
+        _stage,
+        "auto",
+        "Folder for staging, journal and archive; `auto`: beside the root where possible.",
+    ),
+    Key("without", _some_of(*WITHOUT), [], "What this node's file system cannot keep and is given up here."),
+    Key("observe", values.boolean, False, "Compare and report, never write."),
+)
+
+ARCHIVE: tuple[Key, ...] = (
+    Key("keep_last", values.count, 10, "Generations whose replaced files stay at least."),
+    Key("keep_within", values.duration_ms, "30d", "Age up to which replaced files stay at least."),
+    Key("max_share", values.percent, "20%", "Share of the file system above which status warns."),
+)
+
+HOOKS = ("validate", "reload", "probe")
+
+HOOK: tuple[Key, ...] = (
+    Key("run", _run, None, "A program and its arguments; no shell."),
+    Key("http", _http, None, "A method and a URL."),
+    Key("timeout", values.duration_ms, "30s", "Deadline of one attempt."),
+    Key("retries", values.count, 0, "Further attempts after a failure."),
+    Key(
+        "auth_file", values.absolute_path, None, "A file (mode 0600) with `user:password` or a bearer token."
+    ),
+    Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
+    Key("expect_body", values.string, None, "A text that the answer must contain."),
+    Key("signal", _only(None), None, "Not in this version."),
+    Key("pid_file", _only(None), None, "Not in this version."),
+    Key("touch", _only(None), None, "Not in this version."),
+    Key("systemd", _only(None), None, "Not in this version."),
+)
+
+ROLLOUT: tuple[Key, ...] = (
+    Key(
+        "strategy",
+        _one_of("together", later=("rolling", "canary")),
+        "together",
+        "Every partner applies when it is ready.",
+        True,
+    ),
+    Key("batch", _only(1), 1, "Only 1 in this version.", True),
+    Key(
+        "on_failure",
+        _one_of("put_back", later=("stop",)),
+        "put_back",
+        "A node whose probe fails returns to the generation before.",
+        True,
+    ),
+    Key("confirm_within", _only("off"), "off", "Only `off` in this version.", True),
+)
+
+FACT: tuple[Key, ...] = (
+    Key("file", values.absolute_path, None, "A file that holds the fact."),
+    Key("match", _pattern, None, "Regular expression over the file; its first group is the fact."),
+    Key("digest_of", values.absolute_path, None, "A file whose digest is the fact."),
+    Key(
+        "fingerprint_of", values.absolute_path, None, "A secret file; a keyed fingerprint of it is the fact."
+    ),
+    Key("value", values.string, None, "The fact itself."),
+)

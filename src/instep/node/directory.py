@@ -1,0 +1,109 @@
+"""The node directory: where it is, what lies in it, and who may read it.
+
+``--dir``, else ``INSTEP_DIR``, else ``/var/lib/instep`` when it holds a node, else ``~/.local/share/instep``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from instep.errors import ConfigError, ResourceError
+
+__all__ = ["NodeDirectory", "resolve"]
+
+SYSTEM = Path("/var/lib/instep")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDirectory:
+    """The paths of one node. Nothing here needs to exist before ``create``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "instep.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
+
+    @property
+    def pki(self) -> Path:
+        return self.path / "pki"
+
+    @property
+    def socket(self) -> Path:
+        return self.path / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        """Where a detached daemon writes its log; under systemd the journal has it."""
+        return self.path / "daemon.log"
+
+    @property
+    def pid(self) -> Path:
+        """Locked by the daemon as long as it lives; holds its process id."""
+        return self.path / "daemon.pid"
+
+    @property
+    def holds_node(self) -> bool:
+        return self.config.is_file()
+
+    def create(self) -> None:
+        """Make the directory and its folders, mode 0700; no harm when they exist."""
+        try:
+            for folder in (self.path, self.state, self.pki):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"cannot make {error.filename}: {error.strerror}",
+                hint="choose another place: instep --dir DIR ...",
+                code="node_directory",
+                directory=str(self.path),
+            ) from error
+
+    def require(self) -> None:
+        """``ConfigError`` unless this is a node whose keys only its owner can reach."""
+        if not self.holds_node:
+            raise ConfigError(
+                f"there is no node in {self.path}",
+                hint=f"instep --dir {self.path} init",
+                code="no_node",
+                directory=str(self.path),
+            )
+        for path in (self.path, self.pki):
+            self._private(path)
+
+    def _private(self, path: Path) -> None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ResourceError(
+                f"cannot look at {path}: {error.strerror}", code="node_directory", directory=str(self.path)
+            ) from error
+        if stat.S_IMODE(found.st_mode) & 0o022 or (path == self.pki and stat.S_IMODE(found.st_mode) & 0o077):
+            raise ConfigError(
+                f"{path} can be reached by others: mode {stat.S_IMODE(found.st_mode):04o}",
+                hint=f"chmod 700 {path}",
+                code="open_node_directory",
+                path=str(path),
+                mode=f"{stat.S_IMODE(found.st_mode):04o}",
+            )
+
+
+def resolve(option: str | None, environment: Mapping[str, str]) -> NodeDirectory:
+    """The directory that a command means; made absolute, because the daemon changes its working directory."""
+    chosen = option or environment.get("INSTEP_DIR")
+    if chosen:
+        return NodeDirectory(Path(os.path.abspath(os.path.expanduser(chosen))))
+    if (SYSTEM / "instep.toml").is_file():
+        return NodeDirectory(SYSTEM)
+    home = environment.get("HOME") or os.path.expanduser("~")
+    return NodeDirectory(Path(home) / ".local/share/instep")

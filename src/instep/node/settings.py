@@ -1,0 +1,144 @@
+"""What a node was told to do: ``instep.toml`` as frozen values. ``config.py`` reads it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.model.definition import Definition
+from instep.model.ids import FilesetName, NodeName
+from instep.model.link import Link
+from instep.node.values import Address, IpNetwork, MaxDeletions
+
+__all__ = [
+    "ArchivePolicy",
+    "FactSettings",
+    "FilesetSettings",
+    "HookSettings",
+    "HooksSettings",
+    "PartnerSettings",
+    "Settings",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """One program or request to run. Exactly one of ``run`` and ``http`` is set."""
+
+    run: tuple[str, ...] = ()
+    http: tuple[str, str] | None = None
+    """Method and URL."""
+    timeout_ms: int = 30_000
+    retries: int = 0
+    auth_file: Path | None = None
+    expect_status: int | None = None
+    """None means any status from 200 to 299."""
+    expect_body: str | None = None
+    """A text that the answer must contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class HooksSettings:
+    validate: HookSettings | None = None
+    reload: HookSettings | None = None
+    probe: HookSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePolicy:
+    """What the archive keeps at least. Whatever one of the first two keeps, stays."""
+
+    keep_last: int = 10
+    keep_within_ms: int = 30 * 86_400_000
+    max_share_percent: float = 20.0
+    """Share of the file system above which status warns; it never prunes below the first two."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactSettings:
+    """Where a named fact comes from. Exactly one of the sources is set."""
+
+    file: Path | None = None
+    match: str | None = None
+    digest_of: Path | None = None
+    fingerprint_of: Path | None = None
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSettings:
+    """One partner: what this node lets it have, and where to dial it."""
+
+    link: Link
+    address: Address | None = None
+    """None: this node never dials it, it dials here."""
+    pin: str | None = None
+    """SHA-256 of its public key in hex: trusted without a common CA."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesetSettings:
+    """One fileset on this node."""
+
+    name: FilesetName
+    path: Path
+    writer: NodeName
+    definition: Definition | None
+    """The rules that travel, where it is written; None where it is followed."""
+    publish: str = "auto"
+    settle_ms: int = 200
+    settle_max_ms: int = 10_000
+    trigger: bytes | None = None
+    trigger_max_ms: int = 5_000
+    max_deletions: MaxDeletions = field(default_factory=MaxDeletions)
+    history: str = "auto"
+    to: tuple[NodeName, ...] | None = None
+    """None: every partner that its link allows."""
+    switch: str = "inplace"
+    drift: str = "revert"
+    stage: Path | None = None
+    """None: beside the root where possible, else in ``.instep/`` below it."""
+    archive: ArchivePolicy = ArchivePolicy()
+    without: frozenset[str] = frozenset()
+    """What this node's file system cannot keep and the operator gave up."""
+    observe: bool = False
+    """Compare and report, never write."""
+    hooks: HooksSettings = HooksSettings()
+
+    @property
+    def is_written_here(self) -> bool:
+        return self.definition is not None
+
+    def offers_to(self, partner: NodeName) -> bool:
+        """Whether ``to`` names the partner; its link has a say as well."""
+        return self.to is None or partner in self.to
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration of a node."""
+
+    name: NodeName
+    listen: Address
+    advertise: Address
+    allow: tuple[IpNetwork, ...] = ()
+    poll_ms: int = 30_000
+    rate_limit: int | None = None
+    """Bytes a second of contents sent, None for no limit."""
+    allow_preserve: frozenset[str] = frozenset()
+    """``owner``, ``setuid``, ``security``: what a peer's manifest may set here (P7)."""
+    partners: Mapping[NodeName, PartnerSettings] = field(default_factory=dict)
+    filesets: Mapping[FilesetName, FilesetSettings] = field(default_factory=dict)
+    facts: Mapping[str, FactSettings] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What is allowed but probably not meant; status repeats them."""
+    fingerprint: str = ""
+    """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
+
+    def allows(self, peer: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Whether a peer may connect: who is listed, or only loopback when nobody is."""
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in network for network in self.allow) if self.allow else peer.is_loopback

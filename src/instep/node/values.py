@@ -1,0 +1,243 @@
+"""How single values are written in ``instep.toml`` and on the command line.
+
+Every reader takes the raw value and returns the parsed one, or raises ``BadValue`` with a sentence that says
+what would be right. The modules that read a whole file or command line turn that into a coded error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "Address",
+    "BadValue",
+    "IpNetwork",
+    "MaxDeletions",
+    "absolute_path",
+    "address",
+    "boolean",
+    "count",
+    "duration_ms",
+    "fingerprint",
+    "max_deletions",
+    "network",
+    "percent",
+    "rate_limit",
+    "relative_path",
+    "shown_duration",
+    "size_bytes",
+    "string",
+    "strings",
+]
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)?")
+_SIZE_BYTES = {
+    None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+}  # fmt: skip
+_LEAST_DELETIONS = 20
+"""A share of a small tree would stop ordinary work: this many deletions are always let through."""
+
+
+class BadValue(ValueError):
+    """The value cannot be used; the message completes the sentence "... because it"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host (name, IPv4 or IPv6) and a port, as ``host:port`` or ``[v6]:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on the same machine can reach it."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        ip = self.ip
+        return ip is not None and ip.is_loopback
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every interface and therefore cannot be dialled."""
+        ip = self.ip
+        return ip is not None and ip.is_unspecified
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class MaxDeletions:
+    """Deletions let through without ``--accept-deletions``: a share or a number; neither: any."""
+
+    percent: float | None = 50.0
+    count: int | None = None
+
+    def limit(self, entries: int) -> int | None:
+        """The largest harmless number for a tree of ``entries``; None when there is no limit."""
+        if self.count is not None:
+            return self.count
+        if self.percent is None:
+            return None
+        return max(_LEAST_DELETIONS, int(entries * self.percent / 100))
+
+    def __str__(self) -> str:
+        if self.count is not None:
+            return str(self.count)
+        return "off" if self.percent is None else f"{self.percent:g}%"
+
+
+def string(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise BadValue("is not a text in quotes")
+    if not raw or "\0" in raw:
+        raise BadValue("is empty or contains NUL")
+    return raw
+
+
+def strings(raw: object) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise BadValue('is not a list such as ["a", "b"]')
+    return tuple(string(item) for item in raw)
+
+
+def boolean(raw: object) -> bool:
+    if not isinstance(raw, bool):
+        raise BadValue("is not true or false")
+    return raw
+
+
+def count(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
+        raise BadValue("is not a whole number from 0")
+    return raw
+
+
+def duration_ms(raw: object) -> int:
+    """Milliseconds of ``200ms``, ``5s``, ``10m``, ``1h``, ``30d``; ``0`` may stand without a unit."""
+    if isinstance(raw, str):
+        if raw == "0":
+            return 0
+        found = _DURATION.fullmatch(raw)
+        if found is not None:
+            return round(float(found[1]) * _DURATION_MS[found[2]])
+    raise BadValue("is not a duration such as 200ms, 5s, 10m, 1h or 30d")
+
+
+def shown_duration(ms: int) -> str:
+    """The shortest exact way to write a duration: ``shown_duration(300_000) == "5m"``."""
+    for unit in ("d", "h", "m", "s"):
+        if ms and ms % _DURATION_MS[unit] == 0:
+            return f"{ms // _DURATION_MS[unit]}{unit}"
+    return f"{ms}ms"
+
+
+def size_bytes(raw: object) -> int:
+    """Bytes of ``64KiB``, ``4MiB``, ``1GB`` or a plain number."""
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return raw
+    if isinstance(raw, str):
+        found = _SIZE.fullmatch(raw)
+        if found is not None:
+            return int(float(found[1]) * _SIZE_BYTES[found[2]])
+    raise BadValue("is not a size such as 64KiB, 4MiB or 1GiB")
+
+
+def rate_limit(raw: object) -> int | None:
+    """Bytes a second, or None for ``off``."""
+    if raw == "off":
+        return None
+    limit = size_bytes(raw.removesuffix("/s") if isinstance(raw, str) else raw)
+    if limit < 1024:
+        raise BadValue('is under 1KiB a second; use "off" for no limit')
+    return limit
+
+
+def percent(raw: object) -> float:
+    """``20%`` as 20.0."""
+    if isinstance(raw, str) and raw.endswith("%"):
+        try:
+            value = float(raw[:-1])
+        except ValueError:
+            value = -1.0
+        if 0 <= value <= 100:
+            return value
+    raise BadValue("is not a share such as 20%")
+
+
+def max_deletions(raw: object) -> MaxDeletions:
+    if raw == "off":
+        return MaxDeletions(percent=None)
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return MaxDeletions(percent=None, count=raw)
+    try:
+        return MaxDeletions(percent=percent(raw))
+    except BadValue:
+        raise BadValue('is not a share such as 50%, a number, or "off"') from None
+
+
+def address(raw: object) -> Address:
+    """``host:port``; an IPv6 address stands in brackets."""
+    text = string(raw)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise BadValue("has an IPv6 address without brackets; write [::1]:7443")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or " " in host:
+        raise BadValue("is not HOST:PORT such as 10.20.0.1:7443")
+    return Address(host, int(port))
+
+
+def network(raw: object) -> IpNetwork:
+    """A CIDR or a single address: ``10.20.0.0/16``, ``10.20.0.7``, ``fd00::/8``."""
+    text = string(raw)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        if "host bits" in str(error):
+            wider = ipaddress.ip_network(text, strict=False)
+            raise BadValue(f"has host bits set; did you mean {wider}?") from None
+        raise BadValue("is not a network such as 10.20.0.0/16 or an address") from None
+
+
+def absolute_path(raw: object) -> Path:
+    """An absolute path without ``..``; not resolved, because it may not exist yet."""
+    text = string(raw)
+    if not text.startswith("/") or ".." in text.split("/"):
+        raise BadValue("is not an absolute path without '..'")
+    return Path(os.path.normpath(text))
+
+
+def relative_path(raw: object) -> str:
+    """A path below a fileset's root."""
+    text = string(raw)
+    parts = text.split("/")
+    if any(part in ("", ".", "..") for part in parts) or parts[0].lower().startswith(".instep"):
+        raise BadValue("is not a path relative to the fileset's root")
+    return text
+
+
+def fingerprint(raw: object) -> str:
+    """SHA-256 of a public key as 64 hex digits; colons and a ``sha256:`` prefix are allowed."""
+    digits = string(raw).lower().removeprefix("sha256:").replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise BadValue("is not a fingerprint of 64 hex digits, as `instep node list` shows it")
+    return digits
