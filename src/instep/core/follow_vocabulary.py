@@ -40,10 +40,12 @@ __all__ = [
     "EpochSeen",
     "FetchFailed",
     "FetchPages",
+    "FollowAnswer",
     "FollowConfig",
     "FollowEffect",
     "FollowEvent",
     "FollowFacts",
+    "FollowSourceEvent",
     "GatesChecked",
     "HeadSeen",
     "HeadsAnswered",
@@ -373,15 +375,11 @@ class PollAsked:
     """Somebody waits: ask the sources for heads now."""
 
 
-FollowEvent = (
-    Started
-    | ConfigChanged
-    | SourceUp
-    | SourceDown
-    | HeadSeen
-    | EpochSeen
-    | HeadsAnswered
-    | AskFailed
+FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
+
+FollowAnswer = (
+    Recovered
+    | RecoverFailed
     | PagesFetched
     | FetchFailed
     | Superseded
@@ -395,14 +393,19 @@ FollowEvent = (
     | RecordFailed
     | PutBackDone
     | PutBackFailed
-    | Recovered
-    | RecoverFailed
-    | TreeTouched
     | DriftChecked
     | DriftCheckFailed
     | Reverted
     | RevertFailed
     | Compared
+)
+
+FollowEvent = (
+    Started
+    | ConfigChanged
+    | FollowSourceEvent
+    | FollowAnswer
+    | TreeTouched
     | Paused
     | Resumed
     | RetryAsked
@@ -472,8 +475,8 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class RecordLive:
-    """Record ``head`` as live and save ``facts`` in one durable transaction (it is a ``Save`` too); only then close
-    the journal and empty the stage. Answer: ``LiveRecorded`` or ``RecordFailed``."""
+    """Record ``head`` as live and save ``facts`` in one durable transaction, performed in order with every other
+    ``Save`` of the line (same queue); only then close the journal and empty the stage. Answer: ``LiveRecorded`` or ``RecordFailed``."""
 
     req: int
     head: HeadRef
