@@ -31,10 +31,8 @@ key_of = sort_key
 _COLUMNS = "key, ino, dev, ctime_ns, mtime_ns, size, digest, chunks, read_at_ns"
 _TWO_64 = 1 << 64
 _INT64_MAX = (1 << 63) - 1
-_TIME_MIN = -(1 << 62)
-"""Times earlier than 1823 are taken for the wrapped ones of after 2262: file systems have the latter."""
-
-_Row = tuple[bytes, int, int, int, int, int, bytes, bytes, int]
+_TIME_MIN = -2_500_000_000 * 10**9
+"""Times before 1890 are taken for the wrapped ones of after 2262: ext4 has 1901 to 2446, XFS 1901 to 2486."""
 
 
 def key_range(after: bytes, below: bytes) -> tuple[bytes, bytes | None]:
