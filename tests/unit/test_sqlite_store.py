@@ -187,3 +187,21 @@ def test_threads_may_share_one_store(tmp_path: Path) -> None:
         thread.join(timeout=20)
     assert all(store.get(f"thread {t} {n}") == b"2" for t in range(4) for n in range(50))
     store.close()
+
+
+def test_durable_transactions_sync_fully_and_caches_do_not(tmp_path: Path) -> None:
+    store = database.Database(tmp_path / "state.db")
+
+    def synchronous() -> object:
+        return store.connection.execute("PRAGMA synchronous").get
+
+    with store.write(durable=False):
+        assert synchronous() == 1
+        with store.write(durable=True):
+            pass
+    barrier = store.connection.execute("SELECT value FROM counter WHERE name = 'barrier'").get
+    assert barrier == 1  # the durable part inside made the whole durable
+    with store.write(durable=True):
+        assert synchronous() == 2
+    assert synchronous() == 1
+    store.close()

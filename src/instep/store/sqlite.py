@@ -15,7 +15,7 @@ from instep.errors import PeerError
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
-from instep.store import stat_table
+from instep.store import page_table, stat_table
 from instep.store.database import Database
 from instep.store.port import EVENTS_KEPT, EventRow, LineRow
 
@@ -23,8 +23,6 @@ __all__ = ["SqliteStore"]
 
 _T = TypeVar("_T")
 _LOOKUP_BATCH = 500
-_PAGES_BATCH = 512
-_PAGES_BATCH_BYTES = 8 << 20
 _DELETE_BATCH = 1000
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -85,41 +83,24 @@ class SqliteStore:
     def has_pages(self, digests: Iterable[Digest]) -> set[Digest]:
         found: set[Digest] = set()
         for batch in _batched(digests, _LOOKUP_BATCH):
-            look = f"SELECT digest, sweep FROM page WHERE digest IN ({','.join('?' * len(batch))})"
-            rows = self._rows(look, *batch)
-            newest = self._sweep()
-            stale = [(digest,) for digest, sweep in rows if sweep < newest]
+            with self._database.held() as connection:
+                present, stale = page_table.find(connection, batch)
             if stale and not self._database.is_read_only:
                 with self._database.write(durable=False) as connection:
-                    connection.executemany(_SPARE, stale)
-                    rows = self._rows(look, *batch)  # a sweep may have taken some between the two steps
-            found.update(Digest(row[0]) for row in rows)
+                    page_table.spare(connection, stale)
+                    present, _ = page_table.find(connection, batch)  # a sweep may have taken some meanwhile
+            found.update(present)
         return found
 
-    def _sweep(self) -> int:
-        newest = self._value("SELECT value FROM counter WHERE name = 'sweep'")
-        assert isinstance(newest, int)
-        return newest
-
     def put_pages(self, pages: Iterable[tuple[Digest, bytes]]) -> None:
-        for batch in _page_batches(pages):
+        for batch in page_table.batches(pages):
             with self._database.write(durable=False) as connection:
-                sweep = self._sweep()
-                for digest, raw in batch:
-                    known = connection.execute("SELECT sweep FROM page WHERE digest = ?", (digest,)).get
-                    if known is None:
-                        connection.execute("INSERT INTO page_body (raw) VALUES (?)", (raw,))
-                        connection.execute(
-                            "INSERT INTO page VALUES (?, ?, ?)",
-                            (digest, connection.last_insert_rowid(), sweep),
-                        )
-                    elif known != sweep:
-                        connection.execute(_SPARE, (digest,))
+                page_table.write(connection, batch)
 
     def delete_pages(self, digests: Iterable[Digest]) -> None:
         for batch in _batched(digests, _DELETE_BATCH):
             with self._database.write(durable=False) as connection:
-                _delete_pages(connection, batch)
+                page_table.delete(connection, batch)
 
     def pages_count(self) -> int:
         count = self._value("SELECT count(*) FROM page")
@@ -145,15 +126,8 @@ class SqliteStore:
         last = b""
         while True:  # each round passes at least one digest on, so it ends with the table
             with self._database.write(durable=False) as connection:
-                victims = [
-                    Digest(row[0])
-                    for row in connection.execute(
-                        "SELECT digest FROM page WHERE digest > ? AND sweep < ?"
-                        " AND digest NOT IN (SELECT digest FROM keep) ORDER BY digest LIMIT ?",
-                        (last, ticket, _DELETE_BATCH),
-                    )
-                ]
-                _delete_pages(connection, victims)
+                victims = page_table.unwanted(connection, last, ticket, _DELETE_BATCH)
+                page_table.delete(connection, victims)
             dropped += len(victims)
             if len(victims) < _DELETE_BATCH:
                 break
@@ -384,28 +358,6 @@ class SqliteStore:
             )
             for number, at_ms, kind, fileset, origin, text, facts in reversed(rows)
         ]  # fmt: skip
-
-
-_SPARE = "UPDATE page SET sweep = (SELECT value FROM counter WHERE name = 'sweep') WHERE digest = ?"
-
-
-def _delete_pages(connection: apsw.Connection, digests: Sequence[Digest]) -> None:
-    names = [(digest,) for digest in digests]
-    connection.executemany("DELETE FROM page_body WHERE id = (SELECT body FROM page WHERE digest = ?)", names)
-    connection.executemany("DELETE FROM page WHERE digest = ?", names)
-
-
-def _page_batches(pages: Iterable[tuple[Digest, bytes]]) -> Iterator[list[tuple[Digest, bytes]]]:
-    batch: list[tuple[Digest, bytes]] = []
-    size = 0
-    for digest, raw in pages:
-        batch.append((digest, raw))
-        size += len(raw)
-        if len(batch) >= _PAGES_BATCH or size >= _PAGES_BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
