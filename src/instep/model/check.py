@@ -57,6 +57,7 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
         try:
             for entry in entries:
                 leaves.add(entry)
+            leaves.close(final=False)
         except RefusedError as error:
             raise PeerError(error.reason, code=error.error_code) from error
     try:
