@@ -132,16 +132,16 @@ def _check_under(entry: Entry, directories: list[bytes]) -> None:
 
 def _no_parent(path: bytes) -> PeerError:
     return PeerError(
-        f"the parent of {shown(path)} is not a directory of this manifest", code="bad_parent", path=shown(path)
+        f"the parent of {shown(path)} is not a directory of this manifest",
+        code="bad_parent",
+        path=shown(path),
     )
 
 
 def _check_link(entry: Entry, leader_path: bytes, root: Digest, reader: Reader) -> None:
     """Refuse an entry that claims to be a hard link of something else than itself."""
     leader = entry if leader_path == entry.path else reader.lookup(root, leader_path)
-    if leader is None or (
-        msgspec.structs.replace(leader, path=entry.path, born_ms=entry.born_ms) != entry
-    ):
+    if leader is None or (msgspec.structs.replace(leader, path=entry.path, born_ms=entry.born_ms) != entry):
         raise PeerError(
             f"{shown(entry.path)} is said to be a hard link of {shown(leader_path)}, which is not the same",
             code="bad_link_group",

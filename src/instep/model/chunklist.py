@@ -96,9 +96,7 @@ def chunk_params(size: int) -> ChunkParams:
     return ChunkParams(128 << 10, 32 << 10, 1 << 20)
 
 
-def build_chunks(
-    chunks: Iterable[tuple[int, Digest]], put: PutPage, shape: ChunkShape = SPEC
-) -> Digest:
+def build_chunks(chunks: Iterable[tuple[int, Digest]], put: PutPage, shape: ChunkShape = SPEC) -> Digest:
     """The root of the list of ``chunks`` (length and digest, in the order of the file, at least one).
     Streams: one open page a level is held."""
     levels: list[_Level] = []
@@ -116,7 +114,8 @@ class _Level:
     __slots__ = ("cutter", "newest")
 
     def __init__(self, level: int, put: PutPage, shape: ChunkShape, levels: list[_Level]) -> None:
-        assert level <= LEVEL_MAX and shape.min_items >= 2
+        assert level <= LEVEL_MAX
+        assert shape.min_items >= 2
         self.newest: ChunkRun | None = None
         max_items, min_items, mask = shape
 
@@ -237,7 +236,10 @@ def _limited(root: Digest, size: int, get: GetPage) -> Iterator[tuple[int, Diges
         yield length, digest
     if end != size:
         raise PeerError(
-            f"the chunks have {end} bytes together, the file {size}", code="bad_chunk_list", sum=end, size=size
+            f"the chunks have {end} bytes together, the file {size}",
+            code="bad_chunk_list",
+            sum=end,
+            size=size,
         )
 
 

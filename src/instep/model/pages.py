@@ -209,7 +209,10 @@ def check_canonical(raw: bytes, tag: int, items: Sequence[msgspec.Struct]) -> No
     """Refuse a page over the limits, or of which there is a second encoding."""
     if len(items) > PAGE_MAX_ITEMS or len(raw) > PAGE_MAX_BYTES:
         raise PeerError(
-            f"page has {len(items)} items in {len(raw)} bytes", code="bad_page", items=len(items), bytes=len(raw)
+            f"page has {len(items)} items in {len(raw)} bytes",
+            code="bad_page",
+            items=len(items),
+            bytes=len(raw),
         )
     if encode_page(tag, items) != raw:
         raise PeerError("page is not in canonical form", code="bad_page")
