@@ -1,9 +1,10 @@
 """The ``FollowMachine``: brings one line's tree at a partner to the newest head, and keeps it there.
 
 ``fetch -> stage -> gates -> validate -> switch -> reload -> probe -> live recorded``. The machine is level
-triggered: every step looks at the facts and begins the one thing that is missing, one job at a time. The newest
-head wins until the switch begins; from then on the apply runs to ``live`` or is put back. What must survive a
-crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design section 7.
+triggered: every step looks at the facts and begins the one thing that is missing, one job at a time. The
+newest head wins until the switch begins; from then on the apply runs to ``live`` or is put back. What must
+survive a crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design
+section 7.
 """
 
 from __future__ import annotations
@@ -16,11 +17,28 @@ from typing import assert_never
 import msgspec
 
 from instep.core import follow_vocabulary as f
-from instep.core.accept import AcceptedEpoch, AcceptedHead, KnownRecord, OldRecord, Refused, judge_epoch, judge_head
+from instep.core.accept import (
+    AcceptedEpoch,
+    AcceptedHead,
+    KnownRecord,
+    OldRecord,
+    Refused,
+    judge_epoch,
+    judge_head,
+)
 from instep.core.backoff import Backoff
 from instep.core.drift import DriftView
 from instep.core.follow_standing import Seen, Stand, stand_of
-from instep.core.follow_vocabulary import DriftPolicy, Due, FollowAnswer, FollowConfig, FollowEffect, FollowEvent, FollowFacts, FollowSourceEvent
+from instep.core.follow_vocabulary import (
+    DriftPolicy,
+    Due,
+    FollowAnswer,
+    FollowConfig,
+    FollowEffect,
+    FollowEvent,
+    FollowFacts,
+    FollowSourceEvent,
+)
 from instep.core.sources import Source, Sources
 from instep.core.vocabulary import (
     Cancel,
@@ -98,7 +116,9 @@ class _Progress:
 class FollowMachine:
     """One line at a partner. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
 
-    def __init__(self, line: LineId, config: FollowConfig, rng: Random, facts: FollowFacts | None = None) -> None:
+    def __init__(
+        self, line: LineId, config: FollowConfig, rng: Random, facts: FollowFacts | None = None
+    ) -> None:
         self.line = line
         self._config = config
         self._rng = rng
@@ -152,7 +172,7 @@ class FollowMachine:
             self._tell()
         return self._ordered()
 
-    # --- events ----------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     def _take(self, event: FollowEvent) -> None:
         match event:
@@ -160,7 +180,14 @@ class FollowMachine:
                 self._start()
             case f.ConfigChanged():
                 self._configure(event.config)
-            case f.SourceUp() | f.SourceDown() | f.HeadSeen() | f.EpochSeen() | f.HeadsAnswered() | f.AskFailed():
+            case (
+                f.SourceUp()
+                | f.SourceDown()
+                | f.HeadSeen()
+                | f.EpochSeen()
+                | f.HeadsAnswered()
+                | f.AskFailed()
+            ):
                 self._take_from_source(event)
             case f.Paused():
                 self._set(
@@ -182,7 +209,7 @@ class FollowMachine:
                     self._job = None
                     self._take_answer(job, event)
 
-    def _take_answer(self, job: _Job, event: FollowAnswer) -> None:
+    def _take_answer(self, job: _Job, event: FollowAnswer) -> None:  # noqa: C901  one line a kind
         match event:
             case f.Recovered():
                 self._recovered(event)
@@ -313,7 +340,7 @@ class FollowMachine:
         delay = self._config.poll_ms * (1 - self._rng.random() / 4)
         self._out.append(SetTimer("poll", self._now + max(1, round(delay))))
 
-    # --- sources and heads -----------------------------------------------------------------------------------
+    # --- sources and heads ----------------------------------------------------------------------------------
 
     def _take_from_source(self, event: FollowSourceEvent) -> None:
         match event:
@@ -370,7 +397,9 @@ class FollowMachine:
             self._stuck = None
             self._troubles.pop("apply", None)
             self._backoff.clear("apply")
-        self._note("head", f"generation {judged.head.number} is the head, from {event.source}", source=event.source)
+        self._note(
+            "head", f"generation {judged.head.number} is the head, from {event.source}", source=event.source
+        )
 
     def _epoch_seen(self, event: f.EpochSeen) -> None:
         judged = judge_epoch(event.signed, event.verdict, self.line, self._facts.epochs, self._config.writer)
@@ -402,7 +431,7 @@ class FollowMachine:
         for source in self._sources.all_up():
             self._out.append(f.AskHeads(self._next_req(), source.name))
 
-    # --- answers ---------------------------------------------------------------------------------------------
+    # --- answers --------------------------------------------------------------------------------------------
 
     def _recovered(self, event: f.Recovered) -> None:
         self._is_recovered = True
@@ -484,6 +513,8 @@ class FollowMachine:
         self._succeed("apply")
         self._succeed("due")
         self._progress, self._sticky, self._supersedes = None, None, 0
+        if self._facts.tree is None:
+            self._drift.start_clean()
         self._set(tree=job.head, due=self._first_due(job.head))
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
@@ -529,11 +560,16 @@ class FollowMachine:
         self._succeed("compare")
         self._compared, self._compared_with = event, job.head.id
 
-    # --- what is missing -------------------------------------------------------------------------------------
+    # --- what is missing ------------------------------------------------------------------------------------
 
     def _interrupt(self) -> None:
-        """Leave the fetching and staging of a head that is no longer the wanted one."""
+        """Leave what a newer head makes idle: fetching and staging an older one, looking for drift."""
         job = self._job
+        if job is not None and job.phase is _Phase.CHECK and self._wanted() is not None:
+            self._out.append(Cancel(job.req))
+            self._drift.failed()
+            self._job = None
+            return
         if job is None or job.phase not in _INTERRUPTIBLE:
             return
         wanted = self._facts.head if self._config.is_observing else self._wanted()
@@ -593,7 +629,9 @@ class FollowMachine:
             # A failing reload must not keep a newer head away, which may well be the repair.
             return due is Due.RECORD
         if due is Due.RECORD:
-            self._out.append(f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts()))
+            self._out.append(
+                f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts())
+            )
         else:
             phase, kind = (
                 (_Phase.RELOAD, HookKind.RELOAD) if due is Due.RELOAD else (_Phase.PROBE, HookKind.PROBE)
@@ -616,7 +654,9 @@ class FollowMachine:
             if not progress.is_fetched:
                 self._out.append(f.FetchPages(self._begin(_Phase.FETCH, target, source), source, target))
             else:
-                self._out.append(f.StageContents(self._begin(_Phase.STAGE, target, source), source, target, tree))
+                self._out.append(
+                    f.StageContents(self._begin(_Phase.STAGE, target, source), source, target, tree)
+                )
             return True
         if self._facts.is_paused:
             return False
@@ -642,7 +682,11 @@ class FollowMachine:
 
     def _observe(self) -> None:
         head = self._facts.head
-        if head is None or not self._backoff.is_ready("compare", self._now) or self._drift_ready_ms > self._now:
+        if (
+            head is None
+            or not self._backoff.is_ready("compare", self._now)
+            or self._drift_ready_ms > self._now
+        ):
             return
         if self._compared is not None and self._compared_with == head.id:
             return
@@ -672,7 +716,7 @@ class FollowMachine:
         else:
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
 
-    # --- small parts -----------------------------------------------------------------------------------------
+    # --- small parts ----------------------------------------------------------------------------------------
 
     def _first_due(self, tree: HeadRef) -> Due:
         """What a tree that just came to hold this generation owes."""
@@ -719,7 +763,8 @@ class FollowMachine:
 
     def _stand(self) -> Stand:
         trouble = next(
-            (t for k in ("recover", "due", "apply", "compare") if (t := self._troubles.get(k)) is not None), None
+            (t for k in ("recover", "due", "apply", "compare") if (t := self._troubles.get(k)) is not None),
+            None,
         )
         fought = self._drift.fights.split(self._drift.drifted, self._now)[1]
         compared = self._compared
@@ -754,7 +799,8 @@ class FollowMachine:
             self._out.append(report)
 
     def _ordered(self) -> tuple[FollowEffect, ...]:
-        """The effects with at most one ``Save``, before everything that depends on it. ``RecordLive`` saves too."""
+        """The effects with at most one ``Save``, before everything that depends on it. ``RecordLive`` saves
+        too."""
         record = next((e for e in self._out if isinstance(e, f.RecordLive)), None)
         if record is not None:
             self._saved = record.facts

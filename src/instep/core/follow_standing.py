@@ -49,7 +49,12 @@ _DAMAGED_EXIT = 10
 def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
     """The standing of ``line`` with code, reason and next steps."""
     if facts.is_paused:
-        return Stand(Standing.PAUSED, "paused", facts.paused_reason or "paused here", (f"instep resume {line.fileset}",))
+        return Stand(
+            Standing.PAUSED,
+            "paused",
+            facts.paused_reason or "paused here",
+            (f"instep resume {line.fileset}",),
+        )
     if facts.epochs.disputed is not None:
         return _disputed(line, facts.epochs)
     if facts.refused is not None and facts.refused in (facts.tree, facts.head):
@@ -59,17 +64,26 @@ def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen)
     if config.is_observing:
         return _observing(line, facts, seen)
     if seen.is_working:
-        return Stand(Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}")
+        return Stand(
+            Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        )
     if seen.offer_trouble is not None:
         return _of_trouble(line, seen.offer_trouble)
-    if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id or facts.due is not Due.NOTHING:
+    if (
+        facts.head is None
+        or facts.tree is None
+        or facts.tree.id != facts.head.id
+        or facts.due is not Due.NOTHING
+    ):
         return _behind(facts, seen)
     if seen.drift_trouble is not None:
         return _of_trouble(line, seen.drift_trouble)
     if seen.drifted:
         return _drifted(line, config, seen)
     if seen.is_contact_lost:
-        return _out_of_reach(f"serves generation {facts.head.number}; since the contact was lost it may be behind")
+        return _out_of_reach(
+            f"serves generation {facts.head.number}; since the contact was lost it may be behind"
+        )
     return Stand(Standing.IN_STEP)
 
 
@@ -99,18 +113,28 @@ def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
         reason = f"{reason}; putting back {_number(facts.live)}{also}"
     else:
         reason = f"{reason}; {_number(facts.live)} stays live"
-    steps = (f"repair the cause, then: instep retry {line.fileset}", f"or at the writer: instep rollback {line.fileset}")
+    steps = (
+        f"repair the cause, then: instep retry {line.fileset}",
+        f"or at the writer: instep rollback {line.fileset}",
+    )
     return Stand(Standing.FAILING, facts.refused_code, reason, steps)
 
 
 def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
     if trouble.exit_code == _DAMAGED_EXIT:
         standing = Standing.DAMAGED
-    elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in ("reused_number", "not_the_writer", "old_epoch"):
+    elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
+        "reused_number",
+        "not_the_writer",
+        "old_epoch",
+    ):
         standing = Standing.BLOCKED
     else:
         standing = Standing.FAILING
-    step = trouble.hint or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    step = (
+        trouble.hint
+        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    )
     return Stand(standing, trouble.code, trouble.reason, (step,))
 
 
@@ -126,8 +150,8 @@ def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     return Stand(
         Standing.OBSERVING,
         "differs",
-        f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, {removed} removed"
-        + (f" ({paths}, ...)" if paths else ""),
+        f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
+        f"{removed} removed" + (f" ({paths}, ...)" if paths else ""),
         (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
     )
 
