@@ -39,7 +39,7 @@ from instep.node.runtime import Runtime, Worker
 from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey, Surveyed
 from instep.node.watching import TreeWatch
-from instep.tree.chunking import chunk_builder
+from instep.node.chunk_lists import chunk_builder
 from instep.tree.failpoints import failpoint, register
 from instep.tree.history import History
 from instep.tree.rules import Rules
