@@ -19,7 +19,7 @@ from blake3 import blake3
 from instep.errors import ResourceError
 from instep.model.ids import Digest
 
-__all__ = ["Chunk", "Chunker", "Params"]
+__all__ = ["Chunk", "Chunker", "Params", "chunk_file"]
 
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
@@ -100,6 +100,19 @@ class Chunker:
             self.size += count
             filled += count
         return filled, False
+
+
+def chunk_file(
+    fd: int, params: Params, build: Callable[[Iterator[tuple[int, Digest]]], Digest]
+) -> tuple[Digest, Digest, int]:
+    """Whole digest, root of the chunk list and length of an open file, in one pass.
+
+    ``build`` makes the chunk list of ``(length, digest)`` pairs and returns its root
+    (``model.chunklist.build_chunks``).
+    """
+    chunker = Chunker.of_fd(fd, params)
+    root = build((chunk.length, chunk.digest) for chunk in chunker)
+    return chunker.digest, root, chunker.size
 
 
 def require_compiled() -> None:

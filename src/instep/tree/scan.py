@@ -100,9 +100,10 @@ def scan(
 
     ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the
     row of a file that was moved with its directory. ``local`` says what of the fidelity is read; None
-    means the writer's own tree. ``marker`` is checked before the first path and again after the last: a root that was
-    emptied or unmounted meanwhile must not pass for one with fewer files. ``deep`` reads every byte and names
-    a settled file whose digest changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
+    means the writer's own tree. ``marker`` is checked before the first path and again after the last: a root
+    that was emptied or unmounted meanwhile must not pass for one with fewer files. ``deep`` reads every byte
+    and names a settled file whose digest changed under the same stat as ``damaged``. ``now_ns`` is the wall
+    clock.
     Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``OSError`` when the
     root cannot be listed.
     """
