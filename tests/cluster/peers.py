@@ -12,6 +12,7 @@ from pathlib import Path
 
 from instep.errors import NotAllowedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.link import Link
 from instep.net import messages as m
 from instep.net.allow import AllowList
 from instep.net.certs import fingerprint_bytes
@@ -22,7 +23,6 @@ from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.tokens import SECRET_BYTES, Invitation, TokenBook
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
-from instep.model.link import Link
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
 GENERATION = Digest(b"g" * 32)
