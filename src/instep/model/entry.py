@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from instep.model.ids import Digest
 
-__all__ = ["CHUNKED_OVER", "Entry", "Extra", "Kind", "same_but_for_times_of_directories"]
+__all__ = ["CHUNKED_OVER", "SIZE_MAX", "Entry", "Extra", "Kind", "same_but_for_times_of_directories"]
 
 CHUNKED_OVER = 1 << 20
 """Files larger than this many bytes carry the root of their chunk list."""
+
+SIZE_MAX = (1 << 53) - 1
+"""The largest size and time of birth: what every JSON reader still counts exactly."""
 
 
 class Kind(enum.IntEnum):
@@ -46,11 +51,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     path: bytes
     kind: Kind
-    mode: int
-    size: int
-    mtime_ns: int
-    digest: Digest
-    born_ms: int
+    mode: Annotated[int, Meta(ge=0, le=0o7777)]
+    size: Annotated[int, Meta(ge=0, le=SIZE_MAX)]
+    mtime_ns: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    digest: Annotated[Digest, Meta(max_length=32)]
+    born_ms: Annotated[int, Meta(ge=0, le=SIZE_MAX)]
     extra: Extra | None = None
 
 

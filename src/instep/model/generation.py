@@ -13,7 +13,7 @@ from blake3 import blake3
 from instep.errors import PeerError
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 
-__all__ = ["EpochBody", "GenerationBody", "Signature", "SignedEpoch", "SignedGeneration"]
+__all__ = ["UNSIGNED", "EpochBody", "GenerationBody", "Signature", "SignedEpoch", "SignedGeneration"]
 
 _GENERATION_DOMAIN = b"instep generation 1\0"
 _EPOCH_DOMAIN = b"instep epoch 1\0"
@@ -26,6 +26,10 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
     key: bytes
     value: bytes
     chain: tuple[bytes, ...] = ()
+
+
+UNSIGNED = Signature(NodeName(""), b"", b"")
+"""Stands where a record's id is wanted before it is signed; never stored or sent."""
 
 
 class GenerationBody(msgspec.Struct, frozen=True, array_like=True):

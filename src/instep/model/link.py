@@ -1,4 +1,7 @@
-"""What one node lets one partner have. Both sides must list each other; zeros mean "I accept, I send nothing"."""
+"""What one node lets one partner have.
+
+Both sides must list each other; zeros mean "I accept, I send nothing".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ __all__ = ["Link"]
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True):
-    """Metacat's row: ``replicate`` off voids the other two (M11); ``hub`` carries lines that the sender did not write."""
+    """Metacat's row: ``replicate`` off voids the other two (M11); ``hub`` carries lines that the sender
+    did not write."""
 
     replicate: bool = False
     data: bool = False

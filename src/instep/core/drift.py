@@ -1,0 +1,118 @@
+"""The fight detector: three reverts of one path in ten minutes mean that a program here keeps writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from instep.model.paths import is_below
+
+__all__ = ["DRIFT_PATHS_MAX", "FIGHT_REVERTS", "FIGHT_WINDOW_MS", "DriftView", "FightDetector"]
+
+FIGHT_REVERTS = 3
+FIGHT_WINDOW_MS = 600_000
+TRACKED_MAX = 10_000
+"""Paths remembered at most; when more drift, the oldest are forgotten first."""
+
+
+class FightDetector:
+    """Remembers when which path was reverted. Not persisted: a restart grants three more reverts."""
+
+    def __init__(self) -> None:
+        self._reverts: dict[bytes, tuple[int, ...]] = {}
+
+    def split(self, paths: Iterable[bytes], now_ms: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """(those that may be reverted now, those that are fought over)."""
+        free: list[bytes] = []
+        fought: list[bytes] = []
+        for path in paths:
+            (fought if len(self._recent(path, now_ms)) >= FIGHT_REVERTS else free).append(path)
+        return tuple(free), tuple(fought)
+
+    def reverted(self, paths: Iterable[bytes], now_ms: int) -> None:
+        """Count a revert of each path."""
+        for path in paths:
+            recent = (*self._recent(path, now_ms), now_ms)
+            self._reverts.pop(path, None)
+            self._reverts[path] = recent[-FIGHT_REVERTS:]
+        while len(self._reverts) > TRACKED_MAX:
+            del self._reverts[next(iter(self._reverts))]
+
+    def ends_at(self, paths: Iterable[bytes], now_ms: int) -> int | None:
+        """When the first of the fought paths may be reverted again."""
+        ends = [min(r) + FIGHT_WINDOW_MS for p in paths if len(r := self._recent(p, now_ms)) >= FIGHT_REVERTS]
+        return min(ends, default=None)
+
+    def forget(self) -> None:
+        self._reverts.clear()
+
+    def _recent(self, path: bytes, now_ms: int) -> tuple[int, ...]:
+        return tuple(at for at in self._reverts.get(path, ()) if now_ms - at < FIGHT_WINDOW_MS)
+
+
+DIRTY_MAX = 4_096
+DRIFT_PATHS_MAX = 1_000
+
+
+class DriftView:
+    """What is known of the differences between a partner's tree and its live generation: paths to look at
+    (``dirty``), paths found to differ (``drifted``), and who fights over which."""
+
+    def __init__(self) -> None:
+        self.fights = FightDetector()
+        self.drifted: tuple[bytes, ...] = ()
+        self.total = 0
+        self._dirty: dict[bytes, None] = {}
+        self._is_all_dirty = True
+        self._asked: tuple[bytes, ...] = ()
+        self._asked_all = False
+
+    @property
+    def is_dirty(self) -> bool:
+        return self._is_all_dirty or bool(self._dirty)
+
+    def touch(self, paths: Iterable[bytes], *, everything: bool = False) -> None:
+        """These paths (or all) must be looked at."""
+        if not everything:
+            for path in paths:
+                self._dirty[path] = None
+        if everything or len(self._dirty) > DIRTY_MAX:
+            self._is_all_dirty = True
+        if self._is_all_dirty:
+            self._dirty.clear()
+
+    def ask(self) -> tuple[bytes, ...]:
+        """The paths to check now (empty means all); they are no longer dirty."""
+        self._asked, self._asked_all = tuple(self._dirty), self._is_all_dirty
+        self._dirty.clear()
+        self._is_all_dirty = False
+        return () if self._asked_all else self._asked
+
+    def failed(self) -> None:
+        """The check failed: what was asked is dirty again."""
+        self.touch(self._asked, everything=self._asked_all)
+
+    def found(self, paths: tuple[bytes, ...], total: int) -> None:
+        """The check's answer, merged into what was known."""
+        if self._asked_all:
+            self.drifted, self.total = paths[:DRIFT_PATHS_MAX], total
+            return
+        kept = [p for p in self.drifted if not self._was_asked(p)]
+        merged = dict.fromkeys((*kept, *paths))
+        self.drifted = tuple(merged)[:DRIFT_PATHS_MAX]
+        self.total = max(len(merged), total)
+
+    def _was_asked(self, path: bytes) -> bool:
+        return any(path == a or is_below(path, a) for a in self._asked)
+
+    def reverted(self, paths: tuple[bytes, ...], now_ms: int) -> None:
+        """Those were restored: count it, and look at them once more, for a program may have been quicker."""
+        self.fights.reverted(paths, now_ms)
+        done = frozenset(paths)
+        left = tuple(p for p in self.drifted if p not in done)
+        self.touch(paths, everything=self.total > len(self.drifted))
+        self.drifted, self.total = left, len(left)
+
+    def switched(self) -> None:
+        """The tree holds another generation: what had drifted must be looked at anew."""
+        self.touch(self.drifted, everything=self.total > len(self.drifted))
+        self.drifted, self.total = (), 0

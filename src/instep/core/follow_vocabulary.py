@@ -1,0 +1,571 @@
+"""Events, effects, facts and configuration of the ``FollowMachine``: one line at a partner."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.accept import EpochBook, SignerVerdict
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    Trouble,
+)
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import HeadRef, NodeName
+from instep.model.standing import Standing
+
+__all__ = [
+    "AskFailed",
+    "AskHeads",
+    "CheckDrift",
+    "CheckGates",
+    "Compare",
+    "Compared",
+    "ConfigChanged",
+    "DriftCheckFailed",
+    "DriftChecked",
+    "DriftPolicy",
+    "DropStage",
+    "Due",
+    "EpochSeen",
+    "FetchFailed",
+    "FetchPages",
+    "FollowConfig",
+    "FollowEffect",
+    "FollowEvent",
+    "FollowFacts",
+    "GatesChecked",
+    "HeadSeen",
+    "HeadsAnswered",
+    "LiveRecorded",
+    "PagesFetched",
+    "Paused",
+    "PollAsked",
+    "PutBack",
+    "PutBackDone",
+    "PutBackFailed",
+    "RecordFailed",
+    "RecordLive",
+    "Recover",
+    "RecoverFailed",
+    "Recovered",
+    "RecoveredKind",
+    "Report",
+    "Resumed",
+    "RetryAsked",
+    "Revert",
+    "RevertFailed",
+    "Reverted",
+    "Save",
+    "SourceDown",
+    "SourceUp",
+    "StageContents",
+    "StageFailed",
+    "Staged",
+    "Started",
+    "Superseded",
+    "Switch",
+    "SwitchFailed",
+    "Switched",
+    "TreeTouched",
+]
+
+
+class DriftPolicy(enum.Enum):
+    REVERT = "revert"
+    KEEP = "keep"
+
+
+class Due(enum.Enum):
+    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least once."""
+
+    NOTHING = ""
+    RELOAD = "reload"
+    PROBE = "probe"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class FollowConfig:
+    """What this node's own configuration says about following the line. Durations in ms."""
+
+    writer: NodeName
+    poll_ms: int = 30_000
+    drift: DriftPolicy = DriftPolicy.REVERT
+    drift_scan_ms: int = 600_000
+    is_observing: bool = False
+    has_gates: bool = False
+    has_validate: bool = False
+    has_reload: bool = False
+    has_probe: bool = False
+    retry_min_ms: int = 500
+    retry_max_ms: int = 60_000
+
+
+class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What must survive a crash; ``Save`` carries it, the machine is born with it.
+
+    ``tree`` is what the tree holds since the last finished switch; ``live`` what was recorded as live after
+    reload and probe. ``refused`` is remembered until a new head, a changed configuration or ``retry`` (P4).
+    ``paused_until_wall_ms`` is opaque here: the driver sends ``Resumed`` when it has passed.
+    """
+
+    version: int = 1
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+    tree: HeadRef | None = None
+    due: Due = Due.NOTHING
+    refused: HeadRef | None = None
+    refused_code: str = ""
+    refused_reason: str = ""
+    is_paused: bool = False
+    paused_reason: str = ""
+    paused_until_wall_ms: int | None = None
+    epochs: EpochBook = EpochBook()
+
+
+# --- events --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event after birth: the facts are those that were saved last (empty when lost)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    config: FollowConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUp:
+    """A node that may send this line is connected; ``is_writer`` when it writes the line itself."""
+
+    source: NodeName
+    is_writer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDown:
+    source: NodeName
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """A source announced or answered a head. ``verdict`` is what checking the signature gave."""
+
+    source: NodeName
+    signed: SignedGeneration
+    verdict: SignerVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """A source sent an epoch record; always before the first generation of that epoch."""
+
+    source: NodeName
+    signed: SignedEpoch
+    verdict: SignerVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsAnswered:
+    """Answer to ``AskHeads``: what the source knew came as ``EpochSeen``/``HeadSeen`` before this."""
+
+    req: int
+    source: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class AskFailed:
+    req: int
+    source: NodeName
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class PagesFetched:
+    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are stored, verified."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class GatesChecked:
+    """Answer to ``CheckGates``; ``refusal`` names both values and is None when all gates agree."""
+
+    req: int
+    refusal: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose displaced
+    object was not what the base said; they are in the archive as drift."""
+
+    req: int
+    drifted: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFailed:
+    """Answer to ``Switch``: where the tree stands is for ``Recover`` to say, which the machine asks next."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecorded:
+    """Answer to ``RecordLive``: durable."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class PutBackDone:
+    """Answer to ``PutBack``: the tree holds the target of the put-back."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutBackFailed:
+    """Answer to ``PutBack``: where the tree stands is for ``Recover`` to say."""
+
+    req: int
+    trouble: Trouble
+
+
+class RecoveredKind(enum.Enum):
+    NOTHING = "nothing"
+    UNDONE = "undone"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree holds it."""
+
+    req: int
+    kind: RecoveredKind
+    target: HeadRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverFailed:
+    """Answer to ``Recover``: marker or mount missing, journal unreadable, disk failing."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class TreeTouched:
+    """The watcher saw something that is not our own doing; ``is_overflow`` when it lost track."""
+
+    paths: tuple[bytes, ...] = ()
+    is_overflow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DriftChecked:
+    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in all."""
+
+    req: int
+    paths: tuple[bytes, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class DriftCheckFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Reverted:
+    """Answer to ``Revert``: those paths were archived and restored."""
+
+    req: int
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RevertFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Answer to ``Compare``: in how much the tree differs from the head; ``sample`` are some of the paths."""
+
+    req: int
+    added: int
+    changed: int
+    removed: int
+    sample: tuple[bytes, ...] = ()
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    reason: str = ""
+    until_wall_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """``instep retry``: forget refusals, fights and back-off, and try now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollAsked:
+    """Somebody waits: ask the sources for heads now."""
+
+
+FollowEvent = (
+    Started
+    | ConfigChanged
+    | SourceUp
+    | SourceDown
+    | HeadSeen
+    | EpochSeen
+    | HeadsAnswered
+    | AskFailed
+    | PagesFetched
+    | FetchFailed
+    | Superseded
+    | Staged
+    | StageFailed
+    | GatesChecked
+    | HookEnded
+    | Switched
+    | SwitchFailed
+    | LiveRecorded
+    | RecordFailed
+    | PutBackDone
+    | PutBackFailed
+    | Recovered
+    | RecoverFailed
+    | TreeTouched
+    | DriftChecked
+    | DriftCheckFailed
+    | Reverted
+    | RevertFailed
+    | Compared
+    | Paused
+    | Resumed
+    | RetryAsked
+    | PollAsked
+    | TimerFired
+)
+
+
+# --- effects -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make ``facts`` durable before any effect that follows."""
+
+    facts: FollowFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Look at the journal and finish or undo. Answer: ``Recovered`` or ``RecoverFailed``.
+
+    A finished journal must stay on disk until the next ``Switch``, ``PutBack`` or ``RecordLive``: those come
+    after a ``Save`` that names the tree, so a crash between a switch and its ``Save`` forgets nothing."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPages:
+    """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, ``FetchFailed``,
+    ``Superseded``. Resumable: pages that are stored already are not fetched."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class StageContents:
+    """Stage ``head`` beside the tree that holds ``base``; resumable. Answer: ``Staged``, ``StageFailed``,
+    ``Superseded``."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGates:
+    """Answer: ``GatesChecked``."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Make the sealed stage of ``head`` the tree. Answer: ``Switched`` or ``SwitchFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLive:
+    """Record ``head`` as live and save ``facts`` in one durable transaction (it is a ``Save`` too); only then close
+    the journal and empty the stage. Answer: ``LiveRecorded`` or ``RecordFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef | None
+    facts: FollowFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Return the tree, which holds ``base``, to ``head``, from the archive (and from ``source`` where that is
+    not enough). Answer: ``PutBackDone`` or ``PutBackFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDrift:
+    """Compare the tree with ``base``: the named paths, or all when ``paths`` is empty. Answer: ``DriftChecked``
+    or ``DriftCheckFailed``."""
+
+    req: int
+    base: HeadRef
+    paths: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or ``RevertFailed``."""
+
+    req: int
+    base: HeadRef
+    paths: tuple[bytes, ...]
+    source: NodeName | None
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class AskHeads:
+    """Ask ``source`` for the line's epoch records and head. Answer: ``HeadsAnswered`` or ``AskFailed``."""
+
+    req: int
+    source: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class DropStage:
+    """Empty the staging area; no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The line's standing here changed, or its head, live or tree did: show it and tell every source. The driver
+    adds the wall clock (``since`` moves only when standing or code changed)."""
+
+    standing: Standing
+    code: str | None
+    reason: str | None
+    next_steps: tuple[str, ...]
+    head: HeadRef | None
+    live: HeadRef | None
+    tree: HeadRef | None
+
+
+FollowEffect = (
+    Save
+    | KeepGeneration
+    | KeepEpoch
+    | Recover
+    | FetchPages
+    | StageContents
+    | CheckGates
+    | RunHook
+    | Switch
+    | RecordLive
+    | PutBack
+    | CheckDrift
+    | Revert
+    | Compare
+    | AskHeads
+    | DropStage
+    | Cancel
+    | Report
+    | Refuse
+    | Note
+    | SetTimer
+)

@@ -1,0 +1,450 @@
+"""Events, effects, facts and configuration of the ``PublishMachine``: one line at its writer."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.accept import EpochBook, SignerVerdict
+from instep.core.guards import DeletionPolicy, ScanProblem
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    Trouble,
+)
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.standing import Standing
+
+__all__ = [
+    "Announce",
+    "Answer",
+    "AskPartners",
+    "Commit",
+    "CommitFailed",
+    "Committed",
+    "ConfigChanged",
+    "EpochSeen",
+    "FetchFailed",
+    "FetchPages",
+    "HeadOfOursSeen",
+    "NotPublished",
+    "PagesFetched",
+    "PartnerSeen",
+    "PartnersAnswered",
+    "Paused",
+    "PublishAsked",
+    "PublishConfig",
+    "PublishEffect",
+    "PublishEvent",
+    "PublishFacts",
+    "PublishMode",
+    "Published",
+    "Report",
+    "Restore",
+    "RestoreFailed",
+    "Restored",
+    "Resumed",
+    "RetryAsked",
+    "RollbackAsked",
+    "Save",
+    "Scan",
+    "ScanFailed",
+    "ScanSummary",
+    "Scanned",
+    "Started",
+    "TreeChanged",
+    "Unchanged",
+    "WouldPublish",
+]
+
+
+class PublishMode(enum.Enum):
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """What this node's configuration says about publishing the line. Durations in ms.
+
+    ``partners`` are the listed partners that may hold heads of this line; ``is_watching`` whether a watcher
+    runs, so that a scan of the changed paths is enough."""
+
+    mode: PublishMode = PublishMode.AUTO
+    settle_ms: int = 200
+    settle_max_ms: int = 10_000
+    trigger: bytes | None = None
+    trigger_max_ms: int = 5_000
+    deletions: DeletionPolicy = DeletionPolicy()
+    rescan_ms: int = 600_000
+    is_watching: bool = True
+    has_validate: bool = False
+    has_reload: bool = False
+    partners: tuple[NodeName, ...] = ()
+    ask_wait_ms: int = 5_000
+    retry_min_ms: int = 500
+    retry_max_ms: int = 60_000
+
+
+class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no number
+    is used twice. ``was_confirmed`` is set once a partner answered or the operator published by hand."""
+
+    version: int = 1
+    epoch: int = 1
+    head: HeadRef | None = None
+    highest: int = 0
+    was_confirmed: bool = False
+    is_paused: bool = False
+    paused_reason: str = ""
+    paused_until_wall_ms: int | None = None
+    epochs: EpochBook = EpochBook()
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSummary:
+    """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
+
+    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts
+    the base's manifest."""
+
+    root: Digest
+    entries: int
+    size_bytes: int
+    entries_before: int
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+    problems: tuple[ScanProblem, ...] = ()
+    unsettled: tuple[bytes, ...] = ()
+    definition_changed: bool = False
+
+
+# --- outcomes of requests --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    head: HeadRef
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    head: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class WouldPublish:
+    """Answer to a dry run."""
+
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+    refusal: Trouble | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotPublished:
+    trouble: Trouble
+
+
+Outcome = Published | Unchanged | WouldPublish | NotPublished
+
+
+# --- events --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event after birth: the facts are those that were saved last (empty when lost)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    config: PublishConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChanged:
+    """The watcher saw changes; ``is_overflow`` when it lost track: the next scan is a full one."""
+
+    paths: tuple[bytes, ...] = ()
+    is_overflow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAsked:
+    """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode only).
+    ``request`` is the asker's number; exactly one ``Answer`` repeats it."""
+
+    request: int
+    author: str = ""
+    message: str = ""
+    accept_deletions: bool = False
+    is_dry_run: bool = False
+    is_flush: bool = False
+    is_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackAsked:
+    """``instep rollback``: restore ``target`` into the tree and publish it as a new generation."""
+
+    request: int
+    target: HeadRef
+    author: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    req: int
+    summary: ScanSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFailed:
+    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Answer to ``Commit``: generation, pages, definition, history and epoch record are durable."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Answer to ``Restore``: the writer's tree holds the target."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOfOursSeen:
+    """A partner holds this head of the line (in its report, or asked at start)."""
+
+    source: NodeName
+    signed: SignedGeneration
+    verdict: SignerVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """A partner holds this epoch record of the line."""
+
+    source: NodeName
+    signed: SignedEpoch
+    verdict: SignerVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class PartnersAnswered:
+    """Answer to ``AskPartners``; what they knew came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
+
+    req: int
+    answered: tuple[NodeName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSeen:
+    """A listed partner connected and told its heads (or that it has none) by itself."""
+
+    source: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class PagesFetched:
+    """Answer to ``FetchPages``."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    reason: str = ""
+    until_wall_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """``instep retry``: forget back-off and look again now, with a full scan."""
+
+
+PublishEvent = (
+    Started
+    | ConfigChanged
+    | TreeChanged
+    | PublishAsked
+    | RollbackAsked
+    | Scanned
+    | ScanFailed
+    | HookEnded
+    | Committed
+    | CommitFailed
+    | Restored
+    | RestoreFailed
+    | HeadOfOursSeen
+    | EpochSeen
+    | PartnersAnswered
+    | PartnerSeen
+    | PagesFetched
+    | FetchFailed
+    | Paused
+    | Resumed
+    | RetryAsked
+    | TimerFired
+)
+
+
+# --- effects -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make ``facts`` durable before any effect that follows."""
+
+    facts: PublishFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued
+    before starting. ``is_deep`` reads every byte. Answer: ``Scanned`` or ``ScanFailed``."""
+
+    req: int
+    base: HeadRef | None
+    paths: tuple[bytes, ...] = ()
+    is_deep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make
+    the epoch record first where it is missing. Answer: ``Committed`` or ``CommitFailed``."""
+
+    req: int
+    epoch: int
+    number: int
+    parent: HeadRef | None
+    root: Digest
+    entries: int
+    size_bytes: int
+    author: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Bring the writer's tree to ``target`` from history, archive and partners, replaced contents to the archive.
+    Answer: ``Restored`` or ``RestoreFailed``."""
+
+    req: int
+    target: HeadRef
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Offer ``head`` to every partner that may have it; until then nobody is told of it."""
+
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class AskPartners:
+    """Ask every listed partner for this line's epoch records and heads. Answer: ``PartnersAnswered``."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPages:
+    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``, ``FetchFailed``."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the asker whose ``request`` number this is."""
+
+    request: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The writer's own standing of the line. The driver adds the wall clock."""
+
+    standing: Standing
+    code: str | None
+    reason: str | None
+    next_steps: tuple[str, ...]
+    head: HeadRef | None
+
+
+PublishEffect = (
+    Save
+    | KeepGeneration
+    | KeepEpoch
+    | Scan
+    | Commit
+    | Restore
+    | RunHook
+    | Announce
+    | AskPartners
+    | FetchPages
+    | Answer
+    | Cancel
+    | Report
+    | Refuse
+    | Note
+    | SetTimer
+)

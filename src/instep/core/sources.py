@@ -1,0 +1,70 @@
+"""Where a line's pages and contents can come from: who is up, who has which head, whom to try next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.model.ids import Digest, NodeName
+
+__all__ = ["SOURCES_MAX", "Source", "Sources"]
+
+SOURCES_MAX = 64
+
+
+@dataclass(slots=True)
+class Source:
+    """``has`` is the id of the newest head it told us; ``not_before_ms`` passes after it failed us."""
+
+    name: NodeName
+    is_writer: bool = False
+    is_up: bool = False
+    has: Digest | None = None
+    failures: int = 0
+    not_before_ms: int = 0
+    asked_at_ms: int | None = None
+
+
+class Sources:
+    """At most ``SOURCES_MAX``; those beyond are ignored until others leave."""
+
+    def __init__(self) -> None:
+        self._all: dict[NodeName, Source] = {}
+
+    def up(self, name: NodeName, is_writer: bool) -> None:
+        source = self.get(name)
+        if source is not None:
+            source.is_up, source.is_writer = True, is_writer
+            source.failures = source.not_before_ms = 0
+            source.asked_at_ms = None
+
+    def down(self, name: NodeName) -> None:
+        self._all.pop(name, None)
+
+    def get(self, name: NodeName) -> Source | None:
+        """The source, made when there is room."""
+        found = self._all.get(name)
+        if found is None and len(self._all) < SOURCES_MAX:
+            found = self._all[name] = Source(name)
+        return found
+
+    def all_up(self) -> list[Source]:
+        return [s for s in self._all.values() if s.is_up]
+
+    @property
+    def is_any_up(self) -> bool:
+        return any(s.is_up for s in self._all.values())
+
+    def choose(self, has: Digest, now_ms: int) -> Source | None:
+        """The best source that has this generation and may be tried now: the writer before hubs, the reliable
+        before those that failed, names last so that every run chooses alike."""
+        fit = [s for s in self.all_up() if s.has == has and s.not_before_ms <= now_ms]
+        return min(fit, key=lambda s: (s.failures, not s.is_writer, s.name), default=None)
+
+    def next_try_ms(self, has: Digest) -> int | None:
+        """When the first source that has it may be tried again; None when nobody who is up has it."""
+        return min((s.not_before_ms for s in self.all_up() if s.has == has), default=None)
+
+    def forgive(self) -> None:
+        for source in self._all.values():
+            source.failures = source.not_before_ms = 0
+            source.asked_at_ms = None

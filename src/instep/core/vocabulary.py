@@ -1,0 +1,140 @@
+"""Words that the follow and the publish machine share: trouble, hooks, timers, notes.
+
+Every request effect carries ``req``, a number that its answer repeats; an answer to an old number is dropped
+by the machine. Effects are performed in order, and ``Save`` is a barrier: what follows it is performed only
+once it is durable. A request effect ends in exactly one of its answers, within a deadline that the driver sets.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from instep.errors import InstepError, Retry
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import HeadRef, NodeName
+
+__all__ = [
+    "Cancel",
+    "HookEnded",
+    "HookKind",
+    "KeepEpoch",
+    "KeepGeneration",
+    "Note",
+    "Refuse",
+    "RunHook",
+    "SetTimer",
+    "TimerFired",
+    "Trouble",
+    "trouble_of",
+]
+
+
+class HookKind(enum.Enum):
+    VALIDATE = "validate"
+    RELOAD = "reload"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something failed, as a value: the parts of an ``InstepError`` that a machine decides by."""
+
+    code: str
+    reason: str
+    retry: Retry = Retry.LATER
+    exit_code: int = 1
+    hint: str | None = None
+    facts: tuple[tuple[str, object], ...] = ()
+
+
+def trouble_of(error: InstepError) -> Trouble:
+    """An operating error as the value that answers carry."""
+    return Trouble(
+        error.error_code,
+        error.reason,
+        error.retry,
+        error.exit_code,
+        error.hint,
+        tuple(sorted(error.facts.items())),
+    )
+
+
+# --- shared events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer set by ``SetTimer`` came due."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookEnded:
+    """Answer to ``RunHook``; ``trouble`` is None when the hook succeeded (its own retries are behind it)."""
+
+    req: int
+    kind: HookKind
+    trouble: Trouble | None = None
+
+
+# --- shared effects ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Wake the machine with ``TimerFired(name)`` at ``at_ms`` (the clock of ``step``'s ``now_ms``); replaces
+    the timer of that name; ``None`` removes it."""
+
+    name: str
+    at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Run this node's hook of that kind; ``base`` is what was live before ``head``. Answer: ``HookEnded``."""
+
+    req: int
+    kind: HookKind
+    head: HeadRef | None
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one that
+    comes is dropped. Never sent for a switch, a put-back, a revert or a hook."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepGeneration:
+    """Store this verified generation durably before what follows (nothing is named that is not durable)."""
+
+    signed: SignedGeneration
+
+
+@dataclass(frozen=True, slots=True)
+class KeepEpoch:
+    """Store this verified epoch record durably before what follows."""
+
+    signed: SignedEpoch
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A record that ``source`` sent was not accepted: log it, count it, and tell the source where it can be told."""
+
+    source: NodeName
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line of the events log, in glossary words; ``what`` is a stable code."""
+
+    what: str
+    text: str
+    facts: tuple[tuple[str, object], ...] = ()

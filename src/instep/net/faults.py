@@ -1,0 +1,73 @@
+"""Errors of the tree as they travel. Implements the section "Errors" of ``docs/spec/wire.md``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from instep.errors import (
+    ConfigError,
+    ContentionError,
+    DamagedError,
+    InstepError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+    UsageError,
+)
+from instep.net.messages import ErrorReply
+
+__all__ = ["error_of_reply", "reply_of_error"]
+
+_TEXT_MAX = 2_000
+_FACTS_MAX = 16 << 10
+_BY_EXIT_CODE: dict[int, type[InstepError]] = {
+    kind.exit_code: kind
+    for kind in (
+        UsageError,
+        ConfigError,
+        RefusedError,
+        NotAllowedError,
+        ContentionError,
+        UnavailableError,
+        ResourceError,
+        PeerError,
+        DamagedError,
+    )
+}
+
+
+def reply_of_error(error: BaseException) -> ErrorReply:
+    """What the peer is told. An error that is not of the tree is only called unexpected: its text may hold
+    what is nobody's business."""
+    if not isinstance(error, InstepError):
+        return ErrorReply("unexpected", "the other node failed; its log says how")
+    facts: dict[str, Any] = json.loads(json.dumps(error.facts, default=str))
+    if len(json.dumps(facts)) > _FACTS_MAX:
+        facts = {}
+    return ErrorReply(
+        code=error.error_code[:64],
+        reason=error.reason[:_TEXT_MAX],
+        facts=facts,
+        hint=None if error.hint is None else error.hint[:_TEXT_MAX],
+        exit_code=error.exit_code,
+        retry=error.retry.value,
+    )
+
+
+def error_of_reply(reply: ErrorReply, node: str) -> InstepError:
+    """A peer's error as one of ours. Its words are shown with control characters escaped."""
+    kind = _BY_EXIT_CODE.get(reply.exit_code, UnavailableError)
+    facts = {key: value for key, value in reply.facts.items() if key.isidentifier() and key not in _TAKEN}
+    hint = None if reply.hint is None else _printable(reply.hint)
+    code = reply.code if reply.code.replace("_", "").isalnum() else kind.code
+    return kind(_printable(reply.reason), hint=hint, code=code, **{**facts, "told_by": node})
+
+
+_TAKEN = frozenset({"reason", "hint", "code", "self"})
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

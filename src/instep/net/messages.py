@@ -1,0 +1,562 @@
+"""What peers say to each other, as msgpack. Implements the section "Messages" of ``docs/spec/wire.md``.
+
+Every message is a tagged array: ``[tag, field, field, ...]``. Fields are only ever appended, with defaults,
+so that a version and its predecessor understand each other. Decoding is bounded and typed, and whatever is
+wrong with the bytes becomes one ``PeerError`` with code ``bad_message``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from instep.errors import InstepError, PeerError, UsageError
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.standing import StandingRecord
+
+__all__ = [
+    "BUNDLE_BYTES_MAX",
+    "DEFINITION_BYTES_MAX",
+    "DIGESTS_MAX",
+    "MESSAGE_BYTES_MAX",
+    "PAGES_REPLY_BYTES_MAX",
+    "REQUEST_BYTES_MAX",
+    "VERSIONS",
+    "VERSION_HEADER",
+    "WANTS_MAX",
+    "Bundle",
+    "ChunkPagesRequest",
+    "ContentsRequest",
+    "Difference",
+    "ErrorReply",
+    "Goodbye",
+    "Head",
+    "HeadNotice",
+    "HeadsReply",
+    "HeadsRequest",
+    "Hello",
+    "HoldingsReply",
+    "HoldingsRequest",
+    "JoinReply",
+    "JoinRequest",
+    "KnownLine",
+    "Member",
+    "Members",
+    "Nudge",
+    "Offer",
+    "OfferReply",
+    "PageWant",
+    "PagesReply",
+    "PagesRequest",
+    "Ping",
+    "Pong",
+    "RangesRequest",
+    "RenewReply",
+    "RenewRequest",
+    "Report",
+    "Revocations",
+    "StreamMessage",
+    "VerifyReply",
+    "VerifyRequest",
+    "Versions",
+    "Welcome",
+    "agree",
+    "decode",
+    "decode_stream",
+    "encode",
+    "versions_of_header",
+]
+
+REQUEST_BYTES_MAX = 4 << 20
+"""Largest request body, encoded and decompressed."""
+MESSAGE_BYTES_MAX = 4 << 20
+"""Largest message on the stream."""
+BUNDLE_BYTES_MAX = 1 << 20
+"""Pages and contents that a head may bring along, together."""
+DEFINITION_BYTES_MAX = 256 << 10
+PAGES_REPLY_BYTES_MAX = 32 << 20
+"""Decompressed size of a reply with pages. A sender that has more stops early; the asker asks again."""
+DIGESTS_MAX = 256
+WANTS_MAX = 65_536
+RANGES_MAX = 65_536
+LINES_MAX = 4_096
+EPOCHS_MAX = 1_024
+DIFFERENCES_MAX = 1_000
+_TEXT_MAX = 4_096
+_INT_MAX = (1 << 63) - 1
+
+_Digest = Annotated[Digest, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+_Text = Annotated[str, msgspec.Meta(max_length=_TEXT_MAX)]
+_Name = Annotated[NodeName, msgspec.Meta(max_length=63)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
+_Small = Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
+_Address = Annotated[str, msgspec.Meta(max_length=300)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Checks what types cannot say: names of nodes and filesets, positions, digests in shared nouns."""
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            _check(getattr(self, field))
+
+
+def _check(value: object) -> None:
+    if isinstance(value, LineId):
+        _named(fileset_name, value.fileset)
+        _named(node_name, value.origin)
+    elif isinstance(value, HeadRef):
+        if len(value.id) != DIGEST_BYTES or len(value.root) != DIGEST_BYTES:
+            raise ValueError("a head's id and root are 32 bytes")
+        if not (0 <= value.epoch <= _INT_MAX and 0 <= value.number <= _INT_MAX):
+            raise ValueError("a head's position is out of range")
+
+
+def _named(rule: Any, text: str) -> None:
+    try:
+        rule(text)
+    except UsageError as error:
+        raise ValueError(error.reason) from error
+
+
+# Versions ---------------------------------------------------------------------------------------------------
+
+VERSION_HEADER = "Instep-Versions"
+"""Carries ``low-high`` on every request."""
+
+
+class Versions(msgspec.Struct, frozen=True, array_like=True):
+    """The range of protocol versions that a node speaks: its own and the one before."""
+
+    low: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    high: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+    def __str__(self) -> str:
+        return f"{self.low}-{self.high}"
+
+
+VERSIONS = Versions(1, 1)
+
+
+def versions_of_header(text: str | None) -> Versions:
+    """The range in a ``Instep-Versions`` header, or ``PeerError``."""
+    low, dash, high = (text or "").partition("-")
+    if not dash or not (low.isdecimal() and high.isdecimal()) or len(low) > 6 or len(high) > 6:
+        raise PeerError(
+            "the request names no protocol versions", code="bad_version", header=(text or "")[:64]
+        )
+    return Versions(int(low), int(high))
+
+
+def agree(ours: Versions, theirs: Versions) -> int:
+    """The highest version that both speak, or ``PeerError`` with code ``version`` and both ranges."""
+    version = min(ours.high, theirs.high)
+    if version < ours.low or version < theirs.low:
+        older = "the other side" if theirs.high < ours.low else "this node"
+        raise PeerError(
+            f"no common protocol version: this node speaks {ours}, the other side {theirs}",
+            code="version",
+            hint=f"upgrade {older}",
+            ours=str(ours),
+            theirs=str(theirs),
+        )
+    return version
+
+
+# On the stream ----------------------------------------------------------------------------------------------
+
+
+class KnownLine(_Message, frozen=True, array_like=True):
+    """A line that the speaker follows or writes, and how far it knows it."""
+
+    line: LineId
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+
+
+_Known = Annotated[tuple[KnownLine, ...], msgspec.Meta(max_length=LINES_MAX)]
+
+
+class Hello(_Message, tag="hello", frozen=True, array_like=True):
+    """First message of the partner that dials. ``session`` is fresh at each start of the daemon; ``sign_key``
+    is its raw Ed25519 key, for federation by pins; ``address`` is where it can be called, empty if nowhere."""
+
+    versions: Versions
+    name: _Name
+    session: _Small
+    lines: _Known = ()
+    address: _Address = ""
+    sign_key: _Small = b""
+    members_digest: _Small = b""
+
+
+class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
+    """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
+
+    version: int
+    name: _Name
+    session: _Small
+    time_ms: _Count
+    lines: _Known = ()
+    sign_key: _Small = b""
+    poll_ms: _Count = 30_000
+
+
+class Offer(_Message, tag="offer", frozen=True, array_like=True):
+    """A line that the sender would let the partner have; nothing is written until it was accepted there.
+    ``definition`` is the encoded definition; ``is_withdrawn`` takes the offer back."""
+
+    line: LineId
+    writer: _Name
+    mode: _Text
+    fileset_class: _Text
+    entries: _Count = 0
+    size_bytes: _Count = 0
+    head: HeadRef | None = None
+    definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
+    path: _Text = ""
+    is_withdrawn: bool = False
+
+
+class OfferReply(_Message, tag="offer_reply", frozen=True, array_like=True):
+    """Whether the partner has accepted this line; sent when that changes and after each offer."""
+
+    line: LineId
+    is_accepted: bool
+    path: _Text = ""
+
+
+class Bundle(_Message, frozen=True, array_like=True):
+    """New pages and small contents that travel with a head; at most ``BUNDLE_BYTES_MAX`` together."""
+
+    pages: tuple[bytes, ...] = ()
+    contents: tuple[tuple[_Digest, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size_bytes > BUNDLE_BYTES_MAX:
+            raise ValueError("the bundle is too large")
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pages)) + sum(32 + len(data) for _, data in self.contents)
+
+
+class Head(_Message, tag="head", frozen=True, array_like=True):
+    """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it.
+    ``base`` is the generation that the bundle was made against. Also sent upwards, to a writer that lost its state."""
+
+    line: LineId
+    generation: SignedGeneration
+    epochs: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)] = ()
+    definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
+    bundle: Bundle | None = None
+    base: HeadRef | None = None
+    writer: _Name | None = None
+
+
+class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
+    """The speaker now knows this head: nothing of it needs to be sent back."""
+
+    line: LineId
+    head: HeadRef
+
+
+class Report(_Message, tag="report", frozen=True, array_like=True):
+    """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
+    at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about."""
+
+    line: LineId
+    node: _Name
+    live: HeadRef | None
+    head: HeadRef | None
+    standing: StandingRecord
+    attested_root: _Small = b""
+    at_ms: _Count = 0
+    via: _Text = ""
+
+
+class Member(_Message, frozen=True, array_like=True):
+    """A node of the cluster as its CA issued it. ``pin`` is the hex SHA-256 of the TLS public key."""
+
+    name: _Name
+    address: _Address
+    pin: Annotated[str, msgspec.Meta(max_length=64)]
+    sign_key: _Small = b""
+    updated_ms: _Count = 0
+
+
+class Members(_Message, tag="members", frozen=True, array_like=True):
+    """All members that the speaker knows."""
+
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
+
+
+class Revocations(_Message, tag="revocations", frozen=True, array_like=True):
+    """The CA's newest revocation list, PEM; believed for its signature, not for its sender."""
+
+    crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+
+
+class Nudge(_Message, tag="nudge", frozen=True, array_like=True):
+    """An operator's word to a node that may have no open port: ``retry`` or ``resend``."""
+
+    line: LineId | None
+    what: _Text
+
+
+class VerifyRequest(_Message, tag="verify", frozen=True, array_like=True):
+    """Compare the tree with the live generation and answer with the attested root; ``deep`` reads every byte."""
+
+    number: _Count
+    line: LineId
+    is_deep: bool = False
+
+
+class Difference(_Message, frozen=True, array_like=True):
+    path: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    why: _Text
+
+
+class VerifyReply(_Message, tag="verified", frozen=True, array_like=True):
+    """``differs`` holds at most ``DIFFERENCES_MAX``; ``differing`` counts all of them."""
+
+    number: _Count
+    line: LineId
+    live: HeadRef | None
+    attested_root: _Small
+    differing: _Count = 0
+    differs: Annotated[tuple[Difference, ...], msgspec.Meta(max_length=DIFFERENCES_MAX)] = ()
+    read_bytes: _Count = 0
+    error: ErrorReply | None = None
+    is_done: bool = True
+
+
+class Superseded(_Message, tag="superseded", frozen=True, array_like=True):
+    """Contents of this generation are no longer kept; ``head`` is what to take instead."""
+
+    line: LineId
+    head: HeadRef | None
+
+
+class Ping(_Message, tag="ping", frozen=True, array_like=True):
+    number: _Count
+
+
+class Pong(_Message, tag="pong", frozen=True, array_like=True):
+    number: _Count
+    time_ms: _Count = 0
+
+
+class Goodbye(_Message, tag="goodbye", frozen=True, array_like=True):
+    """Last message before an orderly close: ``stopping``, ``unlinked``, ``revoked``, ``replaced``, ``config``."""
+
+    reason: _Text
+
+
+class ErrorReply(_Message, tag="error", frozen=True, array_like=True):
+    """An error of the tree, in the shape that ``--json`` prints."""
+
+    code: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: _Text
+    facts: dict[str, Any] = {}
+    hint: _Text | None = None
+    exit_code: int = 1
+    retry: Annotated[str, msgspec.Meta(max_length=16)] = "never"
+
+
+# Requests with one answer -----------------------------------------------------------------------------------
+
+
+class JoinRequest(_Message, tag="join", frozen=True, array_like=True):
+    """``secret`` is the token's; both signing requests are DER and prove possession of their keys."""
+
+    versions: Versions
+    name: _Name
+    token_id: _Small
+    secret: _Small
+    tls_csr: _Small
+    sign_csr: _Small
+    address: _Address = ""
+
+
+class JoinReply(_Message, tag="joined", frozen=True, array_like=True):
+    """Certificates are PEM. ``inviter`` is listed as partner by the new node, with zeros."""
+
+    version: int
+    cluster: _Text
+    inviter: _Name
+    inviter_address: _Address
+    ca: _Small
+    tls_cert: _Small
+    sign_cert: _Small
+    crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class RenewRequest(_Message, tag="renew", frozen=True, array_like=True):
+    tls_csr: _Small
+    sign_csr: _Small
+
+
+class RenewReply(_Message, tag="renewed", frozen=True, array_like=True):
+    tls_cert: _Small
+    sign_cert: _Small
+
+
+class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
+    """What is new beyond what the asker knows? The safety net of the stream, and a writer's way back."""
+
+    lines: _Known
+    with_bundles: bool = True
+
+
+class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
+    """Heads above what was known; ``refused`` names lines that the link does not allow or nobody has."""
+
+    heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=LINES_MAX)]
+    refused: Annotated[tuple[tuple[LineId, ErrorReply], ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    superseded: Annotated[tuple[Superseded, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class PagesRequest(_Message, tag="pages", frozen=True, array_like=True):
+    """Pages of a generation's manifest, by digest. ``number`` matters only on the stream."""
+
+    line: LineId
+    generation: _Digest
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    number: _Count = 0
+
+
+class PagesReply(_Message, tag="pages_reply", frozen=True, array_like=True):
+    """The first ``len(pages)`` of the pages that were asked for; fewer means: ask for the rest.
+    ``error`` says why the next one cannot be had."""
+
+    pages: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    number: _Count = 0
+    error: ErrorReply | None = None
+
+
+class ChunkPagesRequest(_Message, tag="chunk_pages", frozen=True, array_like=True):
+    """Pages of the chunk list of the file at (``page``, ``position``); answered by ``PagesReply``."""
+
+    line: LineId
+    generation: _Digest
+    page: _Digest
+    position: Annotated[int, msgspec.Meta(ge=0, lt=512)]
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+_Position = Annotated[int, msgspec.Meta(ge=0, lt=512)]
+
+
+class PageWant(_Message, frozen=True, array_like=True):
+    """Entries of one leaf page whose contents are wanted."""
+
+    page: _Digest
+    positions: Annotated[tuple[_Position, ...], msgspec.Meta(max_length=512)]
+
+
+class ContentsRequest(_Message, tag="contents", frozen=True, array_like=True):
+    """Whole contents. Answers carry the want's index: positions counted through all of ``wants`` in order.
+    ``may_compress`` is off where the asker knows the link to be faster than compression."""
+
+    line: LineId
+    generation: _Digest
+    wants: Annotated[tuple[PageWant, ...], msgspec.Meta(max_length=WANTS_MAX)]
+    may_compress: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.line)
+        if self.count > WANTS_MAX:
+            raise ValueError("too many contents in one request")
+
+    @property
+    def count(self) -> int:
+        return sum(len(want.positions) for want in self.wants)
+
+
+class RangesRequest(_Message, tag="ranges", frozen=True, array_like=True):
+    """Parts of one content as ``(offset, length)``; answers carry the range's index and absolute offsets."""
+
+    line: LineId
+    generation: _Digest
+    page: _Digest
+    position: _Position
+    ranges: Annotated[tuple[tuple[_Count, _Count], ...], msgspec.Meta(max_length=RANGES_MAX)]
+    may_compress: bool = True
+
+
+class HoldingsRequest(_Message, tag="holdings", frozen=True, array_like=True):
+    """Whose contents does the asked node still have, whole? For ``log`` and for rollback without history."""
+
+    line: LineId
+    generations: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True):
+    is_whole: Annotated[tuple[bool, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+StreamMessage = (
+    Hello
+    | Welcome
+    | Offer
+    | OfferReply
+    | Head
+    | HeadNotice
+    | Report
+    | Members
+    | Revocations
+    | Nudge
+    | VerifyRequest
+    | VerifyReply
+    | PagesRequest
+    | PagesReply
+    | Superseded
+    | Ping
+    | Pong
+    | Goodbye
+    | ErrorReply
+)
+"""What may stand on the stream."""
+
+_encoder = msgspec.msgpack.Encoder()
+_stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+
+_M = TypeVar("_M", bound=msgspec.Struct)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(raw: bytes | memoryview, kind: type[_M], *, limit: int = REQUEST_BYTES_MAX) -> _M:
+    """The message of this kind, or ``PeerError`` with code ``bad_message`` (``too_large`` above ``limit``)."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    message: _M = _decode(decoder, raw, kind.__name__, limit)
+    return message
+
+
+def decode_stream(raw: bytes) -> StreamMessage:
+    """A message of the stream, or ``PeerError``."""
+    message: StreamMessage = _decode(_stream_decoder, raw, "stream message", MESSAGE_BYTES_MAX)
+    return message
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes | memoryview, what: str, limit: int) -> Any:
+    if len(raw) > limit:
+        raise PeerError(
+            f"{what} is {len(raw)} bytes long, the limit is {limit}", code="too_large", limit=limit
+        )
+    try:
+        return decoder.decode(raw)
+    except InstepError as error:
+        raise PeerError(f"{what}: {error.reason}", code="bad_message") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise PeerError(f"{what} cannot be decoded: {error}", code="bad_message") from error

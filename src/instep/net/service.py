@@ -1,0 +1,82 @@
+"""What a node answers its peers: the port that ``PeerServer`` calls and the node implements.
+
+``who`` is the verified name of the caller. Implementations check links, classes and hub rules (P6) and raise
+the errors of the tree, which travel to the caller as they are. Requests are decoded and bounded already; what
+is inside them (digests, positions) is not to be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from instep.model.ids import NodeName
+from instep.net.messages import (
+    ChunkPagesRequest,
+    ContentsRequest,
+    HeadsReply,
+    HeadsRequest,
+    Hello,
+    HoldingsReply,
+    HoldingsRequest,
+    JoinReply,
+    JoinRequest,
+    PagesReply,
+    PagesRequest,
+    RangesRequest,
+    RenewReply,
+    RenewRequest,
+    StreamMessage,
+    VerifyReply,
+    VerifyRequest,
+)
+from instep.net.transfer import Answer
+
+__all__ = ["PeerService", "PeerStream"]
+
+
+class PeerStream(Protocol):
+    """One end of the long-lived stream between a partner that dialled and its sender."""
+
+    async def send(self, message: StreamMessage) -> None:
+        """Send, waiting for a slow peer at most the idle deadline: ``UnavailableError`` then, or when closed.
+        Several tasks may send."""
+
+    async def receive(self) -> StreamMessage | None:
+        """The next message, None once the other side closed. ``UnavailableError`` when the connection broke,
+        ``PeerError`` for what is no message. Liveness is watched below: a dead peer ends in an error."""
+
+    async def close(self, reason: str) -> None:
+        """Say goodbye and close; never raises."""
+
+
+class PeerService(Protocol):
+    """All calls may raise ``InstepError``; anything else is reported to the peer as ``unexpected``, without
+    details, and logged here."""
+
+    async def join(self, request: JoinRequest, address: str) -> JoinReply:
+        """The only call without a client certificate; ``address`` is the caller's IP."""
+
+    async def renew(self, who: NodeName, request: RenewRequest) -> RenewReply: ...
+
+    async def heads(self, who: NodeName, request: HeadsRequest) -> HeadsReply: ...
+
+    async def pages(self, who: NodeName, request: PagesRequest) -> PagesReply: ...
+
+    async def chunk_pages(self, who: NodeName, request: ChunkPagesRequest) -> PagesReply: ...
+
+    async def holdings(self, who: NodeName, request: HoldingsRequest) -> HoldingsReply: ...
+
+    async def verify(self, who: NodeName, request: VerifyRequest) -> VerifyReply: ...
+
+    async def contents(self, who: NodeName, request: ContentsRequest) -> Iterator[Answer]:
+        """Check the request, then hand over a plain iterator: the server pulls it in worker threads, one frame
+        ahead of the network, and closes it when the peer goes away. Contents of at most ``PIECE_BYTES`` are
+        one ``WHOLE`` answer, larger ones ``pieces_of_file``. A file that moved on is ``SUPERSEDED``."""
+
+    async def ranges(self, who: NodeName, request: RangesRequest) -> Iterator[Answer]:
+        """Like ``contents``, with the range's index as ``want`` and only ``PIECE`` answers or refusals."""
+
+    async def stream(self, who: NodeName, hello: Hello, stream: PeerStream) -> None:
+        """Serve a partner's stream until it ends. The implementation sends ``Welcome`` first. Versions were
+        agreed on before; the hello's name is the verified one."""

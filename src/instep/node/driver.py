@@ -1,0 +1,161 @@
+"""The boring loop around a machine: take an event, step, record it, perform the effects in order.
+
+One driver owns one machine. Small messages go through it; file bytes never do: long effects run as
+child tasks that end in exactly one event. ``Save`` is a barrier because ``perform`` is awaited before the
+next effect starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+from instep.errors import InstepError
+
+__all__ = ["Driver", "Machine", "monotonic_ms", "wall_ms"]
+
+INBOX_MAX = 4096
+RECORDED_EVENTS_MAX = 500
+EFFECTS_PER_EVENT_MAX = 1000
+
+log = logging.getLogger(__name__)
+
+EventT = TypeVar("EventT")
+EffectT = TypeVar("EffectT")
+EventIn = TypeVar("EventIn", contravariant=True)
+EffectOut = TypeVar("EffectOut", covariant=True)
+
+
+def monotonic_ms() -> int:
+    """The clock for deciding: milliseconds since boot, counting suspended time."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def wall_ms() -> int:
+    """The clock for showing: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Machine(Protocol[EventIn, EffectOut]):
+    """What every machine of ``core`` is to its driver."""
+
+    def step(self, event: EventIn, now_ms: int) -> tuple[EffectOut, ...]: ...
+
+
+class Driver(Generic[EventT, EffectT]):
+    """Runs one machine. ``perform`` carries out one effect; it may call ``spawn`` for long work and
+    ``set_timer`` for named timers. A broken invariant in the machine stops the driver and leaves its last
+    events in ``recorded``."""
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine[EventT, EffectT],
+        perform: Callable[[EffectT], Awaitable[None]],
+        timer_fired: Callable[[str], EventT],
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        self._perform = perform
+        self._timer_fired = timer_fired
+        self._inbox: asyncio.Queue[EventT] = asyncio.Queue(INBOX_MAX)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._children: set[asyncio.Task[None]] = set()
+        self.recorded: deque[tuple[int, EventT]] = deque(maxlen=RECORDED_EVENTS_MAX)
+        self.failure: BaseException | None = None
+
+    def post(self, event: EventT) -> None:
+        """Hand in an event; never blocks. Level, not edge: an event lost to a full inbox costs time only."""
+        try:
+            self._inbox.put_nowait(event)
+        except asyncio.QueueFull:
+            log.warning("inbox of %s is full, dropped %s", self.name, type(event).__name__)
+
+    def set_timer(self, name: str, at_ms: int) -> None:
+        """Set or replace a named timer; it arrives as the event that ``timer_fired`` makes."""
+        self.cancel_timer(name)
+        delay = max(0, at_ms - monotonic_ms()) / 1000
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(delay, self._fire, name)
+
+    def cancel_timer(self, name: str) -> None:
+        handle = self._timers.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, name: str) -> None:
+        self._timers.pop(name, None)
+        self.post(self._timer_fired(name))
+
+    def spawn(self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]) -> None:
+        """Run long work as a child task that ends in one event: its result, or ``failed(error)``."""
+        task = asyncio.get_running_loop().create_task(self._child(work, failed))
+        self._children.add(task)
+        task.add_done_callback(self._children.discard)
+
+    async def _child(
+        self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]
+    ) -> None:
+        try:
+            event = await work
+        except InstepError as error:
+            event = failed(error)
+        except OSError as error:
+            event = failed(from_os_error(error))
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.exception("%s: a child task broke", self.name)
+            event = failed(InstepError(f"{type(error).__name__}: {error}", code="unexpected"))
+        self.post(event)
+
+    async def run(self) -> None:
+        """Own the machine until cancelled. Children are cancelled and awaited on the way out."""
+        try:
+            while True:
+                await self._take(await self._inbox.get())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.failure = error
+            log.exception("%s stopped; its last events: %s", self.name, list(self.recorded)[-50:])
+            raise
+        finally:
+            for name in list(self._timers):
+                self.cancel_timer(name)
+            for child in list(self._children):
+                child.cancel()
+            await asyncio.gather(*self._children, return_exceptions=True)
+
+    async def _take(self, event: EventT) -> None:
+        now = monotonic_ms()
+        self.recorded.append((now, event))
+        effects = self.machine.step(event, now)
+        assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
+        for effect in effects:
+            await self._perform(effect)
+
+
+def from_os_error(error: OSError) -> InstepError:
+    """Translate what the kernel says into the error tree, with a hint an operator can act on."""
+    import errno
+
+    from instep.errors import ResourceError
+
+    where = error.filename if isinstance(error.filename, str) else None
+    if isinstance(error.filename, bytes):
+        where = error.filename.decode("utf-8", "replace")
+    hints = {
+        errno.ENOSPC: ("no_space", "free space on this file system; instep goes on by itself"),
+        errno.EDQUOT: ("no_space", "raise the quota; instep goes on by itself"),
+        errno.EROFS: ("read_only", "mount the file system read-write; instep goes on by itself"),
+        errno.EACCES: ("no_permission", "give the user that runs instep read and write permission"),
+        errno.EPERM: ("no_permission", "give the user that runs instep read and write permission"),
+        errno.EMFILE: ("too_many_files", "raise the limit of open files of the instep service"),
+        errno.EIO: ("io_error", "the disk reports errors: look at the kernel log, replace it"),
+    }
+    code, hint = hints.get(error.errno or 0, ("os_error", "see the reason; instep tries again"))
+    named = f"{error.strerror}" + (f": {where}" if where else "")
+    return ResourceError(named, code=code, hint=hint, errno=error.errno, path=where)

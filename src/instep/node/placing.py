@@ -1,0 +1,96 @@
+"""Taking a directory as a fileset's root on this node, and finding it again at every start.
+
+``take_root`` is an operator's act (``fileset add``, ``accept``, ``join --accept``): it makes the control folder
+and the marker. ``find_root`` only looks: a marker that is missing is never made anew, because then a disk that
+is not mounted would look like an empty tree (P10).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from instep.errors import RefusedError
+from instep.model.ids import FilesetName, NodeName
+from instep.node.settings import Settings
+from instep.store.port import NodeStore
+from instep.tree.marker import Marker, check_marker, create_marker, read_marker
+from instep.tree.place import Place, prepare_place, resolve_place
+
+__all__ = ["Taken", "find_root", "forget_root", "take_root"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    place: Place
+    marker: Marker
+
+
+def _key(fileset: FilesetName) -> str:
+    return f"marker/{fileset}"
+
+
+def _resolve(settings: Settings, fileset: FilesetName, path: Path, stage: Path | None, node_dir: Path) -> Place:
+    others = [other.path for name, other in settings.filesets.items() if name != fileset]
+    chosen = "auto" if stage is None else str(stage)
+    return resolve_place(path, fileset, chosen, others=others, node_dir=node_dir)
+
+
+def take_root(
+    store: NodeStore,
+    settings: Settings,
+    fileset: FilesetName,
+    path: Path,
+    node_dir: Path,
+    *,
+    stage: Path | None = None,
+    make: bool = False,
+) -> Taken:
+    """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
+    path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
+    if make and not path.exists():
+        if not path.parent.is_dir():
+            raise RefusedError(
+                f"neither {path} nor its parent {path.parent} exists",
+                hint=f"mount the disk, or: mkdir -p {path}",
+                code="root_missing",
+                root=str(path),
+            )
+        os.mkdir(path, 0o755)
+    place = _resolve(settings, fileset, path, stage, node_dir)
+    prepare_place(place)
+    marker = read_marker(path)
+    if marker is None:
+        marker = create_marker(path, fileset, settings.name)
+    else:
+        check_marker(path, fileset, settings.name)
+    store.put(_key(fileset), msgspec.json.encode(marker))
+    return Taken(place, marker)
+
+
+def find_root(
+    store: NodeStore, settings: Settings, fileset: FilesetName, path: Path, node_dir: Path, stage: Path | None
+) -> Taken:
+    """The root as it was taken. ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``."""
+    place = _resolve(settings, fileset, path, stage, node_dir)
+    known = store.get(_key(fileset))
+    random = msgspec.json.decode(known, type=Marker).random if known is not None else None
+    marker = check_marker(path, fileset, settings.name, random)
+    if known is None:
+        store.put(_key(fileset), msgspec.json.encode(marker))
+    prepare_place(place)
+    return Taken(place, marker)
+
+
+def forget_root(store: NodeStore, fileset: FilesetName, path: Path, node: NodeName) -> None:
+    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays."""
+    store.delete(_key(fileset))
+    try:
+        marker = read_marker(path)
+    except RefusedError:
+        return
+    if marker is not None and (marker.fileset, marker.node) == (fileset, node):
+        (path / ".instep" / "id").unlink()

@@ -1,0 +1,88 @@
+"""What every service of a node shares: its directory, settings, keys, state and worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from instep.model.ids import FilesetName, LineId, NodeName
+from instep.net.pki import Pki
+from instep.node.directory import NodeDirectory
+from instep.node.driver import wall_ms
+from instep.node.settings import Settings
+from instep.store.port import NodeStore
+from instep.store.sqlite import SqliteStore
+
+__all__ = ["Runtime", "Worker"]
+
+EVENTS_KEPT = 20_000
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Worker:
+    """One thread for one fileset's tree: scans, stages and switches never run side by side on a tree."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for the call under way; later ones are dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Runtime:
+    """Lives as long as the daemon. ``store`` is a connection of the calling thread's own."""
+
+    def __init__(self, directory: NodeDirectory, settings: Settings, pki: Pki, session: bytes) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.pki = pki
+        self.session = session
+        """Random, fresh at each start: two live streams of one name with two sessions are a copied identity."""
+        self._local = threading.local()
+        self._stores: list[NodeStore] = []
+        self._opening = threading.Lock()
+        self.changed = asyncio.Event()
+        """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
+
+    @property
+    def name(self) -> NodeName:
+        return self.settings.name
+
+    @property
+    def store(self) -> NodeStore:
+        store: NodeStore | None = getattr(self._local, "store", None)
+        if store is None:
+            store = SqliteStore.open(self.directory.state / "node.db")
+            self._local.store = store
+            with self._opening:
+                self._stores.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close the connections of all threads; the threads have ended."""
+        for store in self._stores:
+            store.close()
+        self._stores.clear()
+
+    def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
+        """One line of the events log."""
+        self.store.append_event(wall_ms(), kind, line, text, facts)
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def line_of(self, fileset: FilesetName) -> LineId:
+        """The line of a mirror: its writer began it."""
+        return LineId(fileset, self.settings.filesets[fileset].writer)

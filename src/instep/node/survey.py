@@ -1,0 +1,379 @@
+"""From a writer's tree to the root of its next manifest: scan, compare with the base, build or edit pages.
+
+Everything here is synchronous and runs in the fileset's worker thread. Nothing is decided: guards judge the
+summary, the machine commits or does not. Pages that a refused publish leaves behind are swept later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from instep.core.guards import ScanProblem
+from instep.core.publish_vocabulary import ScanSummary
+from instep.model.definition import Definition
+from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.ids import Digest, FilesetName
+from instep.model.manifest import build, edit, iterate, lookup, totals
+from instep.model.paths import is_below, sort_key
+from instep.model.statrow import StatRow
+from instep.store.port import NodeStore
+from instep.tree.fidelity import Local
+from instep.tree.marker import Marker
+from instep.tree.place import Place
+from instep.tree.rules import Rules
+from instep.tree.scan import (
+    BuildChunks,
+    Problem,
+    RowsInOrder,
+    Scanned,
+    Sink,
+    cover,
+    is_settled,
+    scan,
+    scan_paths,
+)
+
+__all__ = ["PageKeeper", "Survey", "Surveyed"]
+
+PAGES_BATCH = 256
+ROWS_BATCH = 2_000
+PROBLEMS_MAX = 200
+UNSETTLED_MAX = 1_000
+PATHS_KEPT_MAX = 10_000
+BUNDLE_PAGES_MAX_BYTES = 512 << 10
+
+
+class PageKeeper:
+    """``get`` and ``put`` of pages over a store, batched; remembers what was new, for the head's bundle."""
+
+    def __init__(self, store: NodeStore) -> None:
+        self._store = store
+        self._open: dict[Digest, bytes] = {}
+        self.new: dict[Digest, bytes] | None = {}
+        self._new_bytes = 0
+
+    def get(self, digest: Digest) -> bytes:
+        raw = self._open.get(digest) or self._store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    def put(self, digest: Digest, raw: bytes) -> None:
+        self._open[digest] = raw
+        if len(self._open) >= PAGES_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what is open and not stored yet."""
+        present = self._store.has_pages(self._open)
+        fresh = {digest: raw for digest, raw in self._open.items() if digest not in present}
+        self._store.put_pages(fresh.items())
+        self._open.clear()
+        if self.new is not None:
+            self.new.update(fresh)
+            self._new_bytes += sum(map(len, fresh.values()))
+            if self._new_bytes > BUNDLE_PAGES_MAX_BYTES:
+                self.new = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
+    the new pages when they fit a bundle."""
+
+    summary: ScanSummary
+    paths: tuple[bytes, ...]
+    pages: tuple[bytes, ...] | None
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    changed_bytes: int = 0
+    problems: list[ScanProblem] = field(default_factory=list)
+    unsettled: list[bytes] = field(default_factory=list)
+    paths: list[bytes] = field(default_factory=list)
+
+    def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
+        if old is None and new is not None:
+            self.added += 1
+            self.changed_bytes += new.size if new.kind is Kind.FILE else 0
+        elif old is not None and new is None:
+            self.removed += 1
+        elif old is not None and new is not None:
+            if same_but_for_times_of_directories(old, new):
+                return
+            self.changed += 1
+            if old.digest != new.digest:
+                self.changed_bytes += new.size
+        if len(self.paths) < PATHS_KEPT_MAX:
+            self.paths.append(path)
+
+    def named(self, problem: Problem) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(ScanProblem(problem.path, problem.what, problem.detail))
+
+
+class Survey:
+    """One writer's tree."""
+
+    def __init__(
+        self,
+        place: Place,
+        fileset: FilesetName,
+        definition: Definition,
+        marker: Callable[[], Marker],
+        sink: Sink,
+        build_chunks: Callable[[PageKeeper], BuildChunks],
+    ) -> None:
+        self._place = place
+        self._fileset = fileset
+        self._definition = definition
+        self._marker = marker
+        self._sink = sink
+        self._build_chunks = build_chunks
+        self._rules = Rules(definition)
+        self._local = Local(preserve=frozenset(definition.preserve), is_own=True)
+
+    def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> Surveyed:
+        """Scan all of it and build the manifest anew; equal parts give equal pages."""
+        keeper = PageKeeper(store)
+        tally = _Tally()
+        now_ns = now_ms * 1_000_000
+        rows = RowsInOrder(store.stat_rows(self._fileset))
+        found = scan(
+            self._place,
+            self._definition,
+            rows,
+            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            now_ns,
+            marker=self._marker(),
+            rules=self._rules,
+            sink=self._sink,
+            build_chunks=self._build_chunks(keeper),
+            deep=deep,
+        )
+        kept = _Rows(store, self._fileset)
+        before = iterate(base, keeper.get) if base is not None else iter(())
+        root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
+        keeper.flush()
+        kept.finish()
+        return self._surveyed(keeper, tally, root, base)
+
+    def some(
+        self, store: NodeStore, base: Digest, trees: Sequence[bytes], paths: Sequence[bytes], now_ms: int
+    ) -> Surveyed:
+        """Look at the named paths only and edit the base's pages."""
+        keeper = PageKeeper(store)
+        covered = cover(trees, paths, self._local)
+        if covered.is_everything:
+            return self.everything(store, base, now_ms, deep=False)
+        tally = _Tally()
+        found = scan_paths(
+            self._place,
+            self._definition,
+            covered,
+            lambda path: store.stat_row(self._fileset, path),
+            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            now_ms * 1_000_000,
+            marker=self._marker(),
+            rules=self._rules,
+            sink=self._sink,
+            build_chunks=self._build_chunks(keeper),
+        )
+        kept = _Rows(store, self._fileset)
+        seen = kept.taking(found, tally)
+        changes = list(_changes(base, keeper.get, covered.trees, covered.entries, seen, tally, now_ms))
+        root = edit(base, changes, keeper.get, keeper.put)
+        keeper.flush()
+        kept.finish()
+        return self._surveyed(keeper, tally, root, base)
+
+    def _surveyed(self, keeper: PageKeeper, tally: _Tally, root: Digest, base: Digest | None) -> Surveyed:
+        whole = totals(root, keeper.get)
+        before = totals(base, keeper.get).entries if base is not None else 0
+        if base is not None and not (tally.added or tally.changed or tally.removed):
+            root = base
+        summary = ScanSummary(
+            root=root,
+            entries=whole.entries,
+            size_bytes=whole.size_bytes,
+            entries_before=before,
+            added=tally.added,
+            changed=tally.changed,
+            removed=tally.removed,
+            changed_bytes=tally.changed_bytes,
+            problems=tuple(tally.problems),
+            unsettled=tuple(tally.unsettled[:UNSETTLED_MAX]),
+        )
+        pages = tuple(keeper.new.values()) if keeper.new is not None else None
+        return Surveyed(summary, tuple(tally.paths), pages)
+
+
+class _Rows:
+    """Keeps new stat rows and drops those of paths that went, in batches, while a scan streams by."""
+
+    def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
+        self._store = store
+        self._fileset = fileset
+        self._fresh: list[StatRow] = []
+
+    def taking(self, found: Iterable[Scanned | Problem], tally: _Tally) -> Iterator[Scanned | Problem]:
+        for item in found:
+            if isinstance(item, Scanned) and item.row is not None:
+                if item.is_row_new:
+                    self._fresh.append(item.row)
+                    if len(self._fresh) >= ROWS_BATCH:
+                        self.finish()
+                if not is_settled(item.row) and len(tally.unsettled) < UNSETTLED_MAX:
+                    tally.unsettled.append(item.entry.path)
+            yield item
+
+    def finish(self) -> None:
+        if self._fresh:
+            self._store.put_stat_rows(self._fileset, self._fresh)
+            self._fresh.clear()
+
+
+def _merged(
+    before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: _Tally, now_ms: int
+) -> Iterator[Entry]:
+    """The next manifest's entries in order: what was found, with ``born`` from before."""
+    old = next(before, None)
+    old_key = sort_key(old.path) if old is not None else b""
+    blocked: bytes | None = None
+    for item in found:
+        path = item.path if isinstance(item, Problem) else item.entry.path
+        key = sort_key(path)
+        while old is not None and old_key < key:
+            if blocked is not None and is_below(old.path, blocked):
+                yield old
+            else:
+                tally.saw(old.path, old, None)
+            old = next(before, None)
+            old_key = sort_key(old.path) if old is not None else b""
+        same = old if old is not None and old_key == key else None
+        entry = _next_entry(item, same, tally, now_ms)
+        blocked = path if isinstance(item, Problem) and entry is not None else None
+        if entry is not None:
+            yield entry
+        if same is not None:
+            old = next(before, None)
+            old_key = sort_key(old.path) if old is not None else b""
+    while old is not None:
+        if blocked is not None and is_below(old.path, blocked):
+            yield old
+        else:
+            tally.saw(old.path, old, None)
+        old = next(before, None)
+
+
+_CARRIED_ON = ("unreadable", "damaged", "unstable", "bad_name")
+
+
+def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_ms: int) -> Entry | None:
+    """What stands for the path in the next manifest. What cannot be read keeps its old entry, so that a
+    problem never looks like a deletion; the guards refuse the publish that names it."""
+    if isinstance(item, Problem):
+        tally.named(item)
+        if item.what in _CARRIED_ON:
+            return same
+        if same is not None:
+            tally.saw(item.path, same, None)
+        return None
+    entry = item.entry
+    if same is None:
+        new = msgspec.structs.replace(entry, born_ms=now_ms)
+        tally.saw(entry.path, None, new)
+        return new
+    if (
+        same.digest == entry.digest
+        and same.mode == entry.mode
+        and same.mtime_ns == entry.mtime_ns
+        and same.kind is entry.kind
+        and same.size == entry.size
+        and same.extra == entry.extra
+    ):
+        return same
+    new = msgspec.structs.replace(entry, born_ms=same.born_ms)
+    tally.saw(entry.path, same, new)
+    return new
+
+
+def _changes(
+    base: Digest,
+    get: Callable[[Digest], bytes],
+    trees: Sequence[bytes],
+    entries: Sequence[bytes],
+    found: Iterator[Scanned | Problem],
+    tally: _Tally,
+    now_ms: int,
+) -> Iterator[tuple[bytes, Entry | None]]:
+    """What differs between the base and what was found at the covered paths, in order."""
+    before = {e.path: e for path in entries if (e := lookup(base, path, get)) is not None}
+    for tree in trees:
+        top = lookup(base, tree, get)
+        if top is not None:
+            before[tree] = top
+        for entry in iterate(base, get, after=tree):
+            if not is_below(entry.path, tree):
+                break
+            before[entry.path] = entry
+    after: dict[bytes, Entry | None] = {}
+    blocked: list[bytes] = []
+    for item in found:
+        path = item.path if isinstance(item, Problem) else item.entry.path
+        new = _next_entry(item, before.get(path), tally, now_ms)
+        after[path] = new
+        if isinstance(item, Problem) and new is not None:
+            blocked.append(path)
+    changed: dict[bytes, Entry | None] = {}
+    for path, old in before.items():
+        if path in after or any(is_below(path, top) for top in blocked):
+            continue
+        if old.kind is Kind.DIR and not _in_trees(path, trees):
+            for below in iterate(base, get, after=path):
+                if not is_below(below.path, path):
+                    break
+                if below.path not in changed:
+                    changed[below.path] = None
+                    tally.saw(below.path, below, None)
+        if path not in changed:
+            changed[path] = None
+            tally.saw(path, old, None)
+    for path, entry in after.items():
+        if entry is not None and entry != before.get(path):
+            changed[path] = entry
+            _clear_below(base, get, path, entry, before.get(path), changed, tally)
+        elif entry is None and path in before:
+            changed[path] = None
+    yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
+
+
+def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
+    return any(path == tree or is_below(path, tree) for tree in trees)
+
+
+def _clear_below(
+    base: Digest,
+    get: Callable[[Digest], bytes],
+    path: bytes,
+    new: Entry,
+    old: Entry | None,
+    changed: dict[bytes, Entry | None],
+    tally: _Tally,
+) -> None:
+    """A directory that became something else takes what lay below it along."""
+    if old is None or old.kind is not Kind.DIR or new.kind is Kind.DIR:
+        return
+    for below in iterate(base, get, after=path):
+        if not is_below(below.path, path):
+            break
+        if changed.get(below.path, below) is not None:
+            changed[below.path] = None
+            tally.saw(below.path, below, None)

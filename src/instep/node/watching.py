@@ -1,0 +1,114 @@
+"""A tree's watcher on the event loop: what was touched, until somebody drains it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from instep.tree.rules import Rules
+from instep.tree.watch import Gone, Overflow, Touched, Watcher
+
+__all__ = ["TreeWatch"]
+
+AGAIN_S = 2.0
+"""A root that cannot be watched (not mounted yet) is tried again after this long."""
+PATHS_MAX = 50_000
+"""More touched paths than this between two scans are an overflow: a full scan is cheaper."""
+
+log = logging.getLogger(__name__)
+
+
+class TreeWatch:
+    """Tells ``touched(paths, is_overflow)`` as the kernel tells. ``drain`` reads what the kernel has queued
+    right now, so that a scan takes in everything that was written before it began."""
+
+    def __init__(self, root: Path, rules: Rules, touched: Callable[[tuple[bytes, ...], bool], None]) -> None:
+        self._root = root
+        self._rules = rules
+        self._touched = touched
+        self._watcher: Watcher | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._paths: dict[bytes, bool] = {}
+        self._lost_track = False
+
+    @property
+    def is_watching(self) -> bool:
+        return self._watcher is not None
+
+    def start(self) -> None:
+        """Begin; what changed before is for a full scan to find."""
+        self._again = None
+        watcher = Watcher(self._root, self._rules)
+        try:
+            watcher.start()
+        except OSError as error:
+            watcher.close()
+            log.info("cannot watch %s: %s", self._root, error.strerror)
+            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
+            return
+        self._watcher = watcher
+        asyncio.get_running_loop().add_reader(watcher.fd, self._read)
+
+    def _start_again(self) -> None:
+        self.start()
+        if self._watcher is not None:
+            self._lost_track = True
+            self._touched((), True)
+
+    def restart(self, root: Path, rules: Rules) -> None:
+        """Watch with other rules or another root."""
+        self.close()
+        self._root, self._rules = root, rules
+        self._start_again()
+
+    def close(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._watcher is not None:
+            asyncio.get_running_loop().remove_reader(self._watcher.fd)
+            self._watcher.close()
+            self._watcher = None
+
+    def drain(self) -> list[tuple[bytes, bool]]:
+        """Touched paths since the last drain, as ``(path, is_tree)``: a tree wants all below it looked at."""
+        self._take()
+        found = list(self._paths.items())
+        self._paths = {}
+        return found
+
+    def took_overflow(self) -> bool:
+        """Whether track was lost since the last time this was asked: only a full scan will do."""
+        lost, self._lost_track = self._lost_track, False
+        return lost
+
+    def _read(self) -> None:
+        new = self._take()
+        if new or self._lost_track:
+            self._touched(tuple(new), self._lost_track)
+
+    def _take(self) -> list[bytes]:
+        watcher = self._watcher
+        if watcher is None:
+            self._lost_track = True
+            return []
+        new: list[bytes] = []
+        for event in watcher.read():
+            match event:
+                case Touched(path, is_tree):
+                    if path not in self._paths:
+                        new.append(path)
+                    self._paths[path] = self._paths.get(path, False) or is_tree
+                case Overflow():
+                    self._lost_track = True
+                case Gone():
+                    self._lost_track = True
+                    self.close()
+                    self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
+                    break
+        if len(self._paths) > PATHS_MAX:
+            self._paths = {}
+            self._lost_track = True
+        return new

@@ -1,0 +1,425 @@
+"""The writer's side of one line: performs the effects of its ``PublishMachine``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, assert_never
+
+import msgspec
+
+from instep.core import publish_vocabulary as v
+from instep.core.guards import DeletionPolicy
+from instep.core.publish import PublishMachine
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    trouble_of,
+)
+from instep.model.definition import FilesetClass
+from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
+from instep.model.standing import Standing, StandingRecord
+from instep.net.messages import BUNDLE_BYTES_MAX, Bundle, Head
+from instep.node.driver import Driver, wall_ms
+from instep.node.hooks import run_hook
+from instep.node.placing import Taken, find_root
+from instep.node.restoring import restore_tree
+from instep.node.runtime import Runtime, Worker
+from instep.node.settings import FilesetSettings
+from instep.node.survey import Survey, Surveyed
+from instep.node.watching import TreeWatch
+from instep.tree.chunking import chunk_builder
+from instep.tree.failpoints import failpoint, register
+from instep.tree.history import History
+from instep.tree.rules import Rules
+
+__all__ = ["LineNet", "WriterService", "history_keeps"]
+
+log = logging.getLogger(__name__)
+
+RESCAN_MS = 600_000
+BUNDLE_CONTENT_MAX = 128 << 10
+HISTORY_FILE_MAX = 4 << 20
+COMMIT_BEFORE = register("publish.commit.before")
+COMMIT_AFTER = register("publish.commit.after")
+HEAD_SAVED = register("publish.head_saved")
+
+
+class LineNet(Protocol):
+    """What a line needs from the node's connections."""
+
+    async def announce(self, head: Head) -> None:
+        """Offer a head to every connected partner that may have it."""
+
+    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
+        """Ask every listed partner for the line's heads; who answered. What they know arrives as events before."""
+
+    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
+        """Store all pages and the definition of a head, verified."""
+
+    async def report(self, line: LineId) -> None:
+        """The line's standing here changed: tell who wants to know."""
+
+
+def history_keeps(fileset: FilesetSettings, size: int) -> bool:
+    """Whether the writer keeps contents of this size of its own (design, section 5 "History")."""
+    if fileset.history == "off" or fileset.definition is None:
+        return False
+    if fileset.history == "on":
+        return True
+    return fileset.definition.fileset_class is FilesetClass.METADATA and size <= HISTORY_FILE_MAX
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The last survey, until its root is committed or replaced."""
+
+    surveyed: Surveyed
+    contents: dict[Digest, bytes]
+
+
+class WriterService:
+    """One per fileset that is written here."""
+
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
+        assert fileset.definition is not None
+        self.runtime = runtime
+        self.fileset = fileset
+        self.definition = fileset.definition
+        self.line = LineId(fileset.name, fileset.writer)
+        self.worker = Worker(f"tree-{fileset.name}")
+        self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
+        self.head: HeadRef | None = None
+        self.bundle: tuple[HeadRef, Bundle] | None = None
+        self._net = net
+        self._taken: Taken | None = None
+        self._history: History | None = None
+        self._pending: _Pending | None = None
+        self._contents: dict[Digest, bytes] = {}
+        self._contents_bytes = 0
+        self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
+        self._request = 0
+        raw = runtime.store.load_line(self.line)
+        facts = msgspec.msgpack.decode(raw, type=v.PublishFacts) if raw is not None else v.PublishFacts()
+        self.facts = facts
+        self.head = facts.head
+        self.machine = PublishMachine(self.line, runtime.name, self.config(), facts)
+        self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
+            f"publish {self.line}", self.machine, self._perform, TimerFired
+        )
+        self.watch: TreeWatch | None = None
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def config(self) -> v.PublishConfig:
+        """What the machine needs to know of the settings."""
+        fileset, settings = self.fileset, self.runtime.settings
+        deletions = fileset.max_deletions
+        return v.PublishConfig(
+            mode=v.PublishMode(fileset.publish),
+            settle_ms=fileset.settle_ms,
+            settle_max_ms=fileset.settle_max_ms,
+            trigger=fileset.trigger,
+            trigger_max_ms=fileset.trigger_max_ms,
+            deletions=DeletionPolicy(
+                share_percent=deletions.percent if deletions.percent is not None else 50,
+                count=deletions.count,
+            ),
+            rescan_ms=RESCAN_MS,
+            is_watching=True,
+            has_validate=fileset.hooks.validate is not None,
+            has_reload=fileset.hooks.reload is not None,
+            partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
+        )
+
+    async def run(self) -> None:
+        """Own the line until cancelled."""
+        self.driver.post(v.Started())
+        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
+        self.watch.start()
+        try:
+            await self.driver.run()
+        finally:
+            self.watch.close()
+            for future in self._requests.values():
+                if not future.done():
+                    future.cancel()
+            self.worker.close()
+
+    def reconfigure(self, fileset: FilesetSettings) -> None:
+        """New settings for the same fileset; the root and the line stay."""
+        assert fileset.definition is not None
+        self.fileset = fileset
+        self.definition = fileset.definition
+        self._taken = None
+        if self.watch is not None:
+            self.watch.restart(fileset.path, Rules(self.definition))
+        self.driver.post(v.ConfigChanged(self.config()))
+
+    def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
+        self.driver.post(v.TreeChanged(paths, is_overflow))
+
+    async def ask(self, make: Any, timeout_s: float) -> v.Outcome:
+        """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number."""
+        self._request += 1
+        number = self._request
+        future: asyncio.Future[v.Outcome] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            self.driver.post(make(number))
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            self._requests.pop(number, None)
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: v.PublishEffect) -> None:
+        store = self.runtime.store
+        match effect:
+            case v.Save(facts):
+                self.facts = facts
+                store.save_line(self.line, msgspec.msgpack.encode(facts))
+                if facts.head is not None:
+                    store.set_head(self.line, facts.head)
+                    store.set_live(self.line, facts.head)
+                    self.head = facts.head
+                failpoint(HEAD_SAVED)
+            case KeepGeneration(signed):
+                store.add_generation(signed)
+            case KeepEpoch(signed):
+                store.add_epoch(signed)
+            case v.Scan():
+                self._spawn(self._scan(effect), lambda e: v.ScanFailed(effect.req, trouble_of(e)))
+            case v.Commit():
+                self._spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
+            case v.Restore():
+                self._spawn(self._restore(effect), lambda e: v.RestoreFailed(effect.req, trouble_of(e)))
+            case RunHook():
+                self._spawn(self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)))
+            case v.AskPartners(req):
+                self._spawn(self._ask_partners(req), lambda _: v.PartnersAnswered(req, ()))
+            case v.FetchPages():
+                self._spawn(self._fetch(effect), lambda e: v.FetchFailed(effect.req, trouble_of(e)))
+            case v.Announce(head):
+                await self._announce(head)
+            case v.Answer(request, outcome):
+                future = self._requests.get(request)
+                if future is not None and not future.done():
+                    future.set_result(outcome)
+            case v.Report():
+                await self._report(effect)
+            case Refuse(source, trouble):
+                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
+            case Note(what, text, facts_of_note):
+                self.runtime.note(what, text, self.line, **dict(facts_of_note))
+            case SetTimer(name, at_ms):
+                if at_ms is None:
+                    self.driver.cancel_timer(name)
+                else:
+                    self.driver.set_timer(name, at_ms)
+            case Cancel():
+                pass  # nothing the writer starts can be stopped half way; late answers are dropped by number
+            case _:
+                assert_never(effect)
+
+    def _spawn(self, work: Any, failed: Any) -> None:
+        self.driver.spawn(work, failed)
+
+    async def _report(self, effect: v.Report) -> None:
+        now = wall_ms()
+        same = self.standing.standing is effect.standing and self.standing.code == effect.code
+        since = self.standing.since_ms if same else now
+        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
+        self.head = effect.head
+        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        self.runtime.tell()
+        await self._net.report(self.line)
+
+    # Scan ---------------------------------------------------------------------------------------------------
+
+    def taken(self) -> Taken:
+        """The root with its marker, looked at again each time; raises when it is not ours or not there."""
+        runtime = self.runtime
+        taken = find_root(
+            runtime.store,
+            runtime.settings,
+            self.fileset.name,
+            self.fileset.path,
+            runtime.directory.path,
+            self.fileset.stage,
+        )
+        if self._taken is None or self._taken.place != taken.place or self._history is None:
+            self._history = History(taken.place)
+        self._taken = taken
+        return taken
+
+    @property
+    def history(self) -> History:
+        if self._history is None:
+            self.taken()
+        assert self._history is not None
+        return self._history
+
+    async def _scan(self, effect: v.Scan) -> v.PublishEvent:
+        touched: list[bytes] = list(effect.paths)
+        trees: list[bytes] = []
+        is_full = not effect.paths or effect.base is None or effect.is_deep
+        if self.watch is not None:
+            for path, is_tree in self.watch.drain():
+                (trees if is_tree else touched).append(path)
+            is_full = is_full or self.watch.took_overflow()
+        surveyed = await self.worker.run(self._survey, effect, is_full, trees, touched)
+        self._pending = _Pending(surveyed, dict(self._contents))
+        return v.Scanned(effect.req, surveyed.summary)
+
+    def _survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
+        taken = self.taken()
+        self._contents = {}
+        self._contents_bytes = 0
+        survey = Survey(
+            taken.place,
+            self.fileset.name,
+            self.definition,
+            lambda: taken.marker,
+            self._sink,
+            lambda keeper: chunk_builder(keeper.put),
+        )
+        store = self.runtime.store
+        base = effect.base.root if effect.base is not None else None
+        if is_full or base is None:
+            surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
+        else:
+            parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
+            surveyed = survey.some(store, base, trees, [*touched, *parents], wall_ms())
+        if self._definition_changed(effect.base):
+            surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
+        return surveyed
+
+    def _definition_changed(self, base: HeadRef | None) -> bool:
+        signed = self.runtime.store.generation(base.id) if base is not None else None
+        return signed is not None and signed.body().definition != self.definition.digest
+
+    def _sink(self, digest: Digest, data: bytes | None, fd: int) -> None:
+        """Receives every file as it is read: history keeps it, and small ones go along with the head."""
+        if data is not None:
+            if history_keeps(self.fileset, len(data)):
+                self.history.put(digest, data)
+            if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
+                self._contents[digest] = data
+                self._contents_bytes += len(data) + 32
+        elif fd >= 0 and history_keeps(self.fileset, os.fstat(fd).st_size):
+            self.history.put_file(digest, fd)
+
+    # Commit -------------------------------------------------------------------------------------------------
+
+    async def _commit(self, effect: v.Commit) -> v.PublishEvent:
+        head = await self.worker.run(self._commit_now, effect)
+        pending = self._pending
+        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+            if bundle_bytes <= BUNDLE_BYTES_MAX:
+                self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
+        return v.Committed(effect.req, head)
+
+    def _commit_now(self, effect: v.Commit) -> HeadRef:
+        runtime, store = self.runtime, self.runtime.store
+        failpoint(COMMIT_BEFORE)
+        self.history.sync()
+        body = GenerationBody(
+            version=1,
+            fileset=self.line.fileset,
+            origin=self.line.origin,
+            epoch=effect.epoch,
+            number=effect.number,
+            parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
+            root=effect.root,
+            definition=self.definition.digest,
+            author=effect.author,
+            message=effect.message,
+            time_ms=wall_ms(),
+            entries=effect.entries,
+            size_bytes=effect.size_bytes,
+        )
+        raw = body.encoded()
+        signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
+        epoch = self._missing_epoch(effect.epoch)
+        with store.transaction():
+            store.put_blob(self.definition.digest, self.definition.encoded())
+            if epoch is not None:
+                store.add_epoch(epoch)
+            store.add_generation(signed)
+        failpoint(COMMIT_AFTER)
+        return signed.ref()
+
+    def _missing_epoch(self, number: int) -> SignedEpoch | None:
+        runtime = self.runtime
+        if any(known.body().epoch == number for known in runtime.store.epochs(self.line)):
+            return None
+        body = EpochBody(
+            1, self.line.fileset, self.line.origin, number, runtime.name, runtime.pki.sign_key, EMPTY_DIGEST
+        )
+        raw = body.encoded()
+        return SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))
+
+    # Others -------------------------------------------------------------------------------------------------
+
+    def head_message(self, *, with_bundle: bool) -> Head | None:
+        """The newest announced head as it travels."""
+        if self.head is None:
+            return None
+        store = self.runtime.store
+        signed = store.generation(self.head.id)
+        assert signed is not None, self.head
+        raw = store.get_blob(signed.body().definition)
+        bundle = base = None
+        if with_bundle and self.bundle is not None and self.bundle[0].id == self.head.id:
+            bundle = self.bundle[1]
+        return Head(
+            line=self.line,
+            generation=signed,
+            epochs=tuple(store.epochs(self.line)),
+            definition=raw or b"",
+            bundle=bundle,
+            base=base,
+            writer=self.runtime.name,
+        )
+
+    async def _announce(self, head: HeadRef) -> None:
+        self.head = head
+        message = self.head_message(with_bundle=True)
+        assert message is not None
+        self.runtime.tell()
+        await self._net.announce(message)
+
+    async def _hook(self, effect: RunHook) -> v.PublishEvent:
+        paths = self._pending.surveyed.paths if self._pending is not None else ()
+        trouble = await run_hook(self.runtime, self.fileset, effect, paths)
+        return HookEnded(effect.req, effect.kind, trouble)
+
+    async def _ask_partners(self, req: int) -> v.PublishEvent:
+        return v.PartnersAnswered(req, await self._net.ask_partners(self.line))
+
+    async def _fetch(self, effect: v.FetchPages) -> v.PublishEvent:
+        await self._net.fetch_pages(self.line, effect.source, effect.head)
+        return v.PagesFetched(effect.req)
+
+    async def _restore(self, effect: v.Restore) -> v.PublishEvent:
+        await self.worker.run(restore_tree, self, effect.target, effect.base)
+        return v.Restored(effect.req)
+
+    def status(self) -> Mapping[str, Any]:
+        """For the flight recorder and bug reports."""
+        return {"facts": repr(self.facts), "events": [repr(e) for _, e in self.driver.recorded]}
+

@@ -1,0 +1,90 @@
+"""BLAKE3-256 of bytes and of files that may change while they are read.
+
+Files are read in windows and never mapped: a mapped file that another program truncates kills the process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from instep.model.ids import Digest
+
+__all__ = ["READ_TRIES", "SMALL_MAX", "FileRead", "digest_bytes", "digest_fd", "read_stable", "same_stat"]
+
+SMALL_MAX = 1 << 20
+"""Files up to this size are read in one piece."""
+READ_TRIES = 3
+"""A file that changes while it is read is read so often before it is named."""
+_WINDOW = 1 << 20
+
+_local = threading.local()
+
+Sink = Callable[[Digest, bytes], None]
+"""Receives the bytes of each small file that was read, with their digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """One stable read: ``stat`` was the same before and after; ``data`` only for small files."""
+
+    digest: Digest
+    stat: os.stat_result
+    data: bytes | None
+
+
+def digest_bytes(data: bytes | memoryview) -> Digest:
+    return Digest(blake3(data).digest())
+
+
+def window() -> mmap.mmap:
+    """This thread's page-aligned buffer of 1 MiB."""
+    buffer: mmap.mmap | None = getattr(_local, "window", None)
+    if buffer is None:
+        buffer = _local.window = mmap.mmap(-1, _WINDOW)
+    return buffer
+
+
+def digest_fd(fd: int) -> tuple[Digest, int]:
+    """Digest and length of what ``fd`` holds now, from offset 0, in constant memory; the position stays."""
+    hasher = blake3()
+    buffer = window()
+    offset = 0
+    with memoryview(buffer) as view:
+        while count := os.preadv(fd, [view], offset):
+            hasher.update(view[:count])
+            offset += count
+    return Digest(hasher.digest()), offset
+
+
+def same_stat(a: os.stat_result, b: os.stat_result) -> bool:
+    """Whether two stats are of one unchanged object, as far as the kernel tells."""
+    return (
+        a.st_ino == b.st_ino
+        and a.st_ctime_ns == b.st_ctime_ns
+        and a.st_mtime_ns == b.st_mtime_ns
+        and a.st_size == b.st_size
+        and a.st_dev == b.st_dev
+    )
+
+
+def read_stable(fd: int, *, tries: int = READ_TRIES) -> FileRead | None:
+    """Digest an open file; None when it changed under each of ``tries`` reads."""
+    before = os.fstat(fd)
+    for _ in range(tries):
+        data: bytes | None = None
+        if before.st_size <= SMALL_MAX:
+            data = os.pread(fd, before.st_size + 1, 0)
+            digest, length = digest_bytes(data), len(data)
+        else:
+            digest, length = digest_fd(fd)
+        after = os.fstat(fd)
+        if length == before.st_size and same_stat(before, after):
+            return FileRead(digest, after, data)
+        before = after
+    return None

@@ -1,0 +1,38 @@
+"""What holds for every test: markers come from the folder, sockets stay closed below the cluster floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pytest_socket
+
+TESTS = Path(__file__).parent
+MARKED_FLOORS = ("cluster", "simulation")
+FLOORS_WITH_SOCKETS = ("cluster",)
+
+
+def floor_of(item: pytest.Item) -> str:
+    """The folder below ``tests`` that a test lies in."""
+    try:
+        return item.path.relative_to(TESTS).parts[0]
+    except ValueError:
+        return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        floor = floor_of(item)
+        if floor in MARKED_FLOORS:
+            item.add_marker(floor)
+
+
+@pytest.fixture(autouse=True)
+def _sockets_by_floor(request: pytest.FixtureRequest) -> Iterator[None]:
+    if floor_of(request.node) in FLOORS_WITH_SOCKETS:
+        yield
+        return
+    pytest_socket.disable_socket(allow_unix_socket=True)
+    yield
+    pytest_socket.enable_socket()

@@ -1,0 +1,80 @@
+"""The one way in which a test waits: ask again until it holds, fail at a deadline with the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+__all__ = ["eventually", "eventually_async"]
+
+_T = TypeVar("_T")
+_FIRST_PAUSE_S = 0.002
+_LONGEST_PAUSE_S = 0.1
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing yet"
+
+
+def eventually(
+    check: Callable[[], _T],
+    timeout: float = 10.0,
+    describe: str | Callable[[], str] = "the expected state",
+) -> _T:
+    """The first truthy answer of ``check``, asked again until ``timeout`` seconds have passed.
+
+    An ``AssertionError`` or ``OSError`` from ``check`` counts as "not yet". At the deadline the test fails
+    with ``describe`` (text, or a function that renders the state of the world) and the last answer.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE_S
+    clock = threading.Event()
+    while True:
+        last = _ask(check)
+        if not isinstance(last, Exception) and last:
+            return last
+        if time.monotonic() >= deadline:
+            raise _gave_up(timeout, describe, last)
+        clock.wait(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+async def eventually_async(
+    check: Callable[[], Awaitable[_T]],
+    timeout: float = 10.0,
+    describe: str | Callable[[], str] = "the expected state",
+) -> _T:
+    """``eventually`` for a coroutine function; the loop keeps running meanwhile."""
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE_S
+    last: object = _Nothing()
+    while True:
+        try:
+            answer = await check()
+        except (AssertionError, OSError) as error:
+            last = error
+        else:
+            if answer:
+                return answer
+            last = answer
+        if time.monotonic() >= deadline:
+            raise _gave_up(timeout, describe, last)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def _ask(check: Callable[[], _T]) -> _T | Exception:
+    try:
+        return check()
+    except (AssertionError, OSError) as error:
+        return error
+
+
+def _gave_up(timeout: float, describe: str | Callable[[], str], last: object) -> AssertionError:
+    wanted = describe if isinstance(describe, str) else describe()
+    seen = f"{type(last).__name__}: {last}" if isinstance(last, Exception) else repr(last)
+    return AssertionError(f"waited {timeout:g} s for {wanted}; last seen: {seen}")
