@@ -33,6 +33,7 @@ __all__ = [
     "check_request",
     "crl_of_pem",
     "facts_of",
+    "fingerprint_bytes",
     "issue",
     "make_ca",
     "make_crl",
@@ -97,6 +98,11 @@ def pin_of(certificate: x509.Certificate) -> str:
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return hashlib.sha256(spki).hexdigest()
+
+
+def fingerprint_bytes(certificate: x509.Certificate) -> bytes:
+    """SHA-256 of the whole certificate; of the CA's, what a token carries."""
+    return certificate.fingerprint(hashes.SHA256())
 
 
 def raw_key_of(certificate: x509.Certificate) -> bytes:

@@ -22,10 +22,12 @@ __all__ = [
     "DIGESTS_MAX",
     "MESSAGE_BYTES_MAX",
     "PAGES_REPLY_BYTES_MAX",
+    "PREFIX",
     "REQUEST_BYTES_MAX",
     "VERSIONS",
     "VERSION_HEADER",
     "WANTS_MAX",
+    "ZSTD_HEADER",
     "Bundle",
     "ChunkPagesRequest",
     "ContentsRequest",
@@ -123,6 +125,9 @@ def _named(rule: Any, text: str) -> None:
 
 # Versions ---------------------------------------------------------------------------------------------------
 
+PREFIX = "/peer/v1/"
+ZSTD_HEADER = "Instep-Zstd"
+"""Marks an answer whose body is compressed as a whole."""
 VERSION_HEADER = "Instep-Versions"
 """Carries ``low-high`` on every request."""
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from instep.errors import ConfigError, DamagedError, NotAllowedError, PeerError, RefusedError, ResourceError
+from instep.errors import (
+    ConfigError,
+    ContentionError,
+    DamagedError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+)
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
 from instep.net import signing
@@ -57,6 +66,9 @@ _DIRECTORIES = frozenset({"trusted", "issued"})
 _SECRET = frozenset({"ca.key", "node.key", "sign.key"})
 _RENEW_AT = 2 / 3
 """Share of a certificate's life after which it is renewed."""
+
+
+_LOCK_S = 10.0
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -207,6 +219,12 @@ class Pki:
     def sign_key(self) -> bytes:
         """The raw public signing key, for epoch records and pins."""
         return raw_key_of(self.certificate(Purpose.SIGN))
+
+    def tls_key(self) -> ec.EllipticCurvePrivateKey:
+        """For exports; TLS itself reads the file."""
+        key = self._load_key("node.key")
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
 
     def key_path(self) -> Path:
         return self._path("node.key")
@@ -471,11 +489,24 @@ class Pki:
             raise ConfigError("ca.key is a key of the wrong kind", code="key_kind")
         return key
 
+    def _lock(self, descriptor: int) -> None:
+        give_up = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    raise ContentionError(
+                        f"{self.directory} is being changed by another program", code="pki_locked"
+                    ) from error
+                time.sleep(0.02)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         descriptor = os.open(self._path(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._lock(descriptor)
             yield
         finally:
             os.close(descriptor)

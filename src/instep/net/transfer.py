@@ -26,6 +26,7 @@ __all__ = [
     "FrameHeader",
     "FrameReader",
     "TokenBucket",
+    "error_frame",
     "frames",
     "parse_records",
     "pieces_of_file",
@@ -47,7 +48,7 @@ _FRAME = struct.Struct(">BII")
 _RECORD = struct.Struct(">IBQI")
 FRAME_HEADER_BYTES = _FRAME.size
 
-_RAW, _ZSTD, _END = 0, 1, 255
+_RAW, _ZSTD, _ERROR, _END = 0, 1, 254, 255
 
 
 class AnswerStatus(enum.IntEnum):
@@ -102,6 +103,11 @@ def frames(answers: Iterable[Answer], *, may_compress: bool = True) -> Iterator[
     yield [_FRAME.pack(_END, count, 0)]
 
 
+def error_frame(encoded: bytes) -> bytes:
+    """Ends an answer early, with the reason."""
+    return _FRAME.pack(_ERROR, len(encoded), len(encoded)) + encoded
+
+
 class _Packer:
     """Compresses where it pays, and stops trying for a while where it does not."""
 
@@ -148,6 +154,11 @@ class FrameHeader(NamedTuple):
     def is_end(self) -> bool:
         return self.kind == _END
 
+    @property
+    def is_error(self) -> bool:
+        """Whether what follows is an encoded ``ErrorReply``, after which nothing comes."""
+        return self.kind == _ERROR
+
     @classmethod
     def parse(cls, raw: bytes) -> FrameHeader:
         """A frame's header with its limits checked, or ``PeerError`` ``bad_frame``."""
@@ -155,12 +166,12 @@ class FrameHeader(NamedTuple):
         if kind == _END:
             if stored:
                 raise _bad("an end frame holds nothing")
-        elif kind not in (_RAW, _ZSTD):
+        elif kind not in (_RAW, _ZSTD, _ERROR):
             raise _bad(f"unknown kind {kind}")
         elif not 0 < size <= FRAME_BYTES_MAX or not 0 < stored <= FRAME_BYTES_MAX:
             raise _bad(f"it is {size} bytes ({stored} stored), the limit is {FRAME_BYTES_MAX}")
-        elif kind == _RAW and size != stored:
-            raise _bad("raw and stored size of a raw frame differ")
+        elif kind != _ZSTD and size != stored:
+            raise _bad("raw and stored size of an uncompressed frame differ")
         return cls(kind, size, stored)
 
 

@@ -1,0 +1,429 @@
+"""Dialling a peer. Implements the client side of ``docs/spec/wire.md``; mirrors ``PeerService``.
+
+Every call has deadlines: 10 s to connect, 60 s of silence, and a total by the caller. Every exception of the
+libraries below becomes one of ours here, saying which address, and for refusals, which side refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+from backports import zstd
+
+from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError, UsageError
+from instep.model.ids import NodeName
+from instep.net import messages
+from instep.net.certs import fingerprint_bytes
+from instep.net.faults import error_of_reply
+from instep.net.stream import HEARTBEAT_S, SocketStream
+from instep.net.tls import TlsContexts, joining_context, translated_tls_error, trust_fetch
+from instep.net.tokens import Invitation
+from instep.net.transfer import FRAME_HEADER_BYTES, Answer, FrameHeader, FrameReader
+
+__all__ = ["CONNECT_S", "IDLE_S", "PeerClient", "join_cluster", "split_address"]
+
+CONNECT_S = 10.0
+IDLE_S = 60.0
+TOTAL_S = 120.0
+_READ_BYTES = 1 << 20
+_ERROR_BYTES_MAX = 64 << 10
+_HEADS_REPLY_BYTES_MAX = 64 << 20
+_UNPACK_IN_THREAD_OVER = 256 << 10
+
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """``host:port``, IPv6 in brackets; ``UsageError`` ``bad_address`` otherwise."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise UsageError(f"{text!r} is not HOST:PORT", code="bad_address", address=text)
+    return host, int(port)
+
+
+class _Fixed(AbstractResolver):
+    """Resolves a node's name to the address by which it is dialled, so that the name is what TLS verifies."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            self._host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+class _Line:
+    """One HTTP session to one node at one address."""
+
+    def __init__(self, name: NodeName, address: str) -> None:
+        self.name = name
+        self.address = address
+        host, self._port = split_address(address)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=_Fixed(host), limit=16, keepalive_timeout=60.0, use_dns_cache=False
+            ),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={messages.VERSION_HEADER: str(messages.VERSIONS)},
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+            read_bufsize=_READ_BYTES,
+            trust_env=False,
+        )
+
+    def url(self, what: str) -> str:
+        return f"https://{self.name}:{self._port}{messages.PREFIX}{what}"
+
+    @contextlib.asynccontextmanager
+    async def post(
+        self, what: str, message: msgspec.Struct, context: ssl.SSLContext, total_s: float | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, headers read; a refusal is raised as the error that the peer told."""
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=IDLE_S)
+        with self.translated(what):
+            async with self._session.post(
+                self.url(what),
+                data=messages.encode(message),
+                ssl=context,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise await self._refusal(response)
+                yield response
+
+    async def call(
+        self,
+        what: str,
+        message: msgspec.Struct,
+        kind: type[_R],
+        context: ssl.SSLContext,
+        *,
+        limit: int,
+        total_s: float,
+    ) -> _R:
+        async with self.post(what, message, context, total_s) as response:
+            raw = await _bounded(response, limit)
+            if response.headers.get(messages.ZSTD_HEADER) == "1":
+                raw = _decompressed(raw, limit)
+            return messages.decode(raw, kind, limit=limit)
+
+    @contextlib.asynccontextmanager
+    async def socket(
+        self, what: str, context: ssl.SSLContext
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
+        with self.translated(what):
+            async with asyncio.timeout(CONNECT_S + IDLE_S):
+                opened = await self._session.ws_connect(
+                    self.url(what),
+                    ssl=context,
+                    heartbeat=HEARTBEAT_S,
+                    max_msg_size=messages.MESSAGE_BYTES_MAX,
+                    compress=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                )
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> InstepError:
+        try:
+            reply = messages.decode(await _bounded(response, _ERROR_BYTES_MAX), messages.ErrorReply)
+        except PeerError:
+            return PeerError(
+                f"{self.name} at {self.address} answered {response.status}: is that an instep node?",
+                code="bad_answer",
+                address=self.address,
+                status=response.status,
+            )
+        return error_of_reply(reply, self.name)
+
+    @contextlib.contextmanager
+    def translated(self, what: str) -> Iterator[None]:
+        """Library exceptions as ours."""
+        try:
+            yield
+        except InstepError:
+            raise
+        except aiohttp.WSServerHandshakeError as error:
+            raise PeerError(
+                f"{self.name} at {self.address} refused the stream (status {error.status})",
+                code="stream_refused",
+                address=self.address,
+                status=error.status,
+            ) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise translated_tls_error(_cause(error), f"{self.name} at {self.address}", what) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The TLS or socket error below aiohttp's wrapping, when there is one."""
+    seen: BaseException | None = error
+    best = error
+    for _ in range(8):
+        if seen is None:
+            break
+        if isinstance(seen, aiohttp.ClientConnectorCertificateError):
+            return seen.certificate_error
+        if isinstance(seen, aiohttp.ClientConnectorDNSError):
+            return socket.gaierror(str(seen))
+        if isinstance(seen, aiohttp.ClientConnectorError):
+            best = seen.os_error
+        elif isinstance(seen, ssl.SSLError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return best
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    parts = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise PeerError("the answer is too large", code="too_large", limit=limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _decompressed(stored: bytes, limit: int) -> bytes:
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        raw = decompressor.decompress(stored, max_length=limit + 1)
+    except zstd.ZstdError as error:
+        raise PeerError(f"the answer does not decompress: {error}", code="bad_message") from error
+    if len(raw) > limit or not decompressor.eof or decompressor.unused_data:
+        raise PeerError("the answer does not decompress to its limit", code="too_large", limit=limit)
+    return raw
+
+
+class PeerClient:
+    """Calls to one partner. Use within one event loop; ``close`` when done. The name is what TLS verifies,
+    the address is only where to dial."""
+
+    def __init__(self, tls: TlsContexts, name: NodeName, address: str) -> None:
+        self.name = name
+        self.address = address
+        self._tls = tls
+        self._line = _Line(name, address)
+
+    async def close(self) -> None:
+        await self._line.close()
+
+    async def heads(self, request: messages.HeadsRequest, *, total_s: float = TOTAL_S) -> messages.HeadsReply:
+        return await self._call("heads", request, messages.HeadsReply, total_s, _HEADS_REPLY_BYTES_MAX)
+
+    async def pages(self, request: messages.PagesRequest, *, total_s: float = TOTAL_S) -> messages.PagesReply:
+        return await self._pages("pages", request, len(request.digests), total_s)
+
+    async def chunk_pages(
+        self, request: messages.ChunkPagesRequest, *, total_s: float = TOTAL_S
+    ) -> messages.PagesReply:
+        return await self._pages("chunk_pages", request, len(request.digests), total_s)
+
+    async def _pages(
+        self, what: str, request: msgspec.Struct, asked: int, total_s: float
+    ) -> messages.PagesReply:
+        limit = messages.PAGES_REPLY_BYTES_MAX + (1 << 20)
+        reply = await self._call(what, request, messages.PagesReply, total_s, limit)
+        if len(reply.pages) > asked or (asked and not reply.pages and reply.error is None):
+            raise PeerError(
+                f"{self.name} answered {len(reply.pages)} of {asked} pages without saying why",
+                code="bad_answer",
+            )
+        return reply
+
+    async def renew(self, request: messages.RenewRequest, *, total_s: float = TOTAL_S) -> messages.RenewReply:
+        return await self._call("renew", request, messages.RenewReply, total_s)
+
+    async def holdings(
+        self, request: messages.HoldingsRequest, *, total_s: float = TOTAL_S
+    ) -> messages.HoldingsReply:
+        reply = await self._call("holdings", request, messages.HoldingsReply, total_s)
+        if len(reply.is_whole) != len(request.generations):
+            raise PeerError(f"{self.name} answered another question", code="bad_answer")
+        return reply
+
+    async def verify(
+        self, request: messages.VerifyRequest, *, total_s: float = TOTAL_S
+    ) -> messages.VerifyReply:
+        """The sender may need long for ``is_deep``: it answers early with ``is_done`` false; ask again."""
+        return await self._call("verify", request, messages.VerifyReply, total_s)
+
+    def contents(
+        self,
+        request: messages.ContentsRequest,
+        *,
+        sizes: Sequence[int] | None = None,
+        total_s: float | None = None,
+    ) -> AsyncIterator[list[Answer]]:
+        """Answers in batches as they come, about 1 MiB each, memory bounded by one frame. ``sizes`` are the
+        entries' sizes: more than that is refused. Close the iterator (``aclosing``) to stop early."""
+        spans = None if sizes is None else [(0, size) for size in sizes]
+        return self._transfer("contents", request, request.count, spans, total_s)
+
+    def ranges(
+        self, request: messages.RangesRequest, *, total_s: float | None = None
+    ) -> AsyncIterator[list[Answer]]:
+        """Like ``contents``; ``want`` is the range's index and ``offset`` the place in the file."""
+        return self._transfer("ranges", request, len(request.ranges), request.ranges, total_s)
+
+    async def _transfer(
+        self,
+        what: str,
+        request: msgspec.Struct,
+        count: int,
+        spans: Sequence[tuple[int, int]] | None,
+        total_s: float | None,
+    ) -> AsyncIterator[list[Answer]]:
+        reader = FrameReader(count, spans)
+        async with self._line.post(what, request, self._tls.client_for(self.name), total_s) as response:
+            content = response.content
+            try:
+                while not reader.is_finished:
+                    header = FrameHeader.parse(await content.readexactly(FRAME_HEADER_BYTES))
+                    stored = await content.readexactly(header.stored_bytes) if header.stored_bytes else b""
+                    if header.is_error:
+                        raise error_of_reply(messages.decode(stored, messages.ErrorReply), self.name)
+                    if header.is_end or header.raw_bytes == header.stored_bytes:
+                        answers = reader.take(header, stored)
+                    elif header.raw_bytes > _UNPACK_IN_THREAD_OVER:
+                        answers = await asyncio.to_thread(reader.take, header, stored)
+                    else:
+                        answers = reader.take(header, stored)
+                    if answers:
+                        yield answers
+            except asyncio.IncompleteReadError as error:
+                raise UnavailableError(
+                    f"{self.name} at {self.address} broke off in the middle of an answer",
+                    code="cut_short",
+                    address=self.address,
+                ) from error
+
+    @contextlib.asynccontextmanager
+    async def stream(self, hello: messages.Hello) -> AsyncIterator[tuple[messages.Welcome, SocketStream]]:
+        """The long-lived stream: says hello, checks the welcome, and closes on the way out."""
+        async with self._line.socket("stream", self._tls.client_for(self.name)) as opened:
+            stream = SocketStream(opened, self.name)
+            await stream.send(hello)
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    first = await stream.receive()
+            except TimeoutError as error:
+                raise UnavailableError(f"{self.name} did not welcome us in time", code="timed_out") from error
+            if isinstance(first, messages.ErrorReply):
+                raise error_of_reply(first, self.name)
+            if first is None or isinstance(first, messages.Goodbye):
+                raise UnavailableError(f"{self.name} closed the stream", code="stream_broken")
+            if not isinstance(first, messages.Welcome) or first.name != self.name:
+                raise PeerError(f"{self.name} did not begin its stream with a welcome", code="bad_message")
+            if not messages.VERSIONS.low <= first.version <= messages.VERSIONS.high:
+                raise PeerError(
+                    f"{self.name} chose version {first.version}, which this node does not speak",
+                    code="version",
+                )
+            try:
+                yield first, stream
+            finally:
+                await stream.close("closing")
+
+    async def _call(
+        self,
+        what: str,
+        request: msgspec.Struct,
+        kind: type[_R],
+        total_s: float,
+        limit: int = messages.REQUEST_BYTES_MAX,
+    ) -> _R:
+        context = self._tls.client_for(self.name)
+        return await self._line.call(what, request, kind, context, limit=limit, total_s=total_s)
+
+
+async def join_cluster(
+    invitation: Invitation,
+    tls_csr: bytes,
+    sign_csr: bytes,
+    *,
+    address: str = "",
+    total_s: float = 60.0,
+) -> tuple[messages.JoinReply, str]:
+    """Turn a token into certificates: try its addresses in turn, recognise the CA by the token's fingerprint,
+    then ask over a connection that this CA vouches for. Also returns the address that answered."""
+    request = messages.JoinRequest(
+        versions=messages.VERSIONS,
+        name=invitation.name,
+        token_id=invitation.token_id,
+        secret=invitation.secret,
+        tls_csr=tls_csr,
+        sign_csr=sign_csr,
+        address=address,
+    )
+    trouble: InstepError | None = None
+    for tried in invitation.addresses:
+        try:
+            return await _join_at(tried, invitation, request, total_s), tried
+        except UnavailableError as error:
+            trouble = error
+        except NotAllowedError as error:
+            if not error.error_code.startswith("refused_by_peer"):
+                raise
+            trouble = error
+    assert trouble is not None, "a token without addresses"
+    raise trouble
+
+
+async def _join_at(
+    tried: str, invitation: Invitation, request: messages.JoinRequest, total_s: float
+) -> messages.JoinReply:
+    host, port = split_address(tried)
+    chain = await asyncio.to_thread(trust_fetch, host, port, server_name=invitation.inviter)
+    authority = next((c for c in chain.certificates if fingerprint_bytes(c) == invitation.ca), None)
+    if authority is None:
+        raise NotAllowedError(
+            f"{tried} does not belong to the cluster that made this token",
+            hint="another program answers at this address, or the cluster was made anew: make a new token",
+            code="wrong_cluster",
+            address=tried,
+        )
+    line = _Line(invitation.inviter, tried)
+    try:
+        return await line.call(
+            "join",
+            request,
+            messages.JoinReply,
+            joining_context(authority),
+            limit=messages.REQUEST_BYTES_MAX,
+            total_s=total_s,
+        )
+    finally:
+        await line.close()

@@ -1,0 +1,375 @@
+"""The peer server: HTTP over mutual TLS under ``/peer/v1/``. Implements "Requests" of ``docs/spec/wire.md``.
+
+Everything a peer can do wrong ends in one of our errors with a code; nothing it sends is unbounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from backports import zstd
+
+from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
+from instep.model.ids import NodeName
+from instep.net import messages
+from instep.net.allow import AllowList
+from instep.net.faults import reply_of_error
+from instep.net.listener import Limits, Listener, Refusal
+from instep.net.service import PeerService
+from instep.net.stream import HEARTBEAT_S, SocketStream
+from instep.net.tls import PeerIdentity, TlsContexts
+from instep.net.transfer import Answer, TokenBucket, error_frame, frames
+
+__all__ = ["Limits", "PeerServer", "Refusal"]
+
+_COMPRESS_OVER = 16 << 10
+_HELLO_S = 10.0
+_SWEEP_S = 1.0
+_GRACE_S = 3.0
+_TYPE = "application/vnd.instep"
+
+_log = logging.getLogger("instep.net")
+_http_log = logging.getLogger("instep.net.http")
+"""aiohttp's own words about malformed requests: kept apart, since any stranger can cause them."""
+
+_Handler = Callable[[PeerIdentity, Any], Awaitable[msgspec.Struct]]
+_Transfer = Callable[[NodeName, Any], Awaitable[Iterator[Answer]]]
+
+
+class _Connection:
+    """What we know of one connection: its peer, and when it last did something."""
+
+    def __init__(self, transport: asyncio.Transport, now_s: float) -> None:
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else "unknown"
+        self.since_s = now_s
+        self.busy = 0
+        self.has_asked = False
+        self.identity: PeerIdentity | None = None
+
+
+class _Http(web.Server):
+    """aiohttp's protocol factory, telling us of connections."""
+
+    def __init__(self, owner: PeerServer, **options: Any) -> None:
+        super().__init__(owner._handle, **options)
+        self._owner = owner
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._owner._made(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._owner._lost(handler)
+
+
+class PeerServer:
+    """``bind``, then ``serve`` until cancelled. ``tls`` and ``allow`` are read anew for each connection;
+    after a change of trust call ``drop_untrusted``."""
+
+    def __init__(
+        self,
+        service: PeerService,
+        tls: TlsContexts,
+        allow: Callable[[], AllowList],
+        *,
+        limits: Limits | None = None,
+        rate_bytes_s: Callable[[], int | None] = lambda: None,
+        on_refused: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
+        self._service = service
+        self._tls = tls
+        self._limits = limits or Limits()
+        self._rate = rate_bytes_s
+        self._bucket: tuple[int, TokenBucket] | None = None
+        self._connections: dict[RequestHandler, _Connection] = {}
+        self._transfers: Counter[NodeName] = Counter()
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
+        self._http: _Http | None = None
+        self._listener = Listener(self._protocol, lambda: tls.server, allow, self._limits, on_refused)
+        self._calls: dict[str, tuple[type[msgspec.Struct], _Handler]] = {
+            "renew": (messages.RenewRequest, lambda who, r: service.renew(who.name, r)),
+            "heads": (messages.HeadsRequest, lambda who, r: service.heads(who.name, r)),
+            "pages": (messages.PagesRequest, lambda who, r: service.pages(who.name, r)),
+            "chunk_pages": (messages.ChunkPagesRequest, lambda who, r: service.chunk_pages(who.name, r)),
+            "holdings": (messages.HoldingsRequest, lambda who, r: service.holdings(who.name, r)),
+            "verify": (messages.VerifyRequest, lambda who, r: service.verify(who.name, r)),
+        }
+        self._downloads: dict[str, tuple[type[msgspec.Struct], _Transfer]] = {
+            "contents": (messages.ContentsRequest, service.contents),
+            "ranges": (messages.RangesRequest, service.ranges),
+        }
+
+    def bind(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Listen; the addresses that were bound (port 0 picks one). ``ResourceError`` ``cannot_listen``."""
+        return self._listener.bind(host, port)
+
+    async def serve(self) -> None:
+        """Serve until cancelled, then give what is under way a short grace."""
+        self._http = _Http(
+            self,
+            keepalive_timeout=self._limits.idle_s,
+            access_log=None,
+            logger=_http_log,
+            auto_decompress=False,
+            lingering_time=2.0,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listener.serve())
+                tasks.create_task(self._sweep())
+        finally:
+            self._listener.close()
+            await self._http.shutdown(_GRACE_S)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def drop(self, name: NodeName) -> int:
+        """Cut the open connections of a node; how many."""
+        return self._cut(lambda identity: identity.name == name)
+
+    def drop_untrusted(self) -> int:
+        """Cut the connections whose certificate was revoked, has expired or is no longer known."""
+        now = dt.datetime.now(dt.UTC)
+        return self._cut(lambda identity: not self._tls.trust.is_good(identity, now))
+
+    def _cut(self, rule: Callable[[PeerIdentity], bool]) -> int:
+        found = [c for c in self._connections.values() if c.identity is not None and rule(c.identity)]
+        for connection in found:
+            connection.transport.abort()
+        return len(found)
+
+    # Connections --------------------------------------------------------------------------------------------
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._http is not None
+        return self._http()
+
+    def _made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        self._connections[handler] = _Connection(transport, asyncio.get_running_loop().time())
+
+    def _lost(self, handler: RequestHandler) -> None:
+        connection = self._connections.pop(handler, None)
+        if connection is not None:
+            self._listener.connection_lost(connection.address)
+
+    async def _sweep(self) -> None:
+        """Cut what is half-open, idle, or no longer trusted."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now_s = loop.time()
+            for connection in list(self._connections.values()):
+                limit_s = self._limits.idle_s if connection.has_asked else self._limits.first_request_s
+                if connection.busy == 0 and now_s - connection.since_s > limit_s:
+                    connection.transport.abort()
+            self.drop_untrusted()
+
+    def _identify(self, connection: _Connection) -> PeerIdentity:
+        if connection.identity is None:
+            secure = connection.transport.get_extra_info("ssl_object")
+            assert secure is not None, "a peer connection without TLS"
+            connection.identity = self._tls.trust.identify(secure.getpeercert(True))
+        else:
+            self._tls.trust.check(connection.identity)
+        return connection.identity
+
+    # Requests -----------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = self._connections.get(request.protocol)
+        if connection is None:  # lost between parsing and handling
+            raise ConnectionResetError("the connection is gone")
+        connection.busy += 1
+        connection.has_asked = True
+        try:
+            return await self._dispatch(request, connection)
+        except InstepError as error:
+            return _refusal(error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge: one request must not end the server
+            _log.exception("request %s of %s failed", request.path, connection.address)
+            return _refusal(error)
+        finally:
+            connection.busy -= 1
+            connection.since_s = asyncio.get_running_loop().time()
+
+    async def _dispatch(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
+        what = request.path.removeprefix(messages.PREFIX) if request.path.startswith(messages.PREFIX) else ""
+        method = "GET" if what == "stream" else "POST"
+        known = what in self._calls or what in self._downloads or what in ("join", "stream")
+        if not known or request.method != method:
+            raise PeerError(f"there is no {request.method} {request.path[:200]}", code="unknown_request")
+        theirs = messages.versions_of_header(request.headers.get(messages.VERSION_HEADER))
+        messages.agree(messages.VERSIONS, theirs)
+        if what == "join":
+            join = messages.decode(await self._body(request), messages.JoinRequest)
+            return _reply(await self._service.join(join, connection.address))
+        who = self._identify(connection)
+        if what == "stream":
+            return await self._stream(request, who)
+        if what in self._calls:
+            kind, call = self._calls[what]
+            return _reply(await call(who, messages.decode(await self._body(request), kind)))
+        kind, transfer = self._downloads[what]
+        wanted = messages.decode(await self._body(request), kind)
+        async with self._slot(who.name):
+            return await self._send(request, await transfer(who.name, wanted), wanted)
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        parts = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > messages.REQUEST_BYTES_MAX:
+                        raise PeerError(
+                            "the request is too large", code="too_large", limit=messages.REQUEST_BYTES_MAX
+                        )
+                    parts.append(part)
+        except TimeoutError as error:
+            raise PeerError("the request came too slowly", code="too_slow") from error
+        return b"".join(parts)
+
+    async def _stream(self, request: web.BaseRequest, who: PeerIdentity) -> web.StreamResponse:
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=messages.MESSAGE_BYTES_MAX,
+            compress=False,
+            timeout=2.0,
+        )
+        if not socket.can_prepare(request):
+            raise PeerError("the stream is a WebSocket", code="unknown_request")
+        await socket.prepare(request)
+        stream = SocketStream(socket, who.name)
+        try:
+            hello = await _first(stream)
+            if not isinstance(hello, messages.Hello):
+                raise PeerError("a stream begins with hello", code="bad_message")
+            if hello.name != who.name:
+                raise NotAllowedError(
+                    f"{who.name} says that it is {hello.name}", code="bad_identity", name=who.name
+                )
+            messages.agree(messages.VERSIONS, hello.versions)
+            await self._service.stream(who.name, hello, stream)
+            await stream.close("done")
+        except InstepError as error:
+            with contextlib.suppress(InstepError):
+                await stream.send(reply_of_error(error))
+            await stream.close(error.error_code)
+        except Exception as error:  # noqa: BLE001 - the edge: one stream must not end the server
+            _log.exception("the stream of %s failed", who.name)
+            with contextlib.suppress(InstepError):
+                await stream.send(reply_of_error(error))
+            await stream.close("unexpected")
+        return socket
+
+    # Transfers ----------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, who: NodeName) -> AsyncIterator[None]:
+        limits = self._limits
+        if self._transfers.total() >= limits.transfers or self._transfers[who] >= limits.transfers_per_peer:
+            raise UnavailableError("too many transfers at once", code="busy", hint="it is asked again later")
+        self._transfers[who] += 1
+        try:
+            yield
+        finally:
+            self._transfers[who] -= 1
+
+    async def _send(
+        self, request: web.BaseRequest, answers: Iterator[Answer], wanted: Any
+    ) -> web.StreamResponse:
+        """Frames to the peer, each made in a thread while the one before it leaves."""
+        loop = asyncio.get_running_loop()
+        response = web.StreamResponse(headers={"Content-Type": _TYPE})
+        packed = frames(answers, may_compress=wanted.may_compress)
+        made = loop.run_in_executor(self._threads, next, packed, None)
+        try:
+            async with asyncio.timeout(self._limits.write_s):
+                await response.prepare(request)
+            while True:
+                try:
+                    frame = await made
+                except InstepError as error:
+                    frame = [error_frame(messages.encode(reply_of_error(error)))]
+                    await self._write(response, frame)
+                    break
+                if frame is None:
+                    break
+                made = loop.run_in_executor(self._threads, next, packed, None)
+                await self._write(response, frame)
+            async with asyncio.timeout(self._limits.write_s):
+                await response.write_eof()
+        except TimeoutError as error:
+            raise ConnectionResetError("the peer does not read") from error
+        finally:
+            if not made.done():
+                with contextlib.suppress(Exception):
+                    await made
+            close = getattr(answers, "close", None)
+            if close is not None:
+                await loop.run_in_executor(self._threads, close)
+        return response
+
+    async def _write(self, response: web.StreamResponse, frame: list[bytes | memoryview]) -> None:
+        wait_s = self._throttle(sum(map(len, frame)))
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        async with asyncio.timeout(self._limits.write_s):
+            for part in frame:
+                await response.write(part)
+
+    def _throttle(self, size_bytes: int) -> float:
+        rate = self._rate()
+        if not rate:
+            self._bucket = None
+            return 0.0
+        now_s = asyncio.get_running_loop().time()
+        if self._bucket is None or self._bucket[0] != rate:
+            self._bucket = (rate, TokenBucket(rate, now_s))
+        return self._bucket[1].take(size_bytes, now_s)
+
+
+async def _first(stream: SocketStream) -> messages.StreamMessage | None:
+    try:
+        async with asyncio.timeout(_HELLO_S):
+            return await stream.receive()
+    except TimeoutError as error:
+        raise PeerError(f"no hello came within {_HELLO_S:.0f} s", code="too_slow") from error
+
+
+def _reply(message: msgspec.Struct) -> web.Response:
+    body = messages.encode(message)
+    headers = {"Content-Type": _TYPE}
+    if len(body) > _COMPRESS_OVER:
+        stored = zstd.compress(body, level=1)
+        if len(stored) < len(body):
+            body = stored
+            headers[messages.ZSTD_HEADER] = "1"
+    return web.Response(body=body, headers=headers)
+
+
+_STATUS = {4: 409, 5: 403, 6: 409, 7: 503, 8: 507, 9: 400}
+
+
+def _refusal(error: BaseException) -> web.Response:
+    reply = reply_of_error(error)
+    status = 426 if reply.code == "version" else _STATUS.get(reply.exit_code, 500)
+    response = web.Response(status=status, body=messages.encode(reply), headers={"Content-Type": _TYPE})
+    if reply.code in ("too_large", "too_slow"):
+        response.force_close()
+    return response

@@ -1,0 +1,189 @@
+"""A small cluster on loopback for tests of the peer protocol: real PKI, real TLS, an in-memory service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from instep.errors import NotAllowedError
+from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.net import messages as m
+from instep.net.allow import AllowList
+from instep.net.certs import fingerprint_bytes
+from instep.net.client import PeerClient
+from instep.net.pki import Pki
+from instep.net.server import Limits, PeerServer, Refusal
+from instep.net.service import PeerStream
+from instep.net.tls import TlsContexts
+from instep.net.tokens import SECRET_BYTES, Invitation, TokenBook
+from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.model.link import Link
+
+LINE = LineId(fileset_name("catalog"), node_name("main"))
+GENERATION = Digest(b"g" * 32)
+PAGE = Digest(b"p" * 32)
+HEAD = HeadRef(1, 1, GENERATION, Digest(b"r" * 32))
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def member(ca: Pki, directory: Path, name: str, life_s: float = 3600) -> Pki:
+    """A node's pki directory, as a join would make it."""
+    pki = Pki(directory)
+    named = node_name(name)
+    issued = ca.issue(named, *pki.requests(named), now_ms(), life_s=life_s)
+    pki.install(named, ca.authorities_pem(), issued, ca.crl_pem())
+    return pki
+
+
+class Service:
+    """Answers from a dict of contents; remembers who asked."""
+
+    def __init__(self, pki: Pki) -> None:
+        self.pki = pki
+        self.book = TokenBook(b"k" * 32)
+        self.contents_by_position: list[bytes | Path] = []
+        self.asked: list[tuple[str, str]] = []
+        self.received: list[m.StreamMessage] = []
+        self.denied: set[NodeName] = set()
+        self.is_endless = False
+
+    def invite(self, name: str, *addresses: str, ttl_ms: int = 60_000) -> Invitation:
+        invitation = Invitation(
+            secrets.token_bytes(8),
+            secrets.token_bytes(SECRET_BYTES),
+            node_name(name),
+            self.pki.name,
+            addresses,
+            fingerprint_bytes(self.pki.ca()),
+            now_ms() + ttl_ms,
+        )
+        self.book.add(invitation, Link(replicate=True, data=True))
+        return invitation
+
+    async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
+        self.asked.append(("join", address))
+        self.book.check(request.token_id, request.secret, request.name, now_ms())
+        self.book.use(request.token_id, now_ms(), pin="")
+        issued = self.pki.issue(request.name, request.tls_csr, request.sign_csr, now_ms())
+        return m.JoinReply(
+            1, "c", self.pki.name, "", self.pki.authorities_pem(), issued.tls, issued.sign, self.pki.crl_pem()
+        )
+
+    async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
+        issued = self.pki.issue(who, request.tls_csr, request.sign_csr, now_ms())
+        return m.RenewReply(issued.tls, issued.sign)
+
+    def _allow(self, who: NodeName, what: str) -> None:
+        self.asked.append((what, who))
+        if who in self.denied:
+            raise NotAllowedError(f"the link does not let {who} have this", code="link", fileset="catalog")
+
+    async def heads(self, who: NodeName, request: m.HeadsRequest) -> m.HeadsReply:
+        self._allow(who, "heads")
+        return m.HeadsReply(())
+
+    async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
+        self._allow(who, "pages")
+        return m.PagesReply(tuple(b"page" * 10_000 for _ in request.digests))
+
+    async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
+        return m.PagesReply(tuple(b"chunks" for _ in request.digests))
+
+    async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
+        return m.HoldingsReply(tuple(True for _ in request.generations))
+
+    async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
+        raise RuntimeError("a secret that must not travel")
+
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+        self._allow(who, "contents")
+        return self._contents(request)
+
+    def _contents(self, request: m.ContentsRequest) -> Iterator[Answer]:
+        positions = [position for want in request.wants for position in want.positions]
+        for want, position in enumerate(positions):
+            content = self.contents_by_position[position % len(self.contents_by_position)]
+            if isinstance(content, Path):
+                descriptor = os.open(content, os.O_RDONLY)
+                try:
+                    yield from pieces_of_file(want, descriptor, 0, content.stat().st_size)
+                finally:
+                    os.close(descriptor)
+            elif len(content) <= PIECE_BYTES:
+                yield Answer(want, AnswerStatus.WHOLE, 0, content)
+        while self.is_endless:
+            yield Answer(0, AnswerStatus.PIECE, 0, bytes(PIECE_BYTES))
+
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+        return (
+            Answer(want, AnswerStatus.PIECE, offset, b"r" * length)
+            for want, (offset, length) in enumerate(request.ranges)
+        )
+
+    async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+        await stream.send(m.Welcome(1, self.pki.name, b"session", now_ms()))
+        while (message := await stream.receive()) is not None:
+            self.received.append(message)
+            if isinstance(message, m.Ping):
+                await stream.send(m.Pong(message.number))
+
+
+class Node:
+    """A serving node."""
+
+    def __init__(self, service: Service, server: PeerServer, tls: TlsContexts, address: str) -> None:
+        self.service = service
+        self.server = server
+        self.tls = tls
+        self.address = address
+        self.allow = AllowList()
+        self.refusals: list[Refusal] = []
+
+
+@contextlib.asynccontextmanager
+async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]:
+    tls = TlsContexts(pki)
+    service = Service(pki)
+    holder: list[Node] = []
+    server = PeerServer(
+        service,
+        tls,
+        lambda: holder[0].allow,
+        limits=limits,
+        on_refused=lambda refusal: holder[0].refusals.append(refusal),
+    )
+    host, port = server.bind("127.0.0.1", 0)[0]
+    holder.append(Node(service, server, tls, f"{host}:{port}"))
+    task = asyncio.create_task(server.serve())
+    try:
+        yield holder[0]
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def dialling(pki: Pki, node: Node) -> AsyncIterator[PeerClient]:
+    client = PeerClient(TlsContexts(pki), node.service.pki.name, node.address)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def hello(name: str) -> m.Hello:
+    return m.Hello(m.VERSIONS, node_name(name), b"session")
+
+
+def wants(count: int) -> tuple[m.PageWant, ...]:
+    """``count`` contents in pages of up to 500."""
+    return tuple(m.PageWant(PAGE, tuple(range(min(500, count - start)))) for start in range(0, count, 500))
