@@ -215,7 +215,7 @@ class RenameUnsupportedError(OSError):
 
 
 def rename_noreplace(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
-    """Rename; ``FileExistsError`` when the target exists, ``RenameUnsupportedError`` where it cannot be asked."""
+    """Rename; ``FileExistsError`` if the target exists, ``RenameUnsupportedError`` if it cannot be asked."""
     _renameat2(from_fd, from_name, to_fd, to_name, _RENAME_NOREPLACE)
 
 

@@ -15,7 +15,16 @@ from blake3 import blake3
 
 from instep.model.ids import Digest
 
-__all__ = ["READ_TRIES", "SMALL_MAX", "FileRead", "digest_bytes", "digest_fd", "read_stable", "same_stat"]
+__all__ = [
+    "READ_TRIES",
+    "SMALL_MAX",
+    "FileRead",
+    "digest_bytes",
+    "digest_fd",
+    "read_once",
+    "read_stable",
+    "same_stat",
+]
 
 SMALL_MAX = 1 << 20
 """Files up to this size are read in one piece."""
@@ -73,16 +82,19 @@ def same_stat(a: os.stat_result, b: os.stat_result) -> bool:
     )
 
 
+def read_once(fd: int, size: int) -> tuple[Digest, int, bytes | None]:
+    """Digest, length read, and the bytes when ``size`` is small; nothing is said about stability."""
+    if size > SMALL_MAX:
+        return *digest_fd(fd), None
+    data = os.pread(fd, size + 1, 0)
+    return Digest(blake3(data).digest()), len(data), data
+
+
 def read_stable(fd: int, *, tries: int = READ_TRIES) -> FileRead | None:
     """Digest an open file; None when it changed under each of ``tries`` reads."""
     before = os.fstat(fd)
     for _ in range(tries):
-        data: bytes | None = None
-        if before.st_size <= SMALL_MAX:
-            data = os.pread(fd, before.st_size + 1, 0)
-            digest, length = digest_bytes(data), len(data)
-        else:
-            digest, length = digest_fd(fd)
+        digest, length, data = read_once(fd, before.st_size)
         after = os.fstat(fd)
         if length == before.st_size and same_stat(before, after):
             return FileRead(digest, after, data)

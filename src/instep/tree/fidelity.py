@@ -46,10 +46,8 @@ _SETID = 0o6000
 _ACL_ACCESS = b"system.posix_acl_access"
 _ACL_DEFAULT = b"system.posix_acl_default"
 _ACLS = (_ACL_ACCESS, _ACL_DEFAULT)
-_NEVER_CARRIED = frozenset(
-    (b"security.selinux", b"security.ima", b"security.evm")
-    + tuple(b"security.SMACK64" + tail for tail in (b"", b"EXEC", b"MMAP", b"TRANSMUTE", b"IPIN", b"IPOUT"))
-)
+_NEVER_CARRIED = frozenset((b"security.selinux", b"security.ima", b"security.evm"))
+_SMACK = b"security.SMACK64"
 _NO_XATTRS = (errno.ENOTSUP, errno.ENODATA)
 
 
@@ -171,7 +169,8 @@ class Local:
         if name.startswith(b"user."):
             return True
         if name.startswith((b"security.", b"trusted.")):
-            return name not in _NEVER_CARRIED and self.may(Allow.SECURITY)
+            is_label = name in _NEVER_CARRIED or name.startswith(_SMACK)
+            return not is_label and self.may(Allow.SECURITY)
         return False
 
     @property
@@ -266,7 +265,7 @@ def read_extra(
 
 
 def _read_xattrs(where: int | bytes, local: Local) -> list[tuple[bytes, bytes]]:
-    """Sorted ``(name, value)`` of what ``local`` carries; an attribute that vanishes meanwhile is left out."""
+    """Sorted ``(name, value)`` of what ``local`` carries; one that vanishes meanwhile is left out."""
     pairs: list[tuple[bytes, bytes]] = []
     for name in _list_xattrs(where):
         if not local.carries(name):

@@ -116,7 +116,7 @@ def prepare_place(place: Place) -> None:
     except OSError as error:
         raise ResourceError(
             f"the control folder {control} cannot be prepared: {error.strerror}",
-            hint="make the parent writable for the daemon, or set stage to a directory on the same file system",
+            hint="make the parent writable for the daemon, or set stage to a directory on its file system",
             code="stage_unusable",
             path=str(control),
         ) from error

@@ -1,0 +1,120 @@
+"""Content-defined chunks of a file and its whole digest, in one pass and constant memory.
+
+FastCDC 2020 by ``pyfastcdc``, whose compiled cutter releases the GIL; the constants are those of
+``docs/spec/manifest.md``. The file is read in windows and never mapped: a mapped file that another program
+truncates kills the process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pyfastcdc
+from blake3 import blake3
+
+from instep.errors import ResourceError
+from instep.model.ids import Digest
+
+__all__ = ["Chunk", "Chunker", "Params"]
+
+_WINDOW = 8 << 20
+"""At least four times the largest chunk, so that moving the tail of a window costs little."""
+
+_local = threading.local()
+
+
+class Params(NamedTuple):
+    """Sizes in bytes; ``normalization`` as in FastCDC."""
+
+    average: int
+    minimum: int
+    maximum: int
+    normalization: int = 1
+
+
+class Chunk(NamedTuple):
+    """``offset`` and ``length`` in bytes, ``digest`` BLAKE3-256 of these bytes."""
+
+    offset: int
+    length: int
+    digest: Digest
+
+
+class Chunker:
+    """Cuts what a reader gives. Iterate once, to the end; then ``digest`` and ``size`` are the whole's.
+
+    ``read_into(view, offset)`` fills the view from that offset of the file and returns the count, 0 at
+    the end.
+    """
+
+    def __init__(self, read_into: Callable[[memoryview, int], int], params: Params) -> None:
+        require_compiled()
+        assert params.maximum * 4 <= _WINDOW, "the window is too small for these chunks"
+        self._read_into = read_into
+        self._params = params
+        self._whole = blake3()
+        self._cutter = pyfastcdc.FastCDC(
+            params.average,
+            min_size=params.minimum,
+            max_size=params.maximum,
+            normalized_chunking=params.normalization,  # type: ignore[arg-type]
+        )
+        self.size = 0
+
+    @classmethod
+    def of_fd(cls, fd: int, params: Params) -> Chunker:
+        """Cuts an open file from its start, whatever its position."""
+        return cls(lambda view, offset: os.preadv(fd, [view], offset), params)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self._whole.digest())
+
+    def __iter__(self) -> Iterator[Chunk]:
+        with memoryview(_window()) as window:
+            filled, is_end = self._fill(window, 0)
+            start = 0
+            while filled:
+                kept = 0
+                for cut in self._cutter.cut_buf(window[:filled]):
+                    if not is_end and filled - cut.offset < self._params.maximum:
+                        break  # this one may be cut short by the end of the window
+                    kept = cut.offset + cut.length
+                    yield Chunk(start + cut.offset, cut.length, Digest(blake3(cut.data).digest()))
+                rest = filled - kept
+                window[:rest] = window[kept:filled]
+                start += kept
+                filled, is_end = self._fill(window, rest)
+
+    def _fill(self, window: memoryview, filled: int) -> tuple[int, bool]:
+        """Fill the window behind ``filled``; what it holds now, and whether that is the file's end."""
+        while filled < len(window):
+            count = self._read_into(window[filled:], self.size)
+            if count == 0:
+                return filled, True
+            self._whole.update(window[filled : filled + count])
+            self.size += count
+            filled += count
+        return filled, False
+
+
+def require_compiled() -> None:
+    """Refuse the pure Python fallback of the cutter: it is a hundred times slower."""
+    if not pyfastcdc.FastCDC.__module__.startswith("pyfastcdc.cy"):
+        raise ResourceError(
+            "the compiled chunk cutter of pyfastcdc is missing",
+            hint="install a pyfastcdc wheel for this Python and machine",
+            code="no_compiled_chunker",
+        )
+
+
+def _window() -> mmap.mmap:
+    """This thread's buffer; a thread cuts one file at a time."""
+    buffer: mmap.mmap | None = getattr(_local, "window", None)
+    if buffer is None:
+        buffer = _local.window = mmap.mmap(-1, _WINDOW)
+    return buffer

@@ -1,0 +1,66 @@
+"""The stat cache's rows: what is remembered of each file, and when that may be believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from instep.model.paths import sort_key
+
+__all__ = ["RACY_NS", "RowsInOrder", "StatRow", "is_same", "is_settled"]
+
+RACY_NS = 2_000_000_000
+"""A file whose last change is younger than this when it is read is read again by the next scan."""
+
+
+class StatRow(NamedTuple):
+    """What the stat cache keeps of one file. ``chunks`` is the root of its chunk list or empty;
+    ``read_at_ns`` is wall clock, not later than the moment of the read."""
+
+    path: bytes
+    ino: int
+    dev: int
+    ctime_ns: int
+    mtime_ns: int
+    size: int
+    digest: bytes
+    chunks: bytes
+    read_at_ns: int
+
+
+def is_settled(row: StatRow) -> bool:
+    """Whether a later change of the file must show in its ctime."""
+    return row.read_at_ns - row.ctime_ns >= RACY_NS
+
+
+def is_same(row: StatRow, found: os.stat_result) -> bool:
+    """Whether the row is of this file as it is. The device is left out: its number may change at a boot."""
+    return (
+        row.ino == found.st_ino
+        and row.ctime_ns == found.st_ctime_ns
+        and row.mtime_ns == found.st_mtime_ns
+        and row.size == found.st_size
+    )
+
+
+class RowsInOrder:
+    """Answers by path from rows that come in path order, for paths asked in that order: one merge."""
+
+    def __init__(self, rows: Iterable[StatRow]) -> None:
+        self._rows = iter(rows)
+        self._row = next(self._rows, None)
+
+    def __call__(self, path: bytes) -> StatRow | None:
+        row = self._row
+        if row is None:
+            return None
+        if row.path != path:
+            key = sort_key(path)
+            while row is not None and sort_key(row.path) < key:
+                row = next(self._rows, None)
+            self._row = row
+            if row is None or row.path != path:
+                return None
+        self._row = next(self._rows, None)
+        return row

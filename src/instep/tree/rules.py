@@ -1,0 +1,104 @@
+"""Which paths a definition ignores: gitignore patterns in ``ignore``, taken back by those in ``include``.
+
+The semantics are gitignore's, last match wins, with the include patterns after the ignore patterns. An
+ignored directory is not entered. One kindness beyond gitignore: where an include pattern begins with a
+literal directory (``cache/keep.txt``), that directory is entered even when it is ignored, and only what the include
+patterns name comes out of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+from instep.errors import ConfigError
+from instep.model.definition import Definition
+
+__all__ = ["Rules"]
+
+_WILD = re.compile(r"[*?\[\\]")
+_KNOWN_MAX = 4096
+
+
+class Rules:
+    """The patterns of one definition, compiled. Safe to share between threads."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.has_patterns = bool(definition.ignore)
+        if not self.has_patterns:
+            return
+        lines = [*definition.ignore, *(f"!{line}" for line in definition.include)]
+        sources = [each for line in lines if (each := _closed(line)) is not None]
+        self._patterns = [(re.compile(text, re.DOTALL), ignores) for text, ignores in reversed(sources)]
+        self._quick = re.compile("|".join(f"(?:{text})" for text, _ in sources), re.DOTALL)
+        self._is_simple = all(ignores for _, ignores in sources)
+        self.has_patterns = bool(sources)
+        self._opened = frozenset(_literal_ancestors(definition.include))
+        self._is_directory_ignored = functools.lru_cache(_KNOWN_MAX)(self._directory_state)
+
+    def ignored(self, path: bytes, is_dir: bool) -> bool:
+        """Whether ``path`` is ignored, or lies in an ignored directory."""
+        if not self.has_patterns:
+            return False
+        text = path.decode("utf-8", "surrogateescape")
+        if is_dir:
+            return self._is_directory_ignored(text) and text not in self._opened
+        return self._state(text, text)
+
+    def _directory_state(self, text: str) -> bool:
+        return self._state(text, text + "/")
+
+    def _state(self, text: str, subject: str) -> bool:
+        own = self._match(subject)
+        if own is not None:
+            return own
+        parent = text.rpartition("/")[0]
+        return bool(parent) and self._is_directory_ignored(parent)
+
+    def _match(self, subject: str) -> bool | None:
+        """True ignored, False taken back, None when no pattern speaks."""
+        if self._quick.fullmatch(subject) is None:
+            return None
+        if self._is_simple:
+            return True
+        for pattern, ignores in self._patterns:
+            if pattern.fullmatch(subject):
+                return ignores
+        return None
+
+
+def _closed(line: str) -> tuple[str, bool] | None:
+    """Expression and whether it ignores; None for blank lines and comments."""
+    try:
+        pattern = GitIgnoreSpecPattern(line)
+    except ValueError as error:
+        raise ConfigError(
+            f"the ignore pattern {line!r} is malformed: {error}", code="bad_pattern", pattern=line
+        ) from error
+    if pattern.regex is None or pattern.include is None:
+        return None
+    source = pattern.regex.pattern
+    assert isinstance(source, str)
+    return _of_the_path_itself(source), pattern.include
+
+
+def _of_the_path_itself(source: str) -> str:
+    """``pathspec`` matches a path or what lies below it; here parents are asked for themselves, so the
+    pattern is closed to match exactly one path (a directory has a trailing slash)."""
+    for tail, closed in ((r"(?:(?P<ps_d>/)|$)", "/?"), (r"(?P<ps_d>/)", "/"), ("/", "/.+"), (".", ".+")):
+        if source.endswith(tail):
+            return source.removesuffix(tail) + closed
+    return source + ".*"
+
+
+def _literal_ancestors(include: tuple[str, ...]) -> set[str]:
+    found: set[str] = set()
+    for line in include:
+        parts = line.strip().lstrip("/").split("/")
+        for count in range(1, len(parts)):
+            if _WILD.search(parts[count - 1]) or not parts[count]:
+                break
+            found.add("/".join(parts[:count]))
+    return found

@@ -1,0 +1,466 @@
+"""Read a tree into entries, in path order, reading only the files that changed since the last time.
+
+The stat cache decides what is read, the digest decides what changed. A row of the cache counts when inode,
+ctime, mtime and size are the same and the row was read at least 2 s after the file's last change: a younger
+one is read again, for a second change within the clock's grain would not show. ``ctime`` alone measures that
+age, because programs may set ``mtime`` to anything. Design, section 5.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+
+import msgspec
+
+from instep.model.definition import Definition, Preserve
+from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
+from instep.model.ids import EMPTY_DIGEST, Digest
+from instep.model.paths import COMPONENT_MAX, PATH_MAX, sort_key
+from instep.tree.beneath import Root
+from instep.tree.cover import Cover, cover
+from instep.tree.digest import READ_TRIES, digest_bytes, read_once, same_stat
+from instep.tree.fidelity import Local, has_holes, read_extra
+from instep.tree.marker import CONTROL_NAME, Marker, check_marker, open_root
+from instep.tree.place import Place
+from instep.tree.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
+from instep.tree.rules import Rules
+
+__all__ = [
+    "RACY_NS",
+    "Cover",
+    "Problem",
+    "RowsInOrder",
+    "Scanned",
+    "Sink",
+    "StatRow",
+    "cover",
+    "is_settled",
+    "scan",
+    "scan_paths",
+]
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FS_ENCODING = sys.getfilesystemencoding()
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_SPECIAL = {
+    stat.S_IFSOCK: ("socket", "sockets are not carried"),
+    stat.S_IFIFO: ("pipe", "named pipes are not carried"),
+    stat.S_IFCHR: ("device", "devices are not carried"),
+    stat.S_IFBLK: ("device", "devices are not carried"),
+}
+
+
+class Scanned(msgspec.Struct, frozen=True, gc=False):
+    """An entry as the tree has it (``born_ms`` 0). ``row`` only for files; it wants saving when
+    ``is_row_new``. ``is_fresh_read``: its bytes were read just now."""
+
+    entry: Entry
+    row: StatRow | None = None
+    is_fresh_read: bool = False
+    is_row_new: bool = False
+
+
+class Problem(msgspec.Struct, frozen=True, gc=False):
+    """What cannot be an entry. ``what`` is ``unreadable``, ``damaged``, ``unstable``, ``socket``, ``pipe``,
+    ``device``, ``mount`` or ``bad_name``; the first three are reasons not to publish."""
+
+    path: bytes
+    what: str
+    detail: str
+
+
+Sink = Callable[[Digest, bytes | None, int], None]
+"""Gets each file that was read: its digest, its bytes when small, and its open descriptor."""
+
+BuildChunks = Callable[[int, int], tuple[Digest, Digest, int]]
+"""``(fd, size)`` to (whole digest, root of the chunk list, bytes read); it has stored the pages."""
+
+
+def scan(
+    place: Place,
+    definition: Definition,
+    cached: Callable[[bytes], StatRow | None],
+    by_inode: Callable[[int, int], StatRow | None] | None,
+    now_ns: int,
+    *,
+    local: Local | None = None,
+    marker: Marker | None = None,
+    rules: Rules | None = None,
+    sink: Sink | None = None,
+    keep_value: Callable[[Digest, bytes], None] | None = None,
+    build_chunks: BuildChunks | None = None,
+    deep: bool = False,
+) -> Iterator[Scanned | Problem]:
+    """Every path of the tree in path order, the root itself left out.
+
+    ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the
+    row of a file that was moved with its directory. ``local`` says what of the fidelity is read; None
+    means the writer's own tree. ``marker`` is checked before the first path and again after the last: a root that was
+    emptied or unmounted meanwhile must not pass for one with fewer files. ``deep`` reads every byte and names
+    a settled file whose digest changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
+    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``OSError`` when the
+    root cannot be listed.
+    """
+    local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
+    if marker is not None:
+        check_marker(place.root, marker.fileset, marker.node, marker.random)
+    with open_root(place.root) as root:
+        scanner = _Scanner(
+            root,
+            rules or Rules(definition),
+            local,
+            cached,
+            by_inode,
+            now_ns,
+            sink,
+            keep_value,
+            build_chunks,
+            deep,
+        )
+        scanner.find_link_groups()
+        yield from scanner.below(b"")
+    if marker is not None:
+        check_marker(place.root, marker.fileset, marker.node, marker.random)
+
+
+def scan_paths(
+    place: Place,
+    definition: Definition,
+    covered: Cover,
+    cached: Callable[[bytes], StatRow | None],
+    by_inode: Callable[[int, int], StatRow | None] | None,
+    now_ns: int,
+    *,
+    local: Local | None = None,
+    marker: Marker | None = None,
+    rules: Rules | None = None,
+    sink: Sink | None = None,
+    keep_value: Callable[[Digest, bytes], None] | None = None,
+    build_chunks: BuildChunks | None = None,
+) -> Iterator[Scanned | Problem]:
+    """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
+    local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
+    rules = rules or Rules(definition)
+    if marker is not None:
+        check_marker(place.root, marker.fileset, marker.node, marker.random)
+    with open_root(place.root) as root:
+        scanner = _Scanner(
+            root, rules, local, cached, by_inode, now_ns, sink, keep_value, build_chunks, deep=False
+        )
+        if covered.is_everything:
+            scanner.find_link_groups()
+            yield from scanner.below(b"")
+        else:
+            trees = set(covered.trees)
+            for path in sorted((*covered.trees, *covered.entries), key=sort_key):
+                yield from scanner.at(path, with_subtree=path in trees)
+    if marker is not None:
+        check_marker(place.root, marker.fileset, marker.node, marker.random)
+
+
+_Child = tuple[bytes, os.stat_result | Problem]
+
+
+class _Scanner:
+    """One pass over one tree."""
+
+    def __init__(
+        self,
+        root: Root,
+        rules: Rules,
+        local: Local,
+        cached: Callable[[bytes], StatRow | None],
+        by_inode: Callable[[int, int], StatRow | None] | None,
+        now_ns: int,
+        sink: Sink | None,
+        keep_value: Callable[[Digest, bytes], None] | None,
+        build_chunks: BuildChunks | None,
+        deep: bool,
+    ) -> None:
+        self._root = root
+        self._rules = rules
+        self._local = local
+        self._cached = cached
+        self._by_inode = by_inode
+        self._now_ns = now_ns
+        self._sink = sink
+        self._keep_value = keep_value
+        self._build_chunks = build_chunks
+        self._deep = deep
+        self._is_plain = local.is_plain
+        self._groups: dict[int, bytes] = {}
+        local.owners.refresh()
+
+    def find_link_groups(self) -> None:
+        """Where hard links are kept: a first walk that finds which inodes have two paths in this tree."""
+        if not self._local.keeps(Preserve.HARDLINKS):
+            return
+        seen: dict[int, bytes] = {}
+        pending = [b""]
+        while pending:
+            try:
+                children = self._children(pending.pop())
+            except OSError:
+                continue  # the walk that reports meets it again
+            for path, found in children:
+                if isinstance(found, Problem):
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(path)
+                elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                    first = seen.setdefault(found.st_ino, path)
+                    if first != path:
+                        before = self._groups.get(found.st_ino, first)
+                        self._groups[found.st_ino] = min(before, path, key=sort_key)
+
+    def at(self, path: bytes, with_subtree: bool) -> Iterator[Scanned | Problem]:
+        """One path, and what lies below it."""
+        ancestor = path.rpartition(b"/")[0]
+        if _is_reserved(path) or (ancestor and self._rules.ignored(ancestor, True)):
+            return
+        try:
+            found = self._root.stat_or_none(path)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EXDEV):
+                yield _unreadable(path, error)
+            return  # behind a symlink or a mount there is nothing of this tree
+        if found is None or self._rules.ignored(path, stat.S_ISDIR(found.st_mode)):
+            return
+        yield from self._walk([iter([(path, found)])], with_subtree)
+
+    def below(self, top: bytes) -> Iterator[Scanned | Problem]:
+        """Everything below a directory, not itself."""
+        return self._walk([iter(self._children(top))], True)
+
+    def _walk(self, stack: list[Iterator[_Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
+        device = self._root.device
+        reads_all, is_plain, cached = self._deep, self._is_plain, self._cached
+        while stack:
+            for path, found in stack[-1]:
+                if isinstance(found, Problem):
+                    yield found
+                    continue
+                mode = found.st_mode
+                kind = mode & 0o170000
+                if found.st_dev != device:
+                    yield _mount(path)
+                elif kind == 0o100000:
+                    row = cached(path)
+                    if (
+                        row is not None
+                        and is_plain
+                        and not reads_all
+                        and row.ino == found.st_ino
+                        and row.ctime_ns == found.st_ctime_ns
+                        and row.mtime_ns == found.st_mtime_ns
+                        and row.size == found.st_size
+                        and row.read_at_ns - row.ctime_ns >= RACY_NS
+                    ):
+                        extra = Extra(chunks=Digest(row.chunks)) if row.chunks else None
+                        digest = Digest(row.digest)
+                        entry = Entry(
+                            path, Kind.FILE, mode & 0o7777, row.size, row.mtime_ns, digest, 0, extra
+                        )
+                        yield Scanned(entry, row)
+                    else:
+                        result = self._file(path, found, row)
+                        if result is not None:
+                            yield result
+                elif kind == 0o040000:
+                    result, children = self._enter(path, found, with_subtree)
+                    if result is not None:
+                        yield result
+                    if children:
+                        stack.append(iter(children))
+                        break
+                else:
+                    result = self._symlink(path, found) if kind == 0o120000 else _special(path, kind)
+                    if result is not None:
+                        yield result
+            else:
+                stack.pop()
+
+    def _children(self, directory: bytes) -> list[_Child]:
+        """The paths in a directory with their stats, sorted; ignored ones and those that vanish left out."""
+        prefix = directory + b"/" if directory else b""
+        children: list[_Child] = []
+        fd = self._root.open_dir(directory)
+        try:
+            with os.scandir(fd) as listing:
+                for each in listing:
+                    path = prefix + each.name.encode(_FS_ENCODING, "surrogateescape")
+                    try:
+                        children.append((path, each.stat(follow_symlinks=False)))
+                    except OSError as error:
+                        if error.errno not in _GONE:
+                            children.append((path, _unreadable(path, error)))
+        finally:
+            os.close(fd)
+        if not directory:
+            children = [child for child in children if not _is_reserved(child[0])]
+        if self._rules.has_patterns:
+            children = [child for child in children if not self._is_ignored(child)]
+        if len(prefix) + COMPONENT_MAX > PATH_MAX:
+            children = [child if len(child[0]) <= PATH_MAX else _bad_name(child[0]) for child in children]
+        children.sort(key=itemgetter(0))
+        return children
+
+    def _is_ignored(self, child: _Child) -> bool:
+        path, found = child
+        return self._rules.ignored(path, not isinstance(found, Problem) and stat.S_ISDIR(found.st_mode))
+
+    def _enter(
+        self, path: bytes, found: os.stat_result, with_subtree: bool
+    ) -> tuple[Scanned | Problem | None, list[_Child]]:
+        """A directory and its children; opened even when they are not asked for, because a bind mount of
+        the same file system shows only then."""
+        try:
+            if with_subtree:
+                children = self._children(path)
+            else:
+                children = []
+                os.close(self._root.open_dir(path))
+            extra = None if self._is_plain else self._extra(path, found, Kind.DIR)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return _mount(path), []
+            return (None if error.errno in _GONE else _unreadable(path, error)), []
+        mode = found.st_mode & 0o7777
+        return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
+
+    def _symlink(self, path: bytes, found: os.stat_result) -> Scanned | Problem | None:
+        try:
+            target = self._root.readlink(path)
+            extra = None if self._is_plain else self._extra(path, found, Kind.SYMLINK)
+        except OSError as error:
+            return None if error.errno in (*_GONE, errno.EINVAL) else _unreadable(path, error)
+        digest = digest_bytes(target)
+        if self._sink is not None:
+            self._sink(digest, target, -1)
+        return Scanned(Entry(path, Kind.SYMLINK, 0o777, len(target), found.st_mtime_ns, digest, 0, extra))
+
+    def _file(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem | None:
+        """A file whose row does not answer at once; None when it is gone."""
+        is_row_new = False
+        if self._by_inode is not None and (row is None or row.ino != found.st_ino):
+            moved = self._by_inode(found.st_dev, found.st_ino)
+            if moved is not None and is_same(moved, found):
+                row, is_row_new = moved._replace(path=path), True
+        try:
+            if row is not None and not self._deep and is_same(row, found) and is_settled(row):
+                return Scanned(self._file_entry(path, found, row), row, False, is_row_new)
+            return self._read(path, found, row)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            if error.errno == errno.EXDEV:
+                return _mount(path)
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ESPIPE, errno.EISDIR):
+                return Problem(path, "unstable", "it changed its kind while it was read")
+            return _unreadable(path, error)
+
+    def _read(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem:
+        """Read until the stat before (at first that of the listing) equals the stat after."""
+        fd = self._root.open(path, _READ)
+        try:
+            for _ in range(READ_TRIES):
+                digest, chunks, length, data = self._read_once(fd, found.st_size, row)
+                before, found = found, os.fstat(fd)
+                if length == found.st_size and same_stat(before, found):
+                    break
+            else:
+                return Problem(path, "unstable", f"it changed during each of {READ_TRIES} reads")
+            if row is not None and is_same(row, found) and is_settled(row) and row.digest != digest:
+                return Problem(
+                    path,
+                    "damaged",
+                    f"its stat is that of {row.digest.hex()}, its bytes are {digest.hex()}",
+                )
+            if self._sink is not None:
+                self._sink(digest, data, fd)
+        finally:
+            os.close(fd)
+        new = StatRow(
+            path,
+            found.st_ino,
+            found.st_dev,
+            found.st_ctime_ns,
+            found.st_mtime_ns,
+            found.st_size,
+            digest,
+            chunks,
+            self._now_ns,
+        )
+        return Scanned(self._file_entry(path, found, new), new, True, True)
+
+    def _read_once(self, fd: int, size: int, row: StatRow | None) -> tuple[Digest, bytes, int, bytes | None]:
+        """Digest, chunk root, length read, and small contents."""
+        build = self._build_chunks if size > CHUNKED_OVER else None
+        known = row if build is not None and row is not None and row.size == size and row.chunks else None
+        if build is None or known is not None:
+            digest, length, data = read_once(fd, size)
+            if known is None or known.digest == digest:  # a chunk list is a function of the contents alone
+                return digest, known.chunks if known is not None else b"", length, data
+        assert build is not None
+        digest, chunks, length = build(fd, size)
+        return digest, chunks, length, None
+
+    def _file_entry(self, path: bytes, found: os.stat_result, row: StatRow) -> Entry:
+        chunks = Digest(row.chunks) if row.chunks else None
+        extra = None if self._is_plain else self._extra(path, found, Kind.FILE)
+        if chunks is not None:
+            extra = Extra(chunks=chunks) if extra is None else msgspec.structs.replace(extra, chunks=chunks)
+        return Entry(
+            path, Kind.FILE, found.st_mode & 0o7777, row.size, row.mtime_ns, Digest(row.digest), 0, extra
+        )
+
+    def _extra(self, path: bytes, found: os.stat_result, kind: Kind) -> Extra | None:
+        parent, name = self._root.open_parent(path)
+        is_file = kind is Kind.FILE
+        extra = read_extra(
+            b"/proc/self/fd/%d/%b" % (parent, name),
+            found,
+            kind,
+            self._local,
+            is_sparse=is_file and found.st_blocks * 512 < found.st_size and self._is_sparse(path, found),
+            keep_value=self._keep_value,
+        )
+        group = self._groups.get(found.st_ino) if is_file and found.st_nlink > 1 else None
+        if group is None:
+            return extra
+        return Extra(link_group=group) if extra is None else msgspec.structs.replace(extra, link_group=group)
+
+    def _is_sparse(self, path: bytes, found: os.stat_result) -> bool:
+        if not (self._local.is_own and self._local.keeps(Preserve.SPARSE)):
+            return False
+        fd = self._root.open(path, _READ)
+        try:
+            return has_holes(fd, found)
+        finally:
+            os.close(fd)
+
+
+def _is_reserved(path: bytes) -> bool:
+    """Whether the first component belongs to instep, in any case."""
+    return path[: len(CONTROL_NAME)].lower() == CONTROL_NAME
+
+
+def _unreadable(path: bytes, error: OSError) -> Problem:
+    return Problem(path, "unreadable", error.strerror or str(error))
+
+
+def _bad_name(path: bytes) -> _Child:
+    return path, Problem(path, "bad_name", f"it is {len(path)} bytes long, the limit is {PATH_MAX}")
+
+
+def _mount(path: bytes) -> Problem:
+    return Problem(path, "mount", "another file system is mounted here; it is not crossed")
+
+
+def _special(path: bytes, kind: int) -> Problem:
+    return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))
