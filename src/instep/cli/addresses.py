@@ -57,7 +57,9 @@ def choose(
 ) -> Chosen:
     """Complete what was given; for a node that exists, what was not given stays as it is."""
     if panel != "off":
-        raise RefusedError("the panel is not in this version of instep", hint="--panel off", code="not_in_this_version")
+        raise RefusedError(
+            "the panel is not in this version of instep", hint="--panel off", code="not_in_this_version"
+        )
     old = _existing(node)
     for one in allow:
         _check_network(one)

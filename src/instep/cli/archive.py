@@ -26,7 +26,13 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
 
     def text() -> None:
         rows = [
-            (one["path"], one.get("generation"), moment(one.get("at")), one.get("why"), shown_bytes(one.get("bytes")))
+            (
+                one["path"],
+                one.get("generation"),
+                moment(one.get("at")),
+                one.get("why"),
+                shown_bytes(one.get("bytes")),
+            )
             for one in document["items"]
         ]
         table(rows, ("path", "generation", "at", "why", "size"))
@@ -37,8 +43,12 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
 
 @command("restore", parent=archive, example="instep archive restore catalog styles/road.sld --to /tmp/found")
 @click.argument("words", nargs=-1, required=True, metavar="[FILESET] PATH")
-@click.option("--generation", type=int, metavar="N", help="The file as that generation had it; default: the newest.")
-@click.option("--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset.")
+@click.option(
+    "--generation", type=int, metavar="N", help="The file as that generation had it; default: the newest."
+)
+@click.option(
+    "--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset."
+)
 @pass_session
 def archive_restore(session: Session, words: tuple[str, ...], generation: int | None, directory: str) -> None:
     """Copy a file or directory out of the archive."""
@@ -55,7 +65,9 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
 
 @command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")
 @click.argument("fileset", required=False)
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Generations to keep; else as configured.")
+@click.option(
+    "--keep-last", type=click.IntRange(min=0), metavar="N", help="Generations to keep; else as configured."
+)
 @click.option("--keep-within", "keep_within_ms", type=DURATION, help="Age to keep; else as configured.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 @pass_session

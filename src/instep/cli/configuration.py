@@ -29,7 +29,12 @@ def config_check(session: Session, file: Path | None) -> None:
         file = session.node.config
     else:
         settings = parse(file.read_text(), directory=session.node.path, path=file)
-    document = {"ok": True, "file": str(file), "fingerprint": settings.fingerprint, "warnings": list(settings.warnings)}
+    document = {
+        "ok": True,
+        "file": str(file),
+        "fingerprint": settings.fingerprint,
+        "warnings": list(settings.warnings),
+    }
 
     def text() -> None:
         for warning in settings.warnings:
@@ -55,10 +60,15 @@ def config_show(session: Session, origin: bool) -> None:
     values: list[dict[str, Any]] = []
     for path, value in rows:
         line = lines.get(path)
-        values.append({"key": ".".join(path), "value": value, "origin": f"line {line}" if line else "default"})
+        values.append(
+            {"key": ".".join(path), "value": value, "origin": f"line {line}" if line else "default"}
+        )
 
     def show() -> None:
-        shown = [[v["key"], "-" if v["value"] is None else json.dumps(v["value"], ensure_ascii=False)] for v in values]
+        shown = [
+            [v["key"], "-" if v["value"] is None else json.dumps(v["value"], ensure_ascii=False)]
+            for v in values
+        ]
         table([[*row, v["origin"]] if origin else row for row, v in zip(shown, values, strict=True)])
 
     session.show({"file": str(session.node.config), "settings": values}, show)
@@ -96,6 +106,8 @@ def config_reload(session: Session) -> None:
     def text() -> None:
         for warning in document.get("warnings") or ():
             say(f"instep: {printable(warning)}")
-        print("the daemon runs this configuration" if document.get("changed", True) else "nothing has changed")
+        print(
+            "the daemon runs this configuration" if document.get("changed", True) else "nothing has changed"
+        )
 
     session.show(document, text)

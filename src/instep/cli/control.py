@@ -107,7 +107,9 @@ class Control:
             if "progress" in line and on_progress is not None:
                 on_progress(line["progress"])
         raise UnavailableError(
-            f"the daemon ended during {command}", hint="instep status; then look at its log", code="daemon_ended"
+            f"the daemon ended during {command}",
+            hint="instep status; then look at its log",
+            code="daemon_ended",
         )
 
     def items(self, command: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,7 +142,9 @@ class Control:
                 yield line
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise DaemonDown(
-                f"no daemon runs for {self._path.parent}", hint=_typed(self._path.parent, "start"), directory=str(self._path.parent)
+                f"no daemon runs for {self._path.parent}",
+                hint=_typed(self._path.parent, "start"),
+                directory=str(self._path.parent),
             ) from error
         except TimeoutError as error:
             waited = f"{silence_s if timeout_s is None else timeout_s:g} s"

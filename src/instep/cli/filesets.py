@@ -37,17 +37,23 @@ def absolute(path: str) -> str:
 
 
 @command(
-    "add", parent=fileset, example="instep fileset add catalog /srv/catalog --ignore logs/ --ignore '*.tmp' --to s1"
+    "add",
+    parent=fileset,
+    example="instep fileset add catalog /srv/catalog --ignore logs/ --ignore '*.tmp' --to s1",
 )
 @click.argument("name")
 @click.argument("path")
-@click.option("--mode", type=click.Choice(["mirror", "replicate", "shared"]), default="mirror", show_default=True)
+@click.option(
+    "--mode", type=click.Choice(["mirror", "replicate", "shared"]), default="mirror", show_default=True
+)
 @click.option("--class", "fileset_class", type=click.Choice(["metadata", "data"]), help="Default: metadata.")
 @click.option("--recipe", "recipe_name", help="Not in this version.")
 @click.option("--publish", type=click.Choice(["auto", "manual"]), help="Default: auto.")
 @click.option("--settle", metavar="DURATION", help="Quiet time before an automatic publish.")
 @click.option("--trigger", metavar="RELPATH", help="A file whose change publishes at once.")
-@click.option("--ignore", multiple=True, metavar="PATTERN", help="Gitignore pattern, never carried or touched.")
+@click.option(
+    "--ignore", multiple=True, metavar="PATTERN", help="Gitignore pattern, never carried or touched."
+)
 @click.option("--include", multiple=True, metavar="PATTERN", help="Carry only these.")
 @click.option("--preserve", metavar="WHAT,...", help="owner, xattr, acl, hardlinks, sparse.")
 @click.option("--gate", multiple=True, metavar="FACT", help="A fact that must agree.")
@@ -120,7 +126,10 @@ def _begin(session: Session, name: str, root: str) -> None:
 
     if not os.path.isdir(root):
         raise RefusedError(
-            f"{root} is not a directory", hint=f"mkdir -p {root}, or name the right one", code="root_missing", root=root
+            f"{root} is not a directory",
+            hint=f"mkdir -p {root}, or name the right one",
+            code="root_missing",
+            root=root,
         )
     settings = session.settings()
     others = [other.path for other in settings.filesets.values()]
@@ -160,7 +169,9 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.option("--observe", "how", flag_value="observe", help="Compare and report, never write.")
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
 @click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
-@click.option("--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ...")
+@click.option(
+    "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
+)
 @click.option("--recipe", "recipe_name", help="Not in this version.")
 @click.option("--dry-run", is_flag=True, help="Only compare and tell.")
 @timeout_option("10m")
@@ -208,7 +219,9 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
     print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
 
 
-@command("set", parent=fileset, example="instep fileset set catalog settle=5ms drift=keep archive.keep_last=20")
+@command(
+    "set", parent=fileset, example="instep fileset set catalog settle=5ms drift=keep archive.keep_last=20"
+)
 @click.argument("name")
 @click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
 @pass_session
@@ -218,9 +231,13 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
 
     wrong = [one for one in assignments if "=" not in one]
     if wrong:
-        raise UsageError(f"{wrong[0]!r} is not KEY=VALUE", hint=f"instep fileset set {name} settle=5ms", code="bad_key")
+        raise UsageError(
+            f"{wrong[0]!r} is not KEY=VALUE", hint=f"instep fileset set {name} settle=5ms", code="bad_key"
+        )
     pairs = dict(one.split("=", 1) for one in assignments)
-    changed = config_edit.set_fileset(session.node, name, {key.strip(): value.strip() for key, value in pairs.items()})
+    changed = config_edit.set_fileset(
+        session.node, name, {key.strip(): value.strip() for key, value in pairs.items()}
+    )
     _report_change(session, name, changed, f"{name} is set")
 
 
@@ -256,7 +273,12 @@ def fileset_list(session: Session) -> None:
 
     def text() -> None:
         rows = [
-            (f["name"], f.get("path") or "-", "here" if f.get("is_written_here") else f.get("writer"), f.get("class") or "-")
+            (
+                f["name"],
+                f.get("path") or "-",
+                "here" if f.get("is_written_here") else f.get("writer"),
+                f.get("class") or "-",
+            )
             for f in document["filesets"]
         ]
         table(rows, ("fileset", "path", "written", "class"))
@@ -296,7 +318,9 @@ def fileset_show(session: Session, name: str) -> None:
     def offline() -> dict[str, Any]:
         found = session.settings().filesets.get(chosen)
         if found is None:
-            raise UsageError(f"there is no fileset {name} here", hint="instep fileset list", code="no_fileset")
+            raise UsageError(
+                f"there is no fileset {name} here", hint="instep fileset list", code="no_fileset"
+            )
         return {"daemon": "stopped", **_offline_row(found)}
 
     document = session.call_or(offline, "fileset_show", name=name)
@@ -305,6 +329,8 @@ def fileset_show(session: Session, name: str) -> None:
         for key, value in document.items():
             if value not in (None, [], {}):
                 shown = shown_bytes(value) if key.endswith("bytes") else value
-                print(f"{key.replace('_', ' ')}: {', '.join(map(str, shown)) if isinstance(shown, list) else shown}")
+                print(
+                    f"{key.replace('_', ' ')}: {', '.join(map(str, shown)) if isinstance(shown, list) else shown}"
+                )
 
     session.show(document, text)

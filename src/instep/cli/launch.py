@@ -33,7 +33,9 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
         _await_answer(node, control, None, timeout_s, 0)
         return True
     log_begin = node.log.stat().st_size if node.log.exists() else 0
-    with os.fdopen(os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as log:
+    with os.fdopen(
+        os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
+    ) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "instep.node", str(node.path)],
             stdin=subprocess.DEVNULL,
@@ -96,7 +98,9 @@ def _systemctl(verb: str, timeout_s: float) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise UnavailableError(
-            f"systemctl {verb} {UNIT} took longer than {timeout_s:g} s", hint=f"journalctl -u {UNIT}", code="timeout"
+            f"systemctl {verb} {UNIT} took longer than {timeout_s:g} s",
+            hint=f"journalctl -u {UNIT}",
+            code="timeout",
         ) from error
     if done.returncode:
         raise UnavailableError(
@@ -107,7 +111,11 @@ def _systemctl(verb: str, timeout_s: float) -> None:
 
 
 def _await_answer(
-    node: NodeDirectory, control: Control, process: subprocess.Popen[bytes] | None, timeout_s: float, log_begin: int
+    node: NodeDirectory,
+    control: Control,
+    process: subprocess.Popen[bytes] | None,
+    timeout_s: float,
+    log_begin: int,
 ) -> None:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()

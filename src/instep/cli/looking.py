@@ -135,7 +135,9 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
     if rest and (not rest[0].isdecimal() or len(rest) == 3):
         fileset = rest.pop(0)
     if len(rest) > 2 or not all(word.isdecimal() for word in rest):
-        raise UsageError("diff takes a fileset and up to two generation numbers", hint="instep diff catalog 41 42")
+        raise UsageError(
+            "diff takes a fileset and up to two generation numbers", hint="instep diff catalog 41 42"
+        )
     return fileset, [int(word) for word in rest]
 
 
@@ -152,8 +154,13 @@ def events(session: Session, since_ms: int) -> None:
             known = {"at", "fileset", "what", "text", "reason"}
             more = {key: value for key, value in one.items() if key not in known and value not in (None, "")}
             words = one.get("text") or " ".join(filter(None, (one.get("what"), one.get("reason"))))
-            facts = " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in more.items())
-            print(printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip())
+            facts = " ".join(
+                f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+                for key, value in more.items()
+            )
+            print(
+                printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
+            )
 
     session.show(document, text)
 
@@ -177,7 +184,10 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
         for one in document["nodes"]:
             differs = one.get("differs") or []
             root = str(one.get("root") or "-")[:16]
-            print(f"  {one['name']}  root {root}  {len(differs)} paths differ" + (f"  {one['reason']}" if one.get("reason") else ""))
+            print(
+                f"  {one['name']}  root {root}  {len(differs)} paths differ"
+                + (f"  {one['reason']}" if one.get("reason") else "")
+            )
             for path in differs:
                 print(f"    {printable(path['path'])}: {printable(path['why'])}")
         if document.get("bytes"):
@@ -203,7 +213,9 @@ def explain(session: Session, fileset: str, path: str | None) -> None:
     def text() -> None:
         for one in document["to"]:
             way = f" via {', '.join(one['via'])}" if one.get("via") else ""
-            print(f"{one['node']}  {'gets it' if one['gets'] else 'does not get it'}{way}  {printable(one.get('why'))}".rstrip())
+            print(
+                f"{one['node']}  {'gets it' if one['gets'] else 'does not get it'}{way}  {printable(one.get('why'))}".rstrip()
+            )
         if not document["to"]:
             print("no other node gets it: there are no partners")
 

@@ -46,7 +46,9 @@ def _said(warnings: Any) -> None:
 @command("invite", example="TOKEN=$(instep invite s1 --from 10.20.0.2)")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @link_options(True)
-@click.option("--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once.")
+@click.option(
+    "--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once."
+)
 @click.option("--from", "from_address", metavar="ADDR", help="Also allow peers from this address or network.")
 @pass_session
 def invite(
@@ -93,7 +95,9 @@ def _refuse_hopeless(session: Session, settings: Any, names: tuple[str, ...], so
     typed = " ".join(["instep", "--dir", shlex.quote(str(session.node.path)), "invite", *names])
     is_local = source is not None and source.is_loopback
     lets_loopback_in = any(network.is_loopback for network in settings.allow)
-    is_meant = settings.advertise.is_loopback and (settings.advertise != settings.listen or _is_written(session))
+    is_meant = settings.advertise.is_loopback and (
+        settings.advertise != settings.listen or _is_written(session)
+    )
     if settings.listen.is_loopback and not settings.advertise.is_loopback:
         raise RefusedError(
             f"this node listens on {settings.listen}, so nobody can reach {settings.advertise}",
@@ -168,7 +172,12 @@ def node_list(session: Session) -> None:
 
     def text() -> None:
         rows = [
-            (n["name"] + (" (this node)" if n.get("self") else ""), n.get("address"), n.get("standing"), n.get("pin"))
+            (
+                n["name"] + (" (this node)" if n.get("self") else ""),
+                n.get("address"),
+                n.get("standing"),
+                n.get("pin"),
+            )
             for n in document["nodes"]
         ]
         table(rows, ("node", "address", "standing", "fingerprint"))
@@ -184,7 +193,7 @@ def _offline_nodes(session: Session) -> dict[str, Any]:
         "name": settings.name, "self": True, "address": str(settings.advertise), "pin": Pki(session.node.pki).pin,
         "facts": {}, "standing": "unknown",
     }  # fmt: skip
-    others = [
+    others: list[dict[str, Any]] = [
         {
             "name": name, "self": False, "address": None if row.address is None else str(row.address),
             "pin": row.pin, "facts": {}, "standing": "unknown",
@@ -294,7 +303,9 @@ def partner_set(
             code="no_partner",
         )
     given: dict[str, object] = {
-        key: value for key, value in (("replicate", replicate), ("data", data), ("hub", hub)) if value is not None
+        key: value
+        for key, value in (("replicate", replicate), ("data", data), ("hub", hub))
+        if value is not None
     }
     if at is not None:
         given["address"] = at or None
@@ -325,12 +336,21 @@ def partner_resend(session: Session, name: str) -> None:
 @command("add", parent=partner, example="instep partner add k1 10.30.0.1:7443 --pin 3f5a...c2")
 @click.argument("name")
 @click.argument("address")
-@click.option("--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key: instep node list there.")
+@click.option(
+    "--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key: instep node list there."
+)
 @link_options(True)
 @timeout_option("30s")
 @pass_session
 def partner_add(
-    session: Session, name: str, address: str, pin: str, replicate: bool, data: bool, hub: bool, timeout_ms: int
+    session: Session,
+    name: str,
+    address: str,
+    pin: str,
+    replicate: bool,
+    data: bool,
+    hub: bool,
+    timeout_ms: int,
 ) -> None:
     """List a node of another cluster, trusted by its key alone. Do the same on the other side."""
     from instep.node.values import BadValue, fingerprint
@@ -363,7 +383,9 @@ def _show_allow(session: Session, changed: bool, reloaded: dict[str, Any] | None
 def allow_list(session: Session) -> None:
     """The networks from which peers may connect."""
     networks = [str(one) for one in session.settings().allow]
-    session.show({"allow": networks}, lambda: print("\n".join(networks) or "only this machine: allow is empty"))
+    session.show(
+        {"allow": networks}, lambda: print("\n".join(networks) or "only this machine: allow is empty")
+    )
 
 
 @command("add", parent=allow, example="instep allow add 10.20.0.0/16")
@@ -407,7 +429,9 @@ def check(session: Session, timeout_ms: int) -> None:
             if one.get("ok"):
                 print(f"ok    {one['name']}")
                 continue
-            values = ", ".join(f"{side} {one[side]}" for side in ("ours", "theirs") if one.get(side) is not None)
+            values = ", ".join(
+                f"{side} {one[side]}" for side in ("ours", "theirs") if one.get(side) is not None
+            )
             where = f" on {one['node']}" if one.get("node") else ""
             print(f"FAIL  {one['name']}{where}  {values}".rstrip())
             if one.get("hint"):

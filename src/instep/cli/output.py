@@ -36,11 +36,15 @@ def printable(text: object) -> str:
         return "" if text is None else str(text)
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text
+    )
 
 
 def write_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode() + "\n")
+    sys.stdout.write(
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace").decode() + "\n"
+    )
     sys.stdout.flush()
 
 
@@ -152,7 +156,11 @@ class ProgressBar:
             self._rich.start()
         is_bytes = line.get("unit") == "bytes"
         done, total, rate = line.get("done") or 0, line.get("total"), line.get("rate")
-        amount = f"{shown_bytes(done)} of {shown_bytes(total)}" if is_bytes else f"{done:,} of {total or 0:,} files"
+        amount = (
+            f"{shown_bytes(done)} of {shown_bytes(total)}"
+            if is_bytes
+            else f"{done:,} of {total or 0:,} files"
+        )
         speed = "" if not rate else f"{shown_bytes(rate)}/s" if is_bytes else f"{rate:,.0f} files/s"
         if line.get("what") != self._what:
             self._what = str(line.get("what"))

@@ -15,7 +15,9 @@ __all__ = ["pause", "publish", "resume", "retry", "rollback", "wait"]
 
 def _number(raw: str) -> int:
     if not raw.isdecimal():
-        raise UsageError(f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation")
+        raise UsageError(
+            f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation"
+        )
     return int(raw)
 
 
@@ -39,8 +41,12 @@ def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
 @command("publish", example='instep publish catalog -m "new styles" --wait')
 @click.argument("fileset", required=False)
 @click.option("-m", "--message", default="", help="Shown in log and status.")
-@click.option("--accept-deletions", is_flag=True, help="Publish although more was deleted than max_deletions.")
-@click.option("--wait", "is_awaited", is_flag=True, help="Wait until every direct partner is in step with it.")
+@click.option(
+    "--accept-deletions", is_flag=True, help="Publish although more was deleted than max_deletions."
+)
+@click.option(
+    "--wait", "is_awaited", is_flag=True, help="Wait until every direct partner is in step with it."
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
 @timeout_option(None)
 @pass_session
@@ -85,7 +91,12 @@ def _show_wait(document: dict[str, Any]) -> None:
 @timeout_option("60s")
 @pass_session
 def wait(
-    session: Session, fileset: str | None, generation: int | None, nodes: tuple[str, ...], fleet: bool, timeout_ms: int
+    session: Session,
+    fileset: str | None,
+    generation: int | None,
+    nodes: tuple[str, ...],
+    fleet: bool,
+    timeout_ms: int,
 ) -> None:
     """Wait until every direct partner that accepted is in step with what was written before this call."""
     document = session.call(

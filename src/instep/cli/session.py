@@ -51,7 +51,7 @@ class Session:
         node.require()
         return load(node.path)
 
-    def call(self, name: str, timeout_s: float | None = None, **params: Any) -> dict[str, Any]:
+    def call(self, name: str, timeout_s: float | None = None, /, **params: Any) -> dict[str, Any]:
         """Ask the daemon; progress is shown on a terminal. A deadline here leaves the daemon 5 s to say why."""
         node = self.node
         if not node.socket.exists():
@@ -62,7 +62,7 @@ class Session:
             wait_s = None if timeout_s is None else timeout_s + 5
             return self.control.call(name, params, timeout_s=wait_s, on_progress=bar)
 
-    def call_or(self, fallback: Callable[[], dict[str, Any]], name: str, **params: Any) -> dict[str, Any]:
+    def call_or(self, fallback: Callable[[], dict[str, Any]], name: str, /, **params: Any) -> dict[str, Any]:
         """Ask the daemon, or answer from the last state when none runs."""
         try:
             return self.call(name, **params)
@@ -92,7 +92,7 @@ class Session:
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[int]):
     """``200ms``, ``5s``, ``10m``, ``1h``, ``30d`` as milliseconds."""
 
     name = "duration"

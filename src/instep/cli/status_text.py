@@ -25,7 +25,10 @@ def _standings(document: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         for line in fileset.get("lines") or ():
             head = (line.get("head") or {}).get("id")
             for row in (line, *(line.get("partners") or ())):
-                yield str(row.get("standing", "unknown")), bool(head) and (row.get("live") or {}).get("id") == head
+                yield (
+                    str(row.get("standing", "unknown")),
+                    bool(head) and (row.get("live") or {}).get("id") == head,
+                )
 
 
 def exit_code(document: Mapping[str, Any]) -> int:
