@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from instep.errors import ConfigError, ContentionError, RefusedError, ResourceEr
 from instep.node import config
 from instep.node.config_keys import FILESET
 from instep.node.directory import NodeDirectory
+from instep.node.values import IpNetwork, network
 
 __all__ = [
     "accept_fileset",
@@ -65,6 +66,7 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
         document.add(key, value)
     text = tomlkit.dumps(document)
     config.parse(text, directory=node.path, path=node.config)
+    node.create()
     with _locked(node):
         _replace(node.config, text)
     return True
@@ -102,7 +104,7 @@ def add_fileset(node: NodeDirectory, name: str, path: str, given: Mapping[str, o
 def accept_fileset(
     node: NodeDirectory, name: str, path: str, writer: str, given: Mapping[str, object]
 ) -> bool:
-    """A fileset that is followed here; accepting again may change how it is followed, not what and where."""
+    """A fileset that is followed here; accepting again may change how it is followed, not where."""
 
     def change(document: Document) -> None:
         _put_fileset(document, name, {"path": path, "writer": writer, **given}, fixed=("path", "writer"))
@@ -150,26 +152,28 @@ def remove_partner(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "partners", name))
 
 
-def allow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+def allow_networks(node: NodeDirectory, networks: Sequence[str]) -> bool:
     """Add networks to ``allow``; those that are listed already are left alone."""
 
     def change(document: Document) -> None:
         if "allow" not in document:
             document.add("allow", tomlkit.array())
         allow = document["allow"]
-        for network in networks:
-            if network not in allow:
-                allow.append(network)
+        for one in networks:
+            if network(one) not in {network(old) for old in allow}:
+                allow.append(one)
 
     return edit(node, change)
 
 
-def disallow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+def disallow_networks(node: NodeDirectory, networks: Sequence[IpNetwork]) -> bool:
+    """Take networks out of ``allow``, however they are written there."""
+
     def change(document: Document) -> None:
         allow = document.get("allow", [])
-        for network in networks:
-            if network in allow:
-                allow.remove(network)
+        for index in reversed(range(len(allow))):
+            if network(allow[index]) in networks:
+                del allow[index]
 
     return edit(node, change)
 

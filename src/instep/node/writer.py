@@ -243,7 +243,9 @@ class WriterService:
         since = self.standing.since_ms if same else now
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
         self.head = effect.head
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
 
@@ -327,8 +329,14 @@ class WriterService:
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         head = await self.worker.run(self._commit_now, effect)
         pending = self._pending
-        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+        if (
+            pending is not None
+            and pending.surveyed.summary.root == head.root
+            and pending.surveyed.pages is not None
+        ):
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
+                len(d) + 32 for d in pending.contents.values()
+            )
             if bundle_bytes <= BUNDLE_BYTES_MAX:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)
@@ -422,4 +430,3 @@ class WriterService:
     def status(self) -> Mapping[str, Any]:
         """For the flight recorder and bug reports."""
         return {"facts": repr(self.facts), "events": [repr(e) for _, e in self.driver.recorded]}
-

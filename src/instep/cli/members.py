@@ -1,0 +1,442 @@
+"""The cluster as this node sees it: ``invite``, ``node``, ``partner``, ``allow``, ``check``."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from instep.cli.output import moment, say, table
+from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
+from instep.errors import RefusedError, UsageError
+
+__all__ = ["allow", "check", "invite", "node", "partner"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def link_options(default: bool | None) -> Callable[[Function], Function]:
+    """``--replicate``, ``--data``, ``--hub`` and their opposites; None keeps what is set."""
+
+    def add(function: Function) -> Function:
+        flags = (
+            ("hub", "Also give it what other nodes wrote.", None if default is None else False),
+            ("data", "Also give it filesets of class data.", default),
+            ("replicate", "Give it this node's filesets.", default),
+        )
+        for flag, text, value in flags:
+            function = click.option(f"--{flag}/--no-{flag}", flag, default=value, help=text)(function)
+        return function
+
+    return add
+
+
+def _said(warnings: Any) -> None:
+    for warning in warnings or ():
+        say(f"instep: {warning}")
+
+
+# invite -------------------------------------------------------------------------------------------------------
+
+
+@command("invite", example="TOKEN=$(instep invite s1 --from 10.20.0.2)")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@link_options(True)
+@click.option(
+    "--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once."
+)
+@click.option("--from", "from_address", metavar="ADDR", help="Also allow peers from this address or network.")
+@pass_session
+def invite(
+    session: Session,
+    names: tuple[str, ...],
+    replicate: bool,
+    data: bool,
+    hub: bool,
+    ttl_ms: int,
+    from_address: str | None,
+) -> None:
+    """Print a one-time token for each new node; the ready join line goes to stderr."""
+    from instep.model.ids import node_name
+    from instep.node import config_edit
+
+    settings = session.settings()
+    for name in names:
+        if node_name(name) == settings.name:
+            raise UsageError(f"{name} is this node itself", hint="choose another name", code="own_name")
+    source = None if from_address is None else _network(from_address)
+    _refuse_hopeless(session, settings, names, source)
+    if source is not None and not _covers(settings.allow, source):
+        session.control.call("ping", {}, timeout_s=5)
+        config_edit.allow_networks(session.node, [_shown_network(source)])
+        session.reload()
+    flags = {"replicate": replicate, "data": data and replicate, "hub": hub and replicate}
+    tokens = [
+        session.call("invite", 30.0, **{"name": name, "from": from_address, "ttl_s": ttl_ms / 1000, **flags})
+        for name in names
+    ]
+
+    def text() -> None:
+        for name, told in zip(names, tokens, strict=True):
+            print(told["token"])
+            say(f"on {name}, within {_shown(ttl_ms)}:")
+            say(f"  instep join {told['token']} --start")
+
+    sys.stdout.flush()
+    session.show({"tokens": [{"name": name, **told} for name, told in zip(names, tokens, strict=True)]}, text)
+
+
+def _refuse_hopeless(session: Session, settings: Any, names: tuple[str, ...], source: Any) -> None:
+    """A token that cannot work is not printed: see docs/decisions/loopback-first.md."""
+    typed = " ".join(["instep", "--dir", shlex.quote(str(session.node.path)), "invite", *names])
+    is_local = source is not None and source.is_loopback
+    lets_loopback_in = any(network.is_loopback for network in settings.allow)
+    is_meant = settings.advertise.is_loopback and (
+        settings.advertise != settings.listen or _is_written(session)
+    )
+    if settings.listen.is_loopback and not settings.advertise.is_loopback:
+        raise RefusedError(
+            f"this node listens on {settings.listen}, so nobody can reach {settings.advertise}",
+            hint=f'set listen = "0.0.0.0:{settings.advertise.port}" in {session.node.config}, then: {typed}',
+            code="loopback_address", listen=str(settings.listen), advertise=str(settings.advertise),
+        )  # fmt: skip
+    if settings.advertise.is_loopback and not (is_local or lets_loopback_in or is_meant):
+        raise RefusedError(
+            f"this node is reached at {settings.advertise} only, so a token would work on this machine alone",
+            hint=f"for a node on this machine: {typed} --from 127.0.0.1; for others set listen and advertise in "
+            f"{session.node.config}",
+            code="loopback_address", listen=str(settings.listen), advertise=str(settings.advertise),
+        )  # fmt: skip
+    if settings.advertise.is_wildcard:
+        raise RefusedError(
+            f"{settings.advertise} cannot be dialled",
+            hint=f"set advertise in {session.node.config} to an address of this machine, then: {typed}",
+            code="wildcard_address", advertise=str(settings.advertise),
+        )  # fmt: skip
+    if not settings.advertise.is_loopback and not settings.allow and source is None:
+        raise RefusedError(
+            "peers may connect from this machine only: allow is empty",
+            hint=f"{typed} --from ADDRESS, or: instep allow add CIDR",
+            code="address_not_allowed", allow=[],
+        )  # fmt: skip
+
+
+def _is_written(session: Session) -> bool:
+    """Whether the operator wrote ``advertise``: then loopback is meant."""
+    import tomllib
+
+    return "advertise" in tomllib.loads(session.node.config.read_text())
+
+
+def _network(raw: str) -> Any:
+    from instep.node.values import BadValue, network
+
+    try:
+        return network(raw)
+    except BadValue as error:
+        raise UsageError(f"{raw!r} {error}", code="bad_network") from None
+
+
+def _shown_network(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+    """A single address without its mask, as people write it."""
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def _covers(allowed: Any, wanted: Any) -> bool:
+    """Whether who may connect already includes ``wanted``; nobody listed means loopback."""
+    if not allowed:
+        return bool(wanted.is_loopback)
+    return any(one.version == wanted.version and wanted.subnet_of(one) for one in allowed)
+
+
+def _shown(ms: int) -> str:
+    from instep.node.values import shown_duration
+
+    return shown_duration(ms)
+
+
+# node ---------------------------------------------------------------------------------------------------------
+
+node = group("node", "The nodes of the cluster and what is known of them.")
+
+
+@command("list", parent=node, example="instep node list --json")
+@pass_session
+def node_list(session: Session) -> None:
+    """All nodes that this node knows, with address, fingerprint and standing."""
+    document = session.call_or(lambda: _offline_nodes(session), "node_list")
+
+    def text() -> None:
+        rows = [
+            (
+                n["name"] + (" (this node)" if n.get("self") else ""),
+                n.get("address"),
+                n.get("standing"),
+                n.get("pin"),
+            )
+            for n in document["nodes"]
+        ]
+        table(rows, ("node", "address", "standing", "fingerprint"))
+
+    session.show(document, text)
+
+
+def _offline_nodes(session: Session) -> dict[str, Any]:
+    from instep.net.pki import Pki
+
+    settings = session.settings()
+    own = {
+        "name": settings.name, "self": True, "address": str(settings.advertise), "pin": Pki(session.node.pki).pin,
+        "facts": {}, "standing": "unknown",
+    }  # fmt: skip
+    others: list[dict[str, Any]] = [
+        {
+            "name": name, "self": False, "address": None if row.address is None else str(row.address),
+            "pin": row.pin, "facts": {}, "standing": "unknown",
+        }
+        for name, row in settings.partners.items()
+    ]  # fmt: skip
+    return {"daemon": "stopped", "nodes": [own, *others]}
+
+
+@command("facts", parent=node, example="instep node facts s1")
+@click.argument("name", required=False)
+@pass_session
+def node_facts(session: Session, name: str | None) -> None:
+    """The facts of a node, which gates compare."""
+    document = session.call("node_facts", node=name)
+    session.show(document, lambda: table(sorted(document.get("facts", {}).items()), ("fact", "value")))
+
+
+@command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')
+@click.argument("name", required=False)
+@click.option("--for", "for_ms", type=DURATION, help="End by itself after this time.")
+@click.option("--reason", help="Shown in status.")
+@pass_session
+def node_drain(session: Session, name: str | None, for_ms: int | None, reason: str | None) -> None:
+    """Say that a node should get no new work."""
+    document = session.call("drain", node=name, for_s=_seconds(for_ms), reason=reason)
+    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is drained"))
+
+
+@command("undrain", parent=node, example="instep node undrain")
+@click.argument("name", required=False)
+@pass_session
+def node_undrain(session: Session, name: str | None) -> None:
+    """Take a drain back."""
+    document = session.call("undrain", node=name)
+    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is not drained"))
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+# partner ------------------------------------------------------------------------------------------------------
+
+partner = group("partner", "Which nodes get what from this node.")
+
+
+@command("list", parent=partner, example="instep partner list")
+@pass_session
+def partner_list(session: Session) -> None:
+    """Every partner with its flags, when it last was in contact, and why not."""
+    document = session.call_or(lambda: _offline_partners(session), "partner_list")
+
+    def text() -> None:
+        rows = [
+            (
+                p["name"], p.get("address") or "dials here", *("yes" if p.get(f) else "no" for f in ("replicate", "data", "hub")),
+                moment(p.get("last_checked")), "yes" if p.get("reachable") else "no", p.get("reason"),
+            )
+            for p in document["partners"]
+        ]  # fmt: skip
+        table(rows, ("partner", "address", "replicate", "data", "hub", "last checked", "reachable", "reason"))
+
+    session.show(document, text)
+
+
+def _offline_partners(session: Session) -> dict[str, Any]:
+    rows = [
+        {
+            "name": name, "address": None if row.address is None else str(row.address),
+            "replicate": row.link.replicate, "data": row.link.data, "hub": row.link.hub,
+            "last_checked": None, "reachable": False, "reason": "this node's daemon is stopped",
+        }
+        for name, row in session.settings().partners.items()
+    ]  # fmt: skip
+    return {"daemon": "stopped", "partners": rows}
+
+
+def _changed(session: Session, name: str, changed: bool, done: str) -> None:
+    reloaded = session.reload() if changed else None
+    _said(session.settings().warnings if changed else ())
+    document = {"partner": name, "changed": changed, "daemon": _daemon_word(changed, reloaded)}
+    session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
+
+
+def _daemon_word(changed: bool, reloaded: dict[str, Any] | None) -> str:
+    if not changed:
+        return "unchanged"
+    return "stopped" if reloaded is None else "reloaded"
+
+
+@command("set", parent=partner, example="instep partner set s1 --hub --no-data")
+@click.argument("name")
+@link_options(None)
+@click.option("--address", "at", metavar="HOST:PORT", help="Where to dial it; empty: it dials here.")
+@pass_session
+def partner_set(
+    session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
+) -> None:
+    """Change what a partner may have."""
+    from instep.node import config_edit
+
+    if name not in session.settings().partners:
+        raise UsageError(
+            f"{name} is not a partner of this node",
+            hint=f"instep invite {name}; or: instep partner add {name} ADDRESS --pin FINGERPRINT",
+            code="no_partner",
+        )
+    given: dict[str, object] = {
+        key: value
+        for key, value in (("replicate", replicate), ("data", data), ("hub", hub))
+        if value is not None
+    }
+    if at is not None:
+        given["address"] = at or None
+    if not given:
+        raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
+    _changed(session, name, config_edit.set_partner(session.node, name, given), f"{name} is set")
+
+
+@command("remove", parent=partner, example="instep partner remove s1")
+@click.argument("name")
+@pass_session
+def partner_remove(session: Session, name: str) -> None:
+    """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
+    from instep.node import config_edit
+
+    _changed(session, name, config_edit.remove_partner(session.node, name), f"{name} is no partner any more")
+
+
+@command("resend", parent=partner, example="instep partner resend s1")
+@click.argument("name")
+@pass_session
+def partner_resend(session: Session, name: str) -> None:
+    """Announce every head to a partner again, as if it had just connected."""
+    document = session.call("partner_resend", name=name)
+    session.show(document, lambda: print(f"heads were announced to {name}"))
+
+
+@command("add", parent=partner, example="instep partner add k1 10.30.0.1:7443 --pin 3f5a...c2")
+@click.argument("name")
+@click.argument("address")
+@click.option(
+    "--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key: instep node list there."
+)
+@link_options(True)
+@timeout_option("30s")
+@pass_session
+def partner_add(
+    session: Session,
+    name: str,
+    address: str,
+    pin: str,
+    replicate: bool,
+    data: bool,
+    hub: bool,
+    timeout_ms: int,
+) -> None:
+    """List a node of another cluster, trusted by its key alone. Do the same on the other side."""
+    from instep.node.values import BadValue, fingerprint
+    from instep.node.values import address as read_address
+
+    try:
+        at, key = read_address(address), fingerprint(pin)
+    except BadValue as error:
+        raise UsageError(f"{address if 'HOST' in str(error) else pin!r} {error}", code="bad_value") from None
+    document = session.call(
+        "partner_add", timeout_ms / 1000, name=name, address=str(at), pin=key,
+        replicate=replicate, data=data and replicate, hub=hub and replicate,
+    )  # fmt: skip
+    session.show(document, lambda: print(f"{name} is a partner"))
+
+
+# allow --------------------------------------------------------------------------------------------------------
+
+allow = group("allow", "From which addresses peers may connect.")
+
+
+def _show_allow(session: Session, changed: bool, reloaded: dict[str, Any] | None) -> None:
+    networks = [str(one) for one in session.settings().allow]
+    document = {"allow": networks, "changed": changed, "daemon": _daemon_word(changed, reloaded)}
+    session.show(document, lambda: print("\n".join(networks) or "only this machine: allow is empty"))
+
+
+@command("list", parent=allow, example="instep allow list")
+@pass_session
+def allow_list(session: Session) -> None:
+    """The networks from which peers may connect."""
+    networks = [str(one) for one in session.settings().allow]
+    session.show(
+        {"allow": networks}, lambda: print("\n".join(networks) or "only this machine: allow is empty")
+    )
+
+
+@command("add", parent=allow, example="instep allow add 10.20.0.0/16")
+@click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
+@pass_session
+def allow_add(session: Session, networks: tuple[str, ...]) -> None:
+    """Let peers connect from a network or address."""
+    from instep.node import config_edit
+
+    was_empty = not session.settings().allow
+    changed = config_edit.allow_networks(session.node, [_shown_network(_network(one)) for one in networks])
+    if changed and was_empty and not any(one.is_loopback for one in session.settings().allow):
+        say("instep: nodes on this machine may no longer connect; to keep them: instep allow add 127.0.0.0/8")
+    _show_allow(session, changed, session.reload() if changed else None)
+
+
+@command("remove", parent=allow, example="instep allow remove 10.20.0.0/16")
+@click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
+@pass_session
+def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
+    """Cut peers from a network off; open connections from there are closed."""
+    from instep.node import config_edit
+
+    wanted = [_network(one) for one in networks]
+    changed = config_edit.disallow_networks(session.node, wanted)
+    _show_allow(session, changed, session.reload() if changed else None)
+
+
+# check --------------------------------------------------------------------------------------------------------
+
+
+@command("check", example="instep check --json")
+@timeout_option("1m")
+@pass_session
+def check(session: Session, timeout_ms: int) -> None:
+    """Look at everything that must hold before work: exit 0 only when all of it does."""
+    document = session.call("check", timeout_ms / 1000)
+
+    def text() -> None:
+        for one in document["checks"]:
+            if one.get("ok"):
+                print(f"ok    {one['name']}")
+                continue
+            values = ", ".join(
+                f"{side} {one[side]}" for side in ("ours", "theirs") if one.get(side) is not None
+            )
+            where = f" on {one['node']}" if one.get("node") else ""
+            print(f"FAIL  {one['name']}{where}  {values}".rstrip())
+            if one.get("hint"):
+                print(f"      next: {one['hint']}")
+
+    session.show(document, text)
+    if not document["ok"]:
+        raise click.exceptions.Exit(RefusedError.exit_code)
