@@ -22,8 +22,8 @@ from instep.tree.beneath import Root, rename_noreplace
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, decode_record, encode_record
-from instep.tree.laying import remove_object, sync_directory
 from instep.tree.large import copy_whole
+from instep.tree.laying import remove_object, sync_directory
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter, read_records
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
@@ -170,7 +170,9 @@ def _inside(
             next(entries_below(base_root, step.path, get_page), None)
             known, is_known = entries_below(base_root, step.path, get_page), True
         except PageMissing:
-            is_known = False  # the base's pages went meanwhile: everything is archived, only drift is not named
+            is_known = (
+                False  # the base's pages went meanwhile: everything is archived, only drift is not named
+            )
     for rest, found, entry in subtree_differences(walk_below(staged, slot), slot, known, step.path):
         if found is not None:
             yield rest, found.stat, is_known and (entry is None or not is_like(found.stat, entry, local))
@@ -253,7 +255,9 @@ class Archive:
     def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
         """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
         names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
-        return ArchiveSource([(self._path + b"/" + name, list(self._index(name))) for name in reversed(names)])
+        return ArchiveSource(
+            [(self._path + b"/" + name, list(self._index(name))) for name in reversed(names)]
+        )
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
@@ -304,7 +308,9 @@ class ArchiveSource:
                     return fd
         return None
 
-    def _slots(self, entry: Entry, by_path: dict[bytes, bytes], by_digest: dict[bytes, bytes]) -> Iterator[bytes]:
+    def _slots(
+        self, entry: Entry, by_path: dict[bytes, bytes], by_digest: dict[bytes, bytes]
+    ) -> Iterator[bytes]:
         found = by_digest.get(entry.digest)
         if found is not None:
             yield b"o/" + found

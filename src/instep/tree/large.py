@@ -22,7 +22,15 @@ from instep.model.ids import Digest
 from instep.model.paths import shown
 from instep.tree.records import write_all
 
-__all__ = ["ChunkSpan", "LargeFile", "Recut", "copy_range", "copy_whole", "digest_of_fd", "write_around_holes"]
+__all__ = [
+    "ChunkSpan",
+    "LargeFile",
+    "Recut",
+    "copy_range",
+    "copy_whole",
+    "digest_of_fd",
+    "write_around_holes",
+]
 
 ChunkSpan = tuple[int, int, Digest]
 """``(offset, length, digest)``."""
@@ -138,8 +146,8 @@ class LargeFile:
     def use_chunks(self, chunks: Iterable[ChunkSpan], old_chunks: Iterable[ChunkSpan] | None = None) -> None:
         """Take what this machine has already: equal chunks of the old version and of an earlier attempt.
 
-        ``chunks`` is the target's list, in order and without gaps, else ``PeerError``. ``old_chunks`` spares cutting the old
-        version again; if it lies, ``finish`` finds out and names the chunks that are wrong as missing.
+        ``chunks`` is the target's list, in order and without gaps, else ``PeerError``. ``old_chunks`` spares
+        cutting the old version again; if it lies, ``finish`` finds out and names the wrong chunks as missing.
         """
         self._chunks = list(chunks)
         self._check_chunks()
@@ -165,7 +173,9 @@ class LargeFile:
             at += length
         if at != self.entry.size:
             path = shown(self.entry.path)
-            raise PeerError(f"the chunk list of {path} does not cover the file", code="bad_chunk_list", path=path)
+            raise PeerError(
+                f"the chunk list of {path} does not cover the file", code="bad_chunk_list", path=path
+            )
 
     def _take(self, old_fd: int, old_chunks: Iterable[ChunkSpan]) -> None:
         have: dict[Digest, int] = {}
@@ -262,7 +272,9 @@ class LargeFile:
             wrong = list(self._wrong_chunks())
             self._set_missing(wrong or [(0, self.entry.size)])
             path = shown(self.entry.path)
-            raise DamagedError(f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path)
+            raise DamagedError(
+                f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path
+            )
         self._done(self._fd)
         self.close()
 

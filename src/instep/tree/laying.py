@@ -36,7 +36,9 @@ _SETID = 0o6000
 def mismatch(entry: Entry) -> DamagedError:
     """What arrived for ``entry`` is not what its digest says (P1)."""
     path = shown(entry.path)
-    return DamagedError(f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path)
+    return DamagedError(
+        f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path
+    )
 
 
 class Layer:
@@ -177,7 +179,7 @@ class Layer:
                 os.close(fd)
 
 
-def row_of(path: bytes, entry: Entry, found: os.stat_result, *, read_at_ns: int | None = None) -> RowRecord:
+def row_of(path: bytes, entry: Entry, found: os.stat_result) -> RowRecord:
     extra = entry.extra
     return RowRecord(
         path,
@@ -188,7 +190,7 @@ def row_of(path: bytes, entry: Entry, found: os.stat_result, *, read_at_ns: int 
         found.st_size,
         entry.digest,
         extra.chunks if extra is not None and extra.chunks is not None else b"",
-        time.time_ns() if read_at_ns is None else read_at_ns,
+        time.time_ns(),
     )
 
 

@@ -253,12 +253,16 @@ class _Plan:
     def _in_unit(self, change: Change) -> Planned:
         path, new = change.path, change.new
         if new is None or change.old is not None:
-            raise PeerError(f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path))
+            raise PeerError(
+                f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path)
+            )
         parent = parent_of(path)
         while self.unit_dirs and self.unit_dirs[-1] != parent:
             self.unit_dirs.pop()
         if not self.unit_dirs:
-            raise PeerError(f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path))
+            raise PeerError(
+                f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path)
+            )
         if new.kind is Kind.DIR:
             self.unit_dirs.append(path)
         return Planned(None, self.unit_slot + path[len(self.unit) :], new, None, change.page, change.index)
@@ -293,4 +297,3 @@ class _Plan:
 
 def _only(step: Step) -> Planned:
     return Planned(step, b"", None, None, Digest(b""), 0)
-

@@ -10,7 +10,17 @@ from typing import Final
 
 from instep.errors import DamagedError
 
-__all__ = ["MAGIC", "RecordWriter", "append_record", "read_records"]
+__all__ = [
+    "MAGIC",
+    "RecordWriter",
+    "append_head",
+    "append_record",
+    "framed",
+    "read_records",
+    "scan_records",
+    "whole_length",
+    "write_all",
+]
 
 MAGIC: Final = b"instep journal 1"
 _HEAD = struct.Struct("<II")
@@ -19,8 +29,14 @@ RECORD_MAX = 16 << 20
 """No writer of ours comes near; a longer length is a damaged one."""
 
 
-def _framed(payload: bytes) -> bytes:
+def framed(payload: bytes) -> bytes:
+    """``payload`` with its length and checksum before it."""
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def append_head() -> int:
+    """Bytes that stand before each payload."""
+    return _HEAD.size
 
 
 class RecordWriter:
@@ -33,7 +49,7 @@ class RecordWriter:
         self._held = len(MAGIC)
 
     def add(self, payload: bytes) -> None:
-        self._parts.append(_framed(payload))
+        self._parts.append(framed(payload))
         self._held += len(payload) + _HEAD.size
         if self._held > _BUFFER:
             self.flush()
@@ -77,7 +93,7 @@ def append_record(fd: int, payload: bytes) -> None:
     end = whole_length(fd)
     os.ftruncate(fd, end)
     os.lseek(fd, end, os.SEEK_SET)
-    write_all(fd, _framed(payload))
+    write_all(fd, framed(payload))
     os.fsync(fd)
 
 

@@ -36,8 +36,8 @@ class RecoveredKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """``finished``: the tree holds ``target``; ``switched`` says what the switch met if it was completed only now, and
-    ``journal`` which hooks are due. ``undone``: something was staged, nothing had moved. The stage stays as a source."""
+    """``finished``: the tree holds ``target``; ``switched`` says what the switch met if it was completed only now,
+    and ``journal`` which hooks are due. ``undone``: something was staged, nothing had moved; the stage stays."""
 
     kind: RecoveredKind
     target: HeadRef | None = None

@@ -10,7 +10,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -20,13 +19,24 @@ from instep.model.entry import CHUNKED_OVER, Entry, Kind
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import GetPage, diff, lookup
 from instep.model.paths import shown
+from instep.model.statrow import StatRow
 from instep.tree.beneath import Root
 from instep.tree.digest import digest_bytes
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, expected_local
-from instep.tree.journal import EndRecord, Header, Journal, Op, RowRecord, Step, Why, decode_record, encode_record
-from instep.tree.laying import Layer, mismatch, remove_object, row_of
+from instep.tree.journal import (
+    EndRecord,
+    Header,
+    Journal,
+    Op,
+    RowRecord,
+    Step,
+    Why,
+    decode_record,
+    encode_record,
+)
 from instep.tree.large import LargeFile, Recut, copy_whole, digest_of_fd
+from instep.tree.laying import Layer, mismatch, remove_object, row_of
 from instep.tree.marker import check_marker, read_marker
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
@@ -55,22 +65,7 @@ Source = Callable[[Entry], int | None]
 """A descriptor (owned by the caller) that may hold the entry's content, or None. Nothing it gives is trusted."""
 
 
-class RowLike(Protocol):
-    """What is read of a stat row: see ``instep.tree.scan.StatRow``."""
-
-    @property
-    def ino(self) -> int: ...
-    @property
-    def ctime_ns(self) -> int: ...
-    @property
-    def mtime_ns(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def digest(self) -> bytes: ...
-
-
-LiveRow = Callable[[bytes], RowLike | None]
+LiveRow = Callable[[bytes], StatRow | None]
 """The stat row that the node recorded for a live path."""
 
 
@@ -136,7 +131,9 @@ class Stage:
         self._why = why
         self._rules = Rules(definition)
         self._root = Root(place.root)
-        base = Header(1, place.fileset, target, previous, live_root or Digest(b""), definition.encoded(), "", 0, why)
+        base = Header(
+            1, place.fileset, target, previous, live_root or Digest(b""), definition.encoded(), "", 0, why
+        )
         self.path, self.is_resumed = open_stage(place, base, get_page)
         self._layer = Layer(self.path, local, self._attribute)
         self._tree = self._layer.tree
@@ -150,7 +147,9 @@ class Stage:
         self._has_links = False
         self.moves = self._moves()
         self._has_hints = bool(self.moves.hints)
-        self._plan = plan(diff(live_root, target.root, get_page), self, self.moves, takes_over=live_root is None)
+        self._plan = plan(
+            diff(live_root, target.root, get_page), self, self.moves, takes_over=live_root is None
+        )
 
     @classmethod
     def open(
@@ -180,7 +179,8 @@ class Stage:
         journal = Journal.load(place)
         if journal is not None and not journal.is_switched:
             raise ContentionError(
-                f"a switch of {place.fileset} was interrupted and must be recovered first", code="recovery_due"
+                f"a switch of {place.fileset} was interrupted and must be recovered first",
+                code="recovery_due",
             )
         if local is None:
             local = Local(frozenset(definition.preserve))
@@ -220,9 +220,13 @@ class Stage:
 
     def is_same(self, old: Entry, new: Entry) -> bool:
         a, b = expected_local(old, self.local), expected_local(new, self.local)
-        return (a.kind, a.mode, a.size, a.digest, a.extra) == (b.kind, b.mode, b.size, b.digest, b.extra) and (
-            a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns
-        )
+        return (a.kind, a.mode, a.size, a.digest, a.extra) == (
+            b.kind,
+            b.mode,
+            b.size,
+            b.digest,
+            b.extra,
+        ) and (a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns)
 
     def target_time(self, path: bytes) -> int | None:
         entry = lookup(self.target.root, path, self._get_page)
@@ -246,7 +250,9 @@ class Stage:
         if self.children(source) is None:
             return False
         entries = entries_below(self.live_root, source, self._get_page)
-        for rest, found, entry in subtree_differences(walk_below(self._root, source), source, entries, source):
+        for rest, found, entry in subtree_differences(
+            walk_below(self._root, source), source, entries, source
+        ):
             if found is None or entry is None or not is_like(found.stat, entry, self.local):
                 return False
             if entry.kind is not Kind.FILE:
@@ -551,7 +557,8 @@ class Stage:
             self._link(slot, entry)
 
     def _link(self, slot: bytes, entry: Entry) -> None:
-        assert entry.extra is not None and entry.extra.link_group is not None
+        assert entry.extra is not None
+        assert entry.extra.link_group is not None
         leader = entry.extra.link_group
         dir_fd, name = self._tree.open_parent(slot)
         remove_object(dir_fd, name)
@@ -642,7 +649,9 @@ class Stage:
         if step.op in (Op.NEW, Op.CHANGE):
             dir_fd, name = self._tree.open_parent(b"o/" + step.key)
             ino = os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_ino
-            return msgspec.structs.replace(step, ino=ino, old_ino=0 if step.op is Op.NEW else self._live_ino(step.path))
+            return msgspec.structs.replace(
+                step, ino=ino, old_ino=0 if step.op is Op.NEW else self._live_ino(step.path)
+            )
         if step.op is Op.REMOVE:
             return msgspec.structs.replace(step, old_ino=self._live_ino(step.path))
         return msgspec.structs.replace(step, ino=self._live_ino(step.source or step.path))
@@ -689,7 +698,7 @@ class Stage:
         close_others(self.place, b"")
 
 
-def _row_holds(row: RowLike, found: os.stat_result, entry: Entry) -> bool:
+def _row_holds(row: StatRow, found: os.stat_result, entry: Entry) -> bool:
     """Whether the stat is the one with which the entry's digest was read."""
     return (row.ino, row.ctime_ns, row.mtime_ns, row.size, row.digest) == (
         found.st_ino,
@@ -718,7 +727,11 @@ def resource_error(error: OSError, place: Place) -> ResourceError:
     codes = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only"}
     codes |= {errno.EACCES: "no_permission", errno.EPERM: "no_permission"}
     number = error.errno or 0
-    where = error.filename if isinstance(error.filename, bytes) else os.fsencode(str(error.filename or place.root))
+    where = (
+        error.filename
+        if isinstance(error.filename, bytes)
+        else os.fsencode(str(error.filename or place.root))
+    )
     return ResourceError(
         f"{place.fileset}: {error.strerror or error} ({shown(where)})",
         hint=hints.get(number),
@@ -726,4 +739,3 @@ def resource_error(error: OSError, place: Place) -> ResourceError:
         path=shown(where),
         errno=number,
     )
-

@@ -84,7 +84,12 @@ def _adopt(place: Place, base: Header, name: bytes, get_page: GetPage) -> bool:
     for other in list_stages(place):
         path = stages + b"/" + other
         found = _base_of(path)
-        if other == name or found is None or not _same_base(found, base) or found.definition != base.definition:
+        if (
+            other == name
+            or found is None
+            or not _same_base(found, base)
+            or found.definition != base.definition
+        ):
             continue
         try:
             _remove_differences(path, found.target.root, base.target.root, get_page)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage
 from instep.model.paths import parent_of
+from instep.model.statrow import StatRow
 from instep.tree.archive import close_batch
 from instep.tree.beneath import RenameUnsupportedError, Root, rename_exchange, rename_noreplace, syncfs
 from instep.tree.failpoints import failpoint, register
@@ -75,7 +75,9 @@ class Gone:
     path: bytes
 
 
-def switch(place: Place, journal: Journal, *, local: Local, get_page: GetPage | None, now_ms: int) -> Switched:
+def switch(
+    place: Place, journal: Journal, *, local: Local, get_page: GetPage | None, now_ms: int
+) -> Switched:
     """Do all that the sealed ``journal`` says; returns when it is durable and marked ``switched``.
 
     With ``get_page``, displaced directories are compared with the base and what drifted in them is named.
@@ -113,7 +115,9 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     if os.path.lexists(stage):
         with Root(place.root) as root, Root(stage) as staged:
             _Switch(place, journal, root, staged, local, outcome).run()
-        close_batch(place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted)
+        close_batch(
+            place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
+        )
         failpoint(_ARCHIVED)
     elif not os.path.lexists(archive):
         raise RefusedError(
@@ -194,8 +198,8 @@ class _Switch:
         if self._object_ino(key) != step.ino:
             return
         if step.op is Op.NEW:
+            live_fd, name = self.root.open_parent(step.path)
             try:
-                live_fd, name = self.root.open_parent(step.path)
                 rename_noreplace(self.objects_fd, key, live_fd, name)
                 self._touch(step.path)
                 return
@@ -276,7 +280,12 @@ class _Switch:
         new = step.new
         assert new is not None
         found = self.root.stat_or_none(step.path)
-        if found is None or found.st_ino != step.ino or found.st_size != new.size or not stat.S_ISREG(found.st_mode):
+        if (
+            found is None
+            or found.st_ino != step.ino
+            or found.st_size != new.size
+            or not stat.S_ISREG(found.st_mode)
+        ):
             self._missed(step.path)
             return
         if step.old is not None and found.st_mtime_ns not in (step.old.mtime_ns, new.mtime_ns):
@@ -453,7 +462,7 @@ class _Switch:
             self.outcome.missed.append(path)
 
 
-def stat_rows(place: Place, journal: Journal) -> Iterator[RowRecord | Gone]:
+def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
     """What the switch means for the stat cache, to be stored before ``finish``: removals first where a path was
     replaced. Streams; can be asked again until ``finish``."""
     if not journal.is_switched:
@@ -462,10 +471,13 @@ def stat_rows(place: Place, journal: Journal) -> Iterator[RowRecord | Gone]:
         for step in journal.steps():
             if step.op is Op.MOVE:
                 yield Gone(step.source)
-            elif step.op in (Op.REMOVE, Op.CHANGE, Op.NEW) and step.old is not None:
-                if step.new is None or step.old.kind is not Kind.FILE or step.new.kind is not Kind.FILE:
-                    yield Gone(step.path)
-            if step.new is None or step.new.kind is not Kind.FILE or step.op not in (Op.NEW, Op.CHANGE, Op.META):
+            elif step.op in (Op.REMOVE, Op.CHANGE) and not _is_file(step.old, step.new):
+                yield Gone(step.path)
+            if (
+                step.new is None
+                or step.new.kind is not Kind.FILE
+                or step.op not in (Op.NEW, Op.CHANGE, Op.META)
+            ):
                 continue
             found = root.stat_or_none(step.path)
             if found is not None and (found.st_ino, found.st_size, found.st_mtime_ns) == (
@@ -473,11 +485,23 @@ def stat_rows(place: Place, journal: Journal) -> Iterator[RowRecord | Gone]:
                 step.new.size,
                 step.new.mtime_ns,
             ):
-                yield row_of(step.path, step.new, found, read_at_ns=time.time_ns())
+                row = row_of(step.path, step.new, found)
+                yield _stat_row(row, row.read_at_ns)
     yield from _staged_rows(place, journal)
 
 
-def _staged_rows(place: Place, journal: Journal) -> Iterator[RowRecord]:
+def _stat_row(row: RowRecord, read_at_ns: int) -> StatRow:
+    return StatRow(
+        row.path, row.ino, row.dev, row.ctime_ns, row.mtime_ns, row.size, row.digest, row.chunks, read_at_ns
+    )
+
+
+def _is_file(*entries: Entry | None) -> bool:
+    """Whether all are files: then the new row simply takes the place of the old one."""
+    return all(entry is not None and entry.kind is Kind.FILE for entry in entries)
+
+
+def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
     path = os.fsencode(place.archive) + b"/" + journal.header.batch.encode() + b"/rows"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -492,18 +516,9 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[RowRecord]:
             # file system has ticked, so any later write shows, and the file need not be read again for its age.
             if journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
                 settled = row.ctime_ns + _RACY_NS
-                row = RowRecord(
-                    row.path,
-                    row.ino,
-                    row.dev,
-                    row.ctime_ns,
-                    row.mtime_ns,
-                    row.size,
-                    row.digest,
-                    row.chunks,
-                    max(settled, row.read_at_ns),
-                )
-            yield row
+                yield _stat_row(row, max(settled, row.read_at_ns))
+            else:
+                yield _stat_row(row, row.read_at_ns)
     finally:
         os.close(fd)
 
@@ -532,5 +547,3 @@ def _remove_empty_batch(batch: bytes) -> None:
         remove_object(fd, os.path.basename(batch))
     finally:
         os.close(fd)
-
-
