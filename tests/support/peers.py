@@ -12,6 +12,7 @@ from pathlib import Path
 
 from instep.errors import NotAllowedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.link import Link
 from instep.net import messages as m
 from instep.net.allow import AllowList
 from instep.net.certs import fingerprint_bytes
@@ -22,7 +23,6 @@ from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.tokens import SECRET_BYTES, Invitation, TokenBook
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
-from instep.model.link import Link
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
 GENERATION = Digest(b"g" * 32)
@@ -162,13 +162,12 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
     )
     host, port = server.bind("127.0.0.1", 0)[0]
     holder.append(Node(service, server, tls, f"{host}:{port}"))
-    task = asyncio.create_task(server.serve())
-    try:
-        yield holder[0]
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(server.serve())
+        try:
+            yield holder[0]
+        finally:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
