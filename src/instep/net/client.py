@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -57,7 +58,10 @@ class _Fixed(AbstractResolver):
         self._host = host
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - the interface's
     ) -> list[ResolveResult]:
         found = await asyncio.get_running_loop().getaddrinfo(
             self._host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
@@ -109,7 +113,7 @@ class _Line:
         with self.translated(what):
             async with self._session.post(
                 self.url(what),
-                data=messages.encode(message),
+                data=_body(messages.encode(message)),
                 ssl=context,
                 timeout=timeout,
                 allow_redirects=False,
@@ -203,6 +207,10 @@ def _cause(error: BaseException) -> BaseException:
             return seen
         seen = seen.__cause__ or seen.__context__
     return best
+
+
+def _body(raw: bytes) -> bytes | io.BytesIO:
+    return raw if len(raw) < _READ_BYTES else io.BytesIO(raw)  # aiohttp sends large ones piece by piece
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -34,7 +34,6 @@ __all__ = ["Limits", "PeerServer", "Refusal"]
 
 _COMPRESS_OVER = 16 << 10
 _HELLO_S = 10.0
-_SWEEP_S = 1.0
 _GRACE_S = 3.0
 _TYPE = "application/vnd.instep"
 
@@ -87,7 +86,7 @@ class PeerServer:
         *,
         limits: Limits | None = None,
         rate_bytes_s: Callable[[], int | None] = lambda: None,
-        on_refused: Callable[[Refusal], None] = lambda refusal: None,
+        on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         self._service = service
         self._tls = tls
@@ -168,7 +167,7 @@ class PeerServer:
         """Cut what is half-open, idle, or no longer trusted."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(self._limits.sweep_s)
             now_s = loop.time()
             for connection in list(self._connections.values()):
                 limit_s = self._limits.idle_s if connection.has_asked else self._limits.first_request_s

@@ -162,13 +162,12 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
     )
     host, port = server.bind("127.0.0.1", 0)[0]
     holder.append(Node(service, server, tls, f"{host}:{port}"))
-    task = asyncio.create_task(server.serve())
-    try:
-        yield holder[0]
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(server.serve())
+        try:
+            yield holder[0]
+        finally:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
