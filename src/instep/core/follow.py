@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from random import Random
 from typing import assert_never
 
 import msgspec
@@ -26,7 +25,7 @@ from instep.core.accept import (
     judge_epoch,
     judge_head,
 )
-from instep.core.backoff import Backoff
+from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
 from instep.core.follow_standing import Seen, Stand, stand_of
 from instep.core.follow_vocabulary import (
@@ -117,7 +116,7 @@ class FollowMachine:
     """One line at a partner. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
 
     def __init__(
-        self, line: LineId, config: FollowConfig, rng: Random, facts: FollowFacts | None = None
+        self, line: LineId, config: FollowConfig, rng: Chance, facts: FollowFacts | None = None
     ) -> None:
         self.line = line
         self._config = config

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from random import Random
 from typing import assert_never
 
 import msgspec
 
 from instep.core import publish_vocabulary as p
 from instep.core.accept import AcceptedEpoch, Refused, judge_epoch
-from instep.core.backoff import Backoff
+from instep.core.backoff import Backoff, Chance
 from instep.core.guards import judge_deletions, judge_problems
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_vocabulary import (
@@ -108,7 +107,7 @@ class PublishMachine:
     """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
 
     def __init__(
-        self, line: LineId, config: PublishConfig, rng: Random, facts: PublishFacts | None = None
+        self, line: LineId, config: PublishConfig, rng: Chance, facts: PublishFacts | None = None
     ) -> None:
         self.line = line
         self._config = config
