@@ -31,6 +31,7 @@ from instep.model.generation import Signature
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
+from instep.net.client import PeerClient
 from instep.net.signing import verify_ca_signature, verify_signature
 from instep.node.applying import Applying
 from instep.node.driver import Driver, wall_ms
@@ -347,6 +348,11 @@ class FollowService:
         if uplink is None:
             raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
         return uplink
+
+    def sources_for(self, first: NodeName) -> list[PeerClient]:
+        """Clients of those who can send this line, ``first`` first."""
+        names = [first, *(name for name in self.sources if name != first)]
+        return [self.sources[name].client for name in names if name in self.sources]
 
     async def _recover(self, req: int) -> f.FollowEvent:
         kind, target = await self.worker.run(self.applying.recover_now)
