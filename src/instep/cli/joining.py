@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,30 +227,29 @@ def _accept(
 
 def _accept_cold(session: Session, invitation: Invitation, name: str, path: str, observe: bool) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
+    from instep.cli.filesets import check_root, mark_root
     from instep.model.ids import fileset_name
     from instep.node import config_edit
-    from instep.tree.marker import create_marker, read_marker
-    from instep.tree.place import resolve_place
 
     root = Path(path)
     chosen = fileset_name(name)
-    settings = session.settings()
-    if chosen not in settings.filesets:
+    prepare = None
+    if chosen not in session.settings().filesets:
         try:
-            os.makedirs(root, mode=0o755, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
+            is_empty = all(entry.name == ".instep" for entry in os.scandir(root))
         except OSError as error:
             raise RefusedError(
-                f"cannot make {root}: {error.strerror}", hint="name another directory", code="root_missing"
+                f"cannot use {root}: {error.strerror}", hint="name another directory", code="root_missing"
             ) from error
-        if not observe and any(entry.name != ".instep" for entry in os.scandir(root)):
+        if not observe and not is_empty:
             raise RefusedError(
                 f"{root} is not empty, and without the daemon it cannot be compared",
                 hint=f"instep start; then: instep fileset accept {name} {root} --seed",
-                code="not_empty", path=str(root),
-            )  # fmt: skip
-        others = [other.path for other in settings.filesets.values()]
-        resolve_place(root, chosen, others=others, node_dir=session.node.path)
-        if read_marker(root) is None:
-            create_marker(root, chosen, settings.name)
+                code="not_empty",
+                path=str(root),
+            )
+        check_root(session, chosen, root)
+        prepare = partial(mark_root, session, chosen, root)
     given: dict[str, object] = {"observe": True} if observe else {}
-    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given)
+    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given, prepare)

@@ -173,7 +173,8 @@ def command(
     """Declare a command; its docstring is its help."""
 
     def declare(function: Callable[..., Any]) -> InstepCommand:
-        made = click.command(name, cls=InstepCommand)(function)
+        short = (function.__doc__ or "").strip().split("\n")[0]
+        made = click.command(name, cls=InstepCommand, short_help=short)(function)
         made.example = example
         if parent is not None:
             parent.add_command(made)

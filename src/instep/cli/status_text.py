@@ -97,10 +97,10 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
         else:
             serving = sum((row.get("live") or {}).get("id") == head.get("id") for row in rows)
             yield f"{name}   {_word_of_all(rows)}   {serving} of {len(rows)} serve generation {head['number']} {_about(head)}"
-        names = max((len(str(row["name"])) for row in rows), default=0)
-        for row in rows:
-            if row.get("standing") != "in_step":
-                yield from _row_lines(row, names)
+        troubled = [row for row in rows if row.get("standing") != "in_step"]
+        names = max((len(printable(row["name"])) for row in troubled), default=0)
+        for row in troubled:
+            yield from _row_lines(row, names)
         for note in fileset.get("notes") or ():
             yield f"  {printable(note)}"
 

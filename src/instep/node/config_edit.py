@@ -72,8 +72,13 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
     return True
 
 
-def edit(node: NodeDirectory, change: Callable[[Document], None]) -> bool:
-    """Apply ``change`` to the parsed document and write it when it is right and differs."""
+def edit(
+    node: NodeDirectory, change: Callable[[Document], None], prepare: Callable[[], None] | None = None
+) -> bool:
+    """Apply ``change`` to the parsed document and write it when it is right and differs.
+
+    ``prepare`` runs between: what must exist before the file names it, once it is known that the file is right.
+    """
     node.require()
     with _locked(node):
         before = node.config.read_text()
@@ -87,29 +92,42 @@ def edit(node: NodeDirectory, change: Callable[[Document], None]) -> bool:
         if after == before:
             return False
         config.parse(after, directory=node.path, path=node.config)
+        if prepare is not None:
+            prepare()
         _replace(node.config, after)
         return True
 
 
-def add_fileset(node: NodeDirectory, name: str, path: str, given: Mapping[str, object]) -> bool:
+def add_fileset(
+    node: NodeDirectory,
+    name: str,
+    path: str,
+    given: Mapping[str, object],
+    prepare: Callable[[], None] | None = None,
+) -> bool:
     """A fileset that is written here. ``given`` are the keys that the caller chose, as TOML values."""
 
     def change(document: Document) -> None:
         wanted = {"path": path, "writer": str(document.get("name")), **given}
         _put_fileset(document, name, wanted, fixed=tuple(wanted))
 
-    return edit(node, change)
+    return edit(node, change, prepare)
 
 
 def accept_fileset(
-    node: NodeDirectory, name: str, path: str, writer: str, given: Mapping[str, object]
+    node: NodeDirectory,
+    name: str,
+    path: str,
+    writer: str,
+    given: Mapping[str, object],
+    prepare: Callable[[], None] | None = None,
 ) -> bool:
     """A fileset that is followed here; accepting again may change how it is followed, not where."""
 
     def change(document: Document) -> None:
         _put_fileset(document, name, {"path": path, "writer": writer, **given}, fixed=("path", "writer"))
 
-    return edit(node, change)
+    return edit(node, change, prepare)
 
 
 def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) -> bool:
