@@ -32,6 +32,11 @@ class FakeDaemon:
     def lines(self, command: str, *lines: dict[str, Any]) -> None:
         self._answers[command] = lambda _: list(lines)
 
+    def answers(self, command: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        if command in self._answers:
+            return self._answers[command](params)
+        return [{"error": {"exit_code": 2, "reason": f"no command {command}", "code": "unknown"}}]
+
     def params(self, command: str) -> dict[str, Any]:
         """What the last call of this command carried."""
         return next(params for name, params in reversed(self.calls) if name == command)
@@ -47,12 +52,10 @@ class FakeDaemon:
                 command = self.path.rpartition("/")[2]
                 params = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 daemon.calls.append((command, params))
-                unknown = [{"error": {"exit_code": 2, "reason": f"no command {command}", "code": "unknown"}}]
-                answer = daemon._answers.get(command, lambda _: unknown)
                 self.send_response(200)
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                for line in answer(params):
+                for line in daemon.answers(command, params):
                     raw = json.dumps(line).encode() + b"\n"
                     self.wfile.write(b"%x\r\n%b\r\n" % (len(raw), raw))
                 self.wfile.write(b"0\r\n\r\n")

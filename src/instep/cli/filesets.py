@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instep.cli.output import say, shown_bytes, table
-from instep.cli.session import Session, command, group, later, pass_session, timeout_option
+from instep.cli.output import printable, say, shown_bytes, table
+from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def fileset_add(
     offered, reasons = _offered(settings, chosen)
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
-        "not_offered_to": reasons, "daemon": "stopped" if changed and reloaded is None else "running" if reloaded else "unchanged",
+        "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
     }  # fmt: skip
 
     def text() -> None:
@@ -144,7 +144,7 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
 
 
 def mark_root(session: Session, name: FilesetName, root: Path) -> None:
-    """Mark the root of a new fileset. Nothing else marks it later: a missing marker means a missing disk (P10)."""
+    """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
     from instep.tree.marker import create_marker, read_marker
 
     if read_marker(root) is None:
@@ -268,8 +268,7 @@ def _report_change(session: Session, name: str, changed: bool, done: str) -> Non
     if changed:
         for warning in settings.warnings:
             say(f"instep: {warning}")
-    daemon = "unchanged" if not changed else "stopped" if reloaded is None else "reloaded"
-    document = {"fileset": name, "changed": changed, "daemon": daemon}
+    document = {"fileset": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
     session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
 
 
@@ -336,9 +335,8 @@ def fileset_show(session: Session, name: str) -> None:
     def text() -> None:
         for key, value in document.items():
             if value not in (None, [], {}):
-                shown = shown_bytes(value) if key.endswith("bytes") else value
-                print(
-                    f"{key.replace('_', ' ')}: {', '.join(map(str, shown)) if isinstance(shown, list) else shown}"
-                )
+                told = shown_bytes(value) if key.endswith("bytes") else value
+                told = ", ".join(map(str, told)) if isinstance(told, list) else told
+                print(f"{key.replace('_', ' ')}: {printable(told)}")
 
     session.show(document, text)

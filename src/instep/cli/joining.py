@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["join"]
 
 TOKENS_SEEN = "joined.json"
-"""Below ``state/``: the ids of tokens that this node has used, so that the same command again changes nothing."""
+"""Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
 
 
 @command(
@@ -62,7 +62,7 @@ def join(
 ) -> None:
     """Become a node of the cluster that made the token, and list the inviting node with zeros.
 
-    Zeros mean: it may send here, this node sends it nothing. On a node that exists already, join only links it.
+    Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
     """
     from instep.cli import addresses
     from instep.net.tokens import parse_token
@@ -86,8 +86,9 @@ def join(
         started = start_daemon(node)
     accepted = [_accept(session, invitation, name, path, observe, timeout_ms / 1000) for name, path in wanted]
     document: dict[str, Any] = {
-        "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter, "listen": str(chosen.listen),
-        "advertise": str(chosen.advertise), "changed": changed or started or any(a["changed"] for a in accepted),
+        "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter,
+        "listen": str(chosen.listen), "advertise": str(chosen.advertise),
+        "changed": changed or started or any(a["changed"] for a in accepted),
         "started": started, "accepted": accepted, "offers": offers,
     }  # fmt: skip
     open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
@@ -144,14 +145,14 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
     if name != invitation.name:
         raise RefusedError(
             f"the token is for {invitation.name}, but {node.path} holds {name}",
-            hint=f"on {invitation.inviter}: instep invite {name}; or another place here: instep --dir DIR join TOKEN",
+            hint=f"on {invitation.inviter}: instep invite {name}; or here: instep --dir OTHER join TOKEN",
             code="other_node", ours=name, token=invitation.name,
         )  # fmt: skip
     pki = Pki(node.pki)
     if pki.has_certificates and fingerprint_bytes(pki.ca()) != invitation.ca:
         raise RefusedError(
             f"{name} belongs to another cluster than {invitation.inviter}",
-            hint=f"trust each other's keys instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
+            hint=f"trust its key instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
             code="other_cluster",
         )
 
@@ -208,8 +209,8 @@ def _is_local(invitation: Invitation) -> bool:
 def _offers(reply: JoinReply) -> list[dict[str, Any]]:
     return [
         {
-            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode, "class": offer.fileset_class,
-            "entries": offer.entries, "bytes": offer.size_bytes,
+            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
+            "class": offer.fileset_class, "entries": offer.entries, "bytes": offer.size_bytes,
         }
         for offer in reply.offers
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
+from instep.model.link import Link
 from instep.node import config
 from instep.node.config_keys import FILESET
 from instep.node.directory import NodeDirectory
@@ -77,7 +78,7 @@ def edit(
 ) -> bool:
     """Apply ``change`` to the parsed document and write it when it is right and differs.
 
-    ``prepare`` runs between: what must exist before the file names it, once it is known that the file is right.
+    ``prepare`` runs between: what must exist before the file names it, once the file is known to be right.
     """
     node.require()
     with _locked(node):
@@ -131,7 +132,7 @@ def accept_fileset(
 
 
 def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) -> bool:
-    """``KEY=VALUE`` pairs as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
+    """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
 
     def change(document: Document) -> None:
         table = _existing(document, "filesets", name, f"instep fileset add {name} PATH")
@@ -146,8 +147,12 @@ def remove_fileset(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "filesets", name))
 
 
-def set_partner(node: NodeDirectory, name: str, given: Mapping[str, object]) -> bool:
-    """List a partner, or change the given keys of its row. A new row has zeros where nothing is given."""
+def set_partner(
+    node: NodeDirectory, name: str, given: Mapping[str, object] | None = None, *, link: Link | None = None
+) -> bool:
+    """List a partner, or change the given keys of its row (None unsets one). A new row starts with zeros."""
+    flags = {} if link is None else {"replicate": link.replicate, "data": link.data, "hub": link.hub}
+    wanted = {**flags, **(given or {})}
 
     def change(document: Document) -> None:
         partners = _section(document, "partners")
@@ -155,9 +160,9 @@ def set_partner(node: NodeDirectory, name: str, given: Mapping[str, object]) -> 
         if row is None:
             row = tomlkit.table()
             for key in ("replicate", "data", "hub"):
-                row.add(key, bool(given.get(key, False)))
+                row.add(key, bool(wanted.get(key, False)))
             partners.add(name, row)
-        for key, value in given.items():
+        for key, value in wanted.items():
             if value is None:
                 row.pop(key, None)
             elif row.get(key) != value:

@@ -25,12 +25,14 @@ STATUS: dict[str, Any] = {
         "name": "catalog", "mode": "mirror", "class": "metadata", "path": "/srv/catalog",
         "lines": [{
             "origin": "main", "writer": "main",
-            "head": {**HEAD, "author": "ana", "message": "new styles", "published_at": "2001-11-21T02:31:00Z"},
+            "head": {
+                **HEAD, "author": "ana", "message": "new styles", "published_at": "2001-11-21T02:31:00Z",
+            },
             "live": HEAD, "standing": "in_step", "reason": None, "code": None, "since": None, "next": [],
             "partners": [
                 {"name": "s1", "live": HEAD, "standing": "in_step", "next": []},
-                {"name": "s2", "live": {**HEAD, "id": "cc"}, "standing": "blocked", "since": "2001-11-21T02:33:00Z",
-                 "reason": "gate geoserver: main 2.25.1, s2 2.24.0",
+                {"name": "s2", "live": {**HEAD, "id": "cc"}, "standing": "blocked",
+                 "since": "2001-11-21T02:33:00Z", "reason": "gate geoserver: main 2.25.1, s2 2.24.0",
                  "next": ["upgrade s2, it then goes on by itself", "instep rollback catalog 41"]},
             ],
         }],
@@ -107,11 +109,14 @@ def test_watching_prints_json_lines_until_the_daemon_ends(instep: Run, daemon: F
 def test_publish_hands_on_its_flags_and_shows_the_outcome(instep: Run, daemon: FakeDaemon) -> None:
     outcome = {"fileset": "catalog", "changed": True, "generation": HEAD, "added": 1, "changed_paths": 2,
                "removed": 0, "bytes": 2048}  # fmt: skip
-    daemon.lines("publish", {"progress": {"what": "scan", "done": 1, "total": 2, "unit": "files"}}, {"result": outcome})
+    daemon.lines(
+        "publish", {"progress": {"what": "scan", "done": 1, "total": 2, "unit": "files"}}, {"result": outcome}
+    )
     code, out, _ = instep("publish", "catalog", "-m", "new styles", "--accept-deletions")
     assert (code, out) == (0, "catalog: generation 42 is published: 1 added, 2 changed, 0 removed, 2.0 KiB\n")
     assert daemon.params("publish") == {
-        "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False, "dry_run": False,
+        "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False,
+        "dry_run": False,
     }  # fmt: skip
     assert json.loads(instep("publish", "--json", "--wait", "--timeout", "5s")[1]) == outcome
     assert daemon.params("publish")["timeout_s"] == 5
@@ -119,7 +124,8 @@ def test_publish_hands_on_its_flags_and_shows_the_outcome(instep: Run, daemon: F
 
 def test_errors_of_the_daemon_keep_family_code_facts_and_hint(instep: Run, daemon: FakeDaemon) -> None:
     error = {"code": "mass_deletion", "exit_code": 4, "reason": "180 of 200 files are gone",
-             "facts": {"deleted": 180, "limit": 100}, "hint": "instep publish --accept-deletions"}  # fmt: skip
+             "facts": {"deleted": 180, "limit": 100},
+             "hint": "instep publish --accept-deletions"}  # fmt: skip
     daemon.lines("publish", {"error": error})
     code, out, err = instep("publish")
     assert (code, out) == (4, "")
@@ -149,7 +155,9 @@ def test_verify_and_check_exit_with_their_verdict(instep: Run, daemon: FakeDaemo
     assert code == 10
     assert "a\\x1b[2J: contents" in out
     assert daemon.params("verify")["deep"] is True
-    daemon.answer("check", {"ok": False, "checks": [{"name": "disk", "ok": False, "ours": "1%", "hint": "free some"}]})
+    daemon.answer(
+        "check", {"ok": False, "checks": [{"name": "disk", "ok": False, "ours": "1%", "hint": "free some"}]}
+    )
     assert instep("check")[0] == 4
 
 
@@ -168,7 +176,9 @@ def test_arguments_where_the_fileset_may_be_left_out(instep: Run, daemon: FakeDa
 
 
 def test_paths_that_are_not_utf8_reach_the_daemon_whole(instep: Run, daemon: FakeDaemon) -> None:
-    daemon.answer("explain", {"path": "x", "to": [{"node": "s1", "gets": True, "via": ["main"], "why": "direct"}]})
+    daemon.answer(
+        "explain", {"path": "x", "to": [{"node": "s1", "gets": True, "via": ["main"], "why": "direct"}]}
+    )
     instep("explain", "c", os.fsdecode(b"a\xff"))
     assert base64.b64decode(daemon.params("explain")["path_b64"]) == b"a\xff"
 
@@ -196,7 +206,9 @@ def test_commands_that_only_change_configuration_work_without_a_daemon(
 def test_a_running_daemon_is_told_of_the_change(instep: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
     daemon.answer("reload_config", {"changed": True})
     (tmp_path / "data").mkdir()
-    assert json.loads(instep("fileset", "add", "c", str(tmp_path / "data"), "--json")[1])["daemon"] == "running"
+    assert (
+        json.loads(instep("fileset", "add", "c", str(tmp_path / "data"), "--json")[1])["daemon"] == "reloaded"
+    )
     assert [name for name, _ in daemon.calls] == ["reload_config"]
 
 
@@ -211,7 +223,8 @@ def test_a_token_that_cannot_work_is_refused_with_the_command_that_helps(
     assert (code, out) == (0, "instep1-abc\n")
     assert "instep join instep1-abc" in err
     assert daemon.params("invite") == {
-        "name": "s1", "from": "127.0.0.1", "ttl_s": 3600.0, "replicate": True, "data": True, "hub": False, "timeout_s": 30.0,
+        "name": "s1", "from": "127.0.0.1", "ttl_s": 3600.0,
+        "replicate": True, "data": True, "hub": False, "timeout_s": 30.0,
     }  # fmt: skip
     node.config.write_text('name = "main"\nlisten = "0.0.0.0:7443"\nadvertise = "10.0.0.1:7443"\n')
     code, _, err = instep("invite", "s1", "--json")

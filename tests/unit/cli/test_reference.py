@@ -15,7 +15,11 @@ HEAVY = ("aiohttp", "cryptography", "tomlkit", "rich", "blake3", "asyncio")
 
 
 def test_generated_pages_are_current() -> None:
-    stale = [name for name, text in pages().items() if not (ROOT / name).exists() or (ROOT / name).read_text() != text]
+    stale = [
+        name
+        for name, text in pages().items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text() != text
+    ]
     assert stale == [], "run: python -m instep.cli.reference"
 
 

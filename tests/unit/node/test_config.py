@@ -77,8 +77,14 @@ def test_the_example_of_the_contract_is_read() -> None:
     assert catalog.is_written_here
     assert catalog.definition is not None
     assert catalog.definition.fileset_class is FilesetClass.METADATA
-    assert catalog.definition.preserve == (Preserve.OWNER, Preserve.XATTR), "in one order, whatever was written"
-    assert (catalog.settle_ms, catalog.trigger, catalog.archive.keep_within_ms) == (200, b"global.xml", 7 * 86_400_000)
+    assert catalog.definition.preserve == (Preserve.OWNER, Preserve.XATTR), (
+        "in one order, whatever was written"
+    )
+    assert (catalog.settle_ms, catalog.trigger, catalog.archive.keep_within_ms) == (
+        200,
+        b"global.xml",
+        7 * 86_400_000,
+    )
     assert catalog.hooks.reload is not None
     assert catalog.hooks.reload.http == ("POST", "http://localhost:8080/reload")
     assert catalog.offers_to(NodeName("s1"))
@@ -162,7 +168,13 @@ def test_contradictions_are_warnings() -> None:
     )
     assert not settings.partners[NodeName("b")].link.data
     told = "\n".join(settings.warnings)
-    for part in ("replicate = false voids", "allow is empty", "cannot be dialled", "through a hub", "not a partner yet"):
+    for part in (
+        "replicate = false voids",
+        "allow is empty",
+        "cannot be dialled",
+        "through a hub",
+        "not a partner yet",
+    ):
         assert part in told
 
 
@@ -178,7 +190,13 @@ def test_who_may_connect_is_exactly_who_is_listed() -> None:
 
 
 def test_values() -> None:
-    assert [duration_ms(t) for t in ("200ms", "1.5s", "10m", "30d", "0")] == [200, 1500, 600_000, 2_592_000_000, 0]
+    assert [duration_ms(t) for t in ("200ms", "1.5s", "10m", "30d", "0")] == [
+        200,
+        1500,
+        600_000,
+        2_592_000_000,
+        0,
+    ]
     assert size_bytes("64KiB") == 65_536
     assert rate_limit("20MiB/s") == 20 << 20
     assert rate_limit("off") is None
@@ -191,7 +209,8 @@ def test_values() -> None:
 
 
 def test_lines_are_found_in_every_form_of_toml() -> None:
-    text = 'a = """\n[x]\n"""\n"b.c" = [1, # [y]\n  { d = 2 }, "}"]\n[t.u]\n  e.f = { g = \'\'\'\n\'\'\' }\nh = -1\n'
+    text = 'a = """\n[x]\n"""\n"b.c" = [1, # [y]\n  { d = 2 }, "}"]\n'
+    text += "[t.u]\n  e.f = { g = '''\n''' }\nh = -1\n"
     lines = key_lines(text)
     assert lines["a",] == 1
     assert lines["b.c",] == 4

@@ -53,7 +53,9 @@ def test_the_same_edit_again_changes_nothing(node: NodeDirectory) -> None:
     for expected in (True, False):
         assert config_edit.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]}) is expected
     for expected in (True, False):
-        assert config_edit.set_fileset(node, "cat", {"settle": "5ms", "ignore": "", "trigger": ""}) is expected
+        assert (
+            config_edit.set_fileset(node, "cat", {"settle": "5ms", "ignore": "", "trigger": ""}) is expected
+        )
     for expected in (True, False):
         assert config_edit.remove_fileset(node, "cat") is expected
         assert config_edit.remove_partner(node, "s1") is expected
