@@ -1,4 +1,4 @@
-"""Which name and addresses a new node gets when they were not all given. See docs/decisions/loopback-first.md."""
+"""Which name and addresses a new node gets when they were not all given: docs/decisions/loopback-first.md."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _check_network(raw: str) -> None:
 
 
 def _reachable(bound: Address) -> Address:
-    """What others dial when nothing was said: the listener, or this machine's outward address for a wildcard."""
+    """What others dial when nothing was said: the listener, or an outward address for a wildcard."""
     if not bound.is_wildcard:
         return bound
     return Address(default_route_address() or _host_name(), bound.port)

@@ -1,8 +1,8 @@
 """The caller's side of the control socket: HTTP/1.1 over a Unix socket, answers in JSON lines.
 
-``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines and a
-last ``{"result": ...}`` or ``{"error": ...}``. The daemon says something at least every 30 seconds; two minutes
-of silence end the call. Standard library only, because every command starts here.
+``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
+and a last ``{"result": ...}`` or ``{"error": ...}``. The daemon says something at least every 30 seconds; two
+minutes of silence end the call. Standard library only, because every command starts here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``demo``: a cluster of real daemons on loopback, made with the public commands only.
 
-Every step is printed as it would be typed. What it claims it checks itself: after each publish it compares the
-trees byte for byte, and it fails when they differ.
+Every step is printed as it would be typed. What it claims it checks itself: after each publish it compares
+the trees byte for byte, and it fails when they differ.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Stage:
         for node in self.nodes[1:]:
             node.data.mkdir(parents=True)
             token = self.run(self.main, "invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
-            self.run(node, "join", "-", "--listen", node.listen, "--accept", f"{FILESET}={node.data}", "--start",
-                     feed=token)  # fmt: skip
+            accept = f"{FILESET}={node.data}"
+            self.run(node, "join", "-", "--listen", node.listen, "--accept", accept, "--start", feed=token)
         self.tell("3. The data arrives everywhere, verified before it becomes visible.")
         first_s = self.await_all("first copy")
         self.tell("4. A change at the writer: one file edited, one added, one renamed, one removed.")
@@ -111,7 +111,8 @@ class Stage:
         self.run(self.main, "verify", FILESET, "--fleet", "--deep")
         return {
             "nodes": [
-                {"name": n.name, "directory": str(n.directory), "data": str(n.data), "listen": n.listen} for n in self.nodes
+                {"name": n.name, "directory": str(n.directory), "data": str(n.data), "listen": n.listen}
+                for n in self.nodes
             ],
             "first_copy_ms": round(first_s * 1000),
             "change_ms": round(change_s * 1000),
@@ -130,7 +131,8 @@ class Stage:
                 )
         number = (found.get("generation") or {}).get("number")
         self.tell(
-            f"   {what}: generation {number} on {len(self.nodes)} nodes after {took * 1000:.0f} ms, {len(wanted)} paths equal"
+            f"   {what}: generation {number} on {len(self.nodes)} nodes after {took * 1000:.0f} ms, "
+            f"{len(wanted)} paths equal"
         )
         return took
 
@@ -169,7 +171,8 @@ class Stage:
             role = "written here" if node is self.main else "follows"
             print(f"  {node.name:5} {node.data}   ({role}; instep --dir {node.directory} status)")
         print(
-            f"  try:  echo hello > {self.main.data}/hello.txt; instep --dir {self.main.directory} status --watch"
+            f"  try:  echo hello > {self.main.data}/hello.txt; "
+            f"instep --dir {self.main.directory} status --watch"
         )
         print("Ctrl-C stops the daemons and removes everything below", self.top, flush=True)
 
@@ -178,7 +181,7 @@ class Stage:
         for node in reversed(self.nodes):
             if (node.directory / "control.sock").exists():
                 subprocess.run(
-                    [sys.executable, "-m", "instep.cli", "--dir", str(node.directory), "stop", "--timeout", "10s"],
+                    [sys.executable, "-m", "instep.cli", "--dir", str(node.directory), "stop"],
                     capture_output=True, timeout=COMMAND_S, check=False,
                 )  # fmt: skip
         try:

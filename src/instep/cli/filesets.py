@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from instep.cli.output import say, shown_bytes, table
-from instep.cli.session import Session, command, group, later, pass_session, timeout_option
+from instep.cli.output import printable, say, shown_bytes, table
+from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
 
-__all__ = ["fileset", "recipe"]
+if TYPE_CHECKING:
+    from instep.model.ids import FilesetName
+
+__all__ = ["absolute", "check_root", "fileset", "mark_root", "recipe"]
 
 fileset = group("fileset", "The directories that are kept in step.")
 recipe = group("recipe", "Ready settings for known applications; not in this version.")
@@ -92,15 +96,17 @@ def fileset_add(
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
     }  # fmt: skip
     given_keys = {key: value for key, value in given.items() if value}
+    prepare = None
     if chosen not in settings.filesets:
-        _begin(session, name, root)
-    changed = config_edit.add_fileset(session.node, name, root, given_keys)
+        check_root(session, chosen, Path(root))
+        prepare = partial(mark_root, session, chosen, Path(root))
+    changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
     reloaded = session.reload() if changed else None
     settings = session.settings()
     offered, reasons = _offered(settings, chosen)
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
-        "not_offered_to": reasons, "daemon": "stopped" if changed and reloaded is None else "running" if reloaded else "unchanged",
+        "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
     }  # fmt: skip
 
     def text() -> None:
@@ -118,29 +124,31 @@ def fileset_add(
     session.show(document, text)
 
 
-def _begin(session: Session, name: str, root: str) -> None:
-    """Check the root of a new fileset against this machine and mark it; nothing else may mark it later (P10)."""
-    from instep.model.ids import fileset_name
-    from instep.tree.marker import create_marker, read_marker
+def check_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
+    from instep.tree.marker import check_marker, read_marker
     from instep.tree.place import resolve_place
 
-    if not os.path.isdir(root):
+    if not root.is_dir():
         raise RefusedError(
             f"{root} is not a directory",
             hint=f"mkdir -p {root}, or name the right one",
             code="root_missing",
-            root=root,
+            root=str(root),
         )
     settings = session.settings()
     others = [other.path for other in settings.filesets.values()]
-    chosen = fileset_name(name)
-    resolve_place(Path(root), chosen, others=others, node_dir=session.node.path)
-    if read_marker(Path(root)) is None:
-        create_marker(Path(root), chosen, settings.name)
-        return
-    from instep.tree.marker import check_marker
+    resolve_place(root, name, others=others, node_dir=session.node.path)
+    if read_marker(root) is not None:
+        check_marker(root, name, settings.name)
 
-    check_marker(Path(root), chosen, settings.name)
+
+def mark_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
+    from instep.tree.marker import create_marker, read_marker
+
+    if read_marker(root) is None:
+        create_marker(root, name, session.settings().name)
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
@@ -260,8 +268,7 @@ def _report_change(session: Session, name: str, changed: bool, done: str) -> Non
     if changed:
         for warning in settings.warnings:
             say(f"instep: {warning}")
-    daemon = "unchanged" if not changed else "stopped" if reloaded is None else "reloaded"
-    document = {"fileset": name, "changed": changed, "daemon": daemon}
+    document = {"fileset": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
     session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
 
 
@@ -328,9 +335,8 @@ def fileset_show(session: Session, name: str) -> None:
     def text() -> None:
         for key, value in document.items():
             if value not in (None, [], {}):
-                shown = shown_bytes(value) if key.endswith("bytes") else value
-                print(
-                    f"{key.replace('_', ' ')}: {', '.join(map(str, shown)) if isinstance(shown, list) else shown}"
-                )
+                told = shown_bytes(value) if key.endswith("bytes") else value
+                told = ", ".join(map(str, told)) if isinstance(told, list) else told
+                print(f"{key.replace('_', ' ')}: {printable(told)}")
 
     session.show(document, text)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["join"]
 
 TOKENS_SEEN = "joined.json"
-"""Below ``state/``: the ids of tokens that this node has used, so that the same command again changes nothing."""
+"""Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
 
 
 @command(
@@ -61,7 +62,7 @@ def join(
 ) -> None:
     """Become a node of the cluster that made the token, and list the inviting node with zeros.
 
-    Zeros mean: it may send here, this node sends it nothing. On a node that exists already, join only links it.
+    Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
     """
     from instep.cli import addresses
     from instep.net.tokens import parse_token
@@ -85,8 +86,9 @@ def join(
         started = start_daemon(node)
     accepted = [_accept(session, invitation, name, path, observe, timeout_ms / 1000) for name, path in wanted]
     document: dict[str, Any] = {
-        "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter, "listen": str(chosen.listen),
-        "advertise": str(chosen.advertise), "changed": changed or started or any(a["changed"] for a in accepted),
+        "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter,
+        "listen": str(chosen.listen), "advertise": str(chosen.advertise),
+        "changed": changed or started or any(a["changed"] for a in accepted),
         "started": started, "accepted": accepted, "offers": offers,
     }  # fmt: skip
     open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
@@ -143,14 +145,14 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
     if name != invitation.name:
         raise RefusedError(
             f"the token is for {invitation.name}, but {node.path} holds {name}",
-            hint=f"on {invitation.inviter}: instep invite {name}; or another place here: instep --dir DIR join TOKEN",
+            hint=f"on {invitation.inviter}: instep invite {name}; or here: instep --dir OTHER join TOKEN",
             code="other_node", ours=name, token=invitation.name,
         )  # fmt: skip
     pki = Pki(node.pki)
     if pki.has_certificates and fingerprint_bytes(pki.ca()) != invitation.ca:
         raise RefusedError(
             f"{name} belongs to another cluster than {invitation.inviter}",
-            hint=f"trust each other's keys instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
+            hint=f"trust its key instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
             code="other_cluster",
         )
 
@@ -207,8 +209,8 @@ def _is_local(invitation: Invitation) -> bool:
 def _offers(reply: JoinReply) -> list[dict[str, Any]]:
     return [
         {
-            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode, "class": offer.fileset_class,
-            "entries": offer.entries, "bytes": offer.size_bytes,
+            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
+            "class": offer.fileset_class, "entries": offer.entries, "bytes": offer.size_bytes,
         }
         for offer in reply.offers
     ]  # fmt: skip
@@ -226,30 +228,29 @@ def _accept(
 
 def _accept_cold(session: Session, invitation: Invitation, name: str, path: str, observe: bool) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
+    from instep.cli.filesets import check_root, mark_root
     from instep.model.ids import fileset_name
     from instep.node import config_edit
-    from instep.tree.marker import create_marker, read_marker
-    from instep.tree.place import resolve_place
 
     root = Path(path)
     chosen = fileset_name(name)
-    settings = session.settings()
-    if chosen not in settings.filesets:
+    prepare = None
+    if chosen not in session.settings().filesets:
         try:
-            os.makedirs(root, mode=0o755, exist_ok=True)
+            root.mkdir(parents=True, exist_ok=True)
+            is_empty = all(entry.name == ".instep" for entry in os.scandir(root))
         except OSError as error:
             raise RefusedError(
-                f"cannot make {root}: {error.strerror}", hint="name another directory", code="root_missing"
+                f"cannot use {root}: {error.strerror}", hint="name another directory", code="root_missing"
             ) from error
-        if not observe and any(entry.name != ".instep" for entry in os.scandir(root)):
+        if not observe and not is_empty:
             raise RefusedError(
                 f"{root} is not empty, and without the daemon it cannot be compared",
                 hint=f"instep start; then: instep fileset accept {name} {root} --seed",
-                code="not_empty", path=str(root),
-            )  # fmt: skip
-        others = [other.path for other in settings.filesets.values()]
-        resolve_place(root, chosen, others=others, node_dir=session.node.path)
-        if read_marker(root) is None:
-            create_marker(root, chosen, settings.name)
+                code="not_empty",
+                path=str(root),
+            )
+        check_root(session, chosen, root)
+        prepare = partial(mark_root, session, chosen, root)
     given: dict[str, object] = {"observe": True} if observe else {}
-    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given)
+    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given, prepare)

@@ -19,7 +19,7 @@ from instep.errors import DamagedError, UsageError
 __all__ = ["diff", "events", "explain", "log", "status", "verify"]
 
 
-# status -------------------------------------------------------------------------------------------------------
+# status -------------------------------------------------------------------------------------------------
 
 
 @command("status", example="instep status --watch")
@@ -76,7 +76,7 @@ def _watch(session: Session, fileset: str | None) -> None:
     raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
 
 
-# log, diff, events --------------------------------------------------------------------------------------------
+# log, diff, events --------------------------------------------------------------------------------------
 
 
 @command("log", example="instep log catalog")
@@ -89,7 +89,7 @@ def log(session: Session, fileset: str | None) -> None:
     def text() -> None:
         rows = [
             (
-                one.get("number"), moment(one.get("published_at")), one.get("author"), one.get("message") or "",
+                one.get("number"), moment(one.get("published_at")), one.get("author"), one.get("message"),
                 ", ".join(one.get("contents") or ()) or "nobody",
             )
             for one in document["generations"]
@@ -165,7 +165,7 @@ def events(session: Session, since_ms: int) -> None:
     session.show(document, text)
 
 
-# verify, explain ----------------------------------------------------------------------------------------------
+# verify, explain ----------------------------------------------------------------------------------------
 
 
 @command("verify", example="instep verify catalog --fleet --deep")
@@ -213,9 +213,8 @@ def explain(session: Session, fileset: str, path: str | None) -> None:
     def text() -> None:
         for one in document["to"]:
             way = f" via {', '.join(one['via'])}" if one.get("via") else ""
-            print(
-                f"{one['node']}  {'gets it' if one['gets'] else 'does not get it'}{way}  {printable(one.get('why'))}".rstrip()
-            )
+            verdict = "gets it" if one["gets"] else "does not get it"
+            print(f"{one['node']}  {verdict}{way}  {printable(one.get('why'))}".rstrip())
         if not document["to"]:
             print("no other node gets it: there are no partners")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from instep.cli.output import moment, say, table
-from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
+from instep.cli.session import DURATION, Session, command, daemon_word, group, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
 
 __all__ = ["allow", "check", "invite", "node", "partner"]
@@ -40,7 +39,7 @@ def _said(warnings: Any) -> None:
         say(f"instep: {warning}")
 
 
-# invite -------------------------------------------------------------------------------------------------------
+# invite -------------------------------------------------------------------------------------------------
 
 
 @command("invite", example="TOKEN=$(instep invite s1 --from 10.20.0.2)")
@@ -63,14 +62,15 @@ def invite(
     """Print a one-time token for each new node; the ready join line goes to stderr."""
     from instep.model.ids import node_name
     from instep.node import config_edit
+    from instep.node.reachability import check_invitation, is_covered
 
     settings = session.settings()
     for name in names:
         if node_name(name) == settings.name:
             raise UsageError(f"{name} is this node itself", hint="choose another name", code="own_name")
     source = None if from_address is None else _network(from_address)
-    _refuse_hopeless(session, settings, names, source)
-    if source is not None and not _covers(settings.allow, source):
+    check_invitation(settings, names, source, session.node.path)
+    if source is not None and not is_covered(settings.allow, source):
         session.control.call("ping", {}, timeout_s=5)
         config_edit.allow_networks(session.node, [_shown_network(source)])
         session.reload()
@@ -90,48 +90,6 @@ def invite(
     session.show({"tokens": [{"name": name, **told} for name, told in zip(names, tokens, strict=True)]}, text)
 
 
-def _refuse_hopeless(session: Session, settings: Any, names: tuple[str, ...], source: Any) -> None:
-    """A token that cannot work is not printed: see docs/decisions/loopback-first.md."""
-    typed = " ".join(["instep", "--dir", shlex.quote(str(session.node.path)), "invite", *names])
-    is_local = source is not None and source.is_loopback
-    lets_loopback_in = any(network.is_loopback for network in settings.allow)
-    is_meant = settings.advertise.is_loopback and (
-        settings.advertise != settings.listen or _is_written(session)
-    )
-    if settings.listen.is_loopback and not settings.advertise.is_loopback:
-        raise RefusedError(
-            f"this node listens on {settings.listen}, so nobody can reach {settings.advertise}",
-            hint=f'set listen = "0.0.0.0:{settings.advertise.port}" in {session.node.config}, then: {typed}',
-            code="loopback_address", listen=str(settings.listen), advertise=str(settings.advertise),
-        )  # fmt: skip
-    if settings.advertise.is_loopback and not (is_local or lets_loopback_in or is_meant):
-        raise RefusedError(
-            f"this node is reached at {settings.advertise} only, so a token would work on this machine alone",
-            hint=f"for a node on this machine: {typed} --from 127.0.0.1; for others set listen and advertise in "
-            f"{session.node.config}",
-            code="loopback_address", listen=str(settings.listen), advertise=str(settings.advertise),
-        )  # fmt: skip
-    if settings.advertise.is_wildcard:
-        raise RefusedError(
-            f"{settings.advertise} cannot be dialled",
-            hint=f"set advertise in {session.node.config} to an address of this machine, then: {typed}",
-            code="wildcard_address", advertise=str(settings.advertise),
-        )  # fmt: skip
-    if not settings.advertise.is_loopback and not settings.allow and source is None:
-        raise RefusedError(
-            "peers may connect from this machine only: allow is empty",
-            hint=f"{typed} --from ADDRESS, or: instep allow add CIDR",
-            code="address_not_allowed", allow=[],
-        )  # fmt: skip
-
-
-def _is_written(session: Session) -> bool:
-    """Whether the operator wrote ``advertise``: then loopback is meant."""
-    import tomllib
-
-    return "advertise" in tomllib.loads(session.node.config.read_text())
-
-
 def _network(raw: str) -> Any:
     from instep.node.values import BadValue, network
 
@@ -146,20 +104,13 @@ def _shown_network(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> st
     return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
-def _covers(allowed: Any, wanted: Any) -> bool:
-    """Whether who may connect already includes ``wanted``; nobody listed means loopback."""
-    if not allowed:
-        return bool(wanted.is_loopback)
-    return any(one.version == wanted.version and wanted.subnet_of(one) for one in allowed)
-
-
 def _shown(ms: int) -> str:
     from instep.node.values import shown_duration
 
     return shown_duration(ms)
 
 
-# node ---------------------------------------------------------------------------------------------------------
+# node ---------------------------------------------------------------------------------------------------
 
 node = group("node", "The nodes of the cluster and what is known of them.")
 
@@ -190,8 +141,8 @@ def _offline_nodes(session: Session) -> dict[str, Any]:
 
     settings = session.settings()
     own = {
-        "name": settings.name, "self": True, "address": str(settings.advertise), "pin": Pki(session.node.pki).pin,
-        "facts": {}, "standing": "unknown",
+        "name": settings.name, "self": True, "address": str(settings.advertise),
+        "pin": Pki(session.node.pki).pin, "facts": {}, "standing": "unknown",
     }  # fmt: skip
     others: list[dict[str, Any]] = [
         {
@@ -236,7 +187,7 @@ def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
-# partner ------------------------------------------------------------------------------------------------------
+# partner ------------------------------------------------------------------------------------------------
 
 partner = group("partner", "Which nodes get what from this node.")
 
@@ -250,7 +201,8 @@ def partner_list(session: Session) -> None:
     def text() -> None:
         rows = [
             (
-                p["name"], p.get("address") or "dials here", *("yes" if p.get(f) else "no" for f in ("replicate", "data", "hub")),
+                p["name"], p.get("address") or "dials here",
+                *("yes" if p.get(flag) else "no" for flag in ("replicate", "data", "hub")),
                 moment(p.get("last_checked")), "yes" if p.get("reachable") else "no", p.get("reason"),
             )
             for p in document["partners"]
@@ -275,14 +227,8 @@ def _offline_partners(session: Session) -> dict[str, Any]:
 def _changed(session: Session, name: str, changed: bool, done: str) -> None:
     reloaded = session.reload() if changed else None
     _said(session.settings().warnings if changed else ())
-    document = {"partner": name, "changed": changed, "daemon": _daemon_word(changed, reloaded)}
+    document = {"partner": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
     session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
-
-
-def _daemon_word(changed: bool, reloaded: dict[str, Any] | None) -> str:
-    if not changed:
-        return "unchanged"
-    return "stopped" if reloaded is None else "reloaded"
 
 
 @command("set", parent=partner, example="instep partner set s1 --hub --no-data")
@@ -367,14 +313,14 @@ def partner_add(
     session.show(document, lambda: print(f"{name} is a partner"))
 
 
-# allow --------------------------------------------------------------------------------------------------------
+# allow --------------------------------------------------------------------------------------------------
 
 allow = group("allow", "From which addresses peers may connect.")
 
 
 def _show_allow(session: Session, changed: bool, reloaded: dict[str, Any] | None) -> None:
     networks = [str(one) for one in session.settings().allow]
-    document = {"allow": networks, "changed": changed, "daemon": _daemon_word(changed, reloaded)}
+    document = {"allow": networks, "changed": changed, "daemon": daemon_word(changed, reloaded)}
     session.show(document, lambda: print("\n".join(networks) or "only this machine: allow is empty"))
 
 
@@ -414,7 +360,7 @@ def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
     _show_allow(session, changed, session.reload() if changed else None)
 
 
-# check --------------------------------------------------------------------------------------------------------
+# check --------------------------------------------------------------------------------------------------
 
 
 @command("check", example="instep check --json")

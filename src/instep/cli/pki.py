@@ -41,8 +41,9 @@ def _open(session: Session) -> Pki:
 
 def _facts(facts: CertificateFacts) -> dict[str, Any]:
     return {
-        "subject": facts.subject, "names": list(facts.names), "pin": facts.pin, "fingerprint": facts.fingerprint,
-        "serial": facts.serial, "not_before": _day(facts.not_before_ms), "not_after": _day(facts.not_after_ms),
+        "subject": facts.subject, "names": list(facts.names), "pin": facts.pin,
+        "fingerprint": facts.fingerprint, "serial": facts.serial,
+        "not_before": _day(facts.not_before_ms), "not_after": _day(facts.not_after_ms),
     }  # fmt: skip
 
 
@@ -74,8 +75,10 @@ def pki_list(session: Session) -> None:
               ("certificate", "subject", "until", "fingerprint of the key"))  # fmt: skip
         if issued:
             print()
-            table([(one["name"], one["purpose"], one["not_after"], one["revoked_at"] or "-") for one in issued],
-                  ("issued to", "for", "until", "revoked"))  # fmt: skip
+            rows = [
+                (one["name"], one["purpose"], one["not_after"], one["revoked_at"] or "-") for one in issued
+            ]
+            table(rows, ("issued to", "for", "until", "revoked"))
         if found.is_ca and backed_up is None:
             print("the CA key has no backup\n  next: instep pki backup --to FILE")
 
@@ -183,8 +186,8 @@ def pki_export(
     found = _open(session)
     if name not in ("ca", found.name):
         raise RefusedError(
-            f"the key of {name} is only on {name}", hint=f"on {name}: instep pki export {name} --format {form}",
-            code="no_key_here",
+            f"the key of {name} is only on {name}",
+            hint=f"on {name}: instep pki export {name} --format {form}", code="no_key_here",
         )  # fmt: skip
     if form == "pem":
         own = b"" if name == "ca" else found.certificate_path().read_bytes() + found.key_path().read_bytes()

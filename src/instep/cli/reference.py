@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
     return found
 
 
-# Settings -----------------------------------------------------------------------------------------------------
+# Settings -----------------------------------------------------------------------------------------------
 
 
 def settings_page() -> str:
@@ -56,8 +56,9 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         _NOTE,
-        "`instep.toml` in the node directory. Unknown keys are errors. Durations read `200ms`, `5s`, `10m`, `30d`; "
-        "sizes `64KiB`. Keys marked *travels* are set where the fileset is written and are an error where it is followed.",
+        "`instep.toml` in the node directory. Unknown keys are errors. Durations read `200ms`, `5s`, `10m`, "
+        "`30d`; sizes `64KiB`. Keys marked *travels* are set where the fileset is written and are an error "
+        "where it is followed.",
     ]
     for title, where, table in sections:
         parts.append(f"\n## {title}\n" + (f"\n`{where}`\n" if where else ""))
@@ -73,7 +74,7 @@ def _setting(key: keys.Key) -> str:
     return f"| `{key.name}` | {default} | {'*travels* · ' if key.travels else ''}{key.help} |"
 
 
-# Commands -----------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------------
 
 
 def _top_level() -> Iterator[tuple[str, click.Command]]:
@@ -124,7 +125,7 @@ def _options(command: click.Command) -> Iterator[str]:
             yield f"`{record[0]}`: {record[1]}".rstrip(": ")
 
 
-# Errors -------------------------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------------
 
 _CODE = re.compile(r'code="([a-z_]+)"')
 
@@ -156,13 +157,14 @@ def _codes() -> dict[str, set[str]]:
         if module.ispkg or ".testing" in module.name:
             continue
         spec = importlib.util.find_spec(module.name)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         for code in _CODE.findall(Path(spec.origin).read_text()):
             found.setdefault(code, set()).add(module.name.removeprefix("instep."))
     return found
 
 
-# Man pages ----------------------------------------------------------------------------------------------------
+# Man pages ----------------------------------------------------------------------------------------------
 
 
 def man_page(path: str, command: click.Command) -> str:

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from instep.node.directory import NodeDirectory
     from instep.node.settings import Settings
 
-__all__ = ["DURATION", "Session", "command", "group", "later", "pass_session", "timeout_option"]
+__all__ = [
+    "DURATION",
+    "Session",
+    "command",
+    "daemon_word",
+    "group",
+    "later",
+    "pass_session",
+    "timeout_option",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -52,7 +61,7 @@ class Session:
         return load(node.path)
 
     def call(self, name: str, timeout_s: float | None = None, /, **params: Any) -> dict[str, Any]:
-        """Ask the daemon; progress is shown on a terminal. A deadline here leaves the daemon 5 s to say why."""
+        """Ask the daemon, with progress on a terminal. A deadline leaves the daemon 5 s to say why."""
         node = self.node
         if not node.socket.exists():
             node.require()
@@ -71,7 +80,7 @@ class Session:
             return fallback()
 
     def reload(self) -> dict[str, Any] | None:
-        """Make a running daemon take the changed file; None when none runs. Raises what the daemon refused."""
+        """Make a running daemon take the changed file; None when none runs. Raises its refusal."""
         try:
             return self.call("reload_config")
         except DaemonDown:
@@ -151,7 +160,7 @@ class InstepCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         if self.example:
             with formatter.section("Example"):
                 formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
@@ -173,7 +182,8 @@ def command(
     """Declare a command; its docstring is its help."""
 
     def declare(function: Callable[..., Any]) -> InstepCommand:
-        made = click.command(name, cls=InstepCommand)(function)
+        short = (function.__doc__ or "").strip().split("\n")[0]
+        made = click.command(name, cls=InstepCommand, short_help=short)(function)
         made.example = example
         if parent is not None:
             parent.add_command(made)
@@ -184,6 +194,13 @@ def command(
 
 def group(name: str, help_text: str) -> InstepGroup:
     return InstepGroup(name, help=help_text, short_help=help_text, no_args_is_help=True)
+
+
+def daemon_word(changed: bool, reloaded: Mapping[str, Any] | None) -> str:
+    """What a change of configuration meant for the daemon."""
+    if not changed:
+        return "unchanged"
+    return "stopped" if reloaded is None else "reloaded"
 
 
 def later(what: str) -> None:

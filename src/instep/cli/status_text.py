@@ -64,7 +64,7 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for fileset in filesets:
         yield from _fileset_lines(fileset, str(document.get("node")), width)
     for offer in document.get("offers") or ():
-        yield f"{offer.get('name')}   offered by {offer.get('writer') or offer.get('from')}, not accepted here"
+        yield f"{offer.get('name')}   offered by {offer.get('writer')}, not accepted here"
         yield f"  next: instep fileset accept {offer.get('name')} PATH"
     if not filesets and not document.get("offers"):
         yield f"{document.get('node')}: no filesets yet"
@@ -96,11 +96,12 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
             yield f"{name}   {_word(line)}   no generation yet"
         else:
             serving = sum((row.get("live") or {}).get("id") == head.get("id") for row in rows)
-            yield f"{name}   {_word_of_all(rows)}   {serving} of {len(rows)} serve generation {head['number']} {_about(head)}"
-        names = max((len(str(row["name"])) for row in rows), default=0)
-        for row in rows:
-            if row.get("standing") != "in_step":
-                yield from _row_lines(row, names)
+            counted = f"{serving} of {len(rows)} serve generation {head['number']}"
+            yield f"{name}   {_word_of_all(rows)}   {counted} {_about(head)}"
+        troubled = [row for row in rows if row.get("standing") != "in_step"]
+        names = max((len(printable(row["name"])) for row in troubled), default=0)
+        for row in troubled:
+            yield from _row_lines(row, names)
         for note in fileset.get("notes") or ():
             yield f"  {printable(note)}"
 

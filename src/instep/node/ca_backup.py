@@ -1,7 +1,7 @@
 """``pki backup``: the cluster's certificate authority in one encrypted PEM file.
 
-The file holds the CA certificate, its key as encrypted PKCS #8 and the revocation list; ``openssl pkey`` reads it.
-Who has the file and the passphrase can issue certificates, so they belong into two places.
+The file holds the CA certificate, its key as encrypted PKCS #8 and the revocation list; ``openssl pkey``
+reads it. Who has the file and the passphrase can issue certificates, so they belong into two places.
 """
 
 from __future__ import annotations

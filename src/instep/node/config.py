@@ -214,6 +214,7 @@ class _Reader:
             name=name,
             listen=listen,
             advertise=advertise,
+            is_advertise_written="advertise" in raw,
             allow=top["allow"],
             poll_ms=top["poll"],
             rate_limit=top["rate_limit"],
