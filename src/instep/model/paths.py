@@ -10,7 +10,17 @@ from typing import NewType
 
 from instep.errors import PeerError
 
-__all__ = ["COMPONENT_MAX", "PATH_MAX", "RelPath", "is_below", "parent_of", "path_fields", "shown", "sort_key", "validated"]
+__all__ = [
+    "COMPONENT_MAX",
+    "PATH_MAX",
+    "RelPath",
+    "is_below",
+    "parent_of",
+    "path_fields",
+    "shown",
+    "sort_key",
+    "validated",
+]
 
 RelPath = NewType("RelPath", bytes)
 """A validated relative path; components separated by ``/``, no leading or trailing slash."""
