@@ -10,7 +10,6 @@ Checking the signature is the caller's part (``net.pki``); its result comes in a
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 import msgspec
@@ -65,8 +64,8 @@ class EpochClaim(msgspec.Struct, frozen=True, array_like=True):
 class EpochBook(msgspec.Struct, frozen=True, array_like=True):
     """The epoch records of a line that matter: the newest accepted, and the rivals of a disputed epoch.
 
-    ``previous`` is the one before ``current``: its writer may have given ``current``'s epoch to a second node.
-    While ``rivals`` is not empty nothing of their epoch is accepted; ``current`` is one of them."""
+    ``previous`` is the one before ``current``: its writer may have given ``current``'s epoch to a second
+    node. While ``rivals`` is not empty nothing of their epoch is accepted; ``current`` is one of them."""
 
     current: EpochClaim | None = None
     previous: EpochClaim | None = None
@@ -118,7 +117,9 @@ def judge_head(
 ) -> AcceptedHead | KnownRecord | OldRecord | Refused:
     """Whether this generation may become the head of ``line``, whose head is ``head``."""
     if len(signed.raw) > RECORD_MAX_BYTES:
-        return _refused("record_too_large", f"generation of {len(signed.raw)} bytes, the limit is {RECORD_MAX_BYTES}")
+        return _refused(
+            "record_too_large", f"generation of {len(signed.raw)} bytes, the limit is {RECORD_MAX_BYTES}"
+        )
     try:
         body = signed.body()
     except PeerError as error:
@@ -147,7 +148,9 @@ def judge_head(
 
 def _wrong_generation(body: GenerationBody, line: LineId) -> Refused | None:
     if body.version != RECORD_VERSION:
-        return _refused("unknown_version", f"generation of version {body.version}, this node knows {RECORD_VERSION}")
+        return _refused(
+            "unknown_version", f"generation of version {body.version}, this node knows {RECORD_VERSION}"
+        )
     if body.line != line:
         return _refused("wrong_line", f"a generation of {body.line} was offered as one of {line}")
     if not (1 <= body.epoch <= NUMBER_MAX and 1 <= body.number <= NUMBER_MAX):
@@ -179,7 +182,9 @@ def _entitled(body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> 
             signer=verdict.signer,
         )
     if body.epoch < current.epoch:
-        return _refused("old_epoch", f"epoch {body.epoch} is over, {current.writer} writes epoch {current.epoch}")
+        return _refused(
+            "old_epoch", f"epoch {body.epoch} is over, {current.writer} writes epoch {current.epoch}"
+        )
     return None
 
 
@@ -254,20 +259,29 @@ def _not_valid(
         return None
     if body.writer == configured_writer and verdict.signer == body.writer:
         return None
-    current, previous = book.current, book.previous
-    if current is not None and body.epoch == current.epoch and previous is not None:
-        if previous.epoch + 1 == body.epoch and verdict.signer == previous.writer:
-            return None
+    current = book.current
+    if _is_second_handover(body, verdict, book):
+        return None
     if current is not None and verdict.signer == current.writer:
         # A handover: only from the writer of the epoch right before, and never out of a dispute.
         if book.disputed is None and body.epoch == current.epoch + 1:
             return None
         if body.epoch > current.epoch + 1:
-            return _refused("epoch_gap", f"epoch {body.epoch} came before epoch {current.epoch + 1}", Retry.LATER)
+            return _refused(
+                "epoch_gap", f"epoch {body.epoch} came before epoch {current.epoch + 1}", Retry.LATER
+            )
     return _refused(
         "not_entitled",
-        f"{verdict.signer} may not give epoch {body.epoch} of {body.line} to {body.writer}: it is neither the "
-        f"writer before, nor the cluster's CA, nor the writer that this node's configuration names",
+        f"{verdict.signer} may not give epoch {body.epoch} of {body.line} to {body.writer}: it is neither "
+        f"the writer before, nor the cluster's CA, nor the writer that this node's configuration names",
         signer=verdict.signer,
         writer=body.writer,
     )
+
+
+def _is_second_handover(body: EpochBody, verdict: SignerVerdict, book: EpochBook) -> bool:
+    """The writer before gave the current epoch to another node as well: valid, and therefore a rival."""
+    current, previous = book.current, book.previous
+    if current is None or previous is None or body.epoch != current.epoch:
+        return False
+    return previous.epoch + 1 == body.epoch and verdict.signer == previous.writer

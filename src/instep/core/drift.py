@@ -80,6 +80,11 @@ class DriftView:
         if self._is_all_dirty:
             self._dirty.clear()
 
+    def start_clean(self) -> None:
+        """A first apply looked at everything."""
+        self._dirty.clear()
+        self._is_all_dirty = False
+
     def ask(self) -> tuple[bytes, ...]:
         """The paths to check now (empty means all); they are no longer dirty."""
         self._asked, self._asked_all = tuple(self._dirty), self._is_all_dirty

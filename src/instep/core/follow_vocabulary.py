@@ -40,10 +40,12 @@ __all__ = [
     "EpochSeen",
     "FetchFailed",
     "FetchPages",
+    "FollowAnswer",
     "FollowConfig",
     "FollowEffect",
     "FollowEvent",
     "FollowFacts",
+    "FollowSourceEvent",
     "GatesChecked",
     "HeadSeen",
     "HeadsAnswered",
@@ -87,7 +89,8 @@ class DriftPolicy(enum.Enum):
 
 
 class Due(enum.Enum):
-    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least once."""
+    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least
+    once."""
 
     NOTHING = ""
     RELOAD = "reload"
@@ -134,7 +137,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     epochs: EpochBook = EpochBook()
 
 
-# --- events --------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,8 @@ class AskFailed:
 
 @dataclass(frozen=True, slots=True)
 class PagesFetched:
-    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are stored, verified."""
+    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are stored,
+    verified."""
 
     req: int
 
@@ -209,14 +213,16 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
+    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its
+    head."""
 
     req: int
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
+    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is
+    sealed."""
 
     req: int
 
@@ -237,8 +243,8 @@ class GatesChecked:
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose displaced
-    object was not what the base said; they are in the archive as drift."""
+    """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose
+    displaced object was not what the base said; they are in the archive as drift."""
 
     req: int
     drifted: tuple[bytes, ...] = ()
@@ -288,7 +294,8 @@ class RecoveredKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree holds it."""
+    """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree
+    holds it."""
 
     req: int
     kind: RecoveredKind
@@ -313,7 +320,8 @@ class TreeTouched:
 
 @dataclass(frozen=True, slots=True)
 class DriftChecked:
-    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in all."""
+    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
+    all."""
 
     req: int
     paths: tuple[bytes, ...]
@@ -373,15 +381,11 @@ class PollAsked:
     """Somebody waits: ask the sources for heads now."""
 
 
-FollowEvent = (
-    Started
-    | ConfigChanged
-    | SourceUp
-    | SourceDown
-    | HeadSeen
-    | EpochSeen
-    | HeadsAnswered
-    | AskFailed
+FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
+
+FollowAnswer = (
+    Recovered
+    | RecoverFailed
     | PagesFetched
     | FetchFailed
     | Superseded
@@ -395,14 +399,19 @@ FollowEvent = (
     | RecordFailed
     | PutBackDone
     | PutBackFailed
-    | Recovered
-    | RecoverFailed
-    | TreeTouched
     | DriftChecked
     | DriftCheckFailed
     | Reverted
     | RevertFailed
     | Compared
+)
+
+FollowEvent = (
+    Started
+    | ConfigChanged
+    | FollowSourceEvent
+    | FollowAnswer
+    | TreeTouched
     | Paused
     | Resumed
     | RetryAsked
@@ -411,7 +420,7 @@ FollowEvent = (
 )
 
 
-# --- effects -------------------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,8 +481,9 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class RecordLive:
-    """Record ``head`` as live and save ``facts`` in one durable transaction (it is a ``Save`` too); only then close
-    the journal and empty the stage. Answer: ``LiveRecorded`` or ``RecordFailed``."""
+    """Record ``head`` as live and save ``facts`` in one durable transaction, performed in order with every
+    other ``Save`` of the line (same queue); only then close the journal and empty the stage. Answer:
+    ``LiveRecorded`` or ``RecordFailed``."""
 
     req: int
     head: HeadRef
@@ -493,8 +503,8 @@ class PutBack:
 
 @dataclass(frozen=True, slots=True)
 class CheckDrift:
-    """Compare the tree with ``base``: the named paths, or all when ``paths`` is empty. Answer: ``DriftChecked``
-    or ``DriftCheckFailed``."""
+    """Compare the tree with ``base``: the named paths, or all when ``paths`` is empty. Answer:
+    ``DriftChecked`` or ``DriftCheckFailed``."""
 
     req: int
     base: HeadRef
@@ -503,7 +513,8 @@ class CheckDrift:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or ``RevertFailed``."""
+    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or
+    ``RevertFailed``."""
 
     req: int
     base: HeadRef
@@ -534,8 +545,8 @@ class DropStage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The line's standing here changed, or its head, live or tree did: show it and tell every source. The driver
-    adds the wall clock (``since`` moves only when standing or code changed)."""
+    """The line's standing here changed, or its head, live or tree did: show it and tell every source. The
+    driver adds the wall clock (``since`` moves only when standing or code changed)."""
 
     standing: Standing
     code: str | None

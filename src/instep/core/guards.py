@@ -14,7 +14,15 @@ from instep.core.vocabulary import Trouble
 from instep.errors import ConfigError, Retry
 from instep.model.paths import shown
 
-__all__ = ["DELETIONS_FREE", "DeletionPolicy", "ScanProblem", "judge_deletions", "judge_problems", "parse_deletions"]
+__all__ = [
+    "DEFAULT_DELETIONS",
+    "DELETIONS_FREE",
+    "DeletionPolicy",
+    "ScanProblem",
+    "judge_deletions",
+    "judge_problems",
+    "parse_deletions",
+]
 
 DELETIONS_FREE = 20
 """So many deletions pass whatever share of the tree they are."""
@@ -25,8 +33,8 @@ _REFUSED_PROBLEMS = ("damaged", "unreadable", "unstable", "bad_name")
 
 @dataclass(frozen=True, slots=True)
 class DeletionPolicy:
-    """``max_deletions``: up to the greater of ``DELETIONS_FREE`` and the share (or, where it is set, exactly the
-    count). The default is half."""
+    """``max_deletions``: up to the greater of ``DELETIONS_FREE`` and the share (or, where it is set, exactly
+    the count). The default is half."""
 
     share_percent: int = 50
     count: int | None = None
@@ -35,6 +43,9 @@ class DeletionPolicy:
         if self.count is not None:
             return self.count
         return max(DELETIONS_FREE, entries_before * self.share_percent // 100)
+
+
+DEFAULT_DELETIONS = DeletionPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +92,16 @@ def judge_problems(problems: Sequence[ScanProblem]) -> Trouble | None:
 
 
 _HINTS = {
-    "damaged": "restore the file from a backup or from a partner (instep archive, instep verify), or write it anew",
+    "damaged": "restore the file from a backup or from a partner (instep archive), or write it anew",
     "unreadable": "make it readable for the user that instep runs as, or ignore it",
     "unstable": "it changes all the time: ignore it, or publish when the program that writes it is quiet",
     "bad_name": "rename it",
 }
 
 
-def judge_deletions(removed: int, entries_before: int, policy: DeletionPolicy, *, accepted: bool) -> Trouble | None:
+def judge_deletions(
+    removed: int, entries_before: int, policy: DeletionPolicy, *, accepted: bool
+) -> Trouble | None:
     """Why so many deletions stop a publish, or None."""
     allowed = policy.allowed(entries_before)
     if accepted or removed <= allowed:

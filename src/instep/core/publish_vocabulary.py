@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core.accept import EpochBook, SignerVerdict
-from instep.core.guards import DeletionPolicy, ScanProblem
+from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy, ScanProblem
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -42,6 +42,8 @@ __all__ = [
     "PartnerSeen",
     "PartnersAnswered",
     "Paused",
+    "Outcome",
+    "PublishAnswer",
     "PublishAsked",
     "PublishConfig",
     "PublishEffect",
@@ -75,17 +77,18 @@ class PublishMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
-    """What this node's configuration says about publishing the line. Durations in ms.
+    """What this node's configuration says about publishing the line. Durations in ms; ``node`` is this node.
 
     ``partners`` are the listed partners that may hold heads of this line; ``is_watching`` whether a watcher
     runs, so that a scan of the changed paths is enough."""
 
+    node: NodeName
     mode: PublishMode = PublishMode.AUTO
     settle_ms: int = 200
     settle_max_ms: int = 10_000
     trigger: bytes | None = None
     trigger_max_ms: int = 5_000
-    deletions: DeletionPolicy = DeletionPolicy()
+    deletions: DeletionPolicy = DEFAULT_DELETIONS
     rescan_ms: int = 600_000
     is_watching: bool = True
     has_validate: bool = False
@@ -97,13 +100,15 @@ class PublishConfig:
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no number
-    is used twice. ``was_confirmed`` is set once a partner answered or the operator published by hand."""
+    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
+    number is used twice. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
+    ``was_confirmed`` is set once a partner answered or the operator published by hand."""
 
     version: int = 1
     epoch: int = 1
     head: HeadRef | None = None
     highest: int = 0
+    has_pages: bool = True
     was_confirmed: bool = False
     is_paused: bool = False
     paused_reason: str = ""
@@ -115,8 +120,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
 class ScanSummary:
     """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
 
-    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts
-    the base's manifest."""
+    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
+    counts the base's manifest."""
 
     root: Digest
     entries: int
@@ -131,7 +136,7 @@ class ScanSummary:
     definition_changed: bool = False
 
 
-# --- outcomes of requests --------------------------------------------------------------------------------------
+# --- outcomes of requests -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class NotPublished:
 Outcome = Published | Unchanged | WouldPublish | NotPublished
 
 
-# --- events --------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +195,8 @@ class TreeChanged:
 
 @dataclass(frozen=True, slots=True)
 class PublishAsked:
-    """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode only).
-    ``request`` is the asker's number; exactly one ``Answer`` repeats it."""
+    """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode
+    only). ``request`` is the asker's number; exactly one ``Answer`` repeats it."""
 
     request: int
     author: str = ""
@@ -220,7 +225,8 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class ScanFailed:
-    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
+    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable
+    ..."""
 
     req: int
     trouble: Trouble
@@ -315,25 +321,29 @@ class RetryAsked:
     """``instep retry``: forget back-off and look again now, with a full scan."""
 
 
-PublishEvent = (
-    Started
-    | ConfigChanged
-    | TreeChanged
-    | PublishAsked
-    | RollbackAsked
-    | Scanned
+PublishAnswer = (
+    Scanned
     | ScanFailed
     | HookEnded
     | Committed
     | CommitFailed
     | Restored
     | RestoreFailed
+    | PagesFetched
+    | FetchFailed
+)
+
+PublishEvent = (
+    Started
+    | ConfigChanged
+    | TreeChanged
+    | PublishAsked
+    | RollbackAsked
+    | PublishAnswer
     | HeadOfOursSeen
     | EpochSeen
     | PartnersAnswered
     | PartnerSeen
-    | PagesFetched
-    | FetchFailed
     | Paused
     | Resumed
     | RetryAsked
@@ -341,7 +351,7 @@ PublishEvent = (
 )
 
 
-# --- effects -------------------------------------------------------------------------------------------------
+# --- effects ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,8 +374,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make
-    the epoch record first where it is missing. Answer: ``Committed`` or ``CommitFailed``."""
+    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history;
+    make the epoch record first where it is missing. In the same durable transaction save ``facts`` with
+    ``head`` set to the new generation, in order with every other ``Save`` of the line. Answer:
+    ``Committed``, ``CommitFailed``."""
 
     req: int
     epoch: int
@@ -376,12 +388,13 @@ class Commit:
     size_bytes: int
     author: str
     message: str
+    facts: PublishFacts
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Bring the writer's tree to ``target`` from history, archive and partners, replaced contents to the archive.
-    Answer: ``Restored`` or ``RestoreFailed``."""
+    """Bring the writer's tree to ``target`` from history, archive and partners, replaced contents to the
+    archive. Answer: ``Restored`` or ``RestoreFailed``."""
 
     req: int
     target: HeadRef
@@ -404,7 +417,8 @@ class AskPartners:
 
 @dataclass(frozen=True, slots=True)
 class FetchPages:
-    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``, ``FetchFailed``."""
+    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``,
+    ``FetchFailed``."""
 
     req: int
     source: NodeName

@@ -2,7 +2,8 @@
 
 Every request effect carries ``req``, a number that its answer repeats; an answer to an old number is dropped
 by the machine. Effects are performed in order, and ``Save`` is a barrier: what follows it is performed only
-once it is durable. A request effect ends in exactly one of its answers, within a deadline that the driver sets.
+once it is durable. A request effect ends in exactly one of its answers, within a deadline that the driver
+sets.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def trouble_of(error: InstepError) -> Trouble:
     )
 
 
-# --- shared events -------------------------------------------------------------------------------------------
+# --- shared events ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class HookEnded:
     trouble: Trouble | None = None
 
 
-# --- shared effects ------------------------------------------------------------------------------------------
+# --- shared effects -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,8 @@ class RunHook:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one that
-    comes is dropped. Never sent for a switch, a put-back, a revert or a hook."""
+    """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one
+    that comes is dropped. Never sent for a switch, a put-back, a revert or a hook."""
 
     req: int
 
@@ -125,7 +126,8 @@ class KeepEpoch:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A record that ``source`` sent was not accepted: log it, count it, and tell the source where it can be told."""
+    """A record that ``source`` sent was not accepted: log it, count it, and tell the source where it can be
+    told."""
 
     source: NodeName
     trouble: Trouble

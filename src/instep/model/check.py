@@ -26,12 +26,13 @@ from instep.model.pages import (
     load,
 )
 from instep.model.paths import is_below, parent_of, shown, sort_key
-from instep.model.walk import Reader
+from instep.model.walk import Reader, totals
 
-__all__ = ["INCREMENTAL_MAX", "check_diff", "check_tree", "missing"]
+__all__ = ["check_diff", "check_tree", "missing"]
 
-INCREMENTAL_MAX = 50_000
-"""With more changes than this ``check_diff`` reads the whole tree: that streams, changes are held."""
+INCREMENTAL_MIN, INCREMENTAL_MAX, INCREMENTAL_SHARE = 1_000, 50_000, 100
+"""``check_diff`` reads the whole tree when more than one entry in ``INCREMENTAL_SHARE`` changed, within these
+bounds: by then that is quicker, and it streams where changes are held."""
 
 
 def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
@@ -57,6 +58,7 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
         try:
             for entry in entries:
                 leaves.add(entry)
+            leaves.close(final=False)
         except RefusedError as error:
             raise PeerError(error.reason, code=error.error_code) from error
     try:
@@ -73,6 +75,7 @@ def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> N
     if old == new:
         return
     changes: list[Change] = []
+    most = min(max(INCREMENTAL_MIN, totals(old, get).entries // INCREMENTAL_SHARE), INCREMENTAL_MAX)
     last = b""
     for change in diff(old, new, get, trusted=False):
         key = sort_key(change.path)
@@ -82,7 +85,7 @@ def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> N
             )
         last = key
         changes.append(change)
-        if len(changes) > INCREMENTAL_MAX or _moves_a_link_group(change):
+        if len(changes) > most or _moves_a_link_group(change):
             check_tree(new, get, shape)
             return
     try:
@@ -132,16 +135,16 @@ def _check_under(entry: Entry, directories: list[bytes]) -> None:
 
 def _no_parent(path: bytes) -> PeerError:
     return PeerError(
-        f"the parent of {shown(path)} is not a directory of this manifest", code="bad_parent", path=shown(path)
+        f"the parent of {shown(path)} is not a directory of this manifest",
+        code="bad_parent",
+        path=shown(path),
     )
 
 
 def _check_link(entry: Entry, leader_path: bytes, root: Digest, reader: Reader) -> None:
     """Refuse an entry that claims to be a hard link of something else than itself."""
     leader = entry if leader_path == entry.path else reader.lookup(root, leader_path)
-    if leader is None or (
-        msgspec.structs.replace(leader, path=entry.path, born_ms=entry.born_ms) != entry
-    ):
+    if leader is None or (msgspec.structs.replace(leader, path=entry.path, born_ms=entry.born_ms) != entry):
         raise PeerError(
             f"{shown(entry.path)} is said to be a hard link of {shown(leader_path)}, which is not the same",
             code="bad_link_group",

@@ -8,13 +8,14 @@ the chunks say where the pages are. Who cuts a file is the business of ``tree``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from instep.errors import PeerError
 from instep.model.cutter import Cutter
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import DIGEST_BYTES, Digest
 from instep.model.pages import (
     CHUNK_TAG,
@@ -72,7 +73,7 @@ class ChunkParams(NamedTuple):
     average: int
     minimum: int
     maximum: int
-    normalization: int = 1
+    normalization: Literal[0, 1, 2, 3] = 1
 
 
 class ChunkShape(NamedTuple):
@@ -96,9 +97,7 @@ def chunk_params(size: int) -> ChunkParams:
     return ChunkParams(128 << 10, 32 << 10, 1 << 20)
 
 
-def build_chunks(
-    chunks: Iterable[tuple[int, Digest]], put: PutPage, shape: ChunkShape = SPEC
-) -> Digest:
+def build_chunks(chunks: Iterable[tuple[int, Digest]], put: PutPage, shape: ChunkShape = SPEC) -> Digest:
     """The root of the list of ``chunks`` (length and digest, in the order of the file, at least one).
     Streams: one open page a level is held."""
     levels: list[_Level] = []
@@ -116,7 +115,8 @@ class _Level:
     __slots__ = ("cutter", "newest")
 
     def __init__(self, level: int, put: PutPage, shape: ChunkShape, levels: list[_Level]) -> None:
-        assert level <= LEVEL_MAX and shape.min_items >= 2
+        assert level <= LEVEL_MAX
+        assert shape.min_items >= 2
         self.newest: ChunkRun | None = None
         max_items, min_items, mask = shape
 
@@ -164,7 +164,7 @@ def decode_chunks(raw: bytes) -> list[Chunk]:
     _expect(raw, 0)
     try:
         chunks = _leaf_decoder.decode(raw)[1]
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, CHUNK_TAG, chunks)
     if not chunks:
@@ -177,7 +177,7 @@ def decode_runs(raw: bytes, level: int) -> list[ChunkRun]:
     _expect(raw, level)
     try:
         runs = _inner_decoder.decode(raw)[1]
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, CHUNK_TAG + level, runs)
     if not runs:
@@ -237,7 +237,10 @@ def _limited(root: Digest, size: int, get: GetPage) -> Iterator[tuple[int, Diges
         yield length, digest
     if end != size:
         raise PeerError(
-            f"the chunks have {end} bytes together, the file {size}", code="bad_chunk_list", sum=end, size=size
+            f"the chunks have {end} bytes together, the file {size}",
+            code="bad_chunk_list",
+            sum=end,
+            size=size,
         )
 
 

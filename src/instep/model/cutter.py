@@ -1,8 +1,9 @@
 """The cut rule: where pages end, and the streaming builder that follows it.
 
 Implements the section "Cut rule" of ``docs/spec/manifest.md``. A page ends where a hash of its last item
-says so, or where it is full. Nothing that follows counts. Which page an item lands in depends only on the items since the last page
-ended, so the shape of a tree is a function of its items, and a change disturbs only its neighbourhood.
+says so, or where it is full; what follows never counts. Which page an item lands in depends only on the
+items since the last page ended, so the shape of a tree is a function of its items, and a change disturbs
+only its neighbourhood.
 """
 
 from __future__ import annotations
@@ -32,7 +33,17 @@ from instep.model.pages import (
 )
 from instep.model.paths import sort_key
 
-__all__ = ["SPEC", "Cutter", "Shape", "Stack", "describe", "inner_cutter", "is_cut", "leaf_cutter", "page_ends"]
+__all__ = [
+    "SPEC",
+    "Cutter",
+    "Shape",
+    "Stack",
+    "describe",
+    "inner_cutter",
+    "is_cut",
+    "leaf_cutter",
+    "page_ends",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +176,8 @@ class Stack:
     """The levels of a manifest that is built from the left; one open page a level."""
 
     def __init__(self, put: PutPage, shape: Shape = SPEC) -> None:
-        assert shape.inner_min >= 2 and shape.max_items >= 2
+        assert shape.inner_min >= 2
+        assert shape.max_items >= 2
         self._put = put
         self._shape = shape
         self._inner: list[Cutter[Child]] = []
@@ -184,11 +196,11 @@ class Stack:
         if level == len(self._inner):
             self._newest.append(child)
             above = level + 1
-            self._inner.append(
-                inner_cutter(
-                    above, self._put, lambda digest, items: self._up(above, describe(digest, items)), self._shape
-                )
-            )
+
+            def up(digest: Digest, items: list[Child]) -> None:
+                self._up(above, describe(digest, items))
+
+            self._inner.append(inner_cutter(above, self._put, up, self._shape))
         self._newest[level] = child
         self._inner[level].add(child)
 

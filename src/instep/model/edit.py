@@ -138,7 +138,7 @@ class _Edit:
         """What the level above has to change. Of the root's level all pages are named, of the others
         only those that are not what they were."""
         old = {key: page.digest for key, page in used if page is not None}
-        changes: dict[bytes, Child | None] = {key: None for key in old}
+        changes: dict[bytes, Child | None] = dict.fromkeys(old)
         for child in made:
             changes[sort_key(child.last)] = child
         if level < self._top:

@@ -83,9 +83,7 @@ def check_entry(entry: Entry) -> None:
     validated(entry.path)
     why = _why_not(entry)
     if why is not None:
-        raise PeerError(
-            f"entry {shown(entry.path)} {why}", code="bad_entry", path=shown(entry.path), why=why
-        )
+        raise PeerError(f"entry {shown(entry.path)} {why}", code="bad_entry", path=shown(entry.path), why=why)
 
 
 def _why_not(entry: Entry) -> str | None:
@@ -97,7 +95,9 @@ def _why_not(entry: Entry) -> str | None:
         return f"has a digest of {len(entry.digest)} bytes"
     if entry.kind is Kind.SYMLINK and not 1 <= entry.size <= SYMLINK_TARGET_MAX:
         return f"is a symlink with a target of {entry.size} bytes"
-    if (entry.kind is Kind.FILE and entry.size > CHUNKED_OVER) != (extra is not None and extra.chunks is not None):
+    if (entry.kind is Kind.FILE and entry.size > CHUNKED_OVER) != (
+        extra is not None and extra.chunks is not None
+    ):
         return "must have a chunk list exactly when it is a file over 1 MiB"
     return None if extra is None else _why_not_extra(entry, extra)
 
@@ -132,7 +132,12 @@ def _why_not_xattrs(extra: Extra) -> str | None:
         if not rising_keys(names):
             return "has extended attributes out of order"
         for name in names:
-            if not name.startswith(_NAMESPACES) or name[-1:] == b"." or b"\0" in name or len(name) > XATTR_NAME_MAX:
+            if (
+                not name.startswith(_NAMESPACES)
+                or name[-1:] == b"."
+                or b"\0" in name
+                or len(name) > XATTR_NAME_MAX
+            ):
                 return f"has an impossible extended attribute name {shown(name)}"
     if not set(inline).isdisjoint(large):
         return "has one extended attribute twice"

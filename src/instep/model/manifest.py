@@ -47,8 +47,9 @@ _HEAVY = PAGE_MAX_BYTES // INLINE_XATTR_MAX
 
 
 def build(entries: Iterable[Entry], put: PutPage, shape: Shape = SPEC) -> Digest:
-    """The root of the manifest of ``entries``, which come sorted and without duplicates (anything
-    else is a bug of the caller and stops it). Streams: one open page a level is held. ``put`` gets every page, children before parents."""
+    """The root of the manifest of ``entries``, which come sorted and without duplicates (anything else is
+    a bug of the caller and stops it). Streams: one open page a level is held. ``put`` gets every page,
+    children before parents."""
     stack = Stack(put, shape)
     leaves = stack.leaves
     mask, max_items = shape.mask, shape.max_items

@@ -17,6 +17,7 @@ from blake3 import blake3
 from msgspec import Meta
 
 from instep.errors import DamagedError, PeerError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.entry import Entry
 from instep.model.entry_rules import ENTRY_MAX_BYTES, check_entries, rising_keys
 from instep.model.ids import DIGEST_BYTES, Digest
@@ -169,7 +170,7 @@ def decode_leaf(raw: bytes, *, trusted: bool = False) -> list[Entry]:
         raise PeerError("page is not a leaf of a manifest", code="bad_page")
     try:
         entries = _leaf_decoder.decode(raw)[1]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"leaf page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, 0, entries)
     check_entries(entries)
@@ -185,7 +186,7 @@ def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
         raise PeerError("page is not an inner page of a manifest", code="bad_page")
     try:
         children = _inner_decoder.decode(raw)[1]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"inner page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, tag, children)
     if not children:
@@ -209,7 +210,10 @@ def check_canonical(raw: bytes, tag: int, items: Sequence[msgspec.Struct]) -> No
     """Refuse a page over the limits, or of which there is a second encoding."""
     if len(items) > PAGE_MAX_ITEMS or len(raw) > PAGE_MAX_BYTES:
         raise PeerError(
-            f"page has {len(items)} items in {len(raw)} bytes", code="bad_page", items=len(items), bytes=len(raw)
+            f"page has {len(items)} items in {len(raw)} bytes",
+            code="bad_page",
+            items=len(items),
+            bytes=len(raw),
         )
     if encode_page(tag, items) != raw:
         raise PeerError("page is not in canonical form", code="bad_page")

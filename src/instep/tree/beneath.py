@@ -51,6 +51,7 @@ class _OpenHow(ctypes.Structure):
 
 def _openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    number = 0
     for _ in range(_AGAIN_MAX):
         fd = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),

@@ -25,11 +25,11 @@ import msgspec
 from instep.errors import ResourceError
 from instep.model.definition import Preserve
 from instep.model.entry import Entry, Extra, Kind
+from instep.model.entry_rules import INLINE_XATTR_MAX
 from instep.model.ids import Digest
 from instep.tree.digest import digest_bytes
 
 __all__ = [
-    "INLINE_XATTR_MAX",
     "Allow",
     "Local",
     "Owners",
@@ -38,9 +38,6 @@ __all__ = [
     "has_holes",
     "read_extra",
 ]
-
-INLINE_XATTR_MAX = 4096
-"""Larger attribute values travel like contents."""
 
 _SETID = 0o6000
 _ACL_ACCESS = b"system.posix_acl_access"

@@ -1,0 +1,182 @@
+"""How a followed line stands, derived from what the machine knows: one pure function, worst truth first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.accept import EpochBook
+from instep.core.follow_vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
+from instep.core.vocabulary import Trouble
+from instep.model.ids import HeadRef, LineId
+from instep.model.paths import shown
+from instep.model.standing import Standing
+
+__all__ = ["Seen", "Stand", "stand_of"]
+
+NAMED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    standing: Standing
+    code: str | None = None
+    reason: str | None = None
+    next_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the standing depends on besides the facts."""
+
+    is_working: bool
+    is_source_up: bool
+    is_contact_lost: bool
+    trouble: Trouble | None
+    """What stopped the apply, the put-back, the recovery or a hook last, until it succeeds."""
+    offer_trouble: Trouble | None
+    """Why the writer's own offer was refused, until a head is accepted."""
+    drifted: tuple[bytes, ...]
+    drifted_total: int
+    fought: tuple[bytes, ...]
+    drift_trouble: Trouble | None
+    compared: tuple[int, int, int, tuple[bytes, ...]] | None
+
+
+_BLOCKING_EXITS = (3, 4, 5)
+_DAMAGED_EXIT = 10
+
+
+def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
+    """The standing of ``line`` with code, reason and next steps."""
+    if facts.is_paused:
+        return Stand(
+            Standing.PAUSED,
+            "paused",
+            facts.paused_reason or "paused here",
+            (f"instep resume {line.fileset}",),
+        )
+    if facts.epochs.disputed is not None:
+        return _disputed(line, facts.epochs)
+    if facts.refused is not None and facts.refused in (facts.tree, facts.head):
+        return _refused(line, facts, seen)
+    if seen.trouble is not None:
+        return _of_trouble(line, seen.trouble)
+    if config.is_observing:
+        return _observing(line, facts, seen)
+    if seen.is_working:
+        return Stand(
+            Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        )
+    if seen.offer_trouble is not None:
+        return _of_trouble(line, seen.offer_trouble)
+    if (
+        facts.head is None
+        or facts.tree is None
+        or facts.tree.id != facts.head.id
+        or facts.due is not Due.NOTHING
+    ):
+        return _behind(facts, seen)
+    if seen.drift_trouble is not None:
+        return _of_trouble(line, seen.drift_trouble)
+    if seen.drifted:
+        return _drifted(line, config, seen)
+    if seen.is_contact_lost:
+        return _out_of_reach(
+            f"serves generation {facts.head.number}; since the contact was lost it may be behind"
+        )
+    return Stand(Standing.IN_STEP)
+
+
+def _number(head: HeadRef | None) -> str:
+    return "nothing" if head is None else f"generation {head.number}"
+
+
+def _out_of_reach(reason: str) -> Stand:
+    return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check"))
+
+
+def _disputed(line: LineId, epochs: EpochBook) -> Stand:
+    names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
+    return Stand(
+        Standing.BLOCKED,
+        "epoch_conflict",
+        f"epoch {epochs.disputed} was given to {names}",
+        (f"instep promote {line.fileset} on the node that shall write, so that a higher epoch resolves it",),
+    )
+
+
+def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
+    assert facts.refused is not None
+    reason = f"generation {facts.refused.number}: {facts.refused_reason}"
+    if facts.tree == facts.refused:
+        also = f"; the put-back waits: {seen.trouble.reason}" if seen.trouble else ""
+        reason = f"{reason}; putting back {_number(facts.live)}{also}"
+    else:
+        reason = f"{reason}; {_number(facts.live)} stays live"
+    steps = (
+        f"repair the cause, then: instep retry {line.fileset}",
+        f"or at the writer: instep rollback {line.fileset}",
+    )
+    return Stand(Standing.FAILING, facts.refused_code, reason, steps)
+
+
+def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
+    if trouble.exit_code == _DAMAGED_EXIT:
+        standing = Standing.DAMAGED
+    elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
+        "reused_number",
+        "not_the_writer",
+        "old_epoch",
+    ):
+        standing = Standing.BLOCKED
+    else:
+        standing = Standing.FAILING
+    step = (
+        trouble.hint
+        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    )
+    return Stand(standing, trouble.code, trouble.reason, (step,))
+
+
+def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
+    if facts.head is None:
+        return Stand(Standing.OBSERVING, None, "nothing was published yet")
+    if seen.compared is None:
+        return Stand(Standing.OBSERVING, None, f"comparing with generation {facts.head.number}")
+    added, changed, removed, sample = seen.compared
+    if not added + changed + removed:
+        return Stand(Standing.OBSERVING, None, f"equals generation {facts.head.number}")
+    paths = ", ".join(shown(p) for p in sample[:NAMED_MAX])
+    return Stand(
+        Standing.OBSERVING,
+        "differs",
+        f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
+        f"{removed} removed" + (f" ({paths}, ...)" if paths else ""),
+        (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
+    )
+
+
+def _behind(facts: FollowFacts, seen: Seen) -> Stand:
+    if facts.head is None:
+        if not seen.is_source_up:
+            return _out_of_reach("no generation is known and no source can be reached")
+        return Stand(Standing.UNKNOWN, "no_generation", "nothing was published yet")
+    reason = f"live is {_number(facts.live)}, head is generation {facts.head.number}"
+    if not seen.is_source_up:
+        return _out_of_reach(f"{reason}; nobody who has it can be reached")
+    return Stand(Standing.BEHIND, None, reason)
+
+
+def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
+    if seen.fought:
+        names = ", ".join(shown(p) for p in seen.fought[:NAMED_MAX])
+        return Stand(
+            Standing.DRIFTED,
+            "drift_fight",
+            f"a program here keeps writing {names}: restored three times in ten minutes, now left alone",
+            (f"stop the program or ignore the path, then: instep retry {line.fileset}",),
+        )
+    names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])
+    more = f" and {seen.drifted_total - NAMED_MAX} more" if seen.drifted_total > NAMED_MAX else ""
+    steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
+    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{more}", steps)

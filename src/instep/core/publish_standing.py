@@ -1,0 +1,67 @@
+"""How an own line stands at its writer, derived from what the publish machine knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.publish_vocabulary import PublishFacts, Report
+from instep.core.vocabulary import Trouble
+from instep.model.ids import LineId
+from instep.model.standing import Standing
+
+__all__ = ["PublishSeen", "publish_stand_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSeen:
+    """What the standing depends on besides the facts."""
+
+    is_working: bool
+    trouble: Trouble | None
+    is_first_held: bool
+    is_fetching: bool
+
+
+def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
+    """The report of the writer's own standing."""
+    head = facts.head
+    if facts.is_paused:
+        reason = facts.paused_reason or "publishing is paused here"
+        return Report(Standing.PAUSED, "paused", reason, (f"instep resume {line.fileset}",), head)
+    if seen.trouble is not None:
+        return _of_trouble(line, facts, seen.trouble)
+    if seen.is_fetching:
+        return Report(
+            Standing.APPLYING, "adopting", "fetching the manifest of our own newer generation", (), head
+        )
+    if seen.is_first_held:
+        return Report(
+            Standing.HELD,
+            "first_publish_waits",
+            "this node knows no generation of its line and no listed partner answered yet, so it may have "
+            "lost its state",
+            (
+                "wait until a partner connects",
+                f"or, if this is the first publish: instep publish {line.fileset}",
+            ),
+            None,
+        )
+    if head is None:
+        return Report(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
+    if seen.is_working:
+        return Report(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
+    return Report(Standing.IN_STEP, None, None, (), head)
+
+
+def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
+    standing = Standing.FAILING
+    if trouble.exit_code == 10:
+        standing = Standing.DAMAGED
+    elif trouble.exit_code in (3, 4, 5):
+        standing = Standing.BLOCKED
+    step = (
+        trouble.hint
+        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    )
+    kept = "" if facts.head is None else f"; partners keep generation {facts.head.number}"
+    return Report(standing, trouble.code, f"{trouble.reason}{kept}", (step,), facts.head)

@@ -1,0 +1,229 @@
+"""What a partner may have of a line's pages and contents, and where they are found.
+
+A content is looked for in the tree, then in the history, then in the archive, and is hashed as it is sent: a file
+that moved on is *superseded*, never sent as something else (P6, design sections 5 and 6).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from blake3 import blake3
+
+from instep.errors import DamagedError, PeerError, UnavailableError
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest
+from instep.model.pages import decode_leaf, level_of
+from instep.net.messages import (
+    PAGES_REPLY_BYTES_MAX,
+    ChunkPagesRequest,
+    ContentsRequest,
+    PagesReply,
+    PagesRequest,
+    RangesRequest,
+)
+from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.node.keeping import Kept
+from instep.store.port import NodeStore
+from instep.tree.archive import Archive
+from instep.tree.beneath import Root
+from instep.tree.place import Place
+
+__all__ = ["Shelf", "entries_asked", "pages_reply"]
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def pages_reply(store: NodeStore, request: PagesRequest | ChunkPagesRequest) -> PagesReply:
+    """The first pages of those asked for, as many as fit a reply."""
+    pages: list[bytes] = []
+    size = 0
+    for digest in request.digests:
+        raw = store.get_page(digest)
+        if raw is None:
+            if pages:
+                break
+            raise UnavailableError(
+                f"page {digest.hex()[:16]} is not kept here any more",
+                hint="take the newer head",
+                code="superseded",
+                page=digest.hex(),
+            )
+        size += len(raw)
+        if pages and size > PAGES_REPLY_BYTES_MAX:
+            break
+        pages.append(raw)
+    return PagesReply(tuple(pages), getattr(request, "number", 0))
+
+
+def entries_asked(store: NodeStore, request: ContentsRequest) -> list[Entry]:
+    """The entries that a request names, in its order; ``PeerError`` for positions that are not there."""
+    found: list[Entry] = []
+    for want in request.wants:
+        leaf = _leaf(store, want.page)
+        for position in want.positions:
+            found.append(_at(leaf, position, want.page))
+    return found
+
+
+def entry_asked(store: NodeStore, page: Digest, position: int) -> Entry:
+    """One entry by its address."""
+    return _at(_leaf(store, page), position, page)
+
+
+def _leaf(store: NodeStore, digest: Digest) -> Sequence[Entry]:
+    raw = store.get_page(digest)
+    if raw is None:
+        raise UnavailableError(
+            f"page {digest.hex()[:16]} is not kept here any more",
+            hint="take the newer head",
+            code="superseded",
+            page=digest.hex(),
+        )
+    if level_of(raw) != 0:
+        raise PeerError("contents were asked for by an inner page", code="bad_want", page=digest.hex())
+    return decode_leaf(raw, trusted=True)
+
+
+def _at(leaf: Sequence[Entry], position: int, page: Digest) -> Entry:
+    if position >= len(leaf):
+        raise PeerError(
+            f"position {position} is not in page {page.hex()[:16]} of {len(leaf)} entries", code="bad_want"
+        )
+    entry = leaf[position]
+    if entry.kind is Kind.DIR:
+        raise PeerError("a directory has no contents", code="bad_want", position=position)
+    return entry
+
+
+class Shelf:
+    """Contents of one fileset on this node. One request's thread at a time; opened for each request."""
+
+    def __init__(self, place: Place, history: Kept | None, archive: Archive | None) -> None:
+        self._place = place
+        self._history = history
+        self._archive = archive
+
+    def contents(self, entries: Sequence[Entry]) -> Iterator[Answer]:
+        """Answers in order. Small contents whole, large ones in pieces."""
+        with closing(Root(self._place.root)) as root:
+            for index, entry in enumerate(entries):
+                if entry.kind is Kind.SYMLINK:
+                    yield self._whole(index, entry, _target(root, entry))
+                elif entry.size <= PIECE_BYTES:
+                    yield self._whole(index, entry, _small(root, entry))
+                else:
+                    yield from self._large(index, entry, root)
+
+    def _whole(self, index: int, entry: Entry, data: bytes | None) -> Answer:
+        if data is not None and blake3(data).digest() == entry.digest:
+            return Answer(index, AnswerStatus.WHOLE, 0, data)
+        kept = self._kept_bytes(entry)
+        if kept is None:
+            return Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+        return Answer(index, AnswerStatus.WHOLE, 0, kept)
+
+    def _kept_bytes(self, entry: Entry) -> bytes | None:
+        if self._history is not None:
+            data = self._history.get(entry.digest)
+            if data is not None:
+                return data
+        if self._archive is not None:
+            fd = self._archive.source()(entry)
+            if fd is not None:
+                try:
+                    data = os.pread(fd, entry.size + 1, 0)
+                finally:
+                    os.close(fd)
+                if blake3(data).digest() == entry.digest:
+                    return data
+        return None
+
+    def _large(self, index: int, entry: Entry, root: Root) -> Iterator[Answer]:
+        fd = self._open_large(root, entry)
+        if fd is None:
+            yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+            return
+        try:
+            yield from _until_short(index, fd, 0, entry.size)
+        finally:
+            os.close(fd)
+
+    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
+        """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
+        for offset, length in ranges:
+            if offset + length > entry.size:
+                raise PeerError(
+                    f"range {offset}+{length} leaves a file of {entry.size} bytes", code="bad_want"
+                )
+        with closing(Root(self._place.root)) as root:
+            fd = self._open_large(root, entry)
+            if fd is None:
+                for index in range(len(ranges)):
+                    yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+                return
+            try:
+                for index, (offset, length) in enumerate(ranges):
+                    yield from _until_short(index, fd, offset, length)
+            finally:
+                os.close(fd)
+
+    def _open_large(self, root: Root, entry: Entry) -> int | None:
+        """A descriptor of contents of the right size; the digest is the asker's to verify, chunk by chunk."""
+        fd = _opened(root, entry)
+        if fd is not None:
+            found = os.fstat(fd)
+            if found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns:
+                return fd
+            os.close(fd)
+        archived = self._archive.source() if self._archive is not None else None
+        for source in (self._history, archived):
+            fd = source(entry) if source is not None else None
+            if fd is not None:
+                return fd
+        return None
+
+
+def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[Answer]:
+    try:
+        yield from pieces_of_file(index, fd, offset, length)
+    except DamagedError:
+        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+
+
+def _opened(root: Root, entry: Entry) -> int | None:
+    try:
+        return root.open(entry.path, _READ)
+    except OSError:
+        return None
+
+
+def _small(root: Root, entry: Entry) -> bytes | None:
+    fd = _opened(root, entry)
+    if fd is None:
+        return None
+    try:
+        return os.read(fd, entry.size + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _target(root: Root, entry: Entry) -> bytes | None:
+    try:
+        return root.readlink(entry.path)
+    except OSError:
+        return None
+
+
+def chunk_pages_reply(store: NodeStore, request: ChunkPagesRequest) -> PagesReply:
+    """Pages of one file's chunk list: only those that belong to it."""
+    entry = entry_asked(store, request.page, request.position)
+    root = entry.extra.chunks if entry.extra is not None else None
+    if root is None:
+        raise PeerError("the file has no chunk list", code="bad_want")
+    return pages_reply(store, request)
+

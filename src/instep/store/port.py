@@ -1,0 +1,181 @@
+"""What a node's state store promises, whoever keeps it. ``tests/contract/test_node_store.py`` is its exam.
+
+The store holds what can be rebuilt from the tree, the journal and the partners, and makes it quick: pages,
+generations, epoch records, the state of each line's machine, the stat cache, partners' reports, events.
+
+*Durability.* Writes are atomic. Those of caches (pages, stat rows, reports, events, heads for showing) may be
+lost by a power cut, latest first; ``save_line``, ``add_generation``, ``add_epoch``, ``put`` and a
+``transaction()`` are on disk when they return. Nothing is ever reordered: when a durable write has returned,
+everything written before it, by any connection of the node, is on disk too. So pages before the generation
+that names them, and the generation before the head, is all that a caller has to see to.
+
+*Threads.* An object may be used from any thread, one call at a time; a call made meanwhile waits, and fails with
+``UnavailableError`` (``state_busy``) at a deadline. A thread that works long opens a store of its own on the same
+file. Iterators never hold a transaction between two steps.
+
+*Errors.* ``DamagedError`` (``state_damaged``), ``ResourceError``, ``UnavailableError``; never those of the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.statrow import StatRow
+
+__all__ = ["EVENTS_KEPT", "EventRow", "LineRow", "NodeStore"]
+
+EVENTS_KEPT = 10_000
+"""Older events are pruned as new ones are appended."""
+
+
+class LineRow(NamedTuple):
+    """What ``status`` can say of a line while the daemon is down."""
+
+    line: LineId
+    head: HeadRef | None
+    live: HeadRef | None
+
+
+class EventRow(NamedTuple):
+    """One line of the events log; ``number`` rises by one with each, ``facts`` are JSON values."""
+
+    number: int
+    at_ms: int
+    kind: str
+    line: LineId | None
+    text: str
+    facts: Mapping[str, object]
+
+
+class NodeStore(Protocol):
+    """See the module for durability, threads and errors."""
+
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """Everything inside happens or, when an exception leaves it, nothing does. Inner ones
+        are parts of the outer, undone alone."""
+
+    def check(self) -> None:
+        """``DamagedError`` (``state_lost``) when the file was removed or replaced behind this object. Durable
+        writes check it themselves."""
+
+    def close(self) -> None:
+        """Give up files and locks; again is harmless."""
+
+    # pages: the nodes of manifests and chunk lists
+
+    def get_page(self, digest: Digest) -> bytes | None: ...
+
+    def has_pages(self, digests: Iterable[Digest]) -> set[Digest]:
+        """Those of ``digests`` that are here; a sweep that began earlier spares them."""
+
+    def put_pages(self, pages: Iterable[tuple[Digest, bytes]]) -> None:
+        """Keep pages; the caller has verified each against its digest. Any number, in bounded batches."""
+
+    def delete_pages(self, digests: Iterable[Digest]) -> None: ...
+
+    def pages_count(self) -> int: ...
+
+    def begin_sweep(self) -> int:
+        """Take a ticket *before* collecting what to keep; pages put or found from then on are spared."""
+
+    def sweep_pages(self, keep: Iterable[Digest], ticket: int) -> int:
+        """Drop every page that is neither in ``keep`` nor spared by ``ticket``; how many went."""
+
+    # blobs: small contents named by digest, as definitions are
+
+    def get_blob(self, digest: Digest) -> bytes | None: ...
+
+    def put_blob(self, digest: Digest, raw: bytes) -> None: ...
+
+    def delete_blobs(self, digests: Iterable[Digest]) -> None: ...
+
+    # generations and epoch records
+
+    def add_generation(self, generation: SignedGeneration) -> None:
+        """Keep a generation; again with a newer signature replaces the old. ``PeerError``
+        (``generation_conflict``) when the line has another one with its epoch and number."""
+
+    def generation(self, generation_id: Digest) -> SignedGeneration | None: ...
+
+    def generation_at(self, line: LineId, epoch: int, number: int) -> SignedGeneration | None: ...
+
+    def generations(self, line: LineId, limit: int = 100) -> list[SignedGeneration]:
+        """The newest ``limit``, newest first, by (epoch, number)."""
+
+    def delete_generations(self, generation_ids: Iterable[Digest]) -> None: ...
+
+    def add_epoch(self, epoch: SignedEpoch) -> None:
+        """Keep an epoch record; two different ones for one epoch can both be kept, so that both can be named."""
+
+    def epochs(self, line: LineId) -> list[SignedEpoch]:
+        """All of the line, by epoch, then id."""
+
+    # lines
+
+    def load_line(self, line: LineId) -> bytes | None:
+        """The state that the line's machine last saved."""
+
+    def save_line(self, line: LineId, state: bytes) -> None: ...
+
+    def set_head(self, line: LineId, head: HeadRef) -> None: ...
+
+    def set_live(self, line: LineId, live: HeadRef | None) -> None: ...
+
+    def lines(self) -> list[LineRow]:
+        """All known lines, by fileset and origin."""
+
+    def forget_fileset(self, fileset: FilesetName) -> None:
+        """Drop lines, generations, epochs, reports and stat rows of a fileset; pages go with the next sweep."""
+
+    # odds and ends by name
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def put(self, key: str, value: bytes) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+    # the stat cache, in path order (``model.paths.sort_key``)
+
+    def stat_rows(self, fileset: FilesetName, after: bytes = b"", below: bytes = b"") -> Iterator[StatRow]:
+        """Rows in path order, those after the path ``after``, those below the directory ``below``. Sees each
+        row at most once; changes made meanwhile ahead of it may show."""
+
+    def stat_row(self, fileset: FilesetName, path: bytes) -> StatRow | None: ...
+
+    def stat_by_inode(self, fileset: FilesetName, dev: int, ino: int) -> StatRow | None:
+        """A row with this inode: the first in path order where hard links share one."""
+
+    def put_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> None:
+        """Add or replace; any number, in any order (path order is fastest), in batches of at least 1,000."""
+
+    def delete_stat_rows(self, fileset: FilesetName, paths: Iterable[bytes]) -> None: ...
+
+    def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
+        """Drop ``directory`` itself and all below it; the empty path drops all rows of the fileset."""
+
+    def replace_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> int:
+        """After a whole scan: afterwards there are exactly these rows. ``rows`` come in path order and are
+        consumed as a stream; equal ones are not written again. Returns how many were written or dropped.
+        An interruption leaves some rows old and some new, each true of its moment."""
+
+    # partners' reports and the events log
+
+    def save_report(self, line: LineId, partner: NodeName, report: bytes) -> None: ...
+
+    def reports(self, line: LineId) -> dict[NodeName, bytes]: ...
+
+    def delete_reports(self, partner: NodeName) -> None:
+        """Forget a partner that was removed, in every line."""
+
+    def append_event(
+        self, at_ms: int, kind: str, line: LineId | None, text: str, facts: Mapping[str, object]
+    ) -> int:
+        """Append one event and prune to the newest ``EVENTS_KEPT``; its number."""
+
+    def events(self, since_ms: int = 0, limit: int = 1000) -> Sequence[EventRow]:
+        """The newest ``limit`` events at or after ``since_ms``, oldest first."""

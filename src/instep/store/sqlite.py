@@ -1,0 +1,389 @@
+"""The node store in SQLite: the embedded default, always local. See ``store.port`` for what it promises."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import msgspec
+
+from instep.errors import PeerError
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.statrow import StatRow
+from instep.store import page_table, stat_table
+from instep.store.database import Database
+from instep.store.port import EVENTS_KEPT, EventRow, LineRow
+
+__all__ = ["SqliteStore"]
+
+_T = TypeVar("_T")
+_LOOKUP_BATCH = 500
+_DELETE_BATCH = 1000
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_generation = msgspec.msgpack.Decoder(SignedGeneration).decode
+_decode_epoch = msgspec.msgpack.Decoder(SignedEpoch).decode
+_decode_head = msgspec.msgpack.Decoder(HeadRef).decode
+
+
+class SqliteStore:
+    """Opening checks the file and brings it up to date: ``DamagedError`` (``state_damaged``) when it is not
+    whole, ``RefusedError`` (``state_newer``) when a newer instep wrote it.
+
+    With ``read_only`` (``status`` while the daemon is down) nothing is checked or changed; with ``is_checked``
+    this process has opened the file before (the check reads all of it, a second a million files).
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, is_checked: bool = False) -> None:
+        self._database = Database(path, read_only=read_only, is_checked=is_checked)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False, is_checked: bool = False) -> SqliteStore:
+        """The same as making one, said as what it is."""
+        return cls(path, read_only=read_only, is_checked=is_checked)
+
+    def another(self) -> SqliteStore:
+        """A store on the same file for a thread that works long; close it there."""
+        return SqliteStore(self._database.path, read_only=self._database.is_read_only, is_checked=True)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        with self._database.write(durable=durable):
+            yield
+
+    def check(self) -> None:
+        self._database.check_present()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _value(self, sql: str, *values: apsw.SQLiteValue) -> apsw.SQLiteValue:
+        with self._database.held() as connection:
+            for row in connection.execute(sql, values):
+                return row[0]
+            return None
+
+    def _rows(self, sql: str, *values: apsw.SQLiteValue) -> list[tuple[Any, ...]]:
+        with self._database.held() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def _blob(self, sql: str, *values: apsw.SQLiteValue) -> bytes | None:
+        value = self._value(sql, *values)
+        assert value is None or isinstance(value, bytes)
+        return value
+
+    def _change(self, sql: str, *values: apsw.SQLiteValue, durable: bool = False) -> None:
+        with self._database.write(durable=durable) as connection:
+            connection.execute(sql, values)
+
+    # pages
+
+    def get_page(self, digest: Digest) -> bytes | None:
+        return self._blob("SELECT raw FROM page JOIN page_body ON id = body WHERE digest = ?", digest)
+
+    def has_pages(self, digests: Iterable[Digest]) -> set[Digest]:
+        found: set[Digest] = set()
+        for batch in _batched(digests, _LOOKUP_BATCH):
+            with self._database.held() as connection:
+                present, stale = page_table.find(connection, batch)
+            if stale and not self._database.is_read_only:
+                with self._database.write(durable=False) as connection:
+                    page_table.spare(connection, stale)
+                    present, _ = page_table.find(connection, batch)  # a sweep may have taken some meanwhile
+            found.update(present)
+        return found
+
+    def put_pages(self, pages: Iterable[tuple[Digest, bytes]]) -> None:
+        for batch in page_table.batches(pages):
+            with self._database.write(durable=False) as connection:
+                page_table.write(connection, batch)
+
+    def delete_pages(self, digests: Iterable[Digest]) -> None:
+        for batch in _batched(digests, _DELETE_BATCH):
+            with self._database.write(durable=False) as connection:
+                page_table.delete(connection, batch)
+
+    def pages_count(self) -> int:
+        count = self._value("SELECT count(*) FROM page")
+        assert isinstance(count, int)
+        return count
+
+    def begin_sweep(self) -> int:
+        with self._database.write(durable=False) as connection:
+            ticket = connection.execute(
+                "UPDATE counter SET value = value + 1 WHERE name = 'sweep' RETURNING value"
+            ).get
+        assert isinstance(ticket, int)
+        return ticket
+
+    def sweep_pages(self, keep: Iterable[Digest], ticket: int) -> int:
+        with self._database.held() as connection:
+            connection.execute("CREATE TEMP TABLE IF NOT EXISTS keep (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            connection.execute("DELETE FROM keep")
+        for batch in _batched(keep, stat_table.WRITE_BATCH):
+            with self._database.write(durable=False) as connection:
+                connection.executemany("INSERT OR IGNORE INTO keep VALUES (?)", [(one,) for one in batch])
+        dropped = 0
+        last = b""
+        while True:  # each round passes at least one digest on, so it ends with the table
+            with self._database.write(durable=False) as connection:
+                victims = page_table.unwanted(connection, last, ticket, _DELETE_BATCH)
+                page_table.delete(connection, victims)
+            dropped += len(victims)
+            if len(victims) < _DELETE_BATCH:
+                break
+            last = victims[-1]
+        with self._database.held() as connection:
+            connection.execute("DELETE FROM keep")
+        return dropped
+
+    # blobs
+
+    def get_blob(self, digest: Digest) -> bytes | None:
+        return self._blob("SELECT raw FROM blob WHERE digest = ?", digest)
+
+    def put_blob(self, digest: Digest, raw: bytes) -> None:
+        self._change("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", digest, raw)
+
+    def delete_blobs(self, digests: Iterable[Digest]) -> None:
+        with self._database.write(durable=False) as connection:
+            connection.executemany("DELETE FROM blob WHERE digest = ?", [(digest,) for digest in digests])
+
+    # generations and epochs
+
+    def add_generation(self, generation: SignedGeneration) -> None:
+        body = generation.body()
+        with self._database.write(durable=True) as connection:
+            other = connection.execute(
+                "SELECT id FROM generation WHERE fileset = ? AND origin = ? AND epoch = ? AND number = ?",
+                (body.fileset, body.origin, body.epoch, body.number),
+            ).get
+            if other is not None and other != generation.id:
+                raise PeerError(
+                    f"line {body.line} has two generations {body.number} in epoch {body.epoch}",
+                    code="generation_conflict",
+                    line=str(body.line),
+                    ids=[bytes(other).hex() if isinstance(other, bytes) else None, generation.id.hex()],
+                )
+            connection.execute(
+                "INSERT INTO generation VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                (generation.id, body.fileset, body.origin, body.epoch, body.number, _encode(generation)),
+            )
+
+    def generation(self, generation_id: Digest) -> SignedGeneration | None:
+        raw = self._blob("SELECT record FROM generation WHERE id = ?", generation_id)
+        return None if raw is None else _decode_generation(raw)
+
+    def generation_at(self, line: LineId, epoch: int, number: int) -> SignedGeneration | None:
+        raw = self._blob(
+            "SELECT record FROM generation WHERE fileset = ? AND origin = ? AND epoch = ? AND number = ?",
+            line.fileset, line.origin, epoch, number,
+        )  # fmt: skip
+        return None if raw is None else _decode_generation(raw)
+
+    def generations(self, line: LineId, limit: int = 100) -> list[SignedGeneration]:
+        rows = self._rows(
+            "SELECT record FROM generation WHERE fileset = ? AND origin = ?"
+            " ORDER BY epoch DESC, number DESC LIMIT ?",
+            line.fileset, line.origin, limit,
+        )  # fmt: skip
+        return [_decode_generation(row[0]) for row in rows]
+
+    def delete_generations(self, generation_ids: Iterable[Digest]) -> None:
+        with self._database.write(durable=False) as connection:
+            connection.executemany("DELETE FROM generation WHERE id = ?", [(one,) for one in generation_ids])
+
+    def add_epoch(self, epoch: SignedEpoch) -> None:
+        body = epoch.body()
+        self._change(
+            "INSERT INTO epoch VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (fileset, origin, epoch, id) DO UPDATE SET record = excluded.record",
+            body.fileset, body.origin, body.epoch, epoch.id, _encode(epoch),
+            durable=True,
+        )  # fmt: skip
+
+    def epochs(self, line: LineId) -> list[SignedEpoch]:
+        rows = self._rows(
+            "SELECT record FROM epoch WHERE fileset = ? AND origin = ? ORDER BY epoch, id",
+            line.fileset, line.origin,
+        )  # fmt: skip
+        return [_decode_epoch(row[0]) for row in rows]
+
+    # lines
+
+    def load_line(self, line: LineId) -> bytes | None:
+        return self._blob(
+            "SELECT state FROM line WHERE fileset = ? AND origin = ?", line.fileset, line.origin
+        )
+
+    def save_line(self, line: LineId, state: bytes) -> None:
+        self._set_line(line, "state", state, durable=True)
+
+    def set_head(self, line: LineId, head: HeadRef) -> None:
+        self._set_line(line, "head", _encode(head), durable=False)
+
+    def set_live(self, line: LineId, live: HeadRef | None) -> None:
+        self._set_line(line, "live", None if live is None else _encode(live), durable=False)
+
+    def _set_line(self, line: LineId, column: str, value: bytes | None, *, durable: bool) -> None:
+        self._change(
+            f"INSERT INTO line (fileset, origin, {column}) VALUES (?, ?, ?)"
+            f" ON CONFLICT (fileset, origin) DO UPDATE SET {column} = excluded.{column}",
+            line.fileset, line.origin, value,
+            durable=durable,
+        )  # fmt: skip
+
+    def lines(self) -> list[LineRow]:
+        rows = self._rows("SELECT fileset, origin, head, live FROM line ORDER BY fileset, origin")
+        return [LineRow(_line(row[0], row[1]), _head(row[2]), _head(row[3])) for row in rows]
+
+    def forget_fileset(self, fileset: FilesetName) -> None:
+        with self._database.write(durable=True) as connection:
+            for table in ("line", "generation", "epoch", "report"):
+                connection.execute(f"DELETE FROM {table} WHERE fileset = ?", (fileset,))
+            stat_table.delete_tree(connection, fileset, b"")
+
+    # odds and ends
+
+    def get(self, key: str) -> bytes | None:
+        return self._blob("SELECT value FROM named WHERE key = ?", key)
+
+    def put(self, key: str, value: bytes) -> None:
+        self._change(
+            "INSERT INTO named VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            key, value,
+            durable=True,
+        )  # fmt: skip
+
+    def delete(self, key: str) -> None:
+        self._change("DELETE FROM named WHERE key = ?", key, durable=True)
+
+    # the stat cache
+
+    def stat_rows(self, fileset: FilesetName, after: bytes = b"", below: bytes = b"") -> Iterator[StatRow]:
+        start, end = stat_table.key_range(after, below)
+        while True:
+            with self._database.held() as connection:
+                batch = stat_table.read_batch(connection, fileset, start, end)
+            yield from batch
+            if len(batch) < stat_table.READ_BATCH:
+                return
+            start = stat_table.key_of(batch[-1].path)
+
+    def stat_row(self, fileset: FilesetName, path: bytes) -> StatRow | None:
+        with self._database.held() as connection:
+            return stat_table.read_one(connection, fileset, path)
+
+    def stat_by_inode(self, fileset: FilesetName, dev: int, ino: int) -> StatRow | None:
+        with self._database.held() as connection:
+            return stat_table.read_by_inode(connection, fileset, dev, ino)
+
+    def put_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> None:
+        for batch in _batched(rows, stat_table.WRITE_BATCH):
+            with self._database.write(durable=False) as connection:
+                stat_table.write(connection, fileset, batch)
+
+    def delete_stat_rows(self, fileset: FilesetName, paths: Iterable[bytes]) -> None:
+        for batch in _batched(paths, stat_table.WRITE_BATCH):
+            with self._database.write(durable=False) as connection:
+                stat_table.delete(connection, fileset, batch)
+
+    def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
+        with self._database.write(durable=False) as connection:
+            stat_table.delete_tree(connection, fileset, directory)
+
+    def replace_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> int:
+        changes = 0
+        start = b""
+        for batch in _batched(rows, stat_table.READ_BATCH):
+            end = _checked_order(batch, start)
+            changes += self._replace_range(fileset, batch, start, end)
+            start = end
+        return changes + self._replace_range(fileset, [], start, None)
+
+    def _replace_range(
+        self, fileset: FilesetName, rows: Sequence[StatRow], start: bytes, end: bytes | None
+    ) -> int:
+        """Make ``rows`` the only ones after key ``start`` up to and with key ``end``; how many changed."""
+        with self._database.held() as connection:
+            puts, gone = stat_table.difference(connection, fileset, rows, start, end)
+        if puts or gone:
+            with self._database.write(durable=False) as connection:
+                stat_table.delete(connection, fileset, gone)
+                stat_table.write(connection, fileset, puts)
+        return len(puts) + len(gone)
+
+    # reports and events
+
+    def save_report(self, line: LineId, partner: NodeName, report: bytes) -> None:
+        self._change(
+            "INSERT INTO report VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (fileset, origin, partner) DO UPDATE SET report = excluded.report",
+            line.fileset, line.origin, partner, report,
+        )  # fmt: skip
+
+    def reports(self, line: LineId) -> dict[NodeName, bytes]:
+        rows = self._rows(
+            "SELECT partner, report FROM report WHERE fileset = ? AND origin = ? ORDER BY partner",
+            line.fileset, line.origin,
+        )  # fmt: skip
+        return {NodeName(row[0]): row[1] for row in rows}
+
+    def delete_reports(self, partner: NodeName) -> None:
+        self._change("DELETE FROM report WHERE partner = ?", partner)
+
+    def append_event(
+        self, at_ms: int, kind: str, line: LineId | None, text: str, facts: Mapping[str, object]
+    ) -> int:
+        fileset, origin = (None, None) if line is None else (line.fileset, line.origin)
+        with self._database.write(durable=False) as connection:
+            connection.execute(
+                "INSERT INTO event (at_ms, kind, fileset, origin, text, facts) VALUES (?, ?, ?, ?, ?, ?)",
+                (at_ms, kind, fileset, origin, text, msgspec.json.encode(facts)),
+            )
+            number = connection.last_insert_rowid()
+            connection.execute("DELETE FROM event WHERE number <= ?", (number - EVENTS_KEPT,))
+        return number
+
+    def events(self, since_ms: int = 0, limit: int = 1000) -> Sequence[EventRow]:
+        rows = self._rows(
+            "SELECT number, at_ms, kind, fileset, origin, text, facts FROM event WHERE at_ms >= ?"
+            " ORDER BY number DESC LIMIT ?",
+            since_ms, limit,
+        )  # fmt: skip
+        return [
+            EventRow(
+                number, at_ms, kind, None if fileset is None else _line(fileset, origin), text,
+                msgspec.json.decode(facts, type=dict[str, object]),
+            )
+            for number, at_ms, kind, fileset, origin, text, facts in reversed(rows)
+        ]  # fmt: skip
+
+
+def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _checked_order(rows: Sequence[StatRow], start: bytes) -> bytes:
+    """The key of the last row; rows rise strictly after ``start``, or the caller is broken."""
+    for row in rows:
+        key = stat_table.key_of(row.path)
+        assert key > start, f"stat rows out of path order at {row.path!r}"
+        start = key
+    return start
+
+
+def _line(fileset: str, origin: str) -> LineId:
+    return LineId(FilesetName(fileset), NodeName(origin))
+
+
+def _head(raw: bytes | None) -> HeadRef | None:
+    return None if raw is None else _decode_head(raw)

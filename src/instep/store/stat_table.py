@@ -1,0 +1,175 @@
+"""The stat cache's table: rows in and out, in path order, on a connection that the caller holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import apsw
+
+from instep.model.ids import FilesetName
+from instep.model.paths import sort_key
+from instep.model.statrow import StatRow
+
+__all__ = [
+    "READ_BATCH",
+    "WRITE_BATCH",
+    "delete",
+    "delete_tree",
+    "difference",
+    "key_of",
+    "key_range",
+    "read_batch",
+    "read_by_inode",
+    "read_one",
+    "write",
+]
+
+READ_BATCH = 4096
+WRITE_BATCH = 4096
+
+key_of = sort_key
+_COLUMNS = "key, ino, dev, ctime_ns, mtime_ns, size, digest, chunks, read_at_ns"
+_TWO_64 = 1 << 64
+_INT64_MAX = (1 << 63) - 1
+_TIME_MIN = -2_500_000_000 * 10**9
+"""Times before 1890 are taken for the wrapped ones of after 2262: ext4 has 1901 to 2446, XFS 1901 to 2486."""
+
+
+def key_range(after: bytes, below: bytes) -> tuple[bytes, bytes | None]:
+    """Exclusive bounds on keys: those after the path ``after`` and below the directory ``below``."""
+    start, end = key_of(after), None
+    if below:
+        start = max(start, key_of(below) + b"\0")
+        end = key_of(below) + b"\1"
+    return start, end
+
+
+def read_batch(
+    connection: apsw.Connection, fileset: FilesetName, start: bytes, end: bytes | None
+) -> list[StatRow]:
+    """At most ``READ_BATCH`` rows with ``start < key < end``."""
+    sql = f"SELECT {_COLUMNS} FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key > ?"
+    values: tuple[apsw.SQLiteValue, ...] = (fileset, start)
+    if end is not None:
+        sql += " AND key < ?"
+        values += (end,)
+    return [_row(*row) for row in connection.execute(f"{sql} ORDER BY key LIMIT {READ_BATCH}", values)]
+
+
+def read_one(connection: apsw.Connection, fileset: FilesetName, path: bytes) -> StatRow | None:
+    for row in connection.execute(
+        f"SELECT {_COLUMNS} FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key = ?",
+        (fileset, key_of(path)),
+    ):
+        return _row(*row)
+    return None
+
+
+def read_by_inode(connection: apsw.Connection, fileset: FilesetName, dev: int, ino: int) -> StatRow | None:
+    for row in connection.execute(
+        f"SELECT {_COLUMNS} FROM stat INDEXED BY stat_inode"
+        " WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND ino = ? AND dev = ? ORDER BY key LIMIT 1",
+        (fileset, _signed(ino), _signed(dev)),
+    ):
+        return _row(*row)
+    return None
+
+
+def write(connection: apsw.Connection, fileset: FilesetName, rows: Sequence[StatRow]) -> None:
+    if not rows:
+        return
+    number = _fileset_number(connection, fileset)
+    connection.executemany(
+        "INSERT INTO stat VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (fileset, key) DO UPDATE SET"
+        " ino = excluded.ino, dev = excluded.dev, ctime_ns = excluded.ctime_ns, mtime_ns = excluded.mtime_ns,"
+        " size = excluded.size, digest = excluded.digest, chunks = excluded.chunks,"
+        " read_at_ns = excluded.read_at_ns",
+        [
+            (
+                number, row.path.replace(b"/", b"\0"), _signed(row.ino), _signed(row.dev),
+                _signed(row.ctime_ns), _signed(row.mtime_ns), row.size, row.digest, row.chunks,
+                _signed(row.read_at_ns),
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def delete(connection: apsw.Connection, fileset: FilesetName, paths: Iterable[bytes]) -> None:
+    connection.executemany(
+        "DELETE FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key = ?",
+        [(fileset, key_of(path)) for path in paths],
+    )
+
+
+def delete_tree(connection: apsw.Connection, fileset: FilesetName, directory: bytes) -> None:
+    """The directory's own row and all below it; every row of the fileset for the empty path."""
+    which = "fileset = (SELECT id FROM fileset WHERE name = ?)"
+    if not directory:
+        connection.execute(f"DELETE FROM stat WHERE {which}", (fileset,))
+        return
+    key = key_of(directory)
+    connection.execute(
+        f"DELETE FROM stat WHERE {which} AND (key = ? OR (key > ? AND key < ?))",
+        (fileset, key, key + b"\0", key + b"\1"),
+    )
+
+
+def difference(
+    connection: apsw.Connection,
+    fileset: FilesetName,
+    wanted: Sequence[StatRow],
+    start: bytes,
+    end: bytes | None,
+) -> tuple[list[StatRow], list[bytes]]:
+    """What to write and which paths to drop, so that ``wanted`` are the only rows after key ``start`` up to
+    and with key ``end``. Reads in batches: memory is bounded by what is to change."""
+    by_path = {row.path: row for row in wanted}
+    gone: list[bytes] = []
+    beyond = None if end is None else end + b"\0"
+    while True:
+        have = read_batch(connection, fileset, start, beyond)
+        for row in have:
+            want = by_path.get(row.path)
+            if want is None:
+                gone.append(row.path)
+            elif want == row:
+                del by_path[row.path]
+        if len(have) < READ_BATCH:
+            return list(by_path.values()), gone
+        start = key_of(have[-1].path)
+
+
+def _fileset_number(connection: apsw.Connection, fileset: FilesetName) -> int:
+    connection.execute("INSERT INTO fileset (name) VALUES (?) ON CONFLICT DO NOTHING", (fileset,))
+    number = connection.execute("SELECT id FROM fileset WHERE name = ?", (fileset,)).get
+    assert isinstance(number, int)
+    return number
+
+
+def _signed(value: int) -> int:
+    if -(1 << 63) <= value <= _INT64_MAX:
+        return value
+    return (value + (1 << 63)) % _TWO_64 - (1 << 63)
+
+
+def _row(
+    key: bytes,
+    ino: int,
+    dev: int,
+    ctime_ns: int,
+    mtime_ns: int,
+    size: int,
+    digest: bytes,
+    chunks: bytes,
+    read_at_ns: int,
+) -> StatRow:
+    if ino < 0:
+        ino += _TWO_64
+    if dev < 0:
+        dev += _TWO_64
+    if ctime_ns < _TIME_MIN:
+        ctime_ns += _TWO_64
+    if mtime_ns < _TIME_MIN:
+        mtime_ns += _TWO_64
+    return StatRow(key.replace(b"\0", b"/"), ino, dev, ctime_ns, mtime_ns, size, digest, chunks, read_at_ns)
