@@ -1,4 +1,4 @@
-"""``instep init`` and ``instep join`` against a real peer server: what a new node has, and what is refused."""
+"""``instep init`` and ``join`` against a real peer server: what a new node has, and what is refused."""
 
 from __future__ import annotations
 
