@@ -78,6 +78,28 @@ def test_a_member_asks_and_streams(run: Callable[..., None], ca: Pki, s1: Pki) -
     run(work())
 
 
+def test_one_stream_a_node_and_a_word_before_stopping(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        async with peers.dialling_later(s1) as dial:
+            async with peers.serving(ca) as node:
+                client = dial(node)
+                first = client.stream(peers.hello("s1"))
+                _, old = await first.__aenter__()
+                second = client.stream(peers.hello("s1"))
+                _, new = await second.__aenter__()
+                assert await old.receive() == m.Goodbye("replaced")
+                await first.__aexit__(None, None, None)
+                await new.send(m.Ping(1))
+                assert await new.receive() == m.Pong(1)
+                stopping_at = loop.time()
+            assert loop.time() - stopping_at < 2.5
+            assert await new.receive() == m.Goodbye("stopping")
+            await second.__aexit__(None, None, None)
+
+    run(work())
+
+
 def test_contents_arrive_in_batches_and_ranges_in_place(
     run: Callable[..., None], ca: Pki, s1: Pki, tmp_path: Path
 ) -> None:
@@ -106,6 +128,20 @@ def test_contents_arrive_in_batches_and_ranges_in_place(
                 (0, AnswerStatus.PIECE, 10, b"rrrrr"),
                 (1, AnswerStatus.PIECE, 1 << 40, b"rrr"),
             ]
+
+    run(work())
+
+
+def test_the_rate_limit_slows_and_does_not_break(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
+    async def work() -> None:
+        async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
+            node.service.contents_by_position = [os.urandom(1_000_000)]
+            node.rate_bytes_s = 800_000
+            started_at = asyncio.get_running_loop().time()
+            request = m.ContentsRequest(peers.LINE, peers.GENERATION, peers.wants(1))
+            batches = [batch async for batch in client.contents(request)]
+            assert sum(len(a.data) for batch in batches for a in batch) == 1_000_000
+            assert 0.15 < asyncio.get_running_loop().time() - started_at < 5
 
     run(work())
 
@@ -196,6 +232,10 @@ def test_without_a_certificate_only_join_answers(run: Callable[..., None], ca: P
                     assert response.status == status
                     reply = m.decode(await response.read(), m.ErrorReply)
                     assert reply.code in ("no_certificate", "unknown_request")
+            old = PeerClient(TlsContexts(ca), node_name("main"), node.address)
+            old._line._session.headers[m.VERSION_HEADER] = "8-9"
+            assert await code_of(old.stream(peers.hello("main")).__aenter__(), PeerError) == "version"
+            await old.close()
             async with session.post(
                 f"https://{node.address}{m.PREFIX}join", ssl=context, headers={m.VERSION_HEADER: "7-9"}
             ) as response:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from instep.errors import NotAllowedError
@@ -146,6 +146,7 @@ class Node:
         self.address = address
         self.allow = AllowList()
         self.refusals: list[Refusal] = []
+        self.rate_bytes_s: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +159,7 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
         tls,
         lambda: holder[0].allow,
         limits=limits,
+        rate_bytes_s=lambda: holder[0].rate_bytes_s,
         on_refused=lambda refusal: holder[0].refusals.append(refusal),
     )
     host, port = server.bind("127.0.0.1", 0)[0]
@@ -177,6 +179,19 @@ async def dialling(pki: Pki, node: Node) -> AsyncIterator[PeerClient]:
         yield client
     finally:
         await client.close()
+
+
+@contextlib.asynccontextmanager
+async def dialling_later(pki: Pki) -> AsyncIterator[Callable[[Node], PeerClient]]:
+    """For clients that outlive the node they dial."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def dial(node: Node) -> PeerClient:
+            client = PeerClient(TlsContexts(pki), node.service.pki.name, node.address)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield dial
 
 
 def hello(name: str) -> m.Hello:

@@ -56,6 +56,7 @@ def demo(session: Session, nodes: int, once: bool) -> None:
     """Show a cluster at work: real daemons on loopback, mutual TLS, one directory kept in step."""
     top = Path(tempfile.mkdtemp(prefix="instep-demo-"))
     stage = Stage(top, nodes, session.is_json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = stage.play()
         if once:
@@ -65,7 +66,7 @@ def demo(session: Session, nodes: int, once: bool) -> None:
             return
         session.show({"ok": True, "directory": str(top), **report}, stage.print_map)
         with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            signal.pause()
     finally:
         stage.close()
 

@@ -172,9 +172,9 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.argument("name")
 @click.argument("path")
 @click.option("--from", "home", metavar="HOME", help="The node that writes it, when several offer that name.")
-@click.option("--replace", "how", flag_value="replace", help="Archive what is there.")
-@click.option("--seed", "how", flag_value="seed", help="Use equal files that are there, archive the rest.")
-@click.option("--observe", "how", flag_value="observe", help="Compare and report, never write.")
+@click.option("--replace", is_flag=True, help="Archive what is there.")
+@click.option("--seed", is_flag=True, help="Use equal files that are there, archive the rest.")
+@click.option("--observe", is_flag=True, help="Compare and report, never write.")
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
 @click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
 @click.option(
@@ -189,7 +189,9 @@ def fileset_accept(
     name: str,
     path: str,
     home: str | None,
-    how: str | None,
+    replace: bool,
+    seed: bool,
+    observe: bool,
     drift: str | None,
     switch: str | None,
     without: str | None,
@@ -206,6 +208,11 @@ def fileset_accept(
         if value in ("offer", "exchange") or (word == "recipe" and value):
             later(f"{word} {value}")
     settings = session.settings()
+    flags = {"replace": replace, "seed": seed, "observe": observe}
+    chosen = [flag for flag, is_given in flags.items() if is_given]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", code="bad_flags")
+    how = chosen[0] if chosen else None
     given = {"from": home, "mode": how, "drift": drift, "switch": switch}
     params: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if without:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +95,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - the last door: whatever comes here is exit code 1
         if os.environ.get("INSTEP_DEBUG"):
+            import traceback
+
             traceback.print_exc()
         hint = "run it again with INSTEP_DEBUG=1 and report what it prints"
         report_error(InstepError(f"{type(error).__name__}: {error}", hint=hint), is_json=is_json)

@@ -6,12 +6,14 @@ Results go to stdout, messages and errors to stderr. Colour and progress bars on
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from instep.errors import InstepError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProgressBar",
+    "coloured",
     "moment",
     "printable",
     "report_error",
@@ -39,6 +42,13 @@ def printable(text: object) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text
     )
+
+
+def coloured(text: str, colour: str) -> str:
+    """The text in a colour on a terminal that wants one, else as it is."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return click.style(text, fg=colour, bold=True)
 
 
 def write_json(document: object) -> None:
@@ -122,11 +132,6 @@ def _fact(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
     return printable(value)
-
-
-def command_line(*words: str) -> str:
-    """A command as somebody would type it."""
-    return shlex.join(words)
 
 
 class ProgressBar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from instep.cli.output import moment, printable
+from instep.cli.output import coloured, moment, printable
 
 __all__ = ["EXIT_CODES", "exit_code", "status_lines"]
 
@@ -108,8 +108,8 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
 
 def _word_of_all(rows: list[Mapping[str, Any]]) -> str:
     if all(row.get("standing") == "in_step" for row in rows):
-        return "IN STEP"
-    return "NOT IN STEP"
+        return coloured("IN STEP", "green")
+    return coloured("NOT IN STEP", "red")
 
 
 def _word(line: Mapping[str, Any]) -> str:
