@@ -123,7 +123,7 @@ class PeerServer:
             access_log=None,
             logger=_http_log,
             auto_decompress=False,
-            lingering_time=2.0,
+            lingering_time=1.0,
         )
         try:
             async with asyncio.TaskGroup() as tasks:
