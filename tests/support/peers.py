@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from instep.errors import NotAllowedError
@@ -177,6 +177,19 @@ async def dialling(pki: Pki, node: Node) -> AsyncIterator[PeerClient]:
         yield client
     finally:
         await client.close()
+
+
+@contextlib.asynccontextmanager
+async def dialling_later(pki: Pki) -> AsyncIterator[Callable[[Node], PeerClient]]:
+    """For clients that outlive the node they dial."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def dial(node: Node) -> PeerClient:
+            client = PeerClient(TlsContexts(pki), node.service.pki.name, node.address)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield dial
 
 
 def hello(name: str) -> m.Hello:

@@ -331,6 +331,8 @@ class PeerClient:
                         answers = reader.take(header, stored)
                     if answers:
                         yield answers
+                if await content.readany():  # reading to the end also lets the connection be used again
+                    raise PeerError(f"{self.name} sent more than its answer", code="bad_frame")
             except asyncio.IncompleteReadError as error:
                 raise UnavailableError(
                     f"{self.name} at {self.address} broke off in the middle of an answer",

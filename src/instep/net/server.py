@@ -94,6 +94,8 @@ class PeerServer:
         self._rate = rate_bytes_s
         self._bucket: tuple[int, TokenBucket] | None = None
         self._connections: dict[RequestHandler, _Connection] = {}
+        self._streams: dict[NodeName, SocketStream] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._transfers: Counter[NodeName] = Counter()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
         self._http: _Http | None = None
@@ -127,10 +129,14 @@ class PeerServer:
         )
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 tasks.create_task(self._listener.serve())
                 tasks.create_task(self._sweep())
         finally:
             self._listener.close()
+            async with asyncio.TaskGroup() as goodbyes:
+                for stream in list(self._streams.values()):
+                    goodbyes.create_task(stream.close("stopping"))
             await self._http.shutdown(_GRACE_S)
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -196,8 +202,9 @@ class PeerServer:
             return await self._dispatch(request, connection)
         except InstepError as error:
             return _refusal(error)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            connection.transport.abort()  # what was begun cannot be ended in another way
+            return web.Response(status=500)
         except Exception as error:  # noqa: BLE001 - the edge: one request must not end the server
             _log.exception("request %s of %s failed", request.path, connection.address)
             return _refusal(error)
@@ -263,18 +270,25 @@ class PeerServer:
                     f"{who.name} says that it is {hello.name}", code="bad_identity", name=who.name
                 )
             messages.agree(messages.VERSIONS, hello.versions)
+            self._replace(who.name, stream)
             await self._service.stream(who.name, hello, stream)
             await stream.close("done")
         except InstepError as error:
-            with contextlib.suppress(InstepError):
-                await stream.send(reply_of_error(error))
-            await stream.close(error.error_code)
+            await _told(stream, error, error.error_code)
         except Exception as error:  # noqa: BLE001 - the edge: one stream must not end the server
             _log.exception("the stream of %s failed", who.name)
-            with contextlib.suppress(InstepError):
-                await stream.send(reply_of_error(error))
-            await stream.close("unexpected")
+            await _told(stream, error, "unexpected")
+        finally:
+            if self._streams.get(who.name) is stream:
+                del self._streams[who.name]
         return socket
+
+    def _replace(self, name: NodeName, stream: SocketStream) -> None:
+        """A node has one stream: a new one means that the old one is dead or about to be."""
+        old = self._streams.get(name)
+        self._streams[name] = stream
+        if old is not None and self._tasks is not None:
+            self._tasks.create_task(old.close("replaced"))
 
     # Transfers ----------------------------------------------------------------------------------------------
 
@@ -341,6 +355,12 @@ class PeerServer:
         if self._bucket is None or self._bucket[0] != rate:
             self._bucket = (rate, TokenBucket(rate, now_s))
         return self._bucket[1].take(size_bytes, now_s)
+
+
+async def _told(stream: SocketStream, error: BaseException, reason: str) -> None:
+    with contextlib.suppress(InstepError):
+        await stream.send(reply_of_error(error))
+    await stream.close(reason)
 
 
 async def _first(stream: SocketStream) -> messages.StreamMessage | None:
