@@ -132,6 +132,20 @@ def test_contents_arrive_in_batches_and_ranges_in_place(
     run(work())
 
 
+def test_the_rate_limit_slows_and_does_not_break(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
+    async def work() -> None:
+        async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
+            node.service.contents_by_position = [os.urandom(1_000_000)]
+            node.rate_bytes_s = 800_000
+            started_at = asyncio.get_running_loop().time()
+            request = m.ContentsRequest(peers.LINE, peers.GENERATION, peers.wants(1))
+            batches = [batch async for batch in client.contents(request)]
+            assert sum(len(a.data) for batch in batches for a in batch) == 1_000_000
+            assert 0.15 < asyncio.get_running_loop().time() - started_at < 5
+
+    run(work())
+
+
 def test_more_than_the_entry_holds_is_refused(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
     async def work() -> None:
         async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
@@ -218,6 +232,10 @@ def test_without_a_certificate_only_join_answers(run: Callable[..., None], ca: P
                     assert response.status == status
                     reply = m.decode(await response.read(), m.ErrorReply)
                     assert reply.code in ("no_certificate", "unknown_request")
+            old = PeerClient(TlsContexts(ca), node_name("main"), node.address)
+            old._line._session.headers[m.VERSION_HEADER] = "8-9"
+            assert await code_of(old.stream(peers.hello("main")).__aenter__(), PeerError) == "version"
+            await old.close()
             async with session.post(
                 f"https://{node.address}{m.PREFIX}join", ssl=context, headers={m.VERSION_HEADER: "7-9"}
             ) as response:

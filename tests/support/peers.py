@@ -146,6 +146,7 @@ class Node:
         self.address = address
         self.allow = AllowList()
         self.refusals: list[Refusal] = []
+        self.rate_bytes_s: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -158,6 +159,7 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
         tls,
         lambda: holder[0].allow,
         limits=limits,
+        rate_bytes_s=lambda: holder[0].rate_bytes_s,
         on_refused=lambda refusal: holder[0].refusals.append(refusal),
     )
     host, port = server.bind("127.0.0.1", 0)[0]

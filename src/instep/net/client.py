@@ -7,6 +7,7 @@ libraries below becomes one of ours here, saying which address, and for refusals
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import socket
@@ -180,6 +181,9 @@ class _Line:
         except InstepError:
             raise
         except aiohttp.WSServerHandshakeError as error:
+            told = _told(error, self.name)
+            if told is not None:
+                raise told from error
             raise PeerError(
                 f"{self.name} at {self.address} refused the stream (status {error.status})",
                 code="stream_refused",
@@ -188,6 +192,17 @@ class _Line:
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise translated_tls_error(_cause(error), f"{self.name} at {self.address}", what) from error
+
+
+def _told(error: aiohttp.WSServerHandshakeError, name: str) -> InstepError | None:
+    """What the other side said when it refused the stream."""
+    text = error.headers.get(messages.ERROR_HEADER) if error.headers is not None else None
+    if text is None:
+        return None
+    try:
+        return error_of_reply(messages.decode(base64.b64decode(text), messages.ErrorReply), name)
+    except (PeerError, ValueError):
+        return None
 
 
 def _cause(error: BaseException) -> BaseException:

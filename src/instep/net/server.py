@@ -6,6 +6,7 @@ Everything a peer can do wrong ends in one of our errors with a code; nothing it
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime as dt
 import logging
@@ -35,6 +36,8 @@ __all__ = ["Limits", "PeerServer", "Refusal"]
 _COMPRESS_OVER = 16 << 10
 _HELLO_S = 10.0
 _GRACE_S = 3.0
+_HEADER_BYTES_MAX = 4_096
+_SLICE_BYTES_MIN = 4_096
 _TYPE = "application/vnd.instep"
 
 _log = logging.getLogger("instep.net")
@@ -339,18 +342,21 @@ class PeerServer:
         return response
 
     async def _write(self, response: web.StreamResponse, frame: list[bytes | memoryview]) -> None:
-        wait_s = self._throttle(sum(map(len, frame)))
-        if wait_s:
-            await asyncio.sleep(wait_s)
-        async with asyncio.timeout(self._limits.write_s):
-            for part in frame:
-                await response.write(part)
-
-    def _throttle(self, size_bytes: int) -> float:
         rate = self._rate()
-        if not rate:
-            self._bucket = None
-            return 0.0
+        for part in frame:
+            if not rate:
+                async with asyncio.timeout(self._limits.write_s):
+                    await response.write(part)
+                continue
+            step = max(_SLICE_BYTES_MIN, rate // 4)  # small steps: the reader must not think that we died
+            view = memoryview(part)
+            for start in range(0, len(view), step):
+                piece = view[start : start + step]
+                await asyncio.sleep(self._throttle(rate, len(piece)))
+                async with asyncio.timeout(self._limits.write_s):
+                    await response.write(bytes(piece))
+
+    def _throttle(self, rate: int, size_bytes: int) -> float:
         now_s = asyncio.get_running_loop().time()
         if self._bucket is None or self._bucket[0] != rate:
             self._bucket = (rate, TokenBucket(rate, now_s))
@@ -388,7 +394,11 @@ _STATUS = {4: 409, 5: 403, 6: 409, 7: 503, 8: 507, 9: 400}
 def _refusal(error: BaseException) -> web.Response:
     reply = reply_of_error(error)
     status = 426 if reply.code == "version" else _STATUS.get(reply.exit_code, 500)
-    response = web.Response(status=status, body=messages.encode(reply), headers={"Content-Type": _TYPE})
+    body = messages.encode(reply)
+    headers = {"Content-Type": _TYPE}
+    if len(body) <= _HEADER_BYTES_MAX:
+        headers[messages.ERROR_HEADER] = base64.b64encode(body).decode("ascii")
+    response = web.Response(status=status, body=body, headers=headers)
     if reply.code in ("too_large", "too_slow"):
         response.force_close()
     return response

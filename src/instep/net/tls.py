@@ -327,7 +327,11 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotAllowedError(
             f"this node refused the certificate of {address}: {error.verify_message}",
-            hint="instep pki trust fetch shows what it presents",
+            hint=(
+                "compare the clocks of both nodes"
+                if "not yet valid" in error.verify_message
+                else "instep pki trust fetch shows what it presents"
+            ),
             code="certificate_refused_here",
             address=address,
             what=doing,
