@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/support/killed_applies.py"), str(tmp_path), *options],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         timeout=100,

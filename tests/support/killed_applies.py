@@ -1,6 +1,7 @@
 """Kill an apply at every failpoint, recover in another process, and say what was found; one JSON line a case.
 
-Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2]``. It forks before it uses any thread, so a child is cheap.
+Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2]``. It forks before it uses any thread, so that a
+child is cheap.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from instep.tree.beneath import RenameUnsupportedError
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.stages import clear_stages
 from instep.tree.switch import finish, stat_rows, switch
-from support.apply_world import START_NS, Dir, File, Link, Tree, World, digest, expected, seen
+from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest, expected, seen
 
 OLD: Tree = {
     b"a/same": b"same",
@@ -125,7 +126,7 @@ def case(at: Path, spec: str) -> dict[str, object]:
     if pid == 0:
         try:
             second(at, world, spec)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  a child ends here, whatever it met
             traceback.print_exc()
             os._exit(3)
         os._exit(0)
@@ -138,8 +139,8 @@ def case(at: Path, spec: str) -> dict[str, object]:
     if pid == 0:
         try:
             result.write_text(json.dumps(after(at, world, first_target, spec)))
-        except BaseException as error:
-            result.write_text(json.dumps({"spec": spec, "killed": True, "error": traceback.format_exc() + repr(error)}))
+        except BaseException:  # noqa: BLE001  a child ends here, whatever it met
+            result.write_text(json.dumps({"spec": spec, "killed": True, "error": traceback.format_exc()}))
         os._exit(0)
     os.waitpid(pid, 0)
     return dict(json.loads(result.read_text()))
@@ -206,7 +207,7 @@ def main(base: Path) -> None:
             at = base / f"{name}-{hit}"
             at.mkdir()
             outcome = case(at, f"{name}:{hit}")
-            print(json.dumps(outcome), flush=True)
+            sys.stdout.write(json.dumps(outcome) + "\n")
             if not outcome["killed"]:
                 break
 
@@ -218,4 +219,4 @@ if __name__ == "__main__":
     if "--no-renameat2" in sys.argv:
         without_renameat2()
     main(Path(sys.argv[1]))
-    print(json.dumps({"seconds": time.monotonic() - begun}))
+    sys.stderr.write(f"{time.monotonic() - begun:.1f} s\n")
