@@ -120,8 +120,10 @@ def _usage(path: str, command: click.Command) -> str:
 def _options(command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name="x")
     for parameter in command.params:
+        if not isinstance(parameter, click.Option) or parameter.name in ("dir", "json"):
+            continue
         record = parameter.get_help_record(context)
-        if record is not None and parameter.name not in ("dir", "json", "help"):
+        if record is not None:
             yield f"`{record[0]}`: {record[1]}".rstrip(": ")
 
 
