@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "cli", "main", "run"]
 
 COMMANDS: dict[str, str] = {
     "init": "lifecycle", "join": "joining", "start": "lifecycle", "stop": "lifecycle", "serve": "lifecycle",
-    "invite": "members", "node": "members", "partner": "members", "allow": "members", "check": "members",
+    "invite": "members", "node": "members", "partner": "partners", "allow": "partners", "check": "members",
     "pki": "pki", "config": "configuration",
     "fileset": "filesets", "recipe": "filesets",
     "publish": "publishing", "wait": "publishing", "rollback": "publishing",
@@ -39,10 +39,10 @@ INTERRUPTED = 130
 class LazyGroup(InstepGroup):
     """Imports a command's module when somebody asks for it."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click names it
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None

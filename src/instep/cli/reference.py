@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
 import json
-import pkgutil
 import re
 import sys
 from collections.abc import Iterator
@@ -120,27 +119,26 @@ def _usage(path: str, command: click.Command) -> str:
 def _options(command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name="x")
     for parameter in command.params:
+        if not isinstance(parameter, click.Option) or parameter.name in ("dir", "json"):
+            continue
         record = parameter.get_help_record(context)
-        if record is not None and parameter.name not in ("dir", "json", "help"):
+        if record is not None:
             yield f"`{record[0]}`: {record[1]}".rstrip(": ")
 
 
 # Errors -------------------------------------------------------------------------------------------------
 
-_CODE = re.compile(r'code="([a-z_]+)"')
-
 
 def errors_page() -> str:
     parts = ["# Errors", _NOTE, "The exit code is the family's; the code says what exactly.\n"]
-    parts.append("| family | exit code | retry | code | |\n|---|---|---|---|---|")
+    parts.append("| family | exit code | retry | |\n|---|---|---|---|")
     for family in _families():
         says = (family.__doc__ or "").strip().splitlines()[0]
-        parts.append(
-            f"| {family.__name__} | {family.exit_code} | {family.retry.value} | `{family.code}` | {says} |"
-        )
-    parts += ["\n## Codes\n", "| code | raised in |\n|---|---|"]
-    for code, modules in sorted(_codes().items()):
-        parts.append(f"| `{code}` | {', '.join(sorted(modules))} |")
+        parts.append(f"| `{family.code}` | {family.exit_code} | {family.retry.value} | {says} |")
+    parts += ["\n## Codes\n", "`…` stands for a value.\n"]
+    parts += ["| code | exit code | reason | next step |", "|---|---|---|---|"]
+    for code, exit_code, reason, hint in sorted(set(_raised())):
+        parts.append(f"| `{code}` | {exit_code} | {reason} | {hint} |")
     return "\n".join(parts) + "\n"
 
 
@@ -150,18 +148,35 @@ def _families() -> list[type[errors.InstepError]]:
     return sorted(classes, key=lambda one: one.exit_code)
 
 
-def _codes() -> dict[str, set[str]]:
-    """Every code in the sources with the modules that raise it."""
-    found: dict[str, set[str]] = {}
-    for module in pkgutil.walk_packages(instep.__path__, "instep."):
-        if module.ispkg or ".testing" in module.name:
+def _raised() -> Iterator[tuple[str, int, str, str]]:
+    """Every error in the sources that has a code of its own: code, exit code, reason, hint."""
+    families = {family.__name__: family for family in _families()}
+    for path in sorted(Path(instep.__file__).parent.rglob("*.py")):
+        if "testing" in path.parts:
             continue
-        spec = importlib.util.find_spec(module.name)
-        assert spec is not None
-        assert spec.origin is not None
-        for code in _CODE.findall(Path(spec.origin).read_text()):
-            found.setdefault(code, set()).add(module.name.removeprefix("instep."))
-    return found
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or not call.args:
+                continue
+            family = families.get(call.func.id)
+            named = {keyword.arg: keyword.value for keyword in call.keywords}
+            code = named.get("code")
+            if family is None or not isinstance(code, ast.Constant) or not isinstance(code.value, str):
+                continue
+            yield code.value, family.exit_code, _shape(call.args[0]), _shape(named.get("hint"))
+
+
+def _shape(node: ast.expr | None) -> str:
+    """The constant parts of a text, with an ellipsis for each value."""
+    if node is None:
+        return ""
+    if isinstance(node, ast.Constant):
+        text = str(node.value or "")
+    elif isinstance(node, ast.JoinedStr):
+        parts = (one.value if isinstance(one, ast.Constant) else "…" for one in node.values)
+        text = "".join(str(part) for part in parts)
+    else:
+        text = "…"
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 # Man pages ----------------------------------------------------------------------------------------------
