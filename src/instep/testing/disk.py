@@ -67,6 +67,10 @@ class SimStore:
         if is_durable:
             self._durable_facts = facts
 
+    def flush(self) -> None:
+        """What was put is durable now."""
+        self._volatile.clear()
+
     def crash(self) -> None:
         for table, key in self._volatile:
             table.pop(key, None)

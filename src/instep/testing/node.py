@@ -172,7 +172,10 @@ class SimNode:
             return
         absent = missing(head.root, self.store.pages.get)
         if not absent:
-            done(self._wrong_manifest(head))
+            failed = self._wrong_manifest(head)
+            if failed is None:
+                self.store.flush()
+            done(failed)
             return
         wanted = tuple(absent[: m.DIGESTS_MAX])
 

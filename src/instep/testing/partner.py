@@ -51,6 +51,7 @@ class SimPartner(SimNode):
         self.ledger = ledger
         self.loaded: Digest | None = None
         self.config = self._config()
+        self.staging = 0
         self.offered_to: dict[str, HeadRef | None] = {}
 
     def _config(self) -> f.FollowConfig:
@@ -147,6 +148,7 @@ class SimPartner(SimNode):
             case f.FetchPages():
                 self._fetch_pages(effect)
             case f.StageContents():
+                self.staging = effect.req
                 self.later(self._io_ms(), lambda: self._stage(effect))
             case f.CheckGates():
                 refused = trouble("gate_refused", 4) if self.fails(0.2) else None
@@ -223,6 +225,9 @@ class SimPartner(SimNode):
     def _stage(self, effect: f.StageContents) -> None:
         """Local sources first, then one batch from the source; sealed means synced."""
         req, head, place = effect.req, effect.head, self.place
+        if req != self.staging:
+            self.post(f.Staged(req), 5)  # Cancelled work touches nothing; its answer may still come.
+            return
         if not place.has_marker:
             self.post(f.StageFailed(req, trouble("marker_missing", 4)))
             return
@@ -250,6 +255,9 @@ class SimPartner(SimNode):
 
         def arrived(raw: bytes | None) -> None:
             if self.is_cancelled(req):
+                return
+            if req != self.staging:
+                self.post(f.Staged(req), 5)
                 return
             if raw is None:
                 self.post(f.StageFailed(req, trouble("unavailable")))
@@ -325,14 +333,15 @@ class SimPartner(SimNode):
 
     def _put_back(self, effect: f.PutBack) -> None:
         plan = self._plan(effect.base, effect.head)
-        for path, _, after in plan:
-            if after is not None and self.place.content_of(after) is None:
-                raise BrokenPromise("P5", f"{self.name}: {path!r} of the replaced generation is nowhere to be found")
         for _, _, after in plan:
-            if after is not None:
-                found = self.place.content_of(after)
-                assert found is not None
-                self.place.stage[after] = found
+            if after is None:
+                continue
+            found = self._content(after, effect.source)
+            if found is None:
+                # Somebody had overwritten it in place before the switch: only another node can have it.
+                self.post(f.PutBackFailed(effect.req, trouble("unavailable")))
+                return
+            self.place.stage[after] = found
         if self.fails(self.world.options.disk_full):
             self.post(f.PutBackFailed(effect.req, trouble("disk_full", 8)))
             return
@@ -372,11 +381,7 @@ class SimPartner(SimNode):
         wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
         for path in effect.paths:
             entry = wanted.get(path)
-            data = None if entry is None else self.place.content_of(entry.digest)
-            if entry is not None and data is None and effect.source is not None:
-                server = self.net.peers[effect.source]
-                if isinstance(server, SimNode) and self.net.is_open(self.name, effect.source):
-                    data = server.store.history.get(entry.digest) or server.place.content_of(entry.digest)
+            data = None if entry is None else self._content(entry.digest, effect.source)
             if entry is not None and data is None:
                 self.post(f.RevertFailed(effect.req, trouble("unavailable")))
                 return
@@ -385,6 +390,15 @@ class SimPartner(SimNode):
             )
         self.place.sync()
         self.post(f.Reverted(effect.req, effect.paths))
+
+    def _content(self, digest: Digest, source: str | None) -> bytes | None:
+        """From here, else from ``source``."""
+        found = self.place.content_of(digest)
+        if found is None and source is not None and self.net.is_open(self.name, source):
+            server = self.net.peers[source]
+            assert isinstance(server, SimNode)
+            found = server.store.history.get(digest) or server.place.content_of(digest)
+        return found
 
     def _compare(self, effect: f.Compare) -> None:
         wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
