@@ -114,15 +114,26 @@ def _list(peers: Sequence[Peer]) -> None:
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__, epilog="example: ./run bench --scale 0.05 --runs 1")
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, epilog="example: ./run bench --scale 0.05 --runs 1"
+    )
     parser.add_argument("--rows", help="only these, comma separated; see --list")
     parser.add_argument("--peers", help="only these, comma separated; see --list")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes and counts (default 1)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the full sizes and counts (default 1)"
+    )
     parser.add_argument("--runs", type=int, default=3, help="runs of each row, the median counts (default 3)")
-    parser.add_argument("--slow-runs", type=int, default=1, help="the same for Syncthing and csync2 (default 1)")
+    parser.add_argument(
+        "--slow-runs", type=int, default=1, help="the same for Syncthing and csync2 (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=20261121, help="seed of all contents and edits")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds that a single step may take")
-    parser.add_argument("--arena", type=Path, default=Path(tempfile.gettempdir()), help="where the image files lie (needs up to 30 GiB)")
+    parser.add_argument(
+        "--arena",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the image files lie (needs up to 30 GiB)",
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="where the results go")
     parser.add_argument("--keep", action="store_true", help="keep the logs of failed steps in OUTPUT/failed")
     parser.add_argument("--list", action="store_true", help="name rows and peers and end")

@@ -19,6 +19,7 @@ from bench.kernel import own_mounts, sync_file_system
 __all__ = ["Arena", "Field"]
 
 _MIB = 1 << 20
+_WRITTEN_AT_MOST = 6 << 30
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Arena:
     def field(self, targets: int, file_system: str, size_bytes: int) -> Field:
         """New, empty sides; those given out before are gone."""
         self.clear()
-        sides = [self._side(name, file_system, size_bytes) for name in ["left", *(f"right{n}" for n in range(targets))]]
+        sides = [
+            self._side(name, file_system, size_bytes)
+            for name in ["left", *(f"right{n}" for n in range(targets))]
+        ]
         for side in sides:
             (side / "tree").mkdir()
             (side / "state").mkdir()
@@ -79,17 +83,15 @@ class Arena:
         mount.mkdir()
         if not self.is_fresh:
             return mount
-        image = self._base / f"{name}-{size_bytes // _MIB}.img"
-        if not image.exists():
-            for other in self._base.glob(f"{name}-*.img"):
-                other.unlink()
+        image = self._base / f"{name}.img"
+        if not image.exists() or image.stat().st_size < size_bytes:
             _write_through(image, size_bytes)
         # -E nodiscard / -K keep the image's blocks allocated: the disk below must not be slower the first time.
         if file_system == "xfs":
             _run("mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1", str(image))
         else:
             options = "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
-            _run("mkfs.ext4", "-q", "-F", "-i", "8192", "-E", options, str(image))
+            _run("mkfs.ext4", "-q", "-F", "-i", "4096", "-E", options, str(image))
         device = _run("losetup", "--find", "--show", "--direct-io=on", str(image)).strip()
         try:
             # Without noinit_itable the kernel would go on initialising inode tables during the measurement.
@@ -104,7 +106,11 @@ class Arena:
 
 
 def _write_through(image: Path, size_bytes: int) -> None:
-    """Allocate every block now, so that no measurement pays for it."""
+    """Allocate every block now, so that no measurement pays for it; the largest images stay sparse, for time's sake."""
+    if size_bytes > _WRITTEN_AT_MOST:
+        with open(image, "wb") as sparse:
+            sparse.truncate(size_bytes)
+        return
     zeros = bytes(8 * _MIB)
     with open(image, "wb", buffering=0) as file:
         for _ in range(max(1, size_bytes // len(zeros))):

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.kernel import CLONE_NEWNET, die_with_parent, enter_namespace
-from bench.waiting import until
+from bench.waiting import DeadlinePassed, until
 
 __all__ = ["Cage", "ToolFailed"]
 
@@ -41,7 +41,8 @@ class Cage:
         self._started: list[subprocess.Popen[bytes]] = []
         self._group = _make_group(f"instep-bench-{os.getpid()}-{name}")
         self._group_fd = os.open(self._group / "cgroup.procs", os.O_WRONLY) if self._group else -1
-        self._net_fd, self._holder = -1, None
+        self._net_fd = -1
+        self._holder: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             self._hold_network()
         self._children_at_start_s = _children_cpu_s()
@@ -59,7 +60,12 @@ class Cage:
     # -- starting and ending ---------------------------------------------------------------------
 
     def start(
-        self, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, log: str = "", cwd: Path | None = None
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        log: str = "",
+        cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a process and leave it running; what it prints goes to ``<log>.log``."""
         words = [str(word) for word in argv]
@@ -72,7 +78,7 @@ class Cage:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=self._enter,  # noqa: PLW1509  (the sampler holds no lock that the child needs)
+                preexec_fn=self._enter,  # the sampler thread holds no lock that the child needs
             )
         self._started.append(process)
         return process
@@ -94,7 +100,7 @@ class Cage:
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            preexec_fn=self._enter,  # noqa: PLW1509
+            preexec_fn=self._enter,
         )
         try:
             out, err = process.communicate(timeout=within_s)
@@ -105,7 +111,9 @@ class Cage:
             raise
         if process.returncode not in accept:
             told = (err or out).decode(errors="replace").strip()[-800:]
-            raise ToolFailed(f"{Path(words[0]).name} {' '.join(words[1:4])} ...: exit {process.returncode}: {told}")
+            raise ToolFailed(
+                f"{Path(words[0]).name} {' '.join(words[1:4])} ...: exit {process.returncode}: {told}"
+            )
         return out.decode(errors="surrogateescape")
 
     def run_together(self, commands: Sequence[Sequence[str | Path]], within_s: float = 600.0) -> None:
@@ -134,7 +142,7 @@ class Cage:
             for pid in self.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal_number)
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(DeadlinePassed):
                 until(self._is_empty, patience_s, f"{self._name}: end of all processes", 0.01)
             if self._is_empty():
                 break
@@ -298,10 +306,12 @@ def _cpu_s(pid: int) -> float:
 
 def _descendants(roots: Sequence[int]) -> list[int]:
     """The given processes and all below them."""
-    parents = {int(entry): int(fields[1]) for entry in os.listdir("/proc") if entry.isdigit() and (fields := _stat(int(entry)))}
+    parents = {
+        int(entry): int(fields[1])
+        for entry in os.listdir("/proc")
+        if entry.isdigit() and (fields := _stat(int(entry)))
+    }
     found = list(roots)
     for pid in found:
         found.extend(child for child, parent in parents.items() if parent == pid)
     return found
-
-

@@ -42,7 +42,14 @@ def compare(source: Path, target: Path) -> Verdict:
         elif stat.S_IFMT(here.st_mode) != stat.S_IFMT(there.st_mode):
             verdict.wrong.append(f"{name}: another kind")
         else:
-            _compare_one(os.path.join(os.fsencode(source), path), os.path.join(os.fsencode(target), path), here, there, name, verdict)
+            _compare_one(
+                os.path.join(os.fsencode(source), path),
+                os.path.join(os.fsencode(target), path),
+                here,
+                there,
+                name,
+                verdict,
+            )
     verdict.wrong.extend(f"{os.fsdecode(path)}: should not be there" for path in theirs)
     return verdict
 
@@ -58,7 +65,9 @@ def _compare_one(
         verdict.wrong.append(f"{name}: mode {here.st_mode & 0o7777:o} became {there.st_mode & 0o7777:o}")
     if (here.st_uid, here.st_gid) != (there.st_uid, there.st_gid):
         verdict.lost["owner"] += 1
-    if stat.S_ISREG(here.st_mode) and (here.st_size != there.st_size or not _same_bytes(ours, theirs, here.st_size)):
+    if stat.S_ISREG(here.st_mode) and (
+        here.st_size != there.st_size or not _same_bytes(ours, theirs, here.st_size)
+    ):
         verdict.wrong.append(f"{name}: other bytes")
     if here.st_mtime_ns != there.st_mtime_ns:
         kind = "directory times" if stat.S_ISDIR(here.st_mode) else "file times"

@@ -64,9 +64,13 @@ def _bars(panel: Panel, top: int) -> list[str]:
         drawn.append(f'<text x="{at:.1f}" y="{y + 14}">{number}</text>')
     if panel.reference:
         x = _LABEL + _BAR * panel.reference / full
-        drawn.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + _LINE * len(panel.bars)}"/>')
+        drawn.append(
+            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + _LINE * len(panel.bars)}"/>'
+        )
     return drawn
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 0.1 else f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
+    return (
+        f"{seconds * 1e3:.0f} ms" if seconds < 0.1 else f"{seconds:.2f}" if seconds < 10 else f"{seconds:.0f}"
+    )

@@ -46,7 +46,9 @@ class Results:
 
     def describe_machine(self, is_fresh: bool) -> None:
         info = Path("/proc/cpuinfo").read_text()
-        model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "?")
+        model = next(
+            (line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "?"
+        )
         memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
         system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
         self.machine = (
@@ -66,7 +68,11 @@ class Results:
         """The median of a field, or of one of the further numbers, over the runs that were right."""
         found = []
         for one in self.of(row, peer):
-            number = getattr(one, value, None) if value in Measurement.__dataclass_fields__ else one.more.get(value)
+            number = (
+                getattr(one, value, None)
+                if value in Measurement.__dataclass_fields__
+                else one.more.get(value)
+            )
             if one.error is None and number is not None:
                 found.append(float(number))
         return statistics.median(found) if found else None
@@ -99,7 +105,9 @@ def write(results: Results, peers: Sequence[Peer], output: Path) -> None:
     }
     (output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (output / "RESULTS.md").write_text(_page(results, peers))
-    (output / "results.svg").write_text(draw(_panels(results, peers), f"{results.machine}; seed {results.seed}"))
+    (output / "results.svg").write_text(
+        draw(_panels(results, peers), f"{results.machine}; seed {results.seed}")
+    )
 
 
 def keep_logs(base: Path, kept: Path) -> None:
@@ -212,7 +220,7 @@ def _row(results: Results, step: Step, shown: Sequence[Peer]) -> str:
         if not right:
             lines.append(f"| {peer.title} | failed | | | | | | | {tries[0].error} |")
             continue
-        lost = ", ".join(sorted(right[-1].lost)) or "nothing"
+        lost = ", ".join(_lost(right[-1])) or "nothing"
         numbers = [
             _seconds(wall),
             _ratio(wall, base),
@@ -234,6 +242,17 @@ def _row(results: Results, step: Step, shown: Sequence[Peer]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---|\n"
     )
     return head + "\n".join(lines) + "\n"
+
+
+def _lost(measurement: Measurement) -> list[str]:
+    """What the tool did not keep; "below a second" is not told beside "altogether"."""
+    told = sorted(measurement.lost)
+    return [
+        name.removesuffix(" altogether")
+        for name in told
+        if name.replace("below a second", "altogether") == name
+        or name.replace("below a second", "altogether") not in told
+    ]
 
 
 def _further(results: Results, step: Step, peer: Peer) -> str:
@@ -279,6 +298,8 @@ def _panels(results: Results, peers: Sequence[Peer]) -> list[Panel]:
             if wall is not None:
                 bars.append((peer.title, wall, synced, peer.name == _US, peer.is_floor))
         if len(bars) > 1:
-            reference = results.median(step.row, _BASE, "synced_s") or results.median(step.row, _BASE, "wall_s")
+            reference = results.median(step.row, _BASE, "synced_s") or results.median(
+                step.row, _BASE, "wall_s"
+            )
             panels.append(Panel(step.title, tuple(bars), reference))
     return panels

@@ -198,7 +198,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         (Step("million", "one change among 1,000,000 files", Can.MILLION, None,
               (Bound("daemon_bytes", "", 400 * _MIB), Bound("publish_ms", "", 100))),),
         _many(1_000_000, 400),
-        10 * _GIB,
+        12 * _GIB,
         settle="5ms",
         runs=1,
     ),

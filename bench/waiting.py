@@ -20,5 +20,7 @@ def until(ready: Callable[[], object], within_s: float, what: str, every_s: floa
         if seen is True or (seen and not isinstance(seen, str)):
             return
         if time.monotonic() > deadline:
-            raise DeadlinePassed(f"{what}: not within {within_s:g} s" + (f" (last seen: {seen})" if seen else ""))
+            raise DeadlinePassed(
+                f"{what}: not within {within_s:g} s" + (f" (last seen: {seen})" if seen else "")
+            )
         time.sleep(every_s)

@@ -11,7 +11,20 @@ __all__ = ["big_file", "edit_in_place", "insert_into", "live_write", "small_file
 
 _MIB = 1 << 20
 _OLD_NS = 1_700_000_000 * 10**9  # contents are old, as most served files are
-_WORDS = ("style", "layer", "<rule>", "</rule>", "name=", "workspace", "0.75", "#4a7ebb", "feature", "bounds", "\n  ", "value")
+_WORDS = (
+    "style",
+    "layer",
+    "<rule>",
+    "</rule>",
+    "name=",
+    "workspace",
+    "0.75",
+    "#4a7ebb",
+    "feature",
+    "bounds",
+    "\n  ",
+    "value",
+)
 
 
 def _prose(random_: random.Random, size: int) -> bytes:
@@ -99,6 +112,9 @@ def insert_into(path: Path, seed: int, size: int) -> int:
 
 
 def live_write(directory: Path, seed: int, number: int) -> tuple[str, bytes]:
-    """The name and the bytes of the latency row's write ``number``: ten files, overwritten in turn."""
+    """The name and the bytes of the latency row's write ``number``: fifty files, overwritten in turn.
+
+    Fifty, because csync2 does not see a second write of the same size within one second.
+    """
     body = random.Random(f"{seed} live {number}").randbytes(2048)
-    return f"live-{number % 10}.xml", f"{number:08}".encode() + body
+    return f"live-{number % 50}.xml", f"{number:08}".encode() + body

@@ -49,7 +49,10 @@ class _Marking(Session):
     def adopt(self) -> None:
         for side, tree in ((_LEFT, self.source), (_RIGHT, self.targets[0])):
             self.cage.run(
-                self._command(side, "-cIr", str(tree)), within_s=self.within_s, env=self._env(side), accept=(0, 1, 2)
+                self._command(side, "-cIr", str(tree)),
+                within_s=self.within_s,
+                env=self._env(side),
+                accept=(0, 1, 2),
             )
 
     def unchanged(self) -> None:
@@ -70,7 +73,9 @@ class Csync2(Peer):
     name, title, needs = "csync2", "csync2", ("csync2", "openssl")
     can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY})
     is_slow = True
-    clock = "`csync2 -x` to a running daemon, from start to exit; with nothing changed it scans the source only"
+    clock = (
+        "`csync2 -x` to a running daemon, from start to exit; with nothing changed it scans the source only"
+    )
 
     def version(self) -> str:
         done = subprocess.run(["csync2", "-?"], capture_output=True, text=True, timeout=30, check=False)

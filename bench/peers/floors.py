@@ -11,7 +11,9 @@ __all__ = ["CopyLocally", "TarOverSsh"]
 
 class _Copying(Session):
     def first(self) -> None:
-        self.cage.run_together([["cp", "-a", f"{self.source}/.", f"{target}/"] for target in self.targets], self.within_s)
+        self.cage.run_together(
+            [["cp", "-a", f"{self.source}/.", f"{target}/"] for target in self.targets], self.within_s
+        )
 
 
 class CopyLocally(Peer):
@@ -34,7 +36,10 @@ class _Piping(Session):
     def first(self) -> None:
         script = 'tar -C "$1" -cf - . | ssh -F "$2" "$3" "tar -C \'$4\' -xpf -"'
         self.cage.run_together(
-            [["sh", "-c", script, "sh", self.source, self.ssh.config, self.ssh.host, target] for target in self.targets],
+            [
+                ["sh", "-c", script, "sh", self.source, self.ssh.config, self.ssh.host, target]
+                for target in self.targets
+            ],
             self.within_s,
         )
 

@@ -55,7 +55,13 @@ class _Publishing(Session):
             secret.touch(mode=0o600)
             secret.write_text(token + "\n")
             self._tell(
-                home, "join", "--token-file", secret, "--accept", f"{_FILESET}={target}", *self._listen(number)
+                home,
+                "join",
+                "--token-file",
+                secret,
+                "--accept",
+                f"{_FILESET}={target}",
+                *self._listen(number),
             )
             self._serve(home, name)
         if not is_watching:
@@ -84,9 +90,7 @@ class _Publishing(Session):
         return {"published_at": at.timestamp()}
 
     def _publish(self) -> None:
-        told = self._tell(
-            self._home, "publish", _FILESET, "--wait", "--accept-deletions", *self._patience()
-        )
+        told = self._tell(self._home, "publish", _FILESET, "--wait", "--accept-deletions", *self._patience())
         assert "generation" in told, told
 
     def _wait(self) -> None:

@@ -37,21 +37,23 @@ class _Watching(Session):
         )
         self._config = self.setting.scratch / "lsyncd.lua"
         self._config.write_text(
-            f"settings {{ nodaemon = true, logfile = {json.dumps(str(self._log))}, maxProcesses = {len(self.targets)},"
+            f"settings {{ nodaemon = true, logfile = {json.dumps(str(self._log))},"
             " inotifyMode = 'CloseWrite or Modify' }\n" + blocks
         )
-        self._own_pids = set(self.cage.pids())
 
     def first(self) -> None:
         self._daemon = self.cage.start(["lsyncd", self._config], log="lsyncd")
         until(self._has_started, self.within_s, "lsyncd's start-up copy")
-        self._own_pids.add(self._daemon.pid)
 
     def adopt(self) -> None:
         self.first()
 
     def change(self, landed: Landed) -> None:
-        until(lambda: all(map(landed, self.targets)) and self._is_quiet(), self.within_s, "lsyncd to carry the edit")
+        until(
+            lambda: all(map(landed, self.targets)) and self._is_quiet(),
+            self.within_s,
+            "lsyncd to carry the edit",
+        )
 
     def _has_started(self) -> bool:
         assert self._daemon is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from bench.cage import ToolFailed
 from bench.peers import ssh
@@ -52,7 +54,8 @@ class _ToDaemon(_Rsyncing):
             f"[target{number}]\npath = {target}\nread only = no\nuse chroot = no\nmunge symlinks = no\n"
             for number, target in enumerate(self.targets)
         )
-        config.write_text(f"address = 127.0.0.1\nport = {_PORT}\nuid = 0\ngid = 0\n{modules}")
+        who = "uid = 0\ngid = 0\n" if os.geteuid() == 0 else ""
+        config.write_text(f"address = 127.0.0.1\nport = {_PORT}\n{who}{modules}")
         self.cage.start(["rsync", "--daemon", "--no-detach", f"--config={config}"], log="rsyncd")
         until(lambda: self.cage.listens(_PORT), 10, "rsync daemon listening")
 
@@ -72,9 +75,12 @@ class _OverSsh(_Rsyncing):
 
 
 class RsyncDaemon(Peer):
-    name, title, needs = "rsync", "rsync daemon", ("rsync",)
+    name, title = "rsync", "rsync daemon"
+    needs: ClassVar[tuple[str, ...]] = ("rsync",)
     can = frozenset(Can)
-    clock = "`rsync -a --delete` to a running daemon, from start to exit; not encrypted; reads no unchanged file"
+    clock = (
+        "`rsync -a --delete` to a running daemon, from start to exit; not encrypted; reads no unchanged file"
+    )
 
     def version(self) -> str:
         return first_line("rsync", "--version").split("protocol")[0].strip()
@@ -84,7 +90,8 @@ class RsyncDaemon(Peer):
 
 
 class RsyncOverSsh(RsyncDaemon):
-    name, title, needs = "rsync-ssh", "rsync over ssh", ("rsync", *ssh.NEEDS)
+    name, title = "rsync-ssh", "rsync over ssh"
+    needs = ("rsync", *ssh.NEEDS)
     clock = "`rsync -a --delete -e ssh`, from start to exit, ssh handshake included; reads no unchanged file"
 
     def version(self) -> str:

@@ -30,7 +30,9 @@ class Ssh:
         directory.mkdir(mode=0o700)
         for key in ("host", "user"):
             subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)], check=True, timeout=30
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)],
+                check=True,
+                timeout=30,
             )
         shutil.copy(directory / "user.pub", directory / "authorized_keys")
         (directory / "known_hosts").write_text(f"{self.host} {(directory / 'host.pub').read_text()}")

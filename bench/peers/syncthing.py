@@ -61,11 +61,24 @@ class _Indexing(Session):
         self.watches_now = self.setting.settle is not None
         sides = [(self.field.left, self.source), *zip(self.field.rights, self.targets, strict=True)]
         self._devices = [
-            _Device(side / "state" / "syncthing", tree, _FIRST_PORT + number, self.setting.scratch / f"st{number}.sock")
+            _Device(
+                side / "state" / "syncthing",
+                tree,
+                _FIRST_PORT + number,
+                self.setting.scratch / f"st{number}.sock",
+            )
             for number, (side, tree) in enumerate(sides)
         ]
         for device in self._devices:
-            self.cage.run(["syncthing", "generate", f"--home={device.home}", "--no-default-folder", "--skip-port-probing"])
+            self.cage.run(
+                [
+                    "syncthing",
+                    "generate",
+                    f"--home={device.home}",
+                    "--no-default-folder",
+                    "--skip-port-probing",
+                ]
+            )
             device.id = self.cage.run(["syncthing", f"--home={device.home}", "--device-id"]).split()[-1]
         for device in self._devices:
             self._configure(device)
@@ -80,7 +93,9 @@ class _Indexing(Session):
         self._wait_in_step()
 
     def adopt(self) -> None:
-        for device in self._devices:
+        for device in reversed(
+            self._devices
+        ):  # the targets first, or they would begin to copy what they have
             device.ask("POST", f"db/scan?folder={_FOLDER}", self.within_s)
         self._wait_in_step()
 
@@ -94,11 +109,16 @@ class _Indexing(Session):
         until(self._in_step, self.within_s, "Syncthing in step", 0.01)
 
     def _in_step(self) -> bool | str:
-        """The source knows at once after its scan what each target lacks; a target must also say it is idle."""
+        """A target has heard of the source's newest index entry, needs nothing of it, and is idle.
+
+        The source's own figure of a target's completion is no use: it says 100 until the target answered.
+        """
+        source = self._devices[0]
+        newest = source.ask("GET", f"db/status?folder={_FOLDER}")["sequence"]
         for target in self._devices[1:]:
-            seen = self._devices[0].ask("GET", f"db/completion?folder={_FOLDER}&device={target.id}")
-            if seen["completion"] != 100 or seen.get("needItems", 0) or seen.get("needDeletes", 0):
-                return f"completion {seen['completion']:.1f}"
+            heard = target.ask("GET", f"db/completion?folder={_FOLDER}&device={source.id}")["sequence"]
+            if heard < newest:
+                return f"index {heard} of {newest}"
             status = target.ask("GET", f"db/status?folder={_FOLDER}")
             if status["state"] != "idle" or status["needTotalItems"]:
                 return f"{status['state']}, needs {status['needTotalItems']}"
@@ -116,13 +136,15 @@ class _Indexing(Session):
         is_source = device is self._devices[0]
         linked = self._devices if is_source else [self._devices[0], device]
         folder = ElementTree.SubElement(
-            root, "folder", id=_FOLDER, path=str(device.tree), type="sendonly" if is_source else "receiveonly",
+            root, "folder", id=_FOLDER, path=str(device.tree), type="sendonly" if is_source else "sendreceive",
             rescanIntervalS="0", fsWatcherEnabled="true" if self.watches_now and is_source else "false",
             fsWatcherDelayS="1", ignorePerms="false", autoNormalize="true",
         )  # fmt: skip
         for other in linked:
             ElementTree.SubElement(folder, "device", id=other.id)
-            entry = ElementTree.SubElement(root, "device", id=other.id, name=str(other.port), compression="metadata")
+            entry = ElementTree.SubElement(
+                root, "device", id=other.id, name=str(other.port), compression="metadata"
+            )
             ElementTree.SubElement(entry, "address").text = f"tcp://127.0.0.1:{other.port}"
         gui = ElementTree.SubElement(root, "gui", enabled="true", tls="false")
         ElementTree.SubElement(gui, "address").text = str(device.socket)
@@ -140,7 +162,14 @@ class _Indexing(Session):
 
 def _serve(cage: Cage, device: _Device) -> None:
     cage.start(
-        ["syncthing", "serve", f"--home={device.home}", "--no-browser", "--no-restart", "--no-default-folder"],
+        [
+            "syncthing",
+            "serve",
+            f"--home={device.home}",
+            "--no-browser",
+            "--no-restart",
+            "--no-default-folder",
+        ],
         env={"STNOUPGRADE": "1", "HOME": str(device.home)},
         log=f"syncthing-{device.port}",
     )
@@ -158,8 +187,8 @@ class Syncthing(Peer):
     can = frozenset({Can.FIRST, Can.CHANGE, Can.UNCHANGED, Can.LATENCY, Can.FOUR})
     is_slow = True
     clock = (
-        "from the order to scan the source until it counts every target complete and every target is idle; its "
-        "daemons run and are connected before (it syncs files by itself)"
+        "from the order to scan the source until every target knows its newest index entry, needs nothing and is idle; "
+        "its daemons run and are connected before (it syncs files by itself)"
     )
 
     def version(self) -> str:
