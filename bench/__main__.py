@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -13,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from bench import report
-from bench.arena import Arena
+from bench.arena import Arena, remove_left_over_bases
+from bench.cage import NAME, remove_left_over_groups
 from bench.measure import Measurement, Plan, measure
 from bench.peers import every_peer
 from bench.peers.base import Peer
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if name not in known:
                 print(f"bench: no such name: {name}; known: {', '.join(known)}", file=sys.stderr)
                 return 2
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     present = [peer for peer in peers if peer.name in wanted and peer.missing() is None]
     for peer in peers:
         if peer.name in wanted and (why := peer.missing()):
@@ -47,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         absent={peer.name: why for peer in peers if (why := peer.missing())},
     )
     code = 0
-    with tempfile.TemporaryDirectory(prefix="instep-bench-", dir=options.arena) as base:
+    remove_left_over_groups()
+    remove_left_over_bases(options.arena)
+    with tempfile.TemporaryDirectory(prefix=f"{NAME}-{os.getpid()}-", dir=options.arena) as base:
         arena = Arena(Path(base))
         results.describe_machine(arena.is_fresh)
         plan = Plan(options.seed, options.scale, frozenset(rows), options.timeout, Path(base))

@@ -14,9 +14,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cage import NAME, is_left_over
 from bench.kernel import own_mounts, sync_file_system
 
-__all__ = ["Arena", "Field"]
+__all__ = ["Arena", "Field", "remove_left_over_bases"]
 
 _MIB = 1 << 20
 _WRITTEN_AT_MOST = 6 << 30
@@ -103,6 +104,17 @@ class Arena:
         if lost.exists():
             lost.rmdir()
         return mount
+
+
+def remove_left_over_bases(directory: Path) -> None:
+    """Remove what a killed bench left in ``directory``; its mounts ended with it."""
+    for base in directory.glob(f"{NAME}-*"):
+        if is_left_over(base.name):
+            shutil.rmtree(base)
+    for told in Path("/sys/block").glob("loop*/loop/backing_file"):
+        image = Path(told.read_text().strip().removesuffix(" (deleted)"))
+        if is_left_over(image.parent.name):
+            _run("losetup", "--detach", f"/dev/{told.parents[1].name}")
 
 
 def _write_through(image: Path, size_bytes: int) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 from bench.kernel import CLONE_NEWNET, die_with_parent, enter_namespace
 from bench.waiting import DeadlinePassed, until
 
-__all__ = ["Cage", "ToolFailed"]
+__all__ = ["NAME", "Cage", "ToolFailed", "is_left_over", "remove_left_over_groups"]
 
+NAME = "instep-bench"
 _SAMPLE_EVERY_S = 0.025
 # csync2 looks up addresses with AI_ADDRCONFIG, which finds none where every address is 127.0.0.1.
 _LOOPBACK_UP = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && echo up && exec cat"
@@ -39,7 +40,7 @@ class Cage:
         self._name = name
         self._logs = logs
         self._started: list[subprocess.Popen[bytes]] = []
-        self._group = _make_group(f"instep-bench-{os.getpid()}-{name}")
+        self._group = _make_group(f"{NAME}-{os.getpid()}-{name}")
         self._group_fd = os.open(self._group / "cgroup.procs", os.O_WRONLY) if self._group else -1
         self._net_fd = -1
         self._holder: subprocess.Popen[bytes] | None = None
@@ -267,6 +268,21 @@ def _make_group(name: str) -> Path | None:
                 return group
             group.rmdir()
     return None
+
+
+def is_left_over(name: str) -> bool:
+    """Whether ``instep-bench-PID-...`` belongs to a bench that was killed."""
+    pid = name.removeprefix(f"{NAME}-").partition("-")[0]
+    return name.startswith(f"{NAME}-") and pid.isdigit() and not Path("/proc", pid).exists()
+
+
+def remove_left_over_groups() -> None:
+    """Remove empty control groups of a bench that was killed; their processes ended with it."""
+    for parent in _GROUP_PARENTS:
+        for group in parent.glob(f"{NAME}-*"):
+            if is_left_over(group.name):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
 
 
 def _peak_resident(pid: int) -> int:
