@@ -103,7 +103,9 @@ def measure(
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(scratch, kept, ignore=shutil.ignore_patterns("*.sock", "ssh", "key", "*.token"))
         note(
-            Measurement(step.row, peer.name, run, error=f"{type(failure).__name__}: {failure} (--keep saves the logs)")
+            Measurement(
+                step.row, peer.name, run, error=f"{type(failure).__name__}: {failure} (--keep saves the logs)"
+            )
         )
 
 

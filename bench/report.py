@@ -106,7 +106,7 @@ def write(results: Results, peers: Sequence[Peer], output: Path) -> None:
     (output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     (output / "RESULTS.md").write_text(_page(results, peers))
     (output / "results.svg").write_text(
-        draw(_panels(results, peers), f"{results.machine}; seed {results.seed}")
+        draw(_panels(results, peers), f"{results.machine}; seed {results.seed}, scale {results.scale:g}")
     )
 
 
