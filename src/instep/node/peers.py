@@ -212,6 +212,11 @@ class Peers:
             session.offer_all()
         self._dial()
 
+    def tell_revocations(self) -> None:
+        """Send our revocation list to everybody who is connected."""
+        for session in self.sessions.values():
+            session.tell(m.Revocations(self.runtime.pki.crl_pem()))
+
     def _dial(self) -> None:
         partners = self.runtime.settings.partners
         for name in list(self.uplinks):

@@ -29,6 +29,7 @@ class Session:
         self.who = who
         self.hello = hello
         self.since_ms = wall_ms()
+        self.last_heard_ms = self.since_ms
         self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
@@ -76,6 +77,17 @@ class Session:
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
         self._offered = offered
+
+    def resend(self) -> int:
+        """Announce every head that the partner may have again; how many."""
+        count = 0
+        for service in self._peers.lines.values():
+            message = service.head_message(with_bundle=False)
+            if message is not None and self._peers.access.why_not(self.who, service) is None:
+                self.tell_head(message)
+                self.tell(m.Nudge(service.line, "resend"))
+                count += 1
+        return count
 
     async def _pump(self) -> None:
         while True:
@@ -143,6 +155,7 @@ class Session:
             message = await self._stream.receive()
             if message is None or isinstance(message, m.Goodbye):
                 return
+            self.last_heard_ms = wall_ms()
             self._take(message)
 
     def _take(self, message: m.StreamMessage) -> None:
