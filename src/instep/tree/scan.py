@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 
 import msgspec
@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_MANY = 8192
+"""Above so many entries in one directory, their stats are taken in slices: a stat takes half a kilobyte."""
 _FS_ENCODING = sys.getfilesystemencoding()
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _SPECIAL = {
@@ -289,29 +291,60 @@ class _Scanner:
             else:
                 stack.pop()
 
-    def _children(self, directory: bytes) -> list[_Child]:
+    def _children(self, directory: bytes) -> Iterable[_Child]:
         """The paths in a directory with their stats, sorted; ignored ones and those that vanish left out."""
-        prefix = directory + b"/" if directory else b""
-        children: list[_Child] = []
         fd = self._root.open_dir(directory)
         try:
             with os.scandir(fd) as listing:
-                for each in listing:
-                    path = prefix + each.name.encode(_FS_ENCODING, "surrogateescape")
+                found = list(listing)
+            if len(found) > _MANY:
+                names = sorted(each.name.encode(_FS_ENCODING, "surrogateescape") for each in found)
+                return self._in_slices(directory, names)
+            prefix = directory + b"/" if directory else b""
+            children: list[_Child] = []
+            for each in found:
+                path = prefix + each.name.encode(_FS_ENCODING, "surrogateescape")
+                try:
+                    children.append((path, each.stat(follow_symlinks=False)))
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        children.append((path, _unreadable(path, error)))
+        finally:
+            os.close(fd)
+        children.sort(key=itemgetter(0))
+        return self._admitted(directory, children)
+
+    def _in_slices(self, directory: bytes, names: list[bytes]) -> Iterator[_Child]:
+        """A directory with very many entries: only names are held for all, stats for some at a time."""
+        prefix = directory + b"/" if directory else b""
+        for start in range(0, len(names), _MANY):
+            children: list[_Child] = []
+            try:
+                fd = self._root.open_dir(directory)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    yield directory, _unreadable(directory, error)
+                return
+            try:
+                for name in names[start : start + _MANY]:
+                    path = prefix + name
                     try:
-                        children.append((path, each.stat(follow_symlinks=False)))
+                        children.append((path, os.stat(name, dir_fd=fd, follow_symlinks=False)))
                     except OSError as error:
                         if error.errno not in _GONE:
                             children.append((path, _unreadable(path, error)))
-        finally:
-            os.close(fd)
+            finally:
+                os.close(fd)
+            yield from self._admitted(directory, children)
+
+    def _admitted(self, directory: bytes, children: list[_Child]) -> list[_Child]:
+        """Without our own and the ignored; over-long paths are problems."""
         if not directory:
             children = [child for child in children if not _is_reserved(child[0])]
         if self._rules.has_patterns:
             children = [child for child in children if not self._is_ignored(child)]
-        if len(prefix) + COMPONENT_MAX > PATH_MAX:
+        if len(directory) + 1 + COMPONENT_MAX > PATH_MAX:
             children = [child if len(child[0]) <= PATH_MAX else _bad_name(child[0]) for child in children]
-        children.sort(key=itemgetter(0))
         return children
 
     def _is_ignored(self, child: _Child) -> bool:
@@ -320,20 +353,20 @@ class _Scanner:
 
     def _enter(
         self, path: bytes, found: os.stat_result, with_subtree: bool
-    ) -> tuple[Scanned | Problem | None, list[_Child]]:
+    ) -> tuple[Scanned | Problem | None, Iterable[_Child]]:
         """A directory and its children; opened even when they are not asked for, because a bind mount of
         the same file system shows only then."""
         try:
+            children: Iterable[_Child] = ()
             if with_subtree:
                 children = self._children(path)
             else:
-                children = []
                 os.close(self._root.open_dir(path))
             extra = None if self._is_plain else self._extra(path, found, Kind.DIR)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                return _mount(path), []
-            return (None if error.errno in _GONE else _unreadable(path, error)), []
+                return _mount(path), ()
+            return (None if error.errno in _GONE else _unreadable(path, error)), ()
         mode = found.st_mode & 0o7777
         return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
 
