@@ -146,7 +146,7 @@ def test_a_directory_of_very_many_entries_is_taken_in_slices(
         tree.write(f"many/{number}")
         tree.write(f"many/dir{number}/x")
     whole = tree.scan()
-    monkeypatch.setattr("instep.tree.scan._MANY", 7)
+    monkeypatch.setattr("instep.tree.listing._MANY", 7)
     assert entries(tree.scan()) == entries(whole)
 
 
