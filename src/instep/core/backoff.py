@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from random import Random
+from typing import Protocol
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "Chance"]
 
 DOUBLINGS_MAX = 20
+
+
+class Chance(Protocol):
+    """Where jitter comes from: a ``random.Random`` fits. Handed in, because ``core`` draws nothing by itself."""
+
+    def random(self) -> float: ...
 
 
 class Backoff:
     """``fail`` says until when to wait; ``clear`` after a success; keys are a machine's own fixed names."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Chance) -> None:
         self._rng = rng
         self._count: dict[str, int] = {}
         self._until: dict[str, int] = {}

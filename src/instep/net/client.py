@@ -7,7 +7,9 @@ libraries below becomes one of ours here, saying which address, and for refusals
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import io
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -57,7 +59,10 @@ class _Fixed(AbstractResolver):
         self._host = host
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - the interface's
     ) -> list[ResolveResult]:
         found = await asyncio.get_running_loop().getaddrinfo(
             self._host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
@@ -109,7 +114,7 @@ class _Line:
         with self.translated(what):
             async with self._session.post(
                 self.url(what),
-                data=messages.encode(message),
+                data=_body(messages.encode(message)),
                 ssl=context,
                 timeout=timeout,
                 allow_redirects=False,
@@ -176,6 +181,9 @@ class _Line:
         except InstepError:
             raise
         except aiohttp.WSServerHandshakeError as error:
+            told = _told(error, self.name)
+            if told is not None:
+                raise told from error
             raise PeerError(
                 f"{self.name} at {self.address} refused the stream (status {error.status})",
                 code="stream_refused",
@@ -184,6 +192,17 @@ class _Line:
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise translated_tls_error(_cause(error), f"{self.name} at {self.address}", what) from error
+
+
+def _told(error: aiohttp.WSServerHandshakeError, name: str) -> InstepError | None:
+    """What the other side said when it refused the stream."""
+    text = error.headers.get(messages.ERROR_HEADER) if error.headers is not None else None
+    if text is None:
+        return None
+    try:
+        return error_of_reply(messages.decode(base64.b64decode(text), messages.ErrorReply), name)
+    except (PeerError, ValueError):
+        return None
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -203,6 +222,10 @@ def _cause(error: BaseException) -> BaseException:
             return seen
         seen = seen.__cause__ or seen.__context__
     return best
+
+
+def _body(raw: bytes) -> bytes | io.BytesIO:
+    return raw if len(raw) < _READ_BYTES else io.BytesIO(raw)  # aiohttp sends large ones piece by piece
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -323,6 +346,8 @@ class PeerClient:
                         answers = reader.take(header, stored)
                     if answers:
                         yield answers
+                if await content.readany():  # reading to the end also lets the connection be used again
+                    raise PeerError(f"{self.name} sent more than its answer", code="bad_frame")
             except asyncio.IncompleteReadError as error:
                 raise UnavailableError(
                     f"{self.name} at {self.address} broke off in the middle of an answer",

@@ -6,6 +6,7 @@ Everything a peer can do wrong ends in one of our errors with a code; nothing it
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import datetime as dt
 import logging
@@ -34,8 +35,11 @@ __all__ = ["Limits", "PeerServer", "Refusal"]
 
 _COMPRESS_OVER = 16 << 10
 _HELLO_S = 10.0
-_SWEEP_S = 1.0
 _GRACE_S = 3.0
+_HEADER_BYTES_MAX = 4_096
+_WRITE_BYTES = 256 << 10
+"""Written at once: 1 MiB pieces cost uvloop's TLS twice the CPU."""
+_SLICE_BYTES_MIN = 4_096
 _TYPE = "application/vnd.instep"
 
 _log = logging.getLogger("instep.net")
@@ -87,7 +91,7 @@ class PeerServer:
         *,
         limits: Limits | None = None,
         rate_bytes_s: Callable[[], int | None] = lambda: None,
-        on_refused: Callable[[Refusal], None] = lambda refusal: None,
+        on_refused: Callable[[Refusal], None] = lambda _: None,
     ) -> None:
         self._service = service
         self._tls = tls
@@ -95,6 +99,8 @@ class PeerServer:
         self._rate = rate_bytes_s
         self._bucket: tuple[int, TokenBucket] | None = None
         self._connections: dict[RequestHandler, _Connection] = {}
+        self._streams: dict[NodeName, SocketStream] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._transfers: Counter[NodeName] = Counter()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
         self._http: _Http | None = None
@@ -124,14 +130,18 @@ class PeerServer:
             access_log=None,
             logger=_http_log,
             auto_decompress=False,
-            lingering_time=2.0,
+            lingering_time=1.0,
         )
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 tasks.create_task(self._listener.serve())
                 tasks.create_task(self._sweep())
         finally:
             self._listener.close()
+            async with asyncio.TaskGroup() as goodbyes:
+                for stream in list(self._streams.values()):
+                    goodbyes.create_task(stream.close("stopping"))
             await self._http.shutdown(_GRACE_S)
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -168,7 +178,7 @@ class PeerServer:
         """Cut what is half-open, idle, or no longer trusted."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(self._limits.sweep_s)
             now_s = loop.time()
             for connection in list(self._connections.values()):
                 limit_s = self._limits.idle_s if connection.has_asked else self._limits.first_request_s
@@ -197,8 +207,9 @@ class PeerServer:
             return await self._dispatch(request, connection)
         except InstepError as error:
             return _refusal(error)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            connection.transport.abort()  # what was begun cannot be ended in another way
+            return web.Response(status=500)
         except Exception as error:  # noqa: BLE001 - the edge: one request must not end the server
             _log.exception("request %s of %s failed", request.path, connection.address)
             return _refusal(error)
@@ -264,18 +275,25 @@ class PeerServer:
                     f"{who.name} says that it is {hello.name}", code="bad_identity", name=who.name
                 )
             messages.agree(messages.VERSIONS, hello.versions)
+            self._replace(who.name, stream)
             await self._service.stream(who.name, hello, stream)
             await stream.close("done")
         except InstepError as error:
-            with contextlib.suppress(InstepError):
-                await stream.send(reply_of_error(error))
-            await stream.close(error.error_code)
+            await _told(stream, error, error.error_code)
         except Exception as error:  # noqa: BLE001 - the edge: one stream must not end the server
             _log.exception("the stream of %s failed", who.name)
-            with contextlib.suppress(InstepError):
-                await stream.send(reply_of_error(error))
-            await stream.close("unexpected")
+            await _told(stream, error, "unexpected")
+        finally:
+            if self._streams.get(who.name) is stream:
+                del self._streams[who.name]
         return socket
+
+    def _replace(self, name: NodeName, stream: SocketStream) -> None:
+        """A node has one stream: a new one means that the old one is dead or about to be."""
+        old = self._streams.get(name)
+        self._streams[name] = stream
+        if old is not None and self._tasks is not None:
+            self._tasks.create_task(old.close("replaced"))
 
     # Transfers ----------------------------------------------------------------------------------------------
 
@@ -326,22 +344,33 @@ class PeerServer:
         return response
 
     async def _write(self, response: web.StreamResponse, frame: list[bytes | memoryview]) -> None:
-        wait_s = self._throttle(sum(map(len, frame)))
-        if wait_s:
-            await asyncio.sleep(wait_s)
-        async with asyncio.timeout(self._limits.write_s):
-            for part in frame:
-                await response.write(part)
-
-    def _throttle(self, size_bytes: int) -> float:
         rate = self._rate()
-        if not rate:
-            self._bucket = None
-            return 0.0
+        for part in frame:
+            if not rate:
+                view = memoryview(part)
+                async with asyncio.timeout(self._limits.write_s):
+                    for start in range(0, len(view), _WRITE_BYTES):
+                        await response.write(view[start : start + _WRITE_BYTES])
+                continue
+            step = max(_SLICE_BYTES_MIN, rate // 4)  # small steps: the reader must not think that we died
+            view = memoryview(part)
+            for start in range(0, len(view), step):
+                piece = view[start : start + step]
+                await asyncio.sleep(self._throttle(rate, len(piece)))
+                async with asyncio.timeout(self._limits.write_s):
+                    await response.write(bytes(piece))
+
+    def _throttle(self, rate: int, size_bytes: int) -> float:
         now_s = asyncio.get_running_loop().time()
         if self._bucket is None or self._bucket[0] != rate:
             self._bucket = (rate, TokenBucket(rate, now_s))
         return self._bucket[1].take(size_bytes, now_s)
+
+
+async def _told(stream: SocketStream, error: BaseException, reason: str) -> None:
+    with contextlib.suppress(InstepError):
+        await stream.send(reply_of_error(error))
+    await stream.close(reason)
 
 
 async def _first(stream: SocketStream) -> messages.StreamMessage | None:
@@ -369,7 +398,11 @@ _STATUS = {4: 409, 5: 403, 6: 409, 7: 503, 8: 507, 9: 400}
 def _refusal(error: BaseException) -> web.Response:
     reply = reply_of_error(error)
     status = 426 if reply.code == "version" else _STATUS.get(reply.exit_code, 500)
-    response = web.Response(status=status, body=messages.encode(reply), headers={"Content-Type": _TYPE})
+    body = messages.encode(reply)
+    headers = {"Content-Type": _TYPE}
+    if len(body) <= _HEADER_BYTES_MAX:
+        headers[messages.ERROR_HEADER] = base64.b64encode(body).decode("ascii")
+    response = web.Response(status=status, body=body, headers=headers)
     if reply.code in ("too_large", "too_slow"):
         response.force_close()
     return response

@@ -33,15 +33,15 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import BUNDLE_BYTES_MAX, Bundle, Head
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
+from instep.node.keeping import Kept
 from instep.node.placing import Taken, find_root
 from instep.node.restoring import restore_tree
 from instep.node.runtime import Runtime, Worker
 from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey, Surveyed
 from instep.node.watching import TreeWatch
-from instep.tree.chunking import chunk_builder
+from instep.node.chunk_lists import chunk_builder
 from instep.tree.failpoints import failpoint, register
-from instep.tree.history import History
 from instep.tree.rules import Rules
 
 __all__ = ["LineNet", "WriterService", "history_keeps"]
@@ -104,7 +104,7 @@ class WriterService:
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
         self._taken: Taken | None = None
-        self._history: History | None = None
+        self._history: Kept | None = None
         self._pending: _Pending | None = None
         self._contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
@@ -243,7 +243,9 @@ class WriterService:
         since = self.standing.since_ms if same else now
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
         self.head = effect.head
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
 
@@ -261,12 +263,12 @@ class WriterService:
             self.fileset.stage,
         )
         if self._taken is None or self._taken.place != taken.place or self._history is None:
-            self._history = History(taken.place)
+            self._history = Kept(taken.place)
         self._taken = taken
         return taken
 
     @property
-    def history(self) -> History:
+    def history(self) -> Kept:
         if self._history is None:
             self.taken()
         assert self._history is not None
@@ -319,16 +321,24 @@ class WriterService:
             if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
                 self._contents[digest] = data
                 self._contents_bytes += len(data) + 32
-        elif fd >= 0 and history_keeps(self.fileset, os.fstat(fd).st_size):
-            self.history.put_file(digest, fd)
+        elif fd >= 0:
+            size = os.fstat(fd).st_size
+            if history_keeps(self.fileset, size):
+                self.history.put_file(digest, fd, size)
 
     # Commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         head = await self.worker.run(self._commit_now, effect)
         pending = self._pending
-        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+        if (
+            pending is not None
+            and pending.surveyed.summary.root == head.root
+            and pending.surveyed.pages is not None
+        ):
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
+                len(d) + 32 for d in pending.contents.values()
+            )
             if bundle_bytes <= BUNDLE_BYTES_MAX:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)
@@ -422,4 +432,3 @@ class WriterService:
     def status(self) -> Mapping[str, Any]:
         """For the flight recorder and bug reports."""
         return {"facts": repr(self.facts), "events": [repr(e) for _, e in self.driver.recorded]}
-

@@ -231,6 +231,11 @@ class LargeFile:
         return found
 
     @property
+    def wants_chunks(self) -> bool:
+        """Whether a chunk list could spare anything: there is an old version or an earlier attempt here."""
+        return self._old_fd is not None or self._is_resumed
+
+    @property
     def missing_bytes(self) -> int:
         return sum(self._ends) - sum(self._starts)
 

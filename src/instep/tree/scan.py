@@ -20,8 +20,10 @@ import msgspec
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.ids import EMPTY_DIGEST, Digest
+from instep.model.pages import PutPage
 from instep.model.paths import COMPONENT_MAX, PATH_MAX, sort_key
 from instep.tree.beneath import Root
+from instep.tree.chunking import chunk_file
 from instep.tree.cover import Cover, cover
 from instep.tree.digest import READ_TRIES, digest_bytes, read_once, same_stat
 from instep.tree.fidelity import Local, has_holes, read_extra
@@ -77,9 +79,6 @@ class Problem(msgspec.Struct, frozen=True, gc=False):
 Sink = Callable[[Digest, bytes | None, int], None]
 """Gets each file that was read: its digest, its bytes when small, and its open descriptor."""
 
-BuildChunks = Callable[[int, int], tuple[Digest, Digest, int]]
-"""``(fd, size)`` to (whole digest, root of the chunk list, bytes read); it has stored the pages."""
-
 
 def scan(
     place: Place,
@@ -93,18 +92,19 @@ def scan(
     rules: Rules | None = None,
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
-    build_chunks: BuildChunks | None = None,
+    put_page: PutPage | None = None,
     deep: bool = False,
 ) -> Iterator[Scanned | Problem]:
     """Every path of the tree in path order, the root itself left out.
 
-    ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the
-    row of a file that was moved with its directory. ``local`` says what of the fidelity is read; None
-    means the writer's own tree. ``marker`` is checked before the first path and again after the last: a root that was
-    emptied or unmounted meanwhile must not pass for one with fewer files. ``deep`` reads every byte and names
-    a settled file whose digest changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
-    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``OSError`` when the
-    root cannot be listed.
+    ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the row of a
+    file that was moved with its directory. ``local`` says what of the fidelity is read; None means the writer's own
+    tree. ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
+    meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
+    read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
+    changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
+    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
+    that cannot be listed is a ``Problem`` of the empty path.
     """
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     if marker is not None:
@@ -119,7 +119,7 @@ def scan(
             now_ns,
             sink,
             keep_value,
-            build_chunks,
+            put_page,
             deep,
         )
         scanner.find_link_groups()
@@ -141,7 +141,7 @@ def scan_paths(
     rules: Rules | None = None,
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
-    build_chunks: BuildChunks | None = None,
+    put_page: PutPage | None = None,
 ) -> Iterator[Scanned | Problem]:
     """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
@@ -150,7 +150,7 @@ def scan_paths(
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
         scanner = _Scanner(
-            root, rules, local, cached, by_inode, now_ns, sink, keep_value, build_chunks, deep=False
+            root, rules, local, cached, by_inode, now_ns, sink, keep_value, put_page, deep=False
         )
         if covered.is_everything:
             scanner.find_link_groups()
@@ -179,7 +179,7 @@ class _Scanner:
         now_ns: int,
         sink: Sink | None,
         keep_value: Callable[[Digest, bytes], None] | None,
-        build_chunks: BuildChunks | None,
+        put_page: PutPage | None,
         deep: bool,
     ) -> None:
         self._root = root
@@ -190,7 +190,7 @@ class _Scanner:
         self._now_ns = now_ns
         self._sink = sink
         self._keep_value = keep_value
-        self._build_chunks = build_chunks
+        self._put_page = put_page or _forget
         self._deep = deep
         self._is_plain = local.is_plain
         self._groups: dict[int, bytes] = {}
@@ -235,7 +235,11 @@ class _Scanner:
 
     def below(self, top: bytes) -> Iterator[Scanned | Problem]:
         """Everything below a directory, not itself."""
-        return self._walk([iter(self._children(top))], True)
+        try:
+            children = self._children(top)
+        except OSError as error:
+            return iter((_unreadable(top, error),))
+        return self._walk([iter(children)], True)
 
     def _walk(self, stack: list[Iterator[_Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
         device = self._root.device
@@ -247,7 +251,7 @@ class _Scanner:
                     continue
                 mode = found.st_mode
                 kind = mode & 0o170000
-                if found.st_dev != device:
+                if found.st_dev != device and (kind == 0o040000 or self._is_mount(path)):
                     yield _mount(path)
                 elif kind == 0o100000:
                     row = cached(path)
@@ -333,6 +337,17 @@ class _Scanner:
         mode = found.st_mode & 0o7777
         return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
 
+    def _is_mount(self, path: bytes) -> bool:
+        """Whether something that is not a directory is a mount of its own. The device alone does not say it:
+        on an overlay, files may have the device of their layer."""
+        if self._root.walk:
+            return True
+        try:
+            os.close(self._root.open(path, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            return error.errno == errno.EXDEV
+        return False
+
     def _symlink(self, path: bytes, found: os.stat_result) -> Scanned | Problem | None:
         try:
             target = self._root.readlink(path)
@@ -400,14 +415,13 @@ class _Scanner:
 
     def _read_once(self, fd: int, size: int, row: StatRow | None) -> tuple[Digest, bytes, int, bytes | None]:
         """Digest, chunk root, length read, and small contents."""
-        build = self._build_chunks if size > CHUNKED_OVER else None
-        known = row if build is not None and row is not None and row.size == size and row.chunks else None
-        if build is None or known is not None:
+        is_chunked = size > CHUNKED_OVER
+        known = row if is_chunked and row is not None and row.size == size and row.chunks else None
+        if not is_chunked or known is not None:
             digest, length, data = read_once(fd, size)
             if known is None or known.digest == digest:  # a chunk list is a function of the contents alone
                 return digest, known.chunks if known is not None else b"", length, data
-        assert build is not None
-        digest, chunks, length = build(fd, size)
+        digest, chunks, length = chunk_file(fd, size, self._put_page)
         return digest, chunks, length, None
 
     def _file_entry(self, path: bytes, found: os.stat_result, row: StatRow) -> Entry:
@@ -464,3 +478,7 @@ def _mount(path: bytes) -> Problem:
 
 def _special(path: bytes, kind: int) -> Problem:
     return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))
+
+
+def _forget(digest: Digest, raw: bytes) -> None:
+    """Takes the pages of chunk lists where only their roots are wanted."""
