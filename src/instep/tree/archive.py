@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from instep.core.retention import Batch
 from instep.errors import RefusedError, UsageError
-from instep.model.entry import Entry
+from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
@@ -156,7 +156,14 @@ def _why(journal: Journal, step: Step, found: os.stat_result, local: Local) -> W
     usual = Why.REMOVED if step.op is Op.REMOVE else Why.REPLACED
     if step.old is None:
         return Why.DRIFT if journal.header.base_root else usual
-    return usual if is_like(found, step.old, local) else Why.DRIFT
+    if is_like(found, step.old, local) or _is_opened(found, step.old):
+        return usual
+    return Why.DRIFT
+
+
+def _is_opened(found: os.stat_result, old: Entry) -> bool:
+    """A directory whose write bit the switch itself set, to be able to move it."""
+    return stat.S_ISDIR(found.st_mode) and old.kind is Kind.DIR and stat.S_IMODE(found.st_mode) == old.mode | 0o200
 
 
 def _inside(

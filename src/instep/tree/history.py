@@ -145,10 +145,13 @@ class History:
             self._flush()
         failpoint(_PUT)
 
-    def put_file(self, digest: Digest, fd: int, size_bytes: int) -> None:
-        """Keep the first ``size_bytes`` of an open file, by reflink where possible, hashed on this side of the copy."""
+    def put_file(self, digest: Digest, fd: int, size_bytes: int | None = None) -> None:
+        """Keep the first ``size_bytes`` (all) of an open file, by reflink where possible, hashed on this side of
+        the copy."""
         if self.has(digest):
             return
+        if size_bytes is None:
+            size_bytes = os.fstat(fd).st_size
         if size_bytes <= PACKED_MAX:
             self.put(digest, os.pread(fd, size_bytes, 0))
             return

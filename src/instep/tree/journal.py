@@ -53,6 +53,7 @@ class Op(enum.IntEnum):
     META = 4
     REMOVE = 5
     TIME = 6
+    MODE = 7
 
 
 class Phase(enum.Enum):

@@ -26,6 +26,9 @@ __all__ = ["Live", "Moves", "Planned", "find_moves", "object_key", "plan"]
 HINTS_MAX = 1 << 16
 """So many displaced files are remembered by digest as sources of new paths."""
 
+_OWNER_WRITES = 0o300
+"""Without these bits only root can change what is in a directory, or move the directory elsewhere."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -41,8 +44,8 @@ class Live(Protocol):
     def is_same(self, old: Entry, new: Entry) -> bool:
         """Whether both stand in the same local form, times of directories apart."""
 
-    def target_time(self, path: bytes) -> int | None:
-        """``mtime_ns`` of the target's entry for the directory ``path``."""
+    def target_directory(self, path: bytes) -> Entry | None:
+        """The target's entry for the directory ``path``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,20 +237,22 @@ class _Plan:
         path, old = change.path, change.old
         if old is not None and old.kind is Kind.DIR:
             if not self.live.is_same(old, new):
-                yield _only(Step(Op.META, path, new=new, old=old))
-            yield from self._time(path, new.mtime_ns)
+                yield _only(Step(Op.META, path, new=new, old=old), change)
+            yield from self._time(path, new)
             return
         children = self.live.children(path) if old is None else None
         if children is not None:
             self.merged.append(_Merged(path, set(children)))
-            yield _only(Step(Op.META, path, new=new))
-            yield from self._time(path, new.mtime_ns)
+            yield _only(Step(Op.META, path, new=new), change)
+            yield from self._time(path, new)
             return
         yield from self._time_of_parent(path)
         source = self.moves.directories.get(path)
         if source is not None:
             self._skip(path, is_moved=True)
             yield _only(Step(Op.MOVE, path, object_key(path), new=new, source=source))
+            if new.mode & _OWNER_WRITES != _OWNER_WRITES:
+                yield _only(Step(Op.MODE, path, new=new))
             yield _only(Step(Op.TIME, path, mtime_ns=new.mtime_ns))
             return
         planned = self._object(Op.NEW if old is None else Op.CHANGE, change, new)
@@ -292,17 +297,20 @@ class _Plan:
             self.timed.pop()
         if self.timed and self.timed[-1] == parent:
             return
-        mtime_ns = self.live.target_time(parent)
-        if mtime_ns is None:
+        entry = self.live.target_directory(parent)
+        if entry is None:
             raise PeerError(f"{shown(path)} has no parent directory", code="bad_tree", path=shown(path))
-        yield from self._time(parent, mtime_ns)
+        yield from self._time(parent, entry)
 
-    def _time(self, path: bytes, mtime_ns: int) -> Iterator[Planned]:
+    def _time(self, path: bytes, entry: Entry) -> Iterator[Planned]:
         while self.timed and not is_below(path, self.timed[-1]):
             self.timed.pop()
         self.timed.append(path)
-        yield _only(Step(Op.TIME, path, mtime_ns=mtime_ns))
+        if entry.mode & _OWNER_WRITES != _OWNER_WRITES:
+            yield _only(Step(Op.MODE, path, new=entry))
+        yield _only(Step(Op.TIME, path, mtime_ns=entry.mtime_ns))
 
 
-def _only(step: Step) -> Planned:
-    return Planned(step, b"", None, None, Digest(b""), 0)
+def _only(step: Step, change: Change | None = None) -> Planned:
+    page, index = (Digest(b""), 0) if change is None else (change.page, change.index)
+    return Planned(step, b"", None, None, page, index)

@@ -228,9 +228,9 @@ class Stage:
             b.extra,
         ) and (a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns)
 
-    def target_time(self, path: bytes) -> int | None:
+    def target_directory(self, path: bytes) -> Entry | None:
         entry = lookup(self.target.root, path, self._get_page)
-        return entry.mtime_ns if entry is not None and entry.kind is Kind.DIR else None
+        return entry if entry is not None and entry.kind is Kind.DIR else None
 
     # --- moves ------------------------------------------------------------------------------------------------
 
@@ -642,7 +642,7 @@ class Stage:
             yield step
 
     def _with_inodes(self, step: Step) -> Step:
-        if step.op is Op.TIME:
+        if step.op in (Op.TIME, Op.MODE):
             return step
         if step.op in (Op.NEW, Op.CHANGE):
             dir_fd, name = self._tree.open_parent(b"o/" + step.key)

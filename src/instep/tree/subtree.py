@@ -49,8 +49,11 @@ class Found:
 
 
 def walk_below(root: Root, directory: bytes) -> Iterator[Found]:
-    """All below ``directory``, in path order; mounts are named but not entered."""
-    fd = root.open_dir(directory)
+    """All below ``directory``, in path order; mounts are named but not entered, nor is what we may not read."""
+    try:
+        fd = root.open_dir(directory)
+    except PermissionError:
+        return
     try:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
         found = [(name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in names]

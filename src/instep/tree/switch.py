@@ -24,7 +24,7 @@ from instep.model.statrow import StatRow
 from instep.tree.archive import close_batch
 from instep.tree.beneath import RenameUnsupportedError, Root, rename_exchange, rename_noreplace, syncfs
 from instep.tree.failpoints import failpoint, register
-from instep.tree.fidelity import Local, apply_metadata
+from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
 from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of
 from instep.tree.marker import check_marker, read_marker
@@ -146,6 +146,7 @@ class _Switch:
         self.outcome = outcome
         self.rules = Rules(decode_definition(journal.header.definition))
         self.touched: set[bytes] = set()
+        self.is_root = os.geteuid() == 0
         self.objects_fd = staged.open_dir(b"o")
 
     def run(self) -> None:
@@ -162,6 +163,9 @@ class _Switch:
                     removals = True
                 case Op.TIME:
                     is_closing = True
+                case Op.MODE:
+                    is_closing = True
+                    self._open_directory(step)
                 case Op.META if self._is_directory(step):
                     is_closing = True
                     self._open_directory(step)
@@ -218,6 +222,7 @@ class _Switch:
     def _exchange(self, step: Step) -> None:
         key = step.key
         live_fd, name = self.root.open_parent(step.path)
+        self._let_move(live_fd, name)
         try:
             rename_exchange(self.objects_fd, key, live_fd, name)
         except FileNotFoundError:
@@ -254,12 +259,14 @@ class _Switch:
                 self._missed(step.path)
             return
         from_fd, from_name = self.root.open_parent(step.source)
+        self._let_move(from_fd, from_name)
         from_fd = os.dup(from_fd)  # the second parent may push the first out of the cache
         try:
             to_fd, to_name = self.root.open_parent(step.path)
             try:
                 self._rename_new(from_fd, from_name, to_fd, to_name)
             except FileExistsError:
+                self._let_move(to_fd, to_name)
                 self._rename_new(to_fd, to_name, self.objects_fd, step.key)
                 self._drifted(step.path)
                 self._rename_new(from_fd, from_name, to_fd, to_name)
@@ -268,6 +275,16 @@ class _Switch:
         self.root.forget(step.source)
         self._touch(step.source)
         self._touch(step.path)
+
+    def _let_move(self, dir_fd: int, name: bytes) -> None:
+        """Moving a directory elsewhere writes its ``..``: who is not root needs its write bit. A displaced one keeps
+        the bit in the archive; for a moved one the plan has a step that takes it away again."""
+        if self.is_root:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o200:
+                os.chmod(name, stat.S_IMODE(found.st_mode) | 0o200, dir_fd=dir_fd)
 
     def _rename_new(self, from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
         try:
@@ -329,6 +346,10 @@ class _Switch:
                     continue
                 self._apply(step.path, step.new)
                 self._touch(step.path + b"/.")
+            elif step.op is Op.MODE and self._live_directory(step) is not None:
+                assert step.new is not None
+                dir_fd, name = self.root.open_parent(step.path)
+                os.chmod(name, expected_local(step.new, self.local).mode, dir_fd=dir_fd)
         for step in self.journal.steps():
             if step.op is Op.TIME and self._live_directory(step) is not None:
                 dir_fd, name = self.root.open_parent(step.path)
@@ -362,6 +383,7 @@ class _Switch:
         if there is not None:
             return  # an object that is not a directory was taken already; what is here now came later
         self.root.forget(step.path)
+        self._let_move(live_fd, name)
         self._rename_new(live_fd, name, self.objects_fd, step.key)
         self._touch(step.path)
 
@@ -384,6 +406,11 @@ class _Switch:
 
     def _take_below(self, directory: bytes, slot: bytes) -> bool:
         stays = False
+        if not self.is_root:
+            dir_fd, own_name = self.root.open_parent(directory)
+            own = os.stat(own_name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_ISDIR(own.st_mode) and own.st_mode & 0o700 != 0o700:
+                os.chmod(own_name, stat.S_IMODE(own.st_mode) | 0o700, dir_fd=dir_fd)
         fd = self.root.open_dir(directory)
         try:
             names = sorted(map(os.fsencode, os.listdir(fd)))
