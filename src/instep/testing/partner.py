@@ -59,7 +59,7 @@ class SimPartner(SimNode):
         return f.FollowConfig(
             writer=NodeName(self.line.origin),
             poll_ms=options.poll_ms,
-            drift=f.DriftPolicy.KEEP if options.keeps_drift else f.DriftPolicy.REVERT,
+            drift=f.DriftPolicy.KEEP if options.keeps_drift and self.name != "hub" else f.DriftPolicy.REVERT,
             drift_scan_ms=20_000,
             is_observing=options.is_one_observing and self.name == "p0",
             has_gates=options.has_gates,
@@ -196,8 +196,9 @@ class SimPartner(SimNode):
             place.undo(journal)
             self.post(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
         else:
-            for _ in place.steps(journal):
-                pass
+            if not journal.is_finished:
+                for _ in place.steps(journal):
+                    pass
             kind = f.RecoveredKind.FINISHED
             if self.world.plant == "hook_forgotten" and self.machine.facts.tree != journal.target:
                 facts = msgspec.structs.replace(

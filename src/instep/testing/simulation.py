@@ -292,7 +292,7 @@ class _Cluster:
             elif partner.config.drift.value == "keep":
                 is_right = standing in (Standing.IN_STEP, Standing.DRIFTED) and facts.live == head
             else:
-                is_right = standing is Standing.IN_STEP and facts.live == head
+                is_right = standing is Standing.IN_STEP and facts.live == head and not partner.differing(head)
             if not (partner.is_alive and is_right):
                 if is_short:
                     return partner.name
