@@ -61,6 +61,9 @@ __all__ = ["FollowMachine"]
 SUPERSEDES_MAX = 8
 """So often in a row a newer head interrupts the staging of an older one; then that one is finished first."""
 
+SUPERSEDED_TOLD = 3
+"""After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
+
 TOUCH_SETTLE_MS = 200
 NAMED_MAX = 20
 _RESOURCES_EXIT = 8
@@ -470,6 +473,9 @@ class FollowMachine:
         if source is not None:
             source.has = None
             self._penalize(job.source)
+            if source.failures >= SUPERSEDED_TOLD:
+                reason = f"{job.source} does not have the contents of {_named(job.head)} (any more)"
+                self._troubles["apply"] = Trouble("superseded", reason, Retry.LATER, 7)
             self._out.append(f.AskHeads(self._next_req(), job.source))
 
     def _penalize(self, name: NodeName | None) -> None:
@@ -634,6 +640,7 @@ class FollowMachine:
             return due is Due.RECORD
         if due is Due.RECORD:
             self._set(live=tree)
+            self._progress = None  # Recording empties the stage.
             self._out.append(
                 f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
@@ -655,7 +662,7 @@ class FollowMachine:
         if not progress.is_fetched or not progress.is_staged:
             source = self._choose(target)
             if source is None:
-                return False
+                return self._is_unstuck(target) and self._is_applying()
             if not progress.is_fetched:
                 self._out.append(f.FetchPages(self._begin(_Phase.FETCH, target, source), source, target))
             else:
@@ -668,12 +675,19 @@ class FollowMachine:
         if config.has_gates and not progress.is_gated:
             source = self._choose(target)
             if source is None:
-                return False
+                return self._is_unstuck(target) and self._is_applying()
             self._out.append(f.CheckGates(self._begin(_Phase.GATES, target, source), source, target))
         elif config.has_validate and not progress.is_validated:
             self._out.append(RunHook(self._begin(_Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
         else:
             self._out.append(f.Switch(self._begin(_Phase.SWITCH, target), target, tree))
+        return True
+
+    def _is_unstuck(self, target: HeadRef) -> bool:
+        """An older generation that was to be finished first, but that nobody offers any more, gives way."""
+        if self._sticky is None or self._sources.next_try_ms(target.id) is not None:
+            return False
+        self._sticky = None
         return True
 
     def _choose(self, target: HeadRef) -> NodeName | None:
@@ -819,3 +833,7 @@ class FollowMachine:
         early = [e for e in self._out if isinstance(e, _EARLY)]
         late = [e for e in self._out if not isinstance(e, _EARLY)]
         return (*early, f.Save(self._facts), *late)
+
+
+def _named(head: HeadRef | None) -> str:
+    return "nothing" if head is None else f"generation {head.number}"

@@ -1,4 +1,5 @@
-"""The fault model as numbers: each seed draws which faults happen and how often (a swarm, not one mixture)."""
+"""The fault model as numbers: each seed draws which faults happen and how often (a swarm, not one
+mixture)."""
 
 from __future__ import annotations
 
@@ -91,4 +92,6 @@ class Options:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in asdict(self).items() if value not in (0, 0.0, False))
+        return " ".join(
+            f"{name}={value}" for name, value in asdict(self).items() if value not in (0, 0.0, False)
+        )
