@@ -80,6 +80,10 @@ def test_pages_of_any_shape(hostile: tuple[Tree, list[list[Entry]], int], shape:
     honest: Store = {}
     ordered = sorted(entries, key=lambda entry: sort_key(entry.path))
     is_honest = is_whole(entries) and manifest.build(ordered, honest.__setitem__, shape) == new
+    try:
+        assert manifest.missing(new, store.get, complete=old) == []
+    except PeerError:
+        assert not is_honest
     for check in ("tree", "diff"):
         assert (refusal(check, old, new, store, shape) is None) == is_honest
 

@@ -520,15 +520,17 @@ class FollowMachine:
             self._note("drift_archived", f"{len(drifted)} local changes went to the archive", paths=paths)
 
     def _live_recorded(self) -> None:
-        live = self._facts.tree
+        live = self._facts.live
         assert live is not None
-        self._set(live=live, due=Due.NOTHING)
+        self._set(due=Due.NOTHING)
         self._succeed("due")
         self._drift.switched()
         self._note("live", f"generation {live.number} is live", generation=live.number)
 
     def _recorded_facts(self) -> FollowFacts:
-        return msgspec.structs.replace(self._facts, live=self._facts.tree, due=Due.NOTHING)
+        """What ``RecordLive`` saves. Until its answer the own facts say *live, recording due*, so that a save
+        in between neither forgets the live generation nor claims that it was recorded."""
+        return msgspec.structs.replace(self._facts, due=Due.NOTHING)
 
     def _put_back(self) -> None:
         live = self._facts.live
@@ -615,8 +617,11 @@ class FollowMachine:
         is_ready = self._backoff.is_ready("due", self._now)
         if facts.refused == tree and live is not None and live != tree:
             if is_ready:
-                self._out.append(f.PutBack(self._begin(_Phase.PUT_BACK, live), live, tree))
-            return True
+                source = next((s.name for s in self._sources.all_up()), None)
+                self._out.append(f.PutBack(self._begin(_Phase.PUT_BACK, live), live, tree, source))
+                return True
+            # A put-back that cannot be done must not keep the repair away.
+            return facts.head == facts.refused
         if facts.due is Due.RELOAD and not self._config.has_reload:
             self._set(due=self._due_after_reload())
         if self._facts.due is Due.PROBE and not self._config.has_probe:
@@ -628,6 +633,7 @@ class FollowMachine:
             # A failing reload must not keep a newer head away, which may well be the repair.
             return due is Due.RECORD
         if due is Due.RECORD:
+            self._set(live=tree)
             self._out.append(
                 f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
@@ -789,6 +795,8 @@ class FollowMachine:
         return stand_of(self.line, self._config, self._facts, seen)
 
     def _tell(self) -> None:
+        if self._job is not None and self._job.phase is _Phase.RECORD:
+            return  # Live is told when it is recorded.
         stand, facts = self._stand(), self._facts
         report = f.Report(
             stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, facts.tree

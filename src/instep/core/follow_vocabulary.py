@@ -199,8 +199,8 @@ class AskFailed:
 
 @dataclass(frozen=True, slots=True)
 class PagesFetched:
-    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are stored,
-    verified."""
+    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
+    durably, because a journal will name them."""
 
     req: int
 
@@ -499,6 +499,7 @@ class PutBack:
     req: int
     head: HeadRef
     base: HeadRef
+    source: NodeName | None = None
 
 
 @dataclass(frozen=True, slots=True)

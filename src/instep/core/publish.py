@@ -47,6 +47,9 @@ from instep.model.ids import HeadRef, LineId, NodeName
 
 __all__ = ["PublishMachine"]
 
+ADOPT_TRIES_MAX = 5
+"""So often the pages of an adopted head are asked for."""
+
 REQUESTS_MAX = 64
 """Requests waiting at once; more are answered with ``busy``."""
 
@@ -74,6 +77,7 @@ class _Job:
 class _Run:
     """One way from scan to announcement, for the requests that waited when it began."""
 
+    parent: HeadRef | None
     base: HeadRef | None
     requests: tuple[p.PublishAsked, ...]
     rollback: p.RollbackAsked | None = None
@@ -129,6 +133,7 @@ class PublishMachine:
         self._ask_until_ms = 0
         self._is_asked = False
         self._pages_from: dict[NodeName, None] = {}
+        self._adopt_tries = 0
         self._announced: HeadRef | None = None
         self._reported: p.Report | None = None
 
@@ -218,13 +223,15 @@ class PublishMachine:
                 self._backoff.clear("adopt")
                 self._trouble = None
                 self._pages_from.clear()
-                self._set(has_pages=True)
+                self._adopt_tries = 0
+                self._set(has_pages=True, base=self._facts.head)
                 self._unpublished.touch((), self._now, everything=True)
             case p.FetchFailed():
                 self._trouble = event.trouble
                 self._hold_back("adopt")
                 source = next(iter(self._pages_from))
                 self._pages_from[source] = self._pages_from.pop(source)
+                self._give_up_pages()
             case _:
                 assert_never(event)
 
@@ -368,6 +375,17 @@ class PublishMachine:
             )
         )
 
+    def _give_up_pages(self) -> None:
+        """Nobody has the pages of the adopted head: its name and number are enough to go on above it."""
+        self._adopt_tries += 1
+        if self._adopt_tries < ADOPT_TRIES_MAX:
+            return
+        self._adopt_tries = 0
+        self._trouble = None
+        self._pages_from.clear()
+        self._set(has_pages=True)
+        self._unpublished.touch((), self._now, everything=True)
+
     def _epoch_seen(self, event: p.EpochSeen) -> None:
         judged = judge_epoch(event.signed, event.verdict, self.line, self._facts.epochs, self._config.node)
         if isinstance(judged, AcceptedEpoch):
@@ -408,6 +426,9 @@ class PublishMachine:
             self._end_run(p.Unchanged(self._facts.head))
 
     def _is_unchanged(self, run: _Run, summary: ScanSummary) -> bool:
+        if run.parent != run.base:
+            # Our newest generation is known by name only: what is here has to stand above it.
+            return False
         if run.base is None:
             # An empty tree is a first generation only when somebody asked for it by hand.
             return summary.entries == 0 and not any(not r.is_flush for r in run.requests)
@@ -428,13 +449,13 @@ class PublishMachine:
         assert run is not None
         assert run.summary is not None
         assert run.committing is not None
-        if run.base != self._facts.head:
+        if run.parent != self._facts.head:
             # A newer head of ours was adopted meanwhile: what was just committed is not announced.
             self._drop_run()
             return
         if self._saved == run.committing:
-            self._saved = msgspec.structs.replace(run.committing, head=head)
-        self._set(head=head)
+            self._saved = msgspec.structs.replace(run.committing, head=head, base=head)
+        self._set(head=head, base=head)
         summary = run.summary
         self._succeed()
         self._out.append(
@@ -472,7 +493,7 @@ class PublishMachine:
     def _begin_next(self) -> None:
         if not self._facts.has_pages and self._is_fetching_pages():
             return
-        if self._run is not None and (self._run.base != self._facts.head or self._facts.is_paused):
+        if self._run is not None and (self._run.parent != self._facts.head or self._facts.is_paused):
             self._drop_run()
         if self._run is None and not self._is_run_begun():
             return
@@ -507,8 +528,8 @@ class PublishMachine:
         rollback = next((r for r in self._requests if isinstance(r, p.RollbackAsked)), None)
         if rollback is not None:
             self._requests.remove(rollback)
-            self._run = _Run(self._facts.head, (), rollback)
-            self._out.append(p.Restore(self._begin(_Phase.RESTORE), rollback.target, self._facts.head))
+            self._run = _Run(self._facts.head, self._facts.base, (), rollback)
+            self._out.append(p.Restore(self._begin(_Phase.RESTORE), rollback.target, self._facts.base))
             self._unpublished.remember((), everything=True)
             return True
         asked = [r for r in self._requests if isinstance(r, p.PublishAsked)]
@@ -518,11 +539,11 @@ class PublishMachine:
             )
             shared = shared or (asked[0],)
             self._requests = [r for r in self._requests if r not in shared]
-            self._run = _Run(self._facts.head, shared)
+            self._run = _Run(self._facts.head, self._facts.base, shared)
             return True
         if not self._is_due():
             return False
-        self._run = _Run(self._facts.head, ())
+        self._run = _Run(self._facts.head, self._facts.base, ())
         return True
 
     def _answer_all_refused(self) -> None:
@@ -574,7 +595,7 @@ class PublishMachine:
                 self._begin(_Phase.COMMIT),
                 self._facts.epoch,
                 number,
-                run.base,
+                run.parent,
                 summary.root,
                 summary.entries,
                 summary.size_bytes,
@@ -602,7 +623,7 @@ class PublishMachine:
 
     def _announce(self) -> None:
         head = self._facts.head
-        if head is not None and self._facts.has_pages and head != self._announced:
+        if head is not None and head == self._facts.base and head != self._announced:
             self._announced = head
             self._out.append(p.Announce(head))
 

@@ -101,12 +101,14 @@ class PublishConfig:
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
-    number is used twice. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
+    number is used twice. ``base`` is what scans compare with: the head, or an older one of ours when the pages of an adopted head
+    are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
     ``was_confirmed`` is set once a partner answered or the operator published by hand."""
 
     version: int = 1
     epoch: int = 1
     head: HeadRef | None = None
+    base: HeadRef | None = None
     highest: int = 0
     has_pages: bool = True
     was_confirmed: bool = False
@@ -375,9 +377,9 @@ class Scan:
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history;
-    make the epoch record first where it is missing. In the same durable transaction save ``facts`` with
-    ``head`` set to the new generation, in order with every other ``Save`` of the line. Answer:
-    ``Committed``, ``CommitFailed``."""
+    make the epoch record first where it is missing. In the same durable transaction save
+    ``facts_with(head)`` of the new generation, in order with every other ``Save`` of the line. Answer:
+    ``Committed`` or ``CommitFailed``."""
 
     req: int
     epoch: int
@@ -389,6 +391,10 @@ class Commit:
     author: str
     message: str
     facts: PublishFacts
+
+    def facts_with(self, head: HeadRef) -> PublishFacts:
+        """The facts to save with the new generation."""
+        return msgspec.structs.replace(self.facts, head=head, base=head)
 
 
 @dataclass(frozen=True, slots=True)

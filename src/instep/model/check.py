@@ -24,6 +24,7 @@ from instep.model.pages import (
     expect_level,
     level_of,
     load,
+    refuse_empty,
 )
 from instep.model.paths import is_below, parent_of, shown, sort_key
 from instep.model.walk import Reader, totals
@@ -43,7 +44,10 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
     reader = Reader(get, trusted=False)
     directories: list[bytes] = []
     last = b""
-    for entries in _leaves(root, level_of(load(root, get)), get):
+    level = level_of(load(root, get))
+    for entries in _leaves(root, level, get):
+        if level:
+            refuse_empty(entries)
         for entry in entries:
             _check_under(entry, directories)
             if entry.extra is not None and entry.extra.link_group is not None:

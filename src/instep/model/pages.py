@@ -46,6 +46,7 @@ __all__ = [
     "header_bytes",
     "level_of",
     "load",
+    "refuse_empty",
     "verify_page",
 ]
 
@@ -112,6 +113,13 @@ def expect_level(raw: bytes, level: int) -> None:
     """Refuse a page of a manifest that is not of the level where it stands."""
     if _tag_of(raw) != level:
         raise PeerError(f"page of level {_tag_of(raw)} stands at level {level}", code="bad_shape")
+
+
+def refuse_empty(entries: Sequence[Entry]) -> None:
+    """Refuse a leaf without entries that is not the root. Leaves that cannot be out of order could be named
+    again and again: a few pages would make a walk without end."""
+    if not entries:
+        raise PeerError("a leaf below the root is empty", code="bad_page")
 
 
 def digest_of(raw: bytes) -> Digest:

@@ -118,6 +118,8 @@ class Root:
         """A new descriptor of ``path``, owned by the caller. ``O_CREAT`` takes ``mode`` less the umask."""
         if self.walk:
             return self._open_by_walk(path, flags, mode, cross_mounts)
+        if not (flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE):
+            mode = 0  # openat2 refuses a mode that creates nothing
         resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
         if not cross_mounts:
             resolve |= _RESOLVE_NO_XDEV

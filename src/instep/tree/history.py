@@ -74,8 +74,9 @@ class History:
         self._held_bytes = 0
         self._last = 0
         self._end = 0
-        self._unsynced: list[bytes] = []
-        self._is_pack_dirty = False
+        self._unsynced: dict[bytes, None] = {}
+        """Large contents still under their new names, in order; an empty name stands for a new pack."""
+        self._dirty: set[int] = set()
         self._load()
 
     def _load(self) -> None:
@@ -112,7 +113,10 @@ class History:
     # --- writing -----------------------------------------------------------------------------------------------
 
     def has(self, digest: Digest) -> bool:
-        return digest in self._index or os.path.lexists(self._file(digest))
+        """Whether it was put, be it synced or not."""
+        if digest in self._index or self._relative(digest) + b".new" in self._unsynced:
+            return True
+        return os.path.lexists(self._path + b"/" + self._relative(digest))
 
     def put(self, digest: Digest, data: bytes) -> None:
         """Keep ``data``; ``DamagedError`` ``content_mismatch`` when it is not what ``digest`` names."""
@@ -129,14 +133,14 @@ class History:
             self._last += 1
             self._end = len(MAGIC)
             self._pack(self._last)
-            self._unsynced.append(b"")
+            self._unsynced[b""] = None
         payload = _encode(_Packed(digest, data))
         record = framed(payload)
         self._index[digest] = _At(self._last, self._end, len(payload))
         self._end += len(record)
         self._held.append(record)
         self._held_bytes += len(record)
-        self._is_pack_dirty = True
+        self._dirty.add(self._last)
         if self._held_bytes > _HELD_MAX:
             self._flush()
         failpoint(_PUT)
@@ -171,7 +175,7 @@ class History:
             raise
         finally:
             os.close(fd)
-        self._unsynced.append(new)
+        self._unsynced[new] = None
 
     def sync(self) -> None:
         """Make all that was put durable."""
@@ -183,10 +187,9 @@ class History:
         else:
             for name in large:
                 _fsync(name, self._fd)
-        if self._is_pack_dirty:
-            for number in {self._last} | ({self._last - 1} & set(self._packs)):
-                os.fsync(self._packs[number])
-            self._is_pack_dirty = False
+        for number in sorted(self._dirty):
+            os.fsync(self._packs[number])
+        self._dirty.clear()
         for name in large:
             os.rename(name, name.removesuffix(b".new"), src_dir_fd=self._fd, dst_dir_fd=self._fd)
         for directory in sorted({os.path.dirname(name) for name in large}):
@@ -257,9 +260,6 @@ class History:
         text = digest.hex().encode()
         return text[:2] + b"/" + text
 
-    def _file(self, digest: Digest) -> bytes:
-        return self._path + b"/" + self._relative(digest)
-
     def digests(self) -> Iterator[Digest]:
         """All that is kept and synced or packed."""
         yield from self._index
@@ -306,7 +306,7 @@ class History:
             self._end = len(MAGIC)
             if contents:
                 self._pack(self._last)
-                self._unsynced.append(b"")
+                self._unsynced[b""] = None
         for digest, data in contents:
             assert data is not None
             del self._index[digest]

@@ -110,6 +110,8 @@ class MarkRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class RowRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A stat row; ``is_staged`` when nobody but this process could write the file when it was taken."""
+
     path: bytes
     ino: int
     dev: int
@@ -119,6 +121,7 @@ class RowRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
     digest: bytes
     chunks: bytes
     read_at_ns: int
+    is_staged: bool
 
 
 class ItemRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -40,6 +40,7 @@ Recut = Callable[[int], Iterable[ChunkSpan]]
 
 _FICLONE = 0x40049409
 _WINDOW = 4 << 20
+_SMALL = 1 << 20
 _BLOCK = 4096
 _ZEROS = bytes(_BLOCK)
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
@@ -47,6 +48,10 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno
 
 def digest_of_fd(fd: int) -> Digest:
     """Digest of an open file from offset 0, with as many threads as there are cores."""
+    if os.fstat(fd).st_size < _SMALL:
+        data = os.pread(fd, _SMALL, 0)
+        if len(data) < _SMALL:
+            return Digest(blake3(data).digest())
     hasher = blake3(max_threads=blake3.AUTO)
     buffer = mmap.mmap(-1, _WINDOW)
     offset = 0

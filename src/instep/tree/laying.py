@@ -179,7 +179,7 @@ class Layer:
                 os.close(fd)
 
 
-def row_of(path: bytes, entry: Entry, found: os.stat_result) -> RowRecord:
+def row_of(path: bytes, entry: Entry, found: os.stat_result, *, is_staged: bool) -> RowRecord:
     extra = entry.extra
     return RowRecord(
         path,
@@ -191,6 +191,7 @@ def row_of(path: bytes, entry: Entry, found: os.stat_result) -> RowRecord:
         entry.digest,
         extra.chunks if extra is not None and extra.chunks is not None else b"",
         time.time_ns(),
+        is_staged,
     )
 
 

@@ -93,6 +93,7 @@ def find_moves(changes: Iterable[Change]) -> Moves:
     new: dict[bytes, bytes] = {}
     top: bytes | None = None
     top_is_new = False
+    skipped = b""
     hasher = hashlib.blake2b(digest_size=32)
 
     def finish() -> None:
@@ -106,6 +107,8 @@ def find_moves(changes: Iterable[Change]) -> Moves:
             moves.size_bytes += entry.size
         if old is not None and old.kind is Kind.FILE and len(moves.hints) < HINTS_MAX:
             moves.hints.setdefault(old.digest, change.path)
+        if skipped and is_below(change.path, skipped):
+            continue
         if top is not None and is_below(change.path, top):
             side = entry if top_is_new else old
             if side is not None:
@@ -115,6 +118,8 @@ def find_moves(changes: Iterable[Change]) -> Moves:
         top = None
         is_new = entry is not None and entry.kind is Kind.DIR and old is None
         is_gone = old is not None and old.kind is Kind.DIR and entry is None
+        if not (is_new or is_gone) and _kind(old) is not _kind(entry) and Kind.DIR in (_kind(old), _kind(entry)):
+            skipped = change.path  # what lies below is staged or displaced with it, and moves nowhere by itself
         if is_new or is_gone:
             top, top_is_new = change.path, is_new
             hasher = hashlib.blake2b(digest_size=32)
@@ -128,6 +133,10 @@ def find_moves(changes: Iterable[Change]) -> Moves:
         if source is not None:
             moves.directories[path] = source
     return moves
+
+
+def _kind(entry: Entry | None) -> Kind | None:
+    return None if entry is None else entry.kind
 
 
 def _likeness(entry: Entry, top: bytes) -> bytes:

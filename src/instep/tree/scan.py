@@ -103,8 +103,8 @@ def scan(
     meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
     read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
     changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
-    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``OSError`` when the
-    root cannot be listed.
+    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
+    that cannot be listed is a ``Problem`` of the empty path.
     """
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     if marker is not None:
@@ -235,7 +235,11 @@ class _Scanner:
 
     def below(self, top: bytes) -> Iterator[Scanned | Problem]:
         """Everything below a directory, not itself."""
-        return self._walk([iter(self._children(top))], True)
+        try:
+            children = self._children(top)
+        except OSError as error:
+            return iter((_unreadable(top, error),))
+        return self._walk([iter(children)], True)
 
     def _walk(self, stack: list[Iterator[_Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
         device = self._root.device
@@ -247,7 +251,7 @@ class _Scanner:
                     continue
                 mode = found.st_mode
                 kind = mode & 0o170000
-                if found.st_dev != device:
+                if found.st_dev != device and (kind == 0o040000 or self._is_mount(path)):
                     yield _mount(path)
                 elif kind == 0o100000:
                     row = cached(path)
@@ -332,6 +336,17 @@ class _Scanner:
             return (None if error.errno in _GONE else _unreadable(path, error)), []
         mode = found.st_mode & 0o7777
         return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
+
+    def _is_mount(self, path: bytes) -> bool:
+        """Whether something that is not a directory is a mount of its own. The device alone does not say it:
+        on an overlay, files may have the device of their layer."""
+        if self._root.walk:
+            return True
+        try:
+            os.close(self._root.open(path, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            return error.errno == errno.EXDEV
+        return False
 
     def _symlink(self, path: bytes, found: os.stat_result) -> Scanned | Problem | None:
         try:

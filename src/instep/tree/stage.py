@@ -258,12 +258,10 @@ class Stage:
             if entry.kind is not Kind.FILE:
                 continue
             row = self._live_row(found.path) if self._live_row is not None else None
-            if row is None or not _row_holds(row, found.stat, entry):
-                if not self._live_has(found.path, entry):
-                    return False
-                found = None if row is None else found
-            if found is not None:
-                rows.append(row_of(path + b"/" + rest, entry, found.stat))
+            is_known = row is not None and _row_holds(row, found.stat, entry)
+            if not is_known and not self._live_has(found.path, entry):
+                return False
+            rows.append(row_of(path + b"/" + rest, entry, found.stat, is_staged=False))
             if len(rows) > 4096:
                 self._add_rows(rows)
         self._add_rows(rows)
@@ -469,7 +467,7 @@ class Stage:
     def _keep_row(self, slot: bytes, entry: Entry, found: os.stat_result) -> None:
         # A topmost file gets another ctime by its rename, so its row is taken after the switch.
         if entry.kind is Kind.FILE and slot.count(b"/") > 1:
-            self._rows.add(encode_record(row_of(entry.path, entry, found)))
+            self._rows.add(encode_record(row_of(entry.path, entry, found, is_staged=True)))
 
     def _lay_attribute(self, want: Want, data: bytes | memoryview) -> None:
         if len(data) != want.size_bytes or digest_bytes(data) != want.digest:

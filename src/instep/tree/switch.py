@@ -7,6 +7,7 @@ an error, never outside.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -231,14 +232,17 @@ class _Switch:
     def _exchange_by_link(self, step: Step, live_fd: int, name: bytes) -> None:
         """Where the kernel or the file system cannot exchange."""
         old = step.key + b".old"
-        found = os.stat(name, dir_fd=live_fd, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode) or (step.new is not None and step.new.kind is Kind.DIR):
-            os.rename(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd)
+        try:
+            found = os.stat(name, dir_fd=live_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if self._object_ino(old) is None:  # else an interrupted attempt took it
+                self._drifted(step.path)
         else:
-            try:
-                os.link(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd, follow_symlinks=False)
-            except FileExistsError:
-                pass  # an interrupted attempt linked it; a file of that name is never anything else
+            if stat.S_ISDIR(found.st_mode) or (step.new is not None and step.new.kind is Kind.DIR):
+                os.rename(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd)
+            else:
+                with contextlib.suppress(FileExistsError):  # an interrupted attempt linked it
+                    os.link(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd, follow_symlinks=False)
         failpoint(_LINKED)
         os.rename(step.key, name, src_dir_fd=self.objects_fd, dst_dir_fd=live_fd)
 
@@ -485,7 +489,7 @@ def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
                 step.new.size,
                 step.new.mtime_ns,
             ):
-                row = row_of(step.path, step.new, found)
+                row = row_of(step.path, step.new, found, is_staged=False)
                 yield _stat_row(row, row.read_at_ns)
     yield from _staged_rows(place, journal)
 
@@ -514,7 +518,7 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
                 continue
             # Nobody but us could write a staged file, and it moved long after its last change: the clock of the
             # file system has ticked, so any later write shows, and the file need not be read again for its age.
-            if journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
+            if row.is_staged and journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
                 settled = row.ctime_ns + _RACY_NS
                 yield _stat_row(row, max(settled, row.read_at_ns))
             else:

@@ -171,3 +171,18 @@ def test_other_shapes_of_the_same_entries_are_refused() -> None:
         raw = encode_page(level, children)
         store[digest_of(raw)] = raw
         assert refused(digest_of(raw), store) in ("bad_shape", "bad_page")
+
+
+@pytest.mark.parametrize("leaf", [[], [file(b"a")]])
+def test_a_few_pages_that_name_each_other_again_and_again_are_no_endless_walk(leaf: list[Entry]) -> None:
+    store: Store = {manifest.EMPTY_ROOT: encode_page(0, [])}
+    below = encode_page(0, leaf)
+    for level in range(1, 32):
+        store[digest_of(below)] = below
+        below = encode_page(level, [Child(b"a%03d" % n, digest_of(below), 1, 0) for n in range(512)])
+    root = digest_of(below)
+    store[root] = below
+    assert manifest.missing(root, store.get) == []
+    assert refused(root, store) in ("bad_page", "bad_order")
+    with pytest.raises(PeerError):
+        manifest.check_diff(manifest.EMPTY_ROOT, root, store.__getitem__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from instep.errors import ResourceError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry, Extra, Kind
+from instep.model.entry_rules import check_entry
 from instep.model.ids import Digest, FilesetName
 from instep.tree.abilities import Ability, lacking, probe_filesystem
 from instep.tree.fidelity import Allow, Local, Owners, apply_metadata, expected_local
@@ -70,10 +72,6 @@ def build(
         os.close(parent)
 
 
-def without_layout(entry: Entry) -> Entry:
-    return expected_local(entry, MAY_ALL)
-
-
 def test_everything_round_trips(tmp_path: Path, abilities: frozenset[Ability]) -> None:
     source = tmp_path / "source"
     (source / "dir/empty").mkdir(parents=True)
@@ -105,6 +103,8 @@ def test_everything_round_trips(tmp_path: Path, abilities: frozenset[Ability]) -
 
     values: dict[Digest, bytes] = {}
     wanted = read(source, OWN, values)
+    for entry in wanted:
+        check_entry(entry)
     by_path = {entry.path: entry.extra for entry in wanted}
     hard, sparse_extra = by_path[b"dir/hard"], by_path[b"sparse"]
     assert hard is not None
@@ -177,3 +177,23 @@ def test_what_a_file_system_lacks_is_named(abilities: frozenset[Ability]) -> Non
     assert lacking((), frozenset()) == frozenset()
     assert Ability.SYMLINKS in abilities
     assert Ability.LONG_NAMES in abilities
+
+
+def test_large_attributes_travel_by_digest() -> None:
+    """Needs a file system that keeps attributes above 4 KiB: tmpfs does, ext4 as usually made does not."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as base:
+        source = Path(base) / "source"
+        source.mkdir()
+        (source / "f").write_text("x")
+        try:
+            os.setxattr(source / "f", "user.large", b"v" * 5000)
+        except OSError as error:
+            pytest.skip(f"no attribute of 5,000 bytes here: {error.strerror}")
+        values: dict[Digest, bytes] = {}
+        wanted = read(source, OWN, values)
+        assert wanted[0].extra is not None
+        assert wanted[0].extra.xattrs == ()
+        assert list(values.values()) == [b"v" * 5000]
+        check_entry(wanted[0])
+        build(source, Path(base) / "target", wanted, MAY_ALL, values)
+        assert read(Path(base) / "target", MAY_ALL) == wanted

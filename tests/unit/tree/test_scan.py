@@ -231,6 +231,20 @@ def test_the_unreadable_is_reported(tree: Tree, monkeypatch: pytest.MonkeyPatch)
     assert problems(tree.scan()) == [(b"dir", "unreadable"), (b"file", "unreadable")]
 
 
+def test_an_unlistable_root_hides_everything(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.write("file")
+    manifest = entries(tree.scan())
+
+    def refusing(self: Root, path: bytes) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Root, "open_dir", refusing)
+    items = tree.scan()
+    assert problems(items) == [(b"", "unreadable")]
+    (only,) = compare(manifest, items)
+    assert only.problem == items[0]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_mounts_are_reported_and_not_crossed(tree: Tree) -> None:
     """A tmpfs, a bind mount of a directory and of a file of the same file system, in a mount namespace."""

@@ -1,0 +1,89 @@
+"""The checkers: promises of design section 3 as invariants over everything that every node saves and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from instep.core.follow_vocabulary import FollowFacts
+from instep.core.follow_vocabulary import Report as FollowReport
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef
+from instep.model.standing import Standing
+from instep.testing.disk import SimStore
+from instep.testing.world import BrokenPromise
+
+__all__ = ["Ledger"]
+
+NEED_A_REASON = (
+    Standing.BLOCKED,
+    Standing.FAILING,
+    Standing.DRIFTED,
+    Standing.DAMAGED,
+    Standing.UNREACHABLE,
+    Standing.PAUSED,
+    Standing.HELD,
+    Standing.BEHIND,
+)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was published, and what each partner saved last."""
+
+    committed: dict[Digest, SignedGeneration] = field(default_factory=dict)
+    last: dict[str, FollowFacts] = field(default_factory=dict)
+    reports: dict[str, FollowReport] = field(default_factory=dict)
+    asked: dict[int, None] = field(default_factory=dict)
+    answered: dict[int, None] = field(default_factory=dict)
+
+    def saves(self, name: str, facts: FollowFacts, store: SimStore) -> None:
+        """A partner makes these facts durable."""
+        before = self.last.get(name, FollowFacts())
+        self._head_rises(name, before.head, facts.head)
+        for what in ("head", "live", "tree"):
+            ref: HeadRef | None = getattr(facts, what)
+            if ref is not None and ref.id not in self.committed:
+                raise BrokenPromise("P3", f"{name}: {what} {ref.number} was never published by the writer")
+        if facts.head is not None and facts.head.id not in store.generations:
+            raise BrokenPromise("P4", f"{name} names head {facts.head.number}, whose record it does not have")
+        if _falls(before.live, facts.live):
+            raise BrokenPromise("P4", f"{name}: recorded live falls from {_pos(before.live)} to {_pos(facts.live)}")
+        if _falls(before.tree, facts.tree) and not (
+            facts.tree == before.live and before.refused is not None and before.refused == before.tree
+        ):
+            raise BrokenPromise("P4", f"{name}: the tree falls from {_pos(before.tree)} and nothing was put back")
+        self.last[name] = facts
+
+    def woke(self, name: str, facts: FollowFacts, store: SimStore) -> None:
+        """A partner starts with what it finds on its disk: nothing that it acted on may be forgotten."""
+        before = self.last.get(name, FollowFacts())
+        self._head_rises(name, before.head, facts.head)
+        if facts.head is not None and facts.head.id not in store.generations:
+            raise BrokenPromise("P4", f"{name} woke with head {facts.head.number}, but without its record")
+        if before.live is not None and facts.live != before.live:
+            raise BrokenPromise("P4", f"{name} forgot in a crash that {before.live.number} was recorded live")
+        self.last[name] = facts
+
+    def reported(self, name: str, report: FollowReport) -> None:
+        """P9: whatever is not in order has a code or a reason that a person can read."""
+        self.reports[name] = report
+        if report.standing in NEED_A_REASON and not report.reason:
+            raise BrokenPromise("P9", f"{name} is {report.standing.value} without a reason")
+        if report.standing is Standing.IN_STEP and report.live != report.head:
+            raise BrokenPromise("P9", f"{name} says in step with live {_pos(report.live)}, head {_pos(report.head)}")
+
+    def _head_rises(self, name: str, before: HeadRef | None, after: HeadRef | None) -> None:
+        if _falls(before, after) or (
+            before is not None and after is not None and before.position == after.position and before.id != after.id
+        ):
+            raise BrokenPromise("P4", f"{name}: the head went from {_pos(before)} to {_pos(after)}")
+
+
+def _falls(before: HeadRef | None, after: HeadRef | None) -> bool:
+    if before is None:
+        return False
+    return after is None or after.position < before.position
+
+
+def _pos(head: HeadRef | None) -> str:
+    return "nothing" if head is None else f"{head.epoch}.{head.number}"

@@ -1,0 +1,448 @@
+"""A simulated partner: the real ``FollowMachine`` over a disk and a network that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from instep.core import follow_vocabulary as f
+from instep.core.follow import FollowMachine
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    HookKind,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    Trouble,
+)
+from instep.errors import PeerError, Retry
+from instep.model.diff import diff
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.walk import iterate
+from instep.net import messages as m
+from instep.testing.disk import Journal, content_digest
+from instep.testing.ledger import Ledger
+from instep.testing.network import Network
+from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
+from instep.testing.world import BrokenPromise, World
+
+__all__ = ["SimPartner"]
+
+BAD = b"bad"
+"""A file of this content makes the probe fail: a generation that an application cannot serve."""
+
+
+class SimPartner(SimNode):
+    """Follows one line from ``sources``; a hub also serves what it has live."""
+
+    def __init__(
+        self, world: World, net: Network, name: str, line: LineId, sources: tuple[str, ...], ledger: Ledger
+    ) -> None:
+        super().__init__(world, net, name, line)
+        self.sources = sources
+        self.ledger = ledger
+        self.loaded: Digest | None = None
+        self.config = self._config()
+        self.staging = 0
+        self.offered_to: dict[str, HeadRef | None] = {}
+
+    def _config(self) -> f.FollowConfig:
+        options = self.world.options
+        return f.FollowConfig(
+            writer=NodeName(self.line.origin),
+            poll_ms=options.poll_ms,
+            drift=f.DriftPolicy.KEEP if options.keeps_drift else f.DriftPolicy.REVERT,
+            drift_scan_ms=20_000,
+            is_observing=options.is_one_observing and self.name == "p0",
+            has_gates=options.has_gates,
+            has_validate=options.has_hooks,
+            has_reload=options.has_hooks,
+            has_probe=options.has_hooks,
+            retry_min_ms=100,
+        )
+
+    def make_machine(self) -> FollowMachine:
+        rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
+        machine_of: Any = self.world_machine or FollowMachine
+        machine: FollowMachine = machine_of(self.line, self.config, rng, self.store.facts)
+        self.ledger.woke(self.name, machine.facts, self.store)
+        return machine
+
+    world_machine: Callable[..., FollowMachine] | None = None
+    """A planted machine."""
+
+    def started(self) -> f.Started:
+        return f.Started()
+
+    def on_crash(self) -> None:
+        self.loaded = None if self.rng.random() < 0.3 else self.loaded
+
+    # --- sessions --------------------------------------------------------------------------------------------
+
+    def opened(self, other: str, *, is_dialer: bool) -> None:
+        self.sessions[other] = None
+        if is_dialer:
+            self.post(f.SourceUp(NodeName(other), is_writer=other == self.line.origin), 1)
+            head = self.head_message(other)
+            if head is not None:
+                self.net.send(self.name, other, m.encode(head))
+        else:
+            self.offer_to(other)
+
+    def closed(self, other: str) -> None:
+        self.sessions.pop(other, None)
+        if other in self.sources:
+            self.post(f.SourceDown(NodeName(other)), 1)
+
+    def offered(self, other: str) -> HeadRef | None:
+        """To others what is live here and can be served; to the line's own writer the highest head known, so
+        that one which lost its state goes on above it."""
+        facts: f.FollowFacts = self.machine.facts
+        return facts.head if other == self.line.origin else facts.live
+
+    def offer_to(self, other: str) -> None:
+        head = self.head_message(other)
+        if head is not None and other not in self.sources:
+            if self.fails(self.world.options.forge):
+                head = self._forged(head)
+            self.net.send(self.name, other, m.encode(head))
+
+    def _forged(self, head: m.Head) -> m.Head:
+        """What a hostile hub would try: a higher number under its own signature, or the writer's name."""
+        body = msgspec.structs.replace(head.generation.body(), number=head.generation.body().number + 5)
+        forged = SignedGeneration(body.encoded(), head.generation.signature)
+        if self.rng.random() < 0.5:
+            forged = SignedGeneration(body.encoded(), sign(self.name, forged.id))
+        return msgspec.structs.replace(head, generation=forged)
+
+    def heard_head(self, sender: str, message: m.Head) -> None:
+        if sender in self.sources:
+            self._heard(sender, message)
+
+    def _heard(self, sender: str, message: m.Head) -> None:
+        for epoch in message.epochs:
+            self.post(f.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
+        self.post(f.HeadSeen(NodeName(sender), message.generation, checked(message.generation)))
+
+    # --- effects ---------------------------------------------------------------------------------------------
+
+    def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
+        match effect:
+            case f.Save():
+                self.ledger.saves(self.name, effect.facts, self.store)
+                self.store.save(effect.facts, is_durable=self.world.plant != "save_not_durable")
+            case KeepGeneration():
+                self.store.put(self.store.generations, effect.signed.id, effect.signed)
+            case KeepEpoch():
+                self.store.put(self.store.epochs, effect.signed.id, effect.signed)
+            case f.Recover():
+                self.later(self._io_ms(), lambda: self._recover(effect.req))
+            case f.FetchPages():
+                self._fetch_pages(effect)
+            case f.StageContents():
+                self.staging = effect.req
+                self.later(self._io_ms(), lambda: self._stage(effect))
+            case f.CheckGates():
+                refused = trouble("gate_refused", 4) if self.fails(0.2) else None
+                self.post(f.GatesChecked(effect.req, refused), self._io_ms())
+            case RunHook():
+                self.later(self._io_ms() * 3, lambda: self._hook(effect))
+            case f.Switch():
+                self.later(self._io_ms(), lambda: self._switch(effect))
+            case f.RecordLive():
+                self._record(effect)
+            case f.PutBack():
+                self.later(self._io_ms(), lambda: self._put_back(effect))
+            case f.CheckDrift():
+                self.later(self._io_ms(), lambda: self._check_drift(effect))
+            case f.Revert():
+                self.later(self._io_ms(), lambda: self._revert(effect))
+            case f.Compare():
+                self.later(self._io_ms(), lambda: self._compare(effect))
+            case f.AskHeads():
+                self._ask_heads(effect)
+            case f.DropStage():
+                self.place.stage.clear()
+                self.place.sealed_for = None
+            case Cancel():
+                self.cancel(effect.req)
+            case SetTimer():
+                self.set_timer(effect, TimerFired)
+            case f.Report():
+                self.ledger.reported(self.name, effect)
+            case Refuse() | Note():
+                pass
+
+    def _io_ms(self) -> float:
+        return self.rng.uniform(0.5, 5)
+
+    def _recover(self, req: int) -> None:
+        place, journal = self.place, self.place.journal
+        if not place.has_marker:
+            self.post(f.RecoverFailed(req, trouble("marker_missing", 4)))
+        elif self.fails(self.world.options.read_error):
+            self.post(f.RecoverFailed(req, trouble("read_error", 8)))
+        elif journal is None:
+            self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
+        elif not journal.is_finished and self.rng.random() < 0.3:
+            place.undo(journal)
+            self.post(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
+        else:
+            for _ in place.steps(journal):
+                pass
+            kind = f.RecoveredKind.FINISHED
+            if self.world.plant == "hook_forgotten" and self.machine.facts.tree != journal.target:
+                facts = msgspec.structs.replace(
+                    self.machine.facts, tree=journal.target, live=journal.target, due=f.Due.NOTHING
+                )
+                self.store.save(facts)
+                self.later(1, self._reboot_quietly)
+                return
+            self.post(f.Recovered(req, kind, journal.target))
+
+    def _reboot_quietly(self) -> None:
+        self.crash("planted: forgets the hook that is due")
+
+    def _fetch_pages(self, effect: f.FetchPages) -> None:
+        def done(failed: Trouble | None) -> None:
+            if failed is None:
+                self.post(f.PagesFetched(effect.req))
+            elif failed.code == "superseded":
+                self.post(f.Superseded(effect.req))
+            else:
+                self.post(f.FetchFailed(effect.req, failed))
+
+        self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
+
+    def _stage(self, effect: f.StageContents) -> None:
+        """Local sources first, then one batch from the source; sealed means synced."""
+        req, head, place = effect.req, effect.head, self.place
+        if req != self.staging:
+            self.post(f.Staged(req), 5)  # Cancelled work touches nothing; its answer may still come.
+            return
+        if not place.has_marker:
+            self.post(f.StageFailed(req, trouble("marker_missing", 4)))
+            return
+        if self.fails(self.world.options.disk_full) or self.is_disk_full:
+            self.post(f.StageFailed(req, trouble("disk_full", 8)))
+            return
+        place.sealed_for = None
+        base_root = None if effect.base is None else effect.base.root
+        wants: dict[Digest, dict[int, Digest]] = {}
+        for change in diff(base_root, head.root, self.store.get_page):
+            if change.new is None or change.new.digest in place.stage:
+                continue
+            local = place.content_of(change.new.digest)
+            if local is not None:
+                place.stage[change.new.digest] = local
+            else:
+                wants.setdefault(change.page, {})[change.index] = change.new.digest
+        if not wants:
+            self._seal(req, head)
+            return
+        expected = [digest for page in wants for _, digest in sorted(wants[page].items())]
+        request = m.ContentsRequest(
+            self.line, head.id, tuple(m.PageWant(page, tuple(sorted(wants[page]))) for page in wants)
+        )
+
+        def arrived(raw: bytes | None) -> None:
+            if self.is_cancelled(req):
+                return
+            if req != self.staging:
+                self.post(f.Staged(req), 5)
+                return
+            if raw is None:
+                self.post(f.StageFailed(req, trouble("unavailable")))
+                return
+            try:
+                answers = msgspec.msgpack.decode(raw, type=list[bytes | None])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.post(f.StageFailed(req, trouble("bad_message", 9, Retry.ELSEWHERE)))
+                return
+            if len(answers) != len(expected) or None in answers:
+                self.post(f.Superseded(req))
+                return
+            for digest, data in zip(expected, answers, strict=True):
+                assert data is not None
+                if content_digest(data) != digest and self.world.plant != "unverified":
+                    self.post(f.StageFailed(req, trouble("content_mismatch", 10, Retry.NEVER)))
+                    return
+                place.stage[digest] = data
+            self._seal(req, head)
+
+        self.net.call(self.name, effect.source, m.encode(request), self.in_this_life(arrived))
+
+    def _seal(self, req: int, head: HeadRef) -> None:
+        self.place.sealed_for = head.id
+        self.post(f.Staged(req))
+
+    def _plan(self, base: HeadRef | None, target: HeadRef) -> list[tuple[bytes, Digest | None, Digest | None]]:
+        if base is not None:
+            return [
+                (c.path, c.old.digest if c.old else None, c.new.digest if c.new else None)
+                for c in diff(base.root, target.root, self.store.get_page)
+            ]
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        wanted = {e.path: e.digest for e in iterate(target.root, self.store.get_page)}
+        paths = sorted(there | wanted)
+        return [(p, there.get(p), wanted.get(p)) for p in paths if there.get(p) != wanted.get(p)]
+
+    def _switch(self, effect: f.Switch) -> None:
+        if self.place.sealed_for != effect.head.id:
+            raise BrokenPromise("P1", f"{self.name} switches to {effect.head.number}, which was not staged and sealed")
+        if self.fails(self.world.options.disk_full) or not self.place.has_marker:
+            self.post(f.SwitchFailed(effect.req, trouble("disk_full", 8)))
+            return
+        self._go(effect.head, effect.base, lambda drifted: f.Switched(effect.req, drifted))
+
+    def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
+        """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
+        journal = Journal(head, self._plan(base, head))
+        if self.world.plant != "no_journal":
+            self.place.journal = journal
+        steps = self.place.steps(journal)
+        drifted: list[bytes] = []
+        self.later(0.3, lambda: self._step(steps, drifted, done))
+
+    def _step(self, steps: Iterator[bytes | None], drifted: list[bytes], done: Callable[..., Any]) -> None:
+        for path in steps:
+            if path is not None:
+                drifted.append(path)
+            self.later(self.rng.uniform(0, 2), lambda: self._step(steps, drifted, done))
+            return
+        self.post(done(tuple(drifted)))
+
+    def _record(self, effect: f.RecordLive) -> None:
+        if self.fails(self.world.options.disk_full):
+            self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
+            return
+        self.ledger.saves(self.name, effect.facts, self.store)
+        self.store.save(effect.facts, is_durable=self.world.plant != "save_not_durable")
+        self.place.journal = None
+        self.place.stage.clear()
+        self.place.sealed_for = None
+        self.post(f.LiveRecorded(effect.req), self._io_ms())
+
+    def _put_back(self, effect: f.PutBack) -> None:
+        plan = self._plan(effect.base, effect.head)
+        for _, _, after in plan:
+            if after is None:
+                continue
+            found = self._content(after, effect.source)
+            if found is None:
+                # Somebody had overwritten it in place before the switch: only another node can have it.
+                self.post(f.PutBackFailed(effect.req, trouble("unavailable")))
+                return
+            self.place.stage[after] = found
+        if self.fails(self.world.options.disk_full):
+            self.post(f.PutBackFailed(effect.req, trouble("disk_full", 8)))
+            return
+        self._go(effect.head, effect.base, lambda _: f.PutBackDone(effect.req))
+
+    def _hook(self, effect: RunHook) -> None:
+        assert effect.head is not None
+        failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
+        if effect.kind is HookKind.PROBE:
+            if self.place.tree.get(b"config") == BAD:
+                failed = trouble("probe_failed", 1)
+            elif failed is not None and self.machine.facts.live is not None:
+                failed = None
+        elif effect.kind is HookKind.VALIDATE:
+            failed = None
+        elif failed is None:
+            self.loaded = effect.head.id
+        self.post(HookEnded(effect.req, effect.kind, failed))
+
+    def differing(self, base: HeadRef) -> list[bytes]:
+        wanted = {e.path: e.digest for e in iterate(base.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        return [p for p in sorted(there | wanted) if there.get(p) != wanted.get(p)]
+
+    def _check_drift(self, effect: f.CheckDrift) -> None:
+        if self.is_cancelled(effect.req):
+            return
+        if not self.place.has_marker:
+            self.post(f.DriftCheckFailed(effect.req, trouble("marker_missing", 4)))
+        elif self.fails(self.world.options.read_error):
+            self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
+        else:
+            paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
+            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
+
+    def _revert(self, effect: f.Revert) -> None:
+        wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
+        for path in effect.paths:
+            entry = wanted.get(path)
+            data = None if entry is None else self._content(entry.digest, effect.source)
+            if entry is not None and data is None:
+                self.post(f.RevertFailed(effect.req, trouble("unavailable")))
+                return
+            self.place.make_visible(
+                path, data, entry.digest if entry else None, archives=self.world.plant != "revert_unarchived"
+            )
+        self.place.sync()
+        self.post(f.Reverted(effect.req, effect.paths))
+
+    def _content(self, digest: Digest, source: str | None) -> bytes | None:
+        """From here, else from ``source``."""
+        found = self.place.content_of(digest)
+        if found is None and source is not None and self.net.is_open(self.name, source):
+            server = self.net.peers[source]
+            assert isinstance(server, SimNode)
+            found = server.store.history.get(digest) or server.place.content_of(digest)
+        return found
+
+    def _compare(self, effect: f.Compare) -> None:
+        wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        added = [p for p in wanted if p not in there]
+        removed = [p for p in there if p not in wanted]
+        changed = [p for p in wanted if p in there and wanted[p] != there[p]]
+        sample = tuple(sorted((*added, *changed, *removed))[:5])
+        self.post(f.Compared(effect.req, len(added), len(changed), len(removed), sample))
+
+    def _ask_heads(self, effect: f.AskHeads) -> None:
+        facts: f.FollowFacts = self.machine.facts
+        request = m.HeadsRequest((m.KnownLine(self.line, facts.head, facts.live),))
+
+        def arrived(raw: bytes | None) -> None:
+            if raw is None:
+                self.post(f.AskFailed(effect.req, effect.source, trouble("unavailable")))
+                return
+            try:
+                reply = m.decode(raw, m.HeadsReply)
+            except PeerError as error:
+                self.post(f.AskFailed(effect.req, effect.source, trouble(error.error_code, 9)))
+                return
+            for head in reply.heads:
+                self._heard(effect.source, head)
+            self.post(f.HeadsAnswered(effect.req, effect.source), 1)
+
+        self.net.call(self.name, effect.source, m.encode(request), self.in_this_life(arrived))
+
+    def after_step(self) -> None:
+        facts: f.FollowFacts = self.machine.facts
+        for other in list(self.sessions):
+            if self.offered_to.get(other) != facts.live:
+                self.offered_to[other] = facts.live
+                self.offer_to(other)
+
+    # --- operators -------------------------------------------------------------------------------------------
+
+    def edit_live(self, path: bytes, data: bytes | None) -> None:
+        """An operator or a program writes into the partner's tree."""
+        self.world.record(self.name, "!", f"someone writes {path!r} here")
+        if data is None:
+            self.place.tree.pop(path, None)
+        else:
+            self.place.tree[path] = data
+        if self.is_alive and not self.fails(self.world.options.watch_loss):
+            self.post(f.TreeTouched((path,)), 1)

@@ -1,0 +1,108 @@
+"""Planted bugs: each breaks one rule of the design, and the simulator must find it within a set number of seeds.
+
+Some are switches in the simulated driver (looked up by name in ``World.plant``), the others machines whose one
+rule is broken here. A simulator that cannot find them is the bug.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from instep.core import follow_vocabulary as f
+from instep.core import publish_vocabulary as p
+from instep.core.accept import AcceptedHead
+from instep.core.follow import FollowMachine
+from instep.core.publish import PublishMachine
+from instep.core.vocabulary import KeepGeneration
+from instep.model.ids import HeadRef
+
+__all__ = ["FOLLOW_PLANTS", "PLANTS", "PUBLISH_PLANTS"]
+
+
+class _AnswersWithoutNumber(FollowMachine):
+    """Takes any answer for the answer to its question."""
+
+    def _take(self, event: Any) -> None:
+        if self._job is not None and isinstance(event, _ANSWERS):
+            event = _renumbered(event, self._job.req)
+        super()._take(event)
+
+
+_ANSWERS = (f.PagesFetched, f.Staged, f.Superseded, f.GatesChecked, f.Switched, f.LiveRecorded, f.PutBackDone)
+
+
+def _renumbered(event: Any, req: int) -> Any:
+    fields = {name: getattr(event, name) for name in type(event).__slots__}
+    return type(event)(**{**fields, "req": req})
+
+
+class _HeadMayFall(FollowMachine):
+    """Takes whatever generation comes, newer or not."""
+
+    def _head_seen(self, event: f.HeadSeen) -> None:
+        body = event.signed.body()
+        if event.verdict.is_valid and self._facts.head is not None and event.verdict.signer == self.line.origin:
+            ref = HeadRef(body.epoch, body.number, event.signed.id, body.root)
+            self._accept(AcceptedHead(ref, body), event, self._sources.get(event.source))
+        else:
+            super()._head_seen(event)
+
+
+class _AnybodyMayWrite(FollowMachine):
+    """Does not look at who signed."""
+
+    def _head_seen(self, event: f.HeadSeen) -> None:
+        verdict = msgspec.convert({"is_valid": True, "signer": self.line.origin}, type(event.verdict))
+        super()._head_seen(f.HeadSeen(event.source, event.signed, verdict))
+
+
+class _NoGuards(PublishMachine):
+    """Publishes whatever the scan found."""
+
+    def _scanned(self, summary: p.ScanSummary) -> None:
+        fields = {name: getattr(summary, name) for name in type(summary).__slots__}
+        super()._scanned(p.ScanSummary(**{**fields, "entries_before": 0, "removed": 0, "changed": 1}))
+
+
+class _ForgetsItsPast(PublishMachine):
+    """Does not listen to partners that hold newer heads of its own line."""
+
+    def _head_of_ours(self, event: p.HeadOfOursSeen) -> None:
+        """Not adopted."""
+
+
+class _AdoptsLower(PublishMachine):
+    """Takes any own head that it hears of as its parent, and counts on from there."""
+
+    def _head_of_ours(self, event: p.HeadOfOursSeen) -> None:
+        if event.verdict.is_valid and event.verdict.signer == self._config.node:
+            ref = event.signed.ref()
+            if ref != self._facts.head:
+                self._out.append(KeepGeneration(event.signed))
+                self._set(head=ref, highest=ref.number, has_pages=False)
+                self._pages_from = {event.source: None}
+
+
+FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
+    "answers_without_number": _AnswersWithoutNumber,
+    "head_may_fall": _HeadMayFall,
+    "anybody_may_write": _AnybodyMayWrite,
+}
+PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
+    "no_guards": _NoGuards,
+    "forgets_its_past": _ForgetsItsPast,
+    "adopts_lower": _AdoptsLower,
+}
+PLANTS = (
+    "unverified",
+    "save_not_durable",
+    "hook_forgotten",
+    "revert_unarchived",
+    "no_journal",
+    "lost_retry",
+    *FOLLOW_PLANTS,
+    *PUBLISH_PLANTS,
+)
+"""All planted bugs by name; the first six are switches in the simulated driver."""

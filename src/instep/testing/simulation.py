@@ -1,0 +1,333 @@
+"""One simulated cluster from a seed: faults first, then peace, then everybody must be in step within a bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.follow_vocabulary import FollowFacts, Paused, Resumed, RetryAsked
+from instep.errors import InstepError
+from instep.model.ids import FilesetName, LineId, NodeName
+from instep.model.standing import Standing
+from instep.testing.ledger import Ledger
+from instep.testing.network import Network
+from instep.testing.node import SimNode
+from instep.testing.options import Options
+from instep.testing.partner import BAD, SimPartner
+from instep.testing.plants import FOLLOW_PLANTS, PUBLISH_PLANTS
+from instep.testing.world import BrokenPromise, World
+from instep.testing.writer import SimWriter
+
+__all__ = ["Result", "simulate"]
+
+SESSION_MS = 300
+REST_MS = 2_000
+"""In step must last that long to count as rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    seed: int
+    options: Options
+    events: int
+    virtual_ms: int
+    trace: str
+    converged_after_ms: int
+    generations: int
+    broken: str | None = None
+    promise: str | None = None
+    transcript: tuple[str, ...] = ()
+
+
+def simulate(seed: int, plant: str | None = None, options: Options | None = None) -> Result:
+    """Run one seed to its end or to its first broken promise."""
+    drawing = World(seed, Options())
+    options = options or Options.drawn(drawing.stream("options"))
+    world = World(seed, options, plant)
+    cluster = _Cluster(world)
+    broken = promise = None
+    converged = -1
+    try:
+        cluster.disturb()
+        world.run(options.faulty_ms)
+        cluster.make_peace()
+        if not world.run(world.now + options.bound_ms, cluster.is_at_rest):
+            raise BrokenPromise("P8", f"not in step {options.bound_ms} ms after the faults: {cluster.lagging()}")
+        converged = world.now - options.faulty_ms
+        cluster.check_end()
+    except BrokenPromise as finding:
+        broken, promise = str(finding), finding.promise
+    except (AssertionError, InstepError, KeyError) as error:
+        broken, promise = f"invariant: {type(error).__name__}: {error}", "invariant"
+    return Result(
+        seed,
+        options,
+        world.events,
+        world.now,
+        world.trace_digest,
+        converged,
+        len(cluster.ledger.committed),
+        broken,
+        promise,
+        tuple(world.transcript()) if broken else (),
+    )
+
+
+class _Cluster:
+    """The nodes, their operators, and the trouble that befalls them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rng = world.stream("trouble")
+        self.people = world.stream("people")
+        self.net = Network(world)
+        self.ledger = Ledger()
+        options = world.options
+        line = LineId(FilesetName("catalog"), NodeName("main"))
+        names = tuple(f"p{n}" for n in range(options.partners))
+        direct = ("hub", *names[: len(names) // 2]) if options.has_hub else names
+        self.writer = SimWriter(world, self.net, "main", line, direct, self.ledger)
+        self.writer.world_machine = PUBLISH_PLANTS.get(world.plant or "")
+        self.partners: list[SimPartner] = []
+        if options.has_hub:
+            self.partners.append(self._partner("hub", line, ("main",)))
+        for name in names:
+            sources = ("hub", "main") if name in direct and options.has_hub else ("main",)
+            self.partners.append(self._partner(name, line, sources if name in direct else ("hub",)))
+        self.nodes: list[SimNode] = [self.writer, *self.partners]
+        self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
+        self._edits = 0
+        self._rest_since: int | None = None
+        self._backups: list[tuple[object, ...]] = []
+        for number in range(options.files):
+            self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
+        self.writer.place.tree[b"config"] = b"good"
+        for node in self.nodes:
+            node.boot()
+        self._tend_sessions()
+
+    def _partner(self, name: str, line: LineId, sources: tuple[str, ...]) -> SimPartner:
+        partner = SimPartner(self.world, self.net, name, line, sources, self.ledger)
+        partner.world_machine = FOLLOW_PLANTS.get(self.world.plant or "")
+        return partner
+
+    # --- sessions --------------------------------------------------------------------------------------------
+
+    def _tend_sessions(self) -> None:
+        """Open the streams that can be, close those that broke; both ends notice within ``SESSION_MS``."""
+        for partner in self.partners:
+            for source in partner.sources:
+                other = self.net.peers[source]
+                assert isinstance(other, SimNode)
+                key = (partner.name, source)
+                lives = (partner.incarnation, other.incarnation)
+                is_open = self.net.is_open(*key) and self.net.is_open(source, partner.name)
+                known = self._sessions.get(key)
+                if known is not None and (not is_open or known != lives):
+                    del self._sessions[key]
+                    if partner.is_alive and known[0] == partner.incarnation:
+                        partner.closed(source)
+                    if other.is_alive and known[1] == other.incarnation:
+                        other.closed(partner.name)
+                elif known is None and is_open:
+                    self._sessions[key] = lives
+                    partner.opened(source, is_dialer=True)
+                    other.opened(partner.name, is_dialer=False)
+        self.world.at(SESSION_MS, self._tend_sessions)
+
+    # --- trouble ---------------------------------------------------------------------------------------------
+
+    def disturb(self) -> None:
+        options = self.world.options
+        self._every(options.edit_every_ms, self._edit)
+        self._every(options.cut_every_ms, self._cut)
+        self._every(options.crash_every_ms, self._crash)
+        self._every(options.drift_every_ms, self._drift)
+        self._every(options.wipe_every_ms, self._wipe)
+        self._every(options.unmount_every_ms, self._unmount)
+        self._every(options.restore_every_ms, self._restore_backup)
+        self._every(options.pause_every_ms, self._pause)
+        self._every(7_000, lambda: self.writer.ask_publish())
+        self._every(5_000, lambda: self._backups.append(self.writer.store.backup()))
+
+    def _every(self, mean_ms: int, do: object) -> None:
+        if not mean_ms:
+            return
+        assert callable(do)
+
+        def again() -> None:
+            if self.world.is_faulty:
+                do()
+                self.world.at(self.rng.uniform(0.5, 1.5) * mean_ms, again)
+
+        self.world.at(self.rng.uniform(0.2, 1.5) * mean_ms, again)
+
+    def _edit(self) -> None:
+        self._edits += 1
+        path = b"f%02d" % self.people.randrange(self.world.options.files + 3)
+        if self.people.random() < 0.2:
+            self.writer.edit_tree(path, None)
+        else:
+            self.writer.edit_tree(path, b"edit %d" % self._edits)
+        if self.people.random() < self.world.options.bad_generation:
+            self.writer.edit_tree(b"config", BAD if self.people.random() < 0.5 else b"good %d" % self._edits)
+
+    def _cut(self) -> None:
+        names = [node.name for node in self.nodes]
+        if self.rng.random() < 0.4:
+            self.net.heal()
+        elif self.rng.random() < 0.3:
+            lonely = self.rng.choice(names)
+            for name in names:
+                self.net.cut(lonely, name)
+                self.net.cut(name, lonely)
+        else:
+            self.net.cut(self.rng.choice(names), self.rng.choice(names))
+
+    def _crash(self) -> None:
+        self.rng.choice(self.nodes).crash("power")
+
+    def _drift(self) -> None:
+        partner = self.rng.choice(self.partners)
+        path = b"f%02d" % self.people.randrange(self.world.options.files + 3)
+        partner.edit_live(path, None if self.people.random() < 0.3 else b"local %d" % self.world.now)
+
+    def _wipe(self) -> None:
+        """Most of the writer's files vanish; somebody brings them back later, or one becomes unreadable."""
+        writer, kept = self.writer, dict(self.writer.place.tree)
+        if self.rng.random() < 0.3:
+            writer.unreadable[b"f00"] = None
+            self.world.at(5_000, writer.unreadable.clear)
+            return
+        self.world.record("main", "!", "the root is emptied")
+        for path in sorted(writer.place.tree):
+            writer.place.tree.pop(path)
+        writer.overflow()
+        self.world.at(self.rng.uniform(2_000, 8_000), lambda: self._bring_back(kept))
+
+    def _bring_back(self, kept: dict[bytes, bytes]) -> None:
+        self.writer.place.tree.update(kept)
+        self.writer.overflow()
+
+    def _unmount(self) -> None:
+        node = self.rng.choice(self.nodes)
+        place = node.place
+        self.world.record(node.name, "!", "the mount is gone")
+        kept = dict(place.tree)
+        is_writer = node is self.writer
+        place.has_marker = False
+        if is_writer:
+            place.tree = {}
+            self.writer.overflow()
+
+        def mount() -> None:
+            place.has_marker = True
+            if is_writer:
+                self._bring_back(kept)
+
+        self.world.at(self.rng.uniform(1_000, 6_000), mount)
+
+    def _restore_backup(self) -> None:
+        """The writer's node directory is restored from an older copy, or lost altogether."""
+        writer = self.writer
+        writer.crash("its node directory is restored")
+        if self._backups and self.rng.random() < 0.8:
+            writer.store.restore(self.rng.choice(self._backups))
+        else:
+            writer.store.restore(({}, {}, {}, {}, None))
+
+    def _pause(self) -> None:
+        partner = self.rng.choice(self.partners)
+        if partner.is_alive:
+            partner.post(Paused("maintenance") if self.rng.random() < 0.5 else Resumed())
+
+    # --- peace -----------------------------------------------------------------------------------------------
+
+    def make_peace(self) -> None:
+        """Faults stop. Operators finish what only they can: resume, mount, accept what they meant, write once."""
+        self.world.is_faulty = False
+        self.world.record("world", "!", "the faults stop")
+        self.net.heal()
+        self.writer.place.has_marker = True
+        for partner in self.partners:
+            partner.place.has_marker = True
+        self.world.at(8_500, self._last_words)
+
+    def _last_words(self) -> None:
+        for partner in self.partners:
+            if partner.is_alive:
+                partner.post(Resumed())
+                report = self.ledger.reports.get(partner.name)
+                if report is not None and report.code == "drift_fight":
+                    partner.post(RetryAsked())
+        self.writer.unreadable.clear()
+        self.writer.edit_tree(b"config", b"good in the end")
+        self.writer.overflow()
+        self.writer.ask_publish(accept_deletions=True)
+        self._rest_since = None
+
+    def is_at_rest(self) -> bool:
+        if self.world.now < self.world.options.faulty_ms + 8_600 or self.lagging(is_short=True):
+            self._rest_since = None
+            return False
+        if self._rest_since is None:
+            self._rest_since = self.world.now
+        return self.world.now - self._rest_since >= REST_MS
+
+    def lagging(self, *, is_short: bool = False) -> str:
+        """Who is not in step, and why; empty when everybody is."""
+        writer, head = self.writer, self.writer.announced
+        if head is None or not writer.is_alive:
+            return "the writer has announced nothing"
+        if writer.machine.facts.head != head:
+            return "the writer has not announced its head"
+        if {p: d for p, d in writer.place.tree.items()} != self._published():
+            return "the writer has not published its tree"
+        late = []
+        for partner in self.partners:
+            facts: FollowFacts = partner.machine.facts
+            report = self.ledger.reports.get(partner.name)
+            standing = report.standing if report else None
+            if partner.config.is_observing:
+                is_right = standing is Standing.OBSERVING and facts.head == head
+            elif partner.config.drift.value == "keep":
+                is_right = standing in (Standing.IN_STEP, Standing.DRIFTED) and facts.live == head
+            else:
+                is_right = standing is Standing.IN_STEP and facts.live == head
+            if not (partner.is_alive and is_right):
+                if is_short:
+                    return partner.name
+                late.append(f"{partner.name} {standing and standing.value}: {report and report.reason}")
+        return "; ".join(late)
+
+    def _published(self) -> dict[bytes, bytes]:
+        """The writer's tree as its head says, where the digests agree."""
+        from instep.model.walk import iterate
+        from instep.testing.disk import content_digest
+
+        head = self.writer.announced
+        assert head is not None
+        entries = {e.path: e.digest for e in iterate(head.root, self.writer.store.get_page)}
+        tree = self.writer.place.tree
+        is_same = entries == {path: content_digest(data) for path, data in tree.items()}
+        return tree if is_same else {}
+
+    def check_end(self) -> None:
+        """What must hold at rest."""
+        for partner in self.partners:
+            if partner.config.is_observing:
+                if partner.machine.facts.tree is not None:
+                    raise BrokenPromise("P3", f"{partner.name} observes, and wrote")
+                continue
+            live = partner.machine.facts.live
+            assert live is not None
+            if partner.config.drift.value != "keep":
+                differing = partner.differing(live)
+                if differing:
+                    raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
+            if partner.config.has_reload and partner.loaded != live.id:
+                raise BrokenPromise("P2", f"{partner.name}: the reload hook that was due for {live.number} never ran")
+            if partner.place.stage:
+                raise BrokenPromise("P2", f"{partner.name}: staging is not empty")
+        unanswered = [r for r in self.ledger.asked if r not in self.ledger.answered]
+        if unanswered:
+            raise BrokenPromise("P9", f"requests without an answer: {unanswered[:5]}")

@@ -1,0 +1,326 @@
+"""The simulated writer: the real ``PublishMachine``, operators who edit its tree, restored backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from instep.core import publish_vocabulary as p
+from instep.core.accept import SignerVerdict
+from instep.core.guards import DeletionPolicy, ScanProblem
+from instep.core.publish import PublishMachine
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    Trouble,
+)
+from instep.errors import PeerError
+from instep.model.diff import diff
+from instep.model.edit import edit
+from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
+from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
+from instep.model.manifest import build
+from instep.model.paths import sort_key
+from instep.model.walk import iterate, lookup
+from instep.net import messages as m
+from instep.testing.disk import SMALL, content_digest, entry_of
+from instep.testing.ledger import Ledger
+from instep.testing.network import Network
+from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
+from instep.testing.world import BrokenPromise, World
+
+__all__ = ["SimWriter"]
+
+DELETIONS = DeletionPolicy()
+
+
+class SimWriter(SimNode):
+    """Publishes the line; ``unreadable`` are paths that a scan cannot read at the moment."""
+
+    world_machine: Callable[..., PublishMachine] | None = None
+    """A planted machine."""
+
+    def __init__(
+        self, world: World, net: Network, name: str, line: LineId, partners: tuple[str, ...], ledger: Ledger
+    ) -> None:
+        super().__init__(world, net, name, line)
+        self.partners = partners
+        self.ledger = ledger
+        self.unreadable: dict[bytes, None] = {}
+        self.accepting: dict[int, None] = {}
+        self.announced: HeadRef | None = None
+        self._last_request = 0
+        options = world.options
+        self.config = p.PublishConfig(
+            node=NodeName(name),
+            settle_ms=50,
+            settle_max_ms=1_000,
+            rescan_ms=15_000,
+            deletions=DELETIONS,
+            has_validate=options.has_hooks,
+            has_reload=options.has_hooks,
+            partners=tuple(NodeName(n) for n in partners),
+            ask_wait_ms=4_000,
+            retry_min_ms=100,
+            retry_max_ms=options.poll_ms,
+        )
+
+    def make_machine(self) -> PublishMachine:
+        rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
+        self.announced = None
+        machine_of: Any = self.world_machine or PublishMachine
+        machine: PublishMachine = machine_of(self.line, self.config, rng, self.store.facts)
+        return machine
+
+    def started(self) -> p.Started:
+        return p.Started()
+
+    def on_crash(self) -> None:
+        # Who asked gets an error from the broken connection; the machine owes nothing to the dead.
+        self.ledger.answered.update(self.ledger.asked)
+        self.accepting.clear()
+
+    # --- sessions --------------------------------------------------------------------------------------------
+
+    def opened(self, other: str, *, is_dialer: bool) -> None:
+        self.sessions[other] = None
+        self._offer_to(other)
+
+    def closed(self, other: str) -> None:
+        self.sessions.pop(other, None)
+
+    def offered(self, other: str) -> HeadRef | None:
+        return self.announced
+
+    def _offer_to(self, other: str) -> None:
+        head = self.head_message(other)
+        if head is not None:
+            self.net.send(self.name, other, m.encode(head))
+
+    def heard_head(self, sender: str, message: m.Head) -> None:
+        self._heard(sender, message)
+        self.post(p.PartnerSeen(NodeName(sender)), 2)
+
+    def _heard(self, sender: str, message: m.Head) -> None:
+        for epoch in message.epochs:
+            self.post(p.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
+        self.post(p.HeadOfOursSeen(NodeName(sender), message.generation, checked(message.generation)), 1)
+
+    # --- effects ---------------------------------------------------------------------------------------------
+
+    def perform(self, effect: p.PublishEffect) -> None:  # noqa: C901  one line a kind
+        match effect:
+            case p.Save():
+                self.store.save(effect.facts)
+            case KeepGeneration():
+                self.store.put(self.store.generations, effect.signed.id, effect.signed)
+            case KeepEpoch():
+                self.store.put(self.store.epochs, effect.signed.id, effect.signed)
+            case p.Scan():
+                self.later(self.rng.uniform(1, 20), lambda: self._scan(effect))
+            case p.Commit():
+                self._commit(effect)
+            case p.Restore():
+                self.later(5, lambda: self._restore_tree(effect))
+            case RunHook():
+                failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
+                self.post(HookEnded(effect.req, effect.kind, failed), 3)
+            case p.Announce():
+                self.announced = effect.head
+                for other in self.sessions:
+                    self._offer_to(other)
+            case p.AskPartners():
+                self._ask_partners(effect.req)
+            case p.FetchPages():
+                self._fetch(effect)
+            case p.Answer():
+                if effect.request in self.ledger.answered:
+                    raise BrokenPromise("P9", f"request {effect.request} was answered twice")
+                self.ledger.answered[effect.request] = None
+            case Cancel():
+                self.cancel(effect.req)
+            case SetTimer():
+                self.set_timer(effect, TimerFired)
+            case p.Report():
+                if effect.standing.value in ("blocked", "failing", "damaged", "held") and not effect.reason:
+                    raise BrokenPromise("P9", f"{self.name} is {effect.standing.value} without a reason")
+            case Refuse() | Note():
+                pass
+
+    def _scan(self, effect: p.Scan) -> None:
+        if not self.place.has_marker:
+            self.post(p.ScanFailed(effect.req, trouble("marker_missing", 4)))
+            return
+        if self.fails(self.world.options.read_error):
+            self.post(p.ScanFailed(effect.req, trouble("read_error", 8)))
+            return
+        self.post(p.Scanned(effect.req, self._summary(effect)))
+
+    def _summary(self, effect: p.Scan) -> p.ScanSummary:
+        get, base = self.store.get_page, effect.base
+        if effect.paths and base is not None:
+            changes = []
+            for path in sorted(effect.paths, key=sort_key):
+                data = self.place.tree.get(path)
+                old = lookup(base.root, path, get)
+                new = None if data is None else entry_of(path, data, old.born_ms if old else 1)
+                if old != new:
+                    changes.append((path, new))
+            root = edit(base.root, changes, get, self.store.put_page, SMALL)
+        else:
+            entries = (entry_of(path, data) for path, data in sorted(self.place.tree.items()))
+            root = build(entries, self.store.put_page, SMALL)
+        found = list(diff(None if base is None else base.root, root, get))
+        problems = tuple(ScanProblem(path, "unreadable") for path in sorted(self.unreadable))
+        return p.ScanSummary(
+            root=root,
+            entries=sum(1 for _ in iterate(root, get)),
+            size_bytes=0,
+            entries_before=0 if base is None else sum(1 for _ in iterate(base.root, get)),
+            added=sum(1 for c in found if c.old is None),
+            changed=sum(1 for c in found if c.old is not None and c.new is not None),
+            removed=sum(1 for c in found if c.new is None),
+            changed_bytes=0,
+            problems=problems,
+        )
+
+    def _commit(self, effect: p.Commit) -> None:
+        if self.fails(self.world.options.disk_full):
+            self.post(p.CommitFailed(effect.req, trouble("disk_full", 8)), 2)
+            return
+        self._guard(effect)
+        self._first_epoch(effect)
+        parent = EMPTY_DIGEST if effect.parent is None else effect.parent.id
+        body = GenerationBody(
+            1,
+            self.line.fileset,
+            self.line.origin,
+            effect.epoch,
+            effect.number,
+            parent,
+            effect.root,
+            content_digest(b"definition"),
+            effect.author,
+            effect.message,
+            self.world.now,
+            effect.entries,
+            effect.size_bytes,
+        )
+        unsigned = SignedGeneration(body.encoded(), sign("", EMPTY_DIGEST))
+        signed = SignedGeneration(unsigned.raw, sign(self.name, unsigned.id))
+        head = signed.ref()
+        self.ledger.committed[head.id] = signed
+        self.store.put(self.store.generations, head.id, signed)
+        for entry in iterate(effect.root, self.store.get_page):
+            data = self.place.tree.get(entry.path)
+            is_kept = not self.fails(self.world.options.history_loss)
+            if data is not None and content_digest(data) == entry.digest and is_kept:
+                self.store.put(self.store.history, entry.digest, data)
+        self.store.save(effect.facts_with(head))
+        self.post(p.Committed(effect.req, head), self.rng.uniform(0.5, 3))
+
+    def _guard(self, effect: p.Commit) -> None:
+        """P10, seen from outside: no mass deletion that nobody accepted."""
+        if effect.facts.base is None or self.accepting:
+            return
+        get = self.store.get_page
+        before = {e.path for e in iterate(effect.facts.base.root, get)}
+        after = {e.path for e in iterate(effect.root, get)}
+        gone = len(before - after)
+        if gone > DELETIONS.allowed(len(before)):
+            raise BrokenPromise("P10", f"generation {effect.number} removes {gone} of {len(before)} paths unasked")
+
+    def _first_epoch(self, effect: p.Commit) -> None:
+        body = EpochBody(
+            1, self.line.fileset, self.line.origin, 1, NodeName(self.name), self.name.encode(), EMPTY_DIGEST
+        )
+        unsigned = SignedEpoch(body.encoded(), sign("", EMPTY_DIGEST))
+        record = SignedEpoch(unsigned.raw, sign(self.name, unsigned.id))
+        if effect.epoch == 1 and record.id not in self.store.epochs:
+            self.store.put(self.store.epochs, record.id, record)
+            verdict = SignerVerdict(True, NodeName(self.name))
+            self.post(p.EpochSeen(NodeName(self.name), record, verdict))
+
+    def _restore_tree(self, effect: p.Restore) -> None:
+        wanted = {}
+        for entry in iterate(effect.target.root, self.store.get_page):
+            data = self.store.history.get(entry.digest) or self.place.content_of(entry.digest)
+            if data is None:
+                self.post(p.RestoreFailed(effect.req, trouble("not_restorable", 4)))
+                return
+            wanted[entry.path] = data
+        for path in sorted(self.place.tree | wanted):
+            data = wanted.get(path)
+            if self.place.tree.get(path) != data:
+                self.place.make_visible(path, data, None if data is None else content_digest(data))
+        self.place.sync()
+        self.post(p.Restored(effect.req))
+
+    def _ask_partners(self, req: int) -> None:
+        answered: list[NodeName] = []
+        waiting = dict.fromkeys(self.partners)
+
+        def arrived(name: str, raw: bytes | None) -> None:
+            waiting.pop(name)
+            if raw is not None:
+                try:
+                    for head in m.decode(raw, m.HeadsReply).heads:
+                        self._heard(name, head)
+                    answered.append(NodeName(name))
+                except PeerError:
+                    pass
+            if not waiting:
+                self.post(p.PartnersAnswered(req, tuple(answered)), 3)
+
+        for name in self.partners:
+            request = m.encode(m.HeadsRequest((m.KnownLine(self.line),)))
+            self.net.call(self.name, name, request, self.in_this_life(_bound(arrived, name)))
+
+    def _fetch(self, effect: p.FetchPages) -> None:
+        def done(failed: Trouble | None) -> None:
+            self.post(p.PagesFetched(effect.req) if failed is None else p.FetchFailed(effect.req, failed))
+
+        self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
+
+    # --- operators -------------------------------------------------------------------------------------------
+
+    def edit_tree(self, path: bytes, data: bytes | None) -> None:
+        if data is None:
+            self.place.tree.pop(path, None)
+        else:
+            self.place.tree[path] = data
+        if self.is_alive and not self.fails(self.world.options.watch_loss):
+            self.post(p.TreeChanged((path,)), self.rng.uniform(0, 2))
+
+    def overflow(self) -> None:
+        if self.is_alive:
+            self.post(p.TreeChanged((), is_overflow=True), 1)
+
+    def ask_publish(self, *, accept_deletions: bool = False) -> None:
+        """An operator types ``instep publish``."""
+        if not self.is_alive:
+            return
+        self._last_request += 1
+        request = self._last_request
+        self.ledger.asked[request] = None
+        if accept_deletions:
+            self.accepting[request] = None
+        self.take(p.PublishAsked(request, "ana", "by hand", accept_deletions))
+
+    def after_step(self) -> None:
+        for request in list(self.accepting):
+            if request in self.ledger.answered:
+                del self.accepting[request]
+
+
+def _bound(arrived: Callable[[str, bytes | None], None], name: str) -> Callable[[bytes | None], None]:
+    return lambda raw: arrived(name, raw)
+
+
