@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from instep.core.follow_vocabulary import RecoveredKind, Revert, StageContents
 from instep.errors import DamagedError, UnavailableError
 from instep.model.definition import Definition, Preserve
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
@@ -152,7 +152,7 @@ class Applying:
             recut=recut,
         )
 
-    async def _fill(self, stage: Stage, source: str, head: HeadRef) -> None:
+    async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         service = self._service
         bundle = service.head_bundle
         contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
