@@ -234,13 +234,14 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
+        live = self.facts.live
         return m.Report(
             line=self.line,
             node=self.runtime.name,
-            live=self.facts.live,
+            live=live,
             head=self.facts.head,
             standing=self.standing,
-            attested_root=self.facts.live.root if self.facts.live is not None else b"",
+            attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
         )
 
