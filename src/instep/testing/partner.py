@@ -167,6 +167,10 @@ class SimPartner(SimNode):
                 self.later(self._io_ms(), lambda: self._compare(effect))
             case f.AskHeads():
                 self._ask_heads(effect)
+            case f.OfferHead():
+                reminder = self.head_message(effect.source)
+                if reminder is not None:
+                    self.net.send(self.name, effect.source, m.encode(reminder))
             case f.DropStage():
                 self.place.stage.clear()
                 self.place.sealed_for = None
