@@ -1,0 +1,253 @@
+"""Real nodes on loopback for the cluster floor: made, asked, killed and compared through the public commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.waiting import eventually
+
+__all__ = ["Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
+
+COMMAND_S = 60.0
+SOURCE = str(Path(__file__).resolve().parents[2] / "src")
+
+
+class CommandFailed(AssertionError):
+    """A command ended with another code than the test expected."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said. ``json`` is the document of ``--json``, None when stdout is something else."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json["error"]
+        return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Node:
+    """One node directory and its daemon. ``environment`` is added to each daemon that is started."""
+
+    name: str
+    directory: Path
+    port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True) -> Answer:
+        """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
+        command = [sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words]
+        if json:
+            command.append("--json")
+        environment = {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+        answer = Answer(done.returncode, done.stdout, done.stderr)
+        if expect is not None and done.returncode != expect:
+            raise CommandFailed(
+                f"{self.name}: instep {' '.join(words)} ended with {done.returncode}, not {expect}\n"
+                f"{done.stdout}\n{done.stderr}\n{self.log()}"
+            )
+        return answer
+
+    def init(self, *words: str) -> None:
+        self.run("init", self.name, "--listen", f"127.0.0.1:{self.port}", "--panel", "off", *words)
+
+    def start(self) -> None:
+        self.run("start")
+
+    def stop(self) -> None:
+        self.run("stop")
+
+    @property
+    def pid(self) -> int | None:
+        """The daemon's process id, None when none lives."""
+        try:
+            pid = int((self.directory / "daemon.pid").read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return None if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z" else pid
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        pid = self.pid
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        self.await_death()
+
+    def await_death(self, timeout: float = 20.0) -> None:
+        eventually(lambda: self.pid is None, timeout, lambda: f"{self.name} lives on as {self.pid}\n{self.log()}")
+
+    def log(self, lines: int = 30) -> str:
+        path = self.directory / "daemon.log"
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+    # Looking ------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.run("status").json
+        return found
+
+    def line(self, fileset: str = "data") -> dict[str, Any]:
+        """The only line of a fileset as ``status --json`` shows it."""
+        for each in self.status()["filesets"]:
+            if each["name"] == fileset:
+                found: dict[str, Any] = each["lines"][0]
+                return found
+        raise AssertionError(f"{self.name} has no fileset {fileset}")
+
+    def standing(self, fileset: str = "data") -> str:
+        return str(self.line(fileset)["standing"])
+
+    def await_standing(self, *wanted: str, fileset: str = "data", code: str | None = None, timeout: float = 30.0) -> dict[str, Any]:
+        """Wait until the line stands as wanted; the line."""
+        last: dict[str, Any] = {}
+
+        def stands() -> bool:
+            last.clear()
+            last.update(self.line(fileset))
+            return last["standing"] in wanted and (code is None or last["code"] == code)
+
+        eventually(stands, timeout, lambda: f"{self.name}: {last}\n{self.log()}")
+        return last
+
+
+class Fleet:
+    """A writer ``main`` and partners ``s1``, ``s2`` ... below one directory, one fileset ``data``."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.nodes: dict[str, Node] = {}
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    @property
+    def main(self) -> Node:
+        return self.nodes["main"]
+
+    def tree(self, name: str) -> Path:
+        """The root of ``data`` on that node."""
+        return self.base / name / "tree"
+
+    def make(
+        self, partners: int = 2, *, add: Sequence[str] = ("--settle", "20ms"), accept: bool = True, poll: str = "1s"
+    ) -> Fleet:
+        """``main`` with a fileset, and partners that joined, accepted and run. Nothing is published by hand."""
+        main = self.node("main")
+        self.tree("main").mkdir(parents=True, exist_ok=True)
+        main.init("--start")
+        main.run("fileset", "add", "data", str(self.tree("main")), *add)
+        self.set_poll(main, poll)
+        for number in range(1, partners + 1):
+            self.join(f"s{number}", accept=accept, poll=poll)
+        return self
+
+    def node(self, name: str) -> Node:
+        (self.base / name).mkdir(parents=True, exist_ok=True)
+        found = self.nodes[name] = Node(name, self.base / name / "node")
+        return found
+
+    def invite(self, name: str, *words: str) -> str:
+        answer = self.main.run("invite", name, "--from", "127.0.0.1", *words)
+        token: str = answer.json["tokens"][0]["token"]
+        return token
+
+    def join(self, name: str, *words: str, accept: bool = True, poll: str = "1s", link: Sequence[str] = ()) -> Node:
+        node = self.node(name)
+        accepts = ["--accept", f"data={self.tree(name)}"] if accept else []
+        node.run(
+            "join", self.invite(name, *link), "--listen", f"127.0.0.1:{node.port}", "--panel", "off", *accepts, "--start", *words
+        )  # fmt: skip
+        self.set_poll(node, poll)
+        return node
+
+    def set_poll(self, node: Node, poll: str) -> None:
+        """A short poll interval, so that the safety net is tested within seconds."""
+        path = node.directory / "instep.toml"
+        path.write_text(f'poll = "{poll}"\n' + path.read_text())
+        node.run("config", "reload")
+
+    def wait(self, *words: str, timeout: float = 30.0) -> dict[str, Any]:
+        """``instep wait`` on the writer; what it said."""
+        found: dict[str, Any] = self.main.run("wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20).json
+        return found
+
+    def assert_same(self, *names: str, with_times: bool = True) -> None:
+        """Every named node's tree (all by default) equals the writer's, byte for byte."""
+        wanted = tree_of(self.tree("main"), with_times=with_times)
+        for name in names or [n for n in self.nodes if n != "main"]:
+            found = tree_of(self.tree(name), with_times=with_times)
+            assert found == wanted, _difference(name, wanted, found)
+
+    def close(self) -> None:
+        """End every daemon by its process id."""
+        for node in self.nodes.values():
+            pid = node.pid
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+
+
+def tree_of(root: Path, *, with_times: bool = True) -> dict[bytes, tuple[Any, ...]]:
+    """Everything below ``root`` but the control folder: kind, mode, contents, times."""
+    found: dict[bytes, tuple[Any, ...]] = {}
+    for path in _walk(os.fsencode(root)):
+        about = os.lstat(path)
+        relative = os.path.relpath(path, os.fsencode(root))
+        times = (about.st_mtime_ns,) if with_times else ()
+        if stat.S_ISLNK(about.st_mode):
+            found[relative] = ("symlink", os.readlink(path), *times)
+        elif stat.S_ISDIR(about.st_mode):
+            found[relative] = ("dir", stat.S_IMODE(about.st_mode), *times)
+        else:
+            with open(path, "rb") as file:
+                found[relative] = ("file", stat.S_IMODE(about.st_mode), file.read(), *times)
+    return found
+
+
+def _walk(root: bytes) -> Iterator[bytes]:
+    for entry in sorted(os.scandir(root), key=lambda e: e.name):
+        if entry.name.lower().startswith(b".instep"):
+            continue
+        yield entry.path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+
+
+def _difference(name: str, wanted: dict[bytes, Any], found: dict[bytes, Any]) -> str:
+    lines = [f"{name} differs:"]
+    for path in sorted({*wanted, *found}):
+        if wanted.get(path) != found.get(path):
+            lines.append(f"  {path!r}: wanted {_short(wanted.get(path))}, found {_short(found.get(path))}")
+    return "\n".join(lines[:20])
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:120]
