@@ -29,7 +29,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/core/publish.py": 700,
     "src/instep/core/publish_vocabulary.py": 450,
     "src/instep/net/certs.py": 450,
-    "src/instep/net/client.py": 450,
     "src/instep/net/messages.py": 600,
     "src/instep/net/pki.py": 600,
     "src/instep/node/config.py": 450,
@@ -38,6 +37,7 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
     "src/instep/tree/switch.py": 550,
+    "tests/cluster/test_peers.py": 450,
     "tests/unit/tree/test_scan.py": 450,
 }
 """Files over the limit, and how long they may be."""

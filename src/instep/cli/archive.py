@@ -10,6 +10,7 @@ import click
 from instep.cli.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import DURATION, Session, command, group, pass_session
+from instep.errors import ResourceError
 
 __all__ = ["archive"]
 
@@ -56,9 +57,16 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
         raise click.UsageError("restore takes FILESET and PATH")
     fileset, path = (None, words[0]) if len(words) == 1 else words
     raw = os.fsencode(path)
+    target = absolute(directory)
+    try:
+        os.makedirs(target, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot make {target}: {error.strerror}", code="no_directory", path=target
+        ) from error
     document = session.call(
         "archive_restore", fileset=fileset, path=raw.decode("utf-8", "replace"),
-        path_b64=base64.b64encode(raw).decode(), generation=generation, to=absolute(directory),
+        path_b64=base64.b64encode(raw).decode(), generation=generation, to=target,
     )  # fmt: skip
     session.show(document, lambda: print(f"{printable(path)} is in {document.get('to', directory)}"))
 

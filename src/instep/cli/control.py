@@ -1,8 +1,8 @@
 """The caller's side of the control socket: HTTP/1.1 over a Unix socket, answers in JSON lines.
 
 ``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
-and a last ``{"result": ...}`` or ``{"error": ...}``. The daemon says something at least every 30 seconds; two
-minutes of silence end the call. Standard library only, because every command starts here.
+and a last ``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its
+own ends after two minutes of silence. Standard library only, because every command starts here.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Control:
         self, command: str, params: Mapping[str, Any], timeout_s: float | None
     ) -> Iterator[dict[str, Any]]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        silence_s = SILENCE_S if timeout_s is None else min(SILENCE_S, timeout_s)
+        silence_s = SILENCE_S if timeout_s is None else timeout_s
         connection = _UnixConnection(self._path, silence_s)
         body = json.dumps(params).encode()
         try:

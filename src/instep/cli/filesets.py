@@ -286,11 +286,12 @@ def fileset_list(session: Session) -> None:
     document = session.call_or(lambda: _offline_list(session), "fileset_list")
 
     def text() -> None:
+        here = session.settings().name
         rows = [
             (
                 f["name"],
                 f.get("path") or "-",
-                "here" if f.get("is_written_here") else f.get("writer"),
+                "here" if f.get("writer") == here else f.get("writer"),
                 f.get("class") or "-",
             )
             for f in document["filesets"]

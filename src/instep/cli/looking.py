@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ import click
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, printable, shown_bytes, table, write_json
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
-from instep.errors import DamagedError, UsageError
+from instep.errors import DamagedError, UnavailableError, UsageError
 
 __all__ = ["diff", "events", "explain", "log", "status", "verify"]
 
@@ -55,12 +56,23 @@ def _offline_status(session: Session, fileset: str | None) -> dict[str, Any]:
     return document
 
 
+def _changes(session: Session, fileset: str | None) -> Iterator[dict[str, Any]]:
+    """Every change of the status, for as long as the daemon runs; a quiet cluster is asked anew."""
+    while True:
+        try:
+            yield from session.control.items("status", {"fileset": fileset, "watch": True})
+            return
+        except UnavailableError as error:
+            if error.error_code != "timeout":
+                raise
+
+
 def _watch(session: Session, fileset: str | None) -> None:
     from instep.cli.status_text import status_lines
 
     is_terminal = sys.stdout.isatty()
     shown = ""
-    for document in session.control.items("status", {"fileset": fileset, "watch": True}):
+    for document in _changes(session, fileset):
         if session.is_json:
             write_json(document)
             continue

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import stat
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
-from instep.cli.session import Session, command, group, later, pass_session, timeout_option
+from instep.cli.session import Session, command, group, pass_session, timeout_option
 from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from instep.net.pki import Pki
 
 __all__ = ["pki"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 pki = group("pki", "Keys and certificates.")
 trust = group("trust", "Certificates of others.")
@@ -117,104 +121,113 @@ def pki_revoke(session: Session, name: str) -> None:
     session.show(document, lambda: print(done))
 
 
-@command("backup", parent=pki, example="instep pki backup --to /media/safe/instep-ca.pem")
-@click.option(
-    "--to", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
-)
-@click.option(
-    "--passphrase-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read the passphrase from a file of mode 0600; else it is asked, or made when nobody can be asked.",
-)
-@pass_session
-def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
-    """Write the cluster's CA, encrypted with a passphrase, into one file."""
-    from instep.node.ca_backup import back_up, new_passphrase
+def _passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[bytes, str | None]:
+    """The passphrase, and the same as text when it was made here and must be shown once."""
+    if file is not None:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(
+                f"{file} may be read by others (mode {mode:04o})",
+                hint=f"chmod 600 {file}",
+                code="secret_mode",
+            )
+        return file.read_text().rstrip("\n").encode(), None
+    if sys.stdin.isatty() and not session.is_json:
+        typed = click.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True)
+        return str(typed).encode(), None
+    if not is_new:
+        raise UsageError("the passphrase is missing", hint="--passphrase-file FILE", code="no_passphrase")
+    made = "-".join("".join(secrets.choice(_LETTERS) for _ in range(6)) for _ in range(4))
+    return made.encode(), made
 
-    made = None
-    if passphrase_file is not None:
-        passphrase = _secret(passphrase_file)
-    elif sys.stdin.isatty() and not session.is_json:
-        passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        passphrase = made = new_passphrase()
-    back_up(_open(session), target, passphrase, int(time.time() * 1000))
-    document = {"file": str(target), "changed": True} | ({"passphrase": made} if made else {})
+
+def _passphrase_option(function: Function) -> Function:
+    return click.option(
+        "--passphrase-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="A file of mode 0600; else it is asked, or made and shown once when nobody can be asked.",
+    )(function)
+
+
+def _show_written(session: Session, what: str, files: list[Path], made: str | None) -> None:
+    document: dict[str, Any] = {"files": [str(file) for file in files], "changed": True}
+    if made is not None:
+        document["passphrase"] = made
 
     def text() -> None:
-        print(f"the CA is in {target}")
-        if made:
+        print(f"{what} is in {', '.join(document['files'])}")
+        if made is not None:
             print(f"passphrase: {made}")
             say("write it down apart from the file; it is not shown again")
 
     session.show(document, text)
 
 
-def _secret(path: Path) -> str:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise ConfigError(
-            f"{path} may be read by others (mode {mode:04o})", hint=f"chmod 600 {path}", code="secret_mode"
-        )
-    return path.read_text().rstrip("\n")
+@command("backup", parent=pki, example="instep pki backup --to /media/safe/instep-ca.backup")
+@click.option(
+    "--to", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="A file that does not exist yet.",
+)  # fmt: skip
+@_passphrase_option
+@pass_session
+def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
+    """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
+    from instep.net.keystore import backup
+
+    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    backup(_open(session), target, passphrase, int(time.time() * 1000))
+    _show_written(session, "the CA", [target], made)
 
 
-@command(
-    "export", parent=pki, example="instep pki export s1 --format pkcs12 --passphrase-file /root/p > s1.p12"
+@command("restore", parent=pki, example="instep pki restore --from /media/safe/instep-ca.backup")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
 )
+@_passphrase_option
+@pass_session
+def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
+    """Put the CA and keys of a backup into a node directory that has none."""
+    from instep.net.keystore import restore
+
+    passphrase, _ = _passphrase(session, passphrase_file, is_new=False)
+    session.node.create()
+    found = restore(source, session.node.pki, passphrase)
+    session.show(
+        {"node": found.name, "changed": True}, lambda: print(f"the keys of {found.name} are restored")
+    )
+
+
+@command("export", parent=pki, example="instep pki export s1 --format pkcs12 --to /etc/tomcat/s1.p12")
 @click.argument("name")
 @click.option("--format", "form", type=click.Choice(["pem", "pkcs12", "jks"]), required=True)
 @click.option(
-    "--to", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Else stdout."
-)
-@click.option(
-    "--passphrase-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For pkcs12."
-)
+    "--to", "target", type=click.Path(path_type=Path), metavar="PATH",
+    help="The file; for pem the directory. Default: NAME.p12, NAME.jks or NAME-pem here.",
+)  # fmt: skip
+@_passphrase_option
 @pass_session
 def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
 ) -> None:
-    """Give this node's certificate and key, or the CA's certificate (NAME `ca`), to other programs."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.serialization import pkcs12
+    """Give this node's certificate and key to another program, encrypted with a passphrase."""
+    from instep.net.keystore import ExportFormat, export
 
-    from instep.net.certs import Purpose
-    from instep.net.pki import write_file
-
-    if form == "jks":
-        later("export as jks (Java reads pkcs12 key stores)")
     found = _open(session)
-    if name not in ("ca", found.name):
+    if name != found.name:
         raise RefusedError(
             f"the key of {name} is only on {name}",
-            hint=f"on {name}: instep pki export {name} --format {form}", code="no_key_here",
-        )  # fmt: skip
-    if form == "pem":
-        own = b"" if name == "ca" else found.certificate_path().read_bytes() + found.key_path().read_bytes()
-        data = own + found.authorities_pem()
-    else:
-        if passphrase_file is None:
-            raise UsageError(
-                "pkcs12 needs a passphrase", hint="--passphrase-file FILE (mode 0600)", code="no_passphrase"
-            )
-        sealed = serialization.BestAvailableEncryption(_secret(passphrase_file).encode())
-        key: Any = None
-        if name != "ca":
-            key = serialization.load_pem_private_key(found.key_path().read_bytes(), password=None)
-        certificate = None if name == "ca" else found.certificate(Purpose.TLS)
-        data = pkcs12.serialize_key_and_certificates(
-            name.encode(), key, certificate, found.authorities(), sealed
+            hint=f"on {name}: instep pki export {name} --format {form}",
+            code="no_key_here",
         )
-    if target is not None:
-        write_file(target, data, mode=0o600)
-        session.show({"file": str(target), "format": form}, lambda: print(f"{name} is in {target}"))
-    elif session.is_json:
-        raise UsageError("--json with --to FILE only", hint="add --to FILE", code="binary_output")
-    elif sys.stdout.isatty() and name != "ca":
-        raise UsageError("a key is not printed on a terminal", hint="add --to FILE", code="binary_output")
-    else:
-        sys.stdout.flush()
-        os.write(sys.stdout.fileno(), data)
+    endings = {"pem": "-pem", "pkcs12": ".p12", "jks": ".jks"}
+    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    files = export(found, ExportFormat(form), target or Path(f"{name}{endings[form]}"), passphrase)
+    _show_written(session, name, files, made)
 
 
 @command("fetch", parent=trust, example="instep pki trust fetch 10.30.0.1:7443")

@@ -10,6 +10,10 @@ from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import UnavailableError, UsageError
 
+PUBLISH_S = 3600.0
+"""A publish reads every new byte, and says nothing meanwhile when nobody watches."""
+WAIT_S = 600.0
+
 __all__ = ["pause", "publish", "resume", "retry", "rollback", "wait"]
 
 
@@ -60,7 +64,7 @@ def publish(
     timeout_ms: int | None,
 ) -> None:
     """Make the tree as it is now a new generation; without a change nothing happens."""
-    limit = timeout_ms / 1000 if timeout_ms is not None else 600.0 if is_awaited and not dry_run else None
+    limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
     document = session.call(
         "publish", limit, fileset=fileset, message=message, accept_deletions=accept_deletions,
         wait=is_awaited and not dry_run, dry_run=dry_run,
@@ -79,7 +83,7 @@ def _show_wait(document: dict[str, Any]) -> None:
     print(f"{document.get('fileset', '')}: not in step with generation {number} yet; still waiting for:")
     for one in document.get("waiting_for") or ():
         if isinstance(one, dict):
-            one = f"{one.get('name')}: {one.get('standing', '')} {one.get('reason') or ''}".rstrip()
+            one = f"{one.get('node')}: {one.get('standing', '')}"
         print(f"  {printable(one)}")
 
 
@@ -118,7 +122,7 @@ def rollback(session: Session, words: tuple[str, ...], message: str, dry_run: bo
         raise UsageError("rollback takes FILESET and GENERATION", hint="instep rollback catalog 41")
     fileset, number = (None, words[0]) if len(words) == 1 else words
     document = session.call(
-        "rollback", fileset=fileset, generation=_number(number), message=message, dry_run=dry_run
+        "rollback", PUBLISH_S, fileset=fileset, generation=_number(number), message=message, dry_run=dry_run
     )
     session.show(document, lambda: _show_publish(document, dry_run))
 

@@ -137,9 +137,17 @@ def errors_page() -> str:
         parts.append(f"| `{family.code}` | {family.exit_code} | {family.retry.value} | {says} |")
     parts += ["\n## Codes\n", "`…` stands for a value.\n"]
     parts += ["| code | exit code | reason | next step |", "|---|---|---|---|"]
-    for code, exit_code, reason, hint in sorted(set(_raised())):
+    raised = sorted(set(_raised()))
+    told = {code for code, _, reason, _ in raised if _says_something(reason)}
+    for code, exit_code, reason, hint in raised:
+        if code in told and not _says_something(reason):
+            continue
         parts.append(f"| `{code}` | {exit_code} | {reason} | {hint} |")
     return "\n".join(parts) + "\n"
+
+
+def _says_something(reason: str) -> bool:
+    return any(character.isalpha() for character in reason)
 
 
 def _families() -> list[type[errors.InstepError]]:

@@ -57,12 +57,17 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"{document.get('node')}: the daemon is stopped; this is its last state" + (
             f" of {moment(as_of)}" if as_of else ""
         )
-        yield "  next: instep start"
+        if not document.get("next"):
+            yield "  next: instep start"
     yield from _config_lines(document.get("config") or {})
     filesets = document.get("filesets") or []
     width = max((len(fileset["name"]) for fileset in filesets), default=0)
     for fileset in filesets:
         yield from _fileset_lines(fileset, str(document.get("node")), width)
+    for link in document.get("links") or ():
+        if not link.get("up"):
+            yield f"the link to {printable(link['name'])} is down: {printable(link.get('reason'))}"
+            yield from (f"  next: {printable(step)}" for step in link.get("next") or ())
     for offer in document.get("offers") or ():
         yield f"{offer.get('name')}   offered by {offer.get('writer')}, not accepted here"
         yield f"  next: instep fileset accept {offer.get('name')} PATH"
@@ -123,7 +128,8 @@ def _about(head: Mapping[str, Any]) -> str:
 
 def _row_lines(row: Mapping[str, Any], width: int) -> Iterator[str]:
     standing = str(row.get("standing", "unknown")).replace("_", " ")
-    since = f" since {moment(row['since'])}" if row.get("since") else ""
+    begin = str(row.get("since") or "1970")
+    since = "" if begin.startswith("1970") else f" since {moment(begin)}"
     reason = f"   {printable(row['reason'])}" if row.get("reason") else ""
     yield f"  {printable(row['name']).ljust(width)}  {standing}{since}{reason}"
     steps = row.get("next") or ()

@@ -10,7 +10,8 @@ DOUBLINGS_MAX = 20
 
 
 class Chance(Protocol):
-    """Where jitter comes from: a ``random.Random`` fits. Handed in, because ``core`` draws nothing by itself."""
+    """Where jitter comes from: a ``random.Random`` fits. Handed in, because ``core`` draws nothing by
+    itself."""
 
     def random(self) -> float: ...
 

@@ -61,6 +61,9 @@ __all__ = ["FollowMachine"]
 SUPERSEDES_MAX = 8
 """So often in a row a newer head interrupts the staging of an older one; then that one is finished first."""
 
+SUPERSEDED_TOLD = 3
+"""After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
+
 TOUCH_SETTLE_MS = 200
 NAMED_MAX = 20
 _RESOURCES_EXIT = 8
@@ -372,6 +375,8 @@ class FollowMachine:
                     source.has = event.signed.id
                 if isinstance(judged, KnownRecord):
                     self._offer_trouble = None
+                else:
+                    self._remind(source)
             case Refused():
                 if judged.trouble.code == "unknown_epoch":
                     self._ask_epoch(source)
@@ -379,8 +384,15 @@ class FollowMachine:
                 self._out.append(Refuse(event.source, judged.trouble))
                 if source is not None and source.is_writer:
                     self._offer_trouble = judged.trouble
+                    if judged.trouble.code == "reused_number":
+                        self._remind(source)
             case _:
                 assert_never(judged)
+
+    def _remind(self, source: Source | None) -> None:
+        """A writer that offers less than it once published has lost its state."""
+        if source is not None and source.is_writer and self._facts.head is not None:
+            self._out.append(f.OfferHead(source.name, self._facts.head))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
         facts = self._facts
@@ -470,6 +482,9 @@ class FollowMachine:
         if source is not None:
             source.has = None
             self._penalize(job.source)
+            if source.failures >= SUPERSEDED_TOLD:
+                reason = f"{job.source} does not have the contents of {_named(job.head)} (any more)"
+                self._troubles["apply"] = Trouble("superseded", reason, Retry.LATER, 7)
             self._out.append(f.AskHeads(self._next_req(), job.source))
 
     def _penalize(self, name: NodeName | None) -> None:
@@ -634,6 +649,7 @@ class FollowMachine:
             return due is Due.RECORD
         if due is Due.RECORD:
             self._set(live=tree)
+            self._progress = None  # Recording empties the stage.
             self._out.append(
                 f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
@@ -655,7 +671,7 @@ class FollowMachine:
         if not progress.is_fetched or not progress.is_staged:
             source = self._choose(target)
             if source is None:
-                return False
+                return self._is_unstuck(target) and self._is_applying()
             if not progress.is_fetched:
                 self._out.append(f.FetchPages(self._begin(_Phase.FETCH, target, source), source, target))
             else:
@@ -668,12 +684,19 @@ class FollowMachine:
         if config.has_gates and not progress.is_gated:
             source = self._choose(target)
             if source is None:
-                return False
+                return self._is_unstuck(target) and self._is_applying()
             self._out.append(f.CheckGates(self._begin(_Phase.GATES, target, source), source, target))
         elif config.has_validate and not progress.is_validated:
             self._out.append(RunHook(self._begin(_Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
         else:
             self._out.append(f.Switch(self._begin(_Phase.SWITCH, target), target, tree))
+        return True
+
+    def _is_unstuck(self, target: HeadRef) -> bool:
+        """An older generation that was to be finished first, but that nobody offers any more, gives way."""
+        if self._sticky is None or self._sources.next_try_ms(target.id) is not None:
+            return False
+        self._sticky = None
         return True
 
     def _choose(self, target: HeadRef) -> NodeName | None:
@@ -819,3 +842,7 @@ class FollowMachine:
         early = [e for e in self._out if isinstance(e, _EARLY)]
         late = [e for e in self._out if not isinstance(e, _EARLY)]
         return (*early, f.Save(self._facts), *late)
+
+
+def _named(head: HeadRef | None) -> str:
+    return "nothing" if head is None else f"generation {head.number}"

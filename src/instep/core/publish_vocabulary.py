@@ -101,9 +101,10 @@ class PublishConfig:
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
-    number is used twice. ``base`` is what scans compare with: the head, or an older one of ours when the pages of an adopted head
-    are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
-    ``was_confirmed`` is set once a partner answered or the operator published by hand."""
+    number is used twice. ``base`` is what scans compare with: the head, or an older one of ours when the
+    pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head
+    are still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by
+    hand."""
 
     version: int = 1
     epoch: int = 1

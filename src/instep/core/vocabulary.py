@@ -106,7 +106,8 @@ class RunHook:
 class Cancel:
     """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one
     that comes is dropped. Work on the place
-    (stage, tree) must have ended before the next such effect is performed. Never sent for a switch, a put-back, a revert or a hook."""
+    (stage, tree) must have ended before the next such effect is performed. Never sent for a switch, a
+    put-back, a revert or a hook."""
 
     req: int
 

@@ -6,7 +6,6 @@ Everything a peer can do wrong ends in one of our errors with a code; nothing it
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import datetime as dt
 import logging
@@ -18,7 +17,6 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from backports import zstd
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
@@ -26,6 +24,7 @@ from instep.net import messages
 from instep.net.allow import AllowList
 from instep.net.faults import reply_of_error
 from instep.net.listener import Limits, Listener, Refusal
+from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
 from instep.net.service import PeerService
 from instep.net.stream import HEARTBEAT_S, SocketStream
 from instep.net.tls import PeerIdentity, TlsContexts
@@ -33,14 +32,10 @@ from instep.net.transfer import Answer, TokenBucket, error_frame, frames
 
 __all__ = ["Limits", "PeerServer", "Refusal"]
 
-_COMPRESS_OVER = 16 << 10
-_HELLO_S = 10.0
 _GRACE_S = 3.0
-_HEADER_BYTES_MAX = 4_096
 _WRITE_BYTES = 256 << 10
 """Written at once: 1 MiB pieces cost uvloop's TLS twice the CPU."""
 _SLICE_BYTES_MIN = 4_096
-_TYPE = "application/vnd.instep"
 
 _log = logging.getLogger("instep.net")
 _http_log = logging.getLogger("instep.net.http")
@@ -99,8 +94,7 @@ class PeerServer:
         self._rate = rate_bytes_s
         self._bucket: tuple[int, TokenBucket] | None = None
         self._connections: dict[RequestHandler, _Connection] = {}
-        self._streams: dict[NodeName, SocketStream] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._streams: set[SocketStream] = set()
         self._transfers: Counter[NodeName] = Counter()
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
         self._http: _Http | None = None
@@ -134,13 +128,12 @@ class PeerServer:
         )
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
                 tasks.create_task(self._listener.serve())
                 tasks.create_task(self._sweep())
         finally:
             self._listener.close()
             async with asyncio.TaskGroup() as goodbyes:
-                for stream in list(self._streams.values()):
+                for stream in list(self._streams):
                     goodbyes.create_task(stream.close("stopping"))
             await self._http.shutdown(_GRACE_S)
             self._threads.shutdown(wait=False, cancel_futures=True)
@@ -206,13 +199,13 @@ class PeerServer:
         try:
             return await self._dispatch(request, connection)
         except InstepError as error:
-            return _refusal(error)
+            return refusal(error)
         except ConnectionError:
             connection.transport.abort()  # what was begun cannot be ended in another way
             return web.Response(status=500)
         except Exception as error:  # noqa: BLE001 - the edge: one request must not end the server
             _log.exception("request %s of %s failed", request.path, connection.address)
-            return _refusal(error)
+            return refusal(error)
         finally:
             connection.busy -= 1
             connection.since_s = asyncio.get_running_loop().time()
@@ -227,13 +220,13 @@ class PeerServer:
         messages.agree(messages.VERSIONS, theirs)
         if what == "join":
             join = messages.decode(await self._body(request), messages.JoinRequest)
-            return _reply(await self._service.join(join, connection.address))
+            return reply(await self._service.join(join, connection.address))
         who = self._identify(connection)
         if what == "stream":
             return await self._stream(request, who)
         if what in self._calls:
             kind, call = self._calls[what]
-            return _reply(await call(who, messages.decode(await self._body(request), kind)))
+            return reply(await call(who, messages.decode(await self._body(request), kind)))
         kind, transfer = self._downloads[what]
         wanted = messages.decode(await self._body(request), kind)
         async with self._slot(who.name):
@@ -267,7 +260,7 @@ class PeerServer:
         await socket.prepare(request)
         stream = SocketStream(socket, who.name)
         try:
-            hello = await _first(stream)
+            hello = await first_of(stream)
             if not isinstance(hello, messages.Hello):
                 raise PeerError("a stream begins with hello", code="bad_message")
             if hello.name != who.name:
@@ -275,25 +268,17 @@ class PeerServer:
                     f"{who.name} says that it is {hello.name}", code="bad_identity", name=who.name
                 )
             messages.agree(messages.VERSIONS, hello.versions)
-            self._replace(who.name, stream)
+            self._streams.add(stream)
             await self._service.stream(who.name, hello, stream)
             await stream.close("done")
         except InstepError as error:
-            await _told(stream, error, error.error_code)
+            await told(stream, error, error.error_code)
         except Exception as error:  # noqa: BLE001 - the edge: one stream must not end the server
             _log.exception("the stream of %s failed", who.name)
-            await _told(stream, error, "unexpected")
+            await told(stream, error, "unexpected")
         finally:
-            if self._streams.get(who.name) is stream:
-                del self._streams[who.name]
+            self._streams.discard(stream)
         return socket
-
-    def _replace(self, name: NodeName, stream: SocketStream) -> None:
-        """A node has one stream: a new one means that the old one is dead or about to be."""
-        old = self._streams.get(name)
-        self._streams[name] = stream
-        if old is not None and self._tasks is not None:
-            self._tasks.create_task(old.close("replaced"))
 
     # Transfers ----------------------------------------------------------------------------------------------
 
@@ -313,7 +298,7 @@ class PeerServer:
     ) -> web.StreamResponse:
         """Frames to the peer, each made in a thread while the one before it leaves."""
         loop = asyncio.get_running_loop()
-        response = web.StreamResponse(headers={"Content-Type": _TYPE})
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE})
         packed = frames(answers, may_compress=wanted.may_compress)
         made = loop.run_in_executor(self._threads, next, packed, None)
         try:
@@ -365,44 +350,3 @@ class PeerServer:
         if self._bucket is None or self._bucket[0] != rate:
             self._bucket = (rate, TokenBucket(rate, now_s))
         return self._bucket[1].take(size_bytes, now_s)
-
-
-async def _told(stream: SocketStream, error: BaseException, reason: str) -> None:
-    with contextlib.suppress(InstepError):
-        await stream.send(reply_of_error(error))
-    await stream.close(reason)
-
-
-async def _first(stream: SocketStream) -> messages.StreamMessage | None:
-    try:
-        async with asyncio.timeout(_HELLO_S):
-            return await stream.receive()
-    except TimeoutError as error:
-        raise PeerError(f"no hello came within {_HELLO_S:.0f} s", code="too_slow") from error
-
-
-def _reply(message: msgspec.Struct) -> web.Response:
-    body = messages.encode(message)
-    headers = {"Content-Type": _TYPE}
-    if len(body) > _COMPRESS_OVER:
-        stored = zstd.compress(body, level=1)
-        if len(stored) < len(body):
-            body = stored
-            headers[messages.ZSTD_HEADER] = "1"
-    return web.Response(body=body, headers=headers)
-
-
-_STATUS = {4: 409, 5: 403, 6: 409, 7: 503, 8: 507, 9: 400}
-
-
-def _refusal(error: BaseException) -> web.Response:
-    reply = reply_of_error(error)
-    status = 426 if reply.code == "version" else _STATUS.get(reply.exit_code, 500)
-    body = messages.encode(reply)
-    headers = {"Content-Type": _TYPE}
-    if len(body) <= _HEADER_BYTES_MAX:
-        headers[messages.ERROR_HEADER] = base64.b64encode(body).decode("ascii")
-    response = web.Response(status=status, body=body, headers=headers)
-    if reply.code in ("too_large", "too_slow"):
-        response.force_close()
-    return response

@@ -11,7 +11,9 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import uvloop
 
@@ -43,6 +45,8 @@ STOP_S = 20.0
 log = logging.getLogger(__name__)
 
 Service = WriterService | FollowService
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Daemon:
@@ -187,6 +191,17 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - the supervisor: named in status and log, never swallowed
             log.exception("%s broke", service.line)
             service.broke(error)
+
+    def arm_resume(self, service: Service, until_ms: int | None) -> None:
+        """A pause with an end resumes by itself; asked again after a restart."""
+        if until_ms is None:
+            return
+        delay = max(0, until_ms - wall_ms()) / 1000
+        asyncio.get_running_loop().call_later(delay, service.resume_after, until_ms)
+
+    async def services_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Work on a tree that no service owns yet."""
+        return await asyncio.to_thread(call, *args, **kwargs)
 
     # Trust --------------------------------------------------------------------------------------------------
 

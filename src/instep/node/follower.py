@@ -11,7 +11,6 @@ from typing import Any, assert_never
 import msgspec
 
 from instep.core import follow_vocabulary as f
-from instep.core.accept import SignerVerdict
 from instep.core.follow import FollowMachine
 from instep.core.vocabulary import (
     Cancel,
@@ -27,46 +26,33 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
-from instep.model.generation import Signature
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
-from instep.net.signing import verify_ca_signature, verify_signature
 from instep.node.applying import Applying
 from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.hooks import run_hook
+from instep.node.inspection import changes_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
+from instep.node.signers import broken_standing, verdict_on
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.node.writer import LineNet
 from instep.tree.failpoints import failpoint, register
+from instep.tree.place import Place
 from instep.tree.rules import Rules
 
-__all__ = ["FollowService", "verdict_on"]
+__all__ = ["FollowService"]
 
 DRIFT_SCAN_MS = 600_000
 CHANGED_MAX = 100_000
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
-
-
-def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> SignerVerdict:
-    """What checking a record's signature gave, as a value for the machine."""
-    pki = runtime.pki
-    try:
-        authorities = pki.authorities()
-        if not signature.chain:
-            verify_ca_signature(signature, record_id, authorities)
-            return SignerVerdict(True, signature.signer, is_ca=True)
-        signer = verify_signature(signature, record_id, authorities, pki.crl(), wall_ms())
-    except InstepError as error:
-        return SignerVerdict(False, signature.signer, code=error.error_code, reason=error.reason)
-    return SignerVerdict(True, signer)
 
 
 class FollowService:
@@ -85,6 +71,7 @@ class FollowService:
         self._net = net
         raw = runtime.store.load_line(self.line)
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self._saved_live = self.facts.live
         self.applying = Applying(self)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -115,6 +102,10 @@ class FollowService:
         self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched)
         self.watch.start()
         self.driver.post(f.Started())
+        if self.facts.paused_until_wall_ms is not None:
+            delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
+            until = self.facts.paused_until_wall_ms
+            asyncio.get_running_loop().call_later(delay, self.resume_after, until)
         try:
             await self.driver.run()
         finally:
@@ -222,14 +213,36 @@ class FollowService:
         if what in ("retry", "resend"):
             self.driver.post(f.RetryAsked())
 
+    def place(self) -> Place:
+        return self.applying.taken().place
+
+    def resume_after(self, until_ms: int) -> None:
+        if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
+            self.driver.post(f.Resumed())
+
+    def broke(self, error: Exception) -> None:
+        """The machine broke an invariant: say so until the daemon is restarted."""
+        self.standing = broken_standing(error)
+        self.runtime.tell()
+
+    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+        """What ``diff`` without generations shows: the tree against what is live."""
+        live = self.facts.live
+        if live is None:
+            return []
+        taken = self.applying.taken()
+        inspection = self.applying.inspection(self.applying.definition(live), taken)
+        return changes_of(inspection.everything(live.root, wall_ms()), limit)
+
     def report_message(self) -> m.Report:
+        live = self.facts.live
         return m.Report(
             line=self.line,
             node=self.runtime.name,
-            live=self.facts.live,
+            live=live,
             head=self.facts.head,
             standing=self.standing,
-            attested_root=self.facts.live.root if self.facts.live is not None else b"",
+            attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
         )
 
@@ -275,6 +288,7 @@ class FollowService:
             case f.Switch():
                 self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
             case f.RecordLive():
+                self.facts = effect.facts
                 self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
             case f.PutBack():
                 self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
@@ -290,6 +304,11 @@ class FollowService:
                 )
             case f.AskHeads(req, source):
                 self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+            case f.OfferHead(source, _):
+                uplink = self.sources.get(source)
+                message = self.head_message(with_bundle=False)
+                if uplink is not None and message is not None:
+                    uplink.reply(message)
             case f.DropStage():
                 await self.worker.run(self.applying.drop_stage)
             case f.Report():
@@ -318,15 +337,16 @@ class FollowService:
 
     def _save(self, facts: f.FollowFacts) -> None:
         store = self.runtime.store
-        moved = facts.live != self.facts.live
+        moved = facts.live != self._saved_live
         with store.transaction():
             store.save_line(self.line, msgspec.msgpack.encode(facts))
             if facts.head is not None:
                 store.set_head(self.line, facts.head)
             if moved:
                 store.set_live(self.line, facts.live)
-        failpoint(LIVE_SAVED if moved else TREE_SAVED)
+        self._saved_live = facts.live
         self.facts = facts
+        failpoint(LIVE_SAVED if moved else TREE_SAVED)
         if moved:
             self.runtime.tell()
 
@@ -403,11 +423,13 @@ class FollowService:
         return f.Switched(effect.req, tuple(switched.drifted))
 
     async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
-        await self.worker.run(self.applying.record_now, effect.head)
+        await self.worker.run(self.applying.record_now)
+        self._save(msgspec.structs.replace(self.facts, due=f.Due.NOTHING))
+        await self.worker.run(self.applying.close_now)
         return f.LiveRecorded(effect.req)
 
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
-        await self.worker.run(self.applying.put_back_now, effect.head, effect.base)
+        await self.applying.put_back(effect)
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -11,7 +12,7 @@ from instep.model.definition import Definition
 from instep.model.entry import Entry, Extra, Kind
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest import edit, iterate, lookup
-from instep.model.paths import is_below, sort_key
+from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
 from instep.tree.compare import Difference, compare, entries_of
@@ -22,7 +23,7 @@ from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
 
-__all__ = ["Inspection", "Numbers", "why_differs"]
+__all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
 
 ROWS_BATCH = 2_000
 SAMPLE_MAX = 1_000
@@ -216,3 +217,21 @@ def without_chunks(entry: Entry) -> Entry:
 
 
 _NOTHING = Extra()
+
+
+def changes_of(differences: Iterator[Difference], limit: int) -> list[dict[str, Any]]:
+    """Differences as ``diff --json`` shows them."""
+    changes: list[dict[str, Any]] = []
+    for difference in differences:
+        if difference.problem is not None and difference.expected is None:
+            continue
+        if len(changes) >= limit:
+            break
+        if difference.problem is not None:
+            change = {"change": "changed", "problem": difference.problem.what}
+        elif difference.found is None:
+            change = {"change": "removed"}
+        else:
+            change = {"change": "added" if difference.expected is None else "changed"}
+        changes.append({**path_fields(difference.path), **change})
+    return changes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from instep.model.ids import NodeName
 from instep.model.link import Link
 from instep.net import messages as m
 from instep.net.allow import AllowList
-from instep.net.certs import fingerprint_bytes, request_pin
+from instep.net.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
 from instep.net.tls import TlsContexts
 from instep.net.tokens import Invitation, PendingInvite, TokenBook, token_text
 from instep.node import config_edit
@@ -61,9 +60,8 @@ class Membership:
     def _save(self, book: TokenBook) -> None:
         self._runtime.store.put(_BOOK, msgspec.msgpack.encode(book.state()))
 
-    def invite(self, name: NodeName, link: Link, ttl_ms: int, source: str | None) -> Invited:
-        """A one-time token for ``name``. Refuses one that could not work: no CA here, a wildcard or loopback
-        address that the invited node cannot reach, a source address that ``allow`` does not let in."""
+    def invite(self, name: NodeName, link: Link, ttl_ms: int) -> Invited:
+        """A one-time token for ``name``; ``reachability`` has looked whether it could work."""
         runtime = self._runtime
         settings = runtime.settings
         if not runtime.pki.is_ca:
@@ -75,7 +73,6 @@ class Membership:
         if name == runtime.name:
             raise RefusedError(f"{name} is this node", code="own_name", name=name)
         advertise = settings.advertise
-        self._check_reachable(source)
         now = wall_ms()
         book = self._book()
         book.forget_old(now)
@@ -93,36 +90,6 @@ class Membership:
         runtime.note("invited", f"invited {name}", name=name, ttl_ms=ttl_ms)
         return Invited(token_text(invitation), invitation.expires_at_ms, str(advertise))
 
-    def _check_reachable(self, source: str | None) -> None:
-        settings = self._runtime.settings
-        advertise, listen = settings.advertise, settings.listen
-        if advertise.is_wildcard:
-            raise RefusedError(
-                f"this node advertises {advertise}, which nobody can dial",
-                hint="set advertise in instep.toml to an address of this machine, then: instep config reload",
-                code="unreachable_address",
-                advertise=str(advertise),
-            )
-        is_local = source is not None and ipaddress.ip_address(source.split("/")[0]).is_loopback
-        if (advertise.is_loopback or listen.is_loopback) and not is_local:
-            raise RefusedError(
-                f"this node listens on {listen} and advertises {advertise}: only this machine can reach it",
-                hint="set listen and advertise in instep.toml to an address that the new node reaches, then: "
-                "instep config reload; for a node on this machine: instep invite NAME --from 127.0.0.1",
-                code="loopback_address",
-                listen=str(listen),
-                advertise=str(advertise),
-            )
-        if source is not None:
-            return
-        if not settings.allow:
-            raise RefusedError(
-                "allow is empty, so only this machine may connect as a peer",
-                hint="instep invite NAME --from ADDR (opens allow for that address), or: instep allow add CIDR",
-                code="address_not_allowed",
-                allow=[],
-            )
-
     # Joins --------------------------------------------------------------------------------------------------
 
     async def join(self, request: m.JoinRequest, address: str, offers: tuple[m.Offer, ...]) -> m.JoinReply:
@@ -131,14 +98,16 @@ class Membership:
         version = m.agree(m.VERSIONS, request.versions)
         now = wall_ms()
         book = self._book()
-        pin = request_pin(request.tls_csr)
+        pin = pin_of_key(check_request(request.tls_csr, request.name, Purpose.TLS))
         try:
             invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
         except NotAllowedError as error:
             runtime.note("join_refused", f"{address} asked to join as {request.name}: {error.reason}", code=error.error_code)
             raise
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
-        config_edit.set_partner(runtime.directory, request.name, link=invite.link)
+        link = invite.link
+        flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
+        config_edit.set_partner(runtime.directory, request.name, flags)
         book.use(request.token_id, now, pin=pin)
         self._save(book)
         self._settings_changed()

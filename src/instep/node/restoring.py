@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError
 from instep.model.definition import Definition, decode_definition
+from instep.model.entry import Kind
 from instep.model.ids import Digest, HeadRef
+from instep.model.manifest import diff
 from instep.model.paths import shown
 from instep.node.applying import record_rows
 from instep.node.chunk_lists import recut
@@ -23,7 +26,7 @@ from instep.tree.switch import switch
 if TYPE_CHECKING:
     from instep.node.writer import WriterService
 
-__all__ = ["recover_writer", "restore_tree"]
+__all__ = ["can_restore", "recover_writer", "restore_tree"]
 
 MISSING_NAMED_MAX = 20
 
@@ -89,6 +92,33 @@ def restore_tree(service: WriterService, target: HeadRef, base: HeadRef | None) 
     switch(place, journal, local=local, get_page=_get(service), now_ms=wall_ms())
     record_rows(service, place)
     clear_stages(place)
+
+
+def can_restore(service: WriterService, target: HeadRef) -> bool:
+    """Whether every content of ``target`` is in the live manifest, the history or the archive."""
+    get = _get(service)
+    head = service.head
+    if head is None:
+        return False
+    here: set[Digest] = set()
+    archive = Archive(service.taken().place).source()
+    kept = service.history
+    try:
+        for change in diff(head.root, target.root, get):
+            entry = change.new
+            if entry is None or entry.kind is Kind.DIR or entry.digest in here:
+                continue
+            if change.old is not None and change.old.digest == entry.digest:
+                continue
+            if not kept.has(entry.digest):
+                fd = archive(entry)
+                if fd is None:
+                    return False
+                os.close(fd)
+            here.add(entry.digest)
+    except KeyError:
+        return False
+    return True
 
 
 def _refuse(target: HeadRef, missing: list[Want]) -> None:

@@ -29,6 +29,7 @@ class Session:
         self.who = who
         self.hello = hello
         self.since_ms = wall_ms()
+        self.last_heard_ms = self.since_ms
         self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
@@ -76,6 +77,27 @@ class Session:
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
         self._offered = offered
+
+    def _tell_known(self, line: LineId) -> None:
+        """A line was accepted just now: its head may have been told when nobody listened."""
+        service = self._peers.service(line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        message = service.head_message(with_bundle=False)
+        known = self.known.get(line)
+        if message is not None and (known is None or known.id != message.generation.id):
+            self.tell_head(message)
+
+    def resend(self) -> int:
+        """Announce every head that the partner may have again; how many."""
+        count = 0
+        for service in self._peers.lines.values():
+            message = service.head_message(with_bundle=False)
+            if message is not None and self._peers.access.why_not(self.who, service) is None:
+                self.tell_head(message)
+                self.tell(m.Nudge(service.line, "resend"))
+                count += 1
+        return count
 
     async def _pump(self) -> None:
         while True:
@@ -143,6 +165,7 @@ class Session:
             message = await self._stream.receive()
             if message is None or isinstance(message, m.Goodbye):
                 return
+            self.last_heard_ms = wall_ms()
             self._take(message)
 
     def _take(self, message: m.StreamMessage) -> None:
@@ -152,6 +175,7 @@ class Session:
             case m.OfferReply(line, is_accepted, path):
                 if is_accepted:
                     self.accepted[line] = path
+                    self._tell_known(line)
                 else:
                     self.accepted.pop(line, None)
                 self._peers.runtime.tell()

@@ -38,6 +38,8 @@ class Uplink:
         self.error: InstepError | None = None
         self.is_up = False
         self.last_heard_ms: int | None = None
+        self.skew_ms: int | None = None
+        """The sender's wall clock less ours, at the welcome."""
         self._peers = peers
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
@@ -118,6 +120,7 @@ class Uplink:
         self.is_up = True
         self.error = None
         self.last_heard_ms = wall_ms()
+        self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = {line.line: line.head for line in welcome.lines}
         self._replies = []
         for service in self._peers.lines.values():
@@ -220,6 +223,12 @@ class Uplink:
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
             service.source_up(self.name, self)
+
+    def let_go(self, line: LineId) -> None:
+        """The line is not followed here any more."""
+        if line in self._up:
+            self._up.discard(line)
+            self.reply(m.OfferReply(line, False))
 
     def _followed(self, line: LineId) -> LineService | None:
         service = self._peers.service(line)

@@ -1,4 +1,5 @@
-"""``python -m instep.testing SEED`` replays one seed; ``--soak --seconds N`` runs fresh ones until time is up."""
+"""``python -m instep.testing SEED`` replays one seed; ``--soak --seconds N`` runs fresh ones until time is
+up."""
 
 from __future__ import annotations
 

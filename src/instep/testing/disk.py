@@ -1,8 +1,8 @@
 """A node's disk in memory, with crash semantics: what was not synced may be lost.
 
 The tree is flat (paths without directories): real manifests are built over it. A switch writes its journal
-durably before its first step; each step may be lost in a crash until the directories are synced; recovery looks
-at what lies where and finishes or undoes.
+durably before its first step; each step may be lost in a crash until the directories are synced; recovery
+looks at what lies where and finishes or undoes.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class SimStore:
 
 @dataclass(slots=True)
 class Journal:
-    """Durable once written. ``plan`` has (path, digest before, digest after); ``displaced`` what steps moved away."""
+    """Durable once written. ``plan`` has (path, digest before, digest after); ``displaced`` what steps moved
+    away."""
 
     target: HeadRef
     plan: list[tuple[bytes, Digest | None, Digest | None]]
@@ -123,10 +124,14 @@ class SimPlace:
             return found
         return next((d for _, d in sorted(self.tree.items()) if content_digest(d) == digest), None)
 
-    def make_visible(self, path: bytes, data: bytes | None, expected: Digest | None, *, archives: bool = True) -> bytes | None:
+    def make_visible(
+        self, path: bytes, data: bytes | None, expected: Digest | None, *, archives: bool = True
+    ) -> bytes | None:
         """One step: what lay there goes to the archive, ``data`` takes its place. Checks P1 and P5."""
         if data is not None and content_digest(data) != expected:
-            raise BrokenPromise("P1", f"{self.name}: {path!r} became visible with other bytes than its digest says")
+            raise BrokenPromise(
+                "P1", f"{self.name}: {path!r} became visible with other bytes than its digest says"
+            )
         old = self.tree.get(path)
         self._unsynced.setdefault(path, old)
         if old is not None and archives:
@@ -162,7 +167,9 @@ class SimPlace:
                 continue
             data = None if after is None else self.stage.get(after) or self.content_of(after)
             if after is not None and data is None:
-                raise BrokenPromise("P2", f"{self.name}: the journal names contents of {path!r} that are not staged")
+                raise BrokenPromise(
+                    "P2", f"{self.name}: the journal names contents of {path!r} that are not staged"
+                )
             old = self.make_visible(path, data, after)
             journal.displaced.setdefault(path, old)
             yield path if old is not None and digest != before else None

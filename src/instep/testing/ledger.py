@@ -1,4 +1,5 @@
-"""The checkers: promises of design section 3 as invariants over everything that every node saves and reports."""
+"""The checkers: promises of design section 3 as invariants over everything that every node saves and
+reports."""
 
 from __future__ import annotations
 
@@ -47,11 +48,15 @@ class Ledger:
         if facts.head is not None and facts.head.id not in store.generations:
             raise BrokenPromise("P4", f"{name} names head {facts.head.number}, whose record it does not have")
         if _falls(before.live, facts.live):
-            raise BrokenPromise("P4", f"{name}: recorded live falls from {_pos(before.live)} to {_pos(facts.live)}")
+            raise BrokenPromise(
+                "P4", f"{name}: recorded live falls from {_pos(before.live)} to {_pos(facts.live)}"
+            )
         if _falls(before.tree, facts.tree) and not (
             facts.tree == before.live and before.refused is not None and before.refused == before.tree
         ):
-            raise BrokenPromise("P4", f"{name}: the tree falls from {_pos(before.tree)} and nothing was put back")
+            raise BrokenPromise(
+                "P4", f"{name}: the tree falls from {_pos(before.tree)} and nothing was put back"
+            )
         self.last[name] = facts
 
     def woke(self, name: str, facts: FollowFacts, store: SimStore) -> None:
@@ -70,11 +75,16 @@ class Ledger:
         if report.standing in NEED_A_REASON and not report.reason:
             raise BrokenPromise("P9", f"{name} is {report.standing.value} without a reason")
         if report.standing is Standing.IN_STEP and report.live != report.head:
-            raise BrokenPromise("P9", f"{name} says in step with live {_pos(report.live)}, head {_pos(report.head)}")
+            raise BrokenPromise(
+                "P9", f"{name} says in step with live {_pos(report.live)}, head {_pos(report.head)}"
+            )
 
     def _head_rises(self, name: str, before: HeadRef | None, after: HeadRef | None) -> None:
         if _falls(before, after) or (
-            before is not None and after is not None and before.position == after.position and before.id != after.id
+            before is not None
+            and after is not None
+            and before.position == after.position
+            and before.id != after.id
         ):
             raise BrokenPromise("P4", f"{name}: the head went from {_pos(before)} to {_pos(after)}")
 

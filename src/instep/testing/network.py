@@ -7,6 +7,7 @@ session is a partner's open stream: both ends learn late that it broke.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from instep.testing.world import World
@@ -48,14 +49,16 @@ class Network:
         self._world.record("net", "!", "healed")
 
     def is_open(self, source: str, target: str) -> bool:
-        return (source, target) not in self._cuts and self.peers[source].is_alive and self.peers[target].is_alive
+        return (
+            (source, target) not in self._cuts and self.peers[source].is_alive and self.peers[target].is_alive
+        )
 
     def send(self, source: str, target: str, raw: bytes) -> None:
         """A message of the stream: may be lost, doubled, late, out of order, damaged."""
         peer = self.peers[target]
         for _ in range(self._copies()):
             damaged = self._damaged(raw)
-            self._world.at(self._delay(), lambda: self._arrive(source, peer, damaged))
+            self._world.at(self._delay(), partial(self._arrive, source, peer, damaged))
 
     def call(self, source: str, target: str, raw: bytes, done: Callable[[bytes | None], None]) -> None:
         """A request: ``done`` is called once, with the answer or with None after a timeout."""

@@ -13,9 +13,9 @@ import msgspec
 from instep.core.accept import SignerVerdict
 from instep.core.vocabulary import SetTimer, Trouble
 from instep.errors import PeerError, Retry
-from instep.model.generation import SignedEpoch, SignedGeneration, Signature
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.check import check_tree, missing
+from instep.model.generation import Signature, SignedEpoch, SignedGeneration
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.pages import digest_of
 from instep.model.walk import iterate
 from instep.net import messages as m
@@ -26,7 +26,7 @@ from instep.testing.world import World
 __all__ = ["Crashed", "SimNode", "sign", "trouble", "verdict_of"]
 
 
-class Crashed(Exception):  # noqa: N818  it unwinds a dying process
+class Crashed(Exception):
     """The process died while it performed an effect."""
 
 
@@ -37,7 +37,9 @@ def sign(signer: str, record_id: Digest) -> Signature:
 
 def verdict_of(signature: Signature, record_id: Digest) -> SignerVerdict:
     is_valid = signature == sign(signature.signer, record_id)
-    return SignerVerdict(is_valid, signature.signer, signature.signer == "ca", "" if is_valid else "bad_signature")
+    return SignerVerdict(
+        is_valid, signature.signer, signature.signer == "ca", "" if is_valid else "bad_signature"
+    )
 
 
 def trouble(code: str, exit_code: int = 7, retry: Retry = Retry.LATER) -> Trouble:
@@ -66,7 +68,7 @@ class SimNode:
         self._booted_at = 0
         net.peers[name] = self
 
-    # --- the process -----------------------------------------------------------------------------------------
+    # --- the process ----------------------------------------------------------------------------------------
 
     def boot(self) -> None:
         self.incarnation += 1
@@ -132,8 +134,6 @@ class SimNode:
         self._timers[effect.name] = number
         if effect.at_ms is None:
             return
-        if self.world.plant == "lost_retry" and effect.name.startswith("retry-"):
-            return
         delay = max(0, effect.at_ms - self.now_ms()) / self._clock_rate + 1
 
         def fire() -> None:
@@ -163,7 +163,9 @@ class SimNode:
 
         return guarded
 
-    def fetch_pages(self, req: int, source: str, head: HeadRef, done: Callable[[Trouble | None], None]) -> None:
+    def fetch_pages(
+        self, req: int, source: str, head: HeadRef, done: Callable[[Trouble | None], None]
+    ) -> None:
         """Level by level, verified, then the whole manifest is checked; ``done`` gets what went wrong."""
         if self.is_cancelled(req):
             return
@@ -215,7 +217,7 @@ class SimNode:
             return trouble(error.error_code, 9, Retry.ELSEWHERE)
         return None
 
-    # --- for subclasses --------------------------------------------------------------------------------------
+    # --- for subclasses -------------------------------------------------------------------------------------
 
     def make_machine(self) -> Any:
         raise NotImplementedError
@@ -232,7 +234,7 @@ class SimNode:
     def on_crash(self) -> None:
         """What else dies with the process."""
 
-    # --- serving ---------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------------------------------------
 
     def offered(self, other: str) -> HeadRef | None:
         """The head that this node tells ``other`` of."""

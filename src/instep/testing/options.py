@@ -1,4 +1,5 @@
-"""The fault model as numbers: each seed draws which faults happen and how often (a swarm, not one mixture)."""
+"""The fault model as numbers: each seed draws which faults happen and how often (a swarm, not one
+mixture)."""
 
 from __future__ import annotations
 
@@ -44,6 +45,7 @@ class Options:
     history_loss: float = 0.0
     clock_drift: float = 0.0
     pause_every_ms: int = 0
+    step_ms: int = 1
 
     @staticmethod
     def drawn(rng: Random) -> Options:
@@ -85,10 +87,13 @@ class Options:
             history_loss=maybe(0.3, 0.05, 0.5),
             clock_drift=maybe(0.3, 0.001, 0.05),
             pause_every_ms=every(0.2, 5_000, 20_000),
+            step_ms=rng.choice((1, 20, 100)),
         )
 
     def but(self, **changes: object) -> Options:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in asdict(self).items() if value not in (0, 0.0, False))
+        return " ".join(
+            f"{name}={value}" for name, value in asdict(self).items() if value not in (0, 0.0, False)
+        )

@@ -52,6 +52,7 @@ class SimPartner(SimNode):
         self.loaded: Digest | None = None
         self.config = self._config()
         self.staging = 0
+        self.switching: list[tuple[bytes, Digest | None, Digest | None]] | None = None
         self.offered_to: dict[str, HeadRef | None] = {}
 
     def _config(self) -> f.FollowConfig:
@@ -59,7 +60,7 @@ class SimPartner(SimNode):
         return f.FollowConfig(
             writer=NodeName(self.line.origin),
             poll_ms=options.poll_ms,
-            drift=f.DriftPolicy.KEEP if options.keeps_drift else f.DriftPolicy.REVERT,
+            drift=f.DriftPolicy.KEEP if options.keeps_drift and self.name != "hub" else f.DriftPolicy.REVERT,
             drift_scan_ms=20_000,
             is_observing=options.is_one_observing and self.name == "p0",
             has_gates=options.has_gates,
@@ -82,10 +83,7 @@ class SimPartner(SimNode):
     def started(self) -> f.Started:
         return f.Started()
 
-    def on_crash(self) -> None:
-        self.loaded = None if self.rng.random() < 0.3 else self.loaded
-
-    # --- sessions --------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------------------------------------
 
     def opened(self, other: str, *, is_dialer: bool) -> None:
         self.sessions[other] = None
@@ -132,7 +130,7 @@ class SimPartner(SimNode):
             self.post(f.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
         self.post(f.HeadSeen(NodeName(sender), message.generation, checked(message.generation)))
 
-    # --- effects ---------------------------------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------------------
 
     def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
         match effect:
@@ -169,6 +167,10 @@ class SimPartner(SimNode):
                 self.later(self._io_ms(), lambda: self._compare(effect))
             case f.AskHeads():
                 self._ask_heads(effect)
+            case f.OfferHead():
+                reminder = self.head_message(effect.source)
+                if reminder is not None:
+                    self.net.send(self.name, effect.source, m.encode(reminder))
             case f.DropStage():
                 self.place.stage.clear()
                 self.place.sealed_for = None
@@ -188,28 +190,34 @@ class SimPartner(SimNode):
         place, journal = self.place, self.place.journal
         if not place.has_marker:
             self.post(f.RecoverFailed(req, trouble("marker_missing", 4)))
-        elif self.fails(self.world.options.read_error):
+            return
+        if self.fails(self.world.options.read_error):
             self.post(f.RecoverFailed(req, trouble("read_error", 8)))
-        elif journal is None:
+            return
+        if journal is None:
             self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
         elif not journal.is_finished and self.rng.random() < 0.3:
             place.undo(journal)
             self.post(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
         else:
-            for _ in place.steps(journal):
-                pass
-            kind = f.RecoveredKind.FINISHED
-            if self.world.plant == "hook_forgotten" and self.machine.facts.tree != journal.target:
-                facts = msgspec.structs.replace(
-                    self.machine.facts, tree=journal.target, live=journal.target, due=f.Due.NOTHING
-                )
-                self.store.save(facts)
-                self.later(1, self._reboot_quietly)
-                return
-            self.post(f.Recovered(req, kind, journal.target))
+            if not journal.is_finished:
+                for _ in place.steps(journal):
+                    pass
+            self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target))
+        self._check_whole()
 
-    def _reboot_quietly(self) -> None:
-        self.crash("planted: forgets the hook that is due")
+    def _check_whole(self) -> None:
+        """P2, seen from outside: after recovery the paths of an interrupted switch are all old or all new."""
+        plan, self.switching = self.switching, None
+        if plan is None:
+            return
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        old = [path for path, before, _ in plan if there.get(path) == before]
+        new = [path for path, _, after in plan if there.get(path) == after]
+        if old and new:
+            raise BrokenPromise(
+                "P2", f"{self.name} rests between two generations: {old[:2]} old, {new[:2]} new"
+            )
 
     def _fetch_pages(self, effect: f.FetchPages) -> None:
         def done(failed: Trouble | None) -> None:
@@ -222,7 +230,7 @@ class SimPartner(SimNode):
 
         self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
 
-    def _stage(self, effect: f.StageContents) -> None:
+    def _stage(self, effect: f.StageContents) -> None:  # noqa: C901  one look at each fault
         """Local sources first, then one batch from the source; sealed means synced."""
         req, head, place = effect.req, effect.head, self.place
         if req != self.staging:
@@ -284,7 +292,9 @@ class SimPartner(SimNode):
         self.place.sealed_for = head.id
         self.post(f.Staged(req))
 
-    def _plan(self, base: HeadRef | None, target: HeadRef) -> list[tuple[bytes, Digest | None, Digest | None]]:
+    def _plan(
+        self, base: HeadRef | None, target: HeadRef
+    ) -> list[tuple[bytes, Digest | None, Digest | None]]:
         if base is not None:
             return [
                 (c.path, c.old.digest if c.old else None, c.new.digest if c.new else None)
@@ -297,7 +307,9 @@ class SimPartner(SimNode):
 
     def _switch(self, effect: f.Switch) -> None:
         if self.place.sealed_for != effect.head.id:
-            raise BrokenPromise("P1", f"{self.name} switches to {effect.head.number}, which was not staged and sealed")
+            raise BrokenPromise(
+                "P1", f"{self.name} switches to {effect.head.number}, which was not staged and sealed"
+            )
         if self.fails(self.world.options.disk_full) or not self.place.has_marker:
             self.post(f.SwitchFailed(effect.req, trouble("disk_full", 8)))
             return
@@ -306,6 +318,7 @@ class SimPartner(SimNode):
     def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
         """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
         journal = Journal(head, self._plan(base, head))
+        self.switching = journal.plan
         if self.world.plant != "no_journal":
             self.place.journal = journal
         steps = self.place.steps(journal)
@@ -316,14 +329,19 @@ class SimPartner(SimNode):
         for path in steps:
             if path is not None:
                 drifted.append(path)
-            self.later(self.rng.uniform(0, 2), lambda: self._step(steps, drifted, done))
+            self.later(self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done))
             return
+        self.switching = None
         self.post(done(tuple(drifted)))
 
     def _record(self, effect: f.RecordLive) -> None:
         if self.fails(self.world.options.disk_full):
             self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
             return
+        if self.config.has_reload and self.loaded != effect.head.id:
+            raise BrokenPromise(
+                "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
+            )
         self.ledger.saves(self.name, effect.facts, self.store)
         self.store.save(effect.facts, is_durable=self.world.plant != "save_not_durable")
         self.place.journal = None
@@ -435,7 +453,7 @@ class SimPartner(SimNode):
                 self.offered_to[other] = facts.live
                 self.offer_to(other)
 
-    # --- operators -------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------------
 
     def edit_live(self, path: bytes, data: bytes | None) -> None:
         """An operator or a program writes into the partner's tree."""

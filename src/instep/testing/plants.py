@@ -1,7 +1,8 @@
-"""Planted bugs: each breaks one rule of the design, and the simulator must find it within a set number of seeds.
+"""Planted bugs: each breaks one rule of the design, and the simulator must find it within a set number of
+seeds.
 
-Some are switches in the simulated driver (looked up by name in ``World.plant``), the others machines whose one
-rule is broken here. A simulator that cannot find them is the bug.
+Some are switches in the simulated driver (looked up by name in ``World.plant``), the others machines whose
+one rule is broken here. A simulator that cannot find them is the bug.
 """
 
 from __future__ import annotations
@@ -38,12 +39,25 @@ def _renumbered(event: Any, req: int) -> Any:
     return type(event)(**{**fields, "req": req})
 
 
+class _ForgetsTheHook(FollowMachine):
+    """Believes that a switch which a crash interrupted needs no reload any more."""
+
+    def _recovered(self, event: f.Recovered) -> None:
+        super()._recovered(event)
+        if self._facts.due in (f.Due.RELOAD, f.Due.PROBE):
+            self._set(due=f.Due.RECORD)
+
+
 class _HeadMayFall(FollowMachine):
     """Takes whatever generation comes, newer or not."""
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         body = event.signed.body()
-        if event.verdict.is_valid and self._facts.head is not None and event.verdict.signer == self.line.origin:
+        if (
+            event.verdict.is_valid
+            and self._facts.head is not None
+            and event.verdict.signer == self.line.origin
+        ):
             ref = HeadRef(body.epoch, body.number, event.signed.id, body.root)
             self._accept(AcceptedHead(ref, body), event, self._sources.get(event.source))
         else:
@@ -87,6 +101,7 @@ class _AdoptsLower(PublishMachine):
 
 FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "answers_without_number": _AnswersWithoutNumber,
+    "hook_forgotten": _ForgetsTheHook,
     "head_may_fall": _HeadMayFall,
     "anybody_may_write": _AnybodyMayWrite,
 }
@@ -98,11 +113,9 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
 PLANTS = (
     "unverified",
     "save_not_durable",
-    "hook_forgotten",
     "revert_unarchived",
     "no_journal",
-    "lost_retry",
     *FOLLOW_PLANTS,
     *PUBLISH_PLANTS,
 )
-"""All planted bugs by name; the first six are switches in the simulated driver."""
+"""All planted bugs by name; the first four are switches in the simulated driver."""

@@ -1,4 +1,5 @@
-"""One simulated cluster from a seed: faults first, then peace, then everybody must be in step within a bound."""
+"""One simulated cluster from a seed: faults first, then peace, then everybody must be in step within a
+bound."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def simulate(seed: int, plant: str | None = None, options: Options | None = None
         world.run(options.faulty_ms)
         cluster.make_peace()
         if not world.run(world.now + options.bound_ms, cluster.is_at_rest):
-            raise BrokenPromise("P8", f"not in step {options.bound_ms} ms after the faults: {cluster.lagging()}")
+            raise BrokenPromise(
+                "P8", f"not in step {options.bound_ms} ms after the faults: {cluster.lagging()}"
+            )
         converged = world.now - options.faulty_ms
         cluster.check_end()
     except BrokenPromise as finding:
@@ -110,7 +113,7 @@ class _Cluster:
         partner.world_machine = FOLLOW_PLANTS.get(self.world.plant or "")
         return partner
 
-    # --- sessions --------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------------------------------------
 
     def _tend_sessions(self) -> None:
         """Open the streams that can be, close those that broke; both ends notice within ``SESSION_MS``."""
@@ -134,7 +137,7 @@ class _Cluster:
                     other.opened(partner.name, is_dialer=False)
         self.world.at(SESSION_MS, self._tend_sessions)
 
-    # --- trouble ---------------------------------------------------------------------------------------------
+    # --- trouble --------------------------------------------------------------------------------------------
 
     def disturb(self) -> None:
         options = self.world.options
@@ -240,10 +243,11 @@ class _Cluster:
         if partner.is_alive:
             partner.post(Paused("maintenance") if self.rng.random() < 0.5 else Resumed())
 
-    # --- peace -----------------------------------------------------------------------------------------------
+    # --- peace ----------------------------------------------------------------------------------------------
 
     def make_peace(self) -> None:
-        """Faults stop. Operators finish what only they can: resume, mount, accept what they meant, write once."""
+        """Faults stop. Operators finish what only they can: resume, mount, accept what they meant, write
+        once."""
         self.world.is_faulty = False
         self.world.record("world", "!", "the faults stop")
         self.net.heal()
@@ -280,7 +284,7 @@ class _Cluster:
             return "the writer has announced nothing"
         if writer.machine.facts.head != head:
             return "the writer has not announced its head"
-        if {p: d for p, d in writer.place.tree.items()} != self._published():
+        if writer.place.tree != self._published():
             return "the writer has not published its tree"
         late = []
         for partner in self.partners:
@@ -292,7 +296,7 @@ class _Cluster:
             elif partner.config.drift.value == "keep":
                 is_right = standing in (Standing.IN_STEP, Standing.DRIFTED) and facts.live == head
             else:
-                is_right = standing is Standing.IN_STEP and facts.live == head
+                is_right = standing is Standing.IN_STEP and facts.live == head and not partner.differing(head)
             if not (partner.is_alive and is_right):
                 if is_short:
                     return partner.name
@@ -325,7 +329,9 @@ class _Cluster:
                 if differing:
                     raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
             if partner.config.has_reload and partner.loaded != live.id:
-                raise BrokenPromise("P2", f"{partner.name}: the reload hook that was due for {live.number} never ran")
+                raise BrokenPromise(
+                    "P2", f"{partner.name}: the reload hook that was due for {live.number} never ran"
+                )
             if partner.place.stage:
                 raise BrokenPromise("P2", f"{partner.name}: staging is not empty")
         unanswered = [r for r in self.ledger.asked if r not in self.ledger.answered]

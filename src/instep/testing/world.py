@@ -17,7 +17,7 @@ RECORDED_MAX = 50
 EVENTS_MAX = 2_000_000
 
 
-class BrokenPromise(Exception):  # noqa: N818  it is the finding, not an operating error
+class BrokenPromise(Exception):
     """A promise of design section 3 does not hold in this run."""
 
     def __init__(self, promise: str, text: str) -> None:
@@ -92,7 +92,18 @@ def words(what: object) -> str:
             parts.append(f"{value.id.hex()[:6]} by {value.signature.signer}")
         elif name == "trouble":
             parts.append(f"trouble={value.code}")
-        elif name in ("req", "source", "name", "kind", "paths", "standing", "code", "at_ms", "text", "answered"):
+        elif name in (
+            "req",
+            "source",
+            "name",
+            "kind",
+            "paths",
+            "standing",
+            "code",
+            "at_ms",
+            "text",
+            "answered",
+        ):
             parts.append(f"{name}={getattr(value, 'value', value)}")
     return " ".join(parts)
 

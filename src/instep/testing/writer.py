@@ -87,16 +87,16 @@ class SimWriter(SimNode):
         self.ledger.answered.update(self.ledger.asked)
         self.accepting.clear()
 
-    # --- sessions --------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------------------------------------
 
-    def opened(self, other: str, *, is_dialer: bool) -> None:
+    def opened(self, other: str, *, is_dialer: bool) -> None:  # noqa: ARG002  a writer never dials
         self.sessions[other] = None
         self._offer_to(other)
 
     def closed(self, other: str) -> None:
         self.sessions.pop(other, None)
 
-    def offered(self, other: str) -> HeadRef | None:
+    def offered(self, other: str) -> HeadRef | None:  # noqa: ARG002  the same to everybody
         return self.announced
 
     def _offer_to(self, other: str) -> None:
@@ -113,7 +113,7 @@ class SimWriter(SimNode):
             self.post(p.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
         self.post(p.HeadOfOursSeen(NodeName(sender), message.generation, checked(message.generation)), 1)
 
-    # --- effects ---------------------------------------------------------------------------------------------
+    # --- effects --------------------------------------------------------------------------------------------
 
     def perform(self, effect: p.PublishEffect) -> None:  # noqa: C901  one line a kind
         match effect:
@@ -235,7 +235,9 @@ class SimWriter(SimNode):
         after = {e.path for e in iterate(effect.root, get)}
         gone = len(before - after)
         if gone > DELETIONS.allowed(len(before)):
-            raise BrokenPromise("P10", f"generation {effect.number} removes {gone} of {len(before)} paths unasked")
+            raise BrokenPromise(
+                "P10", f"generation {effect.number} removes {gone} of {len(before)} paths unasked"
+            )
 
     def _first_epoch(self, effect: p.Commit) -> None:
         body = EpochBody(
@@ -289,7 +291,7 @@ class SimWriter(SimNode):
 
         self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
 
-    # --- operators -------------------------------------------------------------------------------------------
+    # --- operators ------------------------------------------------------------------------------------------
 
     def edit_tree(self, path: bytes, data: bytes | None) -> None:
         if data is None:
@@ -322,5 +324,3 @@ class SimWriter(SimNode):
 
 def _bound(arrived: Callable[[str, bytes | None], None], name: str) -> Callable[[bytes | None], None]:
     return lambda raw: arrived(name, raw)
-
-

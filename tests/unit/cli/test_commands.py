@@ -117,6 +117,7 @@ def test_publish_hands_on_its_flags_and_shows_the_outcome(instep: Run, daemon: F
     assert daemon.params("publish") == {
         "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False,
         "dry_run": False,
+        "timeout_s": 3600.0,
     }  # fmt: skip
     assert json.loads(instep("publish", "--json", "--wait", "--timeout", "5s")[1]) == outcome
     assert daemon.params("publish")["timeout_s"] == 5

@@ -139,6 +139,17 @@ def test_the_control_folder_is_never_scanned(tree: Tree) -> None:
     assert paths(tree.scan()) == [b"sub", b"sub/.instep", b"sub/.instep/kept"]
 
 
+def test_a_directory_of_very_many_entries_is_taken_in_slices(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        tree.write(f"many/{number}")
+        tree.write(f"many/dir{number}/x")
+    whole = tree.scan()
+    monkeypatch.setattr("instep.tree.listing._MANY", 7)
+    assert entries(tree.scan()) == entries(whole)
+
+
 def test_unchanged_files_are_not_read_again(tree: Tree) -> None:
     tree.write("a/one")
     changed = tree.write("a/two")
