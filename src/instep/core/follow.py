@@ -375,6 +375,8 @@ class FollowMachine:
                     source.has = event.signed.id
                 if isinstance(judged, KnownRecord):
                     self._offer_trouble = None
+                else:
+                    self._remind(source)
             case Refused():
                 if judged.trouble.code == "unknown_epoch":
                     self._ask_epoch(source)
@@ -382,8 +384,15 @@ class FollowMachine:
                 self._out.append(Refuse(event.source, judged.trouble))
                 if source is not None and source.is_writer:
                     self._offer_trouble = judged.trouble
+                    if judged.trouble.code == "reused_number":
+                        self._remind(source)
             case _:
                 assert_never(judged)
+
+    def _remind(self, source: Source | None) -> None:
+        """A writer that offers less than it once published has lost its state."""
+        if source is not None and source.is_writer and self._facts.head is not None:
+            self._out.append(f.OfferHead(source.name, self._facts.head))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
         facts = self._facts

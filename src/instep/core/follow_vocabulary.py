@@ -50,6 +50,7 @@ __all__ = [
     "HeadSeen",
     "HeadsAnswered",
     "LiveRecorded",
+    "OfferHead",
     "PagesFetched",
     "Paused",
     "PollAsked",
@@ -540,6 +541,15 @@ class AskHeads:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferHead:
+    """The writer offered less than we know of its own line: it lost state. Send it ``head``'s record and the
+    epoch records, so that it goes on above them. No answer; said again whenever it offers less again."""
+
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
 class DropStage:
     """Empty the staging area; no answer."""
 
@@ -574,6 +584,7 @@ FollowEffect = (
     | Revert
     | Compare
     | AskHeads
+    | OfferHead
     | DropStage
     | Cancel
     | Report

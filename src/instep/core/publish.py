@@ -299,6 +299,7 @@ class PublishMachine:
         elif name == "rescan":
             self._unpublished.touch((), self._now, everything=True)
             self._arm_rescan()
+            self._ask_partners()
         elif name == "ask":
             self._is_asked = self._is_asked or self._now >= self._ask_until_ms
             if not self._facts.was_confirmed:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from instep.core.follow_vocabulary import RecoveredKind, Revert, StageContents
+from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
 from instep.errors import DamagedError, UnavailableError
 from instep.model.definition import Definition, Preserve
-from instep.model.ids import Digest, HeadRef
+from instep.model.entry import Entry
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff
+from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import Taken, find_root
-from instep.node.pulling import pull
+from instep.node.pulling import Puller
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -29,7 +31,7 @@ from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
 from instep.tree.journal import Journal, Why
 from instep.tree.place import Place
-from instep.tree.recover import put_back, recover
+from instep.tree.recover import recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
 from instep.tree.switch import Gone, Switched, finish, stat_rows, switch
@@ -152,11 +154,25 @@ class Applying:
             recut=recut,
         )
 
-    async def _fill(self, stage: Stage, source: str, head: HeadRef) -> None:
+    async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         service = self._service
         bundle = service.head_bundle
         contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
-        await pull(stage, service.line, head, service.sources_for(source), contents, service.worker, self.get, service.runtime.store)
+        await self._pull(stage, head, service.sources_for(source), contents, None)
+
+    async def _pull(
+        self,
+        stage: Stage,
+        head: HeadRef,
+        clients: Sequence[PeerClient],
+        contents: Mapping[Digest, bytes],
+        link_of: Callable[[Entry], bytes | None] | None,
+    ) -> None:
+        service = self._service
+        puller = Puller(
+            stage, service.line, head, clients, contents, service.worker, self.get, service.runtime.store, link_of
+        )
+        await puller.run()
 
     # Switch -------------------------------------------------------------------------------------------------
 
@@ -166,14 +182,22 @@ class Applying:
             raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
         self._sealed = None
         local = self.local(self.definition(head))
-        return switch(self.taken().place, journal, local=local, get_page=self.get, now_ms=wall_ms())
-
-    def record_now(self, head: HeadRef) -> None:
-        """Stat rows and live in the store, then the journal goes."""
         place = self.taken().place
+        self._finish_journal(place)
+        return switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+
+    def record_now(self) -> None:
+        """What the switch means for the stat cache; the journal stays until live is saved."""
         failpoint(RECORDING)
-        record_rows(self._service, place)
+        store_rows(self._service, self.taken().place)
+
+    def close_now(self) -> None:
+        """Live is saved: the journal goes, then the stage."""
+        place = self.taken().place
         failpoint(RECORDED)
+        journal = Journal.load(place)
+        if journal is not None:
+            finish(place, journal)
         clear_stages(place)
 
     def drop_stage(self) -> None:
@@ -186,20 +210,52 @@ class Applying:
             return None
         return os.fsdecode(os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name)
 
-    def put_back_now(self, target: HeadRef, live: HeadRef) -> None:
+    async def put_back(self, effect: PutBack) -> None:
+        """Return the tree to the generation that it replaced: from the archive, else from the source."""
+        await self._replace(
+            lambda: self._open_return(effect.head, effect.base.root, None), effect.head, effect.source
+        )
+
+    def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
+        """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
         definition = self.definition(target)
         place = self.taken().place
         self._finish_journal(place)
-        put_back(
+        return Stage.open(
             place,
             target,
-            live,
+            tree_root,
             self.get,
             definition,
+            previous=target,
             local=self.local(definition),
-            now_ns=time.time_ns(),
             live_row=self.live_row,
+            sources=(Archive(place).source(),),
+            recut=recut,
+            why=why,
         )
+
+    async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
+        """Stage and switch at once, without gates and hooks."""
+        service = self._service
+        async with self._staging:
+            self._sealed = None
+            stage = await service.worker.run(opened)
+            try:
+                clients = service.sources_for(source) if source is not None else []
+                link_of = Archive(stage.place).source().readlink
+                await self._pull(stage, target, clients, {}, link_of)
+                journal = await service.worker.run(stage.seal, time.time_ns())
+            finally:
+                await asyncio.shield(service.worker.run(stage.close))
+            await service.worker.run(self._switch_at_once, journal, target)
+
+    def _switch_at_once(self, journal: Journal, target: HeadRef) -> None:
+        place = self.taken().place
+        local = self.local(self.definition(target))
+        switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+        store_rows(self._service, place)
+        clear_stages(place)
 
     def _finish_journal(self, place: Place) -> None:
         """A switched journal makes room for the next; its rows are recorded first."""
@@ -238,50 +294,13 @@ class Applying:
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
-        service = self._service
-        async with self._staging:
-            self._sealed = None
-            stage = await service.worker.run(self._open_revert, effect.base, effect.paths)
-            try:
-                await pull(
-                    stage,
-                    service.line,
-                    effect.base,
-                    service.sources_for(effect.source) if effect.source is not None else [],
-                    {},
-                    service.worker,
-                    self.get,
-                    service.runtime.store,
-                )
-                journal = await service.worker.run(stage.seal, time.time_ns())
-            finally:
-                await asyncio.shield(service.worker.run(stage.close))
-            await service.worker.run(self._finish_revert, journal, effect.base)
+        await self._replace(lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source)
+        await self._service.worker.run(self.close_now)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         definition = self.definition(base)
-        taken = self.taken()
-        self._finish_journal(taken.place)
-        found = self.inspection(definition, taken).found_root(base.root, paths, wall_ms())
-        return Stage.open(
-            taken.place,
-            base,
-            found,
-            self.get,
-            definition,
-            previous=base,
-            local=self.local(definition),
-            live_row=self.live_row,
-            sources=(Archive(taken.place).source(),),
-            recut=recut,
-            why=Why.DRIFT,
-        )
-
-    def _finish_revert(self, journal: Journal, base: HeadRef) -> None:
-        place = self.taken().place
-        switch(place, journal, local=self.local(self.definition(base)), get_page=self.get, now_ms=wall_ms())
-        record_rows(self._service, place)
-        clear_stages(place)
+        found = self.inspection(definition, self.taken()).found_root(base.root, paths, wall_ms())
+        return self._open_return(base, found, Why.DRIFT)
 
     # Looking ------------------------------------------------------------------------------------------------
 
@@ -311,9 +330,16 @@ class HasRows(Protocol):
 
 def record_rows(service: HasRows, place: Place) -> None:
     """Bring the stat cache up to what a switched journal made, then close the journal."""
+    journal = store_rows(service, place)
+    if journal is not None:
+        finish(place, journal)
+
+
+def store_rows(service: HasRows, place: Place) -> Journal | None:
+    """Bring the stat cache up to what a switched journal made; the journal, where there is one."""
     journal = Journal.load(place)
     if journal is None:
-        return
+        return None
     if not journal.is_switched:
         raise DamagedError("a switch that has not finished cannot be recorded", code="journal_damaged")
     store, fileset = service.runtime.store, service.fileset.name
@@ -331,5 +357,5 @@ def record_rows(service: HasRows, place: Place) -> None:
             batch = []
     if batch:
         store.put_stat_rows(fileset, batch)
-    finish(place, journal)
+    return journal
 

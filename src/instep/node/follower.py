@@ -71,6 +71,7 @@ class FollowService:
         self._net = net
         raw = runtime.store.load_line(self.line)
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self._saved_live = self.facts.live
         self.applying = Applying(self)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -234,13 +235,14 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
+        live = self.facts.live
         return m.Report(
             line=self.line,
             node=self.runtime.name,
-            live=self.facts.live,
+            live=live,
             head=self.facts.head,
             standing=self.standing,
-            attested_root=self.facts.live.root if self.facts.live is not None else b"",
+            attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
         )
 
@@ -286,6 +288,7 @@ class FollowService:
             case f.Switch():
                 self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
             case f.RecordLive():
+                self.facts = effect.facts
                 self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
             case f.PutBack():
                 self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
@@ -301,6 +304,11 @@ class FollowService:
                 )
             case f.AskHeads(req, source):
                 self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+            case f.OfferHead(source, _):
+                uplink = self.sources.get(source)
+                message = self.head_message(with_bundle=False)
+                if uplink is not None and message is not None:
+                    uplink.reply(message)
             case f.DropStage():
                 await self.worker.run(self.applying.drop_stage)
             case f.Report():
@@ -329,15 +337,16 @@ class FollowService:
 
     def _save(self, facts: f.FollowFacts) -> None:
         store = self.runtime.store
-        moved = facts.live != self.facts.live
+        moved = facts.live != self._saved_live
         with store.transaction():
             store.save_line(self.line, msgspec.msgpack.encode(facts))
             if facts.head is not None:
                 store.set_head(self.line, facts.head)
             if moved:
                 store.set_live(self.line, facts.live)
-        failpoint(LIVE_SAVED if moved else TREE_SAVED)
+        self._saved_live = facts.live
         self.facts = facts
+        failpoint(LIVE_SAVED if moved else TREE_SAVED)
         if moved:
             self.runtime.tell()
 
@@ -414,11 +423,13 @@ class FollowService:
         return f.Switched(effect.req, tuple(switched.drifted))
 
     async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
-        await self.worker.run(self.applying.record_now, effect.head)
+        await self.worker.run(self.applying.record_now)
+        self._save(msgspec.structs.replace(self.facts, due=f.Due.NOTHING))
+        await self.worker.run(self.applying.close_now)
         return f.LiveRecorded(effect.req)
 
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
-        await self.worker.run(self.applying.put_back_now, effect.head, effect.base)
+        await self.applying.put_back(effect)
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:

@@ -14,7 +14,7 @@ from typing import Protocol
 from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.definition import Definition
 from instep.model.generation import SignedGeneration
-from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.net.service import PeerStream
@@ -38,11 +38,11 @@ class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
     line: LineId
-    head: HeadRef | None
+    is_written_here: bool
     standing: StandingRecord
 
     @property
-    def is_written_here(self) -> bool: ...
+    def head(self) -> HeadRef | None: ...
 
     @property
     def writer(self) -> NodeName: ...
@@ -279,7 +279,7 @@ class Peers:
 
     def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
         service = self.access.require(who, self.service(line), line)
-        signed = self.runtime.store.generation(m.Digest(generation))
+        signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
             raise UnavailableError(
                 f"generation {generation.hex()[:16]} of {line} is not kept here",

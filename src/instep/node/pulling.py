@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.chunklist import check_chunks, iterate_chunks, missing_chunk_pages
+from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.pages import verify_page
 from instep.net import messages as m
@@ -15,10 +16,11 @@ from instep.net.client import PeerClient
 from instep.net.transfer import Answer, AnswerStatus
 from instep.node.runtime import Worker
 from instep.store.port import NodeStore
+from instep.tree.digest import digest_bytes
 from instep.tree.large import LargeFile
 from instep.tree.stage import Stage, Want
 
-__all__ = ["Puller", "pull"]
+__all__ = ["Puller"]
 
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
@@ -26,23 +28,10 @@ RANGES_AT_ONCE = 4_096
 TRIES = 3
 
 
-async def pull(
-    stage: Stage,
-    line: LineId,
-    head: HeadRef,
-    clients: Sequence[PeerClient],
-    contents: Mapping[Digest, bytes],
-    worker: Worker,
-    get: Callable[[Digest], bytes],
-    store: NodeStore,
-) -> None:
-    """Lay everything that the stage wants. ``contents`` came with the head. ``UnavailableError`` ``superseded`` when
-    the source no longer has it, ``no_source`` when there is nobody to ask."""
-    await Puller(stage, line, head, clients, contents, worker, get, store).run()
-
-
 class Puller:
-    """One stage being filled. The first client is asked first; the others stand in when it fails."""
+    """Lays everything that one stage wants. ``contents`` came with the head, ``link_of`` finds archived targets of
+    symlinks. ``UnavailableError`` ``superseded`` when the source no longer has it, ``no_source`` when there is nobody
+    to ask. The machine tries another source after a failure."""
 
     def __init__(
         self,
@@ -54,6 +43,7 @@ class Puller:
         worker: Worker,
         get: Callable[[Digest], bytes],
         store: NodeStore,
+        link_of: Callable[[Entry], bytes | None] | None = None,
     ) -> None:
         self._stage = stage
         self._line = line
@@ -63,6 +53,7 @@ class Puller:
         self._worker = worker
         self._get = get
         self._store = store
+        self._link_of = link_of
         self.fetched_bytes = 0
 
     async def run(self) -> None:
@@ -79,16 +70,31 @@ class Puller:
 
     def _client(self) -> PeerClient:
         if not self._clients:
-            raise UnavailableError("no node that has these contents is connected", code="no_source")
+            raise UnavailableError(
+                "contents are neither on this node nor on one that is connected",
+                hint="they are fetched as soon as a node that has them is connected",
+                code="no_source",
+            )
         return self._clients[0]
 
     async def _lay_known(self, wants: list[Want]) -> list[Want]:
-        """Lay what came with the head; the rest is returned."""
-        known = [want for want in wants if want.digest in self._contents]
-        if not known:
-            return wants
-        await self._worker.run(self._stage.lay_many, known, [self._contents[want.digest] for want in known])
-        return [want for want in wants if want.digest not in self._contents]
+        """Lay what came with the head or lies in the archive; the rest is returned."""
+        known: list[Want] = []
+        data: list[bytes] = []
+        rest: list[Want] = []
+        for want in wants:
+            found = self._contents.get(want.digest)
+            if found is None and self._link_of is not None and want.entry.kind is Kind.SYMLINK:
+                target = self._link_of(want.entry)
+                found = target if target is not None and digest_bytes(target) == want.digest else None
+            if found is None:
+                rest.append(want)
+            else:
+                known.append(want)
+                data.append(found)
+        if known:
+            await self._worker.run(self._stage.lay_many, known, data)
+        return rest
 
     async def _small(self, wants: list[Want]) -> None:
         """One request, its answers laid by the worker while the next come in."""

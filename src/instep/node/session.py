@@ -78,6 +78,16 @@ class Session:
                 self.tell_head(message)
         self._offered = offered
 
+    def _tell_known(self, line: LineId) -> None:
+        """A line was accepted just now: its head may have been told when nobody listened."""
+        service = self._peers.service(line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        message = service.head_message(with_bundle=False)
+        known = self.known.get(line)
+        if message is not None and (known is None or known.id != message.generation.id):
+            self.tell_head(message)
+
     def resend(self) -> int:
         """Announce every head that the partner may have again; how many."""
         count = 0
@@ -165,6 +175,7 @@ class Session:
             case m.OfferReply(line, is_accepted, path):
                 if is_accepted:
                     self.accepted[line] = path
+                    self._tell_known(line)
                 else:
                     self.accepted.pop(line, None)
                 self._peers.runtime.tell()

@@ -25,7 +25,6 @@ from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import (
-    BuildChunks,
     Problem,
     RowsInOrder,
     Scanned,
@@ -129,14 +128,12 @@ class Survey:
         definition: Definition,
         marker: Callable[[], Marker],
         sink: Sink,
-        build_chunks: Callable[[PageKeeper], BuildChunks],
     ) -> None:
         self._place = place
         self._fileset = fileset
         self._definition = definition
         self._marker = marker
         self._sink = sink
-        self._build_chunks = build_chunks
         self._rules = Rules(definition)
         self._local = Local(preserve=frozenset(definition.preserve), is_own=True)
 
@@ -155,7 +152,7 @@ class Survey:
             marker=self._marker(),
             rules=self._rules,
             sink=self._sink,
-            build_chunks=self._build_chunks(keeper),
+            put_page=keeper.put,
             deep=deep,
         )
         kept = _Rows(store, self._fileset)
@@ -184,7 +181,7 @@ class Survey:
             marker=self._marker(),
             rules=self._rules,
             sink=self._sink,
-            build_chunks=self._build_chunks(keeper),
+            put_page=keeper.put,
         )
         kept = _Rows(store, self._fileset)
         seen = kept.taking(found, tally)
@@ -346,11 +343,11 @@ def _changes(
         if path not in changed:
             changed[path] = None
             tally.saw(path, old, None)
-    for path, entry in after.items():
-        if entry is not None and entry != before.get(path):
-            changed[path] = entry
-            _clear_below(base, get, path, entry, before.get(path), changed, tally)
-        elif entry is None and path in before:
+    for path, new_entry in after.items():
+        if new_entry is not None and new_entry != before.get(path):
+            changed[path] = new_entry
+            _clear_below(base, get, path, new_entry, before.get(path), changed, tally)
+        elif new_entry is None and path in before:
             changed[path] = None
     yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
 

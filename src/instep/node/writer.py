@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, assert_never
@@ -44,7 +45,6 @@ from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.survey import Survey, Surveyed
 from instep.node.watching import TreeWatch
-from instep.node.chunk_lists import chunk_builder
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
@@ -109,7 +109,6 @@ class WriterService:
         self.line = LineId(fileset.name, fileset.writer)
         self.worker = Worker(f"tree-{fileset.name}")
         self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
-        self.head: HeadRef | None = None
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
         self._taken: Taken | None = None
@@ -122,8 +121,8 @@ class WriterService:
         raw = runtime.store.load_line(self.line)
         facts = msgspec.msgpack.decode(raw, type=v.PublishFacts) if raw is not None else v.PublishFacts()
         self.facts = facts
-        self.head = facts.head
-        self.machine = PublishMachine(self.line, runtime.name, self.config(), facts)
+        self._announced = facts.head
+        self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
@@ -136,13 +135,14 @@ class WriterService:
         fileset, settings = self.fileset, self.runtime.settings
         deletions = fileset.max_deletions
         return v.PublishConfig(
+            node=self.runtime.name,
             mode=v.PublishMode(fileset.publish),
             settle_ms=fileset.settle_ms,
             settle_max_ms=fileset.settle_max_ms,
             trigger=fileset.trigger,
             trigger_max_ms=fileset.trigger_max_ms,
             deletions=DeletionPolicy(
-                share_percent=deletions.percent if deletions.percent is not None else 50,
+                share_percent=int(deletions.percent) if deletions.percent is not None else 50,
                 count=deletions.count,
             ),
             rescan_ms=RESCAN_MS,
@@ -215,7 +215,6 @@ class WriterService:
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
-                    self.head = facts.head
                 failpoint(HEAD_SAVED)
             case KeepGeneration(signed):
                 store.add_generation(signed)
@@ -264,7 +263,6 @@ class WriterService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else now
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        self.head = effect.head
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )
@@ -276,6 +274,11 @@ class WriterService:
     @property
     def writer(self) -> NodeName:
         return self.runtime.name
+
+    @property
+    def head(self) -> HeadRef | None:
+        """The newest head that was announced: until then nobody is told of it."""
+        return self._announced
 
     @property
     def live(self) -> HeadRef | None:
@@ -422,7 +425,6 @@ class WriterService:
             self.definition,
             lambda: taken.marker,
             self._sink,
-            lambda keeper: chunk_builder(keeper.put),
         )
         store = self.runtime.store
         base = effect.base.root if effect.base is not None else None
@@ -536,7 +538,7 @@ class WriterService:
         )
 
     async def _announce(self, head: HeadRef) -> None:
-        self.head = head
+        self._announced = head
         message = self.head_message(with_bundle=True)
         assert message is not None
         self.runtime.tell()

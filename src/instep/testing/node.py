@@ -134,8 +134,6 @@ class SimNode:
         self._timers[effect.name] = number
         if effect.at_ms is None:
             return
-        if self.world.plant == "lost_retry" and effect.name.startswith("retry-"):
-            return
         delay = max(0, effect.at_ms - self.now_ms()) / self._clock_rate + 1
 
         def fire() -> None:

@@ -45,6 +45,7 @@ class Options:
     history_loss: float = 0.0
     clock_drift: float = 0.0
     pause_every_ms: int = 0
+    step_ms: int = 1
 
     @staticmethod
     def drawn(rng: Random) -> Options:
@@ -86,6 +87,7 @@ class Options:
             history_loss=maybe(0.3, 0.05, 0.5),
             clock_drift=maybe(0.3, 0.001, 0.05),
             pause_every_ms=every(0.2, 5_000, 20_000),
+            step_ms=rng.choice((1, 20, 100)),
         )
 
     def but(self, **changes: object) -> Options:

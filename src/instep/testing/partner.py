@@ -167,6 +167,10 @@ class SimPartner(SimNode):
                 self.later(self._io_ms(), lambda: self._compare(effect))
             case f.AskHeads():
                 self._ask_heads(effect)
+            case f.OfferHead():
+                reminder = self.head_message(effect.source)
+                if reminder is not None:
+                    self.net.send(self.name, effect.source, m.encode(reminder))
             case f.DropStage():
                 self.place.stage.clear()
                 self.place.sealed_for = None
@@ -325,7 +329,7 @@ class SimPartner(SimNode):
         for path in steps:
             if path is not None:
                 drifted.append(path)
-            self.later(self.rng.uniform(0, 2), lambda: self._step(steps, drifted, done))
+            self.later(self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done))
             return
         self.switching = None
         self.post(done(tuple(drifted)))

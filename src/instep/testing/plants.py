@@ -115,8 +115,7 @@ PLANTS = (
     "save_not_durable",
     "revert_unarchived",
     "no_journal",
-    "lost_retry",
     *FOLLOW_PLANTS,
     *PUBLISH_PLANTS,
 )
-"""All planted bugs by name; the first five are switches in the simulated driver."""
+"""All planted bugs by name; the first four are switches in the simulated driver."""

@@ -272,8 +272,8 @@ class Lines:
             wanted.add(name)
         for name, session in self._daemon.peers.sessions.items():
             if service.line in session.accepted and self._daemon.peers.access.why_not(name, service) is None:
-                report = reports.get(name)
-                if report is None or report.standing.standing is not Standing.OBSERVING:
+                said = reports.get(name)
+                if said is None or said.standing.standing is not Standing.OBSERVING:
                     wanted.add(name)
         return wanted
 

@@ -293,9 +293,9 @@ class Looking:
         for name, job in jobs.items():
             nodes.append(self._verified(name, job, service))
         if params.get("fleet"):
-            for name, report in reports_of(self._daemon.runtime.store, service.line).items():
-                if name not in jobs and not report.via and name in self._daemon.runtime.settings.partners:
-                    nodes.append({"name": name, "root": None, "differs": [], "reason": f"{name} is not connected"})
+            for partner, report in reports_of(self._daemon.runtime.store, service.line).items():
+                if partner not in jobs and not report.via and partner in self._daemon.runtime.settings.partners:
+                    nodes.append({"name": partner, "root": None, "differs": [], "reason": f"{partner} is not connected"})
         roots = {node["root"] for node in nodes}
         identical = len(roots) == 1 and None not in roots and not any(node["differs"] for node in nodes)
         return {"fileset": service.fileset.name, "deep": is_deep, "identical": identical, "nodes": nodes}

@@ -1,0 +1,69 @@
+"""P1 to P10 in simulated clusters: fresh seeds hold, planted bugs are found, the same seed is the same run.
+
+``INSTEP_SIM_SECONDS`` sets the time for fresh seeds (default 20), ``INSTEP_SIM_SEED`` the first of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instep.testing.plants import PLANTS
+from instep.testing.simulation import Result, simulate
+
+SEEDS_TO_FIND_A_PLANT = 120
+KEPT_SEEDS = (5, 9, 13, 17, 26, 32, 70, 98, 125, 134, 174, 181)
+"""Each found a bug once; they stay."""
+
+
+def story(result: Result) -> str:
+    lines = (f"seed {result.seed}", f"options {result.options}", f"BROKEN {result.broken}", *result.transcript)
+    return "\n".join((*lines, f"replay: ./run sim {result.seed}"))
+
+
+@pytest.mark.parametrize("seed", KEPT_SEEDS)
+def test_seeds_that_once_found_a_bug(seed: int) -> None:
+    result = simulate(seed)
+    assert result.broken is None, story(result)
+
+
+@pytest.mark.timeout(900)
+def test_fresh_seeds_break_no_promise(record_property: pytest.RecordProperty) -> None:
+    seconds = float(os.environ.get("INSTEP_SIM_SECONDS", "20"))
+    chosen = os.environ.get("INSTEP_SIM_SEED")
+    first = int(chosen) if chosen else random.SystemRandom().randrange(1 << 32)
+    began, events, seed = time.monotonic(), 0, first
+    while time.monotonic() - began < seconds:
+        result = simulate(seed)
+        assert result.broken is None, story(result)
+        events += result.events
+        seed += 1
+    wall = time.monotonic() - began
+    figure = f"{seed - first} seeds from {first}, {events} events, {events / wall:,.0f} events/s"
+    record_property("simulation", figure)
+    sys.stdout.write(f"\nsimulation: {figure}\n")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found(plant: str) -> None:
+    for seed in range(1, SEEDS_TO_FIND_A_PLANT + 1):
+        if simulate(seed, plant).broken is not None:
+            return
+    pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
+
+
+def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
+    code = "from instep.testing.simulation import simulate as s; print([s(n).trace for n in (3, 4, 7)])"
+    traces = []
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        traces.append(done.stdout)
+    assert traces[0] == traces[1]
