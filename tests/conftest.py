@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_socket
 
 TESTS = Path(__file__).parent
 MARKED_FLOORS = ("cluster", "simulation")
 FLOORS_WITH_SOCKETS = ("cluster",)
+
+# A busy machine is no reason to fail; tests as a whole have their deadline.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 
 def floor_of(item: pytest.Item) -> str:

@@ -9,12 +9,13 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep.tree.chunking import Chunker, Params
+from instep.model.chunklist import ChunkParams
+from instep.tree.chunking import Chunker
 
-SMALL = Params(1024, 256, 8192)
+SMALL = ChunkParams(1024, 256, 8192)
 
 
-def cut(data: bytes, piece: int, params: Params = SMALL) -> Chunker:
+def cut(data: bytes, piece: int, params: ChunkParams = SMALL) -> Chunker:
     def read_into(view: memoryview, offset: int) -> int:
         part = data[offset : offset + min(piece, len(view))]
         view[: len(part)] = part
@@ -42,7 +43,7 @@ def test_chunks_are_those_of_the_whole_buffer(seed: int, size: int, piece: int) 
 def test_windows_do_not_show() -> None:
     """More than two windows of 8 MiB, of which no chunk boundary may remain."""
     data = random.Random(7).randbytes(17 << 20)
-    params = Params(32 << 10, 8 << 10, 256 << 10)
+    params = ChunkParams(32 << 10, 8 << 10, 256 << 10)
     found = [(c.offset, c.length) for c in cut(data, 1 << 30, params)]
     whole = pyfastcdc.FastCDC(32 << 10, min_size=8 << 10, max_size=256 << 10, normalized_chunking=1)
     assert found == [(c.offset, c.length) for c in whole.cut_buf(data)]

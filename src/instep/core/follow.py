@@ -269,8 +269,9 @@ class FollowMachine:
 
     def _start(self) -> None:
         self._is_started = True
-        self._lost_at_ms = self._now
-        self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
+        if not self._sources.is_any_up:  # a source may be up before the start
+            self._lost_at_ms = self._now
+            self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
         self._arm_poll()
         self._out.append(SetTimer("drift-scan", self._now + self._config.drift_scan_ms))
 

@@ -412,7 +412,9 @@ class PublishMachine:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
         refusal = judge_problems(summary.problems) or judge_deletions(
-            summary.removed, summary.entries_before, self._config.deletions, accepted=run.accepts_deletions
+            summary.removed - summary.moved,
+            summary.entries_before,
+            self._config.deletions, accepted=run.accepts_deletions
         )
         if run.is_dry:
             would = p.WouldPublish(

@@ -121,7 +121,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
+    """What a scan found against the base that it was asked for. ``moved`` of the ``removed`` paths have their contents
+    at an added path: a rename loses nothing, so the guard on deletions leaves them out. The pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
     counts the base's manifest."""
@@ -136,6 +137,7 @@ class ScanSummary:
     changed_bytes: int
     problems: tuple[ScanProblem, ...] = ()
     unsettled: tuple[bytes, ...] = ()
+    moved: int = 0
     definition_changed: bool = False
 
 

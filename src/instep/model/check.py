@@ -24,14 +24,16 @@ from instep.model.pages import (
     expect_level,
     level_of,
     load,
+    refuse_empty,
 )
 from instep.model.paths import is_below, parent_of, shown, sort_key
-from instep.model.walk import Reader
+from instep.model.walk import Reader, totals
 
-__all__ = ["INCREMENTAL_MAX", "check_diff", "check_tree", "missing"]
+__all__ = ["check_diff", "check_tree", "missing"]
 
-INCREMENTAL_MAX = 50_000
-"""With more changes than this ``check_diff`` reads the whole tree: that streams, changes are held."""
+INCREMENTAL_MIN, INCREMENTAL_MAX, INCREMENTAL_SHARE = 1_000, 50_000, 100
+"""``check_diff`` reads the whole tree when more than one entry in ``INCREMENTAL_SHARE`` changed, within these
+bounds: by then that is quicker, and it streams where changes are held."""
 
 
 def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
@@ -42,7 +44,10 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
     reader = Reader(get, trusted=False)
     directories: list[bytes] = []
     last = b""
-    for entries in _leaves(root, level_of(load(root, get)), get):
+    level = level_of(load(root, get))
+    for entries in _leaves(root, level, get):
+        if level:
+            refuse_empty(entries)
         for entry in entries:
             _check_under(entry, directories)
             if entry.extra is not None and entry.extra.link_group is not None:
@@ -57,6 +62,7 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
         try:
             for entry in entries:
                 leaves.add(entry)
+            leaves.close(final=False)
         except RefusedError as error:
             raise PeerError(error.reason, code=error.error_code) from error
     try:
@@ -73,6 +79,7 @@ def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> N
     if old == new:
         return
     changes: list[Change] = []
+    most = min(max(INCREMENTAL_MIN, totals(old, get).entries // INCREMENTAL_SHARE), INCREMENTAL_MAX)
     last = b""
     for change in diff(old, new, get, trusted=False):
         key = sort_key(change.path)
@@ -82,7 +89,7 @@ def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> N
             )
         last = key
         changes.append(change)
-        if len(changes) > INCREMENTAL_MAX or _moves_a_link_group(change):
+        if len(changes) > most or _moves_a_link_group(change):
             check_tree(new, get, shape)
             return
     try:

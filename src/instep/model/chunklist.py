@@ -8,13 +8,14 @@ the chunks say where the pages are. Who cuts a file is the business of ``tree``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from instep.errors import PeerError
 from instep.model.cutter import Cutter
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import DIGEST_BYTES, Digest
 from instep.model.pages import (
     CHUNK_TAG,
@@ -72,7 +73,7 @@ class ChunkParams(NamedTuple):
     average: int
     minimum: int
     maximum: int
-    normalization: int = 1
+    normalization: Literal[0, 1, 2, 3] = 1
 
 
 class ChunkShape(NamedTuple):
@@ -163,7 +164,7 @@ def decode_chunks(raw: bytes) -> list[Chunk]:
     _expect(raw, 0)
     try:
         chunks = _leaf_decoder.decode(raw)[1]
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, CHUNK_TAG, chunks)
     if not chunks:
@@ -176,7 +177,7 @@ def decode_runs(raw: bytes, level: int) -> list[ChunkRun]:
     _expect(raw, level)
     try:
         runs = _inner_decoder.decode(raw)[1]
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, CHUNK_TAG + level, runs)
     if not runs:

@@ -8,6 +8,7 @@ import msgspec
 from blake3 import blake3
 
 from instep.errors import PeerError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest
 
 __all__ = ["Definition", "FilesetClass", "Mode", "Preserve", "decode_definition"]
@@ -60,7 +61,7 @@ def decode_definition(raw: bytes) -> Definition:
     """The definition, or ``PeerError`` when it is malformed or not canonical."""
     try:
         definition = msgspec.msgpack.decode(raw, type=Definition)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"definition cannot be decoded: {error}", code="bad_definition") from error
     if definition.encoded() != raw:
         raise PeerError("definition is not in canonical form", code="bad_definition")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from instep.model.entry import Entry
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.pages import GetPage, decode_inner, decode_leaf, expect_level, level_of, load
+from instep.model.pages import GetPage, decode_inner, decode_leaf, expect_level, level_of, load, refuse_empty
 from instep.model.paths import sort_key
 
 __all__ = ["Change", "diff"]
@@ -72,6 +72,8 @@ class _Side:
             expect_level(raw, node.level)
         if node.level == 0:
             self.entries = decode_leaf(raw, trusted=self.trusted)
+            if not self.trusted and node.last is not None:
+                refuse_empty(self.entries)
             self.keys = [sort_key(entry.path) for entry in self.entries]
             self.leaf = node.digest
             self.at = 0

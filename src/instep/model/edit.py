@@ -173,6 +173,8 @@ def _merge(
     cutter: Cutter[ItemT],
 ) -> None:
     """Hand the items of one page to the cutter, edited."""
+    if not cutter.items and _replace(keys, items, edits, cutter):
+        return
     start = 0
     for key, item in edits:
         stop = bisect_left(keys, key, start)
@@ -183,3 +185,22 @@ def _merge(
             cutter.add(item)
     for kept in items[start:]:
         cutter.add(kept)
+
+
+def _replace(
+    keys: Sequence[bytes],
+    items: Sequence[ItemT],
+    edits: Sequence[tuple[bytes, ItemT | None]],
+    cutter: Cutter[ItemT],
+) -> bool:
+    """The quick way for a page that keeps its keys: no key inside it can ask for an end, so only its last
+    one and its bytes need a look."""
+    replaced = list(items)
+    for key, item in edits:
+        at = bisect_left(keys, key)
+        if item is None or at == len(keys) or keys[at] != key:
+            return False
+        replaced[at] = item
+    cutter.items = replaced
+    cutter.close(final=False)
+    return True

@@ -11,6 +11,7 @@ import msgspec
 from blake3 import blake3
 
 from instep.errors import PeerError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 
 __all__ = ["UNSIGNED", "EpochBody", "GenerationBody", "Signature", "SignedEpoch", "SignedGeneration"]
@@ -116,7 +117,7 @@ _T = TypeVar("_T", GenerationBody, EpochBody)
 def _decode(raw: bytes, kind: type[_T], name: str) -> _T:
     try:
         body = msgspec.msgpack.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"{name} cannot be decoded: {error}", code="bad_record") from error
     if body.encoded() != raw:
         raise PeerError(f"{name} is not in canonical form", code="bad_record")

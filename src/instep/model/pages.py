@@ -17,6 +17,7 @@ from blake3 import blake3
 from msgspec import Meta
 
 from instep.errors import DamagedError, PeerError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.entry import Entry
 from instep.model.entry_rules import ENTRY_MAX_BYTES, check_entries, rising_keys
 from instep.model.ids import DIGEST_BYTES, Digest
@@ -45,6 +46,7 @@ __all__ = [
     "header_bytes",
     "level_of",
     "load",
+    "refuse_empty",
     "verify_page",
 ]
 
@@ -113,6 +115,13 @@ def expect_level(raw: bytes, level: int) -> None:
         raise PeerError(f"page of level {_tag_of(raw)} stands at level {level}", code="bad_shape")
 
 
+def refuse_empty(entries: Sequence[Entry]) -> None:
+    """Refuse a leaf without entries that is not the root. Leaves that cannot be out of order could be named
+    again and again: a few pages would make a walk without end."""
+    if not entries:
+        raise PeerError("a leaf below the root is empty", code="bad_page")
+
+
 def digest_of(raw: bytes) -> Digest:
     """The digest that names a page: BLAKE3-256 over the domain of its tag and its bytes."""
     tag = _tag_of(raw)
@@ -169,7 +178,7 @@ def decode_leaf(raw: bytes, *, trusted: bool = False) -> list[Entry]:
         raise PeerError("page is not a leaf of a manifest", code="bad_page")
     try:
         entries = _leaf_decoder.decode(raw)[1]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"leaf page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, 0, entries)
     check_entries(entries)
@@ -185,7 +194,7 @@ def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
         raise PeerError("page is not an inner page of a manifest", code="bad_page")
     try:
         children = _inner_decoder.decode(raw)[1]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise PeerError(f"inner page cannot be decoded: {error}", code="bad_page") from error
     check_canonical(raw, tag, children)
     if not children:

@@ -44,6 +44,7 @@ __all__ = [
     "pin_of",
     "pin_of_key",
     "raw_key_of",
+    "request_pin",
     "revoked_serials",
     "was_issued_by",
 ]
@@ -261,6 +262,16 @@ def check_request(raw: bytes, name: NodeName, purpose: Purpose) -> PublicKey:
     if purpose is Purpose.SIGN and isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise PeerError("the signing request has a key of the wrong kind", code="bad_request")
+
+
+def request_pin(raw: bytes) -> str:
+    """The pin of a signing request's key, whatever else is in it; ``PeerError`` when there is none."""
+    try:
+        key = x509.load_der_x509_csr(raw).public_key()
+        spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PeerError(f"signing request cannot be decoded: {error}", code="bad_request") from error
+    return hashlib.sha256(spki).hexdigest()
 
 
 def make_ca(cluster: str, key: ec.EllipticCurvePrivateKey, now_ms: int, life_s: float) -> x509.Certificate:

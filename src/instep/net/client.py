@@ -1,230 +1,35 @@
 """Dialling a peer. Implements the client side of ``docs/spec/wire.md``; mirrors ``PeerService``.
 
-Every call has deadlines: 10 s to connect, 60 s of silence, and a total by the caller. Every exception of the
-libraries below becomes one of ours here, saying which address, and for refusals, which side refused.
+Every call has deadlines: 10 s to connect, 60 s of silence, and a total by the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TypeVar
 
-import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
-from backports import zstd
 
-from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError, UsageError
+from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
 from instep.net import messages
 from instep.net.certs import fingerprint_bytes
+from instep.net.dial import CONNECT_S, IDLE_S, Line, split_address
 from instep.net.faults import error_of_reply
-from instep.net.stream import HEARTBEAT_S, SocketStream
-from instep.net.tls import TlsContexts, joining_context, translated_tls_error, trust_fetch
+from instep.net.stream import SocketStream
+from instep.net.tls import TlsContexts, joining_context, trust_fetch
 from instep.net.tokens import Invitation
 from instep.net.transfer import FRAME_HEADER_BYTES, Answer, FrameHeader, FrameReader
 
 __all__ = ["CONNECT_S", "IDLE_S", "PeerClient", "join_cluster", "split_address"]
 
-CONNECT_S = 10.0
-IDLE_S = 60.0
 TOTAL_S = 120.0
-_READ_BYTES = 1 << 20
-_ERROR_BYTES_MAX = 64 << 10
 _HEADS_REPLY_BYTES_MAX = 64 << 20
 _UNPACK_IN_THREAD_OVER = 256 << 10
 
 _R = TypeVar("_R", bound=msgspec.Struct)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """``host:port``, IPv6 in brackets; ``UsageError`` ``bad_address`` otherwise."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise UsageError(f"{text!r} is not HOST:PORT", code="bad_address", address=text)
-    return host, int(port)
-
-
-class _Fixed(AbstractResolver):
-    """Resolves a node's name to the address by which it is dialled, so that the name is what TLS verifies."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            self._host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """Holds nothing."""
-
-
-class _Line:
-    """One HTTP session to one node at one address."""
-
-    def __init__(self, name: NodeName, address: str) -> None:
-        self.name = name
-        self.address = address
-        host, self._port = split_address(address)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=_Fixed(host), limit=16, keepalive_timeout=60.0, use_dns_cache=False
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={messages.VERSION_HEADER: str(messages.VERSIONS)},
-            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
-            read_bufsize=_READ_BYTES,
-            trust_env=False,
-        )
-
-    def url(self, what: str) -> str:
-        return f"https://{self.name}:{self._port}{messages.PREFIX}{what}"
-
-    @contextlib.asynccontextmanager
-    async def post(
-        self, what: str, message: msgspec.Struct, context: ssl.SSLContext, total_s: float | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, headers read; a refusal is raised as the error that the peer told."""
-        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=IDLE_S)
-        with self.translated(what):
-            async with self._session.post(
-                self.url(what),
-                data=messages.encode(message),
-                ssl=context,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                if response.status != 200:
-                    raise await self._refusal(response)
-                yield response
-
-    async def call(
-        self,
-        what: str,
-        message: msgspec.Struct,
-        kind: type[_R],
-        context: ssl.SSLContext,
-        *,
-        limit: int,
-        total_s: float,
-    ) -> _R:
-        async with self.post(what, message, context, total_s) as response:
-            raw = await _bounded(response, limit)
-            if response.headers.get(messages.ZSTD_HEADER) == "1":
-                raw = _decompressed(raw, limit)
-            return messages.decode(raw, kind, limit=limit)
-
-    @contextlib.asynccontextmanager
-    async def socket(
-        self, what: str, context: ssl.SSLContext
-    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
-        with self.translated(what):
-            async with asyncio.timeout(CONNECT_S + IDLE_S):
-                opened = await self._session.ws_connect(
-                    self.url(what),
-                    ssl=context,
-                    heartbeat=HEARTBEAT_S,
-                    max_msg_size=messages.MESSAGE_BYTES_MAX,
-                    compress=0,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-                )
-        try:
-            yield opened
-        finally:
-            await opened.close()
-
-    async def close(self) -> None:
-        await self._session.close()
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> InstepError:
-        try:
-            reply = messages.decode(await _bounded(response, _ERROR_BYTES_MAX), messages.ErrorReply)
-        except PeerError:
-            return PeerError(
-                f"{self.name} at {self.address} answered {response.status}: is that an instep node?",
-                code="bad_answer",
-                address=self.address,
-                status=response.status,
-            )
-        return error_of_reply(reply, self.name)
-
-    @contextlib.contextmanager
-    def translated(self, what: str) -> Iterator[None]:
-        """Library exceptions as ours."""
-        try:
-            yield
-        except InstepError:
-            raise
-        except aiohttp.WSServerHandshakeError as error:
-            raise PeerError(
-                f"{self.name} at {self.address} refused the stream (status {error.status})",
-                code="stream_refused",
-                address=self.address,
-                status=error.status,
-            ) from error
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise translated_tls_error(_cause(error), f"{self.name} at {self.address}", what) from error
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The TLS or socket error below aiohttp's wrapping, when there is one."""
-    seen: BaseException | None = error
-    best = error
-    for _ in range(8):
-        if seen is None:
-            break
-        if isinstance(seen, aiohttp.ClientConnectorCertificateError):
-            return seen.certificate_error
-        if isinstance(seen, aiohttp.ClientConnectorDNSError):
-            return socket.gaierror(str(seen))
-        if isinstance(seen, aiohttp.ClientConnectorError):
-            best = seen.os_error
-        elif isinstance(seen, ssl.SSLError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return best
-
-
-async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    parts = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > limit:
-            raise PeerError("the answer is too large", code="too_large", limit=limit)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _decompressed(stored: bytes, limit: int) -> bytes:
-    decompressor = zstd.ZstdDecompressor()
-    try:
-        raw = decompressor.decompress(stored, max_length=limit + 1)
-    except zstd.ZstdError as error:
-        raise PeerError(f"the answer does not decompress: {error}", code="bad_message") from error
-    if len(raw) > limit or not decompressor.eof or decompressor.unused_data:
-        raise PeerError("the answer does not decompress to its limit", code="too_large", limit=limit)
-    return raw
 
 
 class PeerClient:
@@ -235,7 +40,7 @@ class PeerClient:
         self.name = name
         self.address = address
         self._tls = tls
-        self._line = _Line(name, address)
+        self._line = Line(name, address)
 
     async def close(self) -> None:
         await self._line.close()
@@ -286,7 +91,7 @@ class PeerClient:
         *,
         sizes: Sequence[int] | None = None,
         total_s: float | None = None,
-    ) -> AsyncIterator[list[Answer]]:
+    ) -> AsyncGenerator[list[Answer], None]:
         """Answers in batches as they come, about 1 MiB each, memory bounded by one frame. ``sizes`` are the
         entries' sizes: more than that is refused. Close the iterator (``aclosing``) to stop early."""
         spans = None if sizes is None else [(0, size) for size in sizes]
@@ -294,7 +99,7 @@ class PeerClient:
 
     def ranges(
         self, request: messages.RangesRequest, *, total_s: float | None = None
-    ) -> AsyncIterator[list[Answer]]:
+    ) -> AsyncGenerator[list[Answer], None]:
         """Like ``contents``; ``want`` is the range's index and ``offset`` the place in the file."""
         return self._transfer("ranges", request, len(request.ranges), request.ranges, total_s)
 
@@ -305,7 +110,7 @@ class PeerClient:
         count: int,
         spans: Sequence[tuple[int, int]] | None,
         total_s: float | None,
-    ) -> AsyncIterator[list[Answer]]:
+    ) -> AsyncGenerator[list[Answer], None]:
         reader = FrameReader(count, spans)
         async with self._line.post(what, request, self._tls.client_for(self.name), total_s) as response:
             content = response.content
@@ -323,6 +128,8 @@ class PeerClient:
                         answers = reader.take(header, stored)
                     if answers:
                         yield answers
+                if await content.readany():  # reading to the end also lets the connection be used again
+                    raise PeerError(f"{self.name} sent more than its answer", code="bad_frame")
             except asyncio.IncompleteReadError as error:
                 raise UnavailableError(
                     f"{self.name} at {self.address} broke off in the middle of an answer",
@@ -415,7 +222,7 @@ async def _join_at(
             code="wrong_cluster",
             address=tried,
         )
-    line = _Line(invitation.inviter, tried)
+    line = Line(invitation.inviter, tried)
     try:
         return await line.call(
             "join",

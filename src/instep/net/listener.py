@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from instep.errors import ResourceError
 from instep.net.allow import AllowList
+from instep.net.tls import alert_of
 
 __all__ = ["Limits", "Listener", "Refusal"]
 
@@ -39,6 +40,7 @@ class Limits:
     handshake_s: float = 10.0
     first_request_s: float = 10.0
     idle_s: float = 90.0
+    sweep_s: float = 1.0
     body_s: float = 30.0
     write_s: float = 60.0
     transfers: int = 16
@@ -129,20 +131,25 @@ class Listener:
                 continue
             address = str(peer[0])
             if not self._allow().lets(address):
-                self._refuse(connection, Refusal(address, "allow"), _ACCESS_DENIED, tasks)
+                self._on_refused(Refusal(address, "allow"))
+                self._tell(connection, _ACCESS_DENIED, tasks)
             elif (
                 self._open.total() >= self._limits.connections
                 or self._open[address] >= self._limits.connections_per_address
             ):
-                self._refuse(connection, Refusal(address, "full"), _INTERNAL_ERROR, tasks)
+                self._on_refused(Refusal(address, "full"))
+                self._tell(connection, _INTERNAL_ERROR, tasks)
             else:
                 self._open[address] += 1
-                tasks.create_task(self._hand_over(connection, address))
+                tasks.create_task(self._hand_over(connection, address, tasks))
 
-    async def _hand_over(self, connection: socket.socket, address: str) -> None:
+    async def _hand_over(self, connection: socket.socket, address: str, tasks: asyncio.TaskGroup) -> None:
+        second = None
         is_taken = False
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # The loop closes its descriptor when a handshake fails; this one lets us say why.
+            second = connection.dup()
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol,
                 connection,
@@ -153,15 +160,19 @@ class Listener:
             is_taken = True
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self._on_refused(Refusal(address, "handshake", str(error)[:200]))
+            alert = alert_of(error)
+            if second is not None and alert:
+                self._tell(second, alert, tasks)
+                second = None
         finally:
+            if second is not None:
+                second.close()
             if not is_taken:
                 self.connection_lost(address)
                 connection.close()
 
-    def _refuse(
-        self, connection: socket.socket, refusal: Refusal, alert: bytes, tasks: asyncio.TaskGroup
-    ) -> None:
-        self._on_refused(refusal)
+    def _tell(self, connection: socket.socket, alert: bytes, tasks: asyncio.TaskGroup) -> None:
+        """Send an alert and close without losing it."""
         connection.setblocking(False)
         with contextlib.suppress(OSError):
             connection.send(alert)

@@ -20,6 +20,7 @@ __all__ = [
     "BUNDLE_BYTES_MAX",
     "DEFINITION_BYTES_MAX",
     "DIGESTS_MAX",
+    "ERROR_HEADER",
     "MESSAGE_BYTES_MAX",
     "PAGES_REPLY_BYTES_MAX",
     "PREFIX",
@@ -91,7 +92,9 @@ _INT_MAX = (1 << 63) - 1
 
 _Digest = Annotated[Digest, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 _Text = Annotated[str, msgspec.Meta(max_length=_TEXT_MAX)]
-_Name = Annotated[NodeName, msgspec.Meta(max_length=63)]
+_Name = Annotated[
+    NodeName, msgspec.Meta(max_length=63, pattern=r"^(?!.*\.\.)[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
+]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
 _Small = Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
 _Address = Annotated[str, msgspec.Meta(max_length=300)]
@@ -128,6 +131,8 @@ def _named(rule: Any, text: str) -> None:
 PREFIX = "/peer/v1/"
 ZSTD_HEADER = "Instep-Zstd"
 """Marks an answer whose body is compressed as a whole."""
+ERROR_HEADER = "Instep-Error"
+"""The same ``ErrorReply`` in base64 where a refused upgrade leaves the caller no body to read."""
 VERSION_HEADER = "Instep-Versions"
 """Carries ``low-high`` on every request."""
 

@@ -500,7 +500,7 @@ class Pki:
                     raise ContentionError(
                         f"{self.directory} is being changed by another program", code="pki_locked"
                     ) from error
-                time.sleep(0.02)
+                time.sleep(0.02)  # noqa: TID251 - flock has no deadline of its own; only commands come here
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -38,6 +38,7 @@ __all__ = [
     "PeerIdentity",
     "TlsContexts",
     "Trust",
+    "alert_of",
     "fingerprint_of",
     "joining_context",
     "split_bundle",
@@ -170,8 +171,39 @@ class TlsContexts:
         return context
 
 
+class _TellingObject(ssl.SSLObject):
+    """Event loops drop the alert that explains a failed handshake; this one hangs it on the exception."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+class _TellingContext(ssl.SSLContext):
+    sslobject_class = _TellingObject
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> Any:
+        made = super().wrap_bio(incoming, outgoing, *args, **named)
+        assert isinstance(made, _TellingObject)
+        made.outgoing = outgoing
+        return made
+
+
+def alert_of(error: BaseException) -> bytes:
+    """What OpenSSL wanted to tell the peer when a handshake of ours failed."""
+    alert = getattr(error, "alert", b"")
+    return alert if isinstance(alert, bytes) else b""
+
+
 def _bare_context(protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+    context = _TellingContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -295,7 +327,11 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotAllowedError(
             f"this node refused the certificate of {address}: {error.verify_message}",
-            hint="instep pki trust fetch shows what it presents",
+            hint=(
+                "compare the clocks of both nodes"
+                if "not yet valid" in error.verify_message
+                else "instep pki trust fetch shows what it presents"
+            ),
             code="certificate_refused_here",
             address=address,
             what=doing,

@@ -254,7 +254,8 @@ class FrameReader:
                 if offset < start or offset + len(data) > start + length:
                     raise _bad(f"more than what was asked came for want {index}")
             if status is AnswerStatus.PIECE:
-                expected = self._next_offset.get(index, offset)
+                begin = offset if self._spans is None else self._spans[index][0]
+                expected = self._next_offset.get(index, begin)
                 if offset != expected or not data:
                     raise _bad(f"the pieces of want {index} are not in order")
                 self._next_offset[index] = offset + len(data)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
+from instep.model.link import Link
 from instep.node import config
 from instep.node.config_keys import FILESET
 from instep.node.directory import NodeDirectory
+from instep.node.values import IpNetwork, network
 
 __all__ = [
     "accept_fileset",
@@ -65,13 +67,19 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
         document.add(key, value)
     text = tomlkit.dumps(document)
     config.parse(text, directory=node.path, path=node.config)
+    node.create()
     with _locked(node):
         _replace(node.config, text)
     return True
 
 
-def edit(node: NodeDirectory, change: Callable[[Document], None]) -> bool:
-    """Apply ``change`` to the parsed document and write it when it is right and differs."""
+def edit(
+    node: NodeDirectory, change: Callable[[Document], None], prepare: Callable[[], None] | None = None
+) -> bool:
+    """Apply ``change`` to the parsed document and write it when it is right and differs.
+
+    ``prepare`` runs between: what must exist before the file names it, once the file is known to be right.
+    """
     node.require()
     with _locked(node):
         before = node.config.read_text()
@@ -85,33 +93,46 @@ def edit(node: NodeDirectory, change: Callable[[Document], None]) -> bool:
         if after == before:
             return False
         config.parse(after, directory=node.path, path=node.config)
+        if prepare is not None:
+            prepare()
         _replace(node.config, after)
         return True
 
 
-def add_fileset(node: NodeDirectory, name: str, path: str, given: Mapping[str, object]) -> bool:
+def add_fileset(
+    node: NodeDirectory,
+    name: str,
+    path: str,
+    given: Mapping[str, object],
+    prepare: Callable[[], None] | None = None,
+) -> bool:
     """A fileset that is written here. ``given`` are the keys that the caller chose, as TOML values."""
 
     def change(document: Document) -> None:
         wanted = {"path": path, "writer": str(document.get("name")), **given}
         _put_fileset(document, name, wanted, fixed=tuple(wanted))
 
-    return edit(node, change)
+    return edit(node, change, prepare)
 
 
 def accept_fileset(
-    node: NodeDirectory, name: str, path: str, writer: str, given: Mapping[str, object]
+    node: NodeDirectory,
+    name: str,
+    path: str,
+    writer: str,
+    given: Mapping[str, object],
+    prepare: Callable[[], None] | None = None,
 ) -> bool:
-    """A fileset that is followed here; accepting again may change how it is followed, not what and where."""
+    """A fileset that is followed here; accepting again may change how it is followed, not where."""
 
     def change(document: Document) -> None:
         _put_fileset(document, name, {"path": path, "writer": writer, **given}, fixed=("path", "writer"))
 
-    return edit(node, change)
+    return edit(node, change, prepare)
 
 
 def set_fileset(node: NodeDirectory, name: str, assignments: Mapping[str, str]) -> bool:
-    """``KEY=VALUE`` pairs as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
+    """``KEY=VALUE`` as typed; a dotted key reaches into ``archive`` and ``hooks``; an empty value unsets."""
 
     def change(document: Document) -> None:
         table = _existing(document, "filesets", name, f"instep fileset add {name} PATH")
@@ -126,8 +147,12 @@ def remove_fileset(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "filesets", name))
 
 
-def set_partner(node: NodeDirectory, name: str, given: Mapping[str, object]) -> bool:
-    """List a partner, or change the given keys of its row. A new row has zeros where nothing is given."""
+def set_partner(
+    node: NodeDirectory, name: str, given: Mapping[str, object] | None = None, *, link: Link | None = None
+) -> bool:
+    """List a partner, or change the given keys of its row (None unsets one). A new row starts with zeros."""
+    flags = {} if link is None else {"replicate": link.replicate, "data": link.data, "hub": link.hub}
+    wanted = {**flags, **(given or {})}
 
     def change(document: Document) -> None:
         partners = _section(document, "partners")
@@ -135,9 +160,9 @@ def set_partner(node: NodeDirectory, name: str, given: Mapping[str, object]) -> 
         if row is None:
             row = tomlkit.table()
             for key in ("replicate", "data", "hub"):
-                row.add(key, bool(given.get(key, False)))
+                row.add(key, bool(wanted.get(key, False)))
             partners.add(name, row)
-        for key, value in given.items():
+        for key, value in wanted.items():
             if value is None:
                 row.pop(key, None)
             elif row.get(key) != value:
@@ -150,26 +175,28 @@ def remove_partner(node: NodeDirectory, name: str) -> bool:
     return edit(node, lambda document: _drop(document, "partners", name))
 
 
-def allow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+def allow_networks(node: NodeDirectory, networks: Sequence[str]) -> bool:
     """Add networks to ``allow``; those that are listed already are left alone."""
 
     def change(document: Document) -> None:
         if "allow" not in document:
             document.add("allow", tomlkit.array())
         allow = document["allow"]
-        for network in networks:
-            if network not in allow:
-                allow.append(network)
+        for one in networks:
+            if network(one) not in {network(old) for old in allow}:
+                allow.append(one)
 
     return edit(node, change)
 
 
-def disallow_networks(node: NodeDirectory, networks: list[str]) -> bool:
+def disallow_networks(node: NodeDirectory, networks: Sequence[IpNetwork]) -> bool:
+    """Take networks out of ``allow``, however they are written there."""
+
     def change(document: Document) -> None:
         allow = document.get("allow", [])
-        for network in networks:
-            if network in allow:
-                allow.remove(network)
+        for index in reversed(range(len(allow))):
+            if network(allow[index]) in networks:
+                del allow[index]
 
     return edit(node, change)
 

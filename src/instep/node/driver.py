@@ -91,11 +91,15 @@ class Driver(Generic[EventT, EffectT]):
         self._timers.pop(name, None)
         self.post(self._timer_fired(name))
 
-    def spawn(self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]) -> None:
-        """Run long work as a child task that ends in one event: its result, or ``failed(error)``."""
+    def spawn(
+        self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]
+    ) -> asyncio.Task[None]:
+        """Run long work as a child task that ends in one event: its result, or ``failed(error)``; none when
+        it is cancelled."""
         task = asyncio.get_running_loop().create_task(self._child(work, failed))
         self._children.add(task)
         task.add_done_callback(self._children.discard)
+        return task
 
     async def _child(
         self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]

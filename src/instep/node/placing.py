@@ -33,7 +33,9 @@ def _key(fileset: FilesetName) -> str:
     return f"marker/{fileset}"
 
 
-def _resolve(settings: Settings, fileset: FilesetName, path: Path, stage: Path | None, node_dir: Path) -> Place:
+def _resolve(
+    settings: Settings, fileset: FilesetName, path: Path, stage: Path | None, node_dir: Path
+) -> Place:
     others = [other.path for name, other in settings.filesets.items() if name != fileset]
     chosen = "auto" if stage is None else str(stage)
     return resolve_place(path, fileset, chosen, others=others, node_dir=node_dir)

@@ -7,13 +7,12 @@ that moved on is *superseded*, never sent as something else (P6, design sections
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from blake3 import blake3
 
-from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError, UnavailableError
-from instep.model.chunklist import missing_chunk_pages
+from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.pages import decode_leaf, level_of
@@ -26,10 +25,10 @@ from instep.net.messages import (
     RangesRequest,
 )
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.node.keeping import Kept
 from instep.store.port import NodeStore
 from instep.tree.archive import Archive
 from instep.tree.beneath import Root
-from instep.tree.history import History
 from instep.tree.place import Place
 
 __all__ = ["Shelf", "entries_asked", "pages_reply"]
@@ -102,7 +101,7 @@ def _at(leaf: Sequence[Entry], position: int, page: Digest) -> Entry:
 class Shelf:
     """Contents of one fileset on this node. One request's thread at a time; opened for each request."""
 
-    def __init__(self, place: Place, history: History | None, archive: Archive | None) -> None:
+    def __init__(self, place: Place, history: Kept | None, archive: Archive | None) -> None:
         self._place = place
         self._history = history
         self._archive = archive
@@ -132,7 +131,7 @@ class Shelf:
             if data is not None:
                 return data
         if self._archive is not None:
-            fd = self._archive.open_digest(entry.digest)
+            fd = self._archive.source()(entry)
             if fd is not None:
                 try:
                     data = os.pread(fd, entry.size + 1, 0)
@@ -179,11 +178,11 @@ class Shelf:
             if found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns:
                 return fd
             os.close(fd)
-        for source in (self._history, self._archive):
-            if source is not None:
-                fd = source.open_digest(entry.digest)
-                if fd is not None:
-                    return fd
+        archived = self._archive.source() if self._archive is not None else None
+        for source in (self._history, archived):
+            fd = source(entry) if source is not None else None
+            if fd is not None:
+                return fd
         return None
 
 
@@ -228,14 +227,3 @@ def chunk_pages_reply(store: NodeStore, request: ChunkPagesRequest) -> PagesRepl
         raise PeerError("the file has no chunk list", code="bad_want")
     return pages_reply(store, request)
 
-
-def missing_pages_of_chunks(root: Digest, get: Callable[[Digest], bytes | None]) -> list[Digest]:
-    """Which pages of a chunk list are not here yet."""
-    return missing_chunk_pages(root, get)
-
-
-def denied(what: str, **facts: object) -> InstepError:
-    """The refusal of a link, in one shape."""
-    return NotAllowedError(
-        what, hint="on the sending node: instep partner set NAME --replicate", code="link_denies", **facts
-    )

@@ -123,6 +123,8 @@ class Settings:
     name: NodeName
     listen: Address
     advertise: Address
+    is_advertise_written: bool = False
+    """Whether the file has ``advertise``; else it is ``listen``."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
     rate_limit: int | None = None

@@ -6,6 +6,7 @@ summary, the machine commits or does not. Pages that a refused publish leaves be
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,6 @@ from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import (
-    BuildChunks,
     Problem,
     RowsInOrder,
     Scanned,
@@ -43,6 +43,8 @@ ROWS_BATCH = 2_000
 PROBLEMS_MAX = 200
 UNSETTLED_MAX = 1_000
 PATHS_KEPT_MAX = 10_000
+MOVES_COUNTED_MAX = 200_000
+"""Beyond so many, paths that moved count as removed: the guard then asks once too often, never too seldom."""
 BUNDLE_PAGES_MAX_BYTES = 512 << 10
 
 
@@ -98,13 +100,24 @@ class _Tally:
     problems: list[ScanProblem] = field(default_factory=list)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
+    gone: Counter[bytes] = field(default_factory=Counter)
+    come: Counter[bytes] = field(default_factory=Counter)
+
+    @property
+    def moved(self) -> int:
+        """Removed paths whose contents stand at an added path; directories count by number."""
+        return sum((self.gone & self.come).values())
 
     def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
         if old is None and new is not None:
             self.added += 1
+            if self.added <= MOVES_COUNTED_MAX:
+                self.come[new.digest] += 1
             self.changed_bytes += new.size if new.kind is Kind.FILE else 0
         elif old is not None and new is None:
             self.removed += 1
+            if self.removed <= MOVES_COUNTED_MAX:
+                self.gone[old.digest] += 1
         elif old is not None and new is not None:
             if same_but_for_times_of_directories(old, new):
                 return
@@ -129,14 +142,12 @@ class Survey:
         definition: Definition,
         marker: Callable[[], Marker],
         sink: Sink,
-        build_chunks: Callable[[PageKeeper], BuildChunks],
     ) -> None:
         self._place = place
         self._fileset = fileset
         self._definition = definition
         self._marker = marker
         self._sink = sink
-        self._build_chunks = build_chunks
         self._rules = Rules(definition)
         self._local = Local(preserve=frozenset(definition.preserve), is_own=True)
 
@@ -155,7 +166,7 @@ class Survey:
             marker=self._marker(),
             rules=self._rules,
             sink=self._sink,
-            build_chunks=self._build_chunks(keeper),
+            put_page=keeper.put,
             deep=deep,
         )
         kept = _Rows(store, self._fileset)
@@ -184,7 +195,7 @@ class Survey:
             marker=self._marker(),
             rules=self._rules,
             sink=self._sink,
-            build_chunks=self._build_chunks(keeper),
+            put_page=keeper.put,
         )
         kept = _Rows(store, self._fileset)
         seen = kept.taking(found, tally)
@@ -210,6 +221,7 @@ class Survey:
             changed_bytes=tally.changed_bytes,
             problems=tuple(tally.problems),
             unsettled=tuple(tally.unsettled[:UNSETTLED_MAX]),
+            moved=tally.moved,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
         return Surveyed(summary, tuple(tally.paths), pages)
@@ -346,11 +358,11 @@ def _changes(
         if path not in changed:
             changed[path] = None
             tally.saw(path, old, None)
-    for path, entry in after.items():
-        if entry is not None and entry != before.get(path):
-            changed[path] = entry
-            _clear_below(base, get, path, entry, before.get(path), changed, tally)
-        elif entry is None and path in before:
+    for path, new_entry in after.items():
+        if new_entry is not None and new_entry != before.get(path):
+            changed[path] = new_entry
+            _clear_below(base, get, path, new_entry, before.get(path), changed, tally)
+        elif new_entry is None and path in before:
             changed[path] = None
     yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
 

@@ -97,10 +97,10 @@ class TreeWatch:
         new: list[bytes] = []
         for event in watcher.read():
             match event:
-                case Touched(path, is_tree):
+                case Touched(path, kind):
                     if path not in self._paths:
                         new.append(path)
-                    self._paths[path] = self._paths.get(path, False) or is_tree
+                    self._paths[path] = self._paths.get(path, False) or kind == "tree"
                 case Overflow():
                     self._lost_track = True
                 case Gone():

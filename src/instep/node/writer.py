@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, assert_never
@@ -26,22 +27,28 @@ from instep.core.vocabulary import (
     TimerFired,
     trouble_of,
 )
-from instep.model.definition import FilesetClass
+from instep.model.definition import Definition, FilesetClass, decode_definition
+from instep.errors import InstepError
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
-from instep.net.messages import BUNDLE_BYTES_MAX, Bundle, Head
+from instep.net.messages import BUNDLE_BYTES_MAX, DIFFERENCES_MAX, Bundle, Difference, Head, Report, VerifyReply
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
+from instep.node.keeping import Kept
+from instep.node.inspection import Inspection, Numbers, changes_of
 from instep.node.placing import Taken, find_root
-from instep.node.restoring import restore_tree
+from instep.node.restoring import can_restore, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
+from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
+from instep.node.signers import broken_standing, verdict_on
 from instep.node.survey import Survey, Surveyed
 from instep.node.watching import TreeWatch
-from instep.tree.chunking import chunk_builder
+from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
-from instep.tree.history import History
+from instep.tree.fidelity import Local
+from instep.tree.place import Place
 from instep.tree.rules import Rules
 
 __all__ = ["LineNet", "WriterService", "history_keeps"]
@@ -92,6 +99,8 @@ class _Pending:
 class WriterService:
     """One per fileset that is written here."""
 
+    is_written_here = True
+
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
         assert fileset.definition is not None
         self.runtime = runtime
@@ -100,11 +109,10 @@ class WriterService:
         self.line = LineId(fileset.name, fileset.writer)
         self.worker = Worker(f"tree-{fileset.name}")
         self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
-        self.head: HeadRef | None = None
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
         self._taken: Taken | None = None
-        self._history: History | None = None
+        self._history: Kept | None = None
         self._pending: _Pending | None = None
         self._contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
@@ -113,8 +121,8 @@ class WriterService:
         raw = runtime.store.load_line(self.line)
         facts = msgspec.msgpack.decode(raw, type=v.PublishFacts) if raw is not None else v.PublishFacts()
         self.facts = facts
-        self.head = facts.head
-        self.machine = PublishMachine(self.line, runtime.name, self.config(), facts)
+        self._announced = facts.head
+        self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
@@ -127,13 +135,14 @@ class WriterService:
         fileset, settings = self.fileset, self.runtime.settings
         deletions = fileset.max_deletions
         return v.PublishConfig(
+            node=self.runtime.name,
             mode=v.PublishMode(fileset.publish),
             settle_ms=fileset.settle_ms,
             settle_max_ms=fileset.settle_max_ms,
             trigger=fileset.trigger,
             trigger_max_ms=fileset.trigger_max_ms,
             deletions=DeletionPolicy(
-                share_percent=deletions.percent if deletions.percent is not None else 50,
+                share_percent=int(deletions.percent) if deletions.percent is not None else 50,
                 count=deletions.count,
             ),
             rescan_ms=RESCAN_MS,
@@ -145,6 +154,7 @@ class WriterService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
+        await self._recover()
         self.driver.post(v.Started())
         self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
         self.watch.start()
@@ -156,6 +166,17 @@ class WriterService:
                 if not future.done():
                     future.cancel()
             self.worker.close()
+
+    async def _recover(self) -> None:
+        """Finish a rollback that a crash interrupted. A root that is not there is the first scan's to report."""
+        try:
+            await self.worker.run(recover_writer, self)
+        except InstepError as error:
+            log.warning("%s: nothing was recovered: %s", self.line, error.reason)
+        if self.facts.paused_until_wall_ms is not None:
+            delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
+            until = self.facts.paused_until_wall_ms
+            asyncio.get_running_loop().call_later(delay, self.resume_after, until)
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
@@ -194,7 +215,6 @@ class WriterService:
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
-                    self.head = facts.head
                 failpoint(HEAD_SAVED)
             case KeepGeneration(signed):
                 store.add_generation(signed)
@@ -203,6 +223,7 @@ class WriterService:
             case v.Scan():
                 self._spawn(self._scan(effect), lambda e: v.ScanFailed(effect.req, trouble_of(e)))
             case v.Commit():
+                self.facts = effect.facts
                 self._spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
             case v.Restore():
                 self._spawn(self._restore(effect), lambda e: v.RestoreFailed(effect.req, trouble_of(e)))
@@ -242,10 +263,120 @@ class WriterService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else now
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        self.head = effect.head
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
+
+    # What connections and commands ask ------------------------------------------------------------------------
+
+    @property
+    def writer(self) -> NodeName:
+        return self.runtime.name
+
+    @property
+    def head(self) -> HeadRef | None:
+        """The newest head that was announced: until then nobody is told of it."""
+        return self._announced
+
+    @property
+    def live(self) -> HeadRef | None:
+        """A writer's own tree is live with its head."""
+        return self.head
+
+    def known_definition(self) -> Definition | None:
+        return self.definition
+
+    def offers_to(self, partner: NodeName) -> bool:
+        return self.fileset.offers_to(partner)
+
+    def place(self) -> Place:
+        return self.taken().place
+
+    def shelf(self) -> Shelf:
+        place = self.place()
+        return Shelf(place, self.history, Archive(place))
+
+    def head_seen(self, source: NodeName, head: Head) -> None:
+        """A partner holds a head of this line: a writer with amnesia learns its own past."""
+        for epoch in head.epochs:
+            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+        signed = head.generation
+        if head.definition:
+            definition = decode_definition(head.definition)
+            self.runtime.store.put_blob(definition.digest, head.definition)
+        self.driver.post(v.HeadOfOursSeen(source, signed, verdict_on(self.runtime, signed.signature, signed.id)))
+
+    def partner_told(self, source: NodeName) -> None:
+        self.driver.post(v.PartnerSeen(source))
+
+    def source_up(self, source: NodeName, uplink: object) -> None:
+        """A writer has no source."""
+
+    def source_down(self, source: NodeName, error: InstepError | None) -> None:
+        """A writer has no source."""
+
+    def asked_to(self, what: str) -> None:
+        """Nobody nudges a writer."""
+
+    def report_message(self) -> Report:
+        return Report(self.line, self.runtime.name, self.head, self.head, self.standing, b"", wall_ms())
+
+    def resume_after(self, until_ms: int) -> None:
+        if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
+            self.driver.post(v.Resumed())
+
+    def broke(self, error: Exception) -> None:
+        """The machine broke an invariant: say so until the daemon is restarted."""
+        self.standing = broken_standing(error)
+        self.runtime.tell()
+
+    async def verify(self, *, is_deep: bool) -> VerifyReply:
+        """Compare the tree with the head: what differs is unpublished, or damaged."""
+        head = self.head
+        if head is None:
+            return VerifyReply(0, self.line, None, b"", 0)
+        numbers = await self.worker.run(self._verify_now, head, is_deep)
+        return VerifyReply(
+            number=0,
+            line=self.line,
+            live=head,
+            attested_root=head.root if numbers.total == 0 else b"",
+            differing=numbers.total,
+            differs=tuple(Difference(path, why) for path, why in numbers.sample[:DIFFERENCES_MAX]),
+        )
+
+    def _inspection(self) -> Inspection:
+        taken = self.taken()
+        local = Local(preserve=frozenset(self.definition.preserve), is_own=True)
+        return Inspection(
+            self.runtime.store,
+            taken.place,
+            self.fileset.name,
+            self.definition,
+            local,
+            taken.marker,
+            keep_rows=True,
+        )
+
+    def _verify_now(self, head: HeadRef, is_deep: bool) -> Numbers:
+        inspection = self._inspection()
+        return inspection.numbers(
+            d
+            for d in inspection.everything(head.root, wall_ms(), deep=is_deep)
+            if not (d.problem is not None and d.expected is None)
+        )
+
+    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+        """What ``diff`` without generations shows: the tree against the head."""
+        if self.head is None:
+            return []
+        return changes_of(self._inspection().everything(self.head.root, wall_ms()), limit)
+
+    def can_restore(self, ref: HeadRef) -> bool:
+        """Whether history, archive and tree together have all contents of a generation."""
+        return can_restore(self, ref)
 
     # Scan ---------------------------------------------------------------------------------------------------
 
@@ -261,12 +392,12 @@ class WriterService:
             self.fileset.stage,
         )
         if self._taken is None or self._taken.place != taken.place or self._history is None:
-            self._history = History(taken.place)
+            self._history = Kept(taken.place)
         self._taken = taken
         return taken
 
     @property
-    def history(self) -> History:
+    def history(self) -> Kept:
         if self._history is None:
             self.taken()
         assert self._history is not None
@@ -294,7 +425,6 @@ class WriterService:
             self.definition,
             lambda: taken.marker,
             self._sink,
-            lambda keeper: chunk_builder(keeper.put),
         )
         store = self.runtime.store
         base = effect.base.root if effect.base is not None else None
@@ -319,13 +449,16 @@ class WriterService:
             if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
                 self._contents[digest] = data
                 self._contents_bytes += len(data) + 32
-        elif fd >= 0 and history_keeps(self.fileset, os.fstat(fd).st_size):
-            self.history.put_file(digest, fd)
+        elif fd >= 0:
+            size = os.fstat(fd).st_size
+            if history_keeps(self.fileset, size):
+                self.history.put_file(digest, fd, size)
 
     # Commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
-        head = await self.worker.run(self._commit_now, effect)
+        await self.worker.run(self._sync_history)
+        head = self._commit_now(effect)
         pending = self._pending
         if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
             bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
@@ -333,10 +466,13 @@ class WriterService:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)
 
-    def _commit_now(self, effect: v.Commit) -> HeadRef:
-        runtime, store = self.runtime, self.runtime.store
+    def _sync_history(self) -> None:
         failpoint(COMMIT_BEFORE)
         self.history.sync()
+
+    def _commit_now(self, effect: v.Commit) -> HeadRef:
+        """Sign and store; on the event loop, so that it stays in order with every ``Save``."""
+        runtime, store = self.runtime, self.runtime.store
         body = GenerationBody(
             version=1,
             fileset=self.line.fileset,
@@ -354,14 +490,19 @@ class WriterService:
         )
         raw = body.encoded()
         signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
+        head = signed.ref()
         epoch = self._missing_epoch(effect.epoch)
+        self.facts = msgspec.structs.replace(self.facts, head=head)
         with store.transaction():
             store.put_blob(self.definition.digest, self.definition.encoded())
             if epoch is not None:
                 store.add_epoch(epoch)
             store.add_generation(signed)
+            store.save_line(self.line, msgspec.msgpack.encode(self.facts))
+            store.set_head(self.line, head)
+            store.set_live(self.line, head)
         failpoint(COMMIT_AFTER)
-        return signed.ref()
+        return head
 
     def _missing_epoch(self, number: int) -> SignedEpoch | None:
         runtime = self.runtime
@@ -397,7 +538,7 @@ class WriterService:
         )
 
     async def _announce(self, head: HeadRef) -> None:
-        self.head = head
+        self._announced = head
         message = self.head_message(with_bundle=True)
         assert message is not None
         self.runtime.tell()
@@ -422,4 +563,3 @@ class WriterService:
     def status(self) -> Mapping[str, Any]:
         """For the flight recorder and bug reports."""
         return {"facts": repr(self.facts), "events": [repr(e) for _, e in self.driver.recorded]}
-

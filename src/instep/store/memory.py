@@ -59,7 +59,7 @@ class MemoryStore:
         self._is_open = True
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[None]:  # noqa: ARG002 - nothing is
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._lock:
             self.check()
             before = self._tables.copied()

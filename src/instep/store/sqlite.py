@@ -35,15 +35,21 @@ class SqliteStore:
     """Opening checks the file and brings it up to date: ``DamagedError`` (``state_damaged``) when it is not
     whole, ``RefusedError`` (``state_newer``) when a newer instep wrote it.
 
-    With ``read_only`` (``status`` while the daemon is down) nothing is checked or changed.
+    With ``read_only`` (``status`` while the daemon is down) nothing is checked or changed; with ``is_checked``
+    this process has opened the file before (the check reads all of it, a second a million files).
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, _is_checked: bool = False) -> None:
-        self._database = Database(path, read_only=read_only, is_checked=_is_checked)
+    def __init__(self, path: Path, *, read_only: bool = False, is_checked: bool = False) -> None:
+        self._database = Database(path, read_only=read_only, is_checked=is_checked)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False, is_checked: bool = False) -> SqliteStore:
+        """The same as making one, said as what it is."""
+        return cls(path, read_only=read_only, is_checked=is_checked)
 
     def another(self) -> SqliteStore:
         """A store on the same file for a thread that works long; close it there."""
-        return SqliteStore(self._database.path, read_only=self._database.is_read_only, _is_checked=True)
+        return SqliteStore(self._database.path, read_only=self._database.is_read_only, is_checked=True)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:

@@ -51,6 +51,7 @@ class _OpenHow(ctypes.Structure):
 
 def _openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    number = 0
     for _ in range(_AGAIN_MAX):
         fd = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
@@ -117,6 +118,8 @@ class Root:
         """A new descriptor of ``path``, owned by the caller. ``O_CREAT`` takes ``mode`` less the umask."""
         if self.walk:
             return self._open_by_walk(path, flags, mode, cross_mounts)
+        if not (flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE):
+            mode = 0  # openat2 refuses a mode that creates nothing
         resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
         if not cross_mounts:
             resolve |= _RESOLVE_NO_XDEV

@@ -11,29 +11,23 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import pyfastcdc
 from blake3 import blake3
 
 from instep.errors import ResourceError
-from instep.model.ids import Digest
+from instep.model.chunklist import ChunkParams, build_chunks, chunk_params
+from instep.model.ids import EMPTY_DIGEST, Digest
+from instep.model.pages import PutPage
 
-__all__ = ["Chunk", "Chunker", "Params"]
+__all__ = ["Chunk", "Chunker", "chunk_file", "require_compiled"]
 
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
 
 _local = threading.local()
-
-
-class Params(NamedTuple):
-    """Sizes in bytes; ``normalization`` as in FastCDC."""
-
-    average: int
-    minimum: int
-    maximum: int
-    normalization: int = 1
 
 
 class Chunk(NamedTuple):
@@ -51,7 +45,7 @@ class Chunker:
     the end.
     """
 
-    def __init__(self, read_into: Callable[[memoryview, int], int], params: Params) -> None:
+    def __init__(self, read_into: Callable[[memoryview, int], int], params: ChunkParams) -> None:
         require_compiled()
         assert params.maximum * 4 <= _WINDOW, "the window is too small for these chunks"
         self._read_into = read_into
@@ -61,12 +55,12 @@ class Chunker:
             params.average,
             min_size=params.minimum,
             max_size=params.maximum,
-            normalized_chunking=params.normalization,  # type: ignore[arg-type]
+            normalized_chunking=params.normalization,
         )
         self.size = 0
 
     @classmethod
-    def of_fd(cls, fd: int, params: Params) -> Chunker:
+    def of_fd(cls, fd: int, params: ChunkParams) -> Chunker:
         """Cuts an open file from its start, whatever its position."""
         return cls(lambda view, offset: os.preadv(fd, [view], offset), params)
 
@@ -100,6 +94,19 @@ class Chunker:
             self.size += count
             filled += count
         return filled, False
+
+
+def chunk_file(fd: int, size: int, put: PutPage) -> tuple[Digest, Digest, int]:
+    """Whole digest, root of the chunk list and true length of an open file, in one pass.
+
+    ``size`` is what the stat says and chooses the constants; when the true length is another, the file is
+    changing and the caller drops the result. ``put`` gets the pages of the chunk list.
+    """
+    chunker = Chunker.of_fd(fd, chunk_params(size))
+    chunks = ((chunk.length, chunk.digest) for chunk in chunker)
+    first = next(chunks, None)
+    root = EMPTY_DIGEST if first is None else build_chunks(chain((first,), chunks), put)
+    return chunker.digest, root, chunker.size
 
 
 def require_compiled() -> None:

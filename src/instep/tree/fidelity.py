@@ -25,11 +25,11 @@ import msgspec
 from instep.errors import ResourceError
 from instep.model.definition import Preserve
 from instep.model.entry import Entry, Extra, Kind
+from instep.model.entry_rules import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.model.ids import Digest
 from instep.tree.digest import digest_bytes
 
 __all__ = [
-    "INLINE_XATTR_MAX",
     "Allow",
     "Local",
     "Owners",
@@ -39,9 +39,7 @@ __all__ = [
     "read_extra",
 ]
 
-INLINE_XATTR_MAX = 4096
-"""Larger attribute values travel like contents."""
-
+_INLINE_TOTAL_MAX = ENTRY_MAX_BYTES // 2
 _SETID = 0o6000
 _ACL_ACCESS = b"system.posix_acl_access"
 _ACL_DEFAULT = b"system.posix_acl_default"
@@ -258,6 +256,8 @@ def read_extra(
             large.append((name, digest, len(value)))
             if keep_value is not None:
                 keep_value(digest, value)
+    if sum(len(name) + len(value) for name, value in inline) > _INLINE_TOTAL_MAX:
+        raise OSError(errno.E2BIG, "its extended attributes are too large to be carried")
     sparse = is_sparse and kind is Kind.FILE and local.is_own and local.keeps(Preserve.SPARSE)
     if owner is None and not inline and not large and not sparse:
         return None

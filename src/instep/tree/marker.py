@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from instep.errors import RefusedError
+from instep.errors import RefusedError, ResourceError
 from instep.model.ids import FilesetName, NodeName
-from instep.tree.beneath import Root, rename_noreplace
+from instep.tree.beneath import RenameUnsupportedError, Root, rename_noreplace
 
 __all__ = [
     "CONTROL_NAME",
@@ -40,7 +40,7 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 def open_root(root: Path) -> Root:
-    """The root, opened; ``RefusedError`` ``root_missing`` or ``root_not_directory`` when that cannot be."""
+    """The root, opened; ``RefusedError`` ``root_missing``, ``root_not_directory``; ``ResourceError``."""
     try:
         return Root(root)
     except FileNotFoundError as error:
@@ -53,6 +53,10 @@ def open_root(root: Path) -> Root:
     except NotADirectoryError as error:
         raise RefusedError(
             f"the root {root} is not a directory", code="root_not_directory", root=str(root)
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"the root {root} cannot be opened: {error.strerror}", code="root_unreadable", root=str(root)
         ) from error
 
 
@@ -91,27 +95,41 @@ def _write_durably(control: int, text: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    rename_noreplace(control, temporary, control, b"id")
+    try:
+        rename_noreplace(control, temporary, control, b"id")
+    except RenameUnsupportedError:
+        os.rename(temporary, b"id", src_dir_fd=control, dst_dir_fd=control)
     os.fsync(control)
 
 
 def read_marker(root: Path) -> Marker | None:
-    """The marker, None when there is none; ``marker_foreign`` when the file is not a marker."""
+    """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker."""
     with open_root(root) as opened:
         try:
             fd = opened.open(MARKER_PATH, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _not_a_marker(root, error.strerror) from error
         try:
             raw = os.read(fd, _MARKER_MAX)
+        except OSError as error:
+            raise _not_a_marker(root, error.strerror) from error
         finally:
             os.close(fd)
     try:
         return msgspec.json.decode(raw, type=Marker)
     except msgspec.DecodeError as error:
-        raise RefusedError(
-            f"the marker in {root} cannot be read: {error}", code="marker_foreign", root=str(root)
-        ) from error
+        raise _not_a_marker(root, str(error)) from error
+
+
+def _not_a_marker(root: Path, why: str | None) -> RefusedError:
+    return RefusedError(
+        f"the marker in {root} cannot be read: {why}",
+        hint="if .instep/id is a symbolic link, a directory or damaged, find out who changed it",
+        code="marker_foreign",
+        root=str(root),
+    )
 
 
 def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str | None = None) -> Marker:

@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from instep.model.paths import sort_key
+from instep.model.statrow import StatRow
 
 __all__ = ["RACY_NS", "RowsInOrder", "StatRow", "is_same", "is_settled"]
 
 RACY_NS = 2_000_000_000
 """A file whose last change is younger than this when it is read is read again by the next scan."""
-
-
-class StatRow(NamedTuple):
-    """What the stat cache keeps of one file. ``chunks`` is the root of its chunk list or empty;
-    ``read_at_ns`` is wall clock, not later than the moment of the read."""
-
-    path: bytes
-    ino: int
-    dev: int
-    ctime_ns: int
-    mtime_ns: int
-    size: int
-    digest: bytes
-    chunks: bytes
-    read_at_ns: int
 
 
 def is_settled(row: StatRow) -> bool:

@@ -2,8 +2,8 @@
 
 The semantics are gitignore's, last match wins, with the include patterns after the ignore patterns. An
 ignored directory is not entered. One kindness beyond gitignore: where an include pattern begins with a
-literal directory (``cache/keep.txt``), that directory is entered even when it is ignored, and only what the include
-patterns name comes out of it.
+literal directory (``cache/keep.txt``), that directory is entered even when it is ignored, and
+only what the include patterns name comes out of it.
 """
 
 from __future__ import annotations

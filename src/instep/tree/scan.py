@@ -11,24 +11,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterator
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.paths import COMPONENT_MAX, PATH_MAX, sort_key
+from instep.model.pages import PutPage
+from instep.model.paths import sort_key
 from instep.tree.beneath import Root
+from instep.tree.chunking import chunk_file
 from instep.tree.cover import Cover, cover
 from instep.tree.digest import READ_TRIES, digest_bytes, read_once, same_stat
 from instep.tree.fidelity import Local, has_holes, read_extra
-from instep.tree.marker import CONTROL_NAME, Marker, check_marker, open_root
+from instep.tree.listing import GONE, Child, Lister, Problem, unreadable
+from instep.tree.marker import Marker, check_marker, open_root
 from instep.tree.place import Place
 from instep.tree.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
 from instep.tree.rules import Rules
+from instep.tree.touched import is_reserved
 
 __all__ = [
     "RACY_NS",
@@ -45,8 +47,6 @@ __all__ = [
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_FS_ENCODING = sys.getfilesystemencoding()
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _SPECIAL = {
     stat.S_IFSOCK: ("socket", "sockets are not carried"),
     stat.S_IFIFO: ("pipe", "named pipes are not carried"),
@@ -65,20 +65,8 @@ class Scanned(msgspec.Struct, frozen=True, gc=False):
     is_row_new: bool = False
 
 
-class Problem(msgspec.Struct, frozen=True, gc=False):
-    """What cannot be an entry. ``what`` is ``unreadable``, ``damaged``, ``unstable``, ``socket``, ``pipe``,
-    ``device``, ``mount`` or ``bad_name``; the first three are reasons not to publish."""
-
-    path: bytes
-    what: str
-    detail: str
-
-
 Sink = Callable[[Digest, bytes | None, int], None]
 """Gets each file that was read: its digest, its bytes when small, and its open descriptor."""
-
-BuildChunks = Callable[[int, int], tuple[Digest, Digest, int]]
-"""``(fd, size)`` to (whole digest, root of the chunk list, bytes read); it has stored the pages."""
 
 
 def scan(
@@ -93,18 +81,19 @@ def scan(
     rules: Rules | None = None,
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
-    build_chunks: BuildChunks | None = None,
+    put_page: PutPage | None = None,
     deep: bool = False,
 ) -> Iterator[Scanned | Problem]:
     """Every path of the tree in path order, the root itself left out.
 
-    ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the
-    row of a file that was moved with its directory. ``local`` says what of the fidelity is read; None
-    means the writer's own tree. ``marker`` is checked before the first path and again after the last: a root that was
-    emptied or unmounted meanwhile must not pass for one with fewer files. ``deep`` reads every byte and names
-    a settled file whose digest changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
-    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``OSError`` when the
-    root cannot be listed.
+    ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the row of a
+    file that was moved with its directory. ``local`` says what of the fidelity is read; None means the writer's own
+    tree. ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
+    meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
+    read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
+    changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
+    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
+    that cannot be listed is a ``Problem`` of the empty path.
     """
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     if marker is not None:
@@ -119,7 +108,7 @@ def scan(
             now_ns,
             sink,
             keep_value,
-            build_chunks,
+            put_page,
             deep,
         )
         scanner.find_link_groups()
@@ -141,7 +130,7 @@ def scan_paths(
     rules: Rules | None = None,
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
-    build_chunks: BuildChunks | None = None,
+    put_page: PutPage | None = None,
 ) -> Iterator[Scanned | Problem]:
     """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
@@ -150,7 +139,7 @@ def scan_paths(
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
         scanner = _Scanner(
-            root, rules, local, cached, by_inode, now_ns, sink, keep_value, build_chunks, deep=False
+            root, rules, local, cached, by_inode, now_ns, sink, keep_value, put_page, deep=False
         )
         if covered.is_everything:
             scanner.find_link_groups()
@@ -161,9 +150,6 @@ def scan_paths(
                 yield from scanner.at(path, with_subtree=path in trees)
     if marker is not None:
         check_marker(place.root, marker.fileset, marker.node, marker.random)
-
-
-_Child = tuple[bytes, os.stat_result | Problem]
 
 
 class _Scanner:
@@ -179,18 +165,19 @@ class _Scanner:
         now_ns: int,
         sink: Sink | None,
         keep_value: Callable[[Digest, bytes], None] | None,
-        build_chunks: BuildChunks | None,
+        put_page: PutPage | None,
         deep: bool,
     ) -> None:
         self._root = root
         self._rules = rules
+        self._lister = Lister(root, rules)
         self._local = local
         self._cached = cached
         self._by_inode = by_inode
         self._now_ns = now_ns
         self._sink = sink
         self._keep_value = keep_value
-        self._build_chunks = build_chunks
+        self._put_page = put_page or _forget
         self._deep = deep
         self._is_plain = local.is_plain
         self._groups: dict[int, bytes] = {}
@@ -204,7 +191,7 @@ class _Scanner:
         pending = [b""]
         while pending:
             try:
-                children = self._children(pending.pop())
+                children = self._lister.children(pending.pop())
             except OSError:
                 continue  # the walk that reports meets it again
             for path, found in children:
@@ -221,13 +208,13 @@ class _Scanner:
     def at(self, path: bytes, with_subtree: bool) -> Iterator[Scanned | Problem]:
         """One path, and what lies below it."""
         ancestor = path.rpartition(b"/")[0]
-        if _is_reserved(path) or (ancestor and self._rules.ignored(ancestor, True)):
+        if is_reserved(path) or (ancestor and self._rules.ignored(ancestor, True)):
             return
         try:
             found = self._root.stat_or_none(path)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EXDEV):
-                yield _unreadable(path, error)
+                yield unreadable(path, error)
             return  # behind a symlink or a mount there is nothing of this tree
         if found is None or self._rules.ignored(path, stat.S_ISDIR(found.st_mode)):
             return
@@ -235,9 +222,13 @@ class _Scanner:
 
     def below(self, top: bytes) -> Iterator[Scanned | Problem]:
         """Everything below a directory, not itself."""
-        return self._walk([iter(self._children(top))], True)
+        try:
+            children = self._lister.children(top)
+        except OSError as error:
+            return iter((unreadable(top, error),))
+        return self._walk([iter(children)], True)
 
-    def _walk(self, stack: list[Iterator[_Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
+    def _walk(self, stack: list[Iterator[Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
         device = self._root.device
         reads_all, is_plain, cached = self._deep, self._is_plain, self._cached
         while stack:
@@ -247,7 +238,7 @@ class _Scanner:
                     continue
                 mode = found.st_mode
                 kind = mode & 0o170000
-                if found.st_dev != device:
+                if found.st_dev != device and (kind == 0o040000 or self._is_mount(path)):
                     yield _mount(path)
                 elif kind == 0o100000:
                     row = cached(path)
@@ -285,60 +276,42 @@ class _Scanner:
             else:
                 stack.pop()
 
-    def _children(self, directory: bytes) -> list[_Child]:
-        """The paths in a directory with their stats, sorted; ignored ones and those that vanish left out."""
-        prefix = directory + b"/" if directory else b""
-        children: list[_Child] = []
-        fd = self._root.open_dir(directory)
-        try:
-            with os.scandir(fd) as listing:
-                for each in listing:
-                    path = prefix + each.name.encode(_FS_ENCODING, "surrogateescape")
-                    try:
-                        children.append((path, each.stat(follow_symlinks=False)))
-                    except OSError as error:
-                        if error.errno not in _GONE:
-                            children.append((path, _unreadable(path, error)))
-        finally:
-            os.close(fd)
-        if not directory:
-            children = [child for child in children if not _is_reserved(child[0])]
-        if self._rules.has_patterns:
-            children = [child for child in children if not self._is_ignored(child)]
-        if len(prefix) + COMPONENT_MAX > PATH_MAX:
-            children = [child if len(child[0]) <= PATH_MAX else _bad_name(child[0]) for child in children]
-        children.sort(key=itemgetter(0))
-        return children
-
-    def _is_ignored(self, child: _Child) -> bool:
-        path, found = child
-        return self._rules.ignored(path, not isinstance(found, Problem) and stat.S_ISDIR(found.st_mode))
-
     def _enter(
         self, path: bytes, found: os.stat_result, with_subtree: bool
-    ) -> tuple[Scanned | Problem | None, list[_Child]]:
+    ) -> tuple[Scanned | Problem | None, Iterable[Child]]:
         """A directory and its children; opened even when they are not asked for, because a bind mount of
         the same file system shows only then."""
         try:
+            children: Iterable[Child] = ()
             if with_subtree:
-                children = self._children(path)
+                children = self._lister.children(path)
             else:
-                children = []
                 os.close(self._root.open_dir(path))
             extra = None if self._is_plain else self._extra(path, found, Kind.DIR)
         except OSError as error:
             if error.errno == errno.EXDEV:
-                return _mount(path), []
-            return (None if error.errno in _GONE else _unreadable(path, error)), []
+                return _mount(path), ()
+            return (None if error.errno in GONE else unreadable(path, error)), ()
         mode = found.st_mode & 0o7777
         return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
+
+    def _is_mount(self, path: bytes) -> bool:
+        """Whether something that is not a directory is a mount of its own. The device alone does not say it:
+        on an overlay, files may have the device of their layer."""
+        if self._root.walk:
+            return True
+        try:
+            os.close(self._root.open(path, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            return error.errno == errno.EXDEV
+        return False
 
     def _symlink(self, path: bytes, found: os.stat_result) -> Scanned | Problem | None:
         try:
             target = self._root.readlink(path)
             extra = None if self._is_plain else self._extra(path, found, Kind.SYMLINK)
         except OSError as error:
-            return None if error.errno in (*_GONE, errno.EINVAL) else _unreadable(path, error)
+            return None if error.errno in (*GONE, errno.EINVAL) else unreadable(path, error)
         digest = digest_bytes(target)
         if self._sink is not None:
             self._sink(digest, target, -1)
@@ -356,13 +329,13 @@ class _Scanner:
                 return Scanned(self._file_entry(path, found, row), row, False, is_row_new)
             return self._read(path, found, row)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 return None
             if error.errno == errno.EXDEV:
                 return _mount(path)
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.ESPIPE, errno.EISDIR):
                 return Problem(path, "unstable", "it changed its kind while it was read")
-            return _unreadable(path, error)
+            return unreadable(path, error)
 
     def _read(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem:
         """Read until the stat before (at first that of the listing) equals the stat after."""
@@ -400,14 +373,13 @@ class _Scanner:
 
     def _read_once(self, fd: int, size: int, row: StatRow | None) -> tuple[Digest, bytes, int, bytes | None]:
         """Digest, chunk root, length read, and small contents."""
-        build = self._build_chunks if size > CHUNKED_OVER else None
-        known = row if build is not None and row is not None and row.size == size and row.chunks else None
-        if build is None or known is not None:
+        is_chunked = size > CHUNKED_OVER
+        known = row if is_chunked and row is not None and row.size == size and row.chunks else None
+        if not is_chunked or known is not None:
             digest, length, data = read_once(fd, size)
             if known is None or known.digest == digest:  # a chunk list is a function of the contents alone
                 return digest, known.chunks if known is not None else b"", length, data
-        assert build is not None
-        digest, chunks, length = build(fd, size)
+        digest, chunks, length = chunk_file(fd, size, self._put_page)
         return digest, chunks, length, None
 
     def _file_entry(self, path: bytes, found: os.stat_result, row: StatRow) -> Entry:
@@ -445,22 +417,13 @@ class _Scanner:
             os.close(fd)
 
 
-def _is_reserved(path: bytes) -> bool:
-    """Whether the first component belongs to instep, in any case."""
-    return path[: len(CONTROL_NAME)].lower() == CONTROL_NAME
-
-
-def _unreadable(path: bytes, error: OSError) -> Problem:
-    return Problem(path, "unreadable", error.strerror or str(error))
-
-
-def _bad_name(path: bytes) -> _Child:
-    return path, Problem(path, "bad_name", f"it is {len(path)} bytes long, the limit is {PATH_MAX}")
-
-
 def _mount(path: bytes) -> Problem:
     return Problem(path, "mount", "another file system is mounted here; it is not crossed")
 
 
 def _special(path: bytes, kind: int) -> Problem:
     return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))
+
+
+def _forget(digest: Digest, raw: bytes) -> None:
+    """Takes the pages of chunk lists where only their roots are wanted."""

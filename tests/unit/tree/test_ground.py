@@ -119,8 +119,9 @@ def test_marker_is_not_read_through_a_symlink(tmp_path: Path) -> None:
     create_marker(tmp_path / "real", DATA, S1)
     (tmp_path / "root").mkdir()
     (tmp_path / "root/.instep").symlink_to("../real/.instep")
-    with pytest.raises(OSError):
+    with pytest.raises(RefusedError) as caught:
         read_marker(tmp_path / "root")
+    assert caught.value.error_code == "marker_foreign"
 
 
 def test_place_lies_beside_the_root_and_is_private(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from blake3 import blake3
 
 import instep
 from instep.errors import RefusedError
+from instep.model.chunklist import check_chunks
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry, Kind
-from instep.model.ids import FilesetName, NodeName
+from instep.model.entry_rules import check_entry
+from instep.model.ids import Digest, FilesetName, NodeName
 from instep.model.paths import sort_key
 from instep.tree.beneath import Root
 from instep.tree.compare import compare, entries_of
@@ -136,6 +139,17 @@ def test_the_control_folder_is_never_scanned(tree: Tree) -> None:
     assert paths(tree.scan()) == [b"sub", b"sub/.instep", b"sub/.instep/kept"]
 
 
+def test_a_directory_of_very_many_entries_is_taken_in_slices(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        tree.write(f"many/{number}")
+        tree.write(f"many/dir{number}/x")
+    whole = tree.scan()
+    monkeypatch.setattr("instep.tree.listing._MANY", 7)
+    assert entries(tree.scan()) == entries(whole)
+
+
 def test_unchanged_files_are_not_read_again(tree: Tree) -> None:
     tree.write("a/one")
     changed = tree.write("a/two")
@@ -228,6 +242,20 @@ def test_the_unreadable_is_reported(tree: Tree, monkeypatch: pytest.MonkeyPatch)
     assert problems(tree.scan()) == [(b"dir", "unreadable"), (b"file", "unreadable")]
 
 
+def test_an_unlistable_root_hides_everything(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree.write("file")
+    manifest = entries(tree.scan())
+
+    def refusing(self: Root, path: bytes) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Root, "open_dir", refusing)
+    items = tree.scan()
+    assert problems(items) == [(b"", "unreadable")]
+    (only,) = compare(manifest, items)
+    assert only.problem == items[0]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_mounts_are_reported_and_not_crossed(tree: Tree) -> None:
     """A tmpfs, a bind mount of a directory and of a file of the same file system, in a mount namespace."""
@@ -235,6 +263,7 @@ def test_mounts_are_reported_and_not_crossed(tree: Tree) -> None:
         tree.write(path)
     script = """
 from pathlib import Path
+from instep.model.chunklist import check_chunks
 from instep.model.definition import Definition
 from instep.tree.place import Place
 from instep.tree.scan import Problem, scan
@@ -268,25 +297,23 @@ for item in scan(Place(Path("."), Path("../c"), "data"), Definition(), lambda pa
     ]
 
 
-def test_large_files_get_chunks_once(tree: Tree) -> None:
-    data = os.urandom((1 << 20) + 1)
+def test_large_files_get_chunk_lists(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(1).randbytes((1 << 20) + 1)
     (tree.root / "large").write_bytes(data)
-    calls: list[int] = []
-
-    def build(fd: int, size: int) -> tuple[bytes, bytes, int]:
-        calls.append(size)
-        return blake3(os.pread(fd, size, 0)).digest(), b"c" * 32, size
-
+    pages: dict[Digest, bytes] = {}
     rows: dict[bytes, StatRow] = {}
-    for _ in range(2):  # the second time the row is too young, the file is read, its chunks are known
-        items = list(scan(tree.place, PLAIN, rows.get, None, 0, build_chunks=build))  # type: ignore[arg-type]
-        (item,) = items
+    for _ in range(2):  # the second time the row is too young: the file is read, its chunks are known
+        (item,) = scan(tree.place, PLAIN, rows.get, None, 0, put_page=pages.__setitem__)
         assert isinstance(item, Scanned)
+        assert item.is_fresh_read
         assert item.row is not None
         assert item.entry.extra is not None
-        assert item.entry.extra.chunks == b"c" * 32
+        assert item.entry.extra.chunks is not None
+        check_chunks(item.entry.extra.chunks, len(data), pages.__getitem__)
+        assert item.entry.digest == blake3(data).digest()
+        check_entry(item.entry)
         rows[b"large"] = item.row
-    assert calls == [len(data)]
+        monkeypatch.setattr("instep.tree.scan.chunk_file", None)
 
 
 def test_sink_gets_what_was_read(tree: Tree) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from instep.errors import NotAllowedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.link import Link
 from instep.net import messages as m
 from instep.net.allow import AllowList
 from instep.net.certs import fingerprint_bytes
@@ -22,7 +23,6 @@ from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.tokens import SECRET_BYTES, Invitation, TokenBook
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
-from instep.model.link import Link
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
 GENERATION = Digest(b"g" * 32)
@@ -146,6 +146,7 @@ class Node:
         self.address = address
         self.allow = AllowList()
         self.refusals: list[Refusal] = []
+        self.rate_bytes_s: int | None = None
 
 
 @contextlib.asynccontextmanager
@@ -158,17 +159,17 @@ async def serving(pki: Pki, limits: Limits | None = None) -> AsyncIterator[Node]
         tls,
         lambda: holder[0].allow,
         limits=limits,
+        rate_bytes_s=lambda: holder[0].rate_bytes_s,
         on_refused=lambda refusal: holder[0].refusals.append(refusal),
     )
     host, port = server.bind("127.0.0.1", 0)[0]
     holder.append(Node(service, server, tls, f"{host}:{port}"))
-    task = asyncio.create_task(server.serve())
-    try:
-        yield holder[0]
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(server.serve())
+        try:
+            yield holder[0]
+        finally:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -178,6 +179,19 @@ async def dialling(pki: Pki, node: Node) -> AsyncIterator[PeerClient]:
         yield client
     finally:
         await client.close()
+
+
+@contextlib.asynccontextmanager
+async def dialling_later(pki: Pki) -> AsyncIterator[Callable[[Node], PeerClient]]:
+    """For clients that outlive the node they dial."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def dial(node: Node) -> PeerClient:
+            client = PeerClient(TlsContexts(pki), node.service.pki.name, node.address)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield dial
 
 
 def hello(name: str) -> m.Hello:

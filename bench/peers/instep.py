@@ -1,0 +1,141 @@
+"""instep itself, driven through its command line only: two or more daemons on loopback, mutual TLS, defaults."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.peers.base import Can, Landed, Peer, Session, Setting, first_line
+from bench.waiting import until
+
+__all__ = ["Instep"]
+
+_FILESET = "bench"
+_FIRST_PORT = 20443
+
+
+def _command() -> Path | None:
+    """The command of this checkout's environment; ``INSTEP_BENCH_COMMAND`` names another one."""
+    named = os.environ.get("INSTEP_BENCH_COMMAND")
+    found = Path(named) if named else Path(sys.executable).with_name("instep")
+    return found if found.exists() else None
+
+
+class _Publishing(Session):
+    """Manual publishing where a step is told when to begin, automatic where a row watches.
+
+    A step's clock runs from the start of ``instep publish --wait`` until it returns: interpreter start, full scan
+    and hashing at the writer, manifest, signature, transfer, verification, staging, syncs, journal, switch, and
+    the partners' reports that they are in step.
+    """
+
+    adopts = False
+
+    def prepare(self) -> None:
+        command = _command()
+        assert command is not None
+        self._instep = command
+        self._home = self.field.left / "state" / "node"
+        self._homes = [self._home, *(right / "state" / "node" for right in self.field.rights)]
+        self._tell(self._home, "init", "main", *self._listen(0))
+        self._serve(self._home, "main")
+        is_watching = self.setting.settle is not None
+        how = ["--publish", "auto" if is_watching else "manual"]
+        if self.setting.settle not in (None, "default"):
+            how += ["--settle", str(self.setting.settle)]
+        self._tell(self._home, "fileset", "add", _FILESET, self.source, *how)
+        for number, (home, target) in enumerate(zip(self._homes[1:], self.targets, strict=True), 1):
+            name = f"s{number}"
+            token = self._tell(self._home, "invite", name, "--from", "127.0.0.1", as_json=False).split()[-1]
+            secret = self.setting.scratch / f"{name}.token"
+            secret.touch(mode=0o600)
+            secret.write_text(token + "\n")
+            self._tell(
+                home,
+                "join",
+                "--token-file",
+                secret,
+                "--accept",
+                f"{_FILESET}={target}",
+                *self._listen(number),
+            )
+            self._serve(home, name)
+        if not is_watching:
+            self._publish()
+        self._wait()
+
+    def first(self) -> None:
+        if self.setting.settle is None:
+            self._publish()
+        else:
+            self._wait()
+
+    def change(self, landed: Landed) -> None:
+        self.first()
+
+    def adopt(self) -> None:
+        self.first()
+
+    def unchanged(self) -> None:
+        self._tell(self._home, "verify", _FILESET, "--fleet", *self._patience())
+
+    def facts(self) -> dict[str, float]:
+        """When the head was published (wall clock), for the row that tells publishing from arriving."""
+        line = self._tell(self._home, "status", _FILESET)["filesets"][0]["lines"][0]
+        at = datetime.datetime.fromisoformat(line["head"]["published_at"])
+        return {"published_at": at.timestamp()}
+
+    def _publish(self) -> None:
+        told = self._tell(self._home, "publish", _FILESET, "--wait", "--accept-deletions", *self._patience())
+        assert "generation" in told, told
+
+    def _wait(self) -> None:
+        told = self._tell(self._home, "wait", _FILESET, *self._patience())
+        assert told["reached"], told
+
+    def _patience(self) -> list[str]:
+        return ["--timeout", f"{int(self.within_s)}s"]
+
+    def _listen(self, number: int) -> list[str]:
+        return ["--listen", f"127.0.0.1:{_FIRST_PORT + number}", "--panel", "off"]
+
+    def _serve(self, home: Path, name: str) -> None:
+        """In the foreground, so that it belongs to the cage also where systemd runs."""
+        process = self.cage.start([self._instep, "serve", "--dir", home], log=f"instep-{name}")
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"instep serve ended: see {self.cage.log_path(f'instep-{name}')}")
+            return (home / "control.sock").is_socket()
+
+        until(answers, 30, f"control socket of {name}", 0.02)
+
+    def _tell(self, home: Path, *words: str | Path, as_json: bool = True) -> Any:
+        argv = [self._instep, *words, "--dir", home, *(["--json"] if as_json else [])]
+        told = self.cage.run(argv, within_s=self.within_s + 10)
+        return json.loads(told) if as_json and told.strip() else told
+
+
+class Instep(Peer):
+    name, title, needs = "instep", "instep", ()
+    can = frozenset(Can)
+    clock = (
+        "`instep publish --wait`, from start to exit: full scan and hashing at the writer, transfer over mutual TLS, "
+        "verification of every byte, staging, syncs, journal, switch, and every partner's report; nothing changed: "
+        "`instep verify --fleet`, a full stat scan of both sides"
+    )
+
+    def missing(self) -> str | None:
+        return None if _command() else f"no instep command beside {sys.executable}"
+
+    def version(self) -> str:
+        command = _command()
+        assert command is not None
+        return first_line(str(command), "--version")
+
+    def open(self, setting: Setting) -> Session:
+        return _Publishing(setting)

@@ -1,0 +1,209 @@
+"""The rows of the results: what is laid out, what is edited, and what the design demands of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.peers.base import Can, Landed
+from bench.workloads import big_file, edit_in_place, insert_into, small_files
+
+__all__ = ["SCENARIOS", "Bound", "Edited", "Scenario", "Step", "every_row"]
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A cheap test whether a target shows the edit, and how many bytes it changed."""
+
+    landed: Landed
+    changed_bytes: int = 0
+
+
+Edit = Callable[[Path, int, float], Edited]
+"""Called with source, seed, scale."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """``value`` of instep divided by the same of ``against`` must be at most ``most`` (against "": absolute)."""
+
+    value: str
+    against: str
+    most: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row."""
+
+    row: str
+    title: str
+    can: Can
+    edit: Edit | None = None
+    bounds: tuple[Bound, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Steps that follow one another in one session on one fresh field."""
+
+    name: str
+    steps: tuple[Step, ...]
+    populate: Callable[[Path, int, float], None]
+    image_bytes: int
+    targets: int = 1
+    file_system: str = "ext4"
+    settle: str | None = None
+    only: tuple[str, ...] = ()
+    runs: int | None = None
+
+
+def _many(count: int, mean_bytes: int = 4300) -> Callable[[Path, int, float], None]:
+    def populate(source: Path, seed: int, scale: float) -> None:
+        small_files(source, seed, max(200, int(count * scale)), mean_bytes)
+
+    return populate
+
+
+def _big(size: int) -> Callable[[Path, int, float], None]:
+    def populate(source: Path, seed: int, scale: float) -> None:
+        big_file(source / "store" / "big.bin", seed, max(4 * _MIB, int(size * scale)))
+
+    return populate
+
+
+def _big_file_landed(source: Path) -> Landed:
+    wanted = (source / "store" / "big.bin").stat()
+
+    def landed(target: Path) -> bool:
+        try:
+            seen = (target / "store" / "big.bin").stat()
+        except FileNotFoundError:
+            return False
+        return (seen.st_size, seen.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns)
+
+    return landed
+
+
+def _edit_one_percent(source: Path, seed: int, scale: float) -> Edited:
+    changed = edit_in_place(source / "store" / "big.bin", seed)
+    return Edited(_big_file_landed(source), changed)
+
+
+def _insert(source: Path, seed: int, scale: float) -> Edited:
+    changed = insert_into(source / "store" / "big.bin", seed, max(64 * 1024, int(_MIB * scale)))
+    return Edited(_big_file_landed(source), changed)
+
+
+def _count(directory: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(directory))
+
+
+def _rename(source: Path, seed: int, scale: float) -> Edited:
+    os.rename(source / "data", source / "renamed")
+    wanted = _count(source / "renamed")
+    return Edited(lambda target: not (target / "data").exists() and _count(target / "renamed") == wanted)
+
+
+def _remove(source: Path, seed: int, scale: float) -> Edited:
+    for name in ("renamed", "data"):
+        if (source / name).exists():
+            shutil.rmtree(source / name)
+    return Edited(lambda target: not (target / "renamed").exists() and not (target / "data").exists())
+
+
+_SSH = "rsync-ssh"
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario(
+        "small",
+        (
+            Step("small", "first copy, 20,000 small files", Can.FIRST, None, (Bound("wall_s", _SSH, 0.8), Bound("wall_s", "cp", 1.3))),
+            Step("rename", "their directory renamed", Can.CHANGE, _rename, (Bound("wall_s", _SSH, 0.4),)),
+            Step("remove", "their directory removed", Can.CHANGE, _remove, (Bound("wall_s", _SSH, 0.5),)),
+        ),
+        _many(20_000),
+        _GIB,
+    ),
+    Scenario(
+        "large",
+        (
+            Step("large", "1 GiB file", Can.FIRST, None, (Bound("wall_s", _SSH, 0.5),)),
+            Step("onepercent", "1 % of 1 GiB changed in place, 64 regions (ext4)", Can.CHANGE, _edit_one_percent,
+                 (Bound("wall_s", _SSH, 1.0), Bound("sent_share", "", 1.2))),
+        ),
+        _big(_GIB),
+        5 * _GIB,
+    ),
+    Scenario(
+        "large-xfs",
+        (
+            Step("large-xfs", "1 GiB file (XFS)", Can.FIRST),
+            Step("onepercent-xfs", "1 % of 1 GiB changed in place, 64 regions (XFS with reflinks)", Can.CHANGE, _edit_one_percent,
+                 (Bound("wall_s", _SSH, 0.3), Bound("sent_share", "", 1.2))),
+        ),
+        _big(_GIB),
+        5 * _GIB,
+        file_system="xfs",
+        only=("instep", "rsync", _SSH),
+    ),
+    Scenario(
+        "insert",
+        (
+            Step("medium", "256 MiB file", Can.FIRST),
+            Step("insert", "1 MiB inserted into 256 MiB", Can.CHANGE, _insert,
+                 (Bound("wall_s", _SSH, 1.0), Bound("sent_bytes", _SSH, 1.0))),
+        ),
+        _big(256 * _MIB),
+        2 * _GIB,
+    ),
+    Scenario(
+        "unchanged",
+        (Step("unchanged", "nothing changed, 100,000 files, full scan of both sides", Can.UNCHANGED, None, (Bound("wall_s", _SSH, 1.0),)),),
+        _many(100_000, 600),
+        2 * _GIB,
+    ),
+    Scenario(
+        "latency",
+        (Step("latency", "one write until visible, idle (settle 5 ms)", Can.LATENCY, None, (Bound("p50_ms", "", 20), Bound("p99_ms", "", 100))),),
+        _many(300),
+        _GIB,
+        settle="5ms",
+        runs=1,
+    ),
+    Scenario(
+        "latency-default",
+        (Step("latency-default", "one write until visible, idle (default settle)", Can.LATENCY),),
+        _many(300),
+        _GIB,
+        settle="default",
+        only=("instep",),
+        runs=1,
+    ),
+    Scenario(
+        "four",
+        (Step("four", "first copy, 20,000 small files, to 4 targets at once", Can.FOUR, None, (Bound("wall_s", _SSH, 0.7),)),),
+        _many(20_000),
+        _GIB,
+        targets=4,
+    ),
+    Scenario(
+        "million",
+        (Step("million", "one change among 1,000,000 files", Can.MILLION, None,
+              (Bound("daemon_bytes", "", 400 * _MIB), Bound("publish_ms", "", 100))),),
+        _many(1_000_000, 400),
+        12 * _GIB,
+        settle="5ms",
+        runs=1,
+    ),
+)  # fmt: skip
+
+
+def every_row() -> list[Step]:
+    return [step for scenario in SCENARIOS for step in scenario.steps]

@@ -1,0 +1,120 @@
+"""Trees and edits from a seed: the same seed and scale give the same bytes, names, modes and times."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["big_file", "edit_in_place", "insert_into", "live_write", "small_files"]
+
+_MIB = 1 << 20
+_OLD_NS = 1_700_000_000 * 10**9  # contents are old, as most served files are
+_WORDS = (
+    "style",
+    "layer",
+    "<rule>",
+    "</rule>",
+    "name=",
+    "workspace",
+    "0.75",
+    "#4a7ebb",
+    "feature",
+    "bounds",
+    "\n  ",
+    "value",
+)
+
+
+def _prose(random_: random.Random, size: int) -> bytes:
+    return " ".join(random_.choices(_WORDS, k=size // 5)).encode()[:size].ljust(size, b"\n")
+
+
+def small_files(root: Path, seed: int, count: int, mean_bytes: int = 4300) -> None:
+    """``count`` files below ``root/data``, 100 a directory, two levels: two thirds look like configuration, one
+    third does not compress; with an empty directory, symlinks, four modes and nanosecond times."""
+    random_ = random.Random(f"{seed} small {count}")
+    prose, noise = _prose(random_, _MIB), random_.randbytes(_MIB)
+    data = root / "data"
+    directories = [data]
+    made = 0
+    for number in range((count + 99) // 100):
+        directory = data / f"area-{number // 20:03}" / f"part-{number:05}"
+        directory.mkdir(parents=True)
+        directories += [directory] if number % 20 else [directory.parent, directory]
+        for _ in range(min(100, count - made)):
+            size = min(256 * 1024, max(16, int(random_.lognormvariate(0, 0.9) * mean_bytes / 1.5)))
+            at = random_.randrange(_MIB - min(size, _MIB // 2))
+            body = (noise if made % 3 == 2 else prose)[at : at + size]
+            path = directory / f"item-{made:07}.xml"
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(descriptor, f"{made} {seed}\n".encode() + body)
+            os.fchmod(descriptor, (0o644, 0o644, 0o600, 0o755)[made % 4])
+            os.utime(descriptor, ns=_times(random_))
+            os.close(descriptor)
+            made += 1
+    (data / "empty").mkdir()
+    (data / "current").symlink_to("area-000")
+    (data / "dangling").symlink_to("../not here")
+    for directory in [*directories, data / "empty"]:
+        os.utime(directory, ns=_times(random_))
+
+
+def _times(random_: random.Random) -> tuple[int, int]:
+    stamp = _OLD_NS - random_.randrange(10**16)
+    return stamp, stamp
+
+
+def _noise(random_: random.Random, size: int) -> Iterator[bytes]:
+    for left in range(size, 0, -_MIB):
+        yield random_.randbytes(min(left, _MIB))
+
+
+def big_file(path: Path, seed: int, size: int) -> None:
+    """One file that neither compresses nor repeats."""
+    random_ = random.Random(f"{seed} big {size}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb", buffering=0) as file:
+        for piece in _noise(random_, size):
+            file.write(piece)
+    os.utime(path, ns=(_OLD_NS + 123_456_789, _OLD_NS + 123_456_789))
+
+
+def edit_in_place(path: Path, seed: int, regions: int = 64, share: float = 0.01) -> int:
+    """Overwrite ``regions`` spots that make up ``share`` of the file; returns the bytes changed."""
+    random_ = random.Random(f"{seed} edit")
+    size = path.stat().st_size
+    length = max(1, int(size * share) // regions)
+    with open(path, "r+b", buffering=0) as file:
+        for region in range(regions):
+            low = size * region // regions
+            file.seek(low + random_.randrange(max(1, size // regions - length)))
+            file.write(random_.randbytes(length))
+    return regions * length
+
+
+def insert_into(path: Path, seed: int, size: int) -> int:
+    """Insert ``size`` bytes near the middle, as a program does that writes a new file and renames it over."""
+    random_ = random.Random(f"{seed} insert")
+    at = path.stat().st_size // 2 + 12345 % max(1, path.stat().st_size // 4)
+    temporary = path.with_name(f".{path.name}.new")
+    with open(path, "rb", buffering=0) as old, open(temporary, "wb", buffering=0) as new:
+        left = at
+        while left and (piece := old.read(min(left, _MIB))):
+            new.write(piece)
+            left -= len(piece)
+        new.write(random_.randbytes(size))
+        while piece := old.read(_MIB):
+            new.write(piece)
+    os.rename(temporary, path)
+    return size
+
+
+def live_write(directory: Path, seed: int, number: int) -> tuple[str, bytes]:
+    """The name and the bytes of the latency row's write ``number``: fifty files, overwritten in turn.
+
+    Fifty, because csync2 does not see a second write of the same size within one second.
+    """
+    body = random.Random(f"{seed} live {number}").randbytes(2048)
+    return f"live-{number % 50}.xml", f"{number:08}".encode() + body

@@ -1,0 +1,143 @@
+"""Which name and addresses a new node gets when they were not all given: docs/decisions/loopback-first.md."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from instep.errors import ConfigError, RefusedError, UsageError
+from instep.model.ids import NodeName, node_name
+from instep.node.directory import NodeDirectory
+from instep.node.values import Address, BadValue, address, network
+
+__all__ = ["DEFAULT_PORT", "Chosen", "choose", "default_route_address"]
+
+DEFAULT_PORT = 7443
+PORTS_TRIED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What ``instep.toml`` will say at its top."""
+
+    name: NodeName
+    listen: Address
+    advertise: Address
+    allow: tuple[str, ...]
+    is_advertise_given: bool
+
+    @property
+    def top(self) -> dict[str, object]:
+        """The keys to write. ``advertise`` only where it says more than ``listen``."""
+        top: dict[str, object] = {"name": str(self.name), "listen": str(self.listen)}
+        if self.is_advertise_given or self.advertise != self.listen:
+            top["advertise"] = str(self.advertise)
+        return {**top, "allow": list(self.allow)}
+
+    def next_steps(self, node: NodeDirectory) -> list[str]:
+        """What to type for a cluster of several machines."""
+        steps = [f"instep --dir {node.path} fileset add NAME PATH"]
+        if self.advertise.is_loopback:
+            outward = Address(default_route_address() or "ADDRESS", self.listen.port)
+            steps.append(
+                f"only this machine reaches {self.listen}; for other servers set "
+                f'listen = "0.0.0.0:{self.listen.port}" and advertise = "{outward}" in {node.config}'
+            )
+        return steps
+
+
+def choose(
+    node: NodeDirectory,
+    name: str | None,
+    listen: str | None,
+    advertise: str | None,
+    panel: str,
+    allow: tuple[str, ...],
+) -> Chosen:
+    """Complete what was given; for a node that exists, what was not given stays as it is."""
+    if panel != "off":
+        raise RefusedError(
+            "the panel is not in this version of instep", hint="--panel off", code="not_in_this_version"
+        )
+    old = _existing(node)
+    for one in allow:
+        _check_network(one)
+    given_advertise = advertise or old.get("advertise")
+    at = _read_address(advertise, "--advertise") if advertise else None
+    if listen or old.get("listen"):
+        bound = _read_address(listen or str(old["listen"]), "--listen")
+    elif at is not None and not at.is_loopback:
+        bound = Address("0.0.0.0", at.port)
+    elif at is not None:
+        bound = at
+    else:
+        bound = Address("127.0.0.1", _free_port())
+    if at is None:
+        at = _read_address(str(given_advertise), "advertise") if given_advertise else _reachable(bound)
+    chosen_name = node_name(name or str(old.get("name") or _host_name()))
+    written = old.get("allow")
+    networks = allow or (tuple(str(one) for one in written) if isinstance(written, list) else ())
+    return Chosen(chosen_name, bound, at, networks, is_advertise_given=bool(given_advertise))
+
+
+def default_route_address() -> str | None:
+    """The address of this machine on its default route; no packet is sent. None when there is no route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        found = str(probe.getsockname()[0])
+    return None if found.startswith("127.") else found
+
+
+def _existing(node: NodeDirectory) -> dict[str, object]:
+    if not node.holds_node:
+        return {}
+    import tomllib
+
+    try:
+        return tomllib.loads(node.config.read_text())
+    except (tomllib.TOMLDecodeError, OSError) as error:
+        raise ConfigError(
+            f"{node.config} cannot be read: {error}", hint="instep config check", code="bad_configuration"
+        ) from error
+
+
+def _read_address(raw: str, option: str) -> Address:
+    try:
+        return address(raw)
+    except BadValue as error:
+        raise UsageError(f"{option} {raw!r} {error}", code="bad_address") from None
+
+
+def _check_network(raw: str) -> None:
+    try:
+        network(raw)
+    except BadValue as error:
+        raise UsageError(f"--allow {raw!r} {error}", code="bad_network") from None
+
+
+def _reachable(bound: Address) -> Address:
+    """What others dial when nothing was said: the listener, or an outward address for a wildcard."""
+    if not bound.is_wildcard:
+        return bound
+    return Address(default_route_address() or _host_name(), bound.port)
+
+
+def _host_name() -> str:
+    return socket.gethostname().lower().rstrip(".") or os.uname().nodename
+
+
+def _free_port() -> int:
+    """The usual port, or the next that nobody uses on loopback: several nodes may live on one machine."""
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return DEFAULT_PORT

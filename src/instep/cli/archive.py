@@ -1,0 +1,94 @@
+"""``archive``: what switches replaced or removed, and local changes that were put aside."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import click
+
+from instep.cli.filesets import absolute
+from instep.cli.output import moment, printable, shown_bytes, table
+from instep.cli.session import DURATION, Session, command, group, pass_session
+from instep.errors import ResourceError
+
+__all__ = ["archive"]
+
+archive = group("archive", "Files that were replaced, removed or set aside on this node.")
+
+
+@command("list", parent=archive, example="instep archive list catalog --set-aside")
+@click.argument("fileset", required=False)
+@click.option("--set-aside", is_flag=True, help="Only local changes that lost against a generation.")
+@pass_session
+def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None:
+    """What the archive holds, newest first, and how large it is."""
+    document = session.call("archive_list", fileset=fileset, set_aside=set_aside)
+
+    def text() -> None:
+        rows = [
+            (
+                one["path"],
+                one.get("generation"),
+                moment(one.get("at")),
+                one.get("why"),
+                shown_bytes(one.get("bytes")),
+            )
+            for one in document["items"]
+        ]
+        table(rows, ("path", "generation", "at", "why", "size"))
+        print(f"{len(rows)} files, {shown_bytes(document.get('bytes'))}")
+
+    session.show(document, text)
+
+
+@command("restore", parent=archive, example="instep archive restore catalog styles/road.sld --to /tmp/found")
+@click.argument("words", nargs=-1, required=True, metavar="[FILESET] PATH")
+@click.option(
+    "--generation", type=int, metavar="N", help="The file as that generation had it; default: the newest."
+)
+@click.option(
+    "--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset."
+)
+@pass_session
+def archive_restore(session: Session, words: tuple[str, ...], generation: int | None, directory: str) -> None:
+    """Copy a file or directory out of the archive."""
+    if len(words) > 2:
+        raise click.UsageError("restore takes FILESET and PATH")
+    fileset, path = (None, words[0]) if len(words) == 1 else words
+    raw = os.fsencode(path)
+    target = absolute(directory)
+    try:
+        os.makedirs(target, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot make {target}: {error.strerror}", code="no_directory", path=target
+        ) from error
+    document = session.call(
+        "archive_restore", fileset=fileset, path=raw.decode("utf-8", "replace"),
+        path_b64=base64.b64encode(raw).decode(), generation=generation, to=target,
+    )  # fmt: skip
+    session.show(document, lambda: print(f"{printable(path)} is in {document.get('to', directory)}"))
+
+
+@command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")
+@click.argument("fileset", required=False)
+@click.option(
+    "--keep-last", type=click.IntRange(min=0), metavar="N", help="Generations to keep; else as configured."
+)
+@click.option("--keep-within", "keep_within_ms", type=DURATION, help="Age to keep; else as configured.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@pass_session
+def archive_prune(
+    session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool
+) -> None:
+    """Delete from the archive what neither rule keeps."""
+    document = session.call(
+        "archive_prune", fileset=fileset, keep_last=keep_last, keep_within_ms=keep_within_ms, dry_run=dry_run
+    )
+
+    def text() -> None:
+        verb = "would go" if dry_run else "gone"
+        print(f"{document.get('removed', 0)} files {verb}, {shown_bytes(document.get('bytes'))}")
+
+    session.show(document, text)

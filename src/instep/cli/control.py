@@ -1,0 +1,174 @@
+"""The caller's side of the control socket: HTTP/1.1 over a Unix socket, answers in JSON lines.
+
+``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
+and a last ``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its
+own ends after two minutes of silence. Standard library only, because every command starts here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from instep.errors import (
+    ConfigError,
+    ContentionError,
+    DamagedError,
+    InstepError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+    UsageError,
+)
+
+__all__ = ["Control", "DaemonDown", "error_from_json"]
+
+SILENCE_S = 120.0
+CONNECT_S = 5.0
+LINE_MAX = 64 << 20
+
+_FAMILIES: tuple[type[InstepError], ...] = (
+    UsageError, ConfigError, RefusedError, NotAllowedError, ContentionError, UnavailableError,
+    ResourceError, PeerError, DamagedError,
+)  # fmt: skip
+
+
+class DaemonDown(UnavailableError):
+    """No daemon answers on the control socket."""
+
+    code = "daemon_down"
+
+
+def error_from_json(told: Mapping[str, Any]) -> InstepError:
+    """The error that the daemon told, as an exception of its family."""
+    family = next((f for f in _FAMILIES if f.exit_code == told.get("exit_code")), InstepError)
+    error = family(str(told.get("reason")), hint=told.get("hint"), code=told.get("code"))
+    error.facts = dict(told.get("facts") or {})
+    return error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_S)
+        self.sock.connect(_short(self._path))
+        self.sock.settimeout(self.timeout)
+
+
+def _short(path: Path) -> str:
+    """A name for the socket that fits into the 107 bytes of ``sockaddr_un``."""
+    name = str(path)
+    if len(name.encode()) <= 107:
+        return name
+    import os
+
+    # The descriptor stays open until the process ends: a command makes few connections.
+    return f"/proc/self/fd/{os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}/{path.name}"
+
+
+class Control:
+    """Calls to one node's daemon."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+
+    def is_up(self) -> bool:
+        """Whether a daemon answers."""
+        try:
+            self.call("ping", {}, timeout_s=CONNECT_S)
+        except UnavailableError:
+            return False
+        return True
+
+    def call(
+        self,
+        command: str,
+        params: Mapping[str, Any],
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """The result of one command. ``DaemonDown`` when nobody listens, else what the daemon told."""
+        for line in self._lines(command, params, timeout_s):
+            if "result" in line:
+                result: dict[str, Any] = line["result"]
+                return result
+            if "progress" in line and on_progress is not None:
+                on_progress(line["progress"])
+        raise UnavailableError(
+            f"the daemon ended during {command}",
+            hint="instep status; then look at its log",
+            code="daemon_ended",
+        )
+
+    def items(self, command: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The items of a watching command, until the caller stops or the daemon ends."""
+        for line in self._lines(command, params, None):
+            if "item" in line:
+                yield line["item"]
+            elif "result" in line:
+                return
+
+    def _lines(
+        self, command: str, params: Mapping[str, Any], timeout_s: float | None
+    ) -> Iterator[dict[str, Any]]:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        silence_s = SILENCE_S if timeout_s is None else timeout_s
+        connection = _UnixConnection(self._path, silence_s)
+        body = json.dumps(params).encode()
+        try:
+            connection.request("POST", f"/v1/{command}", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            while True:
+                if deadline is not None and time.monotonic() > deadline:
+                    raise TimeoutError
+                raw = response.readline(LINE_MAX)
+                if not raw:
+                    return
+                line = json.loads(raw)
+                if "error" in line:
+                    raise error_from_json(line["error"])
+                yield line
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise DaemonDown(
+                f"no daemon runs for {self._path.parent}",
+                hint=_typed(self._path.parent, "start"),
+                directory=str(self._path.parent),
+            ) from error
+        except TimeoutError as error:
+            waited = f"{silence_s if timeout_s is None else timeout_s:g} s"
+            raise UnavailableError(
+                f"waited {waited} for the daemon to answer {command}",
+                hint="instep status; or a longer --timeout",
+                code="timeout",
+                waiting_for=[command],
+            ) from error
+        except PermissionError as error:
+            raise NotAllowedError(
+                f"{self._path} may not be opened by this user",
+                hint="run it as the user that owns the node",
+                code="control_socket",
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise UnavailableError(
+                f"the control socket broke during {command}: {type(error).__name__}: {error}",
+                hint="instep status; then look at the daemon's log",
+                code="daemon_ended",
+            ) from error
+        finally:
+            connection.close()
+
+
+def _typed(directory: Path, command: str) -> str:
+    return f"instep --dir {directory} {command}"

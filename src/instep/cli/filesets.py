@@ -1,0 +1,350 @@
+"""``fileset``: what is kept in step here, as writer or as follower. ``recipe`` waits for a later version."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from instep.cli.output import printable, say, shown_bytes, table
+from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
+from instep.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from instep.model.ids import FilesetName
+
+__all__ = ["absolute", "check_root", "fileset", "mark_root", "recipe"]
+
+fileset = group("fileset", "The directories that are kept in step.")
+recipe = group("recipe", "Ready settings for known applications; not in this version.")
+
+
+@command("list", parent=recipe, example="instep recipe list")
+def recipe_list() -> None:
+    """Not in this version."""
+    later("recipe")
+
+
+@command("show", parent=recipe, example="instep recipe show geoserver")
+@click.argument("name")
+def recipe_show(name: str) -> None:
+    """Not in this version."""
+    later(f"recipe {name}")
+
+
+def absolute(path: str) -> str:
+    """The path as configuration keeps it: absolute, symlinks not followed."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+@command(
+    "add",
+    parent=fileset,
+    example="instep fileset add catalog /srv/catalog --ignore logs/ --ignore '*.tmp' --to s1",
+)
+@click.argument("name")
+@click.argument("path")
+@click.option(
+    "--mode", type=click.Choice(["mirror", "replicate", "shared"]), default="mirror", show_default=True
+)
+@click.option("--class", "fileset_class", type=click.Choice(["metadata", "data"]), help="Default: metadata.")
+@click.option("--recipe", "recipe_name", help="Not in this version.")
+@click.option("--publish", type=click.Choice(["auto", "manual"]), help="Default: auto.")
+@click.option("--settle", metavar="DURATION", help="Quiet time before an automatic publish.")
+@click.option("--trigger", metavar="RELPATH", help="A file whose change publishes at once.")
+@click.option(
+    "--ignore", multiple=True, metavar="PATTERN", help="Gitignore pattern, never carried or touched."
+)
+@click.option("--include", multiple=True, metavar="PATTERN", help="Carry only these.")
+@click.option("--preserve", metavar="WHAT,...", help="owner, xattr, acl, hardlinks, sparse.")
+@click.option("--gate", multiple=True, metavar="FACT", help="A fact that must agree.")
+@click.option("--to", multiple=True, metavar="NODE", help="Offer it to these partners only.")
+@pass_session
+def fileset_add(
+    session: Session,
+    name: str,
+    path: str,
+    mode: str,
+    fileset_class: str | None,
+    recipe_name: str | None,
+    publish: str | None,
+    settle: str | None,
+    trigger: str | None,
+    ignore: tuple[str, ...],
+    include: tuple[str, ...],
+    preserve: str | None,
+    gate: tuple[str, ...],
+    to: tuple[str, ...],
+) -> None:
+    """Keep a directory in step, written on this node; says to whom it is offered."""
+    from instep.model.ids import fileset_name
+    from instep.node import config_edit
+
+    if mode != "mirror":
+        later(f"mode {mode}")
+    if recipe_name is not None:
+        later(f"recipe {recipe_name}")
+    chosen = fileset_name(name)
+    settings = session.settings()
+    root = absolute(path)
+    given = {
+        "class": fileset_class, "publish": publish, "settle": settle, "trigger": trigger,
+        "ignore": list(ignore), "include": list(include), "gates": list(gate), "to": list(to),
+        "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
+    }  # fmt: skip
+    given_keys = {key: value for key, value in given.items() if value}
+    prepare = None
+    if chosen not in settings.filesets:
+        check_root(session, chosen, Path(root))
+        prepare = partial(mark_root, session, chosen, Path(root))
+    changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
+    reloaded = session.reload() if changed else None
+    settings = session.settings()
+    offered, reasons = _offered(settings, chosen)
+    document: dict[str, Any] = {
+        "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
+        "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
+    }  # fmt: skip
+
+    def text() -> None:
+        print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
+        print(f"  offered to {', '.join(offered) or 'nobody yet'}")
+        for partner, why in reasons.items():
+            print(f"  not to {partner}: {why}")
+        if changed and reloaded is None:
+            print(f"  next: instep --dir {session.node.path} start")
+        for partner in offered:
+            print(f"  next, on {partner}: instep fileset accept {name} PATH")
+        if not offered and not reasons:
+            print("  next: instep invite NAME")
+
+    session.show(document, text)
+
+
+def check_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
+    from instep.tree.marker import check_marker, read_marker
+    from instep.tree.place import resolve_place
+
+    if not root.is_dir():
+        raise RefusedError(
+            f"{root} is not a directory",
+            hint=f"mkdir -p {root}, or name the right one",
+            code="root_missing",
+            root=str(root),
+        )
+    settings = session.settings()
+    others = [other.path for other in settings.filesets.values()]
+    resolve_place(root, name, others=others, node_dir=session.node.path)
+    if read_marker(root) is not None:
+        check_marker(root, name, settings.name)
+
+
+def mark_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
+    from instep.tree.marker import create_marker, read_marker
+
+    if read_marker(root) is None:
+        create_marker(root, name, session.settings().name)
+
+
+def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
+    """Who may have it, and why the others may not."""
+    chosen = settings.filesets[name]
+    offered: list[str] = []
+    reasons: dict[str, str] = {}
+    for partner, row in settings.partners.items():
+        if not chosen.offers_to(partner):
+            reasons[partner] = "`to` does not name it"
+        elif not row.link.replicate:
+            reasons[partner] = "its flag replicate is off"
+        elif chosen.definition is None or not row.link.lets(chosen.definition.fileset_class, own_line=True):
+            reasons[partner] = "its flag data is off and the fileset's class is data"
+        else:
+            offered.append(partner)
+    return offered, reasons
+
+
+@command("accept", parent=fileset, example="instep fileset accept catalog /srv/catalog --seed")
+@click.argument("name")
+@click.argument("path")
+@click.option("--from", "home", metavar="HOME", help="The node that writes it, when several offer that name.")
+@click.option("--replace", is_flag=True, help="Archive what is there.")
+@click.option("--seed", is_flag=True, help="Use equal files that are there, archive the rest.")
+@click.option("--observe", is_flag=True, help="Compare and report, never write.")
+@click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
+@click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
+@click.option(
+    "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
+)
+@click.option("--recipe", "recipe_name", help="Not in this version.")
+@click.option("--dry-run", is_flag=True, help="Only compare and tell.")
+@timeout_option("10m")
+@pass_session
+def fileset_accept(
+    session: Session,
+    name: str,
+    path: str,
+    home: str | None,
+    replace: bool,
+    seed: bool,
+    observe: bool,
+    drift: str | None,
+    switch: str | None,
+    without: str | None,
+    recipe_name: str | None,
+    dry_run: bool,
+    timeout_ms: int,
+) -> None:
+    """Follow a fileset that another node writes, in a directory of this node.
+
+    A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
+    --replace, --seed or --observe says what to do.
+    """
+    for word, value in (("recipe", recipe_name), ("drift", drift), ("switch", switch)):
+        if value in ("offer", "exchange") or (word == "recipe" and value):
+            later(f"{word} {value}")
+    settings = session.settings()
+    flags = {"replace": replace, "seed": seed, "observe": observe}
+    chosen = [flag for flag, is_given in flags.items() if is_given]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", code="bad_flags")
+    how = chosen[0] if chosen else None
+    given = {"from": home, "mode": how, "drift": drift, "switch": switch}
+    params: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if without:
+        params["without"] = [item.strip() for item in without.split(",")]
+    if home is not None and home == settings.name:
+        raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
+    verb = "fileset_check" if dry_run else "fileset_accept"
+    document = session.call(verb, timeout_ms / 1000, name=name, path=absolute(path), **params)
+    session.show(document, lambda: _show_accepted(document, name, dry_run))
+
+
+def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
+    for key in ("only_here", "only_there", "differing", "equal"):
+        if document.get(key) is not None:
+            print(f"  {key.replace('_', ' ')}: {document[key]}")
+    if dry_run:
+        return
+    state = "follows" if document.get("changed", True) else "follows already"
+    print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
+
+
+@command(
+    "set", parent=fileset, example="instep fileset set catalog settle=5ms drift=keep archive.keep_last=20"
+)
+@click.argument("name")
+@click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
+@pass_session
+def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
+    """Change settings of a fileset; an empty value goes back to the default."""
+    from instep.node import config_edit
+
+    wrong = [one for one in assignments if "=" not in one]
+    if wrong:
+        raise UsageError(
+            f"{wrong[0]!r} is not KEY=VALUE", hint=f"instep fileset set {name} settle=5ms", code="bad_key"
+        )
+    pairs = dict(one.split("=", 1) for one in assignments)
+    changed = config_edit.set_fileset(
+        session.node, name, {key.strip(): value.strip() for key, value in pairs.items()}
+    )
+    _report_change(session, name, changed, f"{name} is set")
+
+
+@command("remove", parent=fileset, example="instep fileset remove catalog")
+@click.argument("name")
+@pass_session
+def fileset_remove(session: Session, name: str) -> None:
+    """Forget a fileset on this node; its files, archive and history stay."""
+    from instep.node import config_edit
+
+    found = session.settings().filesets.get(name)  # type: ignore[call-overload]
+    changed = config_edit.remove_fileset(session.node, name)
+    where = f"; its files stay in {found.path}" if found is not None else ""
+    _report_change(session, name, changed, f"{name} is forgotten here{where}")
+
+
+def _report_change(session: Session, name: str, changed: bool, done: str) -> None:
+    reloaded = session.reload() if changed else None
+    settings = session.settings()
+    if changed:
+        for warning in settings.warnings:
+            say(f"instep: {warning}")
+    document = {"fileset": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
+    session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
+
+
+@command("list", parent=fileset, example="instep fileset list --json")
+@pass_session
+def fileset_list(session: Session) -> None:
+    """The filesets here and those that partners offer."""
+    document = session.call_or(lambda: _offline_list(session), "fileset_list")
+
+    def text() -> None:
+        here = session.settings().name
+        rows = [
+            (
+                f["name"],
+                f.get("path") or "-",
+                "here" if f.get("writer") == here else f.get("writer"),
+                f.get("class") or "-",
+            )
+            for f in document["filesets"]
+        ]
+        table(rows, ("fileset", "path", "written", "class"))
+        for offer in document.get("offers") or ():
+            print(f"offered by {offer.get('writer')}: instep fileset accept {offer.get('name')} PATH")
+
+    session.show(document, text)
+
+
+def _offline_list(session: Session) -> dict[str, Any]:
+    return {
+        "daemon": "stopped",
+        "filesets": [_offline_row(one) for one in session.settings().filesets.values()],
+        "offers": [],
+    }
+
+
+def _offline_row(one: Any) -> dict[str, Any]:
+    rules = one.definition
+    return {
+        "name": one.name, "path": str(one.path), "writer": one.writer, "is_written_here": one.is_written_here,
+        "mode": "mirror" if rules is None else rules.mode.value,
+        "class": None if rules is None else rules.fileset_class.value,
+        "observe": one.observe, "drift": one.drift,
+    }  # fmt: skip
+
+
+@command("show", parent=fileset, example="instep fileset show catalog")
+@click.argument("name")
+@pass_session
+def fileset_show(session: Session, name: str) -> None:
+    """All that this node knows about one fileset: settings, rules, place, sizes."""
+    from instep.model.ids import fileset_name
+
+    chosen = fileset_name(name)
+
+    def offline() -> dict[str, Any]:
+        found = session.settings().filesets.get(chosen)
+        if found is None:
+            raise UsageError(
+                f"there is no fileset {name} here", hint="instep fileset list", code="no_fileset"
+            )
+        return {"daemon": "stopped", **_offline_row(found)}
+
+    document = session.call_or(offline, "fileset_show", name=name)
+
+    def text() -> None:
+        for key, value in document.items():
+            if value not in (None, [], {}):
+                told = shown_bytes(value) if key.endswith("bytes") else value
+                told = ", ".join(map(str, told)) if isinstance(told, list) else told
+                print(f"{key.replace('_', ' ')}: {printable(told)}")
+
+    session.show(document, text)

@@ -1,0 +1,256 @@
+"""``join``: turn a token into a node with certificates, a partner and, where asked, filesets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from instep.cli.session import Session, command, later, pass_session, timeout_option
+from instep.errors import NotAllowedError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from instep.cli.addresses import Chosen
+    from instep.net.messages import JoinReply
+    from instep.net.tokens import Invitation
+    from instep.node.directory import NodeDirectory
+
+__all__ = ["join"]
+
+TOKENS_SEEN = "joined.json"
+"""Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
+
+
+@command(
+    "join",
+    example="""instep join instep1-... --accept catalog=/srv/catalog --start
+instep invite s1 | ssh s1 instep join - --start""",
+)
+@click.argument("token", required=False, metavar="TOKEN|-")
+@click.option(
+    "--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read it from a file."
+)
+@click.option("--accept", "accepts", multiple=True, metavar="NAME=PATH", help="Follow this fileset here.")
+@click.option("--recipe", help="Not in this version.")
+@click.option("--observe", is_flag=True, help="Accept for comparing only, never write.")
+@click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given.")
+@click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial.")
+@click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
+@click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
+@click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@timeout_option("60s")
+@pass_session
+def join(
+    session: Session,
+    token: str | None,
+    token_file: Path | None,
+    accepts: tuple[str, ...],
+    recipe: str | None,
+    observe: bool,
+    listen: str | None,
+    advertise: str | None,
+    panel: str,
+    allow: tuple[str, ...],
+    is_started: bool,
+    timeout_ms: int,
+) -> None:
+    """Become a node of the cluster that made the token, and list the inviting node with zeros.
+
+    Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
+    """
+    from instep.cli import addresses
+    from instep.net.tokens import parse_token
+
+    if recipe is not None:
+        later(f"recipe {recipe}")
+    wanted = _accepts(accepts)
+    invitation = parse_token(_token(token, token_file))
+    node = session.node
+    _check_name(node, invitation)
+    chosen = addresses.choose(node, invitation.name, listen, advertise, panel, allow)
+    offers: list[dict[str, Any]] = []
+    changed = not _was_used(node, invitation)
+    if changed:
+        offers = _enrol(node, chosen, invitation, timeout_ms / 1000)
+        session.reload()
+    started = False
+    if is_started:
+        from instep.cli.launch import start_daemon
+
+        started = start_daemon(node)
+    accepted = [_accept(session, invitation, name, path, observe, timeout_ms / 1000) for name, path in wanted]
+    document: dict[str, Any] = {
+        "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter,
+        "listen": str(chosen.listen), "advertise": str(chosen.advertise),
+        "changed": changed or started or any(a["changed"] for a in accepted),
+        "started": started, "accepted": accepted, "offers": offers,
+    }  # fmt: skip
+    open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
+    document["next"] = [f"instep --dir {node.path} fileset accept {name} PATH" for name in open_offers]
+
+    def text() -> None:
+        print(
+            f"node {chosen.name} in {node.path} is linked with {invitation.inviter}"
+            + ("" if changed else " already")
+        )
+        print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
+        for one in accepted:
+            print(f"  follows {one['fileset']} in {one['path']}")
+        for step in document["next"]:
+            print(f"  next: {step}")
+
+    session.show(document, text)
+
+
+def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:
+    from instep.cli.filesets import absolute
+    from instep.model.ids import fileset_name
+
+    found: list[tuple[str, str]] = []
+    for one in raw:
+        name, equals, path = one.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--accept {one!r} is not NAME=PATH", hint="--accept catalog=/srv/catalog", code="bad_accept"
+            )
+        found.append((fileset_name(name), absolute(path)))
+    return found
+
+
+def _token(token: str | None, token_file: Path | None) -> str:
+    if (token is None) == (token_file is None):
+        raise UsageError(
+            "join needs TOKEN, `-` for stdin, or --token-file", hint="instep invite NAME makes one"
+        )
+    if token_file is not None:
+        return token_file.read_text()
+    return sys.stdin.read() if token == "-" else str(token)
+
+
+def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
+    """A node that exists can only be linked under its own name, within its own cluster."""
+    if not node.holds_node:
+        return
+    from instep.net.certs import fingerprint_bytes
+    from instep.net.pki import Pki
+    from instep.node.config import load
+
+    name = load(node.path).name
+    if name != invitation.name:
+        raise RefusedError(
+            f"the token is for {invitation.name}, but {node.path} holds {name}",
+            hint=f"on {invitation.inviter}: instep invite {name}; or here: instep --dir OTHER join TOKEN",
+            code="other_node", ours=name, token=invitation.name,
+        )  # fmt: skip
+    pki = Pki(node.pki)
+    if pki.has_certificates and fingerprint_bytes(pki.ca()) != invitation.ca:
+        raise RefusedError(
+            f"{name} belongs to another cluster than {invitation.inviter}",
+            hint=f"trust its key instead: instep partner add {invitation.inviter} ADDRESS --pin FINGERPRINT",
+            code="other_cluster",
+        )
+
+
+def _seen(node: NodeDirectory) -> list[str]:
+    try:
+        found: list[str] = json.loads((node.state / TOKENS_SEEN).read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    return found
+
+
+def _was_used(node: NodeDirectory, invitation: Invitation) -> bool:
+    return node.holds_node and invitation.token_id.hex() in _seen(node)
+
+
+def _enrol(
+    node: NodeDirectory, chosen: Chosen, invitation: Invitation, timeout_s: float
+) -> list[dict[str, Any]]:
+    """Certificates first, configuration last: a crash in between leaves no half node that could start."""
+    from instep.net.client import join_cluster
+    from instep.net.pki import Issued, Pki, write_file
+    from instep.node import config_edit
+
+    existed = node.holds_node
+    node.create()
+    pki = Pki(node.pki)
+    requests = pki.requests(invitation.name)
+    known_at = "" if chosen.advertise.is_loopback and not _is_local(invitation) else str(chosen.advertise)
+    try:
+        reply, answered = asyncio.run(
+            join_cluster(invitation, *requests, address=known_at, total_s=timeout_s)
+        )
+    except NotAllowedError as error:
+        if error.hint is None or "invite" not in error.hint:
+            error.hint = f"on {invitation.inviter}: instep invite {invitation.name}"
+        raise
+    pki.install(invitation.name, reply.ca, Issued(reply.tls_cert, reply.sign_cert), reply.crl)
+    if not existed:
+        config_edit.create(node, chosen.top)
+    partner: dict[str, object] = {"address": answered}
+    config_edit.set_partner(node, reply.inviter, partner)
+    seen = [*_seen(node), invitation.token_id.hex()]
+    write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600)
+    return _offers(reply)
+
+
+def _is_local(invitation: Invitation) -> bool:
+    from instep.node.values import address
+
+    return any(address(one).is_loopback for one in invitation.addresses)
+
+
+def _offers(reply: JoinReply) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": offer.line.fileset, "writer": offer.writer, "mode": offer.mode,
+            "class": offer.fileset_class, "entries": offer.entries, "bytes": offer.size_bytes,
+        }
+        for offer in reply.offers
+    ]  # fmt: skip
+
+
+def _accept(
+    session: Session, invitation: Invitation, name: str, path: str, observe: bool, timeout_s: float
+) -> dict[str, Any]:
+    if session.node.socket.exists():
+        params: dict[str, Any] = {"mode": "observe"} if observe else {}
+        document = session.call("fileset_accept", timeout_s, name=name, path=path, **params)
+        return {"fileset": name, "path": path, "changed": document.get("changed", True)}
+    return {"fileset": name, "path": path, "changed": _accept_cold(session, invitation, name, path, observe)}
+
+
+def _accept_cold(session: Session, invitation: Invitation, name: str, path: str, observe: bool) -> bool:
+    """Without a daemon nothing can be compared, so only an empty directory is taken."""
+    from instep.cli.filesets import check_root, mark_root
+    from instep.model.ids import fileset_name
+    from instep.node import config_edit
+
+    root = Path(path)
+    chosen = fileset_name(name)
+    prepare = None
+    if chosen not in session.settings().filesets:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            is_empty = all(entry.name == ".instep" for entry in os.scandir(root))
+        except OSError as error:
+            raise RefusedError(
+                f"cannot use {root}: {error.strerror}", hint="name another directory", code="root_missing"
+            ) from error
+        if not observe and not is_empty:
+            raise RefusedError(
+                f"{root} is not empty, and without the daemon it cannot be compared",
+                hint=f"instep start; then: instep fileset accept {name} {root} --seed",
+                code="not_empty",
+                path=str(root),
+            )
+        check_root(session, chosen, root)
+        prepare = partial(mark_root, session, chosen, root)
+    given: dict[str, object] = {"observe": True} if observe else {}
+    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given, prepare)

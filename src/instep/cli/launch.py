@@ -1,0 +1,143 @@
+"""Starting and stopping the daemon process, with deadlines and the log's end when it fails."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from instep.cli.control import Control
+from instep.errors import InstepError, UnavailableError
+from instep.node.directory import SYSTEM, NodeDirectory
+
+__all__ = ["UNIT", "start_daemon", "stop_daemon"]
+
+UNIT = "instep.service"
+START_S = 15.0
+LOG_LINES = 15
+_PAUSE_S = 0.02
+
+
+def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
+    """Start the node's daemon and wait until it answers; False when one runs already."""
+    control = Control(node.socket)
+    if control.is_up():
+        return False
+    if _has_unit(node):
+        _systemctl("start", timeout_s)
+        _await_answer(node, control, None, timeout_s, 0)
+        return True
+    log_begin = node.log.stat().st_size if node.log.exists() else 0
+    with os.fdopen(
+        os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
+    ) as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "instep.node", str(node.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_environment(os.environ),
+            start_new_session=True,
+        )
+    _await_answer(node, control, process, timeout_s, log_begin)
+    return True
+
+
+def stop_daemon(control: Control, timeout_s: float) -> None:
+    """Ask the daemon to stop and wait until its process is gone. ``DaemonDown`` when none runs."""
+    deadline = time.monotonic() + timeout_s
+    pid = control.call("ping", {}, timeout_s=timeout_s).get("pid")
+    process = os.pidfd_open(pid) if isinstance(pid, int) and _lives(pid) else None
+    control.call("stop", {}, timeout_s=max(0.1, deadline - time.monotonic()))
+    if process is None:
+        return
+    try:
+        gone, _, _ = select.select([process], [], [], max(0.0, deadline - time.monotonic()))
+    finally:
+        os.close(process)
+    if not gone:
+        raise UnavailableError(
+            f"the daemon (process {pid}) did not end within {timeout_s:g} s",
+            hint="a longer --timeout, or look at its log",
+            code="timeout",
+            waiting_for=[f"process {pid}"],
+        )
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with absolute import paths, because the daemon works in ``/``."""
+    paths = ours.get("PYTHONPATH")
+    if not paths:
+        return dict(ours)
+    absolute = os.pathsep.join(os.path.abspath(path) for path in paths.split(os.pathsep) if path)
+    return {**ours, "PYTHONPATH": absolute}
+
+
+def _has_unit(node: NodeDirectory) -> bool:
+    """Whether systemd runs here and has a unit for this node: the unit serves ``/var/lib/instep``."""
+    if node.path != SYSTEM or not Path("/run/systemd/system").is_dir():
+        return False
+    found = subprocess.run(["systemctl", "cat", UNIT], capture_output=True, timeout=10, check=False)
+    return found.returncode == 0
+
+
+def _systemctl(verb: str, timeout_s: float) -> None:
+    try:
+        done = subprocess.run(
+            ["systemctl", verb, UNIT], capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(
+            f"systemctl {verb} {UNIT} took longer than {timeout_s:g} s",
+            hint=f"journalctl -u {UNIT}",
+            code="timeout",
+        ) from error
+    if done.returncode:
+        raise UnavailableError(
+            f"systemctl {verb} {UNIT} failed: {done.stderr.strip()}",
+            hint=f"journalctl -u {UNIT}",
+            code="daemon_failed",
+        )
+
+
+def _await_answer(
+    node: NodeDirectory,
+    control: Control,
+    process: subprocess.Popen[bytes] | None,
+    timeout_s: float,
+    log_begin: int,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        if node.socket.exists() and control.is_up():
+            return
+        if process is not None and process.poll() is not None:
+            raise _failed(f"the daemon ended at once with exit code {process.returncode}", node, log_begin)
+        pause.wait(_PAUSE_S)
+    raise _failed(f"the daemon did not answer within {timeout_s:g} s", node, log_begin)
+
+
+def _failed(reason: str, node: NodeDirectory, log_begin: int) -> InstepError:
+    tail: list[str] = []
+    if node.log.exists():
+        with node.log.open("rb") as log:
+            log.seek(log_begin)
+            tail = log.read().decode("utf-8", "replace").splitlines()[-LOG_LINES:]
+    return UnavailableError(
+        reason,
+        hint=f"mend what the log names, then: instep --dir {node.path} start",
+        code="daemon_failed",
+        log=str(node.log),
+        last_lines=tail,
+    )

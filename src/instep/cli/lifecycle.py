@@ -1,0 +1,115 @@
+"""``init``, ``start``, ``stop``, ``serve``: a node begins, runs and ends."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from instep.cli.control import DaemonDown
+from instep.cli.session import Session, command, pass_session, timeout_option
+
+__all__ = ["init", "serve", "start", "stop"]
+
+
+@command(
+    "init",
+    example="""instep init main --advertise 10.20.0.1:7443 --allow 10.20.0.0/16 --start
+instep --dir /tmp/a init a --listen 127.0.0.1:7001 --start""",
+)
+@click.argument("name", required=False)
+@click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given.")
+@click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial.")
+@click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
+@click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
+@click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
+@pass_session
+def init(
+    session: Session,
+    name: str | None,
+    listen: str | None,
+    advertise: str | None,
+    panel: str,
+    allow: tuple[str, ...],
+    is_started: bool,
+) -> None:
+    """Make this machine the first node of a new cluster.
+
+    Makes the node directory, the cluster's certificate authority and this node's keys. Without --listen the
+    node listens on loopback; with an --advertise address that is not loopback, on all interfaces, where only
+    the networks of --allow get through.
+    """
+    from instep.cli import addresses
+    from instep.net.pki import Pki
+    from instep.node import config_edit
+
+    node = session.node
+    chosen = addresses.choose(node, name, listen, advertise, panel, allow)
+    changed = config_edit.create(node, chosen.top)
+    pki = Pki.create(node.pki, chosen.name, chosen.name, int(time.time() * 1000))
+    document: dict[str, Any] = {
+        "node": chosen.name, "directory": str(node.path), "listen": str(chosen.listen),
+        "advertise": str(chosen.advertise), "allow": list(chosen.allow), "pin": pki.pin, "changed": changed,
+        "next": chosen.next_steps(node),
+    }  # fmt: skip
+    if is_started:
+        from instep.cli.launch import start_daemon
+
+        document["started"] = start_daemon(node)
+
+    def text() -> None:
+        print(f"node {chosen.name} in {node.path}" + ("" if changed else " (was there already)"))
+        print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
+        print(f"  peers may connect from {', '.join(chosen.allow) or 'this machine only'}")
+        print(f"  fingerprint {pki.pin}")
+        if is_started:
+            print("  the daemon runs")
+        for step in document["next"]:
+            print(f"  next: {step}")
+
+    session.show(document, text)
+
+
+@command("start", example="instep start")
+@timeout_option("15s")
+@pass_session
+def start(session: Session, timeout_ms: int) -> None:
+    """Start the daemon: by systemd where a unit is installed for this node, else detached."""
+    from instep.cli.launch import start_daemon
+
+    node = session.node
+    node.require()
+    session.settings()
+    changed = start_daemon(node, timeout_ms / 1000)
+    document = {"directory": str(node.path), "running": True, "changed": changed}
+    session.show(document, lambda: print("the daemon runs" if changed else "the daemon runs already"))
+
+
+@command("stop", example="instep stop --timeout 1m")
+@timeout_option("30s")
+@pass_session
+def stop(session: Session, timeout_ms: int) -> None:
+    """Stop the daemon; what it was doing is finished or resumed by the next start."""
+    from instep.cli.launch import stop_daemon
+
+    node = session.node
+    node.require()
+    try:
+        stop_daemon(session.control, timeout_ms / 1000)
+        changed = True
+    except DaemonDown:
+        changed = False
+    document = {"directory": str(node.path), "running": False, "changed": changed}
+    session.show(document, lambda: print("the daemon has stopped" if changed else "no daemon was running"))
+
+
+@command("serve", example="instep --dir /srv/instep serve")
+@pass_session
+def serve(session: Session) -> None:
+    """Run the daemon in the foreground until it is interrupted."""
+    node = session.node
+    node.require()
+    from instep.node.daemon import run
+
+    run(node.path)

@@ -1,0 +1,233 @@
+"""What people ask: ``status``, ``log``, ``diff``, ``events``, ``verify``, ``explain``."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from instep.cli.control import DaemonDown
+from instep.cli.output import moment, printable, shown_bytes, table, write_json
+from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
+from instep.errors import DamagedError, UnavailableError, UsageError
+
+__all__ = ["diff", "events", "explain", "log", "status", "verify"]
+
+
+# status -------------------------------------------------------------------------------------------------
+
+
+@command("status", example="instep status --watch")
+@click.argument("fileset", required=False)
+@click.option("--watch", is_flag=True, help="Go on showing it whenever it changes.")
+@click.option("--exit-code", "with_exit_code", is_flag=True, help="Exit with the code of the worst standing.")
+@pass_session
+def status(session: Session, fileset: str | None, watch: bool, with_exit_code: bool) -> None:
+    """Who serves what, what is wrong where and since when, and what to type next.
+
+    Answers on any node, with the daemon up or down (then from its last state).
+    """
+    from instep.cli.status_text import exit_code, status_lines
+
+    if watch:
+        _watch(session, fileset)
+        return
+    document = session.call_or(lambda: _offline_status(session, fileset), "status", fileset=fileset)
+    session.show(document, lambda: print("\n".join(status_lines(document))))
+    code = exit_code(document) if with_exit_code else 0
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _offline_status(session: Session, fileset: str | None) -> dict[str, Any]:
+    from instep.node.snapshot import offline_status
+
+    document: dict[str, Any] = offline_status(session.node.path)
+    if fileset is not None:
+        document["filesets"] = [one for one in document["filesets"] if one["name"] == fileset]
+        if not document["filesets"]:
+            raise UsageError(f"there is no fileset {fileset} here", hint="instep status", code="no_fileset")
+    return document
+
+
+def _changes(session: Session, fileset: str | None) -> Iterator[dict[str, Any]]:
+    """Every change of the status, for as long as the daemon runs; a quiet cluster is asked anew."""
+    while True:
+        try:
+            yield from session.control.items("status", {"fileset": fileset, "watch": True})
+            return
+        except UnavailableError as error:
+            if error.error_code != "timeout":
+                raise
+
+
+def _watch(session: Session, fileset: str | None) -> None:
+    from instep.cli.status_text import status_lines
+
+    is_terminal = sys.stdout.isatty()
+    shown = ""
+    for document in _changes(session, fileset):
+        if session.is_json:
+            write_json(document)
+            continue
+        text = "\n".join(status_lines(document))
+        if text == shown:
+            continue
+        shown = text
+        if is_terminal:
+            sys.stdout.write("\x1b[H\x1b[2J")
+        print(text, flush=True)
+        if not is_terminal:
+            print(flush=True)
+    raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
+
+
+# log, diff, events --------------------------------------------------------------------------------------
+
+
+@command("log", example="instep log catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def log(session: Session, fileset: str | None) -> None:
+    """The generations, newest first, and where the contents of each can still be had."""
+    document = session.call_or(lambda: _offline_log(session, fileset), "log", fileset=fileset)
+
+    def text() -> None:
+        rows = [
+            (
+                one.get("number"), moment(one.get("published_at")), one.get("author"), one.get("message"),
+                ", ".join(one.get("contents") or ()) or "nobody",
+            )
+            for one in document["generations"]
+        ]  # fmt: skip
+        table(rows, ("number", "published", "author", "message", "contents on"))
+
+    session.show(document, text)
+
+
+def _offline_log(session: Session, fileset: str | None) -> dict[str, Any]:
+    from instep.node.snapshot import offline_log
+
+    document: dict[str, Any] = offline_log(session.node.path, fileset)
+    return document
+
+
+_SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
+
+
+@command("diff", example="instep diff catalog 41 42")
+@click.argument("words", nargs=-1, metavar="[FILESET] [A [B]]")
+@pass_session
+def diff(session: Session, words: tuple[str, ...]) -> None:
+    """What changed between two generations; without any, between the head and the tree as it is now."""
+    fileset, numbers = _fileset_and_numbers(words)
+    a, b = (*numbers, None, None)[:2]
+    document = session.call("diff", fileset=fileset, a=a, b=b)
+
+    def text() -> None:
+        for one in document["changes"]:
+            source = f"{printable(one['from'])} -> " if one.get("from") else ""
+            print(f"{_SIGNS.get(one['change'], '?')} {source}{printable(one['path'])}")
+        if not document["changes"]:
+            print("no difference")
+
+    session.show(document, text)
+
+
+def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]:
+    """``[FILESET] [A [B]]``: a first word of digits is a generation, unless two more follow it."""
+    rest = list(words)
+    fileset = None
+    if rest and (not rest[0].isdecimal() or len(rest) == 3):
+        fileset = rest.pop(0)
+    if len(rest) > 2 or not all(word.isdecimal() for word in rest):
+        raise UsageError(
+            "diff takes a fileset and up to two generation numbers", hint="instep diff catalog 41 42"
+        )
+    return fileset, [int(word) for word in rest]
+
+
+@command("events", example="instep events --since 1h")
+@click.option("--since", "since_ms", type=DURATION, default="1h", show_default=True, help="How far back.")
+@pass_session
+def events(session: Session, since_ms: int) -> None:
+    """What happened on this node: published, applied, refused, reverted, joined."""
+    begin_ms = int(time.time() * 1000) - since_ms
+    document = session.call("events", since_ms=begin_ms)
+
+    def text() -> None:
+        for one in document["events"]:
+            known = {"at", "fileset", "what", "text", "reason"}
+            more = {key: value for key, value in one.items() if key not in known and value not in (None, "")}
+            words = one.get("text") or " ".join(filter(None, (one.get("what"), one.get("reason"))))
+            facts = " ".join(
+                f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+                for key, value in more.items()
+            )
+            print(
+                printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
+            )
+
+    session.show(document, text)
+
+
+# verify, explain ----------------------------------------------------------------------------------------
+
+
+@command("verify", example="instep verify catalog --fleet --deep")
+@click.argument("fileset", required=False)
+@click.option("--deep", is_flag=True, help="Read every byte instead of trusting size and times.")
+@click.option("--fleet", is_flag=True, help="Have the partners verify theirs as well.")
+@timeout_option("1h")
+@pass_session
+def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeout_ms: int) -> None:
+    """Compare the attested roots of the fleet, and each tree with its manifest; exit 10 on a difference."""
+    document = session.call("verify", timeout_ms / 1000, fileset=fileset, deep=deep, fleet=fleet)
+
+    def text() -> None:
+        name = document.get("fileset", fileset)
+        print(f"{name}: " + ("identical" if document["identical"] else "NOT identical"))
+        for one in document["nodes"]:
+            differs = one.get("differs") or []
+            root = str(one.get("root") or "-")[:16]
+            print(
+                f"  {one['name']}  root {root}  {len(differs)} paths differ"
+                + (f"  {one['reason']}" if one.get("reason") else "")
+            )
+            for path in differs:
+                print(f"    {printable(path['path'])}: {printable(path['why'])}")
+        if document.get("bytes"):
+            print(f"  {shown_bytes(document['bytes'])} read")
+
+    session.show(document, text)
+    if not document["identical"]:
+        raise click.exceptions.Exit(DamagedError.exit_code)
+
+
+@command("explain", example="instep explain catalog styles/road.sld")
+@click.argument("fileset")
+@click.argument("path", required=False)
+@pass_session
+def explain(session: Session, fileset: str, path: str | None) -> None:
+    """Who gets a fileset or a path of it, by which way, and why not."""
+    raw = None if path is None else os.fsencode(path)
+    document = session.call(
+        "explain", fileset=fileset, path=None if raw is None else raw.decode("utf-8", "replace"),
+        path_b64=None if raw is None else base64.b64encode(raw).decode(),
+    )  # fmt: skip
+
+    def text() -> None:
+        for one in document["to"]:
+            way = f" via {', '.join(one['via'])}" if one.get("via") else ""
+            verdict = "gets it" if one["gets"] else "does not get it"
+            print(f"{one['node']}  {verdict}{way}  {printable(one.get('why'))}".rstrip())
+        if not document["to"]:
+            print("no other node gets it: there are no partners")
+
+    session.show(document, text)

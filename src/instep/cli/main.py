@@ -1,0 +1,116 @@
+"""The door: finds the command, turns every error into a message and an exit code.
+
+Command modules are imported when their command is called, so that ``instep status`` starts quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from instep.cli.output import report_error
+from instep.cli.session import InstepGroup, Session
+from instep.errors import InstepError, UsageError
+
+__all__ = ["COMMANDS", "cli", "main", "run"]
+
+COMMANDS: dict[str, str] = {
+    "init": "lifecycle", "join": "joining", "start": "lifecycle", "stop": "lifecycle", "serve": "lifecycle",
+    "invite": "members", "node": "members", "partner": "partners", "allow": "partners", "check": "members",
+    "pki": "pki", "config": "configuration",
+    "fileset": "filesets", "recipe": "filesets",
+    "publish": "publishing", "wait": "publishing", "rollback": "publishing",
+    "retry": "publishing", "pause": "publishing", "resume": "publishing",
+    "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
+    "verify": "looking", "explain": "looking",
+    "archive": "archive",
+    "demo": "demo", "completion": "completion",
+}  # fmt: skip
+"""Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(InstepGroup):
+    """Imports a command's module when somebody asks for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = getattr(importlib.import_module(f"instep.cli.{module}"), cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from instep import __version__
+
+        click.echo(f"instep {__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+)
+def cli() -> None:
+    """Keeps a cluster of servers in step: published on one, verified and live on the others.
+
+    First steps: instep demo. A cluster: instep init, fileset add, invite; then join on each other server.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    session = Session()
+    is_json = "--json" in arguments
+    try:
+        code: Any = cli.main(list(arguments), prog_name="instep", standalone_mode=False, obj=session)
+    except InstepError as error:
+        report_error(error, is_json=is_json)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    except click.ClickException as error:
+        report_error(_usage(error), is_json=is_json)
+        return UsageError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last door: whatever comes here is exit code 1
+        if os.environ.get("INSTEP_DEBUG"):
+            import traceback
+
+            traceback.print_exc()
+        hint = "run it again with INSTEP_DEBUG=1 and report what it prints"
+        report_error(InstepError(f"{type(error).__name__}: {error}", hint=hint), is_json=is_json)
+        return InstepError.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> UsageError:
+    hint = None
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f"{error.ctx.command_path} --help"
+    return UsageError(error.format_message(), hint=hint)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

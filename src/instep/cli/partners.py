@@ -1,0 +1,221 @@
+"""Who gets what from this node, and from where: ``partner`` and ``allow``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from instep.cli.output import moment, say, table
+from instep.cli.session import Session, command, daemon_word, group, pass_session, timeout_option
+from instep.errors import UsageError
+from instep.node import values
+
+__all__ = ["allow", "link_options", "partner", "read_network", "shown_network"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def link_options(default: bool | None) -> Callable[[Function], Function]:
+    """``--replicate``, ``--data``, ``--hub`` and their opposites; None keeps what is set."""
+
+    def add(function: Function) -> Function:
+        flags = (
+            ("hub", "Also give it what other nodes wrote.", None if default is None else False),
+            ("data", "Also give it filesets of class data.", default),
+            ("replicate", "Give it this node's filesets.", default),
+        )
+        for flag, text, value in flags:
+            function = click.option(f"--{flag}/--no-{flag}", flag, default=value, help=text)(function)
+        return function
+
+    return add
+
+
+def _said(warnings: Any) -> None:
+    for warning in warnings or ():
+        say(f"instep: {warning}")
+
+
+def read_network(raw: str) -> values.IpNetwork:
+    """A CIDR or an address as typed; ``UsageError`` with what would be right."""
+    try:
+        return values.network(raw)
+    except values.BadValue as error:
+        raise UsageError(f"{raw!r} {error}", code="bad_network") from None
+
+
+def shown_network(network: values.IpNetwork) -> str:
+    """A single address without its mask, as people write it."""
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+# partner ------------------------------------------------------------------------------------------------
+
+partner = group("partner", "Which nodes get what from this node.")
+
+
+@command("list", parent=partner, example="instep partner list")
+@pass_session
+def partner_list(session: Session) -> None:
+    """Every partner with its flags, when it last was in contact, and why not."""
+    document = session.call_or(lambda: _offline_partners(session), "partner_list")
+
+    def text() -> None:
+        rows = [
+            (
+                p["name"], p.get("address") or "dials here",
+                *("yes" if p.get(flag) else "no" for flag in ("replicate", "data", "hub")),
+                moment(p.get("last_checked")), "yes" if p.get("reachable") else "no", p.get("reason"),
+            )
+            for p in document["partners"]
+        ]  # fmt: skip
+        table(rows, ("partner", "address", "replicate", "data", "hub", "last checked", "reachable", "reason"))
+
+    session.show(document, text)
+
+
+def _offline_partners(session: Session) -> dict[str, Any]:
+    rows = [
+        {
+            "name": name, "address": None if row.address is None else str(row.address),
+            "replicate": row.link.replicate, "data": row.link.data, "hub": row.link.hub,
+            "last_checked": None, "reachable": False, "reason": "this node's daemon is stopped",
+        }
+        for name, row in session.settings().partners.items()
+    ]  # fmt: skip
+    return {"daemon": "stopped", "partners": rows}
+
+
+def _changed(session: Session, name: str, changed: bool, done: str) -> None:
+    reloaded = session.reload() if changed else None
+    _said(session.settings().warnings if changed else ())
+    document = {"partner": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
+    session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
+
+
+@command("set", parent=partner, example="instep partner set s1 --hub --no-data")
+@click.argument("name")
+@link_options(None)
+@click.option("--address", "at", metavar="HOST:PORT", help="Where to dial it; empty: it dials here.")
+@pass_session
+def partner_set(
+    session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
+) -> None:
+    """Change what a partner may have."""
+    from instep.node import config_edit
+
+    if name not in session.settings().partners:
+        raise UsageError(
+            f"{name} is not a partner of this node",
+            hint=f"instep invite {name}; or: instep partner add {name} ADDRESS --pin FINGERPRINT",
+            code="no_partner",
+        )
+    given: dict[str, object] = {
+        key: value
+        for key, value in (("replicate", replicate), ("data", data), ("hub", hub))
+        if value is not None
+    }
+    if at is not None:
+        given["address"] = at or None
+    if not given:
+        raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
+    _changed(session, name, config_edit.set_partner(session.node, name, given), f"{name} is set")
+
+
+@command("remove", parent=partner, example="instep partner remove s1")
+@click.argument("name")
+@pass_session
+def partner_remove(session: Session, name: str) -> None:
+    """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
+    from instep.node import config_edit
+
+    _changed(session, name, config_edit.remove_partner(session.node, name), f"{name} is no partner any more")
+
+
+@command("resend", parent=partner, example="instep partner resend s1")
+@click.argument("name")
+@pass_session
+def partner_resend(session: Session, name: str) -> None:
+    """Announce every head to a partner again, as if it had just connected."""
+    document = session.call("partner_resend", name=name)
+    session.show(document, lambda: print(f"heads were announced to {name}"))
+
+
+@command("add", parent=partner, example="instep partner add k1 10.30.0.1:7443 --pin 3f5a...c2")
+@click.argument("name")
+@click.argument("address")
+@click.option(
+    "--pin", required=True, metavar="FINGERPRINT", help="SHA-256 of its public key: instep node list there."
+)
+@link_options(True)
+@timeout_option("30s")
+@pass_session
+def partner_add(
+    session: Session,
+    name: str,
+    address: str,
+    pin: str,
+    replicate: bool,
+    data: bool,
+    hub: bool,
+    timeout_ms: int,
+) -> None:
+    """List a node of another cluster, trusted by its key alone. Do the same on the other side."""
+    try:
+        at, key = values.address(address), values.fingerprint(pin)
+    except values.BadValue as error:
+        raise UsageError(f"{address if 'HOST' in str(error) else pin!r} {error}", code="bad_value") from None
+    document = session.call(
+        "partner_add", timeout_ms / 1000, name=name, address=str(at), pin=key,
+        replicate=replicate, data=data and replicate, hub=hub and replicate,
+    )  # fmt: skip
+    session.show(document, lambda: print(f"{name} is a partner"))
+
+
+# allow --------------------------------------------------------------------------------------------------
+
+allow = group("allow", "From which addresses peers may connect.")
+
+
+def _show_allow(session: Session, changed: bool, reloaded: dict[str, Any] | None) -> None:
+    networks = [str(one) for one in session.settings().allow]
+    document = {"allow": networks, "changed": changed, "daemon": daemon_word(changed, reloaded)}
+    session.show(document, lambda: print("\n".join(networks) or "only this machine: allow is empty"))
+
+
+@command("list", parent=allow, example="instep allow list")
+@pass_session
+def allow_list(session: Session) -> None:
+    """The networks from which peers may connect."""
+    networks = [str(one) for one in session.settings().allow]
+    session.show(
+        {"allow": networks}, lambda: print("\n".join(networks) or "only this machine: allow is empty")
+    )
+
+
+@command("add", parent=allow, example="instep allow add 10.20.0.0/16")
+@click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
+@pass_session
+def allow_add(session: Session, networks: tuple[str, ...]) -> None:
+    """Let peers connect from a network or address."""
+    from instep.node import config_edit
+
+    was_empty = not session.settings().allow
+    changed = config_edit.allow_networks(session.node, [shown_network(read_network(one)) for one in networks])
+    if changed and was_empty and not any(one.is_loopback for one in session.settings().allow):
+        say("instep: nodes on this machine may no longer connect; to keep them: instep allow add 127.0.0.0/8")
+    _show_allow(session, changed, session.reload() if changed else None)
+
+
+@command("remove", parent=allow, example="instep allow remove 10.20.0.0/16")
+@click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
+@pass_session
+def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
+    """Cut peers from a network off; open connections from there are closed."""
+    from instep.node import config_edit
+
+    wanted = [read_network(one) for one in networks]
+    changed = config_edit.disallow_networks(session.node, wanted)
+    _show_allow(session, changed, session.reload() if changed else None)

@@ -1,0 +1,284 @@
+"""``pki``: certificates of this node and of the cluster, their renewal, revocation, backup and export."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from instep.cli.control import DaemonDown
+from instep.cli.output import printable, say, table, write_json
+from instep.cli.session import Session, command, group, pass_session, timeout_option
+from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from instep.net.certs import CertificateFacts
+    from instep.net.pki import Pki
+
+__all__ = ["pki"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
+
+pki = group("pki", "Keys and certificates.")
+trust = group("trust", "Certificates of others.")
+pki.add_command(trust)
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _open(session: Session) -> Pki:
+    from instep.net.pki import Pki
+
+    session.node.require()
+    return Pki(session.node.pki)
+
+
+def _facts(facts: CertificateFacts) -> dict[str, Any]:
+    return {
+        "subject": facts.subject, "names": list(facts.names), "pin": facts.pin,
+        "fingerprint": facts.fingerprint, "serial": facts.serial,
+        "not_before": _day(facts.not_before_ms), "not_after": _day(facts.not_after_ms),
+    }  # fmt: skip
+
+
+@command("list", parent=pki, example="instep pki list")
+@pass_session
+def pki_list(session: Session) -> None:
+    """This node's certificates, the cluster's CA, and on the CA's node all that it issued."""
+    from instep.net.certs import Purpose, facts_of
+
+    found = _open(session)
+    own = [{"what": purpose.value, **_facts(facts_of(found.certificate(purpose)))} for purpose in Purpose]
+    authorities = [{"what": "ca", **_facts(facts_of(one))} for one in found.authorities()]
+    issued = [
+        {
+            "name": one.name, "purpose": one.purpose, "serial": one.serial, "pin": one.pin,
+            "not_after": _day(one.not_after_ms),
+            "revoked_at": None if one.revoked_at_ms is None else _day(one.revoked_at_ms),
+        }
+        for one in (found.records() if found.is_ca else [])
+    ]  # fmt: skip
+    backed_up = found.backed_up_at_ms()
+    document = {
+        "node": found.name, "is_ca": found.is_ca, "certificates": [*own, *authorities], "issued": issued,
+        "backed_up_at": None if backed_up is None else _day(backed_up),
+    }  # fmt: skip
+
+    def text() -> None:
+        table([(one["what"], one["subject"], one["not_after"], one["pin"]) for one in (*own, *authorities)],
+              ("certificate", "subject", "until", "fingerprint of the key"))  # fmt: skip
+        if issued:
+            print()
+            rows = [
+                (one["name"], one["purpose"], one["not_after"], one["revoked_at"] or "-") for one in issued
+            ]
+            table(rows, ("issued to", "for", "until", "revoked"))
+        if found.is_ca and backed_up is None:
+            print("the CA key has no backup\n  next: instep pki backup --to FILE")
+
+    session.show(document, text)
+
+
+@command("renew", parent=pki, example="instep pki renew")
+@pass_session
+def pki_renew(session: Session) -> None:
+    """New certificates for this node's keys now; the daemon does so by itself in time."""
+    try:
+        document = session.call("renew", 60.0)
+    except DaemonDown:
+        found = _open(session)
+        if not found.is_ca:
+            raise
+        found.renew_own(int(time.time() * 1000))
+        document = {"node": found.name, "changed": True}
+    session.show(document, lambda: print("the certificates are renewed"))
+
+
+@command("revoke", parent=pki, example="instep pki revoke s2")
+@click.argument("name")
+@pass_session
+def pki_revoke(session: Session, name: str) -> None:
+    """Withdraw a node's certificates; every node learns it within a poll interval."""
+    from instep.model.ids import node_name
+
+    chosen = node_name(name)
+    try:
+        document = session.call("revoke", 60.0, name=name)
+    except DaemonDown:
+        changed = _open(session).revoke(chosen, int(time.time() * 1000))
+        document = {"name": name, "changed": changed, "daemon": "stopped"}
+    done = f"{name} is revoked" if document.get("changed", True) else f"{name} was revoked already"
+    session.show(document, lambda: print(done))
+
+
+def _passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[bytes, str | None]:
+    """The passphrase, and the same as text when it was made here and must be shown once."""
+    if file is not None:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(
+                f"{file} may be read by others (mode {mode:04o})",
+                hint=f"chmod 600 {file}",
+                code="secret_mode",
+            )
+        return file.read_text().rstrip("\n").encode(), None
+    if sys.stdin.isatty() and not session.is_json:
+        typed = click.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True)
+        return str(typed).encode(), None
+    if not is_new:
+        raise UsageError("the passphrase is missing", hint="--passphrase-file FILE", code="no_passphrase")
+    made = "-".join("".join(secrets.choice(_LETTERS) for _ in range(6)) for _ in range(4))
+    return made.encode(), made
+
+
+def _passphrase_option(function: Function) -> Function:
+    return click.option(
+        "--passphrase-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="A file of mode 0600; else it is asked, or made and shown once when nobody can be asked.",
+    )(function)
+
+
+def _show_written(session: Session, what: str, files: list[Path], made: str | None) -> None:
+    document: dict[str, Any] = {"files": [str(file) for file in files], "changed": True}
+    if made is not None:
+        document["passphrase"] = made
+
+    def text() -> None:
+        print(f"{what} is in {', '.join(document['files'])}")
+        if made is not None:
+            print(f"passphrase: {made}")
+            say("write it down apart from the file; it is not shown again")
+
+    session.show(document, text)
+
+
+@command("backup", parent=pki, example="instep pki backup --to /media/safe/instep-ca.backup")
+@click.option(
+    "--to", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="A file that does not exist yet.",
+)  # fmt: skip
+@_passphrase_option
+@pass_session
+def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
+    """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
+    from instep.net.keystore import backup
+
+    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    backup(_open(session), target, passphrase, int(time.time() * 1000))
+    _show_written(session, "the CA", [target], made)
+
+
+@command("restore", parent=pki, example="instep pki restore --from /media/safe/instep-ca.backup")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+)
+@_passphrase_option
+@pass_session
+def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
+    """Put the CA and keys of a backup into a node directory that has none."""
+    from instep.net.keystore import restore
+
+    passphrase, _ = _passphrase(session, passphrase_file, is_new=False)
+    session.node.create()
+    found = restore(source, session.node.pki, passphrase)
+    session.show(
+        {"node": found.name, "changed": True}, lambda: print(f"the keys of {found.name} are restored")
+    )
+
+
+@command("export", parent=pki, example="instep pki export s1 --format pkcs12 --to /etc/tomcat/s1.p12")
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(["pem", "pkcs12", "jks"]), required=True)
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), metavar="PATH",
+    help="The file; for pem the directory. Default: NAME.p12, NAME.jks or NAME-pem here.",
+)  # fmt: skip
+@_passphrase_option
+@pass_session
+def pki_export(
+    session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
+) -> None:
+    """Give this node's certificate and key to another program, encrypted with a passphrase."""
+    from instep.net.keystore import ExportFormat, export
+
+    found = _open(session)
+    if name != found.name:
+        raise RefusedError(
+            f"the key of {name} is only on {name}",
+            hint=f"on {name}: instep pki export {name} --format {form}",
+            code="no_key_here",
+        )
+    endings = {"pem": "-pem", "pkcs12": ".p12", "jks": ".jks"}
+    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    files = export(found, ExportFormat(form), target or Path(f"{name}{endings[form]}"), passphrase)
+    _show_written(session, name, files, made)
+
+
+@command("fetch", parent=trust, example="instep pki trust fetch 10.30.0.1:7443")
+@click.argument("address", metavar="HOST:PORT")
+@timeout_option("10s")
+@pass_session
+def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
+    """Show the certificates that a server presents, without believing them."""
+    from instep.net import tls
+    from instep.node.values import BadValue
+    from instep.node.values import address as read_address
+
+    try:
+        at = read_address(address)
+    except BadValue as error:
+        raise UsageError(f"{address!r} {error}", code="bad_address") from None
+    chain = tls.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
+    rows = [_facts(facts) for facts in chain.facts()]
+    if session.is_json:
+        write_json({"address": str(at), "pin": chain.pin, "certificates": rows, "pem": chain.pem().decode()})
+        return
+    for row in rows:
+        say(f"{printable(row['subject'])}  until {row['not_after']}")
+        say(f"  names {', '.join(map(printable, row['names']))}")
+        say(f"  fingerprint of the key {row['pin']}")
+    sys.stdout.write(chain.pem().decode())
+
+
+@command("import", parent=trust, example="instep pki trust import k1.pem")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@pass_session
+def trust_import(session: Session, file: Path) -> None:
+    """Trust the node certificates in a PEM file, each for the node that it names."""
+    from instep.net.certs import Purpose, certificates_of_pem, facts_of, name_of
+
+    found = _open(session)
+    try:
+        certificates = certificates_of_pem(file.read_bytes())
+    except OSError as error:
+        raise ResourceError(f"cannot read {file}: {error.strerror}", code="unreadable") from error
+    nodes = [one for one in certificates if not facts_of(one).is_ca]
+    if not nodes:
+        raise RefusedError(
+            f"{file} holds no node certificate",
+            hint="instep pki trust fetch HOST:PORT > FILE",
+            code="no_certificate",
+        )
+    names = []
+    for certificate in nodes:
+        name = name_of(certificate, Purpose.TLS)
+        found.pin_partner(name, certificate)
+        names.append(name)
+    session.reload()
+    session.show({"trusted": names, "changed": True}, lambda: print(f"trusted: {', '.join(names)}"))

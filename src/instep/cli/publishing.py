@@ -1,0 +1,158 @@
+"""``publish``, ``wait``, ``rollback`` and what steers applying: ``retry``, ``pause``, ``resume``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from instep.cli.output import printable, shown_bytes
+from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
+from instep.errors import UnavailableError, UsageError
+
+PUBLISH_S = 3600.0
+"""A publish reads every new byte, and says nothing meanwhile when nobody watches."""
+WAIT_S = 600.0
+
+__all__ = ["pause", "publish", "resume", "retry", "rollback", "wait"]
+
+
+def _number(raw: str) -> int:
+    if not raw.isdecimal():
+        raise UsageError(
+            f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation"
+        )
+    return int(raw)
+
+
+def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
+    number = (document.get("generation") or {}).get("number")
+    name = document["fileset"]
+    if not document.get("changed"):
+        print(f"{name}: nothing changed, generation {number} stands")
+        return
+    counts = ", ".join(
+        f"{document.get(key, 0)} {word}"
+        for key, word in (("added", "added"), ("changed_paths", "changed"), ("removed", "removed"))
+    )
+    said = "would be published" if dry_run else f"generation {number} is published"
+    print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
+    waited = document.get("wait")
+    if isinstance(waited, dict):
+        _show_wait(waited)
+
+
+@command("publish", example='instep publish catalog -m "new styles" --wait')
+@click.argument("fileset", required=False)
+@click.option("-m", "--message", default="", help="Shown in log and status.")
+@click.option(
+    "--accept-deletions", is_flag=True, help="Publish although more was deleted than max_deletions."
+)
+@click.option(
+    "--wait", "is_awaited", is_flag=True, help="Wait until every direct partner is in step with it."
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
+@timeout_option(None)
+@pass_session
+def publish(
+    session: Session,
+    fileset: str | None,
+    message: str,
+    accept_deletions: bool,
+    is_awaited: bool,
+    dry_run: bool,
+    timeout_ms: int | None,
+) -> None:
+    """Make the tree as it is now a new generation; without a change nothing happens."""
+    limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
+    document = session.call(
+        "publish", limit, fileset=fileset, message=message, accept_deletions=accept_deletions,
+        wait=is_awaited and not dry_run, dry_run=dry_run,
+    )  # fmt: skip
+    session.show(document, lambda: _show_publish(document, dry_run))
+    waited = document.get("wait")
+    if isinstance(waited, dict) and not waited.get("reached", True):
+        raise click.exceptions.Exit(UnavailableError.exit_code)
+
+
+def _show_wait(document: dict[str, Any]) -> None:
+    number = (document.get("generation") or {}).get("number")
+    if document.get("reached"):
+        print(f"{document.get('fileset', '')}: all are in step with generation {number}".removeprefix(": "))
+        return
+    print(f"{document.get('fileset', '')}: not in step with generation {number} yet; still waiting for:")
+    for one in document.get("waiting_for") or ():
+        if isinstance(one, dict):
+            one = f"{one.get('node')}: {one.get('standing', '')}"
+        print(f"  {printable(one)}")
+
+
+@command("wait", example="instep wait catalog --node s1 --timeout 30s")
+@click.argument("fileset", required=False)
+@click.option("--generation", type=int, metavar="N", help="Wait for this generation or a newer one.")
+@click.option("--node", "nodes", multiple=True, metavar="NODE", help="Wait for these partners only.")
+@click.option("--fleet", is_flag=True, help="Also wait for nodes behind hubs.")
+@timeout_option("60s")
+@pass_session
+def wait(
+    session: Session,
+    fileset: str | None,
+    generation: int | None,
+    nodes: tuple[str, ...],
+    fleet: bool,
+    timeout_ms: int,
+) -> None:
+    """Wait until every direct partner that accepted is in step with what was written before this call."""
+    document = session.call(
+        "wait", timeout_ms / 1000, fileset=fileset, generation=generation, nodes=list(nodes), fleet=fleet
+    )
+    session.show(document, lambda: _show_wait(document))
+    if not document.get("reached"):
+        raise click.exceptions.Exit(UnavailableError.exit_code)
+
+
+@command("rollback", example='instep rollback catalog 41 -m "styles were wrong"')
+@click.argument("words", nargs=-1, required=True, metavar="[FILESET] GENERATION")
+@click.option("-m", "--message", default="", help="Shown in log and status.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+@pass_session
+def rollback(session: Session, words: tuple[str, ...], message: str, dry_run: bool) -> None:
+    """Publish the tree of an older generation again, as a new one."""
+    if len(words) > 2:
+        raise UsageError("rollback takes FILESET and GENERATION", hint="instep rollback catalog 41")
+    fileset, number = (None, words[0]) if len(words) == 1 else words
+    document = session.call(
+        "rollback", PUBLISH_S, fileset=fileset, generation=_number(number), message=message, dry_run=dry_run
+    )
+    session.show(document, lambda: _show_publish(document, dry_run))
+
+
+@command("retry", example="instep retry catalog --node s2")
+@click.argument("fileset", required=False)
+@click.option("--node", metavar="NODE", help="Ask that partner to retry.")
+@pass_session
+def retry(session: Session, fileset: str | None, node: str | None) -> None:
+    """Try again what was refused or put back, without waiting for a new generation."""
+    document = session.call("retry", 30.0, fileset=fileset, node=node)
+    session.show(document, lambda: print(f"{document.get('fileset', fileset or 'all')}: tried again"))
+
+
+@command("pause", example='instep pause catalog --for 2h --reason "migration"')
+@click.argument("fileset", required=False)
+@click.option("--for", "for_ms", type=DURATION, help="Resume by itself after this time.")
+@click.option("--reason", help="Shown in status.")
+@pass_session
+def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str | None) -> None:
+    """Stop publishing and applying a fileset on this node; what is served stays."""
+    for_s = None if for_ms is None else for_ms / 1000
+    document = session.call("pause", 30.0, fileset=fileset, for_s=for_s, reason=reason)
+    session.show(document, lambda: print(f"{document.get('fileset', fileset)}: paused"))
+
+
+@command("resume", example="instep resume catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def resume(session: Session, fileset: str | None) -> None:
+    """Go on after a pause."""
+    document = session.call("resume", 30.0, fileset=fileset)
+    session.show(document, lambda: print(f"{document.get('fileset', fileset)}: goes on"))

@@ -1,0 +1,210 @@
+"""What every command shares: the node directory, the output form, the daemon, and how commands are declared.
+
+``--dir`` and ``--json`` may stand before or after the command's name. A command is declared with
+``@command(example=...)``: the example is shown by ``--help``, in the reference and in the man page.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from instep.cli.control import Control, DaemonDown
+from instep.cli.output import ProgressBar, say, write_json
+
+if TYPE_CHECKING:
+    from instep.node.directory import NodeDirectory
+    from instep.node.settings import Settings
+
+__all__ = [
+    "DURATION",
+    "Session",
+    "command",
+    "daemon_word",
+    "group",
+    "later",
+    "pass_session",
+    "timeout_option",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """One run of the command line."""
+
+    directory_option: str | None = None
+    is_json: bool = False
+    params: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def node(self) -> NodeDirectory:
+        from instep.node.directory import resolve
+
+        return resolve(self.directory_option, os.environ)
+
+    @property
+    def control(self) -> Control:
+        return Control(self.node.socket)
+
+    def settings(self) -> Settings:
+        """The settings in the file now, which may differ from those that run."""
+        from instep.node.config import load
+
+        node = self.node
+        node.require()
+        return load(node.path)
+
+    def call(self, name: str, timeout_s: float | None = None, /, **params: Any) -> dict[str, Any]:
+        """Ask the daemon, with progress on a terminal. A deadline leaves the daemon 5 s to say why."""
+        node = self.node
+        if not node.socket.exists():
+            node.require()
+        if timeout_s is not None:
+            params["timeout_s"] = timeout_s
+        with ProgressBar(is_shown=not self.is_json) as bar:
+            wait_s = None if timeout_s is None else timeout_s + 5
+            return self.control.call(name, params, timeout_s=wait_s, on_progress=bar)
+
+    def call_or(self, fallback: Callable[[], dict[str, Any]], name: str, /, **params: Any) -> dict[str, Any]:
+        """Ask the daemon, or answer from the last state when none runs."""
+        try:
+            return self.call(name, **params)
+        except DaemonDown:
+            self.node.require()
+            return fallback()
+
+    def reload(self) -> dict[str, Any] | None:
+        """Make a running daemon take the changed file; None when none runs. Raises its refusal."""
+        try:
+            return self.call("reload_config")
+        except DaemonDown:
+            return None
+
+    def show(self, document: Mapping[str, Any], text: Callable[[], None]) -> None:
+        """The result: the document with ``--json``, else what ``text`` prints."""
+        if self.is_json:
+            write_json(document)
+        else:
+            text()
+
+    def message(self, text: str) -> None:
+        """A remark on stderr; programs that asked for JSON get it only there as well."""
+        say(text)
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+class DurationType(click.ParamType[int]):
+    """``200ms``, ``5s``, ``10m``, ``1h``, ``30d`` as milliseconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from instep.node.values import BadValue, duration_ms
+
+        if isinstance(value, int):
+            return value
+        try:
+            return duration_ms(f"{value}s" if str(value).isdecimal() else value)
+        except BadValue as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+DURATION = DurationType()
+
+
+def timeout_option(default: str | None) -> Callable[[Function], Function]:
+    """``--timeout``; the command receives ``timeout_ms``, None for no limit."""
+    return click.option(
+        "--timeout", "timeout_ms", type=DURATION, default=default, show_default=default is not None,
+        help="Give up after this time and say what is still missing.",
+    )  # fmt: skip
+
+
+def _keep_directory(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).directory_option = value
+
+
+def _keep_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).is_json = True
+
+
+def shared_options() -> list[click.Option]:
+    return [
+        click.Option(
+            ["--dir"], metavar="DIR", expose_value=False, is_eager=True, callback=_keep_directory,
+            help="The node directory; else INSTEP_DIR, /var/lib/instep, ~/.local/share/instep.",
+        ),
+        click.Option(
+            ["--json"], is_flag=True, expose_value=False, is_eager=True, callback=_keep_json,
+            help="Print one JSON document.",
+        ),
+    ]  # fmt: skip
+
+
+class InstepCommand(click.Command):
+    """A command that takes ``--dir`` and ``--json`` and shows an example."""
+
+    example: str = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.example:
+            with formatter.section("Example"):
+                formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+
+
+class InstepGroup(click.Group):
+    """A group of commands; without a command it shows its help."""
+
+    command_class = InstepCommand
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+
+def command(
+    name: str, *, example: str, parent: click.Group | None = None
+) -> Callable[[Callable[..., Any]], InstepCommand]:
+    """Declare a command; its docstring is its help."""
+
+    def declare(function: Callable[..., Any]) -> InstepCommand:
+        short = (function.__doc__ or "").strip().split("\n")[0]
+        made = click.command(name, cls=InstepCommand, short_help=short)(function)
+        made.example = example
+        if parent is not None:
+            parent.add_command(made)
+        return made
+
+    return declare
+
+
+def group(name: str, help_text: str) -> InstepGroup:
+    return InstepGroup(name, help=help_text, short_help=help_text, no_args_is_help=True)
+
+
+def daemon_word(changed: bool, reloaded: Mapping[str, Any] | None) -> str:
+    """What a change of configuration meant for the daemon."""
+    if not changed:
+        return "unchanged"
+    return "stopped" if reloaded is None else "reloaded"
+
+
+def later(what: str) -> None:
+    """Refuse what a later version will have."""
+    from instep.errors import RefusedError
+
+    raise RefusedError(f"{what} is not in this version of instep", code="not_in_this_version")

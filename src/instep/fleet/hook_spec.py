@@ -1,0 +1,95 @@
+"""The nouns of hooks: what to run, what it is told, what came of it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.model.ids import FilesetName, HeadRef
+
+__all__ = ["OUTPUT_KEPT", "Attempt", "HookCall", "HookOutcome", "HookSpec", "TlsMode"]
+
+OUTPUT_KEPT = 64 << 10
+"""Bytes of a hook's output that are kept: the last ones."""
+
+
+class TlsMode(enum.Enum):
+    """How an ``http`` hook treats the other side's certificate. All but ``VERIFY`` is told in status."""
+
+    VERIFY = "verify"
+    NOVERIFY = "noverify"
+    NONE = "none"
+    """Credentials may travel over plain ``http`` to other machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookSpec:
+    """One hook as ``instep.toml`` has it; exactly one of ``run`` (arguments) and ``http`` (method, URL) is set.
+
+    ``timeout_ms`` is the deadline of one attempt, ``retries`` the further attempts after a failure.
+    ``expect_status`` None means any 2xx.
+    """
+
+    run: tuple[str, ...] = ()
+    http: tuple[str, str] | None = None
+    timeout_ms: int = 30_000
+    retries: int = 0
+    auth_file: Path | None = None
+    expect_status: int | None = None
+    expect_body: str | None = None
+    tls: TlsMode = TlsMode.VERIFY
+
+    def __post_init__(self) -> None:
+        assert bool(self.run) != (self.http is not None), "a hook is either a program or a request"
+        assert self.timeout_ms > 0, "every wait has a deadline"
+        assert self.retries >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class HookCall:
+    """What a hook is told. ``changed`` is gone through once; ``extra`` adds variables, as the staging path."""
+
+    hook: str
+    fileset: FilesetName
+    generation: HeadRef
+    previous: HeadRef | None
+    changed: Iterable[bytes] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        """All but ``INSTEP_CHANGED``, which is a file that lives as long as the call."""
+        return {
+            "INSTEP_HOOK": self.hook,
+            "INSTEP_FILESET": self.fileset,
+            "INSTEP_GENERATION": str(self.generation.number),
+            "INSTEP_PREVIOUS": "" if self.previous is None else str(self.previous.number),
+            **self.extra,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try. ``reason`` is a sentence's end, as in "reload: exited with 3"; empty when it went well."""
+
+    reason: str
+    output: bytes = b""
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class HookOutcome:
+    """What came of a hook after all attempts. ``output_tail`` is the last attempt's, at most ``OUTPUT_KEPT``
+    bytes, as text of the program's own: escape it before a terminal sees it. No secret is in any of it."""
+
+    ok: bool
+    reason: str
+    output_tail: str
+    attempts: int
+    duration_ms: int
+    is_unverified: bool = False
+    """Another machine was believed, or told a secret, without a verified certificate."""

@@ -1,0 +1,62 @@
+"""Hooks: programs and requests that the node's own configuration names, run with deadlines and retries.
+
+A hook's failure is an outcome, not an exception: whoever asked decides what follows from it. Hooks run at least
+once for what they are told, never through a shell, and never with more of the daemon's environment than given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, TlsMode
+from instep.fleet.http_hook import is_unverified, request
+from instep.fleet.run_hook import MINIMAL_ENVIRONMENT, Told, run_program
+
+__all__ = ["OUTPUT_KEPT", "HookCall", "HookOutcome", "HookSpec", "TlsMode", "run_hook"]
+
+_LONGEST_PAUSE_MS = 30_000
+
+
+async def run_hook(
+    spec: HookSpec,
+    call: HookCall,
+    *,
+    environment: Mapping[str, str] = MINIMAL_ENVIRONMENT,
+    backoff_ms: int = 500,
+) -> HookOutcome:
+    """Try until it goes well or ``spec.retries`` are used up, pausing ``backoff_ms``, then twice as long.
+
+    Ends within (retries + 1) times the timeout, plus the pauses and a few seconds for stopping a program.
+    Cancelling ends the program's process group first. ``environment`` is all that a program inherits.
+    """
+    started = time.monotonic()
+    attempts = 0
+    pause_ms = backoff_ms
+    with Told(call) as told:
+        while True:
+            attempts += 1
+            attempt = await _attempt(spec, call, told, environment)
+            if attempt.ok or attempts > spec.retries:
+                break
+            await asyncio.sleep(pause_ms / 1000)
+            pause_ms = min(pause_ms * 2, _LONGEST_PAUSE_MS)
+    return HookOutcome(
+        ok=attempt.ok,
+        reason=attempt.reason,
+        output_tail=attempt.output[-OUTPUT_KEPT:].decode("utf-8", "replace"),
+        attempts=attempts,
+        duration_ms=round((time.monotonic() - started) * 1000),
+        is_unverified=is_unverified(spec),
+    )
+
+
+async def _attempt(spec: HookSpec, call: HookCall, told: Told, environment: Mapping[str, str]) -> Attempt:
+    if spec.http is not None:
+        return await request(spec, call)
+    try:
+        files = await asyncio.to_thread(told.files)
+    except OSError as error:
+        return Attempt(f"cannot be told what changed: {error.strerror}")
+    return await run_program(spec.run, files, {**environment, **call.environment()}, spec.timeout_ms)

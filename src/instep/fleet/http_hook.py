@@ -1,0 +1,192 @@
+"""The ``http`` kind of hook: one request, judged by status and body. Credentials come from a private file."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import os
+import stat
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["is_unverified", "request"]
+
+BODY_SEARCHED = 1 << 20
+"""Bytes of an answer that ``expect_body`` is looked for in."""
+_AUTH_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    header: str
+    secrets: tuple[str, ...]
+
+    def hide(self, text: str) -> str:
+        """An answer may repeat what it was asked with."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def hide_bytes(self, raw: bytes) -> bytes:
+        for secret in self.secrets:
+            raw = raw.replace(secret.encode(), b"***")
+        return raw
+
+
+_NOBODY = _Credentials("", ())
+
+
+class _CannotAsk(Exception):
+    """Why the request was not even made."""
+
+
+def is_unverified(spec: HookSpec) -> bool:
+    """Whether this hook believes or tells something to another machine without a verified certificate."""
+    if spec.http is None:
+        return False
+    url = urllib.parse.urlsplit(spec.http[1])
+    if _is_loopback(url.hostname):
+        return False
+    return url.scheme != "https" or spec.tls is not TlsMode.VERIFY
+
+
+async def request(spec: HookSpec, call: HookCall) -> Attempt:
+    """One attempt within the timeout. Redirects are not followed: an answer 3xx is a status like others."""
+    import aiohttp  # 0.2 s of import that a node without such hooks need not pay
+
+    assert spec.http is not None
+    method, url = spec.http
+    name = f"{method} {_shown(url)}"
+    try:
+        credentials = _credentials(spec, url)
+    except _CannotAsk as error:
+        return Attempt(f"{name}: {error}")
+    headers = {
+        "User-Agent": "instep",
+        "X-Instep-Hook": call.hook,
+        "X-Instep-Fileset": call.fileset,
+        "X-Instep-Generation": str(call.generation.number),
+    }
+    if credentials.header:
+        headers["Authorization"] = credentials.header
+    try:
+        async with asyncio.timeout(spec.timeout_ms / 1000):
+            async with (
+                aiohttp.ClientSession(
+                    timeout=aiohttp.ClientTimeout(total=None),
+                    trust_env=False,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                ) as session,
+                session.request(
+                    method, url, headers=headers, allow_redirects=False, ssl=spec.tls is TlsMode.VERIFY
+                ) as answer,
+            ):
+                body = await _body(answer, BODY_SEARCHED if spec.expect_body else OUTPUT_KEPT)
+    except TimeoutError:
+        return Attempt(f"{name}: no answer within {spec.timeout_ms / 1000:g} s")
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return Attempt(credentials.hide(f"{name}: {_said(error)}"))
+    reason = _judged(spec, answer.status, body)
+    return Attempt(reason and f"{name}: {reason}", credentials.hide_bytes(body)[:OUTPUT_KEPT])
+
+
+def _judged(spec: HookSpec, status: int, body: bytes) -> str:
+    """Why the answer does not count as success; empty when it does."""
+    if spec.expect_status is None:
+        if not 200 <= status <= 299:
+            return f"answered {status}, expected 200 to 299"
+    elif status != spec.expect_status:
+        return f"answered {status}, expected {spec.expect_status}"
+    if spec.expect_body and spec.expect_body.encode() not in body:
+        return f"answered {status}, but without {spec.expect_body!r} in the body"
+    return ""
+
+
+async def _body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(64 << 10):
+        body += piece
+        if len(body) >= limit:
+            answer.close()
+            break
+    return bytes(body[:limit])
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _shown(url: str) -> str:
+    """Without credentials and query, which may hold secrets."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(spec: HookSpec, url: str) -> _Credentials:
+    parts = urllib.parse.urlsplit(url)
+    if parts.username or parts.password:
+        raise _CannotAsk("the URL holds credentials; put them into an auth_file")
+    if spec.auth_file is None:
+        return _NOBODY
+    if parts.scheme != "https" and not _is_loopback(parts.hostname) and spec.tls is not TlsMode.NONE:
+        raise _CannotAsk('credentials would travel unencrypted; use https, or say tls = "none"')
+    return _parsed(_private_line(spec.auth_file), spec.auth_file)
+
+
+def _private_line(path: Path) -> str:
+    """The one line of a file that nobody else may read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _CannotAsk(f"auth_file {path}: {error.strerror}") from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _CannotAsk(f"auth_file {path} is not a regular file")
+        if found.st_mode & 0o077:
+            mode = stat.S_IMODE(found.st_mode)
+            raise _CannotAsk(f"auth_file {path} has mode {mode:04o}; make it 0600")
+        if found.st_uid not in (0, os.geteuid()):
+            raise _CannotAsk(f"auth_file {path} belongs to user {found.st_uid}, not to this node's or root")
+        raw = os.read(descriptor, _AUTH_BYTES_MAX + 1)
+    except OSError as error:
+        raise _CannotAsk(f"auth_file {path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    try:
+        lines = raw.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise _CannotAsk(f"auth_file {path} is not UTF-8 text") from error
+    if len(raw) > _AUTH_BYTES_MAX or len(lines) != 1 or not lines[0].strip():
+        raise _CannotAsk(f"auth_file {path} must hold one line: user:password or a bearer token")
+    return lines[0].strip()
+
+
+def _parsed(line: str, path: Path) -> _Credentials:
+    if ":" in line:
+        coded = base64.b64encode(line.encode()).decode("ascii")
+        password = line.partition(":")[2]
+        return _Credentials(f"Basic {coded}", tuple(one for one in (coded, line, password) if one))
+    if not line.isascii() or not line.isprintable() or " " in line:
+        raise _CannotAsk(f"auth_file {path} holds neither user:password nor a bearer token")
+    return _Credentials(f"Bearer {line}", (line,))

@@ -1,0 +1,361 @@
+"""Applying generations to a followed tree: stage, switch, record, put back, revert.
+
+Synchronous parts run in the fileset's worker thread; fetching runs on the event loop and overlaps with laying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
+from instep.errors import DamagedError, UnavailableError
+from instep.model.definition import Definition, Preserve
+from instep.model.entry import Entry
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest import diff
+from instep.net.client import PeerClient
+from instep.node.chunk_lists import recut
+from instep.node.driver import wall_ms
+from instep.node.inspection import Inspection, Numbers
+from instep.node.placing import Taken, find_root
+from instep.node.pulling import Puller
+from instep.node.runtime import Runtime
+from instep.node.serving import Shelf
+from instep.node.settings import FilesetSettings
+from instep.tree.archive import Archive
+from instep.tree.failpoints import failpoint, register
+from instep.tree.fidelity import Allow, Local
+from instep.tree.journal import Journal, Why
+from instep.tree.place import Place
+from instep.tree.recover import recover
+from instep.tree.stage import Stage
+from instep.tree.stages import clear_stages
+from instep.tree.switch import Gone, Switched, finish, stat_rows, switch
+
+if TYPE_CHECKING:
+    from instep.model.statrow import StatRow
+    from instep.node.follower import FollowService
+
+__all__ = ["Applying", "record_rows"]
+
+DRIFT_PATHS_MAX = 1_000
+ROWS_BATCH = 2_000
+RECORDING = register("apply.recording")
+RECORDED = register("apply.recorded")
+_KINDS = {"nothing": RecoveredKind.NOTHING, "undone": RecoveredKind.UNDONE, "finished": RecoveredKind.FINISHED}
+
+
+class Applying:
+    """The tree work of one ``FollowService``."""
+
+    def __init__(self, service: FollowService) -> None:
+        self._service = service
+        self._sealed: Journal | None = None
+        self._staging = asyncio.Lock()
+        self.watched_definition: Definition | None = None
+
+    # What is needed everywhere --------------------------------------------------------------------------------
+
+    def taken(self) -> Taken:
+        """The root as it was accepted; refuses when it is not ours or not there (P10)."""
+        service = self._service
+        runtime, fileset = service.runtime, service.fileset
+        return find_root(
+            runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
+        )
+
+    def definition(self, head: HeadRef) -> Definition:
+        definition = self._service.definition_of(head)
+        if definition is None:
+            raise UnavailableError(
+                f"the definition of generation {head.number} is not here",
+                hint="it is fetched with the next head",
+                code="definition_missing",
+            )
+        return definition
+
+    def local(self, definition: Definition) -> Local:
+        """What this node keeps and lets a manifest set (P7)."""
+        service = self._service
+        return Local(
+            preserve=frozenset(definition.preserve),
+            allow=frozenset(Allow(name) for name in service.runtime.settings.allow_preserve),
+            without=frozenset(Preserve(name) for name in service.fileset.without),
+        )
+
+    def get(self, digest: Digest) -> bytes:
+        raw = self._service.runtime.store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    def live_row(self, path: bytes) -> StatRow | None:
+        return self._service.runtime.store.stat_row(self._service.fileset.name, path)
+
+    def shelf(self) -> Shelf:
+        """Contents of what is live here, for partners of a hub and for a writer that lost its own."""
+        place = self.taken().place
+        return Shelf(place, None, Archive(place))
+
+    def inspection(self, definition: Definition, taken: Taken) -> Inspection:
+        service = self._service
+        return Inspection(
+            service.runtime.store,
+            taken.place,
+            service.fileset.name,
+            definition,
+            self.local(definition),
+            taken.marker,
+        )
+
+    # Recover ------------------------------------------------------------------------------------------------
+
+    def recover_now(self) -> tuple[RecoveredKind, HeadRef | None]:
+        """Finish or undo what a crash interrupted."""
+        taken = self.taken()
+        journal = Journal.load(taken.place)
+        definition = Definition()
+        if journal is not None:
+            definition = self._service.definition_of(journal.header.target) or Definition()
+        recovered = recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
+        return _KINDS[recovered.kind.value], recovered.target
+
+    # Stage --------------------------------------------------------------------------------------------------
+
+    async def stage(self, effect: StageContents) -> None:
+        """Stage ``effect.head`` beside the tree; resumable; leaves the sealed journal for the switch."""
+        service = self._service
+        async with self._staging:
+            self._sealed = None
+            stage = await service.worker.run(self._open, effect.head, effect.base)
+            try:
+                await self._fill(stage, effect.source, effect.head)
+                self._sealed = await service.worker.run(stage.seal, time.time_ns())
+            finally:
+                await asyncio.shield(service.worker.run(stage.close))
+
+    def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
+        definition = self.definition(head)
+        place = self.taken().place
+        return Stage.open(
+            place,
+            head,
+            base.root if base is not None else None,
+            self.get,
+            definition,
+            previous=base,
+            local=self.local(definition),
+            live_row=self.live_row,
+            sources=(Archive(place).source(),),
+            recut=recut,
+        )
+
+    async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
+        service = self._service
+        bundle = service.head_bundle
+        contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
+        await self._pull(stage, head, service.sources_for(source), contents, None)
+
+    async def _pull(
+        self,
+        stage: Stage,
+        head: HeadRef,
+        clients: Sequence[PeerClient],
+        contents: Mapping[Digest, bytes],
+        link_of: Callable[[Entry], bytes | None] | None,
+    ) -> None:
+        service = self._service
+        puller = Puller(
+            stage, service.line, head, clients, contents, service.worker, self.get, service.runtime.store, link_of
+        )
+        await puller.run()
+
+    # Switch -------------------------------------------------------------------------------------------------
+
+    def switch_now(self, head: HeadRef) -> Switched:
+        journal = self._sealed
+        if journal is None or journal.header.target != head:
+            raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
+        self._sealed = None
+        local = self.local(self.definition(head))
+        place = self.taken().place
+        self._finish_journal(place)
+        return switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+
+    def record_now(self) -> None:
+        """What the switch means for the stat cache; the journal stays until live is saved."""
+        failpoint(RECORDING)
+        store_rows(self._service, self.taken().place)
+
+    def close_now(self) -> None:
+        """Live is saved: the journal goes, then the stage."""
+        place = self.taken().place
+        failpoint(RECORDED)
+        journal = Journal.load(place)
+        if journal is not None:
+            finish(place, journal)
+        clear_stages(place)
+
+    def drop_stage(self) -> None:
+        clear_stages(self.taken().place)
+
+    def staged_path(self) -> str | None:
+        """Where the sealed stage lies, for a ``validate`` hook."""
+        journal = self._sealed
+        if journal is None:
+            return None
+        return os.fsdecode(os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name)
+
+    async def put_back(self, effect: PutBack) -> None:
+        """Return the tree to the generation that it replaced: from the archive, else from the source."""
+        await self._replace(
+            lambda: self._open_return(effect.head, effect.base.root, None), effect.head, effect.source
+        )
+
+    def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
+        """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
+        definition = self.definition(target)
+        place = self.taken().place
+        self._finish_journal(place)
+        return Stage.open(
+            place,
+            target,
+            tree_root,
+            self.get,
+            definition,
+            previous=target,
+            local=self.local(definition),
+            live_row=self.live_row,
+            sources=(Archive(place).source(),),
+            recut=recut,
+            why=why,
+        )
+
+    async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
+        """Stage and switch at once, without gates and hooks."""
+        service = self._service
+        async with self._staging:
+            self._sealed = None
+            stage = await service.worker.run(opened)
+            try:
+                clients = service.sources_for(source) if source is not None else []
+                link_of = Archive(stage.place).source().readlink
+                await self._pull(stage, target, clients, {}, link_of)
+                journal = await service.worker.run(stage.seal, time.time_ns())
+            finally:
+                await asyncio.shield(service.worker.run(stage.close))
+            await service.worker.run(self._switch_at_once, journal, target)
+
+    def _switch_at_once(self, journal: Journal, target: HeadRef) -> None:
+        place = self.taken().place
+        local = self.local(self.definition(target))
+        switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+        store_rows(self._service, place)
+        clear_stages(place)
+
+    def _finish_journal(self, place: Place) -> None:
+        """A switched journal makes room for the next; its rows are recorded first."""
+        journal = Journal.load(place)
+        if journal is not None and journal.is_switched:
+            record_rows(self._service, place)
+
+    def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
+        """What differs between two generations, for a hook."""
+        if head is None:
+            return []
+        found: list[bytes] = []
+        for change in diff(base.root if base is not None else None, head.root, self.get):
+            found.append(change.path)
+            if len(found) >= limit:
+                break
+        return found
+
+    # Drift --------------------------------------------------------------------------------------------------
+
+    def drift_now(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
+        """The paths that differ from ``base`` and how many there are in all."""
+        taken = self.taken()
+        inspection = self.inspection(self.definition(base), taken)
+        now = wall_ms()
+        found = inspection.some(base.root, paths, now) if paths else inspection.everything(base.root, now)
+        drifted: list[bytes] = []
+        total = 0
+        for difference in found:
+            if difference.problem is not None and difference.expected is None:
+                continue  # sockets, pipes and mounts are nobody's drift
+            total += 1
+            if len(drifted) < DRIFT_PATHS_MAX:
+                drifted.append(difference.path)
+        return tuple(drifted), total
+
+    async def revert(self, effect: Revert) -> None:
+        """Archive what lies at the paths and lay what the base says, from here or from the source."""
+        await self._replace(lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source)
+        await self._service.worker.run(self.close_now)
+
+    def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
+        definition = self.definition(base)
+        found = self.inspection(definition, self.taken()).found_root(base.root, paths, wall_ms())
+        return self._open_return(base, found, Why.DRIFT)
+
+    # Looking ------------------------------------------------------------------------------------------------
+
+    def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
+        taken = self.taken()
+        inspection = self.inspection(self.definition(live), taken)
+        return inspection.numbers(
+            d
+            for d in inspection.everything(live.root, wall_ms(), deep=is_deep)
+            if not (d.problem is not None and d.expected is None)
+        )
+
+    def compare_now(self, head: HeadRef) -> Numbers:
+        """Observing: in how much the tree differs from ``head``; nothing is written."""
+        return self.verify_now(head, False)
+
+
+class HasRows(Protocol):
+    """A line's service, followed or written here."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    @property
+    def fileset(self) -> FilesetSettings: ...
+
+
+def record_rows(service: HasRows, place: Place) -> None:
+    """Bring the stat cache up to what a switched journal made, then close the journal."""
+    journal = store_rows(service, place)
+    if journal is not None:
+        finish(place, journal)
+
+
+def store_rows(service: HasRows, place: Place) -> Journal | None:
+    """Bring the stat cache up to what a switched journal made; the journal, where there is one."""
+    journal = Journal.load(place)
+    if journal is None:
+        return None
+    if not journal.is_switched:
+        raise DamagedError("a switch that has not finished cannot be recorded", code="journal_damaged")
+    store, fileset = service.runtime.store, service.fileset.name
+    batch: list[StatRow] = []
+    for row in stat_rows(place, journal):
+        if isinstance(row, Gone):
+            if batch:
+                store.put_stat_rows(fileset, batch)
+                batch = []
+            store.delete_stat_tree(fileset, row.path)
+            continue
+        batch.append(row)
+        if len(batch) >= ROWS_BATCH:
+            store.put_stat_rows(fileset, batch)
+            batch = []
+    if batch:
+        store.put_stat_rows(fileset, batch)
+    return journal
+

@@ -1,0 +1,147 @@
+"""The preflight behind ``instep check``: what must hold before work, each with both values and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from instep.errors import InstepError
+from instep.net import messages as m
+from instep.node.driver import wall_ms
+from instep.node.follower import FollowService
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+    from instep.node.uplink import Uplink
+    from instep.node.writer import WriterService
+
+__all__ = ["check_node"]
+
+SKEW_MAX_MS = 300_000
+FREE_MIN_SHARE = 0.05
+CALL_S = 10.0
+
+
+def result(name: str, ok: bool, node: str, ours: object = None, theirs: object = None, hint: str | None = None) -> dict[str, Any]:
+    """One row of ``check --json``."""
+    return {"name": name, "ok": ok, "node": node, "ours": ours, "theirs": theirs, "hint": None if ok else hint}
+
+
+async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
+    """Everything this node can look at: its configuration, keys, links, roots, disks and clocks."""
+    me = daemon.runtime.name
+    problem = daemon.config_problem
+    yield result(
+        "configuration",
+        problem is None,
+        me,
+        problem.reason if problem is not None else "current",
+        hint="mend instep.toml, then: instep config reload",
+    )
+    for found in await asyncio.to_thread(daemon.pki.problems, wall_ms()):
+        yield result(f"keys {found.what}", False, me, f"{found.path}: {found.detail}", hint=found.hint)
+    yield result("keys", True, me, "private, current, of this node")
+    roots = [service.fileset.path for service in daemon.services.values()]
+    below = [str(root) for root in roots if daemon.directory.pki.resolve().is_relative_to(root.resolve())]
+    yield result("keys outside served paths", not below, me, below or "yes", hint="move the node directory")
+    for uplink in daemon.peers.uplinks.values():
+        async for each in _check_link(daemon, uplink):
+            yield each
+    for name in daemon.runtime.settings.partners:
+        if name not in daemon.peers.uplinks:
+            is_up = name in daemon.peers.sessions
+            yield result(
+                f"partner {name}",
+                is_up,
+                name,
+                "it dials this node" if is_up else "it has not connected",
+                hint=f"on {name}: instep start; instep check",
+            )
+    for service in daemon.services.values():
+        async for each in _check_fileset(daemon, service):
+            yield each
+
+
+async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:
+    me = daemon.runtime.name
+    error = uplink.error if not uplink.is_up else None
+    if error is not None:
+        yield result(
+            f"link to {uplink.name}",
+            False,
+            str(error.facts.get("node", uplink.name)),
+            me,
+            error.reason,
+            error.hint or f"on {uplink.name}: instep status",
+        )
+        return
+    before = wall_ms()
+    try:
+        reply = await uplink.client.heads(m.HeadsRequest(()), total_s=CALL_S)
+    except InstepError as failed:
+        yield result(f"link to {uplink.name}", False, uplink.name, me, failed.reason, failed.hint)
+        return
+    took = wall_ms() - before
+    yield result(f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {len(reply.heads)} lines")
+    if uplink.skew_ms is not None:
+        ok = abs(uplink.skew_ms) <= SKEW_MAX_MS
+        yield result(
+            f"clock of {uplink.name}",
+            ok,
+            uplink.name,
+            "this node's clock",
+            f"{uplink.skew_ms / 1000:+.1f} s",
+            "run an NTP client on both nodes",
+        )
+
+
+async def _check_fileset(daemon: Daemon, service: WriterService | FollowService) -> AsyncIterator[dict[str, Any]]:
+    me, fileset = daemon.runtime.name, service.fileset
+    try:
+        place = await service.worker.run(service.place)
+    except (InstepError, OSError) as error:
+        reason = error.reason if isinstance(error, InstepError) else str(error)
+        hint = error.hint if isinstance(error, InstepError) else None
+        yield result(f"root of {fileset.name}", False, me, str(fileset.path), reason, hint)
+        return
+    yield result(f"root of {fileset.name}", True, me, str(place.root), "marked as this fileset's")
+    can_write = os.access(place.control, os.W_OK) and (not isinstance(service, FollowService) or os.access(place.root, os.W_OK))
+    yield result(
+        f"permissions in {fileset.name}",
+        can_write,
+        me,
+        f"user {os.geteuid()}",
+        str(place.root),
+        "let the user that runs instep read, write and delete there",
+    )
+    if place.is_control_inside:
+        yield result(
+            f"control folder of {fileset.name}",
+            True,
+            me,
+            str(place.control),
+            "below the root: keep whatever serves the root from serving .instep",
+        )
+    usage = await asyncio.to_thread(shutil.disk_usage, place.control)
+    share = usage.free / usage.total if usage.total else 1.0
+    yield result(
+        f"free space for {fileset.name}",
+        share >= FREE_MIN_SHARE,
+        me,
+        f"{usage.free >> 20} MiB free ({share:.0%})",
+        f"at least {FREE_MIN_SHARE:.0%}",
+        "free space, or shorten the archive: instep archive prune --dry-run",
+    )
+    if isinstance(service, FollowService):
+        yield result(
+            f"source of {fileset.name}",
+            bool(service.sources),
+            service.writer,
+            f"follows {service.writer}",
+            ", ".join(service.sources) or "no node that sends it is connected",
+            f"on {service.writer}: instep partner list; instep fileset list",
+        )
+

@@ -1,0 +1,68 @@
+"""What several commands need: the fileset that is meant, and differences between generations."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING
+
+from instep.errors import UsageError
+from instep.model.entry import Kind, same_but_for_times_of_directories
+from instep.model.ids import Digest
+from instep.model.manifest import GetPage, diff
+from instep.node.control import Params
+from instep.node.follower import FollowService
+from instep.node.snapshot import pick_fileset
+from instep.node.writer import WriterService
+from instep.store.port import NodeStore
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["changes_between", "getter", "path_of", "service_of"]
+
+
+def service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
+    """The service of the named fileset, or of the only one."""
+    named = params.get("fileset")
+    fileset = pick_fileset(daemon.runtime.settings, str(named) if named is not None else None)
+    return daemon.services[fileset.name]
+
+
+def getter(store: NodeStore) -> GetPage:
+    """``get_page`` over a store."""
+
+    def get(digest: Digest) -> bytes:
+        raw = store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    return get
+
+
+def changes_between(store: NodeStore, old: Digest | None, new: Digest) -> tuple[int, int, int, int]:
+    """Added, changed, removed paths, and bytes that would be written."""
+    added = changed = removed = size = 0
+    for change in diff(old, new, getter(store)):
+        if change.old is None and change.new is not None:
+            added += 1
+            size += change.new.size if change.new.kind is Kind.FILE else 0
+        elif change.new is None:
+            removed += 1
+        elif change.old is not None and not same_but_for_times_of_directories(change.old, change.new):
+            changed += 1
+            size += change.new.size if change.old.digest != change.new.digest else 0
+    return added, changed, removed, size
+
+
+def path_of(params: Params) -> bytes | None:
+    """The path of a command, exact bytes first."""
+    coded = params.get("path_b64")
+    if coded is not None:
+        try:
+            return base64.b64decode(str(coded), validate=True)
+        except binascii.Error as error:
+            raise UsageError(f"path_b64 is not base64: {error}") from error
+    path = params.get("path")
+    return None if path is None else str(path).encode()

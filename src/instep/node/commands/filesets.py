@@ -1,0 +1,313 @@
+"""Filesets from the daemon's side: what is offered, comparing before an accept, accepting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.model.definition import Definition, Preserve, decode_definition
+from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
+from instep.model.paths import path_fields
+from instep.net import messages as m
+from instep.node import config_edit
+from instep.node.commands.common import service_of
+from instep.node.control import Command, Params, Speaker
+from instep.node.driver import wall_ms
+from instep.node.fetching import Fetcher
+from instep.node.signers import verdict_on
+from instep.node.inspection import Inspection, Numbers
+from instep.node.placing import take_root
+from instep.node.snapshot import definition_of
+from instep.node.uplink import Uplink
+from instep.tree.abilities import lacking, probe_filesystem
+from instep.tree.beneath import Root
+from instep.tree.fidelity import Allow, Local
+from instep.tree.marker import read_marker
+from instep.tree.place import Place
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["commands"]
+
+_OFFER_WAIT_S = 10.0
+
+
+def commands(daemon: Daemon) -> Mapping[str, Command]:
+    filesets = Filesets(daemon)
+    return {
+        "fileset_offers": filesets.offers,
+        "fileset_check": filesets.check,
+        "fileset_accept": filesets.accept,
+        "fileset_list": filesets.list,
+        "fileset_show": filesets.show,
+        "reload_config": filesets.reload_config,
+    }
+
+
+class Filesets:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def reload_config(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        before = self._daemon.runtime.settings.fingerprint
+        self._daemon.reload()
+        after = self._daemon.runtime.settings.fingerprint
+        return {"changed": before != after, "running": after}
+
+    async def offers(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        followed = self._daemon.runtime.settings.filesets
+        return {
+            "offers": [
+                {
+                    "name": line.fileset,
+                    "writer": offer.writer,
+                    "from": uplink.name,
+                    "mode": offer.mode,
+                    "class": offer.fileset_class,
+                    "entries": offer.entries,
+                    "bytes": offer.size_bytes,
+                    "accepted": line.fileset in followed,
+                }
+                for uplink in self._daemon.peers.uplinks.values()
+                for line, offer in uplink.offers.items()
+            ]
+        }
+
+    async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        return {"filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]}
+
+    async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        return self._shown(service_of(self._daemon, params))
+
+    def _shown(self, service: Any) -> dict[str, Any]:
+        definition = service.known_definition() or Definition()
+        return {
+            "name": service.fileset.name,
+            "path": str(service.fileset.path),
+            "writer": service.fileset.writer,
+            "mode": definition.mode.value,
+            "class": definition.fileset_class.value,
+            "ignore": [*definition.ignore],
+            "include": [*definition.include],
+            "preserve": [each.value for each in definition.preserve],
+            "standing": service.standing.standing.value,
+        }
+
+    # Accept -------------------------------------------------------------------------------------------------
+
+    async def _offer(self, name: FilesetName, home: NodeName | None) -> tuple[Uplink, m.Offer]:
+        """The offer that is meant: waits a while for links that are coming up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _OFFER_WAIT_S
+        while True:
+            changed = self._daemon.runtime.changed
+            found = [
+                (uplink, offer)
+                for uplink in self._daemon.peers.uplinks.values()
+                for line, offer in uplink.offers.items()
+                if line.fileset == name and (home is None or offer.writer == home or line.origin == home)
+            ]
+            writers = {offer.writer for _, offer in found}
+            if len(writers) > 1:
+                raise UsageError(
+                    f"{name} is offered by {', '.join(sorted(writers))}",
+                    hint=f"instep fileset accept {name} PATH --from {min(writers)}",
+                    code="which_writer",
+                    writers=sorted(writers),
+                )
+            if found:
+                return found[0]
+            if loop.time() > deadline:
+                raise self._not_offered(name)
+            try:
+                async with asyncio.timeout(min(1.0, max(0.01, deadline - loop.time()))):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    def _not_offered(self, name: FilesetName) -> UnavailableError:
+        peers = self._daemon.peers
+        offered = sorted({line.fileset for uplink in peers.uplinks.values() for line in uplink.offers})
+        down = [f"{uplink.name}: {uplink.error.reason}" for uplink in peers.uplinks.values() if uplink.error is not None]
+        me = self._daemon.runtime.name
+        return UnavailableError(
+            f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
+            + (f" ({'; '.join(down)})" if down else ""),
+            hint=f"on its writer: instep fileset add {name} PATH, and: instep partner set {me} --replicate --data",
+            code="not_offered",
+            offered=offered,
+        )
+
+    async def _compared(self, params: Params) -> tuple[Uplink, m.Offer, HeadRef | None, Numbers, bool]:
+        """Fetch the offered manifest and compare the directory with it, without writing to either."""
+        runtime = self._daemon.runtime
+        name = fileset_name(str(params["name"]))
+        path = Path(str(params["path"]))
+        home = NodeName(str(params["from"])) if params.get("from") else None
+        uplink, offer = await self._offer(name, home)
+        is_empty = not path.exists() or _is_empty(path)
+        line = offer.line
+        reply = await uplink.client.heads(m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False))
+        head: HeadRef | None = None
+        definition = decode_definition(offer.definition)
+        for message in reply.heads:
+            signed = message.generation
+            verdict = verdict_on(runtime, signed.signature, signed.id)
+            if message.line != line or not verdict.is_valid or verdict.signer != offer.writer:
+                continue
+            head = signed.ref()
+            runtime.store.add_generation(signed)
+            if message.definition:
+                sent = decode_definition(message.definition)
+                runtime.store.put_blob(sent.digest, message.definition)
+            definition = definition_of(runtime.store, head) or definition
+        without = frozenset(Preserve(str(item)) for item in params.get("without") or ())
+        if path.exists() and params.get("mode") != "observe":
+            _check_fidelity(name, path, definition, without)
+        numbers = Numbers()
+        if head is not None and not is_empty:
+            await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
+            numbers = await self._daemon.services_thread(self._compare, path, name, definition, without, head)
+        return uplink, offer, head, numbers, is_empty
+
+    def _compare(
+        self, path: Path, name: FilesetName, definition: Definition, without: frozenset[Preserve], head: HeadRef
+    ) -> Numbers:
+        runtime = self._daemon.runtime
+        local = Local(
+            preserve=frozenset(definition.preserve),
+            allow=frozenset(Allow(each) for each in runtime.settings.allow_preserve),
+            without=without,
+        )
+        place = Place(path, path / ".instep", name)
+        inspection = Inspection(runtime.store, place, name, definition, local, None, keep_rows=False)
+        return inspection.numbers(inspection.everything(head.root, wall_ms(), deep=True))
+
+    def _numbers(self, numbers: Numbers, head: HeadRef | None) -> dict[str, Any]:
+        return {
+            "only_here": numbers.extra,
+            "only_there": numbers.missing,
+            "differing": numbers.changed,
+            "sample": [{**path_fields(path), "why": why} for path, why in numbers.sample[:100]],
+            "generation": head.number if head is not None else None,
+        }
+
+    async def check(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        _, offer, head, numbers, is_empty = await self._compared(params)
+        return {
+            "fileset": str(params["name"]),
+            "path": str(params["path"]),
+            "writer": offer.writer,
+            "empty": is_empty,
+            "identical": numbers.total == 0 and not is_empty,
+            **self._numbers(numbers, head),
+        }
+
+    async def accept(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        runtime = self._daemon.runtime
+        name = fileset_name(str(params["name"]))
+        path = Path(str(params["path"]))
+        mode = params.get("mode") or ("observe" if params.get("observe") else None)
+        given = {
+            "drift": params.get("drift"),
+            "switch": params.get("switch"),
+            "without": list(params.get("without") or ()) or None,
+            "observe": True if mode == "observe" else None,
+        }
+        running = runtime.settings.filesets.get(name)
+        if running is not None:
+            self._require_same(running.path, running.writer, path, name, params)
+            writer = running.writer
+            if running.is_written_here:
+                raise RefusedError(
+                    f"{name} is written on this node", code="written_here", fileset=name, node=runtime.name
+                )
+            if running.observe and mode in ("replace", "seed"):
+                given["observe"] = False
+            changed = config_edit.accept_fileset(
+                self._daemon.directory, name, str(path), writer, {k: v for k, v in given.items() if v is not None}
+            )
+            if changed:
+                self._daemon.reload()
+            return {"fileset": name, "path": str(path), "writer": writer, "changed": changed}
+        _, offer, head, numbers, is_empty = await self._compared(params)
+        if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
+            raise RefusedError(
+                f"{path} is not empty and differs from {name} generation {head.number if head else 0}: "
+                f"{numbers.extra} only here, {numbers.missing} only there, {numbers.changed} different",
+                hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
+                f"only compares: instep fileset accept {name} {path} --seed",
+                code="not_empty",
+                **{k: v for k, v in self._numbers(numbers, head).items() if k != "sample"},
+                path=str(path),
+                sample=[path_fields(p)["path"] for p, _ in numbers.sample[:20]],
+            )
+        if not is_empty and head is None and mode is None and not _is_ours(path, name, runtime.name):
+            raise RefusedError(
+                f"{path} is not empty, and {offer.writer} has published nothing of {name} yet to compare it with",
+                hint=f"publish on {offer.writer} first; or: instep fileset accept {name} {path} --replace",
+                code="not_empty",
+                path=str(path),
+            )
+        take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
+        chosen = {k: v for k, v in given.items() if v is not None}
+        config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
+        self._daemon.reload()
+        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer))
+        return {
+            "fileset": name,
+            "path": str(path),
+            "writer": offer.writer,
+            "changed": True,
+            **({} if is_empty else self._numbers(numbers, head)),
+        }
+
+    def _require_same(
+        self, running_path: Path, running_writer: NodeName, path: Path, name: FilesetName, params: Params
+    ) -> None:
+        home = params.get("from")
+        if running_path != path or (home is not None and home != running_writer):
+            raise RefusedError(
+                f"{name} of {running_writer} is in {running_path} already, not in {path}",
+                hint=f"instep fileset remove {name}, then accept it anew",
+                code="accepted_elsewhere",
+                ours=str(running_path),
+                asked=str(path),
+            )
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing that a generation could replace (our own control folder does not count)."""
+    with Root(path) as root:
+        fd = root.open_dir(b"")
+        try:
+            names = [os.fsencode(name) for name in os.listdir(fd)]
+        finally:
+            os.close(fd)
+    return all(name.lower().startswith(b".instep") for name in names)
+
+
+def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
+    """Whether the directory carries this node's own marker of this fileset: it was accepted before."""
+    marker = read_marker(path)
+    return marker is not None and (marker.fileset, marker.node) == (name, node)
+
+
+def _check_fidelity(name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]) -> None:
+    """Refuse what the file system cannot keep, unless the operator gives it up by name."""
+    asked = [what for what in definition.preserve if what not in without]
+    lost = sorted(what.value for what in lacking(asked, probe_filesystem(path))) if asked else []
+    if lost:
+        raise RefusedError(
+            f"the file system of {path} cannot keep {', '.join(lost)}, which {name} preserves",
+            hint=f"instep fileset accept {name} {path} --without {','.join(lost)} (status repeats it)",
+            code="cannot_keep",
+            lost=lost,
+            path=str(path),
+        )
+

@@ -1,0 +1,352 @@
+"""Publishing, waiting, rolling back, pausing: what an operator does to a line."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.core import follow_vocabulary as f
+from instep.core import publish_vocabulary as p
+from instep.core.vocabulary import Trouble
+from instep.errors import (
+    ContentionError,
+    DamagedError,
+    InstepError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+    UsageError,
+)
+from instep.model.ids import HeadRef, LineId, NodeName, node_name
+from instep.model.standing import Standing
+from instep.net import messages as m
+from instep.node.commands.common import changes_between, service_of
+from instep.node.control import Command, Params, Speaker
+from instep.node.driver import wall_ms
+from instep.node.follower import FollowService
+from instep.node.snapshot import moment, reports_of
+from instep.node.writer import WriterService
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["commands"]
+
+PUBLISH_S = 3_600.0
+POLL_S = 1.0
+_FAMILIES: dict[int, type[InstepError]] = {
+    cls.exit_code: cls
+    for cls in (
+        UsageError,
+        RefusedError,
+        NotAllowedError,
+        ContentionError,
+        UnavailableError,
+        ResourceError,
+        PeerError,
+        DamagedError,
+    )
+}
+
+
+def error_of(trouble: Trouble) -> InstepError:
+    """A machine's trouble as the error that a command ends with."""
+    family = _FAMILIES.get(trouble.exit_code, InstepError)
+    return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
+
+
+def writer_of(daemon: Daemon, params: Params) -> WriterService:
+    """The service of a fileset that is written here."""
+    service = service_of(daemon, params)
+    if not isinstance(service, WriterService):
+        raise RefusedError(
+            f"{service.fileset.name} is written on {service.fileset.writer}, not here",
+            hint=f"run this on {service.fileset.writer}",
+            code="not_the_writer",
+            writer=service.fileset.writer,
+            node=daemon.runtime.name,
+        )
+    return service
+
+
+def commands(daemon: Daemon) -> Mapping[str, Command]:
+    lines = Lines(daemon)
+    return {
+        "publish": lines.publish,
+        "wait": lines.wait,
+        "rollback": lines.rollback,
+        "retry": lines.retry,
+        "pause": lines.pause,
+        "resume": lines.resume,
+    }
+
+
+def _author() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+class Lines:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def publish(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        service = writer_of(self._daemon, params)
+        is_dry = bool(params.get("dry_run"))
+
+        def ask(number: int) -> p.PublishEvent:
+            return p.PublishAsked(
+                number,
+                author=str(params.get("author") or _author()),
+                message=str(params.get("message") or ""),
+                accept_deletions=bool(params.get("accept_deletions")),
+                is_dry_run=is_dry,
+            )
+
+        outcome = await service.ask(ask, PUBLISH_S)
+        result = self._outcome(service, outcome)
+        if params.get("wait") and not is_dry:
+            waiting = {"fileset": service.fileset.name, "timeout_s": params.get("timeout_s") or 60.0, "flush": False}
+            result = {**result, "wait": await self.wait(waiting, speaker)}
+        return result
+
+    def _outcome(self, service: WriterService, outcome: p.Outcome) -> dict[str, Any]:
+        name = service.fileset.name
+        match outcome:
+            case p.Published(head, added, changed, removed, changed_bytes):
+                return {
+                    "fileset": name,
+                    "changed": True,
+                    "generation": head.as_json(),
+                    "added": added,
+                    "changed_paths": changed,
+                    "removed": removed,
+                    "bytes": changed_bytes,
+                }
+            case p.Unchanged(head):
+                return {
+                    "fileset": name,
+                    "changed": False,
+                    "generation": head.as_json() if head is not None else None,
+                    "added": 0,
+                    "changed_paths": 0,
+                    "removed": 0,
+                    "bytes": 0,
+                }
+            case p.WouldPublish(added, changed, removed, changed_bytes, refusal):
+                if refusal is not None:
+                    raise error_of(refusal)
+                return {
+                    "fileset": name,
+                    "changed": bool(added or changed or removed),
+                    "dry_run": True,
+                    "generation": service.head.as_json() if service.head is not None else None,
+                    "added": added,
+                    "changed_paths": changed,
+                    "removed": removed,
+                    "bytes": changed_bytes,
+                }
+            case p.NotPublished(trouble):
+                raise error_of(trouble)
+
+    # Wait ---------------------------------------------------------------------------------------------------
+
+    async def wait(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """Publish what was written before the call, then wait until everybody asked for is in step with it."""
+        service = service_of(self._daemon, params)
+        limit = float(params.get("timeout_s") or 60.0)
+        deadline = asyncio.get_running_loop().time() + limit
+        if isinstance(service, WriterService):
+            if params.get("flush", True):
+                await self._flush(service, limit)
+            target = self._target(service, params)
+        else:
+            target = await self._followed_target(service, params, limit)
+        shown = -1
+        while True:
+            changed = self._daemon.runtime.changed
+            waiting = self._waiting_for(service, target, params)
+            if not waiting:
+                return self._waited(service, target, True, [])
+            if len(waiting) != shown:
+                shown = len(waiting)
+                await speaker.progress(f"waiting for {', '.join(waiting[:5])}", 0, None, "nodes")
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return self._waited(service, target, False, waiting)
+            try:
+                async with asyncio.timeout(min(left, POLL_S)):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _flush(self, service: WriterService, limit: float) -> None:
+        try:
+            outcome = await service.ask(lambda number: p.PublishAsked(number, is_flush=True), limit)
+        except TimeoutError:
+            return  # the wait below tells what it still waits for
+        if isinstance(outcome, p.NotPublished):
+            raise error_of(outcome.trouble)
+
+    def _target(self, service: WriterService, params: Params) -> HeadRef | None:
+        number = params.get("generation")
+        if number is None:
+            return service.head
+        return self._by_number(service.line, int(number), service.head)
+
+    def _by_number(self, line: LineId, number: int, head: HeadRef | None) -> HeadRef:
+        for signed in self._daemon.runtime.store.generations(line, 10_000):
+            ref = signed.ref()
+            if ref.number == number:
+                return ref
+        newest = head.number if head is not None else "none"
+        raise UsageError(
+            f"{line.fileset} has no generation {number} here; the newest is {newest}",
+            hint=f"instep log {line.fileset}",
+            code="no_generation",
+            asked=number,
+            newest=newest,
+        )
+
+    async def _followed_target(self, service: FollowService, params: Params, limit: float) -> HeadRef | None:
+        """On a partner: the home's newest head, asked now."""
+        for uplink in list(service.sources.values()):
+            request = m.HeadsRequest((m.KnownLine(service.line, service.facts.head),))
+            try:
+                reply = await uplink.client.heads(request, total_s=limit)
+            except UnavailableError:
+                continue
+            for head in reply.heads:
+                service.head_seen(uplink.name, head)
+        number = params.get("generation")
+        service.driver.post(f.PollAsked())
+        await asyncio.sleep(0)
+        return None if number is None else self._by_number(service.line, int(number), service.head)
+
+    def _waiting_for(
+        self, service: WriterService | FollowService, target: HeadRef | None, params: Params
+    ) -> list[str]:
+        """Nodes that are not in step with the target yet, each with its standing."""
+        if isinstance(service, FollowService):
+            goal = target or service.facts.head
+            live = service.facts.live
+            is_there = goal is not None and live is not None and live.position >= goal.position
+            return [] if is_there and service.standing.standing is Standing.IN_STEP else [
+                f"{self._daemon.runtime.name} ({service.standing.standing.value})"
+            ]
+        if target is None:
+            return [f"{self._daemon.runtime.name} (nothing published yet)"]
+        reports = reports_of(self._daemon.runtime.store, service.line)
+        wanted = self._wanted(service, params, reports)
+        waiting: list[str] = []
+        for name in sorted(wanted):
+            report = reports.get(name)
+            if report is None:
+                waiting.append(f"{name} (unknown)")
+            elif report.live is None or report.live.position < target.position:
+                waiting.append(f"{name} ({report.standing.standing.value})")
+            elif report.live.id == target.id and report.standing.standing is not Standing.IN_STEP:
+                waiting.append(f"{name} ({report.standing.standing.value})")
+        return waiting
+
+    def _wanted(
+        self, service: WriterService, params: Params, reports: Mapping[NodeName, m.Report]
+    ) -> set[NodeName]:
+        """Whom to wait for: the named, or every direct partner that accepted; with ``fleet`` those behind hubs."""
+        if params.get("nodes"):
+            return {node_name(str(name)) for name in params["nodes"]}
+        wanted: set[NodeName] = set()
+        for name, report in reports.items():
+            if report.via and not params.get("fleet"):
+                continue
+            if not report.via and self._daemon.peers.access.why_not(name, service) is not None:
+                continue
+            if report.standing.standing is Standing.OBSERVING:
+                continue
+            wanted.add(name)
+        for name, session in self._daemon.peers.sessions.items():
+            if service.line in session.accepted and self._daemon.peers.access.why_not(name, service) is None:
+                said = reports.get(name)
+                if said is None or said.standing.standing is not Standing.OBSERVING:
+                    wanted.add(name)
+        return wanted
+
+    def _waited(
+        self, service: WriterService | FollowService, target: HeadRef | None, reached: bool, waiting: list[str]
+    ) -> dict[str, Any]:
+        goal = target or (service.facts.head if isinstance(service, FollowService) else service.head)
+        return {
+            "fileset": service.fileset.name,
+            "reached": reached,
+            "generation": goal.as_json() if goal is not None else None,
+            "waiting_for": [{"node": word.split(" ")[0], "standing": word.partition("(")[2].rstrip(")")} for word in waiting],
+        }
+
+    # Roll back ------------------------------------------------------------------------------------------------
+
+    async def rollback(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        service = writer_of(self._daemon, params)
+        target = self._by_number(service.line, int(params["generation"]), service.head)
+        if params.get("dry_run"):
+            store = self._daemon.runtime.store
+            base = service.head.root if service.head is not None else None
+            added, changed, removed, size = changes_between(store, base, target.root)
+            return {
+                "fileset": service.fileset.name,
+                "changed": bool(added or changed or removed),
+                "dry_run": True,
+                "generation": target.as_json(),
+                "added": added,
+                "changed_paths": changed,
+                "removed": removed,
+                "bytes": size,
+            }
+        message = str(params.get("message") or f"rolled back to generation {target.number}")
+        outcome = await service.ask(
+            lambda number: p.RollbackAsked(number, target, author=_author(), message=message), PUBLISH_S
+        )
+        return self._outcome(service, outcome)
+
+    # Retry, pause, resume -------------------------------------------------------------------------------------
+
+    async def retry(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        node = params.get("node")
+        if node is not None and node != self._daemon.runtime.name:
+            service = service_of(self._daemon, params)
+            session = self._daemon.peers.sessions.get(node_name(str(node)))
+            if session is None:
+                raise UnavailableError(
+                    f"{node} is not connected", hint=f"on {node}: instep retry", code="not_connected", node=node
+                )
+            session.tell(m.Nudge(service.line, "retry"))
+            return {"fileset": service.fileset.name, "node": node, "changed": True}
+        names = [params["fileset"]] if params.get("fileset") else list(self._daemon.services)
+        for name in names:
+            service = service_of(self._daemon, {"fileset": name})
+            if isinstance(service, FollowService):
+                service.driver.post(f.RetryAsked())
+            else:
+                service.driver.post(p.RetryAsked())
+        return {"fileset": ", ".join(names), "changed": bool(names)}
+
+    async def pause(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        service = service_of(self._daemon, params)
+        until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
+        reason = str(params.get("reason") or "")
+        if isinstance(service, FollowService):
+            service.driver.post(f.Paused(reason, until))
+        else:
+            service.driver.post(p.Paused(reason, until))
+        self._daemon.arm_resume(service, until)
+        return {"fileset": service.fileset.name, "changed": True, "until": moment(until), "reason": reason or None}
+
+    async def resume(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        service = service_of(self._daemon, params)
+        service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
+        return {"fileset": service.fileset.name, "changed": True}

@@ -1,0 +1,462 @@
+"""The partner's side of one line: performs the effects of its ``FollowMachine``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from instep.core import follow_vocabulary as f
+from instep.core.follow import FollowMachine
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    RunHook,
+    SetTimer,
+    TimerFired,
+    trouble_of,
+)
+from instep.errors import InstepError, UnavailableError
+from instep.model.definition import Definition, decode_definition
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.standing import Standing, StandingRecord
+from instep.net import messages as m
+from instep.net.client import PeerClient
+from instep.node.applying import Applying
+from instep.node.driver import Driver, wall_ms
+from instep.node.fetching import Fetcher
+from instep.node.hooks import run_hook
+from instep.node.inspection import changes_of
+from instep.node.runtime import Runtime, Worker
+from instep.node.serving import Shelf
+from instep.node.settings import FilesetSettings
+from instep.node.signers import broken_standing, verdict_on
+from instep.node.uplink import Uplink
+from instep.node.watching import TreeWatch
+from instep.node.writer import LineNet
+from instep.tree.failpoints import failpoint, register
+from instep.tree.place import Place
+from instep.tree.rules import Rules
+
+__all__ = ["FollowService"]
+
+DRIFT_SCAN_MS = 600_000
+CHANGED_MAX = 100_000
+LIVE_SAVED = register("follow.live_saved")
+TREE_SAVED = register("follow.tree_saved")
+log = logging.getLogger(__name__)
+
+
+class FollowService:
+    """One per fileset that is followed here."""
+
+    is_written_here = False
+
+    def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
+        self.runtime = runtime
+        self.fileset = fileset
+        self.line = LineId(fileset.name, fileset.writer)
+        self.worker = Worker(f"tree-{fileset.name}")
+        self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
+        self.sources: dict[NodeName, Uplink] = {}
+        self.progress: m.Report | None = None
+        self._net = net
+        raw = runtime.store.load_line(self.line)
+        self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self._saved_live = self.facts.live
+        self.applying = Applying(self)
+        self.watch: TreeWatch | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
+        self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
+            f"follow {self.line}", self.machine, self._perform, TimerFired
+        )
+        self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def config(self) -> f.FollowConfig:
+        fileset, settings = self.fileset, self.runtime.settings
+        return f.FollowConfig(
+            writer=fileset.writer,
+            poll_ms=settings.poll_ms,
+            drift=f.DriftPolicy(fileset.drift),
+            drift_scan_ms=DRIFT_SCAN_MS,
+            is_observing=fileset.observe,
+            has_gates=False,
+            has_validate=fileset.hooks.validate is not None,
+            has_reload=fileset.hooks.reload is not None,
+            has_probe=fileset.hooks.probe is not None,
+        )
+
+    async def run(self) -> None:
+        """Own the line until cancelled."""
+        self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched)
+        self.watch.start()
+        self.driver.post(f.Started())
+        if self.facts.paused_until_wall_ms is not None:
+            delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
+            until = self.facts.paused_until_wall_ms
+            asyncio.get_running_loop().call_later(delay, self.resume_after, until)
+        try:
+            await self.driver.run()
+        finally:
+            self.watch.close()
+            await asyncio.to_thread(self.worker.close)
+
+    def reconfigure(self, fileset: FilesetSettings) -> None:
+        self.fileset = fileset
+        self.driver.post(f.ConfigChanged(self.config()))
+
+    def _rules(self) -> Rules:
+        return Rules(self.known_definition() or Definition())
+
+    def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
+        if self.watch is not None:
+            self.watch.drain()
+            is_overflow = self.watch.took_overflow() or is_overflow
+        self.driver.post(f.TreeTouched(paths, is_overflow))
+
+    # What connections ask -------------------------------------------------------------------------------------
+
+    @property
+    def writer(self) -> NodeName:
+        return self.fileset.writer
+
+    @property
+    def head(self) -> HeadRef | None:
+        return self.facts.head
+
+    @property
+    def live(self) -> HeadRef | None:
+        return self.facts.live
+
+    def known_definition(self) -> Definition | None:
+        head = self.facts.head or self.facts.live
+        return None if head is None else self.definition_of(head)
+
+    def definition_of(self, head: HeadRef) -> Definition | None:
+        """The definition that a known generation names, once it is here."""
+        signed = self.runtime.store.generation(head.id)
+        if signed is None:
+            return None
+        raw = self.runtime.store.get_blob(signed.body().definition)
+        return decode_definition(raw) if raw is not None else None
+
+    def offers_to(self, partner: NodeName) -> bool:
+        return True
+
+    def head_message(self, *, with_bundle: bool) -> m.Head | None:
+        """What a hub passes on, and what a writer that lost its state gets back: the newest known head; for a
+        hub's partners the live one, whose contents are here."""
+        ref = self.facts.live or self.facts.head
+        if self.facts.head is not None and not with_bundle:
+            ref = self.facts.head
+        signed = self.runtime.store.generation(ref.id) if ref is not None else None
+        if signed is None:
+            return None
+        return m.Head(
+            line=self.line,
+            generation=signed,
+            epochs=tuple(self.runtime.store.epochs(self.line)),
+            definition=self.runtime.store.get_blob(signed.body().definition) or b"",
+            writer=self.writer,
+        )
+
+    def shelf(self) -> Shelf:
+        return self.applying.shelf()
+
+    def head_seen(self, source: NodeName, head: m.Head) -> None:
+        """Verify what can be verified outside the machine, then hand it in."""
+        runtime = self.runtime
+        for epoch in head.epochs:
+            self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+        signed = head.generation
+        verdict = verdict_on(runtime, signed.signature, signed.id)
+        if verdict.is_valid:
+            self._keep(head)
+        self.driver.post(f.HeadSeen(source, signed, verdict))
+
+    def _keep(self, head: m.Head) -> None:
+        """Definition and bundle of a head that its signer vouches for."""
+        try:
+            body = head.generation.body()
+            if head.definition and decode_definition(head.definition).digest == body.definition:
+                self.runtime.store.put_blob(body.definition, head.definition)
+        except InstepError as error:
+            log.warning("%s: the definition that came with a head was dropped: %s", self.line, error.reason)
+            return
+        if head.bundle is not None:
+            contents = Fetcher(self.runtime).keep_bundle(head.bundle)
+            self.head_bundle = (head.generation.id, contents)
+
+    def partner_told(self, source: NodeName) -> None:
+        """Only a writer waits for this."""
+
+    def source_up(self, source: NodeName, uplink: Uplink) -> None:
+        self.sources[source] = uplink
+        self.driver.post(f.SourceUp(source, source == self.writer))
+
+    def source_down(self, source: NodeName, error: InstepError | None) -> None:
+        self.sources.pop(source, None)
+        self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
+
+    def asked_to(self, what: str) -> None:
+        if what in ("retry", "resend"):
+            self.driver.post(f.RetryAsked())
+
+    def place(self) -> Place:
+        return self.applying.taken().place
+
+    def resume_after(self, until_ms: int) -> None:
+        if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
+            self.driver.post(f.Resumed())
+
+    def broke(self, error: Exception) -> None:
+        """The machine broke an invariant: say so until the daemon is restarted."""
+        self.standing = broken_standing(error)
+        self.runtime.tell()
+
+    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+        """What ``diff`` without generations shows: the tree against what is live."""
+        live = self.facts.live
+        if live is None:
+            return []
+        taken = self.applying.taken()
+        inspection = self.applying.inspection(self.applying.definition(live), taken)
+        return changes_of(inspection.everything(live.root, wall_ms()), limit)
+
+    def report_message(self) -> m.Report:
+        live = self.facts.live
+        return m.Report(
+            line=self.line,
+            node=self.runtime.name,
+            live=live,
+            head=self.facts.head,
+            standing=self.standing,
+            attested_root=live.root if live is not None else b"",
+            at_ms=wall_ms(),
+        )
+
+    async def verify(self, *, is_deep: bool) -> m.VerifyReply:
+        """Compare the tree with what is live, and say what it really holds."""
+        live = self.facts.live
+        if live is None:
+            return m.VerifyReply(0, self.line, None, b"", 0)
+        numbers = await self.worker.run(self.applying.verify_now, live, is_deep)
+        return m.VerifyReply(
+            number=0,
+            line=self.line,
+            live=live,
+            attested_root=live.root if numbers.total == 0 else b"",
+            differing=numbers.total,
+            differs=tuple(m.Difference(path, why) for path, why in numbers.sample[: m.DIFFERENCES_MAX]),
+            read_bytes=numbers.read_bytes,
+        )
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: f.FollowEffect) -> None:
+        store = self.runtime.store
+        match effect:
+            case f.Save(facts):
+                self._save(facts)
+            case KeepGeneration(signed):
+                store.add_generation(signed)
+            case KeepEpoch(signed):
+                store.add_epoch(signed)
+            case f.Recover(req):
+                self._spawn(req, self._recover(req), lambda e: f.RecoverFailed(req, trouble_of(e)))
+            case f.FetchPages():
+                self._spawn(effect.req, self._fetch(effect), lambda e: _fetch_failed(effect.req, e))
+            case f.StageContents():
+                self._spawn(effect.req, self._stage(effect), lambda e: _stage_failed(effect.req, e))
+            case f.CheckGates(req):
+                self.driver.post(f.GatesChecked(req))
+            case RunHook():
+                self._spawn(
+                    effect.req, self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
+                )
+            case f.Switch():
+                self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
+            case f.RecordLive():
+                self.facts = effect.facts
+                self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
+            case f.PutBack():
+                self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
+            case f.CheckDrift():
+                self._spawn(effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e)))
+            case f.Revert():
+                self._spawn(effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e)))
+            case f.Compare():
+                self._spawn(
+                    effect.req,
+                    self._compare(effect),
+                    lambda e: f.Compared(effect.req, 0, 0, 0, (), trouble_of(e)),
+                )
+            case f.AskHeads(req, source):
+                self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+            case f.OfferHead(source, _):
+                uplink = self.sources.get(source)
+                message = self.head_message(with_bundle=False)
+                if uplink is not None and message is not None:
+                    uplink.reply(message)
+            case f.DropStage():
+                await self.worker.run(self.applying.drop_stage)
+            case f.Report():
+                await self._report(effect)
+            case Refuse(source, trouble):
+                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
+                log.warning("%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code)
+            case Note(what, text, facts_of_note):
+                self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
+            case SetTimer(name, at_ms):
+                if at_ms is None:
+                    self.driver.cancel_timer(name)
+                else:
+                    self.driver.set_timer(name, at_ms)
+            case Cancel(req):
+                task = self._tasks.get(req)
+                if task is not None:
+                    task.cancel()
+            case _:
+                assert_never(effect)
+
+    def _spawn(self, req: int, work: Any, failed: Any) -> None:
+        task = self.driver.spawn(work, failed)
+        self._tasks[req] = task
+        task.add_done_callback(lambda _: self._tasks.pop(req, None))
+
+    def _save(self, facts: f.FollowFacts) -> None:
+        store = self.runtime.store
+        moved = facts.live != self._saved_live
+        with store.transaction():
+            store.save_line(self.line, msgspec.msgpack.encode(facts))
+            if facts.head is not None:
+                store.set_head(self.line, facts.head)
+            if moved:
+                store.set_live(self.line, facts.live)
+        self._saved_live = facts.live
+        self.facts = facts
+        failpoint(LIVE_SAVED if moved else TREE_SAVED)
+        if moved:
+            self.runtime.tell()
+
+    async def _report(self, effect: f.Report) -> None:
+        same = self.standing.standing is effect.standing and self.standing.code == effect.code
+        since = self.standing.since_ms if same else wall_ms()
+        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
+        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        self.runtime.tell()
+        await self._net.report(self.line)
+        if effect.live is not None and effect.standing is Standing.IN_STEP:
+            message = self.head_message(with_bundle=True)
+            if message is not None:
+                await self._net.announce(message)
+
+    def source(self, name: NodeName) -> Uplink:
+        """The link to a source, or ``UnavailableError``."""
+        uplink = self.sources.get(name)
+        if uplink is None:
+            raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
+        return uplink
+
+    def sources_for(self, first: NodeName) -> list[PeerClient]:
+        """Clients of those who can send this line, ``first`` first."""
+        names = [first, *(name for name in self.sources if name != first)]
+        return [self.sources[name].client for name in names if name in self.sources]
+
+    async def _recover(self, req: int) -> f.FollowEvent:
+        kind, target = await self.worker.run(self.applying.recover_now)
+        return f.Recovered(req, kind, target)
+
+    async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
+        reply = await self.source(source).client.heads(m.HeadsRequest((m.KnownLine(self.line, self.facts.head),)))
+        for line, refusal in reply.refused:
+            if line == self.line:
+                raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
+        for head in reply.heads:
+            if head.line == self.line:
+                self.head_seen(source, head)
+        return f.HeadsAnswered(req, source)
+
+    async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
+        client = self.source(effect.source).client
+        base = self.facts.tree or self.facts.live
+        complete = base.root if base is not None else None
+        await Fetcher(self.runtime).pages(self.line, effect.head, complete, client.pages)
+        if self.definition_of(effect.head) is None:
+            reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
+            for head in reply.heads:
+                if head.line == self.line and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid:
+                    self._keep(head)
+            if self.definition_of(effect.head) is None:
+                return f.Superseded(effect.req)
+        return f.PagesFetched(effect.req)
+
+    async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
+        await self.applying.stage(effect)
+        return f.Staged(effect.req)
+
+    async def _hook(self, effect: RunHook) -> f.FollowEvent:
+        changed: Sequence[bytes] = await self.worker.run(self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX)
+        staged = self.applying.staged_path()
+        return HookEnded(effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged))
+
+    async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        switched = await self.worker.run(self.applying.switch_now, effect.head)
+        if self.watch is not None:
+            definition = self.definition_of(effect.head)
+            if definition is not None and definition != self.applying.watched_definition:
+                self.watch.restart(self.fileset.path, Rules(definition))
+                self.applying.watched_definition = definition
+        if switched.missed:
+            self.driver.post(f.TreeTouched(tuple(switched.missed)))
+        return f.Switched(effect.req, tuple(switched.drifted))
+
+    async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
+        await self.worker.run(self.applying.record_now)
+        self._save(msgspec.structs.replace(self.facts, due=f.Due.NOTHING))
+        await self.worker.run(self.applying.close_now)
+        return f.LiveRecorded(effect.req)
+
+    async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
+        await self.applying.put_back(effect)
+        return f.PutBackDone(effect.req)
+
+    async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
+        paths, total = await self.worker.run(self.applying.drift_now, effect.base, effect.paths)
+        return f.DriftChecked(effect.req, paths, total)
+
+    async def _revert(self, effect: f.Revert) -> f.FollowEvent:
+        await self.applying.revert(effect)
+        return f.Reverted(effect.req, effect.paths)
+
+    async def _compare(self, effect: f.Compare) -> f.FollowEvent:
+        numbers = await self.worker.run(self.applying.compare_now, effect.head)
+        sample = tuple(path for path, _ in numbers.sample[:100])
+        return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)
+
+
+def _plain(facts: dict[str, object]) -> dict[str, object]:
+    return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
+
+
+def _fetch_failed(req: int, error: InstepError) -> f.FollowEvent:
+    if error.error_code == "superseded":
+        return f.Superseded(req)
+    return f.FetchFailed(req, trouble_of(error))
+
+
+def _stage_failed(req: int, error: InstepError) -> f.FollowEvent:
+    if error.error_code == "superseded":
+        return f.Superseded(req)
+    return f.StageFailed(req, trouble_of(error))

@@ -1,0 +1,237 @@
+"""A followed tree against a manifest: drift, attestation, comparison before an accept. Synchronous."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from instep.model.definition import Definition
+from instep.model.entry import Entry, Extra, Kind
+from instep.model.ids import Digest, FilesetName
+from instep.model.manifest import edit, iterate, lookup
+from instep.model.paths import is_below, path_fields, sort_key
+from instep.model.statrow import StatRow
+from instep.store.port import NodeStore
+from instep.tree.compare import Difference, compare, entries_of
+from instep.tree.cover import Cover, cover
+from instep.tree.fidelity import Local, expected_local
+from instep.tree.marker import Marker
+from instep.tree.place import Place
+from instep.tree.rules import Rules
+from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+
+__all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
+
+ROWS_BATCH = 2_000
+SAMPLE_MAX = 1_000
+
+
+@dataclass(slots=True)
+class Numbers:
+    """How a tree differs from a manifest: what an apply would add, change and archive."""
+
+    missing: int = 0
+    changed: int = 0
+    extra: int = 0
+    read_bytes: int = 0
+    sample: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.missing + self.changed + self.extra
+
+
+def why_differs(difference: Difference) -> str:
+    """One word or two for a person."""
+    expected, found = difference.expected, difference.found
+    if difference.problem is not None:
+        return difference.problem.what
+    if found is None:
+        return "missing"
+    if expected is None:
+        return "extra"
+    if expected.kind is not found.kind:
+        return f"a {found.kind.name.lower()} instead of a {expected.kind.name.lower()}"
+    if expected.digest != found.digest:
+        return "contents"
+    if expected.mode != found.mode:
+        return f"mode {found.mode:04o} instead of {expected.mode:04o}"
+    if expected.mtime_ns != found.mtime_ns and expected.kind is not Kind.DIR:
+        return "mtime"
+    return "attributes"
+
+
+class Inspection:
+    """One followed tree on this node. ``keep_rows`` off leaves the stat cache alone (nothing is accepted yet)."""
+
+    def __init__(
+        self,
+        store: NodeStore,
+        place: Place,
+        fileset: FilesetName,
+        definition: Definition,
+        local: Local,
+        marker: Marker | None,
+        *,
+        keep_rows: bool = True,
+    ) -> None:
+        self._store = store
+        self._place = place
+        self._fileset = fileset
+        self._definition = definition
+        self._local = local
+        self._marker = marker
+        self._rules = Rules(definition)
+        self._keep_rows = keep_rows
+        self._fresh: list[StatRow] = []
+
+    def _get(self, digest: Digest) -> bytes:
+        raw = self._store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    def _expected(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        local = self._local
+        for entry in entries:
+            if entry.extra is None and not entry.mode & 0o6000:
+                yield entry
+            else:
+                yield without_chunks(expected_local(entry, local))
+
+    def everything(self, root: Digest, now_ms: int, *, deep: bool = False) -> Iterator[Difference]:
+        """All differences between the tree and ``root``."""
+        rows = RowsInOrder(self._store.stat_rows(self._fileset)) if self._keep_rows else _no_row
+        found = scan(
+            self._place,
+            self._definition,
+            rows,
+            self._by_inode if self._keep_rows else None,
+            now_ms * 1_000_000,
+            local=self._local,
+            marker=self._marker,
+            rules=self._rules,
+            deep=deep,
+        )
+        yield from compare(self._expected(iterate(root, self._get)), self._noting(found))
+        self._flush()
+
+    def some(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
+        """Differences at ``paths`` and below them."""
+        covered = cover(paths, (), self._local)
+        found = self._found(root, covered, now_ms)
+        expected = entries_of(
+            covered, lambda path: lookup(root, path, self._get), lambda path: iterate(root, self._get, path)
+        )
+        yield from compare(self._expected(expected), self._noting(found))
+        self._flush()
+
+    def _found(self, root: Digest, covered: Cover, now_ms: int) -> Iterator[Scanned | Problem]:
+        return scan_paths(
+            self._place,
+            self._definition,
+            covered,
+            lambda path: self._store.stat_row(self._fileset, path),
+            self._by_inode,
+            now_ms * 1_000_000,
+            local=self._local,
+            marker=self._marker,
+            rules=self._rules,
+        )
+
+    def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
+        """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from."""
+        changes: dict[bytes, Entry | None] = {}
+        for difference in self.some(root, paths, now_ms):
+            if difference.problem is not None and difference.found is None and difference.expected is not None:
+                continue
+            changes[difference.path] = difference.found
+            found, expected = difference.found, difference.expected
+            if expected is not None and expected.kind is Kind.DIR and (found is None or found.kind is not Kind.DIR):
+                for below in iterate(root, self._get, after=difference.path):
+                    if not is_below(below.path, difference.path):
+                        break
+                    changes[below.path] = None
+        pages: list[tuple[Digest, bytes]] = []
+        ordered = sorted(changes.items(), key=lambda item: sort_key(item[0]))
+        made: dict[Digest, bytes] = {}
+
+        def get(digest: Digest) -> bytes:
+            raw = made.get(digest)
+            return raw if raw is not None else self._get(digest)
+
+        result = edit(root, ordered, get, lambda digest, raw: made.__setitem__(digest, raw))
+        pages.extend(made.items())
+        self._store.put_pages(pages)
+        return result
+
+    def numbers(self, differences: Iterator[Difference]) -> Numbers:
+        """Count differences and keep a sample."""
+        numbers = Numbers()
+        for difference in differences:
+            if difference.found is None and difference.problem is None:
+                numbers.missing += 1
+            elif difference.expected is None:
+                numbers.extra += 1
+            else:
+                numbers.changed += 1
+            if len(numbers.sample) < SAMPLE_MAX:
+                numbers.sample.append((difference.path, why_differs(difference)))
+        return numbers
+
+    def _by_inode(self, dev: int, ino: int) -> StatRow | None:
+        return self._store.stat_by_inode(self._fileset, dev, ino)
+
+    def _noting(self, found: Iterator[Scanned | Problem]) -> Iterator[Scanned | Problem]:
+        for item in found:
+            if self._keep_rows and isinstance(item, Scanned) and item.row is not None and item.is_row_new:
+                self._fresh.append(item.row)
+                if len(self._fresh) >= ROWS_BATCH:
+                    self._flush()
+            if isinstance(item, Scanned) and item.entry.extra is not None and item.entry.extra.chunks is not None:
+                yield msgspec.structs.replace(item, entry=without_chunks(item.entry))
+            else:
+                yield item
+
+    def _flush(self) -> None:
+        if self._fresh:
+            self._store.put_stat_rows(self._fileset, self._fresh)
+            self._fresh = []
+
+
+def _no_row(path: bytes) -> StatRow | None:
+    return None
+
+
+
+def without_chunks(entry: Entry) -> Entry:
+    """``entry`` less its chunk list: a function of the contents, so that comparing digests says it all."""
+    extra = entry.extra
+    if extra is None or extra.chunks is None:
+        return entry
+    rest = msgspec.structs.replace(extra, chunks=None)
+    return msgspec.structs.replace(entry, extra=None if rest == _NOTHING else rest)
+
+
+_NOTHING = Extra()
+
+
+def changes_of(differences: Iterator[Difference], limit: int) -> list[dict[str, Any]]:
+    """Differences as ``diff --json`` shows them."""
+    changes: list[dict[str, Any]] = []
+    for difference in differences:
+        if difference.problem is not None and difference.expected is None:
+            continue
+        if len(changes) >= limit:
+            break
+        if difference.problem is not None:
+            change = {"change": "changed", "problem": difference.problem.what}
+        elif difference.found is None:
+            change = {"change": "removed"}
+        else:
+            change = {"change": "added" if difference.expected is None else "changed"}
+        changes.append({**path_fields(difference.path), **change})
+    return changes

@@ -1,0 +1,69 @@
+"""A history that several threads may ask: the tree's worker writes it, peers' requests read it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest
+from instep.tree.history import History
+from instep.tree.place import Place
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """One lock around a ``History``; also a source of contents for staging."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._history = History(place)
+        self._lock = threading.Lock()
+
+    def put(self, digest: Digest, data: bytes) -> None:
+        with self._lock:
+            self._history.put(digest, data)
+
+    def put_file(self, digest: Digest, fd: int, size_bytes: int) -> None:
+        with self._lock:
+            self._history.put_file(digest, fd, size_bytes)
+
+    def sync(self) -> None:
+        with self._lock:
+            self._history.sync()
+
+    def has(self, digest: Digest) -> bool:
+        with self._lock:
+            return self._history.has(digest)
+
+    def get(self, digest: Digest) -> bytes | None:
+        with self._lock:
+            return self._history.get(digest)
+
+    def open(self, digest: Digest) -> int | None:
+        with self._lock:
+            return self._history.open(digest)
+
+    def collect(self, is_live: Callable[[Digest], bool]) -> int:
+        with self._lock:
+            return self._history.collect(is_live)
+
+    def close(self) -> None:
+        with self._lock:
+            self._history.close()
+
+    def __call__(self, entry: Entry) -> int | None:
+        """As a source for ``Stage``."""
+        return self.open(entry.digest) if entry.kind is Kind.FILE else None
+
+    def target_of(self, entry: Entry) -> bytes | None:
+        """The target of a symlink that is kept."""
+        fd = self.open(entry.digest)
+        if fd is None:
+            return None
+        try:
+            return os.pread(fd, entry.size + 1, 0)
+        finally:
+            os.close(fd)

@@ -1,0 +1,189 @@
+"""Who belongs to the cluster: tokens, joins, renewals, revocations, and what members say of each other."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.errors import NotAllowedError, RefusedError
+from instep.model.ids import NodeName
+from instep.model.link import Link
+from instep.net import messages as m
+from instep.net.allow import AllowList
+from instep.net.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
+from instep.net.tls import TlsContexts
+from instep.net.tokens import Invitation, PendingInvite, TokenBook, token_text
+from instep.node import config_edit
+from instep.node.driver import wall_ms
+from instep.node.runtime import Runtime
+
+__all__ = ["Invited", "Membership"]
+
+_BOOK = "invites"
+_BOOK_KEY = "invites/key"
+_MEMBERS = "members"
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    token: str
+    expires_at_ms: int
+    address: str
+
+
+class Membership:
+    """Only the node that holds the CA key invites and renews; every node learns and revokes."""
+
+    def __init__(self, runtime: Runtime, tls: TlsContexts, settings_changed: Callable[[], None]) -> None:
+        self._runtime = runtime
+        self._tls = tls
+        self._settings_changed = settings_changed
+        raw = runtime.store.get(_MEMBERS)
+        known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
+        self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
+
+    # Tokens -------------------------------------------------------------------------------------------------
+
+    def _book(self) -> TokenBook:
+        store = self._runtime.store
+        key = store.get(_BOOK_KEY)
+        if key is None:
+            key = secrets.token_bytes(32)
+            store.put(_BOOK_KEY, key)
+        raw = store.get(_BOOK)
+        state = msgspec.msgpack.decode(raw, type=dict[str, PendingInvite]) if raw is not None else {}
+        return TokenBook(key, state)
+
+    def _save(self, book: TokenBook) -> None:
+        self._runtime.store.put(_BOOK, msgspec.msgpack.encode(book.state()))
+
+    def invite(self, name: NodeName, link: Link, ttl_ms: int) -> Invited:
+        """A one-time token for ``name``; ``reachability`` has looked whether it could work."""
+        runtime = self._runtime
+        settings = runtime.settings
+        if not runtime.pki.is_ca:
+            raise RefusedError(
+                f"{runtime.name} does not hold the cluster's CA key and cannot make certificates",
+                hint="run instep invite on the node where instep init ran",
+                code="no_ca",
+            )
+        if name == runtime.name:
+            raise RefusedError(f"{name} is this node", code="own_name", name=name)
+        advertise = settings.advertise
+        now = wall_ms()
+        book = self._book()
+        book.forget_old(now)
+        invitation = Invitation(
+            token_id=secrets.token_bytes(12),
+            secret=secrets.token_bytes(24),
+            name=name,
+            inviter=runtime.name,
+            addresses=(str(advertise),),
+            ca=fingerprint_bytes(runtime.pki.ca()),
+            expires_at_ms=now + ttl_ms,
+        )
+        book.add(invitation, link)
+        self._save(book)
+        runtime.note("invited", f"invited {name}", name=name, ttl_ms=ttl_ms)
+        return Invited(token_text(invitation), invitation.expires_at_ms, str(advertise))
+
+    # Joins --------------------------------------------------------------------------------------------------
+
+    async def join(self, request: m.JoinRequest, address: str, offers: tuple[m.Offer, ...]) -> m.JoinReply:
+        """Turn a token into certificates and list the new node as a partner."""
+        runtime = self._runtime
+        version = m.agree(m.VERSIONS, request.versions)
+        now = wall_ms()
+        book = self._book()
+        pin = pin_of_key(check_request(request.tls_csr, request.name, Purpose.TLS))
+        try:
+            invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
+        except NotAllowedError as error:
+            runtime.note("join_refused", f"{address} asked to join as {request.name}: {error.reason}", code=error.error_code)
+            raise
+        issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
+        link = invite.link
+        flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
+        config_edit.set_partner(runtime.directory, request.name, flags)
+        book.use(request.token_id, now, pin=pin)
+        self._save(book)
+        self._settings_changed()
+        self._remember(m.Member(request.name, request.address, pin, b"", now))
+        runtime.note("joined", f"{request.name} joined from {address}", name=request.name)
+        return m.JoinReply(
+            version=version,
+            cluster=runtime.pki.ca().subject.rfc4514_string(),
+            inviter=runtime.name,
+            inviter_address=str(runtime.settings.advertise),
+            ca=runtime.pki.authorities_pem(),
+            tls_cert=issued.tls,
+            sign_cert=issued.sign,
+            crl=runtime.pki.crl_pem(),
+            members=self.members_message().members,
+            offers=offers,
+        )
+
+    def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
+        runtime = self._runtime
+        if not runtime.pki.is_ca:
+            raise RefusedError(f"{runtime.name} does not hold the CA key", code="no_ca")
+        issued = runtime.pki.issue(who, request.tls_csr, request.sign_csr, wall_ms())
+        runtime.note("renewed", f"{who} got new certificates", name=who)
+        return m.RenewReply(issued.tls, issued.sign)
+
+    # Members ------------------------------------------------------------------------------------------------
+
+    def me(self) -> m.Member:
+        runtime = self._runtime
+        return m.Member(
+            runtime.name,
+            str(runtime.settings.advertise),
+            runtime.pki.pin,
+            runtime.pki.sign_key,
+            wall_ms(),
+        )
+
+    def members_message(self) -> m.Members:
+        return m.Members((self.me(), *(self.members[name] for name in sorted(self.members))))
+
+    def met(self, who: NodeName, hello: m.Hello) -> None:
+        """A partner introduced itself on a verified connection."""
+        known = self.members.get(who)
+        pin = known.pin if known is not None else ""
+        self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms()))
+
+    def learned(self, source: NodeName, message: m.Members) -> None:
+        """What a partner knows of others: for showing and for the operator to link; it opens nothing."""
+        for member in message.members:
+            if member.name == self._runtime.name:
+                continue
+            known = self.members.get(member.name)
+            if known is None or member.updated_ms > known.updated_ms:
+                self._remember(member)
+
+    def _remember(self, member: m.Member) -> None:
+        if self.members.get(member.name) == member:
+            return
+        self.members[member.name] = member
+        self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+
+    def forget(self, name: NodeName) -> None:
+        if self.members.pop(name, None) is not None:
+            self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+
+    # Certificates -------------------------------------------------------------------------------------------
+
+    def adopt_crl(self, crl: bytes) -> bool:
+        """A newer revocation list of our CA: use it at once. Whether it was newer."""
+        if not self._runtime.pki.adopt_crl(crl):
+            return False
+        self._tls.reload()
+        self._runtime.note("revocations", "a newer revocation list arrived")
+        return True
+
+    def allow_list(self) -> AllowList:
+        return AllowList(str(network) for network in self._runtime.settings.allow)
+

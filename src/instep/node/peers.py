@@ -1,0 +1,367 @@
+"""The node's connections: streams of partners that dialled us, and links to those that we dial.
+
+The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. Who may have what is asked in one
+place, ``Access``; everything that a peer sends is handed to a machine or stored as a claim, never obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Protocol
+
+from instep.errors import InstepError, NotAllowedError, UnavailableError
+from instep.model.definition import Definition
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.standing import StandingRecord
+from instep.net import messages as m
+from instep.net.service import PeerStream
+from instep.net.tls import TlsContexts
+from instep.net.transfer import Answer
+from instep.node.driver import wall_ms
+from instep.node.fetching import Fetcher
+from instep.node.membership import Membership
+from instep.node.runtime import Runtime
+from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
+from instep.node.session import Session
+from instep.node.uplink import Uplink
+
+__all__ = ["Access", "LineService", "Peers"]
+
+ASK_S = 5.0
+log = logging.getLogger(__name__)
+
+
+class LineService(Protocol):
+    """What the connections need of a line, written or followed here."""
+
+    line: LineId
+    is_written_here: bool
+    standing: StandingRecord
+
+    @property
+    def head(self) -> HeadRef | None: ...
+
+    @property
+    def writer(self) -> NodeName: ...
+
+    @property
+    def live(self) -> HeadRef | None: ...
+
+    def known_definition(self) -> Definition | None:
+        """The definition of the newest head, None while none is known."""
+
+    def offers_to(self, partner: NodeName) -> bool: ...
+
+    def head_message(self, *, with_bundle: bool) -> m.Head | None: ...
+
+    def shelf(self) -> Shelf: ...
+
+    def head_seen(self, source: NodeName, head: m.Head) -> None:
+        """A peer sent a head of this line."""
+
+    def partner_told(self, source: NodeName) -> None:
+        """A partner told everything that it holds of this line."""
+
+    def source_up(self, source: NodeName, uplink: Uplink) -> None: ...
+
+    def source_down(self, source: NodeName, error: InstepError | None) -> None: ...
+
+    def asked_to(self, what: str) -> None:
+        """An operator's nudge from the sender: ``retry`` or ``resend``."""
+
+    async def verify(self, *, is_deep: bool) -> m.VerifyReply: ...
+
+    def report_message(self) -> m.Report: ...
+
+
+class Access:
+    """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def require_partner(self, who: NodeName) -> None:
+        """``NotAllowedError`` ``not_listed`` unless this node lists ``who``."""
+        if who not in self._runtime.settings.partners:
+            me = self._runtime.name
+            raise NotAllowedError(
+                f"{me} does not list {who} as a partner",
+                hint=f"on {me}: instep invite {who}, or: instep partner set {who} --replicate",
+                code="not_listed",
+                node=me,
+                partner=who,
+            )
+
+    def why_not(self, who: NodeName, service: LineService) -> str | None:
+        """Why ``who`` may not have the line, None when it may."""
+        me = self._runtime.name
+        partner = self._runtime.settings.partners.get(who)
+        if partner is None:
+            return f"{me} does not list {who} as a partner"
+        if service.writer == who or service.line.origin == who:
+            return None
+        definition = service.known_definition()
+        if definition is None:
+            return f"{me} knows no generation of {service.line.fileset} yet"
+        link, own = partner.link, service.is_written_here
+        if not link.lets(definition.fileset_class, own_line=own):
+            if not link.replicate:
+                return f"the link of {me} to {who} has replicate off"
+            if not own and not link.hub:
+                return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
+            return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
+        if not service.offers_to(who):
+            return f"{me} does not name {who} in to of {service.line.fileset}"
+        return None
+
+    def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
+        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``."""
+        self.require_partner(who)
+        if service is None:
+            raise NotAllowedError(
+                f"{self._runtime.name} has nothing of {line} for {who}", code="link_denies", line=str(line)
+            )
+        why = self.why_not(who, service)
+        if why is not None:
+            raise NotAllowedError(
+                why,
+                hint=f"on {self._runtime.name}: instep partner set {who} --replicate --data",
+                code="link_denies",
+                line=str(line),
+                partner=who,
+            )
+        return service
+
+
+class Peers:
+    """Sessions (who dialled us) and uplinks (whom we dial), and the lines that flow over them."""
+
+    def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership) -> None:
+        self.runtime = runtime
+        self.tls = tls
+        self.membership = membership
+        self.access = Access(runtime)
+        self.lines: dict[FilesetName, LineService] = {}
+        self.sessions: dict[NodeName, Session] = {}
+        self.uplinks: dict[NodeName, Uplink] = {}
+        self.on_revoked: Callable[[], Awaitable[None]] | None = None
+
+    def service(self, line: LineId) -> LineService | None:
+        found = self.lines.get(line.fileset)
+        return found if found is not None and found.line == line else None
+
+    # LineNet: what lines ask for ------------------------------------------------------------------------------
+
+    async def announce(self, head: m.Head) -> None:
+        """Offer a head to every connected partner that may have it and does not know it."""
+        service = self.service(head.line)
+        if service is None:
+            return
+        for who, session in list(self.sessions.items()):
+            if self.access.why_not(who, service) is None:
+                session.tell_head(head)
+
+    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
+        """Ping every connected partner; their heads of our lines come before their answer."""
+        sessions = list(self.sessions.values())
+        async with asyncio.TaskGroup() as group:
+            asked = {s.who: group.create_task(s.asks_told(ASK_S)) for s in sessions}
+        return tuple(who for who, task in asked.items() if task.result())
+
+    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
+        """The writer's way back: pages of its own line from a partner's stream."""
+        session = self.sessions.get(source)
+        if session is None:
+            raise UnavailableError(f"{source} is not connected", code="not_connected", node=source)
+        await Fetcher(self.runtime).pages(line, head, None, session.fetch_pages)
+
+    async def report(self, line: LineId) -> None:
+        """Tell every sender of this line how it stands here."""
+        service = self.service(line)
+        if service is None or service.is_written_here:
+            return
+        for uplink in self.uplinks.values():
+            uplink.tell_report(service.report_message())
+
+    def pass_on(self, report: m.Report) -> None:
+        """A hub passes its partners' reports on towards the writer."""
+        service = self.service(report.line)
+        if service is None or service.is_written_here:
+            return
+        passed = m.Report(
+            report.line,
+            report.node,
+            report.live,
+            report.head,
+            report.standing,
+            report.attested_root,
+            report.at_ms,
+            via=self.runtime.name,
+        )
+        for uplink in self.uplinks.values():
+            uplink.tell_report(passed)
+
+    # Lines and settings changed -------------------------------------------------------------------------------
+
+    def offers_changed(self) -> None:
+        """Tell every session what it is offered now, and dial who is to be dialled."""
+        for session in self.sessions.values():
+            session.offer_all()
+        self._dial()
+
+    def tell_revocations(self) -> None:
+        """Send our revocation list to everybody who is connected."""
+        for session in self.sessions.values():
+            session.tell(m.Revocations(self.runtime.pki.crl_pem()))
+
+    def _dial(self) -> None:
+        partners = self.runtime.settings.partners
+        for name in list(self.uplinks):
+            partner = partners.get(name)
+            if partner is None or partner.address is None or str(partner.address) != self.uplinks[name].address:
+                self.uplinks.pop(name).stop()
+        for name, partner in partners.items():
+            if partner.address is not None and name not in self.uplinks:
+                uplink = Uplink(self, name, str(partner.address))
+                self.uplinks[name] = uplink
+                uplink.start()
+
+    async def close(self) -> None:
+        for uplink in list(self.uplinks.values()):
+            uplink.stop()
+        await asyncio.gather(*(u.ended() for u in self.uplinks.values()))
+        for session in list(self.sessions.values()):
+            await session.close("stopping")
+
+    def cut(self, name: NodeName) -> None:
+        """A partner was removed or revoked: end what runs with it."""
+        session = self.sessions.get(name)
+        if session is not None:
+            session.abandon("unlinked")
+        uplink = self.uplinks.pop(name, None)
+        if uplink is not None:
+            uplink.stop()
+
+    # PeerService ----------------------------------------------------------------------------------------------
+
+    async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
+        offers = [
+            offer
+            for service in self.lines.values()
+            if (offer := offer_of(service)) is not None and service.offers_to(request.name)
+        ]
+        return await self.membership.join(request, address, tuple(offers))
+
+    async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
+        self.access.require_partner(who)
+        return self.membership.renew(who, request)
+
+    async def heads(self, who: NodeName, request: m.HeadsRequest) -> m.HeadsReply:
+        self.access.require_partner(who)
+        heads: list[m.Head] = []
+        refused: list[tuple[LineId, m.ErrorReply]] = []
+        for known in request.lines:
+            try:
+                service = self.access.require(who, self.service(known.line), known.line)
+            except InstepError as error:
+                refused.append((known.line, reply_of(error)))
+                continue
+            message = service.head_message(with_bundle=request.with_bundles)
+            if message is None:
+                continue
+            ref = message.generation.ref()
+            if known.head is None or ref.position > known.head.position or ref.id != known.head.id:
+                heads.append(message)
+        return m.HeadsReply(tuple(heads), tuple(refused))
+
+    def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
+        service = self.access.require(who, self.service(line), line)
+        signed = self.runtime.store.generation(Digest(generation))
+        if signed is None or signed.body().line != line:
+            raise UnavailableError(
+                f"generation {generation.hex()[:16]} of {line} is not kept here",
+                hint="take the newer head",
+                code="superseded",
+                generation=generation.hex(),
+            )
+        return service, signed
+
+    async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
+        self._checked(who, request.line, request.generation)
+        return pages_reply(self.runtime.store, request)
+
+    async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
+        self._checked(who, request.line, request.generation)
+        return chunk_pages_reply(self.runtime.store, request)
+
+    async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
+        service = self.access.require(who, self.service(request.line), request.line)
+        live = service.live
+        return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
+
+    async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
+        service = self.access.require(who, self.service(request.line), request.line)
+        return await service.verify(is_deep=request.is_deep)
+
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+        service, _ = self._checked(who, request.line, request.generation)
+        return service.shelf().contents(entries_asked(self.runtime.store, request))
+
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+        service, _ = self._checked(who, request.line, request.generation)
+        entry = entry_asked(self.runtime.store, request.page, request.position)
+        return service.shelf().ranges(entry, request.ranges)
+
+    async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+        self.access.require_partner(who)
+        other = self.sessions.get(who)
+        if other is not None and other.hello.session != hello.session:
+            if await other.is_alive():
+                raise NotAllowedError(
+                    f"{who} is connected already from another process: two nodes use one identity",
+                    hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                    code="identity_in_use",
+                    node=who,
+                )
+        if other is not None:
+            await other.close("replaced")
+        session = Session(self, who, hello, stream)
+        self.sessions[who] = session
+        self.runtime.tell()
+        try:
+            await session.run()
+        finally:
+            if self.sessions.get(who) is session:
+                del self.sessions[who]
+            session.ended_at_ms = wall_ms()
+            self.runtime.tell()
+
+
+def offer_of(service: LineService) -> m.Offer | None:
+    """What a partner is told of a line that it may have."""
+    message = service.head_message(with_bundle=False)
+    definition = service.known_definition()
+    if definition is None:
+        return None
+    body = message.generation.body() if message is not None else None
+    return m.Offer(
+        line=service.line,
+        writer=service.writer,
+        mode=definition.mode.value,
+        fileset_class=definition.fileset_class.value,
+        entries=body.entries if body is not None else 0,
+        size_bytes=body.size_bytes if body is not None else 0,
+        head=message.generation.ref() if message is not None else None,
+        definition=definition.encoded(),
+    )
+
+
+def reply_of(error: InstepError) -> m.ErrorReply:
+    """An error as it travels."""
+    facts: Mapping[str, object] = error.facts
+    return m.ErrorReply(
+        error.error_code, error.reason, dict(facts), error.hint, error.exit_code, error.retry.value
+    )

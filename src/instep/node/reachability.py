@@ -1,0 +1,75 @@
+"""Whether a token could work at all: a node that nobody can reach, or that lets nobody in, prints none.
+
+See docs/decisions/loopback-first.md.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from instep.errors import RefusedError
+from instep.node.settings import Settings
+from instep.node.values import IpNetwork
+
+__all__ = ["check_invitation", "is_covered"]
+
+
+def is_covered(allowed: Sequence[IpNetwork], wanted: IpNetwork) -> bool:
+    """Whether ``wanted`` may connect as things are; nobody listed means loopback."""
+    if not allowed:
+        return wanted.is_loopback
+    for one in allowed:
+        low, high = wanted.network_address, wanted.broadcast_address
+        if one.version == wanted.version and low in one and high in one:
+            return True
+    return False
+
+
+def check_invitation(
+    settings: Settings, names: Sequence[str], source: IpNetwork | None, directory: Path
+) -> None:
+    """``RefusedError`` with the command to type when tokens for ``names`` could not work.
+
+    A loopback address works for nodes of this machine. The operator says that they are meant by ``--from
+    127.0.0.1``, by a network of ``allow`` that is loopback, or by writing ``advertise`` herself.
+    """
+    listen, advertise = settings.listen, settings.advertise
+    typed = " ".join(["instep", "--dir", shlex.quote(str(directory)), "invite", *names])
+    file = directory / "instep.toml"
+    is_local = (
+        (source is not None and source.is_loopback)
+        or any(network.is_loopback for network in settings.allow)
+        or settings.is_advertise_written
+    )
+    facts = {"listen": str(listen), "advertise": str(advertise)}
+    if advertise.is_wildcard:
+        raise RefusedError(
+            f"{advertise} cannot be dialled",
+            hint=f"set advertise in {file} to an address of this machine, then: {typed}",
+            code="wildcard_address",
+            **facts,
+        )
+    if listen.is_loopback and not advertise.is_loopback:
+        raise RefusedError(
+            f"this node listens on {listen}, so nobody can reach {advertise}",
+            hint=f'set listen = "0.0.0.0:{listen.port}" in {file}, then: {typed}',
+            code="loopback_address",
+            **facts,
+        )
+    if advertise.is_loopback and not is_local:
+        raise RefusedError(
+            f"this node is reached at {advertise} only, so a token would work on this machine alone",
+            hint=f"for a node on this machine: {typed} --from 127.0.0.1; "
+            f"for others set listen and advertise in {file}",
+            code="loopback_address",
+            **facts,
+        )
+    if not advertise.is_loopback and not settings.allow and source is None:
+        raise RefusedError(
+            "peers may connect from this machine only: allow is empty",
+            hint=f"{typed} --from ADDRESS, or: instep allow add CIDR",
+            code="address_not_allowed",
+            allow=[],
+        )

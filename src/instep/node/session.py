@@ -1,0 +1,276 @@
+"""One partner that dialled us: what it is offered and told, what it reports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from instep.errors import InstepError, PeerError, UnavailableError
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.net import messages as m
+from instep.net.faults import error_of_reply
+from instep.net.service import PeerStream
+from instep.node.driver import wall_ms
+
+if TYPE_CHECKING:
+    from instep.node.peers import Peers
+
+__all__ = ["Session"]
+
+ALIVE_S = 3.0
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
+
+    def __init__(self, peers: Peers, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+        self.who = who
+        self.hello = hello
+        self.since_ms = wall_ms()
+        self.last_heard_ms = self.since_ms
+        self.ended_at_ms: int | None = None
+        self.accepted: dict[LineId, str] = {}
+        """Lines that the partner accepted, with its path."""
+        self.known: dict[LineId, HeadRef | None] = {line.line: line.head for line in hello.lines}
+        self._peers = peers
+        self._stream = stream
+        self._heads: dict[LineId, m.Head] = {}
+        self._others: list[m.StreamMessage] = []
+        self._wake = asyncio.Event()
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
+        self._told = asyncio.Event()
+        self._offered: dict[LineId, m.Offer] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    # Telling ------------------------------------------------------------------------------------------------
+
+    def tell_head(self, head: m.Head) -> None:
+        self._heads[head.line] = head
+        self._wake.set()
+
+    def tell(self, message: m.StreamMessage) -> None:
+        self._others.append(message)
+        self._wake.set()
+
+    def offer_all(self) -> None:
+        """Offer what the partner may have now, withdraw what it may not have any more."""
+        from instep.node.peers import offer_of
+
+        offered: dict[LineId, m.Offer] = {}
+        for service in self._peers.lines.values():
+            if self._peers.access.why_not(self.who, service) is None and service.writer != self.who:
+                offer = offer_of(service)
+                if offer is not None:
+                    offered[service.line] = offer
+        for line, old in self._offered.items():
+            if line not in offered:
+                self.tell(m.Offer(line, old.writer, old.mode, old.fileset_class, is_withdrawn=True))
+        for line, offer in offered.items():
+            if self._offered.get(line) != offer:
+                self.tell(offer)
+            service = self._peers.lines[line.fileset]
+            message = service.head_message(with_bundle=False)
+            known = self.known.get(line)
+            if message is not None and (known is None or known.id != message.generation.id):
+                self.tell_head(message)
+        self._offered = offered
+
+    def _tell_known(self, line: LineId) -> None:
+        """A line was accepted just now: its head may have been told when nobody listened."""
+        service = self._peers.service(line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        message = service.head_message(with_bundle=False)
+        known = self.known.get(line)
+        if message is not None and (known is None or known.id != message.generation.id):
+            self.tell_head(message)
+
+    def resend(self) -> int:
+        """Announce every head that the partner may have again; how many."""
+        count = 0
+        for service in self._peers.lines.values():
+            message = service.head_message(with_bundle=False)
+            if message is not None and self._peers.access.why_not(self.who, service) is None:
+                self.tell_head(message)
+                self.tell(m.Nudge(service.line, "resend"))
+                count += 1
+        return count
+
+    async def _pump(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._others or self._heads:
+                if self._others:
+                    await self._stream.send(self._others.pop(0))
+                    continue
+                line = next(iter(self._heads))
+                await self._stream.send(self._heads.pop(line))
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Welcome the partner and serve it until it goes."""
+        runtime = self._peers.runtime
+        lines = tuple(
+            m.KnownLine(service.line, service.head, service.live)
+            for service in self._peers.lines.values()
+            if self._peers.access.why_not(self.who, service) is None
+        )
+        welcome = m.Welcome(
+            version=m.agree(m.VERSIONS, self.hello.versions),
+            name=runtime.name,
+            session=runtime.session,
+            time_ms=wall_ms(),
+            lines=lines,
+            sign_key=runtime.pki.sign_key,
+            poll_ms=runtime.settings.poll_ms,
+        )
+        await self._stream.send(welcome)
+        self._peers.membership.met(self.who, self.hello)
+        self.tell(self._peers.membership.members_message())
+        self.tell(m.Revocations(runtime.pki.crl_pem()))
+        self.offer_all()
+        self.tell(m.Ping(0))
+        self._reader = asyncio.current_task()
+        try:
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._pump())
+                try:
+                    await self._read()
+                finally:
+                    pump.cancel()
+        except* InstepError as group_error:
+            first = group_error.exceptions[0]
+            log.info("the stream of %s ended: %s", self.who, first)
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(_gone(self.who))
+
+    async def close(self, reason: str) -> None:
+        await self._stream.close(reason)
+
+    def abandon(self, reason: str) -> None:
+        """Close from a place that cannot wait."""
+        self.tell(m.Goodbye(reason))
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._stream.receive()
+            if message is None or isinstance(message, m.Goodbye):
+                return
+            self.last_heard_ms = wall_ms()
+            self._take(message)
+
+    def _take(self, message: m.StreamMessage) -> None:
+        match message:
+            case m.Report():
+                self._reported(message)
+            case m.OfferReply(line, is_accepted, path):
+                if is_accepted:
+                    self.accepted[line] = path
+                    self._tell_known(line)
+                else:
+                    self.accepted.pop(line, None)
+                self._peers.runtime.tell()
+            case m.Head():
+                service = self._peers.service(message.line)
+                if service is not None and (service.is_written_here or service.writer == self.who):
+                    service.head_seen(self.who, message)
+            case m.HeadNotice(line, head):
+                self.known[line] = head
+            case m.Pong(number):
+                if number == 0:
+                    self._told.set()
+                    for service in self._peers.lines.values():
+                        service.partner_told(self.who)
+                self._answer(number, message)
+            case m.Ping(number):
+                self.tell(m.Pong(number, wall_ms()))
+            case m.PagesReply() | m.VerifyReply():
+                self._answer(message.number, message)
+            case m.ErrorReply():
+                log.warning("%s answers: %s", self.who, message.reason)
+            case _:
+                raise PeerError(
+                    f"{self.who} sent a {type(message).__name__} to its sender", code="unexpected_message"
+                )
+
+    def _reported(self, report: m.Report) -> None:
+        """A report is the partner's word about itself, or a hub's about those behind it (``via``)."""
+        if report.node != self.who and report.via != self.who:
+            raise PeerError(f"{self.who} reported for {report.node}", code="unexpected_message")
+        service = self._peers.service(report.line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        self.known[report.line] = report.head
+        self._peers.runtime.store.save_report(report.line, report.node, m.encode(report))
+        self._peers.pass_on(report)
+        self._peers.runtime.tell()
+
+    # Asking -------------------------------------------------------------------------------------------------
+
+    def _answer(self, number: int, message: m.StreamMessage) -> None:
+        future = self._waiting.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
+        self._number += 1
+        future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = future
+        return self._number, future
+
+    async def _ask(self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float) -> m.StreamMessage:
+        self.tell(message)
+        try:
+            async with asyncio.timeout(within_s):
+                return await future
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
+            ) from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def asks_told(self, within_s: float) -> bool:
+        """Whether the partner, asked now, told all it holds of our lines."""
+        number, future = self._next()
+        try:
+            await self._ask(number, future, m.Ping(number), within_s)
+        except UnavailableError:
+            return False
+        return True
+
+    async def is_alive(self) -> bool:
+        """Whether the process at the other end still answers."""
+        return await self.asks_told(ALIVE_S)
+
+    async def fetch_pages(self, request: m.PagesRequest) -> m.PagesReply:
+        """Pages by the partner's own stream: for a writer that lost them."""
+        number, future = self._next()
+        asked = m.PagesRequest(request.line, request.generation, request.digests, number)
+        reply = await self._ask(number, future, asked, 60.0)
+        if not isinstance(reply, m.PagesReply):
+            raise PeerError(f"{self.who} answered pages with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None and not reply.pages:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
+        """What the partner's tree really holds."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
+        if not isinstance(reply, m.VerifyReply):
+            raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
+        return reply
+
+
+def _gone(who: NodeName) -> UnavailableError:
+    return UnavailableError(f"{who} went away", code="not_connected", node=who)

@@ -1,0 +1,39 @@
+"""Who signed, as a value for the machines; and the standing of a line whose machine broke."""
+
+from __future__ import annotations
+
+from instep.core.accept import SignerVerdict
+from instep.errors import InstepError
+from instep.model.generation import Signature
+from instep.model.ids import Digest
+from instep.model.standing import Standing, StandingRecord
+from instep.net.signing import verify_ca_signature, verify_signature
+from instep.node.driver import wall_ms
+from instep.node.runtime import Runtime
+
+__all__ = ["broken_standing", "verdict_on"]
+
+
+def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> SignerVerdict:
+    """What checking a record's signature gave."""
+    pki = runtime.pki
+    try:
+        authorities = pki.authorities()
+        if not signature.chain:
+            verify_ca_signature(signature, record_id, authorities)
+            return SignerVerdict(True, signature.signer, is_ca=True)
+        signer = verify_signature(signature, record_id, authorities, pki.crl(), wall_ms())
+    except InstepError as error:
+        return SignerVerdict(False, signature.signer, code=error.error_code, reason=error.reason)
+    return SignerVerdict(True, signer)
+
+
+def broken_standing(error: Exception) -> StandingRecord:
+    """What status says of a line that stopped on a broken invariant."""
+    return StandingRecord(
+        Standing.FAILING,
+        wall_ms(),
+        f"instep stopped this line on an error of its own: {type(error).__name__}: {error}",
+        "broken_invariant",
+        ("look at the log of the daemon; instep stop, then: instep start",),
+    )

@@ -1,0 +1,280 @@
+"""One sender that we dial: a stream that is kept open, and a client for requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING
+
+from instep.errors import InstepError, PeerError, UnavailableError
+from instep.model.ids import LineId, NodeName
+from instep.net import messages as m
+from instep.net.client import PeerClient
+from instep.net.faults import reply_of_error
+from instep.net.stream import SocketStream
+from instep.node.driver import wall_ms
+from instep.node.serving import pages_reply
+
+if TYPE_CHECKING:
+    from instep.node.peers import LineService, Peers
+
+__all__ = ["Uplink"]
+
+AGAIN_MIN_S = 0.2
+AGAIN_MAX_S = 15.0
+log = logging.getLogger(__name__)
+
+
+class Uplink:
+    """Connects, says hello, and hands what comes to the lines. Reports are level: the newest of each line and
+    node is sent, after each connection all of them."""
+
+    def __init__(self, peers: Peers, name: NodeName, address: str) -> None:
+        self.name = name
+        self.address = address
+        self.client = PeerClient(peers.tls, name, address)
+        self.offers: dict[LineId, m.Offer] = {}
+        self.error: InstepError | None = None
+        self.is_up = False
+        self.last_heard_ms: int | None = None
+        self.skew_ms: int | None = None
+        """The sender's wall clock less ours, at the welcome."""
+        self._peers = peers
+        self._task: asyncio.Task[None] | None = None
+        self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
+        self._replies: list[m.StreamMessage] = []
+        self._wake = asyncio.Event()
+        self._up: set[LineId] = set()
+        self._random = random.SystemRandom()
+        self._verifying: set[asyncio.Task[None]] = set()
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def ended(self) -> None:
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        again = AGAIN_MIN_S
+        try:
+            while True:
+                began = asyncio.get_running_loop().time()
+                try:
+                    await self._connected()
+                    error: InstepError = UnavailableError(f"{self.name} closed the stream", code="closed")
+                except InstepError as caught:
+                    error = caught
+                self._went_down(error)
+                if asyncio.get_running_loop().time() - began > 5 * again:
+                    again = AGAIN_MIN_S
+                await asyncio.sleep(again * (0.5 + self._random.random()))
+                again = min(AGAIN_MAX_S, again * 2, self._peers.runtime.settings.poll_ms / 1000)
+        finally:
+            self._went_down(UnavailableError(f"the link to {self.name} was ended", code="unlinked"))
+            await self.client.close()
+
+    def _went_down(self, error: InstepError) -> None:
+        if self.is_up or self.error is None or self.error.error_code != error.error_code:
+            log.info("link to %s at %s: %s", self.name, self.address, error.reason)
+        self.error = error
+        self.is_up = False
+        for line in self._up:
+            service = self._peers.service(line)
+            if service is not None:
+                service.source_down(self.name, error)
+        self._up.clear()
+        self.offers.clear()
+        self._peers.runtime.tell()
+
+    async def _connected(self) -> None:
+        runtime = self._peers.runtime
+        hello = m.Hello(
+            versions=m.VERSIONS,
+            name=runtime.name,
+            session=runtime.session,
+            lines=tuple(m.KnownLine(s.line, s.head, s.live) for s in self._peers.lines.values()),
+            address=str(runtime.settings.advertise),
+            sign_key=runtime.pki.sign_key,
+        )
+        async with self.client.stream(hello) as (welcome, stream):
+            self._welcomed(welcome)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    pump = group.create_task(self._pump(stream))
+                    try:
+                        await self._read(stream)
+                    finally:
+                        pump.cancel()
+            except* InstepError as errors:
+                raise errors.exceptions[0] from None
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        self.is_up = True
+        self.error = None
+        self.last_heard_ms = wall_ms()
+        self.skew_ms = welcome.time_ms - self.last_heard_ms
+        known = {line.line: line.head for line in welcome.lines}
+        self._replies = []
+        for service in self._peers.lines.values():
+            if service.is_written_here or service.head is None:
+                continue
+            theirs = known.get(service.line)
+            is_theirs = service.writer == self.name
+            if is_theirs and (theirs is None or theirs.position < service.head.position):
+                message = service.head_message(with_bundle=False)
+                if message is not None:
+                    self._replies.append(message)
+            self.tell_report(service.report_message())
+        self._wake.set()
+        self._peers.runtime.tell()
+
+    # Telling ------------------------------------------------------------------------------------------------
+
+    def tell_report(self, report: m.Report) -> None:
+        self._reports[report.line, report.node] = report
+        self._wake.set()
+
+    def reply(self, message: m.StreamMessage) -> None:
+        self._replies.append(message)
+        self._wake.set()
+
+    async def _pump(self, stream: SocketStream) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._replies or self._reports:
+                if self._replies:
+                    await stream.send(self._replies.pop(0))
+                else:
+                    await stream.send(self._reports.pop(next(iter(self._reports))))
+
+    async def _read(self, stream: SocketStream) -> None:
+        while True:
+            message = await stream.receive()
+            if message is None:
+                return
+            self.last_heard_ms = wall_ms()
+            if isinstance(message, m.Goodbye):
+                raise UnavailableError(
+                    f"{self.name} said goodbye: {message.reason}", code="closed", goodbye=message.reason
+                )
+            await self._take(message)
+
+    # Taking -------------------------------------------------------------------------------------------------
+
+    async def _take(self, message: m.StreamMessage) -> None:
+        match message:
+            case m.Offer():
+                self._offered(message)
+            case m.Head():
+                self._head(message)
+            case m.Ping(number):
+                self._tell_heads_again()
+                self.reply(m.Pong(number, wall_ms()))
+            case m.Pong() | m.HeadNotice():
+                pass
+            case m.Members():
+                self._peers.membership.learned(self.name, message)
+            case m.Revocations(crl):
+                if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
+                    await self._peers.on_revoked()
+            case m.VerifyRequest():
+                task = asyncio.get_running_loop().create_task(self._verify(message))
+                self._verifying.add(task)
+                task.add_done_callback(self._verifying.discard)
+            case m.PagesRequest():
+                self.reply(self._pages(message))
+            case m.Nudge(line, what):
+                for service in self._peers.lines.values():
+                    if (line is None or service.line == line) and self.name == service.writer:
+                        service.asked_to(what)
+            case m.ErrorReply():
+                log.warning("%s answers: %s", self.name, message.reason)
+            case _:
+                raise PeerError(
+                    f"{self.name} sent a {type(message).__name__} to its partner", code="unexpected_message"
+                )
+
+    def _offered(self, offer: m.Offer) -> None:
+        if offer.is_withdrawn:
+            self.offers.pop(offer.line, None)
+            service = self._peers.service(offer.line)
+            if service is not None and offer.line in self._up:
+                self._up.discard(offer.line)
+                service.source_down(self.name, UnavailableError(f"{self.name} withdrew {offer.line.fileset}"))
+        else:
+            self.offers[offer.line] = offer
+            self.take_up(offer.line)
+        self._peers.runtime.tell()
+
+    def take_up(self, line: LineId) -> None:
+        """The line is followed here and offered there: this link is a source of it."""
+        service = self._followed(line)
+        is_accepted = service is not None
+        self.reply(m.OfferReply(line, is_accepted))
+        if service is not None and line in self.offers and line not in self._up:
+            self._up.add(line)
+            service.source_up(self.name, self)
+
+    def let_go(self, line: LineId) -> None:
+        """The line is not followed here any more."""
+        if line in self._up:
+            self._up.discard(line)
+            self.reply(m.OfferReply(line, False))
+
+    def _followed(self, line: LineId) -> LineService | None:
+        service = self._peers.service(line)
+        return None if service is None or service.is_written_here else service
+
+    def _head(self, head: m.Head) -> None:
+        service = self._followed(head.line)
+        if service is not None:
+            self.take_up(head.line)
+            service.head_seen(self.name, head)
+
+    def _tell_heads_again(self) -> None:
+        for service in self._peers.lines.values():
+            if service.writer == self.name:
+                message = service.head_message(with_bundle=False)
+                if message is not None:
+                    self.reply(message)
+
+    def _pages(self, request: m.PagesRequest) -> m.PagesReply:
+        """A writer asks for pages of its own line back."""
+        try:
+            service = self._followed(request.line)
+            signed = self._peers.runtime.store.generation(request.generation)
+            if service is None or service.writer != self.name or signed is None:
+                raise UnavailableError(f"no such generation of {request.line} here", code="superseded")
+            return pages_reply(self._peers.runtime.store, request)
+        except InstepError as error:
+            return m.PagesReply((), request.number, reply_of_error(error))
+
+    async def _verify(self, request: m.VerifyRequest) -> None:
+        service = self._followed(request.line)
+        try:
+            if service is None:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            reply = await service.verify(is_deep=request.is_deep)
+        except InstepError as error:
+            reply = m.VerifyReply(0, request.line, None, b"", error=reply_of_error(error))
+        self.reply(
+            m.VerifyReply(
+                request.number,
+                reply.line,
+                reply.live,
+                reply.attested_root,
+                reply.differing,
+                reply.differs,
+                reply.read_bytes,
+                reply.error,
+            )
+        )

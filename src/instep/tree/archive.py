@@ -1,0 +1,437 @@
+"""The archive: what applies replaced, removed or found drifted, one batch a switch. Promise P5.
+
+A batch is the stage after its switch: the displaced objects lie in ``o/`` under the keys of their paths, and
+``index`` says what they are. Batches are removed only whole and only by ``prune``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from instep.core.retention import Batch
+from instep.errors import RefusedError, UsageError
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest
+from instep.model.manifest import GetPage, PageMissing
+from instep.model.paths import is_below, shown
+from instep.tree.beneath import Root, rename_noreplace
+from instep.tree.failpoints import failpoint, register
+from instep.tree.fidelity import Local
+from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, decode_record, encode_record
+from instep.tree.large import copy_whole
+from instep.tree.laying import remove_object, sync_directory
+from instep.tree.place import Place
+from instep.tree.records import RecordWriter, read_records
+from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
+
+__all__ = ["Archive", "ArchiveSource", "Item", "close_batch", "copy_object"]
+
+_INDEXED = register("archive.indexed")
+_RENAMED = register("archive.renamed")
+_PRUNING = register("archive.pruning")
+
+DRIFT_NAMED_MAX = 1000
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One archived object, or a drifted path inside one. ``generation`` is the number of the generation that it
+    belonged to (0: none known); ``entries`` counts what lies in a directory, itself included."""
+
+    batch: str
+    path: bytes
+    why: Why
+    generation: int
+    at_ms: int
+    size_bytes: int
+    digest: Digest
+    kind: int
+    entries: int
+    object: bytes
+
+
+# --- closing a batch -------------------------------------------------------------------------------------------
+
+
+def close_batch(
+    place: Place,
+    journal: Journal,
+    stage: bytes,
+    *,
+    local: Local,
+    get_page: GetPage | None,
+    at_ms: int,
+    drifted: list[bytes],
+) -> None:
+    """Examine what the steps displaced, write the index, and turn the stage into the batch, durably.
+
+    ``drifted`` gets the paths whose displaced object is not what the base said.
+    """
+    with Root(stage) as staged:
+        writer = RecordWriter(b"index", staged.fd)
+        try:
+            total = entries = 0
+            for item in _examined(staged, journal, local, get_page, at_ms):
+                if item.why is Why.DRIFT and item.path not in drifted and len(drifted) < DRIFT_NAMED_MAX:
+                    drifted.append(item.path)
+                if b"/" not in item.object:
+                    total += item.size_bytes
+                    entries += 1
+                writer.add(encode_record(item))
+            summary = ItemRecord(b"", b"", Why.REPLACED, 0, at_ms, total, b"", 1, entries)
+            writer.add(encode_record(summary))
+            writer.sync()
+        finally:
+            writer.abandon()
+    sync_directory(stage)
+    failpoint(_INDEXED)
+    archive = os.fsencode(place.archive)
+    os.makedirs(archive, 0o700, exist_ok=True)
+    os.rename(stage, archive + b"/" + journal.header.batch.encode())
+    failpoint(_RENAMED)
+    sync_directory(archive)
+    sync_directory(place.stage)
+    sync_directory(place.control)
+
+
+def _examined(
+    staged: Root, journal: Journal, local: Local, get_page: GetPage | None, at_ms: int
+) -> Iterator[ItemRecord]:
+    for step in journal.steps():
+        if not step.key:
+            continue
+        for name in (step.key, step.key + b".old"):
+            found = staged.stat_or_none(b"o/" + name)
+            if found is not None and found.st_ino != step.ino:
+                yield from _items(staged, journal, step, name, found, local, get_page, at_ms)
+
+
+def _items(
+    staged: Root,
+    journal: Journal,
+    step: Step,
+    name: bytes,
+    found: os.stat_result,
+    local: Local,
+    get_page: GetPage | None,
+    at_ms: int,
+) -> Iterator[ItemRecord]:
+    header = journal.header
+    why = _why(journal, step, found, local)
+    generation = header.previous.number if header.previous is not None else 0
+    digest = step.old.digest if step.old is not None and why is not Why.DRIFT else b""
+    kind = kind_of(found)
+    size, entries = found.st_size, 1
+    inner: list[ItemRecord] = []
+    if kind == 1:
+        size = 0
+        for rest, below, drift in _inside(staged, b"o/" + name, step, header.base_root, local, get_page):
+            size += below.st_size if stat.S_ISREG(below.st_mode) else 0
+            entries += 1
+            if drift and len(inner) < DRIFT_NAMED_MAX:
+                inner.append(
+                    ItemRecord(
+                        step.path + b"/" + rest,
+                        name + b"/" + rest,
+                        Why.DRIFT,
+                        generation,
+                        at_ms,
+                        below.st_size,
+                        b"",
+                        kind_of(below),
+                    )
+                )
+    yield ItemRecord(step.path, name, why, generation, at_ms, size, digest, kind, entries)
+    yield from inner
+
+
+def _why(journal: Journal, step: Step, found: os.stat_result, local: Local) -> Why:
+    if journal.header.why is not None:
+        return journal.header.why
+    usual = Why.REMOVED if step.op is Op.REMOVE else Why.REPLACED
+    if step.old is None:
+        return Why.DRIFT if journal.header.base_root else usual
+    if is_like(found, step.old, local) or _is_opened(found, step.old):
+        return usual
+    return Why.DRIFT
+
+
+def _is_opened(found: os.stat_result, old: Entry) -> bool:
+    """A directory whose write bit the switch itself set, to be able to move it."""
+    return stat.S_ISDIR(found.st_mode) and old.kind is Kind.DIR and stat.S_IMODE(found.st_mode) == old.mode | 0o200
+
+
+def _inside(
+    staged: Root, slot: bytes, step: Step, base_root: Digest, local: Local, get_page: GetPage | None
+) -> Iterator[tuple[bytes, os.stat_result, bool]]:
+    """``(relative path, stat, whether it drifted)`` of all in a displaced directory."""
+    known: Iterator[Entry] = iter(())
+    is_known = False
+    if get_page is not None and base_root and step.old is not None:
+        try:
+            next(entries_below(base_root, step.path, get_page), None)
+            known, is_known = entries_below(base_root, step.path, get_page), True
+        except PageMissing:
+            is_known = (
+                False  # the base's pages went meanwhile: everything is archived, only drift is not named
+            )
+    for rest, found, entry in subtree_differences(walk_below(staged, slot), slot, known, step.path):
+        if found is not None:
+            yield rest, found.stat, is_known and (entry is None or not is_like(found.stat, entry, local))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """The batches of one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._path = os.fsencode(place.archive)
+
+    def batches(self) -> list[Batch]:
+        """All, oldest first. A batch of a switch that is not recorded yet is among them."""
+        found: list[Batch] = []
+        for name in self._names():
+            summary = None
+            for item in self._index(name):
+                if not item.path:
+                    summary = item
+            if summary is not None:
+                found.append(Batch(name.decode(), summary.at_ms, summary.size_bytes))
+        return found
+
+    def _names(self) -> list[bytes]:
+        try:
+            return sorted(name for name in os.listdir(self._path) if not name.startswith(b"."))
+        except FileNotFoundError:
+            return []
+
+    def _index(self, name: bytes) -> Iterator[ItemRecord]:
+        try:
+            fd = os.open(self._path + b"/" + name + b"/index", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            for payload in read_records(fd):
+                record = decode_record(payload)
+                if isinstance(record, ItemRecord):
+                    yield record
+        finally:
+            os.close(fd)
+
+    def list_items(self) -> Iterator[Item]:
+        """All items, oldest batch first; streams."""
+        for name in self._names():
+            for record in self._index(name):
+                if record.path:
+                    yield _item(name.decode(), record)
+
+    def total_bytes(self) -> int:
+        return sum(batch.size_bytes for batch in self.batches())
+
+    def restore(self, path: bytes, to_dir: str | os.PathLike[str], generation: int | None = None) -> bytes:
+        """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
+        it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``."""
+        for name in reversed(self._names()):
+            best: ItemRecord | None = None
+            for record in self._index(name):
+                if not record.path or (generation is not None and record.generation != generation):
+                    continue
+                if record.path == path or (record.kind == 1 and is_below(path, record.path)):
+                    best = record if best is None or len(record.path) >= len(best.path) else best
+            if best is None:
+                continue
+            with Root(self._path + b"/" + name) as batch:
+                slot = b"o/" + best.object + path[len(best.path) :]
+                if batch.stat_or_none(slot) is not None:
+                    return _copy_out(batch, slot, path, os.fsencode(to_dir))
+        raise UsageError(
+            f"{shown(path)} is not in the archive",
+            hint="instep archive list shows what is",
+            code="not_archived",
+            path=shown(path),
+        )
+
+    def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
+        """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
+        names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
+        return ArchiveSource(
+            [(self._path + b"/" + name, list(self._index(name))) for name in reversed(names)]
+        )
+
+    def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
+        """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
+
+        The batch of a switch that is not recorded yet stays whatever the policy said.
+        """
+        journal = Journal.load(self.place)
+        busy = journal.header.batch if journal is not None else None
+        sizes = {batch.name: batch.size_bytes for batch in self.batches()}
+        chosen = [name for name in names if name in sizes and name != busy]
+        if dry_run or not chosen:
+            return sum(sizes[name] for name in chosen)
+        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in chosen:
+                failpoint(_PRUNING)
+                # Hidden first, so that a batch is listed whole or not at all.
+                hidden = b".pruned-" + name.encode()
+                os.rename(name.encode(), hidden, src_dir_fd=fd, dst_dir_fd=fd)
+                remove_object(fd, hidden)
+            for left in map(os.fsencode, os.listdir(fd)):
+                if left.startswith(b".pruned-"):
+                    remove_object(fd, left)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        return sum(sizes[name] for name in chosen)
+
+
+class ArchiveSource:
+    """Callable as a ``Source``. Holds the top objects of its batches in memory."""
+
+    def __init__(self, batches: list[tuple[bytes, list[ItemRecord]]]) -> None:
+        self._batches: list[tuple[bytes, dict[bytes, bytes], dict[bytes, bytes]]] = []
+        for path, records in batches:
+            tops = [r for r in records if r.path and b"/" not in r.object]
+            by_path = {r.path: r.object for r in tops}
+            by_digest = {r.digest: r.object for r in tops if r.digest and r.kind == 0}
+            self._batches.append((path, by_path, by_digest))
+
+    def __call__(self, entry: Entry) -> int | None:
+        if int(entry.kind) != 0:
+            return None
+        for path, by_path, by_digest in self._batches:
+            for slot in self._slots(entry, by_path, by_digest):
+                fd = _open_in(path, slot, entry.size)
+                if fd is not None:
+                    return fd
+        return None
+
+    def _slots(
+        self, entry: Entry, by_path: dict[bytes, bytes], by_digest: dict[bytes, bytes]
+    ) -> Iterator[bytes]:
+        found = by_digest.get(entry.digest)
+        if found is not None:
+            yield b"o/" + found
+        at = entry.path
+        while at:
+            found = by_path.get(at)
+            if found is not None:
+                yield b"o/" + found + entry.path[len(at) :]
+            at = at.rpartition(b"/")[0]
+
+    def readlink(self, entry: Entry) -> bytes | None:
+        """The archived target of a symlink by path, unverified."""
+        for path, by_path, by_digest in self._batches:
+            for slot in self._slots(entry, by_path, by_digest):
+                try:
+                    with Root(path) as batch:
+                        return batch.readlink(slot)
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
+                        raise
+        return None
+
+
+def _open_in(path: bytes, slot: bytes, size: int) -> int | None:
+    try:
+        with Root(path) as batch:
+            found = batch.stat(slot)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                return None
+            return batch.open(slot, _READ)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
+            return None
+        raise
+
+
+def _item(batch: str, record: ItemRecord) -> Item:
+    return Item(
+        batch,
+        record.path,
+        record.why,
+        record.generation,
+        record.at_ms,
+        record.size_bytes,
+        Digest(record.digest),
+        record.kind,
+        record.entries,
+        record.object,
+    )
+
+
+# --- copying out -----------------------------------------------------------------------------------------------
+
+
+def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: bytes) -> bytes:
+    target = to_dir + b"/" + path
+    if os.path.lexists(target):
+        raise RefusedError(
+            f"{shown(target)} exists already",
+            hint="restore to another directory; nothing is overwritten",
+            code="exists",
+            path=shown(target),
+        )
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    to_fd = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = os.path.basename(target)
+    temporary = b".instep-restore-" + name[:200]
+    try:
+        remove_object(to_fd, temporary)
+        from_fd, from_name = batch.open_parent(slot)
+        copy_object(from_fd, from_name, to_fd, temporary)
+        rename_noreplace(to_fd, temporary, to_fd, name)
+        os.fsync(to_fd)
+    finally:
+        os.close(to_fd)
+    return target
+
+
+def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
+    """Copy a file, symlink or directory with all below and its metadata; ``to_name`` must not exist."""
+    found = os.stat(from_name, dir_fd=from_fd, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        os.symlink(os.readlink(from_name, dir_fd=from_fd), to_name, dir_fd=to_fd)
+        if os.geteuid() == 0:
+            os.chown(to_name, found.st_uid, found.st_gid, dir_fd=to_fd, follow_symlinks=False)
+        os.utime(to_name, ns=(found.st_mtime_ns, found.st_mtime_ns), dir_fd=to_fd, follow_symlinks=False)
+        return
+    if stat.S_ISREG(found.st_mode):
+        source = os.open(from_name, _READ, dir_fd=from_fd)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
+        copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
+    elif stat.S_ISDIR(found.st_mode):
+        directory = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.mkdir(to_name, 0o700, dir_fd=to_fd)
+        source, to = os.open(from_name, directory, dir_fd=from_fd), os.open(to_name, directory, dir_fd=to_fd)
+    else:
+        return  # sockets, pipes and devices are not content
+    try:
+        if stat.S_ISDIR(found.st_mode):
+            for name in sorted(map(os.fsencode, os.listdir(source))):
+                copy_object(source, name, to, name)
+        if os.geteuid() == 0:
+            os.fchown(to, found.st_uid, found.st_gid)
+        os.fchmod(to, stat.S_IMODE(found.st_mode))
+        for attribute in os.listxattr(source):
+            try:
+                os.setxattr(to, attribute, os.getxattr(source, attribute))
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+                    raise
+        os.utime(to, ns=(found.st_mtime_ns, found.st_mtime_ns))
+        if stat.S_ISREG(found.st_mode):
+            os.fsync(to)
+    finally:
+        os.close(source)
+        os.close(to)

@@ -1,0 +1,354 @@
+"""What a writer keeps of its own past: contents by digest. Implements section 6 of ``docs/spec/journal.md``.
+
+Small contents are packed, because 20,000 files of 4 KiB cost an inode each otherwise; larger ones are files of
+their own, by reflink where the file system can. Nothing counts before ``sync``: the caller names a content in a
+generation only afterwards. Everything read is hashed again. Not for two threads at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.errors import DamagedError
+from instep.model.ids import Digest
+from instep.model.paths import shown
+from instep.tree.beneath import syncfs
+from instep.tree.digest import digest_bytes
+from instep.tree.failpoints import failpoint, register
+from instep.tree.large import copy_whole, digest_of_fd
+from instep.tree.laying import SYNC_SINGLY_MAX, sync_directory
+from instep.tree.place import Place
+from instep.tree.records import MAGIC, append_head, framed, scan_records, whole_length, write_all
+
+__all__ = ["PACKED_MAX", "History"]
+
+_PUT = register("history.put")
+_SYNCING = register("history.syncing")
+_SYNCED = register("history.synced")
+_COLLECTING = register("history.collecting")
+
+PACKED_MAX = 64 << 10
+"""Larger contents are files of their own."""
+PACK_MAX = 64 << 20
+"""A pack that is longer gets no more; packs are rewritten one by one when they hold too little that lives."""
+_PACK = re.compile(rb"pack-(\d{8})")
+_HELD_MAX = 1 << 20
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    digest: bytes
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    pack: int
+    offset: int
+    length: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(_Packed)
+
+
+class History:
+    """The store below ``control/history``; its index of packed contents is read from the packs at the start."""
+
+    def __init__(self, place: Place) -> None:
+        self._path = os.fsencode(place.history)
+        created = not os.path.isdir(self._path)
+        os.makedirs(self._path, 0o700, exist_ok=True)
+        if created:
+            sync_directory(place.control)
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._index: dict[Digest, _At] = {}
+        self._packs: dict[int, int] = {}
+        """Open packs by number."""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._last = 0
+        self._end = 0
+        self._unsynced: dict[bytes, None] = {}
+        """Large contents still under their new names, in order; an empty name stands for a new pack."""
+        self._dirty: set[int] = set()
+        self._load()
+
+    def _load(self) -> None:
+        for number in self._numbers():
+            self._last = number
+            fd = self._pack(number)
+            self._end = len(MAGIC)
+            for offset, payload in scan_records(fd):
+                packed = _decode(payload)
+                self._index[Digest(packed.digest)] = _At(number, offset, len(payload))
+                self._end = offset + len(payload) + append_head()
+
+    def _numbers(self) -> list[int]:
+        matches = (_PACK.fullmatch(os.fsencode(name)) for name in os.listdir(self._fd))
+        return sorted(int(match[1]) for match in matches if match is not None)
+
+    def _pack(self, number: int) -> int:
+        fd = self._packs.get(number)
+        if fd is None:
+            name = b"pack-%08d" % number
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+            if os.fstat(fd).st_size < len(MAGIC):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, MAGIC, 0)
+            else:
+                whole = whole_length(fd)
+                if whole < os.fstat(fd).st_size:
+                    os.ftruncate(
+                        fd, whole
+                    )  # a torn tail: it was never synced, so nothing names what was in it
+            self._packs[number] = fd
+        return fd
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def has(self, digest: Digest) -> bool:
+        """Whether it was put, be it synced or not."""
+        if digest in self._index or self._relative(digest) + b".new" in self._unsynced:
+            return True
+        return os.path.lexists(self._path + b"/" + self._relative(digest))
+
+    def put(self, digest: Digest, data: bytes) -> None:
+        """Keep ``data``; ``DamagedError`` ``content_mismatch`` when it is not what ``digest`` names."""
+        if digest in self._index:
+            return
+        if digest_bytes(data) != digest:
+            raise _mismatch(digest)
+        if len(data) > PACKED_MAX:
+            if not self.has(digest):
+                self._put_large(digest, lambda fd: write_all(fd, data))
+            return
+        if self._last == 0 or self._end > PACK_MAX:
+            self._flush()
+            self._last += 1
+            self._end = len(MAGIC)
+            self._pack(self._last)
+            self._unsynced[b""] = None
+        payload = _encode(_Packed(digest, data))
+        record = framed(payload)
+        self._index[digest] = _At(self._last, self._end, len(payload))
+        self._end += len(record)
+        self._held.append(record)
+        self._held_bytes += len(record)
+        self._dirty.add(self._last)
+        if self._held_bytes > _HELD_MAX:
+            self._flush()
+        failpoint(_PUT)
+
+    def put_file(self, digest: Digest, fd: int, size_bytes: int | None = None) -> None:
+        """Keep the first ``size_bytes`` (all) of an open file, by reflink where possible, hashed on this side of
+        the copy."""
+        if self.has(digest):
+            return
+        if size_bytes is None:
+            size_bytes = os.fstat(fd).st_size
+        if size_bytes <= PACKED_MAX:
+            self.put(digest, os.pread(fd, size_bytes, 0))
+            return
+
+        def copy(to: int) -> None:
+            copy_whole(fd, to, size_bytes, is_sparse=os.fstat(fd).st_blocks * 512 < size_bytes)
+            if digest_of_fd(to) != digest:
+                raise _mismatch(digest)
+
+        self._put_large(digest, copy)
+
+    def _put_large(self, digest: Digest, fill: Callable[[int], None]) -> None:
+        name = self._relative(digest)
+        directory = os.path.dirname(name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(directory, 0o700, dir_fd=self._fd)
+        new = name + b".new"
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(new, flags, 0o400, dir_fd=self._fd)
+        try:
+            fill(fd)
+        except BaseException:
+            os.unlink(new, dir_fd=self._fd)
+            raise
+        finally:
+            os.close(fd)
+        self._unsynced[new] = None
+
+    def sync(self) -> None:
+        """Make all that was put durable."""
+        failpoint(_SYNCING)
+        self._flush()
+        large = [name for name in self._unsynced if name]
+        if len(large) > SYNC_SINGLY_MAX:
+            syncfs(self._fd)
+        else:
+            for name in large:
+                _fsync(name, self._fd)
+        for number in sorted(self._dirty):
+            os.fsync(self._packs[number])
+        self._dirty.clear()
+        for name in large:
+            os.rename(name, name.removesuffix(b".new"), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        for directory in sorted({os.path.dirname(name) for name in large}):
+            _fsync(directory, self._fd)
+        if self._unsynced:
+            os.fsync(self._fd)
+        self._unsynced.clear()
+        failpoint(_SYNCED)
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        data = b"".join(self._held)
+        fd = self._pack(self._last)
+        os.lseek(fd, self._end - len(data), os.SEEK_SET)
+        write_all(fd, data)
+        self._held.clear()
+        self._held_bytes = 0
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def get(self, digest: Digest) -> bytes | None:
+        """The content, hashed again, or None; ``DamagedError`` ``history_damaged`` when the disk changed it."""
+        at = self._index.get(digest)
+        if at is not None:
+            self._flush()
+            raw = os.pread(self._pack(at.pack), at.length, at.offset + append_head())
+            data = _decode(raw).data
+        else:
+            fd = self._open_file(digest)
+            if fd is None:
+                return None
+            try:
+                data = b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+            finally:
+                os.close(fd)
+        if digest_bytes(data) != digest:
+            raise DamagedError(
+                f"history holds other bytes for {digest.hex()} than it was given",
+                hint="the disk changed them; a partner may still have them: instep log says where",
+                code="history_damaged",
+                digest=digest.hex(),
+            )
+        return data
+
+    def open(self, digest: Digest) -> int | None:
+        """A descriptor, owned by the caller, with the content from offset 0, or None. What is read from it must be
+        hashed by the reader."""
+        at = self._index.get(digest)
+        if at is None:
+            return self._open_file(digest)
+        data = self.get(digest)
+        assert data is not None
+        fd = os.memfd_create("instep-history", os.MFD_CLOEXEC)
+        write_all(fd, data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
+
+    def _open_file(self, digest: Digest) -> int | None:
+        for name in (self._relative(digest), self._relative(digest) + b".new"):
+            try:
+                return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            except FileNotFoundError:
+                continue
+        return None
+
+    def _relative(self, digest: Digest) -> bytes:
+        text = digest.hex().encode()
+        return text[:2] + b"/" + text
+
+    def digests(self) -> Iterator[Digest]:
+        """All that is kept and synced or packed."""
+        yield from self._index
+        yield from (digest for digest, _ in self._files())
+
+    def _files(self) -> Iterator[tuple[Digest, bytes]]:
+        for directory in sorted(map(os.fsencode, os.listdir(self._fd))):
+            if len(directory) != 2:
+                continue
+            for name in sorted(os.listdir(self._path + b"/" + directory)):
+                if len(name) == 64:
+                    yield Digest(bytes.fromhex(name.decode())), directory + b"/" + name
+
+    # --- collecting ----------------------------------------------------------------------------------------------
+
+    def collect(self, is_live: Callable[[Digest], bool]) -> int:
+        """Remove contents that no kept generation names; the bytes that were freed. A pack is rewritten when less
+        than half of it lives."""
+        self.sync()
+        freed = 0
+        for digest, name in list(self._files()):
+            if not is_live(digest):
+                failpoint(_COLLECTING)
+                freed += os.stat(name, dir_fd=self._fd).st_size
+                os.unlink(name, dir_fd=self._fd)
+        live: dict[int, list[Digest]] = {number: [] for number in self._numbers()}
+        live_bytes = dict.fromkeys(live, 0)
+        for digest, at in self._index.items():
+            if is_live(digest):
+                live[at.pack].append(digest)
+                live_bytes[at.pack] += at.length
+        for number, digests in live.items():
+            size = os.fstat(self._pack(number)).st_size
+            if live_bytes[number] * 2 < size:
+                freed += self._rewrite(number, digests, size)
+        os.fsync(self._fd)
+        return freed
+
+    def _rewrite(self, number: int, digests: list[Digest], size: int) -> int:
+        before = self._end if digests else 0
+        contents = [(digest, self.get(digest)) for digest in digests]
+        if number == self._last:
+            self._last += 1
+            self._end = len(MAGIC)
+            if contents:
+                self._pack(self._last)
+                self._unsynced[b""] = None
+        for digest, data in contents:
+            assert data is not None
+            del self._index[digest]
+            self.put(digest, data)
+        self.sync()
+        failpoint(_COLLECTING)
+        os.close(self._packs.pop(number))
+        os.unlink(b"pack-%08d" % number, dir_fd=self._fd)
+        for digest in [d for d, at in self._index.items() if at.pack == number]:
+            del self._index[digest]
+        return max(0, size - max(0, self._end - before))
+
+    def close(self) -> None:
+        """Close; what was not synced may be lost."""
+        for fd in self._packs.values():
+            os.close(fd)
+        self._packs.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _decode(payload: bytes) -> _Packed:
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(f"a history record cannot be read: {error}", code="history_damaged") from error
+
+
+def _mismatch(digest: Digest) -> DamagedError:
+    name = digest.hex()
+    return DamagedError(
+        f"the bytes put for {shown(name.encode())} are others", code="content_mismatch", digest=name
+    )
+
+
+def _fsync(name: bytes, dir_fd: int) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,580 @@
+"""Make a staged generation the tree, step by step. Implements sections 3 and 4 of ``docs/spec/journal.md``.
+
+Every step looks first at which inode is where, so the same code runs the switch and finishes an interrupted one.
+All access to the tree is beneath its root: a symlink or mount that somebody put where a directory was ends in
+an error, never outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from instep.errors import InstepError, RefusedError
+from instep.model.definition import decode_definition
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest
+from instep.model.manifest import GetPage
+from instep.model.paths import parent_of
+from instep.model.statrow import StatRow
+from instep.tree.archive import close_batch
+from instep.tree.beneath import RenameUnsupportedError, Root, rename_exchange, rename_noreplace, syncfs
+from instep.tree.failpoints import failpoint, register
+from instep.tree.fidelity import Local, apply_metadata, expected_local
+from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
+from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of
+from instep.tree.marker import check_marker, read_marker
+from instep.tree.place import Place
+from instep.tree.records import read_records
+from instep.tree.rules import Rules
+from instep.tree.stage import resource_error
+from instep.tree.subtree import walk_below
+
+__all__ = ["Gone", "Switched", "finish", "stat_rows", "switch"]
+
+_BEGINNING = register("switch.beginning")
+_BEGUN = register("switch.begun")
+_STEP_BEFORE = register("switch.step.before")
+_EXCHANGED = register("switch.exchanged")
+_LINKED = register("switch.linked")
+_ENTRY_MOVED = register("switch.entry_moved")
+_STEP_AFTER = register("switch.step.after")
+_REMOVALS = register("switch.removals")
+_CLOSING = register("switch.closing")
+_DIRS_SYNCED = register("switch.dirs_synced")
+_ARCHIVED = register("switch.archived")
+_SWITCHED = register("switch.switched")
+_FINISHING = register("switch.finishing")
+
+REPORTED_MAX = 1000
+"""So many drifted and kept paths are named; more are counted only by the archive's index."""
+_SETTLED_NS = 20_000_000
+"""Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(slots=True)
+class Switched:
+    """What a switch met. ``drifted``: paths at which something else was than the base said, all archived (or gone);
+    ``kept``: directories that stay because they hold ignored paths or mounts; ``missed``: steps that could not be
+    done because of drift and that the next drift scan puts right."""
+
+    journal: Journal
+    drifted: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    missed: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A path, or a whole directory, that the live tree no longer has: its stat rows are void."""
+
+    path: bytes
+
+
+def switch(
+    place: Place, journal: Journal, *, local: Local, get_page: GetPage | None, now_ms: int
+) -> Switched:
+    """Do all that the sealed ``journal`` says; returns when it is durable and marked ``switched``.
+
+    With ``get_page``, displaced directories are compared with the base and what drifted in them is named.
+    An error leaves the journal for ``recover``. Errors: ``RefusedError`` of the marker, ``ResourceError``.
+    """
+    marker = read_marker(place.root)
+    check_marker(place.root, place.fileset, marker.node if marker is not None else "")  # type: ignore[arg-type]
+    try:
+        if journal.name != b"journal":
+            journal = _begin(place, journal)
+        return _run(place, journal, local, get_page, now_ms)
+    except OSError as error:
+        raise resource_error(error, place) from error
+
+
+def _begin(place: Place, journal: Journal) -> Journal:
+    """The point of no return: the sealed journal becomes the fileset's."""
+    current = Journal.load(place)
+    assert current is None or current.is_switched, "a switch began while another was not finished"
+    failpoint(_BEGINNING)
+    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.rename(journal.name, b"journal", src_dir_fd=control, dst_dir_fd=control)
+        os.fsync(control)
+    finally:
+        os.close(control)
+    failpoint(_BEGUN)
+    return Journal(place, b"journal", journal.header, ())
+
+
+def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None, now_ms: int) -> Switched:
+    outcome = Switched(journal)
+    stage = os.fsencode(place.stage) + b"/" + journal.stage_name
+    archive = os.fsencode(place.archive) + b"/" + journal.header.batch.encode()
+    if os.path.lexists(stage):
+        with Root(place.root) as root, Root(stage) as staged:
+            _Switch(place, journal, root, staged, local, outcome).run()
+        close_batch(
+            place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
+        )
+        failpoint(_ARCHIVED)
+    elif not os.path.lexists(archive):
+        raise RefusedError(
+            f"the staging of {place.fileset} was removed in the middle of a switch",
+            hint="scan the tree against its generation; what is missing is fetched again",
+            code="stage_lost",
+            stage=os.fsdecode(stage),
+        )
+    outcome.journal = journal.mark(Phase.SWITCHED, now_ms)
+    failpoint(_SWITCHED)
+    return outcome
+
+
+class _Switch:
+    """The steps of one journal over an open root and stage."""
+
+    def __init__(
+        self, place: Place, journal: Journal, root: Root, staged: Root, local: Local, outcome: Switched
+    ) -> None:
+        self.place = place
+        self.journal = journal
+        self.root = root
+        self.staged = staged
+        self.local = local
+        self.outcome = outcome
+        self.rules = Rules(decode_definition(journal.header.definition))
+        self.touched: set[bytes] = set()
+        self.is_root = os.geteuid() == 0
+        self.objects_fd = staged.open_dir(b"o")
+
+    def run(self) -> None:
+        try:
+            self._steps()
+        finally:
+            os.close(self.objects_fd)
+
+    def _steps(self) -> None:
+        removals = is_closing = False
+        for step in self.journal.steps():
+            match step.op:
+                case Op.REMOVE:
+                    removals = True
+                case Op.TIME:
+                    is_closing = True
+                case Op.MODE:
+                    is_closing = True
+                    self._open_directory(step)
+                case Op.META if self._is_directory(step):
+                    is_closing = True
+                    self._open_directory(step)
+                case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
+                    failpoint(_STEP_BEFORE)
+                    self._forward(step)
+                    failpoint(_STEP_AFTER)
+        failpoint(_REMOVALS)
+        if removals:
+            for step in self.journal.steps():
+                if step.op is Op.REMOVE:
+                    failpoint(_STEP_BEFORE)
+                    self._remove(step)
+                    failpoint(_STEP_AFTER)
+        failpoint(_CLOSING)
+        if is_closing:
+            self._close_directories()
+        self._sync()
+        failpoint(_DIRS_SYNCED)
+
+    def _is_directory(self, step: Step) -> bool:
+        return step.new is not None and step.new.kind is Kind.DIR
+
+    def _forward(self, step: Step) -> None:
+        if step.op is Op.MOVE:
+            self._move(step)
+        elif step.op is Op.META:
+            self._meta_of_file(step)
+        else:
+            self._place(step)
+
+    def _place(self, step: Step) -> None:
+        """New and change: ``o/key`` goes to its path; what was there comes to ``o/key``."""
+        key = step.key
+        if self._object_ino(key) != step.ino:
+            return
+        if step.op is Op.NEW:
+            live_fd, name = self.root.open_parent(step.path)
+            try:
+                rename_noreplace(self.objects_fd, key, live_fd, name)
+                self._touch(step.path)
+                return
+            except FileExistsError:
+                pass
+            except RenameUnsupportedError:
+                if self.root.stat_or_none(step.path) is None:
+                    os.rename(key, name, src_dir_fd=self.objects_fd, dst_dir_fd=live_fd)
+                    self._touch(step.path)
+                    return
+            if self.journal.header.base_root:
+                self._drifted(step.path)
+        self._exchange(step)
+
+    def _exchange(self, step: Step) -> None:
+        key = step.key
+        live_fd, name = self.root.open_parent(step.path)
+        self._let_move(live_fd, name)
+        try:
+            rename_exchange(self.objects_fd, key, live_fd, name)
+        except FileNotFoundError:
+            rename_noreplace(self.objects_fd, key, live_fd, name)
+            self._drifted(step.path)
+        except RenameUnsupportedError:
+            self._exchange_by_link(step, live_fd, name)
+        self.root.forget(step.path)
+        self._touch(step.path)
+        failpoint(_EXCHANGED)
+
+    def _exchange_by_link(self, step: Step, live_fd: int, name: bytes) -> None:
+        """Where the kernel or the file system cannot exchange."""
+        old = step.key + b".old"
+        try:
+            found = os.stat(name, dir_fd=live_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if self._object_ino(old) is None:  # else an interrupted attempt took it
+                self._drifted(step.path)
+        else:
+            if stat.S_ISDIR(found.st_mode) or (step.new is not None and step.new.kind is Kind.DIR):
+                os.rename(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd)
+            else:
+                with contextlib.suppress(FileExistsError):  # an interrupted attempt linked it
+                    os.link(name, old, src_dir_fd=live_fd, dst_dir_fd=self.objects_fd, follow_symlinks=False)
+        failpoint(_LINKED)
+        os.rename(step.key, name, src_dir_fd=self.objects_fd, dst_dir_fd=live_fd)
+
+    def _move(self, step: Step) -> None:
+        found = self.root.stat_or_none(step.source)
+        if found is None or found.st_ino != step.ino:
+            there = self.root.stat_or_none(step.path)
+            if there is None or there.st_ino != step.ino:
+                self._missed(step.path)
+            return
+        from_fd, from_name = self.root.open_parent(step.source)
+        self._let_move(from_fd, from_name)
+        from_fd = os.dup(from_fd)  # the second parent may push the first out of the cache
+        try:
+            to_fd, to_name = self.root.open_parent(step.path)
+            try:
+                self._rename_new(from_fd, from_name, to_fd, to_name)
+            except FileExistsError:
+                self._let_move(to_fd, to_name)
+                self._rename_new(to_fd, to_name, self.objects_fd, step.key)
+                self._drifted(step.path)
+                self._rename_new(from_fd, from_name, to_fd, to_name)
+        finally:
+            os.close(from_fd)
+        self.root.forget(step.source)
+        self._touch(step.source)
+        self._touch(step.path)
+
+    def _let_move(self, dir_fd: int, name: bytes) -> None:
+        """Moving a directory elsewhere writes its ``..``: who is not root needs its write bit. A displaced one keeps
+        the bit in the archive; for a moved one the plan has a step that takes it away again."""
+        if self.is_root:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o200:
+                os.chmod(name, stat.S_IMODE(found.st_mode) | 0o200, dir_fd=dir_fd)
+
+    def _rename_new(self, from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
+        try:
+            rename_noreplace(from_fd, from_name, to_fd, to_name)
+        except RenameUnsupportedError:
+            try:
+                os.stat(to_name, dir_fd=to_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                os.rename(from_name, to_name, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+            else:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name) from None
+
+    def _meta_of_file(self, step: Step) -> None:
+        new = step.new
+        assert new is not None
+        found = self.root.stat_or_none(step.path)
+        if (
+            found is None
+            or found.st_ino != step.ino
+            or found.st_size != new.size
+            or not stat.S_ISREG(found.st_mode)
+        ):
+            self._missed(step.path)
+            return
+        if step.old is not None and found.st_mtime_ns not in (step.old.mtime_ns, new.mtime_ns):
+            self._missed(step.path)
+            return
+        self._apply(step.path, new)
+
+    def _apply(self, path: bytes, entry: Entry) -> None:
+        dir_fd, name = self.root.open_parent(path)
+        apply_metadata(dir_fd, name, entry, self.local, large_value=self._attribute)
+
+    def _attribute(self, digest: Digest) -> bytes:
+        fd = self.staged.open(b"v/" + digest.hex().encode(), os.O_RDONLY)
+        try:
+            return os.pread(fd, 1 << 17, 0)
+        finally:
+            os.close(fd)
+
+    def _open_directory(self, step: Step) -> None:
+        """A directory whose owner gets more rights gets them before what happens in it."""
+        assert step.new is not None
+        found = self._live_directory(step)
+        if found is not None and found.st_mode & 0o300 != 0o300:
+            dir_fd, name = self.root.open_parent(step.path)
+            os.chmod(name, stat.S_IMODE(found.st_mode) | 0o300, dir_fd=dir_fd)
+
+    def _live_directory(self, step: Step) -> os.stat_result | None:
+        found = self.root.stat_or_none(step.path)
+        return found if found is not None and stat.S_ISDIR(found.st_mode) else None
+
+    def _close_directories(self) -> None:
+        for step in self.journal.steps():
+            if step.op is Op.META and self._is_directory(step):
+                assert step.new is not None
+                if self._live_directory(step) is None:
+                    self._missed(step.path)
+                    continue
+                self._apply(step.path, step.new)
+                self._touch(step.path + b"/.")
+            elif step.op is Op.MODE and self._live_directory(step) is not None:
+                assert step.new is not None
+                dir_fd, name = self.root.open_parent(step.path)
+                os.chmod(name, expected_local(step.new, self.local).mode, dir_fd=dir_fd)
+        for step in self.journal.steps():
+            if step.op is Op.TIME and self._live_directory(step) is not None:
+                dir_fd, name = self.root.open_parent(step.path)
+                os.utime(name, ns=(step.mtime_ns, step.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+    # --- removals --------------------------------------------------------------------------------------------
+
+    def _remove(self, step: Step) -> None:
+        there = self._object_ino(step.key)
+        if there is not None and there == step.old_ino:
+            return
+        try:
+            found = self.root.stat_or_none(step.path)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EXDEV):
+                raise
+            found = None
+        if found is None:
+            if there is None and step.old_ino:
+                self._drifted(step.path)
+            return
+        if stat.S_ISDIR(found.st_mode):
+            if found.st_dev != self.root.device:
+                self._kept(step.path)
+                return
+            if there is not None or self._must_stay(step.path):
+                if self._remove_singly(step):
+                    self._kept(step.path)
+                return
+        live_fd, name = self.root.open_parent(step.path)
+        if there is not None:
+            return  # an object that is not a directory was taken already; what is here now came later
+        self.root.forget(step.path)
+        self._let_move(live_fd, name)
+        self._rename_new(live_fd, name, self.objects_fd, step.key)
+        self._touch(step.path)
+
+    def _must_stay(self, directory: bytes) -> bool:
+        """Whether anything ignored or mounted lies below."""
+        for found in walk_below(self.root, directory):
+            if found.stat.st_dev != self.root.device:
+                return True
+            if self.rules.has_patterns and self.rules.ignored(found.path, stat.S_ISDIR(found.stat.st_mode)):
+                return True
+        return False
+
+    def _remove_singly(self, step: Step) -> bool:
+        """Take all that may go from a directory, into a copy of its shape; whether something stays."""
+        try:
+            os.mkdir(step.key, 0o700, dir_fd=self.objects_fd)
+        except FileExistsError:
+            pass  # begun before
+        return self._take_below(step.path, b"o/" + step.key)
+
+    def _take_below(self, directory: bytes, slot: bytes) -> bool:
+        stays = False
+        if not self.is_root:
+            dir_fd, own_name = self.root.open_parent(directory)
+            own = os.stat(own_name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_ISDIR(own.st_mode) and own.st_mode & 0o700 != 0o700:
+                os.chmod(own_name, stat.S_IMODE(own.st_mode) | 0o700, dir_fd=dir_fd)
+        fd = self.root.open_dir(directory)
+        try:
+            names = sorted(map(os.fsencode, os.listdir(fd)))
+        finally:
+            os.close(fd)
+        for name in names:
+            path, to = directory + b"/" + name, slot + b"/" + name
+            found = self.root.stat_or_none(path)
+            if found is None:
+                continue
+            is_dir = stat.S_ISDIR(found.st_mode)
+            if found.st_dev != self.root.device or self.rules.ignored(path, is_dir):
+                stays = True
+                continue
+            if is_dir:
+                to_fd, to_name = self.staged.open_parent(to)
+                try:
+                    os.mkdir(to_name, 0o700, dir_fd=to_fd)
+                except FileExistsError:
+                    pass  # begun before
+                stays |= self._take_below(path, to)
+                continue
+            live_fd, live_name = self.root.open_parent(path)
+            to_fd, to_name = self.staged.open_parent(to)
+            self._rename_new(live_fd, live_name, to_fd, to_name)
+            failpoint(_ENTRY_MOVED)
+            self._touch(path)
+        if not stays:
+            self.root.forget(directory)
+            live_fd, live_name = self.root.open_parent(directory)
+            try:
+                os.rmdir(live_name, dir_fd=live_fd)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                return True  # something came meanwhile: it stays, and is drift for the next scan
+            self._touch(directory)
+        return stays
+
+    # --- helpers -----------------------------------------------------------------------------------------------
+
+    def _object_ino(self, key: bytes) -> int | None:
+        try:
+            return os.stat(key, dir_fd=self.objects_fd, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return None
+
+    def _touch(self, path: bytes) -> None:
+        if len(self.touched) <= SYNC_SINGLY_MAX:
+            self.touched.add(parent_of(path))
+
+    def _sync(self) -> None:
+        if len(self.touched) > SYNC_SINGLY_MAX:
+            syncfs(self.objects_fd)
+            return
+        os.fsync(self.objects_fd)
+        for directory in sorted(self.touched):
+            try:
+                fd = self.root.open_dir(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # removed by a later step, whose own parent is here too
+            except PermissionError:
+                syncfs(self.objects_fd)
+                return
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _drifted(self, path: bytes) -> None:
+        if len(self.outcome.drifted) < REPORTED_MAX:
+            self.outcome.drifted.append(path)
+
+    def _kept(self, path: bytes) -> None:
+        if len(self.outcome.kept) < REPORTED_MAX:
+            self.outcome.kept.append(path)
+
+    def _missed(self, path: bytes) -> None:
+        if len(self.outcome.missed) < REPORTED_MAX:
+            self.outcome.missed.append(path)
+
+
+def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
+    """What the switch means for the stat cache, to be stored before ``finish``: removals first where a path was
+    replaced. Streams; can be asked again until ``finish``."""
+    if not journal.is_switched:
+        raise InstepError("stat rows are asked for before the switch", code="unexpected")
+    with Root(place.root) as root:
+        for step in journal.steps():
+            if step.op is Op.MOVE:
+                yield Gone(step.source)
+            elif step.op in (Op.REMOVE, Op.CHANGE) and not _is_file(step.old, step.new):
+                yield Gone(step.path)
+            if (
+                step.new is None
+                or step.new.kind is not Kind.FILE
+                or step.op not in (Op.NEW, Op.CHANGE, Op.META)
+            ):
+                continue
+            found = root.stat_or_none(step.path)
+            if found is not None and (found.st_ino, found.st_size, found.st_mtime_ns) == (
+                step.ino,
+                step.new.size,
+                step.new.mtime_ns,
+            ):
+                row = row_of(step.path, step.new, found, is_staged=False)
+                yield _stat_row(row, row.read_at_ns)
+    yield from _staged_rows(place, journal)
+
+
+def _stat_row(row: RowRecord, read_at_ns: int) -> StatRow:
+    return StatRow(
+        row.path, row.ino, row.dev, row.ctime_ns, row.mtime_ns, row.size, row.digest, row.chunks, read_at_ns
+    )
+
+
+def _is_file(*entries: Entry | None) -> bool:
+    """Whether all are files: then the new row simply takes the place of the old one."""
+    return all(entry is not None and entry.kind is Kind.FILE for entry in entries)
+
+
+def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
+    path = os.fsencode(place.archive) + b"/" + journal.header.batch.encode() + b"/rows"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        for payload in read_records(fd):
+            row = decode_record(payload)
+            if not isinstance(row, RowRecord):
+                continue
+            # Nobody but us could write a staged file, and it moved long after its last change: the clock of the
+            # file system has ticked, so any later write shows, and the file need not be read again for its age.
+            if row.is_staged and journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
+                settled = row.ctime_ns + _RACY_NS
+                yield _stat_row(row, max(settled, row.read_at_ns))
+            else:
+                yield _stat_row(row, row.read_at_ns)
+    finally:
+        os.close(fd)
+
+
+def finish(place: Place, journal: Journal) -> None:
+    """Close a switched journal whose result the node has recorded: rows and journal go, in this order."""
+    assert journal.is_switched
+    failpoint(_FINISHING)
+    batch = os.fsencode(place.archive) + b"/" + journal.header.batch.encode()
+    for name in (b"rows", b"steps", b"dirs", b"links", b"base"):
+        try:
+            os.unlink(batch + b"/" + name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    try:
+        if not os.listdir(batch + b"/o"):
+            _remove_empty_batch(batch)
+    except FileNotFoundError:
+        pass  # pruned meanwhile
+    journal.remove()
+
+
+def _remove_empty_batch(batch: bytes) -> None:
+    fd = os.open(os.path.dirname(batch), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_object(fd, os.path.basename(batch))
+    finally:
+        os.close(fd)

@@ -1,0 +1,49 @@
+"""What a watcher tells: which paths were touched, that some were missed, that the root is gone.
+
+A watcher may say too much, never too little: a directory that appeared is told as a whole tree *after* it is
+watched, and lost events are told as ``Overflow`` once everything is watched again. What is told is a reason to look,
+not a fact. Ignored paths and the control folder are not told.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, NamedTuple
+
+from instep.tree.beneath import Root
+from instep.tree.marker import CONTROL_NAME
+
+__all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "identity_of", "is_reserved"]
+
+
+class Touched(NamedTuple):
+    """Look at ``path``: alone (``entry``), or with everything below it (``tree``)."""
+
+    path: bytes
+    kind: Literal["entry", "tree"]
+
+
+class Overflow(NamedTuple):
+    """The kernel dropped events: look at everything below ``path`` (at all, for ``b""``)."""
+
+    path: bytes
+
+
+class Gone(NamedTuple):
+    """The root was removed, renamed or unmounted; the watcher is of no more use."""
+
+    why: str
+
+
+WatchEvent = Touched | Overflow | Gone
+
+
+def identity_of(root: Root) -> tuple[int, int]:
+    """Device and inode of an open root: whether it is still the one that was watched first."""
+    found = os.fstat(root.fd)
+    return found.st_dev, found.st_ino
+
+
+def is_reserved(path: bytes) -> bool:
+    """Whether the first component belongs to instep, in any case."""
+    return path[: len(CONTROL_NAME)].lower() == CONTROL_NAME

@@ -1,0 +1,119 @@
+"""What a peer may send instead of a manifest: both checks agree with the naive twin, whatever it is."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instep.errors import PeerError
+from instep.model import manifest
+from instep.model.cutter import Shape
+from instep.model.entry import Entry
+from instep.model.ids import Digest
+from instep.model.pages import Child, decode_page, digest_of, encode_page
+from instep.model.paths import sort_key
+from tests.support.trees import SHAPES, Tree, in_order, is_whole, loose_entries, loose_trees, trees
+
+Store = dict[Digest, bytes]
+
+
+def refusal(check: str, old: Digest, new: Digest, store: Store, shape: Shape) -> str | None:
+    """The code that a check refuses with; anything but ``PeerError`` is a failure of the test."""
+    try:
+        if check == "tree":
+            manifest.check_tree(new, store.__getitem__, shape)
+        else:
+            manifest.check_diff(old, new, store.__getitem__, shape)
+    except PeerError as error:
+        return error.error_code
+    return None
+
+
+@given(trees, st.lists(st.one_of(loose_entries(), st.integers(0, 60)), max_size=6), SHAPES)
+@settings(max_examples=300)
+def test_relations_between_entries(tree: Tree, disturbances: list[Entry | int], shape: Shape) -> None:
+    store: Store = {}
+    old = manifest.build(in_order(tree), store.__setitem__, shape)
+    after = dict(tree)
+    for what in disturbances:
+        if isinstance(what, Entry):
+            after[what.path] = what
+        elif after:
+            del after[sorted(after)[what % len(after)]]
+    new = manifest.build(in_order(after), store.__setitem__, shape)
+    verdicts = {check: refusal(check, old, new, store, shape) for check in ("tree", "diff")}
+    whole = is_whole(in_order(after))
+    assert {check: code is None for check, code in verdicts.items()} == {"tree": whole, "diff": whole}
+
+
+@st.composite
+def hostile_trees(draw: st.DrawFn) -> tuple[Tree, list[list[Entry]], int]:
+    """An honest tree, and leaves with the same or other entries: cut, ordered and repeated at will."""
+    tree = draw(trees)
+    entries = in_order(draw(st.sampled_from([tree, tree, draw(loose_trees)])))
+    for at, other in draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=2)):
+        if entries:
+            entries.insert(at % len(entries), entries[other % len(entries)])
+    cuts = sorted(draw(st.sets(st.integers(0, len(entries)), max_size=6)) | {0, len(entries)})
+    leaves = [entries[a:b] for a, b in pairwise(cuts)] or [[]]
+    return tree, leaves, draw(st.integers(0, 4))
+
+
+@given(hostile_trees(), SHAPES)
+@settings(max_examples=300)
+def test_pages_of_any_shape(hostile: tuple[Tree, list[list[Entry]], int], shape: Shape) -> None:
+    tree, leaves, lie = hostile
+    store: Store = {}
+    old = manifest.build(in_order(tree), store.__setitem__, shape)
+    new = _page(store, 0, leaves[0])
+    if len(leaves) > 1:
+        children = []
+        for leaf in leaves:
+            size = sum(entry.size for entry in leaf if entry.kind == 0)
+            children.append(
+                Child(leaf[-1].path, _page(store, 0, leaf), len(leaf) + (lie == 1), size + (lie == 2))
+            )
+        new = _page(store, 2 if lie == 3 else 1, children)
+    entries = [entry for leaf in leaves for entry in leaf]
+    honest: Store = {}
+    ordered = sorted(entries, key=lambda entry: sort_key(entry.path))
+    is_honest = is_whole(entries) and manifest.build(ordered, honest.__setitem__, shape) == new
+    try:
+        assert manifest.missing(new, store.get, complete=old) == []
+    except PeerError:
+        assert not is_honest
+    for check in ("tree", "diff"):
+        assert (refusal(check, old, new, store, shape) is None) == is_honest
+
+
+@given(trees, st.data(), SHAPES)
+def test_flipped_bytes_are_found_or_harmless(tree: Tree, data: st.DataObject, shape: Shape) -> None:
+    store: Store = {}
+    manifest.build(in_order(tree), store.__setitem__, shape)
+    raw = bytearray(store[data.draw(st.sampled_from(sorted(store)))])
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    _only_peer_errors(bytes(raw))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_page_or_refused(raw: bytes) -> None:
+    _only_peer_errors(raw)
+    _only_peer_errors(b"\x92\x00" + raw)
+    _only_peer_errors(b"\x92\x01" + raw)
+
+
+def _only_peer_errors(raw: bytes) -> None:
+    try:
+        page = decode_page(raw)
+    except PeerError:
+        return
+    assert encode_page(page.level, page.children or page.entries) == raw
+
+
+def _page(store: Store, level: int, items: list[Entry] | list[Child]) -> Digest:
+    raw = encode_page(level, items)
+    store[digest_of(raw)] = raw
+    return digest_of(raw)

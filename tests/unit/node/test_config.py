@@ -1,0 +1,218 @@
+"""``instep.toml`` becomes settings, or one error that names every problem with its line."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instep.errors import ConfigError
+from instep.model.definition import FilesetClass, Preserve
+from instep.model.ids import FilesetName, NodeName
+from instep.node.config import parse
+from instep.node.toml_lines import key_lines
+from instep.node.values import BadValue, MaxDeletions, address, duration_ms, rate_limit, size_bytes
+
+EXAMPLE = """
+name = "main"
+listen = "0.0.0.0:7443"            # peers
+advertise = "main.example.org:7443"
+panel = "off"
+allow = ["10.20.0.0/16"]
+poll = "30s"
+rate_limit = "off"
+
+[partners.s1]
+replicate = true
+data = true
+hub = false
+
+[filesets.catalog]
+path = "/opt/geoserver_datadir"
+writer = "main"
+mode = "mirror"
+class = "metadata"
+ignore = ["logs/", "*.tmp"]
+preserve = ["xattr", "owner"]
+gates = ["platform"]
+settle = "200ms"
+trigger = "global.xml"
+max_deletions = "50%"
+to = ["s1"]
+archive = { keep_last = 5, keep_within = "7d", max_share = "20%" }
+
+[filesets.catalog.hooks]
+validate = { run = ["/usr/local/bin/check-catalog"], timeout = "20s" }
+reload = { http = "POST http://localhost:8080/reload", auth_file = "/etc/instep/auth", retries = 3 }
+
+[filesets.catalog.rollout]
+strategy = "together"
+
+[filesets.docs]
+path = "/srv/docs"
+writer = "s1"
+drift = "keep"
+
+[facts]
+geoserver = { file = "/opt/geoserver/VERSION.txt", match = "^([0-9.]+)" }
+"""
+
+
+def problems(text: str, directory: Path | None = None) -> list[dict[str, Any]]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, directory=directory)
+    assert caught.value.exit_code == 3
+    found = caught.value.facts["problems"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_example_of_the_contract_is_read() -> None:
+    settings = parse(EXAMPLE)
+    assert settings.warnings == ()
+    assert settings.partners[NodeName("s1")].link.data
+    catalog = settings.filesets[FilesetName("catalog")]
+    assert catalog.is_written_here
+    assert catalog.definition is not None
+    assert catalog.definition.fileset_class is FilesetClass.METADATA
+    assert catalog.definition.preserve == (Preserve.OWNER, Preserve.XATTR), (
+        "in one order, whatever was written"
+    )
+    assert (catalog.settle_ms, catalog.trigger, catalog.archive.keep_within_ms) == (
+        200,
+        b"global.xml",
+        7 * 86_400_000,
+    )
+    assert catalog.hooks.reload is not None
+    assert catalog.hooks.reload.http == ("POST", "http://localhost:8080/reload")
+    assert catalog.offers_to(NodeName("s1"))
+    assert not catalog.offers_to(NodeName("s2"))
+    docs = settings.filesets[FilesetName("docs")]
+    assert docs.definition is None
+    assert docs.drift == "keep"
+    assert parse(EXAMPLE + "\n").fingerprint != settings.fingerprint
+
+
+def test_all_problems_are_told_at_once_with_line_and_value() -> None:
+    found = problems(
+        EXAMPLE.replace('poll = "30s"', 'poll = "soon"')
+        .replace('settle = "200ms"', "settle = 200\nsetle = 1")
+        .replace('drift = "keep"', 'drift = "offer"\nignore = ["x"]')
+        .replace("retries = 3", "retires = 3")
+    )
+    told = [(p["line"], p["key"], p["value"]) for p in found]
+    assert told == [
+        (7, "poll", "soon"),
+        (23, "filesets.catalog.settle", 200),
+        (24, "filesets.catalog.setle", 1),
+        (32, "filesets.catalog.hooks.reload.retires", 3),
+        (40, "filesets.docs.drift", "offer"),
+        (41, "filesets.docs.ignore", ["x"]),
+    ]
+    assert "did you mean settle" in found[2]["why"]
+    assert "not in this version" in found[4]["why"]
+    assert "travels" in found[5]["why"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ('name = "a"\nlisten = "x', 2, "not TOML"),
+        ('name = "a"\n[partners.a]\n', 2, "this node itself"),
+        ('name = "A b"\n', 1, "not a node name"),
+        ("listen = 1\n", 1, "text in quotes"),
+        ('name = "a"\npanel = "127.0.0.1:80"\n', 2, "not in this version"),
+        ('name = "a"\n[balancers.maps]\nhttp = 1\n', 2, "not in this version"),
+        ('name = "a"\nallow = ["10.0.0.1/8"]\n', 2, "did you mean 10.0.0.0/8"),
+        ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "relative"\n', 4, "absolute path"),
+        ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "/x"\nobserve = true\n', 5, "written here"),
+        ('name = "a"\n[filesets.x]\npath = "/x"\n', 2, "missing"),
+        ('name = "a"\n[filesets.x]\nwriter="a"\npath="/x"\nsettle="20s"\n', 2, "shorter than settle"),
+        ('name = "a"\n[facts]\nx = { file = "/a", value = "b" }\n', 3, "exactly one"),
+    ],
+)
+def test_a_problem_names_its_line(text: str, line: int, why: str) -> None:
+    found = problems(text)
+    assert any(p["line"] == line and why in p["why"] for p in found), found
+
+
+def test_roots_may_not_overlap_nor_hold_keys_or_secrets(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    text = f"""name = "a"
+[filesets.one]
+writer = "a"
+path = "{tmp_path}/data"
+[filesets.two]
+writer = "a"
+path = "{tmp_path}/link/below"
+[filesets.three]
+writer = "a"
+path = "{tmp_path}"
+[filesets.four]
+writer = "a"
+path = "/elsewhere"
+hooks = {{ probe = {{ http = "GET http://localhost/", auth_file = "/elsewhere/secret" }} }}
+"""
+    told = {(p["line"], p["why"].split()[0]) for p in problems(text, tmp_path / "node")}
+    assert told == {(7, "overlaps"), (10, "overlaps"), (14, "lies")}
+
+
+def test_contradictions_are_warnings() -> None:
+    settings = parse(
+        'name = "a"\nlisten = "0.0.0.0:1"\n[partners.b]\nreplicate = false\ndata = true\n'
+        '[filesets.x]\npath = "/x"\nwriter = "c"\nto = ["d"]\n'
+    )
+    assert not settings.partners[NodeName("b")].link.data
+    told = "\n".join(settings.warnings)
+    for part in (
+        "replicate = false voids",
+        "allow is empty",
+        "cannot be dialled",
+        "through a hub",
+        "not a partner yet",
+    ):
+        assert part in told
+
+
+def test_who_may_connect_is_exactly_who_is_listed() -> None:
+    def may(allow: str, peer: str) -> bool:
+        return parse(f'name = "a"\nallow = {allow}\n').allows(ipaddress.ip_address(peer))
+
+    assert may("[]", "127.0.0.1")
+    assert may("[]", "::1")
+    assert not may("[]", "10.0.0.1")
+    assert may('["10.0.0.0/8"]', "::ffff:10.0.0.1")
+    assert not may('["10.0.0.0/8"]', "127.0.0.1")
+
+
+def test_values() -> None:
+    assert [duration_ms(t) for t in ("200ms", "1.5s", "10m", "30d", "0")] == [
+        200,
+        1500,
+        600_000,
+        2_592_000_000,
+        0,
+    ]
+    assert size_bytes("64KiB") == 65_536
+    assert rate_limit("20MiB/s") == 20 << 20
+    assert rate_limit("off") is None
+    assert str(address("[::1]:7443")) == "[::1]:7443"
+    for bad in ("::1:7443", "host", "host:0", ":1"):
+        with pytest.raises(BadValue):
+            address(bad)
+    assert [MaxDeletions().limit(n) for n in (10, 1000)] == [20, 500]
+    assert MaxDeletions(percent=None).limit(10) is None
+
+
+def test_lines_are_found_in_every_form_of_toml() -> None:
+    text = 'a = """\n[x]\n"""\n"b.c" = [1, # [y]\n  { d = 2 }, "}"]\n'
+    text += "[t.u]\n  e.f = { g = '''\n''' }\nh = -1\n"
+    lines = key_lines(text)
+    assert lines["a",] == 1
+    assert lines["b.c",] == 4
+    assert lines["b.c", "d"] == 5
+    assert (lines["t", "u"], lines["t", "u", "e", "f"], lines["t", "u", "h"]) == (6, 7, 9)

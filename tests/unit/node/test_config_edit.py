@@ -1,0 +1,127 @@
+"""Edits keep comments and order, refuse what would be wrong, and change nothing the second time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from instep.errors import ConfigError, ContentionError, RefusedError, UsageError
+from instep.node import config_edit
+from instep.node.config import load
+from instep.node.directory import NodeDirectory, resolve
+
+TEXT = """# mine
+name = "main"   # who
+allow = ["10.0.0.0/8"]  # office
+
+[partners.s1]  # first
+replicate = true
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeDirectory:
+    found = NodeDirectory(tmp_path / "node")
+    found.create()
+    found.config.write_text(TEXT)
+    return found
+
+
+def test_comments_and_order_stay(node: NodeDirectory) -> None:
+    assert config_edit.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]})
+    assert config_edit.set_fileset(node, "cat", {"settle": "5ms", "archive.keep_last": "3", "to": "s1,s2"})
+    assert config_edit.set_partner(node, "s1", {"data": True})
+    assert config_edit.set_partner(node, "s2", {"address": "10.0.0.2:7443"})
+    assert config_edit.allow_networks(node, ["10.1.0.0/16", "10.0.0.0/8"])
+    text = node.config.read_text()
+    for kept in ("# mine", "# who", "# office", "# first"):
+        assert kept in text
+    settings = load(node.path)
+    catalog = next(iter(settings.filesets.values()))
+    assert (catalog.settle_ms, catalog.archive.keep_last, catalog.to) == (5, 3, ("s1", "s2"))
+    assert [str(one) for one in settings.allow] == ["10.0.0.0/8", "10.1.0.0/16"]
+    links = {name: row.link for name, row in settings.partners.items()}
+    assert [(link.replicate, link.data) for link in links.values()] == [(True, True), (False, False)]
+    assert stat.S_IMODE(node.config.stat().st_mode) == 0o600
+
+
+def test_the_same_edit_again_changes_nothing(node: NodeDirectory) -> None:
+    for expected in (True, False):
+        assert config_edit.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]}) is expected
+    for expected in (True, False):
+        assert (
+            config_edit.set_fileset(node, "cat", {"settle": "5ms", "ignore": "", "trigger": ""}) is expected
+        )
+    for expected in (True, False):
+        assert config_edit.remove_fileset(node, "cat") is expected
+        assert config_edit.remove_partner(node, "s1") is expected
+        assert config_edit.disallow_networks(node, list(load(node.path).allow) or []) is expected
+
+
+def test_another_path_for_a_known_fileset_is_refused(node: NodeDirectory) -> None:
+    config_edit.add_fileset(node, "cat", "/srv/cat", {})
+    with pytest.raises(RefusedError) as caught:
+        config_edit.add_fileset(node, "cat", "/srv/other", {})
+    assert caught.value.facts == {"ours": {"path": "/srv/cat"}, "wanted": {"path": "/srv/other"}}
+
+
+def test_accepting_again_may_end_observing(node: NodeDirectory) -> None:
+    config_edit.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": True})
+    assert config_edit.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": False})
+    assert not next(iter(load(node.path).filesets.values())).observe
+
+
+def test_what_would_be_wrong_is_not_written(node: NodeDirectory) -> None:
+    config_edit.add_fileset(node, "cat", "/srv/cat", {})
+    before = node.config.read_text()
+    marked: list[str] = []
+    with pytest.raises(ConfigError):
+        config_edit.set_fileset(node, "cat", {"settle": "soon"})
+    with pytest.raises(ConfigError):
+        config_edit.add_fileset(node, "dog", "relative", {}, lambda: marked.append("dog"))
+    with pytest.raises(UsageError):
+        config_edit.set_fileset(node, "nothing", {"settle": "5ms"})
+    assert node.config.read_text() == before
+    assert marked == []
+    assert sorted(p.name for p in node.path.iterdir()) == ["instep.toml", "pki", "state"]
+
+
+def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_edit, "LOCK_WAIT_MS", 40)
+    other = os.open(node.path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ContentionError):
+            config_edit.remove_partner(node, "s1")
+    finally:
+        os.close(other)
+
+
+def test_a_node_is_made_once(tmp_path: Path) -> None:
+    found = NodeDirectory(tmp_path / "n")
+    top: dict[str, object] = {"name": "a", "listen": "127.0.0.1:7443", "allow": []}
+    assert config_edit.create(found, top)
+    assert not config_edit.create(found, top)
+    with pytest.raises(RefusedError, match="holds node a"):
+        config_edit.create(found, {**top, "name": "b"})
+    assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
+
+
+def test_the_directory_that_a_command_means(tmp_path: Path) -> None:
+    assert resolve("/x", {"INSTEP_DIR": "/y"}).path == Path("/x")
+    assert resolve(None, {"INSTEP_DIR": "/y"}).path == Path("/y")
+    assert resolve(None, {"HOME": str(tmp_path)}).path == tmp_path / ".local/share/instep"
+    with pytest.raises(ConfigError, match="no node"):
+        NodeDirectory(tmp_path).require()
+
+
+def test_keys_that_others_can_read_are_refused(node: NodeDirectory) -> None:
+    node.require()
+    node.pki.chmod(0o755)
+    with pytest.raises(ConfigError) as caught:
+        node.require()
+    assert caught.value.hint == f"chmod 700 {node.pki}"

@@ -1,0 +1,244 @@
+"""The cluster's CA and what a node may do with its certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from instep.errors import ConfigError, DamagedError, InstepError, NotAllowedError, PeerError, RefusedError
+from instep.model.generation import Signature
+from instep.model.ids import Digest, NodeName, node_name
+from instep.net import certs, keystore
+from instep.net.certs import Purpose
+from instep.net.pki import Issued, Pki, is_below_any
+from instep.net.signing import verify_ca_signature, verify_signature
+from instep.net.tls import Trust, split_bundle
+
+NOW = 1_900_000_000_000
+DAY = 86_400_000
+MAIN, S1 = node_name("main"), node_name("s1")
+RECORD = Digest(b"r" * 32)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Pki:
+    return Pki.create(tmp_path / "main", "maps", MAIN, NOW)
+
+
+def joined(ca: Pki, directory: Path, name: NodeName = S1, now_ms: int = NOW, life_s: float = 3600) -> Pki:
+    pki = Pki(directory)
+    issued = ca.issue(name, *pki.requests(name), now_ms, life_s=life_s)
+    pki.install(name, ca.authorities_pem(), issued, ca.crl_pem())
+    return pki
+
+
+def code_of(call: Callable[[], object], kind: type[InstepError] = InstepError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return caught.value.error_code
+
+
+def checked(signature: Signature, ca: Pki, now_ms: int = NOW, record: Digest = RECORD) -> NodeName:
+    return verify_signature(signature, record, ca.authorities(), ca.crl(), now_ms)
+
+
+def test_a_node_has_two_certificates_that_cannot_stand_in_for_each_other(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1")
+    tls, sign = s1.certificate(Purpose.TLS), s1.certificate(Purpose.SIGN)
+    assert certs.name_of(tls, Purpose.TLS) == S1 == certs.name_of(sign, Purpose.SIGN)
+    assert code_of(lambda: certs.name_of(sign, Purpose.TLS)) == "bad_identity"
+    assert code_of(lambda: certs.name_of(tls, Purpose.SIGN)) == "bad_identity"
+    assert code_of(lambda: certs.name_of(ca.ca(), Purpose.TLS)) == "bad_identity"
+    trust = Trust(ca.authorities(), ca.crl(), {})
+    assert trust.identify(tls.public_bytes(serialization.Encoding.DER)).name == S1
+    der = sign.public_bytes(serialization.Encoding.DER)
+    assert code_of(lambda: trust.identify(der), NotAllowedError) == "bad_identity"
+    assert code_of(lambda: trust.identify(b"\x30\x00"), PeerError) == "bad_certificate"
+
+
+def test_keys_are_private_and_one_that_is_not_is_not_used(ca: Pki) -> None:
+    for name in ("ca.key", "node.key", "sign.key"):
+        assert (ca.directory / name).stat().st_mode & 0o777 == 0o600
+    assert ca.directory.stat().st_mode & 0o777 == 0o700
+    assert ca.problems(NOW) == []
+    (ca.directory / "sign.key").chmod(0o640)
+    (ca.directory / "old.pfx").write_bytes(b"?")
+    (ca.directory / "trusted" / "note").write_bytes(b"?")
+    found = {(p.path.name, p.what) for p in ca.problems(NOW + 400 * DAY)}
+    assert found == {
+        ("sign.key", "mode"),
+        ("old.pfx", "stray"),
+        ("note", "stray"),
+        ("node.crt", "expiry"),
+        ("sign.crt", "expiry"),
+    }
+    assert code_of(lambda: ca.sign(RECORD), ConfigError) == "key_mode"
+
+
+def test_requests_are_for_the_invited_name_and_prove_their_keys(ca: Pki, tmp_path: Path) -> None:
+    stranger = Pki(tmp_path / "x")
+    tls, sign = stranger.requests(node_name("x"))
+    assert code_of(lambda: ca.issue(S1, tls, sign, NOW), PeerError) == "bad_request"
+    assert code_of(lambda: ca.issue(node_name("x"), sign, tls, NOW), PeerError) == "bad_request"
+    broken = tls[:-1] + bytes([tls[-1] ^ 1])
+    assert code_of(lambda: ca.issue(node_name("x"), broken, sign, NOW), PeerError) == "bad_request"
+    assert code_of(lambda: ca.issue(node_name("x"), b"no", sign, NOW), PeerError) == "bad_request"
+    assert ca.records()[-1].name == MAIN
+    address = Pki(tmp_path / "y")
+    csrs = address.requests(node_name("10.0.0.7"))
+    assert code_of(lambda: ca.issue(node_name("10.0.0.7"), *csrs, NOW)) == "bad_node_name"
+
+
+def test_a_name_in_use_is_not_given_to_other_keys(ca: Pki, tmp_path: Path) -> None:
+    joined(ca, tmp_path / "s1")
+    other = Pki(tmp_path / "other")
+    csrs = other.requests(S1)
+    assert code_of(lambda: ca.issue(S1, *csrs, NOW), RefusedError) == "name_taken"
+    assert ca.revoke(S1, NOW)
+    ca.issue(S1, *csrs, NOW)
+
+
+def test_renewal_keeps_keys_and_pin(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1", life_s=900)
+    assert not s1.is_renewal_due(NOW + 499_000)
+    assert s1.is_renewal_due(NOW + 501_000)
+    before, pin, key = s1.certificate(Purpose.TLS), s1.pin, s1.sign_key
+    later = NOW + 600_000
+    issued = ca.issue(S1, *s1.requests(S1), later)
+    s1.install(S1, ca.authorities_pem(), issued, ca.crl_pem())
+    assert s1.certificate(Purpose.TLS) != before
+    assert (s1.pin, s1.sign_key) == (pin, key)
+    assert not s1.is_renewal_due(later)
+    ca.renew_own(NOW + 300 * DAY)
+    assert not ca.is_renewal_due(NOW + 300 * DAY)
+
+
+def test_what_does_not_fit_is_not_installed(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1")
+    s2 = joined(ca, tmp_path / "s2", node_name("s2"))
+    theirs = Issued(s2.certificate_path().read_bytes(), (s2.directory / "sign.crt").read_bytes())
+    assert code_of(lambda: s1.install(S1, ca.authorities_pem(), theirs, ca.crl_pem())) == "bad_certificate"
+    other = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
+    mine = Issued(s1.certificate_path().read_bytes(), (s1.directory / "sign.crt").read_bytes())
+    assert (
+        code_of(lambda: s1.install(S1, other.authorities_pem(), mine, other.crl_pem())) == "bad_certificate"
+    )
+
+
+def test_revocation_lists_only_grow_and_only_from_the_ca(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1")
+    s2 = joined(ca, tmp_path / "s2", node_name("s2"))
+    old = ca.crl_pem()
+    assert ca.revoke(S1, NOW)
+    assert not ca.revoke(S1, NOW)
+    assert code_of(lambda: ca.revoke(MAIN, NOW), RefusedError) == "own_name"
+    assert code_of(lambda: ca.revoke(node_name("s9"), NOW), RefusedError) == "unknown_name"
+    assert s2.adopt_crl(ca.crl_pem())
+    assert not s2.adopt_crl(ca.crl_pem())
+    assert not s2.adopt_crl(old)
+    assert s1.certificate(Purpose.TLS).serial_number in certs.revoked_serials(s2.crl())
+    impostor = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
+    assert code_of(lambda: s2.adopt_crl(impostor.crl_pem()), PeerError) == "bad_crl"
+    dates = [certs.crl_of_pem(old).last_update_utc, ca.crl().last_update_utc]
+    assert dates[0] < dates[1]
+
+
+def test_signatures_and_every_way_to_refuse_them(ca: Pki, tmp_path: Path) -> None:
+    s1 = joined(ca, tmp_path / "s1")
+    good = s1.sign(RECORD)
+    assert checked(good, ca) == S1
+    assert code_of(lambda: checked(good, ca, record=Digest(b"x" * 32)), PeerError) == "bad_signature"
+    main = ca.sign(RECORD)
+    for bad, code in (
+        (Signature("main", good.key, good.value, good.chain), "signer_unknown"),  # type: ignore[arg-type]
+        (Signature(S1, good.key, good.value, ()), "signer_unknown"),
+        (Signature(S1, good.key, good.value, main.chain), "signer_unknown"),
+        (Signature(S1, main.key, main.value, good.chain), "bad_signature"),
+        (Signature(S1, good.key, b"short", good.chain), "bad_signature"),
+        (Signature(S1, good.key, good.value, (b"junk",)), "bad_certificate"),
+        (Signature(S1, good.key, good.value, (s1.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER),)),
+         "signer_unknown"),
+    ):  # fmt: skip
+        assert code_of(partial(checked, bad, ca)) == code
+    foreign = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
+    assert code_of(lambda: checked(foreign.sign(RECORD), ca), NotAllowedError) == "signer_unknown"
+    assert code_of(lambda: checked(good, ca, NOW + DAY), NotAllowedError) == "signer_expired"
+    ca.revoke(S1, NOW)
+    assert code_of(lambda: checked(good, ca), NotAllowedError) == "signer_revoked"
+    pinned = {S1: good.key}
+    assert verify_signature(good, RECORD, (), None, NOW, pinned) == S1
+    assert (
+        code_of(lambda: verify_signature(main, RECORD, (), None, NOW, {MAIN: good.key})) == "signer_unknown"
+    )
+    promotion = ca.sign_as_ca(RECORD)
+    verify_ca_signature(promotion, RECORD, ca.authorities())
+    assert (
+        code_of(lambda: verify_ca_signature(promotion, Digest(b"x" * 32), ca.authorities()))
+        == "bad_signature"
+    )
+    assert code_of(lambda: verify_ca_signature(promotion, RECORD, foreign.authorities())) == "signer_unknown"
+    assert code_of(lambda: s1.sign_as_ca(RECORD), NotAllowedError) == "no_ca_key"
+
+
+def test_a_backup_comes_back_whole_or_not_at_all(
+    ca: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keystore, "_SCRYPT_N", 1 << 10)
+    joined(ca, tmp_path / "s1")
+    assert ca.backed_up_at_ms() is None
+    file = tmp_path / "backup"
+    keystore.backup(ca, file, b"correct horse", NOW)
+    assert ca.backed_up_at_ms() == NOW
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert b"PRIVATE KEY" not in file.read_bytes()
+    restored = keystore.restore(file, tmp_path / "new", b"correct horse")
+    assert restored.records() == ca.records()
+    assert restored.problems(NOW) == []
+    assert checked(restored.sign(RECORD), ca) == MAIN
+    for passphrase, data, code in (
+        (b"wrong horse!", file.read_bytes(), "bad_passphrase"),
+        (b"correct horse", file.read_bytes()[:-1], "bad_passphrase"),
+        (b"correct horse", b"something else", "bad_backup"),
+    ):
+        other = tmp_path / "other"
+        other.write_bytes(data)
+        directory = tmp_path / "none"
+        assert code_of(partial(keystore.restore, other, directory, passphrase)) == code
+        assert not directory.exists()
+    assert code_of(lambda: keystore.restore(file, ca.directory, b"correct horse"), RefusedError) == "exists"
+
+
+def test_exports_for_other_programs(ca: Pki, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.serialization import pkcs12
+
+    files = keystore.export(ca, keystore.ExportFormat.PEM, tmp_path / "pem", b"pass phrase")
+    assert [f.name for f in files] == ["main.crt", "main.key", "ca-bundle.crt"]
+    assert b"ENCRYPTED" in files[1].read_bytes()
+    bundle = split_bundle(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
+    assert [facts.is_ca for _, facts in bundle] == [True, False, True]
+    (packed,) = keystore.export(ca, keystore.ExportFormat.PKCS12, tmp_path / "main.p12", b"pass phrase")
+    key, certificate, others = pkcs12.load_key_and_certificates(packed.read_bytes(), b"pass phrase")
+    assert key is not None
+    assert certificate == ca.certificate(Purpose.TLS)
+    assert others == ca.authorities()
+
+
+def test_keys_below_a_served_path_are_noticed(ca: Pki, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    assert is_below_any(ca.directory, [tmp_path / "www", link]) == link
+    assert is_below_any(ca.directory, [tmp_path / "mai"]) is None
+
+
+def test_damage_is_named(ca: Pki) -> None:
+    (ca.directory / "sign.key").write_bytes(b"junk")
+    with pytest.raises(DamagedError):
+        ca.sign(RECORD)
+    (ca.directory / "ca.crt").unlink()
+    assert code_of(ca.authorities, ConfigError) == "pki_missing"
+    assert isinstance(certs.crl_of_pem(ca.crl_pem()), x509.CertificateRevocationList)

@@ -1,0 +1,92 @@
+"""A writer's history: what was put and synced is there, whole, after a restart; what nobody names can go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from instep.errors import DamagedError
+from instep.tree.history import PACKED_MAX, History
+from tests.support.apply_world import World, digest
+
+SMALL = [b"small %d" % number for number in range(50)]
+LARGE = os.urandom(PACKED_MAX + 1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World.make(tmp_path)
+
+
+def test_contents_survive_a_restart_and_a_torn_tail(world: World) -> None:
+    history = History(world.place)
+    for data in (*SMALL, LARGE):
+        history.put(digest(data), data)
+    assert history.get(digest(SMALL[3])) == SMALL[3]
+    assert history.get(digest(LARGE)) == LARGE
+    history.sync()
+    history.close()
+    pack = world.place.history / "pack-00000001"
+    whole = pack.stat().st_size
+    with pack.open("ab") as tail:
+        tail.write(b"\xff\x01\0\0torn")
+    again = History(world.place)
+    assert all(again.get(digest(data)) == data for data in (*SMALL, LARGE))
+    assert again.get(digest(b"never")) is None
+    assert pack.stat().st_size == whole
+    again.put(digest(b"later"), b"later")
+    again.sync()
+    again.close()
+    assert History(world.place).get(digest(b"later")) == b"later"
+
+
+def test_files_are_kept_by_their_bytes(world: World, tmp_path: Path) -> None:
+    history = History(world.place)
+    path = tmp_path / "f"
+    path.write_bytes(LARGE)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        history.put_file(digest(LARGE), fd, len(LARGE))
+        with pytest.raises(DamagedError):
+            history.put_file(digest(b"other"), fd, len(LARGE))
+    finally:
+        os.close(fd)
+    with pytest.raises(DamagedError):
+        history.put(digest(b"a"), b"b")
+    history.put(digest(LARGE), LARGE)
+    history.sync()
+    assert sorted(history.digests()) == [digest(LARGE)]
+    opened = history.open(digest(LARGE))
+    assert opened is not None
+    assert os.read(opened, len(LARGE) + 1) == LARGE
+    os.close(opened)
+
+
+def test_collecting_keeps_what_lives(world: World) -> None:
+    history = History(world.place)
+    for data in (*SMALL, LARGE):
+        history.put(digest(data), data)
+    alive = {digest(SMALL[7])}
+    assert history.collect(lambda name: name in alive) > len(LARGE)
+    assert sorted(history.digests()) == sorted(alive)
+    history.put(digest(b"after"), b"after")
+    history.sync()
+    history.close()
+    again = History(world.place)
+    assert again.get(digest(SMALL[7])) == SMALL[7]
+    assert again.get(digest(b"after")) == b"after"
+    assert not again.has(digest(LARGE))
+
+
+def test_a_rotten_pack_is_found_out(world: World) -> None:
+    history = History(world.place)
+    history.put(digest(SMALL[0]), SMALL[0])
+    history.sync()
+    pack = world.place.history / "pack-00000001"
+    raw = bytearray(pack.read_bytes())
+    raw[-1] ^= 1
+    pack.write_bytes(raw)
+    with pytest.raises(DamagedError):
+        history.get(digest(SMALL[0]))
