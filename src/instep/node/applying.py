@@ -46,7 +46,11 @@ DRIFT_PATHS_MAX = 1_000
 ROWS_BATCH = 2_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
-_KINDS = {"nothing": RecoveredKind.NOTHING, "undone": RecoveredKind.UNDONE, "finished": RecoveredKind.FINISHED}
+_KINDS = {
+    "nothing": RecoveredKind.NOTHING,
+    "undone": RecoveredKind.UNDONE,
+    "finished": RecoveredKind.FINISHED,
+}
 
 
 class Applying:
@@ -170,7 +174,15 @@ class Applying:
     ) -> None:
         service = self._service
         puller = Puller(
-            stage, service.line, head, clients, contents, service.worker, self.get, service.runtime.store, link_of
+            stage,
+            service.line,
+            head,
+            clients,
+            contents,
+            service.worker,
+            self.get,
+            service.runtime.store,
+            link_of,
         )
         await puller.run()
 
@@ -358,4 +370,3 @@ def store_rows(service: HasRows, place: Place) -> Journal | None:
     if batch:
         store.put_stat_rows(fileset, batch)
     return journal
-

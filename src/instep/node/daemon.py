@@ -136,7 +136,12 @@ class Daemon:
         running = self.runtime.settings
         fixed = {"name": (running.name, settings.name), "listen": (running.listen, settings.listen)}
         problems = [
-            {"line": None, "key": key, "value": str(new), "why": f"is {old} while the daemon runs; restart it"}
+            {
+                "line": None,
+                "key": key,
+                "value": str(new),
+                "why": f"is {old} while the daemon runs; restart it",
+            }
             for key, (old, new) in fixed.items()
             if old != new
         ]
@@ -188,7 +193,7 @@ class Daemon:
             await service.run()
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - the supervisor: named in status and log, never swallowed
+        except Exception as error:
             log.exception("%s broke", service.line)
             service.broke(error)
 
@@ -254,7 +259,9 @@ class Daemon:
         now = wall_ms()
         if now - self._refused_noted.get(refusal.address, 0) > 60_000:
             self._refused_noted[refusal.address] = now
-            self.runtime.note("peer_refused", f"{refusal.address} was refused: {refusal.why}", address=refusal.address)
+            self.runtime.note(
+                "peer_refused", f"{refusal.address} was refused: {refusal.why}", address=refusal.address
+            )
             log.warning("refused %s: %s", refusal.address, refusal.why)
 
 

@@ -264,7 +264,7 @@ class FollowService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: f.FollowEffect) -> None:
+    async def _perform(self, effect: f.FollowEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case f.Save(facts):
@@ -283,19 +283,31 @@ class FollowService:
                 self.driver.post(f.GatesChecked(req))
             case RunHook():
                 self._spawn(
-                    effect.req, self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
+                    effect.req,
+                    self._hook(effect),
+                    lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)),
                 )
             case f.Switch():
-                self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e))
+                )
             case f.RecordLive():
                 self.facts = effect.facts
-                self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e))
+                )
             case f.PutBack():
-                self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e))
+                )
             case f.CheckDrift():
-                self._spawn(effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e))
+                )
             case f.Revert():
-                self._spawn(effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e))
+                )
             case f.Compare():
                 self._spawn(
                     effect.req,
@@ -315,7 +327,9 @@ class FollowService:
                 await self._report(effect)
             case Refuse(source, trouble):
                 self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
-                log.warning("%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code)
+                log.warning(
+                    "%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code
+                )
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
             case SetTimer(name, at_ms):
@@ -354,7 +368,9 @@ class FollowService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else wall_ms()
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
         if effect.live is not None and effect.standing is Standing.IN_STEP:
@@ -379,7 +395,9 @@ class FollowService:
         return f.Recovered(req, kind, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
-        reply = await self.source(source).client.heads(m.HeadsRequest((m.KnownLine(self.line, self.facts.head),)))
+        reply = await self.source(source).client.heads(
+            m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
+        )
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
@@ -396,7 +414,10 @@ class FollowService:
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
-                if head.line == self.line and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid:
+                if (
+                    head.line == self.line
+                    and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid
+                ):
                     self._keep(head)
             if self.definition_of(effect.head) is None:
                 return f.Superseded(effect.req)
@@ -407,9 +428,13 @@ class FollowService:
         return f.Staged(effect.req)
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
-        changed: Sequence[bytes] = await self.worker.run(self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX)
+        changed: Sequence[bytes] = await self.worker.run(
+            self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
+        )
         staged = self.applying.staged_path()
-        return HookEnded(effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged))
+        return HookEnded(
+            effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        )
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
         switched = await self.worker.run(self.applying.switch_now, effect.head)

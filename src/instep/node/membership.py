@@ -102,7 +102,11 @@ class Membership:
         try:
             invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
         except NotAllowedError as error:
-            runtime.note("join_refused", f"{address} asked to join as {request.name}: {error.reason}", code=error.error_code)
+            runtime.note(
+                "join_refused",
+                f"{address} asked to join as {request.name}: {error.reason}",
+                code=error.error_code,
+            )
             raise
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
         link = invite.link
@@ -186,4 +190,3 @@ class Membership:
 
     def allow_list(self) -> AllowList:
         return AllowList(str(network) for network in self._runtime.settings.allow)
-

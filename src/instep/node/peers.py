@@ -221,7 +221,11 @@ class Peers:
         partners = self.runtime.settings.partners
         for name in list(self.uplinks):
             partner = partners.get(name)
-            if partner is None or partner.address is None or str(partner.address) != self.uplinks[name].address:
+            if (
+                partner is None
+                or partner.address is None
+                or str(partner.address) != self.uplinks[name].address
+            ):
                 self.uplinks.pop(name).stop()
         for name, partner in partners.items():
             if partner.address is not None and name not in self.uplinks:
@@ -277,7 +281,9 @@ class Peers:
                 heads.append(message)
         return m.HeadsReply(tuple(heads), tuple(refused))
 
-    def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
+    def _checked(
+        self, who: NodeName, line: LineId, generation: bytes
+    ) -> tuple[LineService, SignedGeneration]:
         service = self.access.require(who, self.service(line), line)
         signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
@@ -318,14 +324,13 @@ class Peers:
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)
         other = self.sessions.get(who)
-        if other is not None and other.hello.session != hello.session:
-            if await other.is_alive():
-                raise NotAllowedError(
-                    f"{who} is connected already from another process: two nodes use one identity",
-                    hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
-                    code="identity_in_use",
-                    node=who,
-                )
+        if other is not None and other.hello.session != hello.session and await other.is_alive():
+            raise NotAllowedError(
+                f"{who} is connected already from another process: two nodes use one identity",
+                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                code="identity_in_use",
+                node=who,
+            )
         if other is not None:
             await other.close("replaced")
         session = Session(self, who, hello, stream)

@@ -22,7 +22,6 @@ from instep.net.messages import (
     ContentsRequest,
     PagesReply,
     PagesRequest,
-    RangesRequest,
 )
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
 from instep.node.keeping import Kept
@@ -63,8 +62,7 @@ def entries_asked(store: NodeStore, request: ContentsRequest) -> list[Entry]:
     found: list[Entry] = []
     for want in request.wants:
         leaf = _leaf(store, want.page)
-        for position in want.positions:
-            found.append(_at(leaf, position, want.page))
+        found.extend(_at(leaf, position, want.page) for position in want.positions)
     return found
 
 
@@ -226,4 +224,3 @@ def chunk_pages_reply(store: NodeStore, request: ChunkPagesRequest) -> PagesRepl
     if root is None:
         raise PeerError("the file has no chunk list", code="bad_want")
     return pages_reply(store, request)
-

@@ -227,7 +227,9 @@ class Session:
         self._waiting[self._number] = future
         return self._number, future
 
-    async def _ask(self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float) -> m.StreamMessage:
+    async def _ask(
+        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
+    ) -> m.StreamMessage:
         self.tell(message)
         try:
             async with asyncio.timeout(within_s):

@@ -27,16 +27,24 @@ from instep.core.vocabulary import (
     TimerFired,
     trouble_of,
 )
-from instep.model.definition import Definition, FilesetClass, decode_definition
 from instep.errors import InstepError
+from instep.model.definition import Definition, FilesetClass, decode_definition
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
-from instep.net.messages import BUNDLE_BYTES_MAX, DIFFERENCES_MAX, Bundle, Difference, Head, Report, VerifyReply
+from instep.net.messages import (
+    BUNDLE_BYTES_MAX,
+    DIFFERENCES_MAX,
+    Bundle,
+    Difference,
+    Head,
+    Report,
+    VerifyReply,
+)
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
-from instep.node.keeping import Kept
 from instep.node.inspection import Inspection, Numbers, changes_of
+from instep.node.keeping import Kept
 from instep.node.placing import Taken, find_root
 from instep.node.restoring import can_restore, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
@@ -206,7 +214,7 @@ class WriterService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: v.PublishEffect) -> None:
+    async def _perform(self, effect: v.PublishEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case v.Save(facts):
@@ -306,7 +314,9 @@ class WriterService:
         if head.definition:
             definition = decode_definition(head.definition)
             self.runtime.store.put_blob(definition.digest, head.definition)
-        self.driver.post(v.HeadOfOursSeen(source, signed, verdict_on(self.runtime, signed.signature, signed.id)))
+        self.driver.post(
+            v.HeadOfOursSeen(source, signed, verdict_on(self.runtime, signed.signature, signed.id))
+        )
 
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))
@@ -460,8 +470,14 @@ class WriterService:
         await self.worker.run(self._sync_history)
         head = self._commit_now(effect)
         pending = self._pending
-        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+        if (
+            pending is not None
+            and pending.surveyed.summary.root == head.root
+            and pending.surveyed.pages is not None
+        ):
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
+                len(d) + 32 for d in pending.contents.values()
+            )
             if bundle_bytes <= BUNDLE_BYTES_MAX:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)

@@ -329,7 +329,9 @@ class SimPartner(SimNode):
         for path in steps:
             if path is not None:
                 drifted.append(path)
-            self.later(self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done))
+            self.later(
+                self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done)
+            )
             return
         self.switching = None
         self.post(done(tuple(drifted)))

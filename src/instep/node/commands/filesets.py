@@ -18,9 +18,9 @@ from instep.node.commands.common import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
-from instep.node.signers import verdict_on
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import take_root
+from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
 from instep.tree.abilities import lacking, probe_filesystem
@@ -79,7 +79,9 @@ class Filesets:
         }
 
     async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return {"filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]}
+        return {
+            "filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]
+        }
 
     async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         return self._shown(service_of(self._daemon, params))
@@ -133,7 +135,11 @@ class Filesets:
     def _not_offered(self, name: FilesetName) -> UnavailableError:
         peers = self._daemon.peers
         offered = sorted({line.fileset for uplink in peers.uplinks.values() for line in uplink.offers})
-        down = [f"{uplink.name}: {uplink.error.reason}" for uplink in peers.uplinks.values() if uplink.error is not None]
+        down = [
+            f"{uplink.name}: {uplink.error.reason}"
+            for uplink in peers.uplinks.values()
+            if uplink.error is not None
+        ]
         me = self._daemon.runtime.name
         return UnavailableError(
             f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
@@ -176,7 +182,12 @@ class Filesets:
         return uplink, offer, head, numbers, is_empty
 
     def _compare(
-        self, path: Path, name: FilesetName, definition: Definition, without: frozenset[Preserve], head: HeadRef
+        self,
+        path: Path,
+        name: FilesetName,
+        definition: Definition,
+        without: frozenset[Preserve],
+        head: HeadRef,
     ) -> Numbers:
         runtime = self._daemon.runtime
         local = Local(
@@ -230,7 +241,11 @@ class Filesets:
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
             changed = config_edit.accept_fileset(
-                self._daemon.directory, name, str(path), writer, {k: v for k, v in given.items() if v is not None}
+                self._daemon.directory,
+                name,
+                str(path),
+                writer,
+                {k: v for k, v in given.items() if v is not None},
             )
             if changed:
                 self._daemon.reload()
@@ -258,7 +273,9 @@ class Filesets:
         chosen = {k: v for k, v in given.items() if v is not None}
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()
-        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer))
+        runtime.note(
+            "accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer)
+        )
         return {
             "fileset": name,
             "path": str(path),
@@ -298,7 +315,9 @@ def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
     return marker is not None and (marker.fileset, marker.node) == (name, node)
 
 
-def _check_fidelity(name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]) -> None:
+def _check_fidelity(
+    name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]
+) -> None:
     """Refuse what the file system cannot keep, unless the operator gives it up by name."""
     asked = [what for what in definition.preserve if what not in without]
     lost = sorted(what.value for what in lacking(asked, probe_filesystem(path))) if asked else []
@@ -310,4 +329,3 @@ def _check_fidelity(name: FilesetName, path: Path, definition: Definition, witho
             lost=lost,
             path=str(path),
         )
-

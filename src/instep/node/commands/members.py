@@ -55,7 +55,11 @@ class Members:
         name = node_name(str(params["name"]))
         ttl_ms = int(float(params.get("ttl_s") or 3_600.0) * 1000)
         invited = self._daemon.membership.invite(name, link, ttl_ms)
-        return {"token": invited.token, "expires_at": moment(invited.expires_at_ms), "address": invited.address}
+        return {
+            "token": invited.token,
+            "expires_at": moment(invited.expires_at_ms),
+            "address": invited.address,
+        }
 
     # Partners -------------------------------------------------------------------------------------------------
 
@@ -188,7 +192,11 @@ class Members:
         uplink = daemon.peers.uplinks.get(name)
         is_up = name in daemon.peers.sessions or (uplink is not None and uplink.is_up)
         if not is_up:
-            return Standing.UNREACHABLE.value if name in daemon.runtime.settings.partners else Standing.UNKNOWN.value
+            return (
+                Standing.UNREACHABLE.value
+                if name in daemon.runtime.settings.partners
+                else Standing.UNKNOWN.value
+            )
         return max(found, key=order.index, default=Standing.IN_STEP).value
 
     async def node_facts(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
@@ -243,4 +251,3 @@ class Members:
 
 def _flags(params: Params) -> dict[str, bool]:
     return {key: bool(params[key]) for key in ("replicate", "data", "hub") if params.get(key) is not None}
-
