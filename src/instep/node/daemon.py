@@ -30,6 +30,7 @@ from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.housekeeping import Housekeeping
 from instep.node.logs import set_up_logs
 from instep.node.membership import Membership
 from instep.node.peers import Peers
@@ -85,7 +86,11 @@ class Daemon:
         control = ControlServer(self.directory.socket, commands_of(self))
         await control.start()
         loop = asyncio.get_running_loop()
-        background = [loop.create_task(self._server.serve()), loop.create_task(self._keep_certificates())]
+        background = [
+            loop.create_task(self._server.serve()),
+            loop.create_task(self._keep_certificates()),
+            loop.create_task(Housekeeping(self).run()),
+        ]
         self.peers.offers_changed()
         _notify("READY=1")
         log.info("%s serves on %s", self.runtime.name, listen)

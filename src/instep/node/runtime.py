@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
+
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
@@ -16,9 +18,9 @@ from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["Runtime", "Worker"]
+__all__ = ["Drain", "Runtime", "Worker"]
 
-EVENTS_KEPT = 20_000
+_DRAIN = "drain"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -37,6 +39,14 @@ class Worker:
     def close(self) -> None:
         """Wait for the call under way; later ones are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """An operator's word that this node should get no new work. ``until_ms`` is wall clock, None for open end."""
+
+    reason: str
+    since_ms: int
+    until_ms: int | None
 
 
 class Runtime:
@@ -77,6 +87,22 @@ class Runtime:
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
         """One line of the events log."""
         self.store.append_event(wall_ms(), kind, line, text, facts)
+
+    def drain(self) -> Drain | None:
+        """The drain in force; one that has run out is none."""
+        raw = self.store.get(_DRAIN)
+        drain = msgspec.msgpack.decode(raw, type=Drain) if raw is not None else None
+        if drain is not None and drain.until_ms is not None and drain.until_ms <= wall_ms():
+            return None
+        return drain
+
+    def set_drain(self, drain: Drain | None) -> None:
+        """Remember or forget a drain; it survives a restart."""
+        if drain is None:
+            self.store.delete(_DRAIN)
+        else:
+            self.store.put(_DRAIN, msgspec.msgpack.encode(drain))
+        self.tell()
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""

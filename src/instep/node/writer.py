@@ -64,6 +64,8 @@ __all__ = ["LineNet", "WriterService", "history_keeps"]
 log = logging.getLogger(__name__)
 
 RESCAN_MS = 600_000
+AUTO_AUTHOR = "auto"
+"""Stands as author where nobody asked for the publish."""
 BUNDLE_CONTENT_MAX = 128 << 10
 HISTORY_FILE_MAX = 4 << 20
 COMMIT_BEFORE = register("publish.commit.before")
@@ -498,7 +500,7 @@ class WriterService:
             parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
             root=effect.root,
             definition=self.definition.digest,
-            author=effect.author,
+            author=effect.author or AUTO_AUTHOR,
             message=effect.message,
             time_ms=wall_ms(),
             entries=effect.entries,

@@ -137,6 +137,13 @@ class Looking:
     def _warnings(self) -> list[str]:
         pki = self._daemon.pki
         warnings = list(self._daemon.runtime.settings.warnings)
+        drain = self._daemon.runtime.drain()
+        if drain is not None:
+            why = f" ({drain.reason})" if drain.reason else ""
+            until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
+            warnings.append(
+                f"this node is drained since {moment(drain.since_ms)}{why}{until}: instep node undrain"
+            )
         if pki.is_ca and pki.backed_up_at_ms() is None:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings
@@ -371,10 +378,10 @@ class Looking:
                 {
                     "node": me,
                     "gets": carried,
-                    "via": sorted(service.sources),
+                    "via": sorted(service.sources) if isinstance(service, FollowService) else [],
                     "why": why_path or f"it follows {service.writer}",
                 }
-            )  # type: ignore[union-attr]
+            )
         for name in sorted(daemon.runtime.settings.partners):
             if name == service.writer:
                 continue
