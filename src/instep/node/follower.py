@@ -154,12 +154,10 @@ class FollowService:
     def offers_to(self, partner: NodeName) -> bool:
         return True
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None:
-        """What a hub passes on, and what a writer that lost its state gets back: the newest known head; for a
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """The line's own writer is told the newest accepted head, so that one with amnesia goes on above it; a
         hub's partners the live one, whose contents are here."""
-        ref = self.facts.live or self.facts.head
-        if self.facts.head is not None and not with_bundle:
-            ref = self.facts.head
+        ref = self.facts.head if to == self.writer else self.facts.live
         signed = self.runtime.store.generation(ref.id) if ref is not None else None
         if signed is None:
             return None
@@ -318,7 +316,7 @@ class FollowService:
                 self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
             case f.OfferHead(source, _):
                 uplink = self.sources.get(source)
-                message = self.head_message(with_bundle=False)
+                message = self.head_message(source, with_bundle=False)
                 if uplink is not None and message is not None:
                     uplink.reply(message)
             case f.DropStage():
@@ -374,7 +372,7 @@ class FollowService:
         self.runtime.tell()
         await self._net.report(self.line)
         if effect.live is not None and effect.standing is Standing.IN_STEP:
-            message = self.head_message(with_bundle=True)
+            message = self.head_message(None, with_bundle=True)
             if message is not None:
                 await self._net.announce(message)
 

@@ -34,12 +34,21 @@ ASK_S = 5.0
 log = logging.getLogger(__name__)
 
 
+class HasRoom(Protocol):
+    """An inbox that a stream waits for."""
+
+    async def room(self) -> None: ...
+
+
 class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
     line: LineId
     is_written_here: bool
     standing: StandingRecord
+
+    @property
+    def driver(self) -> HasRoom: ...
 
     @property
     def head(self) -> HeadRef | None: ...
@@ -55,7 +64,9 @@ class LineService(Protocol):
 
     def offers_to(self, partner: NodeName) -> bool: ...
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None: ...
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
+        ...
 
     def shelf(self) -> Shelf: ...
 
@@ -273,7 +284,7 @@ class Peers:
             except InstepError as error:
                 refused.append((known.line, reply_of(error)))
                 continue
-            message = service.head_message(with_bundle=request.with_bundles)
+            message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None:
                 continue
             ref = message.generation.ref()
@@ -347,7 +358,7 @@ class Peers:
 
 def offer_of(service: LineService) -> m.Offer | None:
     """What a partner is told of a line that it may have."""
-    message = service.head_message(with_bundle=False)
+    message = service.head_message(None, with_bundle=False)
     definition = service.known_definition()
     if definition is None:
         return None

@@ -72,7 +72,7 @@ class Session:
             if self._offered.get(line) != offer:
                 self.tell(offer)
             service = self._peers.lines[line.fileset]
-            message = service.head_message(with_bundle=False)
+            message = service.head_message(self.who, with_bundle=False)
             known = self.known.get(line)
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
@@ -83,7 +83,7 @@ class Session:
         service = self._peers.service(line)
         if service is None or self._peers.access.why_not(self.who, service) is not None:
             return
-        message = service.head_message(with_bundle=False)
+        message = service.head_message(self.who, with_bundle=False)
         known = self.known.get(line)
         if message is not None and (known is None or known.id != message.generation.id):
             self.tell_head(message)
@@ -92,7 +92,7 @@ class Session:
         """Announce every head that the partner may have again; how many."""
         count = 0
         for service in self._peers.lines.values():
-            message = service.head_message(with_bundle=False)
+            message = service.head_message(self.who, with_bundle=False)
             if message is not None and self._peers.access.why_not(self.who, service) is None:
                 self.tell_head(message)
                 self.tell(m.Nudge(service.line, "resend"))
@@ -167,6 +167,8 @@ class Session:
                 return
             self.last_heard_ms = wall_ms()
             self._take(message)
+            for service in list(self._peers.lines.values()):
+                await service.driver.room()
 
     def _take(self, message: m.StreamMessage) -> None:
         match message:

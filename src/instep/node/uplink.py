@@ -129,7 +129,7 @@ class Uplink:
             theirs = known.get(service.line)
             is_theirs = service.writer == self.name
             if is_theirs and (theirs is None or theirs.position < service.head.position):
-                message = service.head_message(with_bundle=False)
+                message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
                     self._replies.append(message)
             self.tell_report(service.report_message())
@@ -167,6 +167,8 @@ class Uplink:
                     f"{self.name} said goodbye: {message.reason}", code="closed", goodbye=message.reason
                 )
             await self._take(message)
+            for service in list(self._peers.lines.values()):
+                await service.driver.room()
 
     # Taking -------------------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class Uplink:
     def _tell_heads_again(self) -> None:
         for service in self._peers.lines.values():
             if service.writer == self.name:
-                message = service.head_message(with_bundle=False)
+                message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
                     self.reply(message)
 

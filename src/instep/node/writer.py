@@ -510,7 +510,7 @@ class WriterService:
         signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
         head = signed.ref()
         epoch = self._missing_epoch(effect.epoch)
-        self.facts = msgspec.structs.replace(self.facts, head=head)
+        self.facts = msgspec.structs.replace(self.facts, head=head, base=head)
         with store.transaction():
             store.put_blob(self.definition.digest, self.definition.encoded())
             if epoch is not None:
@@ -534,7 +534,7 @@ class WriterService:
 
     # Others -------------------------------------------------------------------------------------------------
 
-    def head_message(self, *, with_bundle: bool) -> Head | None:
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> Head | None:
         """The newest announced head as it travels."""
         if self.head is None:
             return None
@@ -557,7 +557,7 @@ class WriterService:
 
     async def _announce(self, head: HeadRef) -> None:
         self._announced = head
-        message = self.head_message(with_bundle=True)
+        message = self.head_message(None, with_bundle=True)
         assert message is not None
         self.runtime.tell()
         await self._net.announce(message)
