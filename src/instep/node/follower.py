@@ -49,6 +49,7 @@ from instep.tree.rules import Rules
 __all__ = ["FollowService"]
 
 DRIFT_SCAN_MS = 600_000
+PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
@@ -234,6 +235,7 @@ class FollowService:
 
     def report_message(self) -> m.Report:
         live = self.facts.live
+        done, total = self.applying.progress
         return m.Report(
             line=self.line,
             node=self.runtime.name,
@@ -242,6 +244,8 @@ class FollowService:
             standing=self.standing,
             attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
+            done_bytes=done,
+            total_bytes=total,
         )
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
@@ -422,8 +426,19 @@ class FollowService:
         return f.PagesFetched(effect.req)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
-        await self.applying.stage(effect)
+        telling = asyncio.get_running_loop().create_task(self._tell_progress())
+        try:
+            await self.applying.stage(effect)
+        finally:
+            telling.cancel()
         return f.Staged(effect.req)
+
+    async def _tell_progress(self) -> None:
+        """While contents are fetched: tell how far it is, here and at the senders."""
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self.runtime.tell()
+            await self._net.report(self.line)
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
         changed: Sequence[bytes] = await self.worker.run(

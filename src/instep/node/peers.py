@@ -26,6 +26,7 @@ from instep.node.membership import Membership
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
+from instep.node.settings import FilesetSettings
 from instep.node.uplink import Uplink
 
 __all__ = ["Access", "LineService", "Peers"]
@@ -44,6 +45,7 @@ class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
     line: LineId
+    fileset: FilesetSettings
     is_written_here: bool
     standing: StandingRecord
 
@@ -211,6 +213,8 @@ class Peers:
             report.attested_root,
             report.at_ms,
             via=self.runtime.name,
+            done_bytes=report.done_bytes,
+            total_bytes=report.total_bytes,
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)

@@ -23,6 +23,7 @@ __all__ = ["Uplink"]
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
+PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
 
@@ -220,8 +221,8 @@ class Uplink:
     def take_up(self, line: LineId) -> None:
         """The line is followed here and offered there: this link is a source of it."""
         service = self._followed(line)
-        is_accepted = service is not None
-        self.reply(m.OfferReply(line, is_accepted))
+        path = str(service.fileset.path) if service is not None else ""
+        self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
             service.source_up(self.name, self)
