@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, assert_never
 
@@ -46,6 +46,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.survey import Survey, Surveyed
 from instep.node.watching import TreeWatch
 from instep.tree.archive import Archive
+from instep.tree import compare
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.place import Place
@@ -337,7 +338,11 @@ class WriterService:
         head = self.head
         if head is None:
             return VerifyReply(0, self.line, None, b"", 0)
+        before = self._suspects()
         numbers = await self.worker.run(self._verify_now, head, is_deep)
+        found = self._suspects() - before
+        if found:
+            self.driver.post(v.TreeChanged(tuple(sorted(found))))
         return VerifyReply(
             number=0,
             line=self.line,
@@ -362,11 +367,19 @@ class WriterService:
 
     def _verify_now(self, head: HeadRef, is_deep: bool) -> Numbers:
         inspection = self._inspection()
-        return inspection.numbers(
-            d
-            for d in inspection.everything(head.root, wall_ms(), deep=is_deep)
-            if not (d.problem is not None and d.expected is None)
-        )
+        damaged: set[bytes] = set()
+
+        def noted() -> Iterator[compare.Difference]:
+            for each in inspection.everything(head.root, wall_ms(), deep=is_deep):
+                if each.problem is not None and each.problem.what == "damaged":
+                    damaged.add(each.path)
+                if each.problem is None or each.expected is not None:
+                    yield each
+
+        numbers = inspection.numbers(noted())
+        if damaged:
+            self._keep_suspects(self._suspects() | damaged)
+        return numbers
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
         """What ``diff`` without generations shows: the tree against the head."""
@@ -419,12 +432,14 @@ class WriterService:
         taken = self.taken()
         self._contents = {}
         self._contents_bytes = 0
+        suspects = self._suspects()
         survey = Survey(
             taken.place,
             self.fileset.name,
             self.definition,
             lambda: taken.marker,
             self._sink,
+            suspects,
         )
         store = self.runtime.store
         base = effect.base.root if effect.base is not None else None
@@ -432,10 +447,20 @@ class WriterService:
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
-            surveyed = survey.some(store, base, trees, [*touched, *parents], wall_ms())
+            surveyed = survey.some(store, base, trees, [*touched, *parents, *sorted(suspects)], wall_ms())
+        self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
             surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
         return surveyed
+
+    def _suspects(self) -> frozenset[bytes]:
+        """Files found damaged: remembered until their stat says that they were written anew (P10)."""
+        raw = self.runtime.store.get(f"damaged/{self.fileset.name}")
+        return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
+
+    def _keep_suspects(self, suspects: frozenset[bytes]) -> None:
+        if suspects != self._suspects():
+            self.runtime.store.put(f"damaged/{self.fileset.name}", msgspec.msgpack.encode(sorted(suspects)))
 
     def _definition_changed(self, base: HeadRef | None) -> bool:
         signed = self.runtime.store.generation(base.id) if base is not None else None
