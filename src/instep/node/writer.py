@@ -316,7 +316,11 @@ class WriterService:
         head = self.head
         if head is None:
             return VerifyReply(0, self.line, None, b"", 0)
+        before = self.tree.suspects()
         numbers = await self.worker.run(self.tree.verify, head, is_deep)
+        found = self.tree.suspects() - before
+        if found:
+            self.driver.post(v.TreeChanged(tuple(sorted(found))))
         return VerifyReply(
             number=0,
             line=self.line,

@@ -6,8 +6,11 @@ Everything runs in the fileset's worker thread but for ``shelf``, whose contents
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from instep.core import publish_vocabulary as v
 from instep.model.definition import FilesetClass
@@ -21,6 +24,7 @@ from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey, Surveyed
 from instep.tree.archive import Archive
+from instep.tree.compare import Difference
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.place import Place
@@ -92,12 +96,14 @@ class WriterTree:
         taken = self.taken()
         self.contents = {}
         self._contents_bytes = 0
+        suspects = self.suspects()
         survey = Survey(
             taken.place,
             self._service.fileset.name,
             self._service.definition,
             lambda: taken.marker,
             self._sink,
+            suspects,
         )
         store = self._service.runtime.store
         base = effect.base.root if effect.base is not None else None
@@ -105,10 +111,21 @@ class WriterTree:
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
-            surveyed = survey.some(store, base, trees, [*touched, *parents], wall_ms())
+            surveyed = survey.some(store, base, trees, [*touched, *parents, *sorted(suspects)], wall_ms())
+        self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
             surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
         return surveyed
+
+    def suspects(self) -> frozenset[bytes]:
+        """Files found damaged: remembered until their stat says that they were written anew (P10)."""
+        raw = self._service.runtime.store.get(f"damaged/{self._service.fileset.name}")
+        return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
+
+    def _keep_suspects(self, suspects: frozenset[bytes]) -> None:
+        if suspects != self.suspects():
+            store = self._service.runtime.store
+            store.put(f"damaged/{self._service.fileset.name}", msgspec.msgpack.encode(sorted(suspects)))
 
     def _definition_changed(self, base: HeadRef | None) -> bool:
         signed = self._service.runtime.store.generation(base.id) if base is not None else None
@@ -142,11 +159,19 @@ class WriterTree:
 
     def verify(self, head: HeadRef, is_deep: bool) -> Numbers:
         inspection = self._inspection()
-        return inspection.numbers(
-            d
-            for d in inspection.everything(head.root, wall_ms(), deep=is_deep)
-            if not (d.problem is not None and d.expected is None)
-        )
+        damaged: set[bytes] = set()
+
+        def noted() -> Iterator[Difference]:
+            for each in inspection.everything(head.root, wall_ms(), deep=is_deep):
+                if each.problem is not None and each.problem.what == "damaged":
+                    damaged.add(each.path)
+                if each.problem is None or each.expected is not None:
+                    yield each
+
+        numbers = inspection.numbers(noted())
+        if damaged:
+            self._keep_suspects(self.suspects() | damaged)
+        return numbers
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
         """What ``diff`` without generations shows: the tree against the head."""
