@@ -414,7 +414,8 @@ class PublishMachine:
         refusal = judge_problems(summary.problems) or judge_deletions(
             summary.removed - summary.moved,
             summary.entries_before,
-            self._config.deletions, accepted=run.accepts_deletions
+            self._config.deletions,
+            accepted=run.accepts_deletions,
         )
         if run.is_dry:
             would = p.WouldPublish(

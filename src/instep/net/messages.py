@@ -288,7 +288,8 @@ class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
 
 class Report(_Message, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
-    at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about."""
+    at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
+    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way."""
 
     line: LineId
     node: _Name
@@ -298,6 +299,8 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     attested_root: _Small = b""
     at_ms: _Count = 0
     via: _Text = ""
+    done_bytes: _Count = 0
+    total_bytes: _Count = 0
 
 
 class Member(_Message, frozen=True, array_like=True):

@@ -50,6 +50,7 @@ from instep.tree.rules import Rules
 __all__ = ["FollowService"]
 
 DRIFT_SCAN_MS = 600_000
+PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
 OFFERED_MAX = 8
 LIVE_SAVED = register("follow.live_saved")
@@ -161,12 +162,10 @@ class FollowService:
     def offers_to(self, partner: NodeName) -> bool:
         return True
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None:
-        """What a hub passes on, and what a writer that lost its state gets back: the newest known head; for a
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """The line's own writer is told the newest accepted head, so that one with amnesia goes on above it; a
         hub's partners the live one, whose contents are here."""
-        ref = self.facts.live or self.facts.head
-        if self.facts.head is not None and not with_bundle:
-            ref = self.facts.head
+        ref = self.facts.head if to == self.writer else self.facts.live
         signed = self.runtime.store.generation(ref.id) if ref is not None else None
         if signed is None:
             return None
@@ -255,6 +254,7 @@ class FollowService:
 
     def report_message(self) -> m.Report:
         live = self.facts.live
+        done, total = self.applying.progress
         return m.Report(
             line=self.line,
             node=self.runtime.name,
@@ -263,6 +263,8 @@ class FollowService:
             standing=self.standing,
             attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
+            done_bytes=done,
+            total_bytes=total,
         )
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
@@ -283,7 +285,7 @@ class FollowService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: f.FollowEffect) -> None:
+    async def _perform(self, effect: f.FollowEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case f.Save(facts):
@@ -302,19 +304,31 @@ class FollowService:
                 self.driver.post(f.GatesChecked(req))
             case RunHook():
                 self._spawn(
-                    effect.req, self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
+                    effect.req,
+                    self._hook(effect),
+                    lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)),
                 )
             case f.Switch():
-                self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e))
+                )
             case f.RecordLive():
                 self.facts = effect.facts
-                self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e))
+                )
             case f.PutBack():
-                self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e))
+                )
             case f.CheckDrift():
-                self._spawn(effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e))
+                )
             case f.Revert():
-                self._spawn(effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e)))
+                self._spawn(
+                    effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e))
+                )
             case f.Compare():
                 self._spawn(
                     effect.req,
@@ -329,7 +343,7 @@ class FollowService:
                 asking.add_done_callback(lambda _: self._asking.discard(source))
             case f.OfferHead(source, _):
                 uplink = self.sources.get(source)
-                message = self.head_message(with_bundle=False)
+                message = self.head_message(source, with_bundle=False)
                 if uplink is not None and message is not None:
                     uplink.reply(message)
             case f.DropStage():
@@ -337,8 +351,15 @@ class FollowService:
             case f.Report():
                 await self._report(effect)
             case Refuse(source, trouble):
+<<<<<<< HEAD
                 text = f"refused what {source} sent: {trouble.reason}"
                 self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
+=======
+                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
+                log.warning(
+                    "%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code
+                )
+>>>>>>> main
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
             case SetTimer(name, at_ms):
@@ -378,11 +399,13 @@ class FollowService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else wall_ms()
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
         if effect.live is not None and effect.standing is Standing.IN_STEP:
-            message = self.head_message(with_bundle=True)
+            message = self.head_message(None, with_bundle=True)
             if message is not None:
                 await self._net.announce(message)
 
@@ -403,7 +426,9 @@ class FollowService:
         return f.Recovered(req, kind, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
-        reply = await self.source(source).client.heads(m.HeadsRequest((m.KnownLine(self.line, self.facts.head),)))
+        reply = await self.source(source).client.heads(
+            m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
+        )
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
@@ -421,20 +446,42 @@ class FollowService:
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
+<<<<<<< HEAD
                 if head.line == self.line and head.generation.id == effect.head.id:
+=======
+                if (
+                    head.line == self.line
+                    and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid
+                ):
+>>>>>>> main
                     self._keep(head)
             if self.definition_of(effect.head) is None:
                 return f.Superseded(effect.req)
         return f.PagesFetched(effect.req)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
-        await self.applying.stage(effect)
+        telling = asyncio.get_running_loop().create_task(self._tell_progress())
+        try:
+            await self.applying.stage(effect)
+        finally:
+            telling.cancel()
         return f.Staged(effect.req)
 
+    async def _tell_progress(self) -> None:
+        """While contents are fetched: tell how far it is, here and at the senders."""
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self.runtime.tell()
+            await self._net.report(self.line)
+
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
-        changed: Sequence[bytes] = await self.worker.run(self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX)
+        changed: Sequence[bytes] = await self.worker.run(
+            self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
+        )
         staged = self.applying.staged_path()
-        return HookEnded(effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged))
+        return HookEnded(
+            effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        )
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
         switched = await self.worker.run(self.applying.switch_now, effect.head)

@@ -30,6 +30,7 @@ from instep.node.membership import Membership
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
+from instep.node.settings import FilesetSettings
 from instep.node.uplink import Uplink
 
 __all__ = ["Access", "LineService", "Peers"]
@@ -38,12 +39,22 @@ ASK_S = 5.0
 log = logging.getLogger(__name__)
 
 
+class HasRoom(Protocol):
+    """An inbox that a stream waits for."""
+
+    async def room(self) -> None: ...
+
+
 class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
     line: LineId
+    fileset: FilesetSettings
     is_written_here: bool
     standing: StandingRecord
+
+    @property
+    def driver(self) -> HasRoom: ...
 
     @property
     def head(self) -> HeadRef | None: ...
@@ -59,7 +70,9 @@ class LineService(Protocol):
 
     def offers_to(self, partner: NodeName) -> bool: ...
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None: ...
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
+        ...
 
     def shelf(self) -> Shelf: ...
 
@@ -206,6 +219,8 @@ class Peers:
             report.attested_root,
             report.at_ms,
             via=self.runtime.name,
+            done_bytes=report.done_bytes,
+            total_bytes=report.total_bytes,
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
@@ -232,7 +247,11 @@ class Peers:
         partners = self.runtime.settings.partners
         for name in list(self.uplinks):
             partner = partners.get(name)
-            if partner is None or partner.address is None or str(partner.address) != self.uplinks[name].address:
+            if (
+                partner is None
+                or partner.address is None
+                or str(partner.address) != self.uplinks[name].address
+            ):
                 self.uplinks.pop(name).stop()
         for name, partner in partners.items():
             if partner.address is not None and name not in self.uplinks:
@@ -281,7 +300,7 @@ class Peers:
             except InstepError as error:
                 refused.append((known.line, reply_of_error(error)))
                 continue
-            message = service.head_message(with_bundle=request.with_bundles)
+            message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None:
                 continue
             ref = message.generation.ref()
@@ -296,7 +315,9 @@ class Peers:
                 heads.append(message)
         return m.HeadsReply(tuple(heads), tuple(refused))
 
-    def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
+    def _checked(
+        self, who: NodeName, line: LineId, generation: bytes
+    ) -> tuple[LineService, SignedGeneration]:
         service = self.access.require(who, self.service(line), line)
         signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
@@ -351,14 +372,13 @@ class Peers:
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)
         other = self.sessions.get(who)
-        if other is not None and other.hello.session != hello.session:
-            if await other.is_alive():
-                raise NotAllowedError(
-                    f"{who} is connected already from another process: two nodes use one identity",
-                    hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
-                    code="identity_in_use",
-                    node=who,
-                )
+        if other is not None and other.hello.session != hello.session and await other.is_alive():
+            raise NotAllowedError(
+                f"{who} is connected already from another process: two nodes use one identity",
+                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                code="identity_in_use",
+                node=who,
+            )
         if other is not None:
             await other.close("replaced")
         session = Session(self, who, hello, stream)
@@ -375,7 +395,7 @@ class Peers:
 
 def offer_of(service: LineService) -> m.Offer | None:
     """What a partner is told of a line that it may have."""
-    message = service.head_message(with_bundle=False)
+    message = service.head_message(None, with_bundle=False)
     definition = service.known_definition()
     if definition is None:
         return None

@@ -84,7 +84,7 @@ class Session:
             if self._offered.get(line) != offer:
                 self.tell(offer)
             service = self._peers.lines[line.fileset]
-            message = service.head_message(with_bundle=False)
+            message = service.head_message(self.who, with_bundle=False)
             known = self.known.get(line)
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
@@ -95,7 +95,7 @@ class Session:
         service = self._peers.service(line)
         if service is None or self._peers.access.why_not(self.who, service) is not None:
             return
-        message = service.head_message(with_bundle=False)
+        message = service.head_message(self.who, with_bundle=False)
         known = self.known.get(line)
         if message is not None and (known is None or known.id != message.generation.id):
             self.tell_head(message)
@@ -104,7 +104,7 @@ class Session:
         """Announce every head that the partner may have again; how many."""
         count = 0
         for service in self._peers.lines.values():
-            message = service.head_message(with_bundle=False)
+            message = service.head_message(self.who, with_bundle=False)
             if message is not None and self._peers.access.why_not(self.who, service) is None:
                 self.tell_head(message)
                 self.tell(m.Nudge(service.line, "resend"))
@@ -183,6 +183,8 @@ class Session:
                 return
             self.last_heard_ms = wall_ms()
             self._take(message)
+            for service in list(self._peers.lines.values()):
+                await service.driver.room()
 
     def _take(self, message: m.StreamMessage) -> None:
         if len(self._others) >= ANSWERS_MAX:
@@ -261,7 +263,9 @@ class Session:
         self._waiting[self._number] = future
         return self._number, future
 
-    async def _ask(self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float) -> m.StreamMessage:
+    async def _ask(
+        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
+    ) -> m.StreamMessage:
         self.tell(message)
         try:
             async with asyncio.timeout(within_s):

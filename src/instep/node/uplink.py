@@ -24,11 +24,15 @@ __all__ = ["Uplink"]
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
+<<<<<<< HEAD
 REPLIES_MAX = 256
 REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
+=======
+PATH_TOLD_MAX = 4_096
+>>>>>>> main
 log = logging.getLogger(__name__)
 
 
@@ -142,7 +146,7 @@ class Uplink:
             theirs = known.get(service.line)
             is_theirs = service.writer == self.name
             if is_theirs and (theirs is None or theirs.position < service.head.position):
-                message = service.head_message(with_bundle=False)
+                message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
                     self._heads[service.line] = message
             self.tell_report(service.report_message())
@@ -189,6 +193,8 @@ class Uplink:
                     f"{self.name} said goodbye: {message.reason}", code="closed", goodbye=message.reason
                 )
             await self._take(message)
+            for service in list(self._peers.lines.values()):
+                await service.driver.room()
 
     # Taking -------------------------------------------------------------------------------------------------
 
@@ -247,8 +253,8 @@ class Uplink:
     def take_up(self, line: LineId) -> None:
         """The line is followed here and offered there: this link is a source of it."""
         service = self._followed(line)
-        is_accepted = service is not None
-        self.reply(m.OfferReply(line, is_accepted))
+        path = str(service.fileset.path) if service is not None else ""
+        self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
             service.source_up(self.name, self)
@@ -272,7 +278,7 @@ class Uplink:
     def _tell_heads_again(self) -> None:
         for service in self._peers.lines.values():
             if service.writer == self.name:
-                message = service.head_message(with_bundle=False)
+                message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
                     self.reply(message)
 

@@ -27,16 +27,24 @@ from instep.core.vocabulary import (
     TimerFired,
     trouble_of,
 )
-from instep.model.definition import Definition, FilesetClass, decode_definition
 from instep.errors import InstepError
+from instep.model.definition import Definition, FilesetClass, decode_definition
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
-from instep.net.messages import BUNDLE_BYTES_MAX, DIFFERENCES_MAX, Bundle, Difference, Head, Report, VerifyReply
+from instep.net.messages import (
+    BUNDLE_BYTES_MAX,
+    DIFFERENCES_MAX,
+    Bundle,
+    Difference,
+    Head,
+    Report,
+    VerifyReply,
+)
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
-from instep.node.keeping import Kept
 from instep.node.inspection import Inspection, Numbers, changes_of
+from instep.node.keeping import Kept
 from instep.node.placing import Taken, find_root
 from instep.node.restoring import can_restore, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
@@ -56,6 +64,8 @@ __all__ = ["LineNet", "WriterService", "history_keeps"]
 log = logging.getLogger(__name__)
 
 RESCAN_MS = 600_000
+AUTO_AUTHOR = "auto"
+"""Stands as author where nobody asked for the publish."""
 BUNDLE_CONTENT_MAX = 128 << 10
 HISTORY_FILE_MAX = 4 << 20
 COMMIT_BEFORE = register("publish.commit.before")
@@ -206,7 +216,7 @@ class WriterService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: v.PublishEffect) -> None:
+    async def _perform(self, effect: v.PublishEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case v.Save(facts):
@@ -463,8 +473,14 @@ class WriterService:
         await self.worker.run(self._sync_history)
         head = self._commit_now(effect)
         pending = self._pending
-        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+        if (
+            pending is not None
+            and pending.surveyed.summary.root == head.root
+            and pending.surveyed.pages is not None
+        ):
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
+                len(d) + 32 for d in pending.contents.values()
+            )
             if bundle_bytes <= BUNDLE_BYTES_MAX:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)
@@ -485,7 +501,7 @@ class WriterService:
             parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
             root=effect.root,
             definition=self.definition.digest,
-            author=effect.author,
+            author=effect.author or AUTO_AUTHOR,
             message=effect.message,
             time_ms=wall_ms(),
             entries=effect.entries,
@@ -495,7 +511,7 @@ class WriterService:
         signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
         head = signed.ref()
         epoch = self._missing_epoch(effect.epoch)
-        self.facts = msgspec.structs.replace(self.facts, head=head)
+        self.facts = msgspec.structs.replace(self.facts, head=head, base=head)
         with store.transaction():
             store.put_blob(self.definition.digest, self.definition.encoded())
             if epoch is not None:
@@ -519,7 +535,7 @@ class WriterService:
 
     # Others -------------------------------------------------------------------------------------------------
 
-    def head_message(self, *, with_bundle: bool) -> Head | None:
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> Head | None:
         """The newest announced head as it travels."""
         if self.head is None:
             return None
@@ -542,7 +558,7 @@ class WriterService:
 
     async def _announce(self, head: HeadRef) -> None:
         self._announced = head
-        message = self.head_message(with_bundle=True)
+        message = self.head_message(None, with_bundle=True)
         assert message is not None
         self.runtime.tell()
         await self._net.announce(message)

@@ -79,7 +79,12 @@ class Archives:
 
         restored = await service.worker.run(restore)
         self._daemon.runtime.note("restored", f"restored to {to}", service.line, **path_fields(path))
-        return {"fileset": service.fileset.name, **path_fields(path), "to": restored.decode("utf-8", "replace"), "changed": True}
+        return {
+            "fileset": service.fileset.name,
+            **path_fields(path),
+            "to": restored.decode("utf-8", "replace"),
+            "changed": True,
+        }
 
     async def prune(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         service = service_of(self._daemon, params)
@@ -103,7 +108,10 @@ class Archives:
         result = await service.worker.run(prune)
         if result["changed"]:
             self._daemon.runtime.note(
-                "archive_pruned", f"{len(result['batches'])} batches of the archive were pruned", service.line, bytes=result["bytes"]
+                "archive_pruned",
+                f"{len(result['batches'])} batches of the archive were pruned",
+                service.line,
+                bytes=result["bytes"],
             )
         return result
 
