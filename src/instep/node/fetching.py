@@ -45,7 +45,8 @@ class Fetcher:
             room -= len(absent)
             if room < 0:
                 raise PeerError(
-                    "the manifest has more pages than the entries that its generation claims", code="endless_manifest"
+                    "the manifest has more pages than the entries that its generation claims",
+                    code="endless_manifest",
                 )
             start = 0
             while start < len(absent):

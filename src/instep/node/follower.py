@@ -339,7 +339,9 @@ class FollowService:
                 pass  # a slow answer is waited for, not asked for twice
             case f.AskHeads(req, source):
                 self._asking.add(source)
-                asking = self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+                asking = self._spawn(
+                    req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e))
+                )
                 asking.add_done_callback(lambda _: self._asking.discard(source))
             case f.OfferHead(source, _):
                 uplink = self.sources.get(source)
@@ -351,15 +353,8 @@ class FollowService:
             case f.Report():
                 await self._report(effect)
             case Refuse(source, trouble):
-<<<<<<< HEAD
                 text = f"refused what {source} sent: {trouble.reason}"
                 self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
-=======
-                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
-                log.warning(
-                    "%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code
-                )
->>>>>>> main
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
             case SetTimer(name, at_ms):
@@ -446,14 +441,7 @@ class FollowService:
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
-<<<<<<< HEAD
                 if head.line == self.line and head.generation.id == effect.head.id:
-=======
-                if (
-                    head.line == self.line
-                    and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid
-                ):
->>>>>>> main
                     self._keep(head)
             if self.definition_of(effect.head) is None:
                 return f.Superseded(effect.req)

@@ -105,16 +105,8 @@ class Membership:
         try:
             invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
         except NotAllowedError as error:
-<<<<<<< HEAD
             text = f"{address} asked to join as {request.name}: {error.reason}"
             runtime.note_of_peer(address, "join_refused", text, code=error.error_code, address=address)
-=======
-            runtime.note(
-                "join_refused",
-                f"{address} asked to join as {request.name}: {error.reason}",
-                code=error.error_code,
-            )
->>>>>>> main
             raise
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
         link = invite.link

@@ -351,7 +351,9 @@ class Peers:
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)
         if who in self._verifying:
-            raise UnavailableError(f"a verification for {who} is under way", code="busy", node=self.runtime.name)
+            raise UnavailableError(
+                f"a verification for {who} is under way", code="busy", node=self.runtime.name
+            )
         self._verifying.add(who)
         try:
             return await service.verify(is_deep=request.is_deep)
@@ -410,4 +412,3 @@ def offer_of(service: LineService) -> m.Offer | None:
         head=message.generation.ref() if message is not None else None,
         definition=definition.encoded(),
     )
-

@@ -22,13 +22,9 @@ from instep.store.sqlite import SqliteStore
 
 __all__ = ["Drain", "Runtime", "Worker"]
 
-<<<<<<< HEAD
-EVENTS_KEPT = 20_000
 TEXT_MAX = 1_000
 log = logging.getLogger(__name__)
-=======
 _DRAIN = "drain"
->>>>>>> main
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -97,8 +93,9 @@ class Runtime:
         """One line of the events log."""
         self.store.append_event(wall_ms(), kind, line, text, facts)
 
-<<<<<<< HEAD
-    def note_of_peer(self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
+    def note_of_peer(
+        self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
+    ) -> None:
         """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
         it again and again is told of now and then, with the count."""
         hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
@@ -108,7 +105,7 @@ class Runtime:
         text = text[:TEXT_MAX] + more
         log.warning("%s%s", f"{line}: " if line is not None else "", text)
         self.note(kind, text, line, **facts)
-=======
+
     def drain(self) -> Drain | None:
         """The drain in force; one that has run out is none."""
         raw = self.store.get(_DRAIN)
@@ -124,7 +121,6 @@ class Runtime:
         else:
             self.store.put(_DRAIN, msgspec.msgpack.encode(drain))
         self.tell()
->>>>>>> main
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""

@@ -65,13 +65,8 @@ def entries_asked(store: NodeStore, request: ContentsRequest) -> Iterator[Entry]
     request may name more pages than an event loop should decode in one go."""
     for want in request.wants:
         leaf = _leaf(store, want.page)
-<<<<<<< HEAD
         for position in want.positions:
             yield _at(leaf, position, want.page)
-=======
-        found.extend(_at(leaf, position, want.page) for position in want.positions)
-    return found
->>>>>>> main
 
 
 def entry_asked(store: NodeStore, page: Digest, position: int) -> Entry:

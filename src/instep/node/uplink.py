@@ -24,15 +24,12 @@ __all__ = ["Uplink"]
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
-<<<<<<< HEAD
 REPLIES_MAX = 256
 REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
-=======
 PATH_TOLD_MAX = 4_096
->>>>>>> main
 log = logging.getLogger(__name__)
 
 
@@ -178,7 +175,9 @@ class Uplink:
                     await stream.send(self._heads.pop(next(iter(self._heads))))
                 elif self._replies:
                     message = self._replies.popleft()
-                    await stream.send(self._pages(message) if isinstance(message, m.PagesRequest) else message)
+                    await stream.send(
+                        self._pages(message) if isinstance(message, m.PagesRequest) else message
+                    )
                 else:
                     await stream.send(self._reports.pop(next(iter(self._reports))))
 
@@ -198,7 +197,7 @@ class Uplink:
 
     # Taking -------------------------------------------------------------------------------------------------
 
-    async def _take(self, message: m.StreamMessage) -> None:
+    async def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
         if len(self._replies) >= REPLIES_MAX:
             raise PeerError(f"{self.name} asks and does not read the answers", code="too_many_messages")
         match message:
@@ -245,7 +244,10 @@ class Uplink:
                 service.source_down(self.name, UnavailableError(f"{self.name} withdrew {offer.line.fileset}"))
         else:
             self.offers[offer.line] = offer
-            if len(self.offers) > OFFERS_MAX or sum(len(o.definition) for o in self.offers.values()) > OFFERED_BYTES_MAX:
+            if (
+                len(self.offers) > OFFERS_MAX
+                or sum(len(o.definition) for o in self.offers.values()) > OFFERED_BYTES_MAX
+            ):
                 raise PeerError(f"{self.name} offers more than a node has", code="too_large")
             self.take_up(offer.line)
         self._peers.runtime.tell()
