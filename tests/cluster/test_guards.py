@@ -26,7 +26,8 @@ def _refused(fleet: Fleet, code: str, exit_code: int, *words: str) -> dict[str, 
     assert error["code"] == code, error
     assert error["hint"], error
     line = fleet.main.await_standing("damaged" if exit_code == 10 else "blocked", code=code)
-    assert line["reason"] and line["next"], line
+    assert line["reason"], line
+    assert line["next"], line
     assert line["head"] == head
     assert fleet.main.run("status", "--exit-code", expect=None).code == exit_code
     return error
