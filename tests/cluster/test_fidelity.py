@@ -92,8 +92,8 @@ def test_names_modes_times_and_links_arrive(fleet: Fleet) -> None:
     os.utime(raw + b"/absolute", ns=(NS, NS), follow_symlinks=False)
     fleet.wait()
     wanted = tree_of(tree)
-    for name in ("s1", "s2"):
-        found = tree_of(fleet.tree(name))
+    for partner in ("s1", "s2"):
+        found = tree_of(fleet.tree(partner))
         assert found.pop(b"mode600")[1] == 0o755, "setuid was not allowed there"
         assert found.pop(b"mode640")[1] == 0o750
         assert found == {path: what for path, what in wanted.items() if path not in (b"mode600", b"mode640")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["loop_ext4", "mounted", "need_root"]
+__all__ = ["loop_ext4", "mounted", "need_root", "rot", "unmount"]
 
 
 def need_root(why: str) -> None:
@@ -49,3 +49,28 @@ def loop_ext4(image: Path, at: Path, *, mebibytes: int = 32) -> Iterator[Path]:
         pytest.skip(f"mkfs.ext4 does not work here: {done.stderr.strip()}")
     with mounted("ext4", at, source=str(image), options="loop") as there:
         yield there
+
+
+def unmount(at: Path) -> None:
+    """Take a mount away at once, whoever uses it."""
+    done = _quiet("umount", "--lazy", str(at))
+    assert done.returncode == 0, done.stderr
+
+
+def rot(image: Path, path: Path) -> None:
+    """Flip bytes of ``path`` on the disk below its file system: the same stat, other contents."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        before, data = os.fstat(file.fileno()), file.read()
+        assert len(data) >= 4096, "what is smaller may lie in the inode"
+        with image.open("r+b") as disk:
+            raw = disk.read()
+            assert raw.count(data[:4096]) == 1, "the bytes must be unlike anything else on the disk"
+            disk.seek(raw.index(data[:4096]))
+            disk.write(bytes(byte ^ 0xFF for byte in data[:64]))
+            disk.flush()
+            os.fsync(disk.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    after = path.stat()
+    assert path.read_bytes() != data, "the page cache kept the old bytes"
+    assert (before.st_ino, before.st_mtime_ns, before.st_ctime_ns) == (after.st_ino, after.st_mtime_ns, after.st_ctime_ns)

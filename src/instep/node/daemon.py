@@ -198,7 +198,7 @@ class Daemon:
             await service.run()
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # the supervisor: named in status and log, never swallowed
             log.exception("%s broke", service.line)
             service.broke(error)
 

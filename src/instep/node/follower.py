@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -24,6 +24,7 @@ from instep.core.vocabulary import (
     RunHook,
     SetTimer,
     TimerFired,
+    Trouble,
     trouble_of,
 )
 from instep.errors import InstepError, RefusedError, UnavailableError
@@ -37,6 +38,7 @@ from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.hooks import run_hook
 from instep.node.inspection import changes_of
+from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -44,7 +46,6 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
-from instep.node.writer import LineNet
 from instep.tree.failpoints import failpoint, register
 from instep.tree.place import Place
 from instep.tree.rules import Rules
@@ -57,6 +58,22 @@ CHANGED_MAX = 100_000
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
+
+FollowRequest = (
+    f.Recover
+    | f.FetchPages
+    | f.StageContents
+    | f.CheckGates
+    | RunHook
+    | f.Switch
+    | f.RecordLive
+    | f.PutBack
+    | f.CheckDrift
+    | f.Revert
+    | f.Compare
+    | f.AskHeads
+)
+"""Effects that end in exactly one answer."""
 
 
 class FollowService:
@@ -269,58 +286,14 @@ class FollowService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: f.FollowEffect) -> None:  # noqa: C901 - one case an effect
-        store = self.runtime.store
+    async def _perform(self, effect: f.FollowEffect) -> None:
         match effect:
             case f.Save(facts):
                 self._save(facts)
             case KeepGeneration(signed):
-                store.add_generation(signed)
+                self.runtime.store.add_generation(signed)
             case KeepEpoch(signed):
-                store.add_epoch(signed)
-            case f.Recover(req):
-                self._spawn(req, self._recover(req), lambda e: f.RecoverFailed(req, trouble_of(e)))
-            case f.FetchPages():
-                self._spawn(effect.req, self._fetch(effect), lambda e: _fetch_failed(effect.req, e))
-            case f.StageContents():
-                self._spawn(effect.req, self._stage(effect), lambda e: _stage_failed(effect.req, e))
-            case f.CheckGates(req):
-                self.driver.post(f.GatesChecked(req))
-            case RunHook():
-                self._spawn(
-                    effect.req,
-                    self._hook(effect),
-                    lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)),
-                )
-            case f.Switch():
-                self._spawn(
-                    effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e))
-                )
-            case f.RecordLive():
-                self.facts = effect.facts
-                self._spawn(
-                    effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e))
-                )
-            case f.PutBack():
-                self._spawn(
-                    effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e))
-                )
-            case f.CheckDrift():
-                self._spawn(
-                    effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e))
-                )
-            case f.Revert():
-                self._spawn(
-                    effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e))
-                )
-            case f.Compare():
-                self._spawn(
-                    effect.req,
-                    self._compare(effect),
-                    lambda e: f.Compared(effect.req, 0, 0, 0, (), trouble_of(e)),
-                )
-            case f.AskHeads(req, source):
-                self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+                self.runtime.store.add_epoch(signed)
             case f.OfferHead(source, _):
                 uplink = self.sources.get(source)
                 message = self.head_message(source, with_bundle=False)
@@ -330,6 +303,54 @@ class FollowService:
                 await self.worker.run(self.applying.drop_stage)
             case f.Report():
                 await self._report(effect)
+            case Refuse() | Note():
+                self._write_down(effect)
+            case SetTimer(name, None):
+                self.driver.cancel_timer(name)
+            case SetTimer(name, at_ms):
+                assert at_ms is not None
+                self.driver.set_timer(name, at_ms)
+            case Cancel(req):
+                task = self._tasks.get(req)
+                if task is not None:
+                    task.cancel()
+            case _:
+                self._begin(effect)
+
+    def _begin(self, effect: FollowRequest) -> None:
+        """Start what ends in one answer; a failure becomes the answer that says so."""
+        req = effect.req
+        match effect:
+            case f.Recover():
+                self._spawn(req, self._recover(req), lambda t: f.RecoverFailed(req, t))
+            case f.FetchPages():
+                self._spawn(req, self._fetch(effect), _moved_on(req, lambda t: f.FetchFailed(req, t)))
+            case f.StageContents():
+                self._spawn(req, self._stage(effect), _moved_on(req, lambda t: f.StageFailed(req, t)))
+            case f.CheckGates():
+                self.driver.post(f.GatesChecked(req))
+            case RunHook(kind=kind):
+                self._spawn(req, self._hook(effect), lambda t: HookEnded(req, kind, t))
+            case f.Switch():
+                self._spawn(req, self._switch(effect), lambda t: f.SwitchFailed(req, t))
+            case f.RecordLive():
+                self.facts = effect.facts
+                self._spawn(req, self._record(effect), lambda t: f.RecordFailed(req, t))
+            case f.PutBack():
+                self._spawn(req, self._put_back(effect), lambda t: f.PutBackFailed(req, t))
+            case f.CheckDrift():
+                self._spawn(req, self._drift(effect), lambda t: f.DriftCheckFailed(req, t))
+            case f.Revert():
+                self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
+            case f.Compare():
+                self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
+            case f.AskHeads(source=source):
+                self._spawn(req, self._ask(req, source), lambda t: f.AskFailed(req, source, t))
+            case _:
+                assert_never(effect)
+
+    def _write_down(self, effect: Refuse | Note) -> None:
+        match effect:
             case Refuse(source, trouble):
                 self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
                 log.warning(
@@ -337,20 +358,14 @@ class FollowService:
                 )
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
-            case SetTimer(name, at_ms):
-                if at_ms is None:
-                    self.driver.cancel_timer(name)
-                else:
-                    self.driver.set_timer(name, at_ms)
-            case Cancel(req):
-                task = self._tasks.get(req)
-                if task is not None:
-                    task.cancel()
-            case _:
-                assert_never(effect)
 
-    def _spawn(self, req: int, work: Any, failed: Any) -> None:
-        task = self.driver.spawn(work, failed)
+    def _spawn(
+        self,
+        req: int,
+        work: Coroutine[Any, Any, f.FollowEvent],
+        failed: Callable[[Trouble], f.FollowEvent],
+    ) -> None:
+        task = self.driver.spawn(work, lambda error: failed(trouble_of(error)))
         self._tasks[req] = task
         task.add_done_callback(lambda _: self._tasks.pop(req, None))
 
@@ -502,13 +517,10 @@ def _plain(facts: dict[str, object]) -> dict[str, object]:
     return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
 
 
-def _fetch_failed(req: int, error: InstepError) -> f.FollowEvent:
-    if error.error_code == "superseded":
-        return f.Superseded(req)
-    return f.FetchFailed(req, trouble_of(error))
+def _moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[Trouble], f.FollowEvent]:
+    """A source that no longer has a generation did not fail: the newer head is to be asked for."""
 
+    def answer(trouble: Trouble) -> f.FollowEvent:
+        return f.Superseded(req) if trouble.code == "superseded" else failed(trouble)
 
-def _stage_failed(req: int, error: InstepError) -> f.FollowEvent:
-    if error.error_code == "superseded":
-        return f.Superseded(req)
-    return f.StageFailed(req, trouble_of(error))
+    return answer

@@ -14,7 +14,7 @@ from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_nam
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
-from instep.node.commands.common import service_of
+from instep.node.commands.parameters import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
@@ -321,7 +321,9 @@ def _without(params: Params) -> frozenset[Preserve]:
     wrong = [item for item in asked if item not in known]
     if wrong:
         raise UsageError(
-            f"--without does not know {', '.join(wrong)}", hint=f"it knows {', '.join(known)}", code="bad_flags"
+            f"--without does not know {', '.join(wrong)}",
+            hint=f"it knows {', '.join(known)}",
+            code="bad_flags",
         )
     return frozenset(known[item] for item in asked)
 
@@ -329,7 +331,9 @@ def _without(params: Params) -> frozenset[Preserve]:
 _BASICS = (Ability.MODES, Ability.NS_TIMES, Ability.SYMLINKS)
 
 
-def _check_fidelity(name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]) -> None:
+def _check_fidelity(
+    name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]
+) -> None:
     """Refuse what the file system cannot keep, unless the operator gives it up by name. A directory that is
     still to be made is judged by its parent."""
     there = path if path.exists() else path.parent
@@ -353,7 +357,9 @@ def _check_fidelity(name: FilesetName, path: Path, definition: Definition, witho
             lost=basics,
             path=str(path),
         )
-    lost = sorted(what.value for what in lacking((w for w in definition.preserve if w not in without), abilities))
+    lost = sorted(
+        what.value for what in lacking((w for w in definition.preserve if w not in without), abilities)
+    )
     if lost:
         raise RefusedError(
             f"the file system of {there} cannot keep {', '.join(lost)}, which {name} preserves",

@@ -24,7 +24,7 @@ from instep.errors import (
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.common import changes_between, service_of
+from instep.node.commands.parameters import changes_between, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
