@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
-from instep.model.ids import LineId, NodeName
+from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
@@ -44,6 +44,7 @@ class Uplink:
         self._peers = peers
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
+        self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: list[m.StreamMessage] = []
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
@@ -122,7 +123,7 @@ class Uplink:
         self.error = None
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
-        known = {line.line: line.head for line in welcome.lines}
+        known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._replies = []
         for service in self._peers.lines.values():
             if service.is_written_here or service.head is None:
@@ -225,7 +226,7 @@ class Uplink:
         self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
-            service.source_up(self.name, self)
+            service.source_up(self.name, self, self._greeted_with.get(line))
 
     def let_go(self, line: LineId) -> None:
         """The line is not followed here any more."""
