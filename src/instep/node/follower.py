@@ -239,9 +239,10 @@ class FollowService:
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
 
-    def source_up(self, source: NodeName, uplink: Uplink) -> None:
+    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None:
         self.sources[source] = uplink
-        self.driver.post(f.SourceUp(source, source == self.writer))
+        has = head.id if head is not None else None
+        self.driver.post(f.SourceUp(source, source == self.writer, has))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
@@ -264,8 +265,8 @@ class FollowService:
         self.runtime.tell()
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        """What ``diff`` without generations shows: the tree against what is live."""
-        live = self.facts.live
+        """What ``diff`` without generations shows: the tree against what is live, or observed."""
+        live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
             return []
         taken = self.applying.taken()
