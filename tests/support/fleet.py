@@ -54,18 +54,20 @@ def free_port() -> int:
 
 @dataclass
 class Node:
-    """One node directory and its daemon. ``environment`` is added to each daemon that is started."""
+    """One node directory and its daemon. ``environment`` is added to each daemon that is started, ``prefix`` comes
+    before each command, as ``setpriv`` does."""
 
     name: str
     directory: Path
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     def run(
         self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True
     ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
-        command = [sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words]
+        command = [*self.prefix, sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words]
         if json:
             command.append("--json")
         environment = {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
@@ -184,6 +186,9 @@ class Fleet:
         return self
 
     def node(self, name: str) -> Node:
+        """A node that is not made yet; the same again for the same name, so that it can be prepared."""
+        if name in self.nodes:
+            return self.nodes[name]
         (self.base / name).mkdir(parents=True, exist_ok=True)
         found = self.nodes[name] = Node(name, self.base / name / "node")
         return found

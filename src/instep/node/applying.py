@@ -60,7 +60,16 @@ class Applying:
         self._service = service
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
+        self._pulling: tuple[Puller, int] | None = None
         self.watched_definition: Definition | None = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes fetched, and bytes of all that is new or changed; zeros when nothing is fetched."""
+        if self._pulling is None:
+            return 0, 0
+        puller, total = self._pulling
+        return min(puller.fetched_bytes, total), total
 
     # What is needed everywhere --------------------------------------------------------------------------------
 
@@ -184,7 +193,11 @@ class Applying:
             service.runtime.store,
             link_of,
         )
-        await puller.run()
+        self._pulling = (puller, stage.moves.size_bytes)
+        try:
+            await puller.run()
+        finally:
+            self._pulling = None
 
     # Switch -------------------------------------------------------------------------------------------------
 

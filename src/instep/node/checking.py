@@ -150,6 +150,18 @@ async def _check_fileset(
         f"at least {FREE_MIN_SHARE:.0%}",
         "free space, or shorten the archive: instep archive prune --dry-run",
     )
+    for name, session in sorted(daemon.peers.sessions.items()):
+        path = session.accepted.get(service.line)
+        if path:
+            same = path == str(fileset.path)
+            yield result(
+                f"path of {fileset.name} on {name}",
+                same or "path" not in (fileset.definition.gates if fileset.definition is not None else ()),
+                name,
+                str(fileset.path),
+                path,
+                f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
+            )
     if isinstance(service, FollowService):
         yield result(
             f"source of {fileset.name}",

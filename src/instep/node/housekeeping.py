@@ -101,7 +101,7 @@ class Housekeeping:
 
     def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
         store = self._daemon.runtime.store
-        history = service.history
+        history = service.tree.history
         live: set[Digest] = set()
         seen: set[Digest] = set()
         for ref in kept:

@@ -119,6 +119,9 @@ def partner_document(
         **_standing(record),
         "last_checked": moment(report.at_ms),
         "behind_ms": behind_ms,
+        **(
+            {"done_bytes": report.done_bytes, "total_bytes": report.total_bytes} if report.total_bytes else {}
+        ),
     }
 
 

@@ -84,11 +84,12 @@ class PageKeeper:
 @dataclass(frozen=True, slots=True)
 class Surveyed:
     """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
-    the new pages when they fit a bundle."""
+    the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat."""
 
     summary: ScanSummary
     paths: tuple[bytes, ...]
     pages: tuple[bytes, ...] | None
+    damaged: frozenset[bytes]
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class _Tally:
     removed: int = 0
     changed_bytes: int = 0
     problems: list[ScanProblem] = field(default_factory=list)
+    damaged: set[bytes] = field(default_factory=set)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
     gone: Counter[bytes] = field(default_factory=Counter)
@@ -128,6 +130,8 @@ class _Tally:
             self.paths.append(path)
 
     def named(self, problem: Problem) -> None:
+        if problem.what == "damaged":
+            self.damaged.add(problem.path)
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(ScanProblem(problem.path, problem.what, problem.detail))
 
@@ -142,7 +146,10 @@ class Survey:
         definition: Definition,
         marker: Callable[[], Marker],
         sink: Sink,
+        suspects: frozenset[bytes] = frozenset(),
     ) -> None:
+        """``suspects`` were found damaged before: they are read again, whatever their stat says."""
+        self._suspects = suspects
         self._place = place
         self._fileset = fileset
         self._definition = definition
@@ -168,6 +175,7 @@ class Survey:
             sink=self._sink,
             put_page=keeper.put,
             deep=deep,
+            suspects=self._suspects,
         )
         kept = _Rows(store, self._fileset)
         before = iterate(base, keeper.get) if base is not None else iter(())
@@ -196,6 +204,7 @@ class Survey:
             rules=self._rules,
             sink=self._sink,
             put_page=keeper.put,
+            suspects=self._suspects,
         )
         kept = _Rows(store, self._fileset)
         seen = kept.taking(found, tally)
@@ -224,7 +233,7 @@ class Survey:
             moved=tally.moved,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
-        return Surveyed(summary, tuple(tally.paths), pages)
+        return Surveyed(summary, tuple(tally.paths), pages, frozenset(tally.damaged))
 
 
 class _Rows:

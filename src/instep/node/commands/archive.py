@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
 from instep.model.paths import path_fields
-from instep.node.commands.common import path_of, service_of
+from instep.node.commands.parameters import path_of, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.snapshot import moment

@@ -24,7 +24,7 @@ from instep.errors import (
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.common import changes_between, service_of
+from instep.node.commands.parameters import changes_between, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -172,15 +172,12 @@ class Lines:
             target = self._target(service, params)
         else:
             target = await self._followed_target(service, params, limit)
-        shown = -1
         while True:
             changed = self._daemon.runtime.changed
             waiting = self._waiting_for(service, target, params)
             if not waiting:
                 return self._waited(service, target, True, [])
-            if len(waiting) != shown:
-                shown = len(waiting)
-                await speaker.progress(f"waiting for {', '.join(waiting[:5])}", 0, None, "nodes")
+            await self._show(service, waiting, speaker)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return self._waited(service, target, False, waiting)
@@ -189,6 +186,24 @@ class Lines:
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    async def _show(
+        self, service: WriterService | FollowService, waiting: list[str], speaker: Speaker
+    ) -> None:
+        """How far those are that are waited for: the slowest of them, by bytes."""
+        names = ", ".join(word.split(" ")[0] for word in waiting[:5])
+        if isinstance(service, FollowService):
+            told = [service.applying.progress]
+        else:
+            reports = reports_of(self._daemon.runtime.store, service.line)
+            found = (reports.get(NodeName(word.split(" ")[0])) for word in waiting)
+            told = [(r.done_bytes, r.total_bytes) for r in found if r is not None]
+        moving = [(done, total) for done, total in told if total]
+        if moving:
+            done, total = min(moving, key=lambda each: each[0] / each[1])
+            await speaker.progress(f"first bytes to last on {names}", done, total, "bytes")
+        else:
+            await speaker.progress(f"waiting for {names}", 0, None, "nodes")
 
     async def _flush(self, service: WriterService, limit: float) -> None:
         try:

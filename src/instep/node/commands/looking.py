@@ -13,8 +13,7 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
-from instep.net.faults import error_of_reply
-from instep.node.commands.common import getter, path_of, service_of
+from instep.node.commands.parameters import getter, path_of, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -48,7 +47,6 @@ def commands(daemon: Daemon) -> Mapping[str, Command]:
         "log": looking.log,
         "diff": looking.diff,
         "events": looking.events,
-        "verify": looking.verify,
         "explain": looking.explain,
     }
 
@@ -287,81 +285,6 @@ class Looking:
                 }
                 for row in rows
             ]
-        }
-
-    # Verify -------------------------------------------------------------------------------------------------
-
-    async def verify(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        is_deep = bool(params.get("deep"))
-        nodes: list[dict[str, Any]] = []
-        jobs: dict[str, asyncio.Task[m.VerifyReply]] = {}
-        loop = asyncio.get_running_loop()
-        jobs[self._daemon.runtime.name] = loop.create_task(service.verify(is_deep=is_deep))
-        if params.get("fleet"):
-            for name, session in list(self._daemon.peers.sessions.items()):
-                if (
-                    service.line in session.accepted
-                    and self._daemon.peers.access.why_not(name, service) is None
-                ):
-                    jobs[name] = loop.create_task(
-                        session.verify(service.line, is_deep=is_deep, within_s=VERIFY_S)
-                    )
-        try:
-            done = 0
-            while done < len(jobs):
-                await speaker.progress("verifying", done, len(jobs), "nodes")
-                await asyncio.wait(
-                    [job for job in jobs.values() if not job.done()],
-                    timeout=1.0,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                done = sum(job.done() for job in jobs.values())
-        finally:
-            for job in jobs.values():
-                job.cancel()
-        nodes += [self._verified(name, job, service) for name, job in jobs.items()]
-        if params.get("fleet"):
-            nodes += [
-                {"name": partner, "root": None, "differs": [], "reason": f"{partner} is not connected"}
-                for partner, report in reports_of(self._daemon.runtime.store, service.line).items()
-                if partner not in jobs
-                and not report.via
-                and partner in self._daemon.runtime.settings.partners
-            ]
-        roots = {node["root"] for node in nodes}
-        identical = len(roots) == 1 and None not in roots and not any(node["differs"] for node in nodes)
-        return {"fileset": service.fileset.name, "deep": is_deep, "identical": identical, "nodes": nodes}
-
-    def _verified(
-        self, name: str, job: asyncio.Task[m.VerifyReply], service: WriterService | FollowService
-    ) -> dict[str, Any]:
-        try:
-            reply = job.result()
-            if reply.error is not None:
-                raise error_of_reply(reply.error, name)
-        except InstepError as error:
-            return {
-                "name": name,
-                "root": None,
-                "differs": [],
-                "reason": error.reason,
-                "code": error.error_code,
-            }
-        if reply.live is None:
-            return {
-                "name": name,
-                "root": None,
-                "differs": [],
-                "reason": "nothing is live yet",
-                "code": "no_live",
-            }
-        return {
-            "name": name,
-            "root": reply.attested_root.hex() or None,
-            "generation": reply.live.number,
-            "differing": reply.differing,
-            "differs": [{**path_fields(d.path), "why": d.why} for d in reply.differs],
         }
 
     # Explain ------------------------------------------------------------------------------------------------
