@@ -32,6 +32,7 @@ from instep.errors import ConfigError, InstepError, PeerError, RefusedError, Una
 from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
+from instep.model.paths import shown
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.node.applying import Applying
@@ -53,6 +54,7 @@ from instep.tree.rules import Rules
 
 __all__ = ["FollowService"]
 
+NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
@@ -506,6 +508,10 @@ class FollowService:
             if definition is not None and definition != self.applying.watched_definition:
                 self.watch.restart(self.fileset.path, Rules(definition))
                 self.applying.watched_definition = definition
+        if switched.kept:
+            named = [shown(path) for path in switched.kept[:NAMED_MAX]]
+            text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
+            self.runtime.note("directories_kept", text, self.line, paths=named)
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))
