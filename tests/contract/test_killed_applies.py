@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("options", [(), ("--no-renameat2",)], ids=["renameat2", "without renameat2"])
-def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/support/killed_applies.py"), str(tmp_path), *options],
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},

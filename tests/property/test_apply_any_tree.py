@@ -16,7 +16,11 @@ from instep.tree.recover import RecoveredKind, recover
 from instep.tree.switch import finish, switch
 from tests.support.apply_world import Dir, File, Link, Tree, World
 
-POINTS = [name for name in failpoints.registered() if name.split(".")[0] in ("stage", "journal", "switch", "archive")]
+POINTS = [
+    name
+    for name in failpoints.registered()
+    if name.split(".")[0] in ("stage", "journal", "switch", "archive")
+]
 
 _names = st.sampled_from([b"a", b"b", b"c", b"d-", b"d"])
 _leaf = st.one_of(
@@ -24,7 +28,9 @@ _leaf = st.one_of(
     st.builds(Link, st.sampled_from([b"a", b"../.."])),
     st.builds(Dir, st.sampled_from([0o755, 0o555])),
 )
-_nested = st.recursive(_leaf, lambda inner: st.dictionaries(_names, inner, min_size=1, max_size=3), max_leaves=8)
+_nested = st.recursive(
+    _leaf, lambda inner: st.dictionaries(_names, inner, min_size=1, max_size=3), max_leaves=8
+)
 
 
 def _flat(nested: object, at: bytes = b"") -> Iterator[tuple[bytes, File | Dir | Link]]:

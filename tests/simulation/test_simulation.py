@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -22,7 +23,12 @@ KEPT_SEEDS = (5, 9, 13, 17, 26, 32, 70, 98, 125, 134, 174, 181)
 
 
 def story(result: Result) -> str:
-    lines = (f"seed {result.seed}", f"options {result.options}", f"BROKEN {result.broken}", *result.transcript)
+    lines = (
+        f"seed {result.seed}",
+        f"options {result.options}",
+        f"BROKEN {result.broken}",
+        *result.transcript,
+    )
     return "\n".join((*lines, f"replay: ./run sim {result.seed}"))
 
 
@@ -33,7 +39,7 @@ def test_seeds_that_once_found_a_bug(seed: int) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_fresh_seeds_break_no_promise(record_property: pytest.RecordProperty) -> None:
+def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], None]) -> None:
     seconds = float(os.environ.get("INSTEP_SIM_SECONDS", "20"))
     chosen = os.environ.get("INSTEP_SIM_SEED")
     first = int(chosen) if chosen else random.SystemRandom().randrange(1 << 32)
@@ -63,7 +69,12 @@ def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         traces.append(done.stdout)
     assert traces[0] == traces[1]

@@ -114,7 +114,8 @@ def torn(world: World) -> list[str]:
     return [
         path
         for path in old.keys() & new.keys()
-        if old[path][0] != "dir" and new[path][0] != "dir"
+        if old[path][0] != "dir"
+        and new[path][0] != "dir"
         and (path not in found or found[path][-1] not in (old[path][-1], new[path][-1]))
     ]
 
@@ -151,7 +152,11 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
     world.number -= 1
     broken = torn(world)
     recovered = recover(world.place, local=world.local, get_page=world.page, now_ms=10)
-    is_new = recovered.kind is RecoveredKind.FINISHED and recovered.target is not None and recovered.target.number == 2
+    is_new = (
+        recovered.kind is RecoveredKind.FINISHED
+        and recovered.target is not None
+        and recovered.target.number == 2
+    )
     if recovered.journal is not None:
         list(stat_rows(world.place, recovered.journal))
         finish(world.place, recovered.journal)
@@ -196,8 +201,7 @@ def without_renameat2() -> None:
     def refuse(*_: object) -> None:
         raise RenameUnsupportedError(errno.ENOSYS, "renameat2 is off")
 
-    switching.rename_exchange = refuse
-    switching.rename_noreplace = refuse
+    vars(switching).update(rename_exchange=refuse, rename_noreplace=refuse)
 
 
 def main(base: Path) -> None:

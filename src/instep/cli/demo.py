@@ -51,8 +51,11 @@ class DemoNode:
 @command("demo", example="instep demo --nodes 3 --once")
 @click.option("--nodes", type=click.IntRange(2, 9), default=3, show_default=True, help="How many daemons.")
 @click.option("--once", is_flag=True, help="Prove it, clean up and exit 0.")
+@click.option(
+    "--keep", is_flag=True, help="Stop the daemons at the end, but leave their directories and logs."
+)
 @pass_session
-def demo(session: Session, nodes: int, once: bool) -> None:
+def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
     """Show a cluster at work: real daemons on loopback, mutual TLS, one directory kept in step."""
     top = Path(tempfile.mkdtemp(prefix="instep-demo-"))
     stage = Stage(top, nodes, session.is_json)
@@ -68,7 +71,7 @@ def demo(session: Session, nodes: int, once: bool) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
     finally:
-        stage.close()
+        stage.close(is_kept=keep)
 
 
 class Stage:
@@ -177,14 +180,17 @@ class Stage:
         )
         print("Ctrl-C stops the daemons and removes everything below", self.top, flush=True)
 
-    def close(self) -> None:
-        """Stop every daemon that runs and remove the directory."""
+    def close(self, *, is_kept: bool) -> None:
+        """Stop every daemon that runs and remove the directory, unless it is to be looked at."""
         for node in reversed(self.nodes):
             if (node.directory / "control.sock").exists():
                 subprocess.run(
                     [sys.executable, "-m", "instep.cli", "--dir", str(node.directory), "stop"],
                     capture_output=True, timeout=COMMAND_S, check=False,
                 )  # fmt: skip
+        if is_kept:
+            say(f"everything is left in {self.top}")
+            return
         try:
             shutil.rmtree(self.top)
         except OSError as error:

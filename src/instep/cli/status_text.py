@@ -107,6 +107,8 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
         names = max((len(printable(row["name"])) for row in troubled), default=0)
         for row in troubled:
             yield from _row_lines(row, names)
+        if fileset.get("without"):
+            yield f"  without {', '.join(fileset['without'])}: this file system cannot keep it"
         for note in fileset.get("notes") or ():
             yield f"  {printable(note)}"
 
@@ -123,7 +125,8 @@ def _word(line: Mapping[str, Any]) -> str:
 
 def _about(head: Mapping[str, Any]) -> str:
     message = f', "{printable(head["message"])}"' if head.get("message") else ""
-    return f"({printable(head.get('author'))}, {moment(head.get('published_at'))}{message})"
+    author = f"{printable(head['author'])}, " if head.get("author") else ""
+    return f"({author}{moment(head.get('published_at'))}{message})"
 
 
 def _row_lines(row: Mapping[str, Any], width: int) -> Iterator[str]:

@@ -146,11 +146,19 @@ class Inspection:
         """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from."""
         changes: dict[bytes, Entry | None] = {}
         for difference in self.some(root, paths, now_ms):
-            if difference.problem is not None and difference.found is None and difference.expected is not None:
+            if (
+                difference.problem is not None
+                and difference.found is None
+                and difference.expected is not None
+            ):
                 continue
             changes[difference.path] = difference.found
             found, expected = difference.found, difference.expected
-            if expected is not None and expected.kind is Kind.DIR and (found is None or found.kind is not Kind.DIR):
+            if (
+                expected is not None
+                and expected.kind is Kind.DIR
+                and (found is None or found.kind is not Kind.DIR)
+            ):
                 for below in iterate(root, self._get, after=difference.path):
                     if not is_below(below.path, difference.path):
                         break
@@ -191,7 +199,11 @@ class Inspection:
                 self._fresh.append(item.row)
                 if len(self._fresh) >= ROWS_BATCH:
                     self._flush()
-            if isinstance(item, Scanned) and item.entry.extra is not None and item.entry.extra.chunks is not None:
+            if (
+                isinstance(item, Scanned)
+                and item.entry.extra is not None
+                and item.entry.extra.chunks is not None
+            ):
                 yield msgspec.structs.replace(item, entry=without_chunks(item.entry))
             else:
                 yield item
@@ -202,9 +214,8 @@ class Inspection:
             self._fresh = []
 
 
-def _no_row(path: bytes) -> StatRow | None:
+def _no_row(_: bytes) -> StatRow | None:
     return None
-
 
 
 def without_chunks(entry: Entry) -> Entry:

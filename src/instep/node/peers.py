@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
+
+import msgspec
 
 from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.definition import Definition
@@ -17,15 +19,18 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
+from instep.net.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.transfer import Answer
+from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.membership import Membership
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
+from instep.node.settings import FilesetSettings
 from instep.node.uplink import Uplink
 
 __all__ = ["Access", "LineService", "Peers"]
@@ -34,12 +39,22 @@ ASK_S = 5.0
 log = logging.getLogger(__name__)
 
 
+class HasRoom(Protocol):
+    """An inbox that a stream waits for."""
+
+    async def room(self) -> None: ...
+
+
 class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
     line: LineId
+    fileset: FilesetSettings
     is_written_here: bool
     standing: StandingRecord
+
+    @property
+    def driver(self) -> HasRoom: ...
 
     @property
     def head(self) -> HeadRef | None: ...
@@ -55,7 +70,9 @@ class LineService(Protocol):
 
     def offers_to(self, partner: NodeName) -> bool: ...
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None: ...
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
+        ...
 
     def shelf(self) -> Shelf: ...
 
@@ -148,6 +165,8 @@ class Peers:
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
+        self.belonging = Belonging()
+        self._verifying: set[NodeName] = set()
 
     def service(self, line: LineId) -> LineService | None:
         found = self.lines.get(line.fileset)
@@ -200,9 +219,16 @@ class Peers:
             report.attested_root,
             report.at_ms,
             via=self.runtime.name,
+            done_bytes=report.done_bytes,
+            total_bytes=report.total_bytes,
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+        reason = error_of_reply(error, who).reason
+        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
 
     # Lines and settings changed -------------------------------------------------------------------------------
 
@@ -221,7 +247,11 @@ class Peers:
         partners = self.runtime.settings.partners
         for name in list(self.uplinks):
             partner = partners.get(name)
-            if partner is None or partner.address is None or str(partner.address) != self.uplinks[name].address:
+            if (
+                partner is None
+                or partner.address is None
+                or str(partner.address) != self.uplinks[name].address
+            ):
                 self.uplinks.pop(name).stop()
         for name, partner in partners.items():
             if partner.address is not None and name not in self.uplinks:
@@ -263,21 +293,31 @@ class Peers:
         self.access.require_partner(who)
         heads: list[m.Head] = []
         refused: list[tuple[LineId, m.ErrorReply]] = []
-        for known in request.lines:
+        room = m.HEADS_REPLY_BYTES_MAX // 2
+        for known in {known.line: known for known in request.lines}.values():
             try:
                 service = self.access.require(who, self.service(known.line), known.line)
             except InstepError as error:
-                refused.append((known.line, reply_of(error)))
+                refused.append((known.line, reply_of_error(error)))
                 continue
-            message = service.head_message(with_bundle=request.with_bundles)
+            message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None:
                 continue
             ref = message.generation.ref()
-            if known.head is None or ref.position > known.head.position or ref.id != known.head.id:
+            if known.head is not None and ref.position <= known.head.position and ref.id == known.head.id:
+                continue
+            size = len(m.encode(message))
+            if size > room and message.bundle is not None:
+                message = msgspec.structs.replace(message, bundle=None, base=None)
+                size = len(m.encode(message))
+            if size <= room:  # the others come when these are known
+                room -= size
                 heads.append(message)
         return m.HeadsReply(tuple(heads), tuple(refused))
 
-    def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
+    def _checked(
+        self, who: NodeName, line: LineId, generation: bytes
+    ) -> tuple[LineService, SignedGeneration]:
         service = self.access.require(who, self.service(line), line)
         signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
@@ -290,12 +330,18 @@ class Peers:
         return service, signed
 
     async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, request.digests)
         return pages_reply(self.runtime.store, request)
 
     async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
-        return chunk_pages_reply(self.runtime.store, request)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
+        return chunk_pages_reply(self.runtime.store, self.belonging, request)
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """``PeerError`` unless all these pages are of this generation's manifest."""
+        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
 
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         service = self.access.require(who, self.service(request.line), request.line)
@@ -304,28 +350,37 @@ class Peers:
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)
-        return await service.verify(is_deep=request.is_deep)
+        if who in self._verifying:
+            raise UnavailableError(
+                f"a verification for {who} is under way", code="busy", node=self.runtime.name
+            )
+        self._verifying.add(who)
+        try:
+            return await service.verify(is_deep=request.is_deep)
+        finally:
+            self._verifying.discard(who)
 
     async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (want.page for want in request.wants))
         return service.shelf().contents(entries_asked(self.runtime.store, request))
 
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
         return service.shelf().ranges(entry, request.ranges)
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)
         other = self.sessions.get(who)
-        if other is not None and other.hello.session != hello.session:
-            if await other.is_alive():
-                raise NotAllowedError(
-                    f"{who} is connected already from another process: two nodes use one identity",
-                    hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
-                    code="identity_in_use",
-                    node=who,
-                )
+        if other is not None and other.hello.session != hello.session and await other.is_alive():
+            raise NotAllowedError(
+                f"{who} is connected already from another process: two nodes use one identity",
+                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                code="identity_in_use",
+                node=who,
+            )
         if other is not None:
             await other.close("replaced")
         session = Session(self, who, hello, stream)
@@ -342,7 +397,7 @@ class Peers:
 
 def offer_of(service: LineService) -> m.Offer | None:
     """What a partner is told of a line that it may have."""
-    message = service.head_message(with_bundle=False)
+    message = service.head_message(None, with_bundle=False)
     definition = service.known_definition()
     if definition is None:
         return None
@@ -356,12 +411,4 @@ def offer_of(service: LineService) -> m.Offer | None:
         size_bytes=body.size_bytes if body is not None else 0,
         head=message.generation.ref() if message is not None else None,
         definition=definition.encoded(),
-    )
-
-
-def reply_of(error: InstepError) -> m.ErrorReply:
-    """An error as it travels."""
-    facts: Mapping[str, object] = error.facts
-    return m.ErrorReply(
-        error.error_code, error.reason, dict(facts), error.hint, error.exit_code, error.retry.value
     )

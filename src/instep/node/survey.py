@@ -85,11 +85,12 @@ class PageKeeper:
 @dataclass(frozen=True, slots=True)
 class Surveyed:
     """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
-    the new pages when they fit a bundle."""
+    the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat."""
 
     summary: ScanSummary
     paths: tuple[bytes, ...]
     pages: tuple[bytes, ...] | None
+    damaged: frozenset[bytes]
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class _Tally:
     removed: int = 0
     changed_bytes: int = 0
     problems: list[ScanProblem] = field(default_factory=list)
+    damaged: set[bytes] = field(default_factory=set)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
     gone: Counter[bytes] = field(default_factory=Counter)
@@ -129,6 +131,8 @@ class _Tally:
             self.paths.append(path)
 
     def named(self, problem: Problem) -> None:
+        if problem.what == "damaged":
+            self.damaged.add(problem.path)
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(ScanProblem(problem.path, problem.what, problem.detail))
 
@@ -143,7 +147,10 @@ class Survey:
         definition: Definition,
         marker: Callable[[], Marker],
         sink: Sink,
+        suspects: frozenset[bytes] = frozenset(),
     ) -> None:
+        """``suspects`` were found damaged before: they are read again, whatever their stat says."""
+        self._suspects = suspects
         self._place = place
         self._fileset = fileset
         self._definition = definition
@@ -169,6 +176,7 @@ class Survey:
             sink=self._sink,
             put_page=keeper.put,
             deep=deep,
+            suspects=self._suspects,
         )
         kept = _Rows(store, self._fileset)
         before = iterate(base, keeper.get) if base is not None else iter(())
@@ -197,6 +205,7 @@ class Survey:
             rules=self._rules,
             sink=self._sink,
             put_page=keeper.put,
+            suspects=self._suspects,
         )
         kept = _Rows(store, self._fileset)
         seen = kept.taking(found, tally)
@@ -225,7 +234,7 @@ class Survey:
             moved=tally.moved,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
-        return Surveyed(summary, tuple(tally.paths), pages)
+        return Surveyed(summary, tuple(tally.paths), pages, frozenset(tally.damaged))
 
 
 class _Rows:
@@ -328,15 +337,7 @@ def _changes(
     now_ms: int,
 ) -> Iterator[tuple[bytes, Entry | None]]:
     """What differs between the base and what was found at the covered paths, in order."""
-    before = {e.path: e for path in entries if (e := lookup(base, path, get)) is not None}
-    for tree in trees:
-        top = lookup(base, tree, get)
-        if top is not None:
-            before[tree] = top
-        for entry in iterate(base, get, after=tree):
-            if not is_below(entry.path, tree):
-                break
-            before[entry.path] = entry
+    before = _before(base, get, trees, entries)
     after: dict[bytes, Entry | None] = {}
     blocked: list[bytes] = []
     for item in found:
@@ -350,43 +351,49 @@ def _changes(
         if path in after or any(is_below(path, top) for top in blocked):
             continue
         if old.kind is Kind.DIR and not _in_trees(path, trees):
-            for below in iterate(base, get, after=path):
-                if not is_below(below.path, path):
-                    break
-                if below.path not in changed:
-                    changed[below.path] = None
-                    tally.saw(below.path, below, None)
+            _clear(base, get, path, changed, tally)
         if path not in changed:
             changed[path] = None
             tally.saw(path, old, None)
     for path, new_entry in after.items():
-        if new_entry is not None and new_entry != before.get(path):
+        known = before.get(path)
+        if new_entry is not None and new_entry != known:
             changed[path] = new_entry
-            _clear_below(base, get, path, new_entry, before.get(path), changed, tally)
-        elif new_entry is None and path in before:
+            if known is not None and known.kind is Kind.DIR and new_entry.kind is not Kind.DIR:
+                _clear(base, get, path, changed, tally)
+        elif new_entry is None and known is not None:
             changed[path] = None
     yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
 
 
-def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
-    return any(path == tree or is_below(path, tree) for tree in trees)
+def _before(
+    base: Digest, get: Callable[[Digest], bytes], trees: Sequence[bytes], entries: Sequence[bytes]
+) -> dict[bytes, Entry]:
+    """What the base has at the covered paths."""
+    before = {e.path: e for path in (*entries, *trees) if (e := lookup(base, path, get)) is not None}
+    for tree in trees:
+        for entry in iterate(base, get, after=tree):
+            if not is_below(entry.path, tree):
+                break
+            before[entry.path] = entry
+    return before
 
 
-def _clear_below(
+def _clear(
     base: Digest,
     get: Callable[[Digest], bytes],
-    path: bytes,
-    new: Entry,
-    old: Entry | None,
+    directory: bytes,
     changed: dict[bytes, Entry | None],
     tally: _Tally,
 ) -> None:
-    """A directory that became something else takes what lay below it along."""
-    if old is None or old.kind is not Kind.DIR or new.kind is Kind.DIR:
-        return
-    for below in iterate(base, get, after=path):
-        if not is_below(below.path, path):
+    """A directory that went or became something else takes what lay below it along."""
+    for below in iterate(base, get, after=directory):
+        if not is_below(below.path, directory):
             break
         if changed.get(below.path, below) is not None:
             changed[below.path] = None
             tally.saw(below.path, below, None)
+
+
+def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
+    return any(path == tree or is_below(path, tree) for tree in trees)

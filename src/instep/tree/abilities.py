@@ -64,7 +64,7 @@ def probe_filesystem(directory: Path) -> frozenset[Ability]:
     An ability counts when the call works *and* the result reads back. ``OSError`` when ``directory`` itself
     cannot be written.
     """
-    playground = directory / f"probe.{secrets.token_hex(6)}"
+    playground = directory / f".instep-probe.{secrets.token_hex(6)}"
     playground.mkdir(mode=0o700)
     fd = os.open(playground, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -163,7 +163,11 @@ def _why(journal: Journal, step: Step, found: os.stat_result, local: Local) -> W
 
 def _is_opened(found: os.stat_result, old: Entry) -> bool:
     """A directory whose write bit the switch itself set, to be able to move it."""
-    return stat.S_ISDIR(found.st_mode) and old.kind is Kind.DIR and stat.S_IMODE(found.st_mode) == old.mode | 0o200
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and old.kind is Kind.DIR
+        and stat.S_IMODE(found.st_mode) == old.mode | 0o200
+    )
 
 
 def _inside(

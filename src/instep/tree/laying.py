@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from instep.errors import DamagedError
+from instep.errors import DamagedError, InstepError
 from instep.model.definition import Preserve
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
@@ -76,6 +76,11 @@ class Layer:
                 self._bytes(fd, entry, data)
                 self.metadata(slot, entry, fd)
             found = os.fstat(fd)
+        except (OSError, InstepError):
+            os.unlink(
+                name, dir_fd=dir_fd
+            )  # a full disk: what is half there must not be in the way of a retry
+            raise
         finally:
             os.close(fd)
         self.unsynced(slot)
@@ -97,7 +102,11 @@ class Layer:
             raise mismatch(entry)
         dir_fd, name = self.tree.open_parent(slot)
         os.symlink(target, name, dir_fd=dir_fd)
-        self.metadata(slot, entry, None)
+        try:
+            self.metadata(slot, entry, None)
+        except (OSError, InstepError):
+            os.unlink(name, dir_fd=dir_fd)
+            raise
 
     def directory(self, slot: bytes) -> bool:
         """A directory with mode 0700, whose metadata comes at the seal; False when it was there."""
@@ -204,31 +213,45 @@ def _umask() -> int:
 
 
 def remove_object(dir_fd: int, name: bytes) -> None:
-    """Remove ``name`` in ``dir_fd`` with all below it, following nothing; nothing there is fine."""
+    """Remove ``name`` in ``dir_fd`` with all below it, however deep, following nothing; nothing there is fine."""
+    if _unlinked(name, dir_fd):
+        return
+    with Root(b"/proc/self/fd/%d/." % dir_fd) as root:
+        pending = [name]
+        while pending:
+            path = pending[-1]
+            directories = _emptied(root, path)
+            if directories:
+                pending += [path + b"/" + below for below in directories]
+                continue
+            parent, last = root.open_parent(path)
+            os.rmdir(last, dir_fd=parent)
+            pending.pop()
+
+
+def _unlinked(name: bytes, dir_fd: int) -> bool:
+    """Whether ``name`` is gone now; False for a directory."""
     try:
         os.unlink(name, dir_fd=dir_fd)
-        return
     except FileNotFoundError:
-        return
+        return True
     except (IsADirectoryError, PermissionError):
-        pass
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            raise
+        return False
+    return True
+
+
+def _emptied(root: Root, path: bytes) -> list[bytes]:
+    """Unlink what lies in the directory ``path``; the names of the directories in it, which stay."""
+    parent, last = root.open_parent(path)
+    if os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
+        os.chmod(last, 0o700, dir_fd=parent)
+    fd = root.open_dir(path)
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=dir_fd)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        if os.fstat(fd).st_mode & 0o300 != 0o300:
-            os.fchmod(fd, 0o700)
-        for below in list(_names(fd)):
-            remove_object(fd, below)
+        return [name for name in map(os.fsencode, os.listdir(fd)) if not _unlinked(name, fd)]
     finally:
         os.close(fd)
-    os.rmdir(name, dir_fd=dir_fd)
-
-
-def _names(fd: int) -> Iterator[bytes]:
-    return (os.fsencode(name) for name in os.listdir(fd))
 
 
 def sync_directory(path: bytes | str | os.PathLike[str]) -> None:

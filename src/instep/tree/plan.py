@@ -26,6 +26,9 @@ __all__ = ["Live", "Moves", "Planned", "find_moves", "object_key", "plan"]
 HINTS_MAX = 1 << 16
 """So many displaced files are remembered by digest as sources of new paths."""
 
+DEPTH_MAX = 500
+"""Directories deeper than this are refused: every level costs a descriptor or a stack frame somewhere."""
+
 _OWNER_WRITES = 0o300
 """Without these bits only root can change what is in a directory, or move the directory elsewhere."""
 
@@ -121,8 +124,14 @@ def find_moves(changes: Iterable[Change]) -> Moves:
         top = None
         is_new = entry is not None and entry.kind is Kind.DIR and old is None
         is_gone = old is not None and old.kind is Kind.DIR and entry is None
-        if not (is_new or is_gone) and _kind(old) is not _kind(entry) and Kind.DIR in (_kind(old), _kind(entry)):
-            skipped = change.path  # what lies below is staged or displaced with it, and moves nowhere by itself
+        if (
+            not (is_new or is_gone)
+            and _kind(old) is not _kind(entry)
+            and Kind.DIR in (_kind(old), _kind(entry))
+        ):
+            skipped = (
+                change.path
+            )  # what lies below is staged or displaced with it, and moves nowhere by itself
         if is_new or is_gone:
             top, top_is_new = change.path, is_new
             hasher = hashlib.blake2b(digest_size=32)
@@ -266,6 +275,10 @@ class _Plan:
 
     def _in_unit(self, change: Change) -> Planned:
         path, new = change.path, change.new
+        if path.count(b"/") >= DEPTH_MAX:
+            raise PeerError(
+                f"{shown(path)} lies too deep", code="too_deep", path=shown(path), limit=DEPTH_MAX
+            )
         if new is None or change.old is not None:
             raise PeerError(
                 f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path)

@@ -83,6 +83,7 @@ def scan(
     keep_value: Callable[[Digest, bytes], None] | None = None,
     put_page: PutPage | None = None,
     deep: bool = False,
+    suspects: frozenset[bytes] = frozenset(),
 ) -> Iterator[Scanned | Problem]:
     """Every path of the tree in path order, the root itself left out.
 
@@ -91,7 +92,8 @@ def scan(
     tree. ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
     meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
     read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
-    changed under the same stat as ``damaged``. ``now_ns`` is the wall clock.
+    changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case. ``now_ns`` is
+    the wall clock.
     Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
     that cannot be listed is a ``Problem`` of the empty path.
     """
@@ -110,6 +112,7 @@ def scan(
             keep_value,
             put_page,
             deep,
+            suspects,
         )
         scanner.find_link_groups()
         yield from scanner.below(b"")
@@ -131,6 +134,7 @@ def scan_paths(
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
     put_page: PutPage | None = None,
+    suspects: frozenset[bytes] = frozenset(),
 ) -> Iterator[Scanned | Problem]:
     """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
@@ -139,7 +143,7 @@ def scan_paths(
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
         scanner = _Scanner(
-            root, rules, local, cached, by_inode, now_ns, sink, keep_value, put_page, deep=False
+            root, rules, local, cached, by_inode, now_ns, sink, keep_value, put_page, False, suspects
         )
         if covered.is_everything:
             scanner.find_link_groups()
@@ -167,6 +171,7 @@ class _Scanner:
         keep_value: Callable[[Digest, bytes], None] | None,
         put_page: PutPage | None,
         deep: bool,
+        suspects: frozenset[bytes],
     ) -> None:
         self._root = root
         self._rules = rules
@@ -179,6 +184,7 @@ class _Scanner:
         self._keep_value = keep_value
         self._put_page = put_page or _forget
         self._deep = deep
+        self._suspects = suspects
         self._is_plain = local.is_plain
         self._groups: dict[int, bytes] = {}
         local.owners.refresh()
@@ -231,6 +237,7 @@ class _Scanner:
     def _walk(self, stack: list[Iterator[Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
         device = self._root.device
         reads_all, is_plain, cached = self._deep, self._is_plain, self._cached
+        suspects = self._suspects
         while stack:
             for path, found in stack[-1]:
                 if isinstance(found, Problem):
@@ -246,6 +253,7 @@ class _Scanner:
                         row is not None
                         and is_plain
                         and not reads_all
+                        and path not in suspects
                         and row.ino == found.st_ino
                         and row.ctime_ns == found.st_ctime_ns
                         and row.mtime_ns == found.st_mtime_ns
@@ -325,7 +333,8 @@ class _Scanner:
             if moved is not None and is_same(moved, found):
                 row, is_row_new = moved._replace(path=path), True
         try:
-            if row is not None and not self._deep and is_same(row, found) and is_settled(row):
+            is_known = row is not None and is_same(row, found) and is_settled(row)
+            if row is not None and is_known and not self._deep and path not in self._suspects:
                 return Scanned(self._file_entry(path, found, row), row, False, is_row_new)
             return self._read(path, found, row)
         except OSError as error:

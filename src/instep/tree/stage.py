@@ -6,6 +6,7 @@ a time. Memory does not grow with the trees: the plan is streamed and its leftov
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -130,26 +131,32 @@ class Stage:
         self._recut = recut
         self._why = why
         self._rules = Rules(definition)
-        self._root = Root(place.root)
-        base = Header(
-            1, place.fileset, target, previous, live_root or Digest(b""), definition.encoded(), "", 0, why
-        )
-        self.path, self.is_resumed = open_stage(place, base, get_page)
-        self._layer = Layer(self.path, local, self._attribute)
-        self._tree = self._layer.tree
         self._unanswered: dict[bytes, Want] = {}
         self._late: list[tuple[bytes, Entry]] = []
         self._is_planned = False
-        self._steps = RecordWriter(b"steps", self._stage_fd())
-        self._dirs = RecordWriter(b"dirs", self._stage_fd())
-        self._links = RecordWriter(b"links", self._stage_fd())
-        self._rows = RecordWriter(b"rows", self._stage_fd())
         self._has_links = False
-        self.moves = self._moves()
-        self._has_hints = bool(self.moves.hints)
-        self._plan = plan(
-            diff(live_root, target.root, get_page), self, self.moves, takes_over=live_root is None
-        )
+        with contextlib.ExitStack() as opened:
+            self._root = opened.enter_context(Root(place.root))
+            root = live_root or Digest(b"")
+            base = Header(1, place.fileset, target, previous, root, definition.encoded(), "", 0, why)
+            self.path, self.is_resumed = open_stage(place, base, get_page)
+            self._layer = Layer(self.path, local, self._attribute)
+            opened.callback(self._layer.close)
+            self._tree = self._layer.tree
+            self._steps, self._dirs, self._links, self._rows = (
+                self._writer(name, opened) for name in (b"steps", b"dirs", b"links", b"rows")
+            )
+            self.moves = self._moves()
+            self._has_hints = bool(self.moves.hints)
+            self._plan = plan(
+                diff(live_root, target.root, get_page), self, self.moves, takes_over=live_root is None
+            )
+            self._opened = opened.pop_all()
+
+    def _writer(self, name: bytes, opened: contextlib.ExitStack) -> RecordWriter:
+        writer = RecordWriter(name, self._stage_fd())
+        opened.callback(writer.abandon)
+        return writer
 
     @classmethod
     def open(
@@ -685,10 +692,7 @@ class Stage:
 
     def close(self) -> None:
         """Close what is open; what was laid stays for the next attempt."""
-        for writer in (self._steps, self._dirs, self._links, self._rows):
-            writer.abandon()
-        self._layer.close()
-        self._root.close()
+        self._opened.close()
 
     def discard(self) -> None:
         """Close, and remove what was staged."""

@@ -50,20 +50,28 @@ class Found:
 
 def walk_below(root: Root, directory: bytes) -> Iterator[Found]:
     """All below ``directory``, in path order; mounts are named but not entered, nor is what we may not read."""
+    pending = [iter(_listed(root, directory))]
+    while pending:
+        found = next(pending[-1], None)
+        if found is None:
+            pending.pop()
+            continue
+        yield found
+        if stat.S_ISDIR(found.stat.st_mode) and found.stat.st_dev == root.device:
+            pending.append(iter(_listed(root, found.path)))
+
+
+def _listed(root: Root, directory: bytes) -> list[Found]:
     try:
         fd = root.open_dir(directory)
     except PermissionError:
-        return
+        return []
     try:
-        names = sorted(os.fsencode(name) for name in os.listdir(fd))
-        found = [(name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in names]
+        names = sorted(map(os.fsencode, os.listdir(fd)))
+        prefix = directory + b"/" if directory else b""
+        return [Found(prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in names]
     finally:
         os.close(fd)
-    for name, status in found:
-        path = directory + b"/" + name if directory else name
-        yield Found(path, status)
-        if stat.S_ISDIR(status.st_mode) and status.st_dev == root.device:
-            yield from walk_below(root, path)
 
 
 def entries_below(manifest: Digest, directory: bytes, get_page: GetPage) -> Iterator[Entry]:

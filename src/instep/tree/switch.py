@@ -106,6 +106,8 @@ def _begin(place: Place, journal: Journal) -> Journal:
     finally:
         os.close(control)
     failpoint(_BEGUN)
+    if current is not None:
+        _strip_batch(place, current)
     return Journal(place, b"journal", journal.header, ())
 
 
@@ -558,18 +560,19 @@ def finish(place: Place, journal: Journal) -> None:
     """Close a switched journal whose result the node has recorded: rows and journal go, in this order."""
     assert journal.is_switched
     failpoint(_FINISHING)
+    _strip_batch(place, journal)
+    journal.remove()
+
+
+def _strip_batch(place: Place, journal: Journal) -> None:
+    """Take from a batch what only its own switch needed; a batch of nothing goes altogether."""
     batch = os.fsencode(place.archive) + b"/" + journal.header.batch.encode()
     for name in (b"rows", b"steps", b"dirs", b"links", b"base"):
-        try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(batch + b"/" + name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    try:
+    with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
         if not os.listdir(batch + b"/o"):
             _remove_empty_batch(batch)
-    except FileNotFoundError:
-        pass  # pruned meanwhile
-    journal.remove()
 
 
 def _remove_empty_batch(batch: bytes) -> None:

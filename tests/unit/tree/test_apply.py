@@ -28,7 +28,13 @@ from instep.tree.stages import list_stages
 from instep.tree.switch import Gone, finish, stat_rows, switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest
 
-BASE: Tree = {b"a/x": b"1", b"a/y": b"2", b"dir/one": b"one", b"dir/sub/two": b"two", b"top": File(b"t", 0o640)}
+BASE: Tree = {
+    b"a/x": b"1",
+    b"a/y": b"2",
+    b"dir/one": b"one",
+    b"dir/sub/two": b"two",
+    b"top": File(b"t", 0o640),
+}
 
 
 @pytest.fixture
@@ -45,8 +51,20 @@ def whys(world: World) -> dict[bytes, Why]:
 
 
 def test_kinds_change_into_each_other(world: World) -> None:
-    first: Tree = {b"p": b"file", b"q/in": b"dir", b"r": Link(b"p"), b"odd \n\xff'": Link(b"\xfe"), b"e": Dir(0o711)}
-    second: Tree = {b"p/in": b"dir", b"q": Link(b"nowhere"), b"r": b"file", b"odd \n\xff'": b"now", b"e": Dir(0o755, 7)}
+    first: Tree = {
+        b"p": b"file",
+        b"q/in": b"dir",
+        b"r": Link(b"p"),
+        b"odd \n\xff'": Link(b"\xfe"),
+        b"e": Dir(0o711),
+    }
+    second: Tree = {
+        b"p/in": b"dir",
+        b"q": Link(b"nowhere"),
+        b"r": b"file",
+        b"odd \n\xff'": b"now",
+        b"e": Dir(0o755, 7),
+    }
     for tree in (first, second, first):
         world.apply(tree)
         assert world.holds(tree)
@@ -184,7 +202,9 @@ def test_a_symlink_planted_between_stage_and_switch_leads_nowhere(world: World, 
     for name in ("a", "dir"):
         os.unlink(world.root / name)
         os.rename(world.root / f"{name}-moved", world.root / name)
-    assert recover(world.place, local=world.local, get_page=world.page, now_ms=2).kind is RecoveredKind.FINISHED
+    assert (
+        recover(world.place, local=world.local, get_page=world.page, now_ms=2).kind is RecoveredKind.FINISHED
+    )
     assert (world.root / "a/x").read_bytes() == b"evil"
 
 
@@ -267,7 +287,15 @@ def test_put_back_names_what_is_nowhere(world: World) -> None:
     archive = Archive(world.place)
     archive.prune([batch.name for batch in archive.batches()])
     with pytest.raises(UnavailableError) as caught:
-        put_back(world.place, first, world.live, world.page, world.definition, local=world.local, now_ns=START_NS * 2)
+        put_back(
+            world.place,
+            first,
+            world.live,
+            world.page,
+            world.definition,
+            local=world.local,
+            now_ns=START_NS * 2,
+        )
     assert caught.value.error_code == "contents_missing"
     assert world.holds({b"a/x": b"2"})
 

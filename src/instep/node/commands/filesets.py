@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
-from instep.node.commands.common import service_of
+from instep.node.commands.parameters import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
-from instep.node.signers import verdict_on
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import take_root
+from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
-from instep.tree.abilities import lacking, probe_filesystem
+from instep.tree.abilities import Ability, lacking, probe_filesystem
 from instep.tree.beneath import Root
 from instep.tree.fidelity import Allow, Local
 from instep.tree.marker import read_marker
@@ -79,7 +79,9 @@ class Filesets:
         }
 
     async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return {"filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]}
+        return {
+            "filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]
+        }
 
     async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         return self._shown(service_of(self._daemon, params))
@@ -133,7 +135,11 @@ class Filesets:
     def _not_offered(self, name: FilesetName) -> UnavailableError:
         peers = self._daemon.peers
         offered = sorted({line.fileset for uplink in peers.uplinks.values() for line in uplink.offers})
-        down = [f"{uplink.name}: {uplink.error.reason}" for uplink in peers.uplinks.values() if uplink.error is not None]
+        down = [
+            f"{uplink.name}: {uplink.error.reason}"
+            for uplink in peers.uplinks.values()
+            if uplink.error is not None
+        ]
         me = self._daemon.runtime.name
         return UnavailableError(
             f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
@@ -166,8 +172,8 @@ class Filesets:
                 sent = decode_definition(message.definition)
                 runtime.store.put_blob(sent.digest, message.definition)
             definition = definition_of(runtime.store, head) or definition
-        without = frozenset(Preserve(str(item)) for item in params.get("without") or ())
-        if path.exists() and params.get("mode") != "observe":
+        without = _without(params)
+        if params.get("mode") != "observe":
             _check_fidelity(name, path, definition, without)
         numbers = Numbers()
         if head is not None and not is_empty:
@@ -176,7 +182,12 @@ class Filesets:
         return uplink, offer, head, numbers, is_empty
 
     def _compare(
-        self, path: Path, name: FilesetName, definition: Definition, without: frozenset[Preserve], head: HeadRef
+        self,
+        path: Path,
+        name: FilesetName,
+        definition: Definition,
+        without: frozenset[Preserve],
+        head: HeadRef,
     ) -> Numbers:
         runtime = self._daemon.runtime
         local = Local(
@@ -230,7 +241,11 @@ class Filesets:
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
             changed = config_edit.accept_fileset(
-                self._daemon.directory, name, str(path), writer, {k: v for k, v in given.items() if v is not None}
+                self._daemon.directory,
+                name,
+                str(path),
+                writer,
+                {k: v for k, v in given.items() if v is not None},
             )
             if changed:
                 self._daemon.reload()
@@ -258,7 +273,9 @@ class Filesets:
         chosen = {k: v for k, v in given.items() if v is not None}
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()
-        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer))
+        runtime.note(
+            "accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer)
+        )
         return {
             "fileset": name,
             "path": str(path),
@@ -298,16 +315,56 @@ def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
     return marker is not None and (marker.fileset, marker.node) == (name, node)
 
 
-def _check_fidelity(name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]) -> None:
-    """Refuse what the file system cannot keep, unless the operator gives it up by name."""
-    asked = [what for what in definition.preserve if what not in without]
-    lost = sorted(what.value for what in lacking(asked, probe_filesystem(path))) if asked else []
+def _without(params: Params) -> frozenset[Preserve]:
+    known = {each.value: each for each in Preserve}
+    asked = [str(item) for item in params.get("without") or ()]
+    wrong = [item for item in asked if item not in known]
+    if wrong:
+        raise UsageError(
+            f"--without does not know {', '.join(wrong)}",
+            hint=f"it knows {', '.join(known)}",
+            code="bad_flags",
+        )
+    return frozenset(known[item] for item in asked)
+
+
+_BASICS = (Ability.MODES, Ability.NS_TIMES, Ability.SYMLINKS)
+
+
+def _check_fidelity(
+    name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]
+) -> None:
+    """Refuse what the file system cannot keep, unless the operator gives it up by name. A directory that is
+    still to be made is judged by its parent."""
+    there = path if path.exists() else path.parent
+    if not there.is_dir():
+        return  # taking the root says what is missing
+    try:
+        abilities = probe_filesystem(there)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot try out what the file system of {there} keeps: {error.strerror}",
+            hint="make it writable for the daemon",
+            code="root_unwritable",
+            path=str(there),
+        ) from error
+    basics = [ability.value for ability in _BASICS if ability not in abilities]
+    if basics:
+        raise RefusedError(
+            f"the file system of {there} cannot keep {', '.join(basics)}",
+            hint="name a directory on another file system, such as ext4, xfs or btrfs",
+            code="cannot_keep_basics",
+            lost=basics,
+            path=str(path),
+        )
+    lost = sorted(
+        what.value for what in lacking((w for w in definition.preserve if w not in without), abilities)
+    )
     if lost:
         raise RefusedError(
-            f"the file system of {path} cannot keep {', '.join(lost)}, which {name} preserves",
+            f"the file system of {there} cannot keep {', '.join(lost)}, which {name} preserves",
             hint=f"instep fileset accept {name} {path} --without {','.join(lost)} (status repeats it)",
             code="cannot_keep",
             lost=lost,
             path=str(path),
         )
-

@@ -1,0 +1,180 @@
+"""A writer never publishes a disaster (P10): every guard refuses with its reason, and partners stay as they were."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from instep.model.ids import FilesetName
+from instep.store.sqlite import SqliteStore
+from tests.support.fleet import Fleet, tree_of
+from tests.support.mounts import loop_ext4, mounted, need_root, rot, unmount
+from tests.support.waiting import eventually
+
+
+def _filled(tree: Path, count: int = 60) -> None:
+    tree.mkdir(parents=True, exist_ok=True)
+    (tree / "sub").mkdir(exist_ok=True)
+    for number in range(count):
+        (tree / "sub" / f"f{number}").write_text(f"file {number}\n")
+
+
+def _refused(fleet: Fleet, code: str, exit_code: int, *words: str) -> dict[str, object]:
+    """``publish`` is refused so, the writer stands so, and the head stays."""
+    head = fleet.main.line()["head"]
+    error: dict[str, object] = fleet.main.run("publish", "data", *words, expect=exit_code).error
+    assert error["code"] == code, error
+    assert error["hint"], error
+    line = fleet.main.await_standing("damaged" if exit_code == 10 else "blocked", code=code)
+    assert line["reason"], line
+    assert line["next"], line
+    assert line["head"] == head
+    assert fleet.main.run("status", "--exit-code", expect=None).code == exit_code
+    return error
+
+
+def test_an_emptied_root_and_a_mass_deletion(fleet: Fleet) -> None:
+    """Goal: emptied root, foreign marker, most files gone. Method: each refused with exit 4, by hand and by itself;
+    partners untouched; ``--accept-deletions`` lets only the deletions through."""
+    tree = fleet.tree("main")
+    _filled(tree)
+    fleet.make(1)
+    fleet.wait()
+    before = tree_of(fleet.tree("s1"))
+    away = tree.with_name("away")
+    os.rename(tree, away)
+    for makes_root in (False, True):
+        if makes_root:
+            tree.mkdir()
+        code = "marker_missing" if makes_root else "root_missing"
+        _refused(fleet, code, 4)
+        _refused(fleet, code, 4, "--accept-deletions")
+    assert os.listdir(tree) == [], "a marker must never be made anew"
+    shutil.copytree(fleet.tree("s1") / ".instep", tree / ".instep")
+    _refused(fleet, "marker_foreign", 4, "--accept-deletions")
+    assert tree_of(fleet.tree("s1")) == before
+    shutil.rmtree(tree)
+    os.rename(away, tree)
+    fleet.main.run("retry", "data")
+    fleet.main.await_standing("in_step")
+    for number in range(50):
+        (tree / "sub" / f"f{number}").unlink()
+    fleet.main.await_standing("blocked", code="max_deletions")
+    error = _refused(fleet, "max_deletions", 4)
+    assert error["facts"] == {"allowed": 30, "entries": 61, "removed": 50}
+    dry = fleet.main.run("publish", "data", "--dry-run", expect=4).error
+    assert dry["code"] == "max_deletions"
+    assert fleet.main.run("wait", "data", "--timeout", "2s", expect=4).error["code"] == "max_deletions"
+    assert tree_of(fleet.tree("s1")) == before
+    published = fleet.main.run("publish", "data", "--accept-deletions", "--wait").json
+    assert published["removed"] == 50
+    fleet.assert_same()
+    # It was accepted once, not for ever.
+    for number in range(20, 21):
+        (tree / "sub" / f"f{number + 30}").unlink()
+    shutil.rmtree(tree / "sub")
+    fleet.wait()  # the ten that are left are below the free number
+    fleet.assert_same()
+
+
+def test_a_root_that_is_unmounted(fleet: Fleet) -> None:
+    """Goal: the mount goes away under a running writer. Method: a bind mount; refused until it is back."""
+    real = fleet.base / "real"
+    _filled(real)
+    tree = fleet.tree("main")
+    with mounted("none", tree, source=str(real), options="bind"):
+        fleet.make(1)
+        fleet.wait()
+        before = tree_of(fleet.tree("s1"))
+        unmount(tree)
+        _refused(fleet, "marker_missing", 4)
+        fleet.main.stop()
+        fleet.main.start()
+        fleet.main.await_standing("blocked", code="marker_missing")
+        _refused(fleet, "marker_missing", 4, "--accept-deletions")
+        assert tree_of(fleet.tree("s1")) == before
+        with mounted("none", tree, source=str(real), options="bind"):
+            (tree / "new").write_text("new")
+            fleet.main.run("publish", "data", "--wait")
+            fleet.assert_same()
+            fleet.main.stop()
+
+
+def test_a_file_that_cannot_be_read(fleet: Fleet) -> None:
+    """Goal: an unreadable file is named and stops the publish; deletions accepted do not let it through; ignoring
+    or mending it does. Method: a daemon without the right to read everything."""
+    if os.geteuid() == 0:
+        drop = "-dac_override,-dac_read_search"
+        fleet.node("main").prefix = ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
+    tree = fleet.tree("main")
+    _filled(tree)
+    fleet.make(1)
+    fleet.wait()
+    before = tree_of(fleet.tree("s1"))
+    secret = tree / "sub" / "f1"
+    secret.chmod(0)
+    (tree / "new").write_text("new")
+    error = _refused(fleet, "unreadable", 4, "--accept-deletions")
+    assert "sub/f1 is unreadable" in str(error["reason"])
+    (tree / "sub").chmod(0)
+    error = _refused(fleet, "unreadable", 4)
+    assert "sub is unreadable" in str(error["reason"])
+    assert tree_of(fleet.tree("s1")) == before
+    (tree / "sub").chmod(0o755)
+    secret.chmod(0o644)
+    fleet.main.run("publish", "data", "--wait")
+    fleet.assert_same()
+
+
+def test_a_file_that_rots(fleet: Fleet) -> None:
+    """Goal: the same stat, other bytes: found by a deep verify (exit 10), then nothing is published, across a
+    restart too, until the file is written anew. Method: bytes flipped on the disk below the file system."""
+    need_root("a file system of its own")
+    image = fleet.base / "image"
+    tree = fleet.tree("main")
+    tree.parent.mkdir(parents=True)
+    fleet.base.mkdir(exist_ok=True)
+    with loop_ext4(image, tree.parent / "disk"):
+        _rotting(fleet, image, tree.parent / "disk" / "tree")
+        fleet.close()
+
+
+def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
+    _filled(root)
+    fleet.tree("main").symlink_to(root)
+    (root / "rots").write_bytes(os.urandom(100_000))
+    main = fleet.node("main")
+    main.init("--start")
+    main.run("fileset", "add", "data", str(root), "--settle", "20ms", "--class", "data")
+    fleet.set_poll(main, "1s")
+    fleet.join("s1")
+    fleet.wait()
+    before = tree_of(fleet.tree("s1"))
+    # Only a file that was read at rest, 2 s after its last change, can be told from one that changed again.
+    eventually(lambda: _is_settled(fleet), 15, "the stat cache to trust the file")
+    rot(image, root / "rots")
+    verified = main.run("verify", "data", "--deep", expect=10).json
+    assert not verified["identical"]
+    assert [(d["path"], d["why"]) for d in verified["nodes"][0]["differs"]] == [("rots", "damaged")]
+    (root / "new").write_text("new")
+    for is_restarted in (False, True):
+        if is_restarted:
+            main.stop()
+            main.start()
+        error = _refused(fleet, "damaged", 10, "--accept-deletions")
+        assert "rots" in str(error["reason"])
+    assert tree_of(fleet.tree("s1")) == before
+    (root / "rots").write_bytes((fleet.tree("s1") / "rots").read_bytes())
+    main.run("publish", "data", "--wait")
+    assert tree_of(fleet.tree("s1")) == tree_of(root)
+    assert main.run("verify", "data", "--deep").json["identical"]
+
+
+def _is_settled(fleet: Fleet) -> bool:
+    store = SqliteStore.open(fleet.main.directory / "state" / "node.db", read_only=True)
+    try:
+        row = store.stat_row(FilesetName("data"), b"rots")
+    finally:
+        store.close()
+    return row is not None and row.read_at_ns - row.ctime_ns >= 2_000_000_000

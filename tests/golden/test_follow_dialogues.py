@@ -1,0 +1,110 @@
+"""The follow machine, told as dialogues."""
+
+from __future__ import annotations
+
+from instep.core import follow_vocabulary as f
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
+from instep.errors import Retry
+from tests.golden.dialogue import HUB, MAIN, OK, Dialogue, epoch, follower, generation
+
+NO = Trouble("probe_failed", "GetCapabilities answered 500", Retry.LATER, 1)
+
+
+def begun(dialogue: Dialogue) -> Dialogue:
+    dialogue.say(f.Started())
+    dialogue.say(f.Recovered(dialogue.asked(f.Recover), f.RecoveredKind.NOTHING))
+    return dialogue.say(f.SourceUp(MAIN, is_writer=True), f.EpochSeen(MAIN, epoch(), OK))
+
+
+def staged(dialogue: Dialogue, number: int) -> Dialogue:
+    dialogue.say(f.HeadSeen(MAIN, generation(number), OK))
+    dialogue.say(f.PagesFetched(dialogue.asked(f.FetchPages)))
+    return dialogue.say(f.Staged(dialogue.asked(f.StageContents)))
+
+
+def live(dialogue: Dialogue, number: int) -> Dialogue:
+    staged(dialogue, number).say(f.Switched(dialogue.asked(f.Switch)))
+    if dialogue.machine._config.has_reload:
+        dialogue.say(HookEnded(dialogue.asked(RunHook), HookKind.RELOAD))
+    if dialogue.machine._config.has_probe:
+        dialogue.say(HookEnded(dialogue.asked(RunHook), HookKind.PROBE))
+    return dialogue.say(f.LiveRecorded(dialogue.asked(f.RecordLive)))
+
+
+def test_a_head_becomes_live() -> None:
+    live(begun(follower(has_reload=True, has_probe=True)), 1).check("head_becomes_live")
+
+
+def test_a_newer_head_takes_over_while_fetching_but_not_while_switching() -> None:
+    talk = begun(follower())
+    talk.say(f.HeadSeen(MAIN, generation(1), OK)).say(f.HeadSeen(MAIN, generation(2), OK))
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
+    talk.say(f.Staged(talk.asked(f.StageContents)))
+    switch = talk.asked(f.Switch)
+    talk.say(f.HeadSeen(MAIN, generation(3), OK), f.Switched(switch))
+    talk.say(f.LiveRecorded(talk.asked(f.RecordLive))).check("newest_head_wins")
+
+
+def test_a_failing_probe_puts_back_and_the_generation_is_not_tried_again() -> None:
+    talk = live(begun(follower(has_probe=True)), 1)
+    staged(talk, 2).say(f.Switched(talk.asked(f.Switch)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.PROBE, NO))
+    talk.say(f.PutBackDone(talk.asked(f.PutBack)), f.HeadSeen(MAIN, generation(2), OK), TimerFired("poll"))
+    talk.say(f.RetryAsked()).check("put_back")
+
+
+def test_a_reload_that_was_due_runs_after_a_crash() -> None:
+    first = staged(begun(follower(has_reload=True)), 1)
+    target = next(e for e in first.effects if isinstance(e, f.Switch)).head
+    facts = first.machine.facts
+    talk = follower(facts, has_reload=True)
+    talk.say(f.Started()).say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.FINISHED, target))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD)).say(f.LiveRecorded(talk.asked(f.RecordLive)))
+    talk.check("reload_after_crash")
+
+
+def test_what_a_source_lacks_comes_from_the_next() -> None:
+    talk = begun(follower()).say(f.SourceUp(HUB, is_writer=False), f.HeadSeen(HUB, generation(1), OK))
+    talk.say(f.HeadSeen(MAIN, generation(1), OK))
+    talk.say(f.PagesFetched(2))
+    wrong = Trouble("content_mismatch", "bytes differ from their digest", Retry.ELSEWHERE, 9)
+    talk.say(f.StageFailed(talk.asked(f.StageContents), wrong)).check("source_fails")
+
+
+def test_a_full_disk_is_retried_later_and_told() -> None:
+    talk = begun(follower()).say(f.HeadSeen(MAIN, generation(1), OK))
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
+    full = Trouble("disk_full", "no space left on device", Retry.LATER, 8)
+    talk.say(f.StageFailed(talk.asked(f.StageContents), full)).at(500).say(TimerFired("retry-apply"))
+    talk.say(f.Staged(talk.asked(f.StageContents))).check("full_disk")
+
+
+def test_drift_is_reverted_three_times_and_then_named() -> None:
+    talk = live(begun(follower()), 1)
+    for turn in range(4):
+        talk.at(10_000 * (turn + 1)).say(f.TreeTouched((b"global.xml",)))
+        talk.at(10_000 * (turn + 1) + 200).say(TimerFired("drift-settle"))
+        talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (b"global.xml",), 1))
+        if turn < 3:
+            talk.say(f.Reverted(talk.asked(f.Revert), (b"global.xml",)))
+            talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
+    talk.check("drift_fight")
+
+
+def test_paused_stages_but_does_not_switch() -> None:
+    talk = begun(follower()).say(f.Paused("exam week"))
+    staged(talk, 1).say(f.Resumed()).check("paused")
+
+
+def test_observing_compares_and_never_writes() -> None:
+    talk = begun(follower(is_observing=True)).say(f.HeadSeen(MAIN, generation(1), OK))
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
+    talk.say(f.Compared(talk.asked(f.Compare), 2, 1, 0, (b"a", b"b"))).check("observing")
+
+
+def test_two_records_for_one_epoch_block_and_answers_to_old_questions_are_dropped() -> None:
+    talk = live(begun(follower()), 1)
+    ca = type(OK)(True, MAIN, is_ca=True)
+    talk.say(f.EpochSeen(MAIN, epoch(1, HUB, "x"), ca), f.HeadSeen(MAIN, generation(2), OK))
+    talk.say(f.LiveRecorded(4), f.Staged(3), f.EpochSeen(MAIN, epoch(2, MAIN, "y"), ca))
+    talk.check("two_epochs")

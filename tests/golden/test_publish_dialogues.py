@@ -1,0 +1,87 @@
+"""The publish machine, told as dialogues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instep.core import publish_vocabulary as p
+from instep.core.guards import ScanProblem
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
+from instep.errors import Retry
+from instep.model.ids import NodeName
+from tests.golden.dialogue import MAIN, OK, Dialogue, digest, generation, publisher, ref
+
+S1 = NodeName("s1")
+
+
+def found(root: str = "root", **counts: int) -> p.ScanSummary:
+    values: dict[str, Any] = {
+        "entries": 100,
+        "size_bytes": 1,
+        "entries_before": 100,
+        "added": 0,
+        "changed": 0,
+        "removed": 0,
+    }
+    return p.ScanSummary(root=digest(root), changed_bytes=0, **{**values, **counts})
+
+
+def published(talk: Dialogue, number: int) -> Dialogue:
+    talk.say(p.Started()).at(200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found(f"root {number}", added=100, entries_before=0)))
+    return talk.say(p.Committed(talk.asked(p.Commit), ref(number)))
+
+
+def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, has_validate=True, has_reload=True)))
+    for moment in (1_000, 1_100, 1_250):
+        talk.at(moment).say(p.TreeChanged((b"global.xml",)))
+    talk.at(1_450).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", changed=1)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("burst")
+
+
+def test_requests_share_a_scan_and_each_gets_one_answer() -> None:
+    talk = publisher(mode=p.PublishMode.MANUAL)
+    talk.say(p.Started(), p.PublishAsked(1, "ana", "first"))
+    scan = talk.asked(p.Scan)
+    talk.say(p.PublishAsked(2), p.PublishAsked(3), p.PublishAsked(4, is_dry_run=True))
+    talk.say(p.Scanned(scan, found("root 1", added=100, entries_before=0)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(1)))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1")))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1"))).check("requests")
+
+
+def test_mass_deletions_need_a_word() -> None:
+    talk = published(publisher(), 1).at(5_000).say(p.TreeChanged((), is_overflow=True), p.PublishAsked(1))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", removed=97)))
+    talk.say(p.PublishAsked(2, accept_deletions=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", removed=97)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("mass_deletion")
+
+
+def test_a_missing_marker_and_a_damaged_file_stop_everything() -> None:
+    talk = published(publisher(), 1).at(5_000).say(p.PublishAsked(1, accept_deletions=True))
+    gone = Trouble("marker_missing", "/srv/catalog/.instep/id is missing", Retry.NEVER, 4)
+    talk.say(p.ScanFailed(talk.asked(p.Scan), gone)).say(p.PublishAsked(2, accept_deletions=True))
+    rotten = p.ScanSummary(digest("r"), 1, 1, 1, 0, 1, 0, 0, (ScanProblem(b"a.tif", "damaged"),))
+    talk.say(p.Scanned(talk.asked(p.Scan), rotten)).check("disaster")
+
+
+def test_a_writer_with_amnesia_goes_on_above_its_own_past() -> None:
+    talk = publisher(partners=(S1,)).say(p.Started())
+    asked = talk.asked(p.AskPartners)
+    talk.at(200).say(TimerFired("settle"))
+    talk.at(300).say(p.HeadOfOursSeen(S1, generation(41), OK), p.PartnersAnswered(asked, (S1,)))
+    talk.say(p.PagesFetched(2)).at(600).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 42", changed=1)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(42))).check("amnesia")
+
+
+def test_an_empty_store_waits_for_a_partner_or_the_operator() -> None:
+    talk = publisher(partners=(S1,)).say(p.Started())
+    talk.at(5_000).say(p.PartnersAnswered(talk.asked(p.AskPartners), ()), TimerFired("ask"))
+    talk.say(TimerFired("settle")).at(6_000).say(p.PublishAsked(1)).check("first_publish")

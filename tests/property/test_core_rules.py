@@ -1,0 +1,104 @@
+"""Rules of the core against naive twins: heads only rise, back-off is bounded, retention holds, guards count."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instep.core.accept import AcceptedHead, EpochBook, EpochClaim, SignerVerdict, judge_head
+from instep.core.backoff import Backoff
+from instep.core.drift import FIGHT_REVERTS, FIGHT_WINDOW_MS, FightDetector
+from instep.core.guards import DeletionPolicy, judge_deletions
+from instep.core.retention import Batch, RetentionPolicy, plan_prune
+from instep.core.unpublished import Unpublished
+from instep.model.ids import HeadRef
+from tests.golden.dialogue import LINE, MAIN, digest, generation
+
+BOOK = EpochBook(EpochClaim(2, digest("epoch 2"), MAIN, b"key"))
+OFFERS = st.tuples(st.integers(1, 3), st.integers(1, 6), st.sampled_from("ab"), st.booleans(), st.booleans())
+
+
+@given(st.lists(OFFERS, max_size=30))
+def test_a_head_only_rises_and_only_by_its_writer(
+    offers: list[tuple[int, int, str, bool, bool]],
+) -> None:
+    head: HeadRef | None = None
+    for epoch, number, root, is_valid, is_main in offers:
+        signed = generation(number, epoch, root)
+        verdict = SignerVerdict(is_valid, MAIN if is_main else type(MAIN)("hub"))
+        judged = judge_head(signed, verdict, LINE, head, BOOK)
+        may = is_valid and is_main and epoch == 2 and (head is None or (epoch, number) > head.position)
+        assert isinstance(judged, AcceptedHead) == may
+        if isinstance(judged, AcceptedHead):
+            head = judged.head
+
+
+@given(st.integers(1, 40), st.integers(1, 10_000), st.integers(1, 100_000), st.integers(0, 1 << 30))
+def test_back_off_is_bounded_and_never_negative(failures: int, least: int, most: int, seed: int) -> None:
+    backoff = Backoff(Random(seed))
+    for _ in range(failures):
+        at = backoff.fail("apply", 1_000, least, most)
+        assert 1_000 < at <= 1_000 + max(1, most)
+        assert not backoff.is_ready("apply", at - 1)
+        assert backoff.is_ready("apply", at)
+
+
+BATCHES = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 1_000)), max_size=30)
+
+
+@given(BATCHES, st.integers(0, 12), st.integers(0, 120), st.none() | st.integers(0, 5_000))
+def test_retention_is_never_undercut(
+    drawn: list[tuple[int, int]], keep_last: int, keep_within: int, most: int | None
+) -> None:
+    batches = [Batch(f"b{n:02}", at, size) for n, (at, size) in enumerate(drawn)]
+    plan = plan_prune(batches, RetentionPolicy(keep_last, keep_within, most), 100)
+    gone = set(plan.names)
+    newest = sorted(batches, key=lambda b: (b.at_ms, b.name))[len(batches) - min(keep_last, len(batches)) :]
+    assert not gone & {b.name for b in newest}
+    assert not gone & {b.name for b in batches if 100 - b.at_ms <= keep_within}
+    kept = {b.name for b in newest} | {b.name for b in batches if 100 - b.at_ms <= keep_within}
+    assert gone == {b.name for b in batches} - kept
+    assert plan.freed_bytes == sum(b.size_bytes for b in batches if b.name in gone)
+    total = sum(b.size_bytes for b in batches) - plan.freed_bytes
+    assert plan.over_share_bytes == (0 if most is None else max(0, total - most))
+
+
+@given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 100), st.booleans())
+def test_deletions_pass_up_to_twenty_or_the_share(
+    removed: int, before: int, share: int, accepted: bool
+) -> None:
+    refusal = judge_deletions(removed, before, DeletionPolicy(share), accepted=accepted)
+    may = accepted or removed <= 20 or removed * 100 <= before * share
+    assert (refusal is None) == may
+
+
+@given(st.lists(st.integers(0, 400_000), min_size=1, max_size=20))
+def test_no_path_is_reverted_more_than_three_times_in_ten_minutes(pauses: list[int]) -> None:
+    fights, now, done = FightDetector(), 0, []
+    for pause in pauses:
+        now += pause
+        free, fought = fights.split((b"a",), now)
+        assert bool(free) != bool(fought)
+        if free:
+            fights.reverted(free, now)
+            done.append(now)
+        recent = [at for at in done if now - at < FIGHT_WINDOW_MS]
+        assert len(recent) <= FIGHT_REVERTS
+        assert free or len(recent) == FIGHT_REVERTS
+
+
+@given(st.lists(st.tuples(st.integers(0, 3_000), st.booleans()), min_size=1, max_size=20))
+def test_a_change_is_due_after_settle_and_no_later_than_the_maximum(changes: list[tuple[int, bool]]) -> None:
+    dirty, now, first, triggered = Unpublished(), 0, None, False
+    dirty.take()
+    for pause, is_trigger in changes:
+        now += pause
+        dirty.touch((b"trigger" if is_trigger else b"other",), now, trigger=b"trigger")
+        first = now if first is None else first
+        triggered = triggered or is_trigger
+        due = dirty.due_ms(200, 1_000, 5_000)
+        assert due == (min(now + 200, first + 1_000) if triggered else first + 5_000)
+    assert set(dirty.take()) <= {b"trigger", b"other"}
+    assert dirty.due_ms(200, 1_000, 5_000) is None
