@@ -275,7 +275,8 @@ class Uplink:
     def _head(self, head: m.Head) -> None:
         service = self._followed(head.line)
         if service is not None:
-            self.take_up(head.line)
+            if head.line not in self._up:
+                self.take_up(head.line)
             service.head_seen(self.name, head)
 
     def _tell_heads_again(self) -> None:
