@@ -31,8 +31,8 @@ from instep.core.vocabulary import (
 from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
 from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.standing import Standing, StandingRecord
 from instep.model.paths import shown
+from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.node.applying import Applying

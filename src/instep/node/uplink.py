@@ -18,7 +18,8 @@ from instep.node.driver import wall_ms
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
-    from instep.node.peers import LineService, Peers
+    from instep.node.line_service import LineService
+    from instep.node.peers import Peers
 
 __all__ = ["Uplink"]
 
