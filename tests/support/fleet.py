@@ -63,13 +63,17 @@ class Node:
     environment: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
 
-    def run(self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True) -> Answer:
+    def run(
+        self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True
+    ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
         command = [*self.prefix, sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words]
         if json:
             command.append("--json")
         environment = {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        )
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if expect is not None and done.returncode != expect:
             raise CommandFailed(
@@ -105,7 +109,9 @@ class Node:
         self.await_death()
 
     def await_death(self, timeout: float = 20.0) -> None:
-        eventually(lambda: self.pid is None, timeout, lambda: f"{self.name} lives on as {self.pid}\n{self.log()}")
+        eventually(
+            lambda: self.pid is None, timeout, lambda: f"{self.name} lives on as {self.pid}\n{self.log()}"
+        )
 
     def log(self, lines: int = 30) -> str:
         path = self.directory / "daemon.log"
@@ -128,7 +134,9 @@ class Node:
     def standing(self, fileset: str = "data") -> str:
         return str(self.line(fileset)["standing"])
 
-    def await_standing(self, *wanted: str, fileset: str = "data", code: str | None = None, timeout: float = 30.0) -> dict[str, Any]:
+    def await_standing(
+        self, *wanted: str, fileset: str = "data", code: str | None = None, timeout: float = 30.0
+    ) -> dict[str, Any]:
         """Wait until the line stands as wanted; the line."""
         last: dict[str, Any] = {}
 
@@ -160,7 +168,12 @@ class Fleet:
         return self.base / name / "tree"
 
     def make(
-        self, partners: int = 2, *, add: Sequence[str] = ("--settle", "20ms"), accept: bool = True, poll: str = "1s"
+        self,
+        partners: int = 2,
+        *,
+        add: Sequence[str] = ("--settle", "20ms"),
+        accept: bool = True,
+        poll: str = "1s",
     ) -> Fleet:
         """``main`` with a fileset, and partners that joined, accepted and run. Nothing is published by hand."""
         main = self.node("main")
@@ -185,11 +198,14 @@ class Fleet:
         token: str = answer.json["tokens"][0]["token"]
         return token
 
-    def join(self, name: str, *words: str, accept: bool = True, poll: str = "1s", link: Sequence[str] = ()) -> Node:
+    def join(
+        self, name: str, *words: str, accept: bool = True, poll: str = "1s", link: Sequence[str] = ()
+    ) -> Node:
         node = self.node(name)
         accepts = ["--accept", f"data={self.tree(name)}"] if accept else []
         node.run(
-            "join", self.invite(name, *link), "--listen", f"127.0.0.1:{node.port}", "--panel", "off", *accepts, "--start", *words
+            "join", self.invite(name, *link), "--listen", f"127.0.0.1:{node.port}", "--panel", "off",
+            *accepts, "--start", *words,
         )  # fmt: skip
         self.set_poll(node, poll)
         return node
@@ -202,7 +218,9 @@ class Fleet:
 
     def wait(self, *words: str, timeout: float = 30.0) -> dict[str, Any]:
         """``instep wait`` on the writer; what it said."""
-        found: dict[str, Any] = self.main.run("wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20).json
+        found: dict[str, Any] = self.main.run(
+            "wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20
+        ).json
         return found
 
     def assert_same(self, *names: str, with_times: bool = True) -> None:
@@ -248,9 +266,11 @@ def _walk(root: bytes) -> Iterator[bytes]:
 
 def _difference(name: str, wanted: dict[bytes, Any], found: dict[bytes, Any]) -> str:
     lines = [f"{name} differs:"]
-    for path in sorted({*wanted, *found}):
-        if wanted.get(path) != found.get(path):
-            lines.append(f"  {path!r}: wanted {_short(wanted.get(path))}, found {_short(found.get(path))}")
+    lines.extend(
+        f"  {path!r}: wanted {_short(wanted.get(path))}, found {_short(found.get(path))}"
+        for path in sorted({*wanted, *found})
+        if wanted.get(path) != found.get(path)
+    )
     return "\n".join(lines[:20])
 
 

@@ -51,7 +51,9 @@ class DemoNode:
 @command("demo", example="instep demo --nodes 3 --once")
 @click.option("--nodes", type=click.IntRange(2, 9), default=3, show_default=True, help="How many daemons.")
 @click.option("--once", is_flag=True, help="Prove it, clean up and exit 0.")
-@click.option("--keep", is_flag=True, help="Stop the daemons at the end, but leave their directories and logs.")
+@click.option(
+    "--keep", is_flag=True, help="Stop the daemons at the end, but leave their directories and logs."
+)
 @pass_session
 def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
     """Show a cluster at work: real daemons on loopback, mutual TLS, one directory kept in step."""

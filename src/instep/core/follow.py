@@ -348,7 +348,7 @@ class FollowMachine:
     def _take_from_source(self, event: FollowSourceEvent) -> None:
         match event:
             case f.SourceUp():
-                self._sources.up(event.source, event.is_writer)
+                self._sources.up(event.source, event.is_writer, event.has)
                 self._lost_at_ms = None
                 self._out.append(SetTimer("contact", None))
             case f.SourceDown():

@@ -286,7 +286,7 @@ class PublishMachine:
                 f"{current.writer} writes epoch {current.epoch} of this line",
                 Retry.NEVER,
                 4,
-                f"set writer = {str(current.writer)!r} for {self.line.fileset} here, or promote this node",
+                f"set writer = {str(current.writer)!r} for {self.line.fileset} here",
             )
         return None
 
@@ -414,7 +414,8 @@ class PublishMachine:
         refusal = judge_problems(summary.problems) or judge_deletions(
             summary.removed - summary.moved,
             summary.entries_before,
-            self._config.deletions, accepted=run.accepts_deletions
+            self._config.deletions,
+            accepted=run.accepts_deletions,
         )
         if run.is_dry:
             would = p.WouldPublish(

@@ -121,8 +121,9 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What a scan found against the base that it was asked for. ``moved`` of the ``removed`` paths have their contents
-    at an added path: a rename loses nothing, so the guard on deletions leaves them out. The pages of ``root`` are stored.
+    """What a scan found against the base that it was asked for. ``moved`` of the ``removed`` paths have
+    their contents at an added path: a rename loses nothing, so the guard on deletions leaves them out. The
+    pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
     counts the base's manifest."""

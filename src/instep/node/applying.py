@@ -46,7 +46,11 @@ DRIFT_PATHS_MAX = 1_000
 ROWS_BATCH = 2_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
-_KINDS = {"nothing": RecoveredKind.NOTHING, "undone": RecoveredKind.UNDONE, "finished": RecoveredKind.FINISHED}
+_KINDS = {
+    "nothing": RecoveredKind.NOTHING,
+    "undone": RecoveredKind.UNDONE,
+    "finished": RecoveredKind.FINISHED,
+}
 
 
 class Applying:
@@ -56,7 +60,16 @@ class Applying:
         self._service = service
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
+        self._pulling: tuple[Puller, int] | None = None
         self.watched_definition: Definition | None = None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes fetched, and bytes of all that is new or changed; zeros when nothing is fetched."""
+        if self._pulling is None:
+            return 0, 0
+        puller, total = self._pulling
+        return min(puller.fetched_bytes, total), total
 
     # What is needed everywhere --------------------------------------------------------------------------------
 
@@ -170,9 +183,21 @@ class Applying:
     ) -> None:
         service = self._service
         puller = Puller(
-            stage, service.line, head, clients, contents, service.worker, self.get, service.runtime.store, link_of
+            stage,
+            service.line,
+            head,
+            clients,
+            contents,
+            service.worker,
+            self.get,
+            service.runtime.store,
+            link_of,
         )
-        await puller.run()
+        self._pulling = (puller, stage.moves.size_bytes)
+        try:
+            await puller.run()
+        finally:
+            self._pulling = None
 
     # Switch -------------------------------------------------------------------------------------------------
 
@@ -203,12 +228,12 @@ class Applying:
     def drop_stage(self) -> None:
         clear_stages(self.taken().place)
 
-    def staged_path(self) -> str | None:
+    def staged_path(self) -> bytes | None:
         """Where the sealed stage lies, for a ``validate`` hook."""
         journal = self._sealed
         if journal is None:
             return None
-        return os.fsdecode(os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name)
+        return os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name
 
     async def put_back(self, effect: PutBack) -> None:
         """Return the tree to the generation that it replaced: from the archive, else from the source."""
@@ -358,4 +383,3 @@ def store_rows(service: HasRows, place: Place) -> Journal | None:
     if batch:
         store.put_stat_rows(fileset, batch)
     return journal
-

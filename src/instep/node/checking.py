@@ -25,9 +25,18 @@ FREE_MIN_SHARE = 0.05
 CALL_S = 10.0
 
 
-def result(name: str, ok: bool, node: str, ours: object = None, theirs: object = None, hint: str | None = None) -> dict[str, Any]:
+def result(
+    name: str, ok: bool, node: str, ours: object = None, theirs: object = None, hint: str | None = None
+) -> dict[str, Any]:
     """One row of ``check --json``."""
-    return {"name": name, "ok": ok, "node": node, "ours": ours, "theirs": theirs, "hint": None if ok else hint}
+    return {
+        "name": name,
+        "ok": ok,
+        "node": node,
+        "ours": ours,
+        "theirs": theirs,
+        "hint": None if ok else hint,
+    }
 
 
 async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
@@ -85,7 +94,9 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         yield result(f"link to {uplink.name}", False, uplink.name, me, failed.reason, failed.hint)
         return
     took = wall_ms() - before
-    yield result(f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {len(reply.heads)} lines")
+    yield result(
+        f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {len(reply.heads)} lines"
+    )
     if uplink.skew_ms is not None:
         ok = abs(uplink.skew_ms) <= SKEW_MAX_MS
         yield result(
@@ -98,7 +109,9 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         )
 
 
-async def _check_fileset(daemon: Daemon, service: WriterService | FollowService) -> AsyncIterator[dict[str, Any]]:
+async def _check_fileset(
+    daemon: Daemon, service: WriterService | FollowService
+) -> AsyncIterator[dict[str, Any]]:
     me, fileset = daemon.runtime.name, service.fileset
     try:
         place = await service.worker.run(service.place)
@@ -108,7 +121,9 @@ async def _check_fileset(daemon: Daemon, service: WriterService | FollowService)
         yield result(f"root of {fileset.name}", False, me, str(fileset.path), reason, hint)
         return
     yield result(f"root of {fileset.name}", True, me, str(place.root), "marked as this fileset's")
-    can_write = os.access(place.control, os.W_OK) and (not isinstance(service, FollowService) or os.access(place.root, os.W_OK))
+    can_write = os.access(place.control, os.W_OK) and (
+        not isinstance(service, FollowService) or os.access(place.root, os.W_OK)
+    )
     yield result(
         f"permissions in {fileset.name}",
         can_write,
@@ -135,6 +150,18 @@ async def _check_fileset(daemon: Daemon, service: WriterService | FollowService)
         f"at least {FREE_MIN_SHARE:.0%}",
         "free space, or shorten the archive: instep archive prune --dry-run",
     )
+    for name, session in sorted(daemon.peers.sessions.items()):
+        path = session.accepted.get(service.line)
+        if path:
+            same = path == str(fileset.path)
+            yield result(
+                f"path of {fileset.name} on {name}",
+                same or "path" not in (fileset.definition.gates if fileset.definition is not None else ()),
+                name,
+                str(fileset.path),
+                path,
+                f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
+            )
     if isinstance(service, FollowService):
         yield result(
             f"source of {fileset.name}",
@@ -144,4 +171,3 @@ async def _check_fileset(daemon: Daemon, service: WriterService | FollowService)
             ", ".join(service.sources) or "no node that sends it is connected",
             f"on {service.writer}: instep partner list; instep fileset list",
         )
-

@@ -196,8 +196,10 @@ FILESET: tuple[Key, ...] = (
         "`metadata` or `data`; `data` goes only where `data = true`.",
         True,
     ),
-    Key("ignore", values.strings, [], "Gitignore patterns of paths that are never carried or touched.", True),
-    Key("include", values.strings, [], "When not empty, only these patterns are carried.", True),
+    Key(
+        "ignore", values.patterns, [], "Gitignore patterns of paths that are never carried or touched.", True
+    ),
+    Key("include", values.patterns, [], "When not empty, only these patterns are carried.", True),
     Key(
         "preserve",
         _some_of(*(p.value for p in Preserve)),
@@ -205,8 +207,14 @@ FILESET: tuple[Key, ...] = (
         "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
         True,
     ),
-    Key("packages", values.strings, [], "Directories that are carried as one package.", True),
-    Key("gates", values.strings, [], "Facts that must agree before a generation is applied.", True),
+    Key("packages", _only([]), [], "Not in this version: directories that are carried as one package.", True),
+    Key(
+        "gates",
+        _only([]),
+        [],
+        "Not in this version: facts that must agree before a generation is applied.",
+        True,
+    ),
     Key(
         "publish",
         _one_of("auto", "manual"),

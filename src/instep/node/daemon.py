@@ -30,6 +30,7 @@ from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.housekeeping import Housekeeping
 from instep.node.logs import set_up_logs
 from instep.node.membership import Membership
 from instep.node.peers import Peers
@@ -66,7 +67,6 @@ class Daemon:
         self.stopping = asyncio.Event()
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
-        self._refused_noted: dict[str, int] = {}
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,11 @@ class Daemon:
         control = ControlServer(self.directory.socket, commands_of(self))
         await control.start()
         loop = asyncio.get_running_loop()
-        background = [loop.create_task(self._server.serve()), loop.create_task(self._keep_certificates())]
+        background = [
+            loop.create_task(self._server.serve()),
+            loop.create_task(self._keep_certificates()),
+            loop.create_task(Housekeeping(self).run()),
+        ]
         self.peers.offers_changed()
         _notify("READY=1")
         log.info("%s serves on %s", self.runtime.name, listen)
@@ -138,7 +142,12 @@ class Daemon:
         running = self.runtime.settings
         fixed = {"name": (running.name, settings.name), "listen": (running.listen, settings.listen)}
         problems = [
-            {"line": None, "key": key, "value": str(new), "why": f"is {old} while the daemon runs; restart it"}
+            {
+                "line": None,
+                "key": key,
+                "value": str(new),
+                "why": f"is {old} while the daemon runs; restart it",
+            }
             for key, (old, new) in fixed.items()
             if old != new
         ]
@@ -190,7 +199,7 @@ class Daemon:
             await service.run()
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - the supervisor: named in status and log, never swallowed
+        except Exception as error:  # the supervisor: named in status and log, never swallowed
             log.exception("%s broke", service.line)
             service.broke(error)
 
@@ -252,12 +261,12 @@ class Daemon:
         raise trouble
 
     def _refused(self, refusal: Refusal) -> None:
-        """A peer was cut before TLS: noted once a minute an address."""
-        now = wall_ms()
-        if now - self._refused_noted.get(refusal.address, 0) > 60_000:
-            self._refused_noted[refusal.address] = now
-            self.runtime.note("peer_refused", f"{refusal.address} was refused: {refusal.why}", address=refusal.address)
-            log.warning("refused %s: %s", refusal.address, refusal.why)
+        """A peer was cut before it could ask anything."""
+        why = f"{refusal.why} ({refusal.detail})" if refusal.detail else refusal.why
+        text = f"{refusal.address} was refused: {why}"
+        self.runtime.note_of_peer(
+            refusal.address, "peer_refused", text, address=refusal.address, code=refusal.why
+        )
 
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:

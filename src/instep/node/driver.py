@@ -62,18 +62,24 @@ class Driver(Generic[EventT, EffectT]):
         self.machine = machine
         self._perform = perform
         self._timer_fired = timer_fired
-        self._inbox: asyncio.Queue[EventT] = asyncio.Queue(INBOX_MAX)
+        self._inbox: asyncio.Queue[EventT] = asyncio.Queue()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._children: set[asyncio.Task[None]] = set()
         self.recorded: deque[tuple[int, EventT]] = deque(maxlen=RECORDED_EVENTS_MAX)
         self.failure: BaseException | None = None
 
     def post(self, event: EventT) -> None:
-        """Hand in an event; never blocks. Level, not edge: an event lost to a full inbox costs time only."""
-        try:
-            self._inbox.put_nowait(event)
-        except asyncio.QueueFull:
-            log.warning("inbox of %s is full, dropped %s", self.name, type(event).__name__)
+        """Hand in an event; never blocks and never drops: an answer that is lost would be waited for without
+        end. Whoever can be made to wait, as a peer's stream, waits for ``room`` before it hands in more."""
+        self._inbox.put_nowait(event)
+        if self._inbox.qsize() >= INBOX_MAX:
+            self._has_room.clear()
+
+    async def room(self) -> None:
+        """Return once the inbox is not too full."""
+        await self._has_room.wait()
 
     def set_timer(self, name: str, at_ms: int) -> None:
         """Set or replace a named timer; it arrives as the event that ``timer_fired`` makes."""
@@ -134,6 +140,8 @@ class Driver(Generic[EventT, EffectT]):
             await asyncio.gather(*self._children, return_exceptions=True)
 
     async def _take(self, event: EventT) -> None:
+        if self._inbox.qsize() < INBOX_MAX // 2:
+            self._has_room.set()
         now = monotonic_ms()
         self.recorded.append((now, event))
         effects = self.machine.step(event, now)

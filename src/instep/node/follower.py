@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -15,6 +17,7 @@ from instep.core.follow import FollowMachine
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
+    HookKind,
     KeepEpoch,
     KeepGeneration,
     Note,
@@ -22,11 +25,13 @@ from instep.core.vocabulary import (
     RunHook,
     SetTimer,
     TimerFired,
+    Trouble,
     trouble_of,
 )
-from instep.errors import InstepError, UnavailableError
-from instep.model.definition import Definition, decode_definition
+from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
+from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.paths import shown
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
@@ -35,24 +40,44 @@ from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.hooks import run_hook
 from instep.node.inspection import changes_of
+from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
+from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
-from instep.node.writer import LineNet
 from instep.tree.failpoints import failpoint, register
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 
 __all__ = ["FollowService"]
 
+NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
+PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
+OFFERED_MAX = 8
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
+
+FollowRequest = (
+    f.Recover
+    | f.FetchPages
+    | f.StageContents
+    | f.CheckGates
+    | RunHook
+    | f.Switch
+    | f.RecordLive
+    | f.PutBack
+    | f.CheckDrift
+    | f.Revert
+    | f.Compare
+    | f.AskHeads
+)
+"""Effects that end in exactly one answer."""
 
 
 class FollowService:
@@ -80,6 +105,8 @@ class FollowService:
             f"follow {self.line}", self.machine, self._perform, TimerFired
         )
         self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
+        self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
+        self._asking: set[NodeName] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -140,8 +167,11 @@ class FollowService:
         return self.facts.live
 
     def known_definition(self) -> Definition | None:
-        head = self.facts.head or self.facts.live
-        return None if head is None else self.definition_of(head)
+        for ref in (self.facts.head, self.facts.live):
+            definition = self.definition_of(ref) if ref is not None else None
+            if definition is not None:
+                return definition
+        return None
 
     def definition_of(self, head: HeadRef) -> Definition | None:
         """The definition that a known generation names, once it is here."""
@@ -154,12 +184,10 @@ class FollowService:
     def offers_to(self, partner: NodeName) -> bool:
         return True
 
-    def head_message(self, *, with_bundle: bool) -> m.Head | None:
-        """What a hub passes on, and what a writer that lost its state gets back: the newest known head; for a
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """The line's own writer is told the newest accepted head, so that one with amnesia goes on above it; a
         hub's partners the live one, whose contents are here."""
-        ref = self.facts.live or self.facts.head
-        if self.facts.head is not None and not with_bundle:
-            ref = self.facts.head
+        ref = self.facts.head if to == self.writer else self.facts.live
         signed = self.runtime.store.generation(ref.id) if ref is not None else None
         if signed is None:
             return None
@@ -177,33 +205,46 @@ class FollowService:
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
         runtime = self.runtime
+        book = self.facts.epochs
+        known = {claim.id for claim in (book.current, book.previous, *book.rivals) if claim is not None}
         for epoch in head.epochs:
-            self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+            if epoch.id not in known:
+                self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
-            self._keep(head)
+            self._offered[source] = head
+            while len(self._offered) > OFFERED_MAX:
+                self._offered.popitem(last=False)
+            self._offered.move_to_end(source)
         self.driver.post(f.HeadSeen(source, signed, verdict))
 
+    def _keep_offered(self, wanted: HeadRef) -> None:
+        """Definition and bundle that came with a head: stored only now, when the machine wants this very head.
+        ``PeerError`` when the definition is not to be used."""
+        for source, head in list(self._offered.items()):
+            if head.generation.id == wanted.id:
+                del self._offered[source]
+                self._keep(head)
+
     def _keep(self, head: m.Head) -> None:
-        """Definition and bundle of a head that its signer vouches for."""
-        try:
-            body = head.generation.body()
-            if head.definition and decode_definition(head.definition).digest == body.definition:
+        body = head.generation.body()
+        if head.definition:
+            definition = decode_definition(head.definition)
+            if definition.digest == body.definition:
+                refuse_unusable(definition)
                 self.runtime.store.put_blob(body.definition, head.definition)
-        except InstepError as error:
-            log.warning("%s: the definition that came with a head was dropped: %s", self.line, error.reason)
-            return
         if head.bundle is not None:
-            contents = Fetcher(self.runtime).keep_bundle(head.bundle)
+            contents = Fetcher(self.runtime).keep_bundle(body.root, head.bundle)
             self.head_bundle = (head.generation.id, contents)
 
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
 
-    def source_up(self, source: NodeName, uplink: Uplink) -> None:
+    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None:
         self.sources[source] = uplink
-        self.driver.post(f.SourceUp(source, source == self.writer))
+        has = head.id if head is not None else None
+        self.driver.post(f.SourceUp(source, source == self.writer, has))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
@@ -226,8 +267,8 @@ class FollowService:
         self.runtime.tell()
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        """What ``diff`` without generations shows: the tree against what is live."""
-        live = self.facts.live
+        """What ``diff`` without generations shows: the tree against what is live, or observed."""
+        live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
             return []
         taken = self.applying.taken()
@@ -236,6 +277,7 @@ class FollowService:
 
     def report_message(self) -> m.Report:
         live = self.facts.live
+        done, total = self.applying.progress
         return m.Report(
             line=self.line,
             node=self.runtime.name,
@@ -244,6 +286,8 @@ class FollowService:
             standing=self.standing,
             attested_root=live.root if live is not None else b"",
             at_ms=wall_ms(),
+            done_bytes=done,
+            total_bytes=total,
         )
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
@@ -265,75 +309,90 @@ class FollowService:
     # Effects ------------------------------------------------------------------------------------------------
 
     async def _perform(self, effect: f.FollowEffect) -> None:
-        store = self.runtime.store
         match effect:
             case f.Save(facts):
                 self._save(facts)
             case KeepGeneration(signed):
-                store.add_generation(signed)
+                self.runtime.store.add_generation(signed)
             case KeepEpoch(signed):
-                store.add_epoch(signed)
-            case f.Recover(req):
-                self._spawn(req, self._recover(req), lambda e: f.RecoverFailed(req, trouble_of(e)))
-            case f.FetchPages():
-                self._spawn(effect.req, self._fetch(effect), lambda e: _fetch_failed(effect.req, e))
-            case f.StageContents():
-                self._spawn(effect.req, self._stage(effect), lambda e: _stage_failed(effect.req, e))
-            case f.CheckGates(req):
-                self.driver.post(f.GatesChecked(req))
-            case RunHook():
-                self._spawn(
-                    effect.req, self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
-                )
-            case f.Switch():
-                self._spawn(effect.req, self._switch(effect), lambda e: f.SwitchFailed(effect.req, trouble_of(e)))
-            case f.RecordLive():
-                self.facts = effect.facts
-                self._spawn(effect.req, self._record(effect), lambda e: f.RecordFailed(effect.req, trouble_of(e)))
-            case f.PutBack():
-                self._spawn(effect.req, self._put_back(effect), lambda e: f.PutBackFailed(effect.req, trouble_of(e)))
-            case f.CheckDrift():
-                self._spawn(effect.req, self._drift(effect), lambda e: f.DriftCheckFailed(effect.req, trouble_of(e)))
-            case f.Revert():
-                self._spawn(effect.req, self._revert(effect), lambda e: f.RevertFailed(effect.req, trouble_of(e)))
-            case f.Compare():
-                self._spawn(
-                    effect.req,
-                    self._compare(effect),
-                    lambda e: f.Compared(effect.req, 0, 0, 0, (), trouble_of(e)),
-                )
-            case f.AskHeads(req, source):
-                self._spawn(req, self._ask(req, source), lambda e: f.AskFailed(req, source, trouble_of(e)))
+                self.runtime.store.add_epoch(signed)
             case f.OfferHead(source, _):
                 uplink = self.sources.get(source)
-                message = self.head_message(with_bundle=False)
+                message = self.head_message(source, with_bundle=False)
                 if uplink is not None and message is not None:
                     uplink.reply(message)
             case f.DropStage():
                 await self.worker.run(self.applying.drop_stage)
             case f.Report():
                 await self._report(effect)
-            case Refuse(source, trouble):
-                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
-                log.warning("%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code)
-            case Note(what, text, facts_of_note):
-                self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
+            case Refuse() | Note():
+                self._write_down(effect)
+            case SetTimer(name, None):
+                self.driver.cancel_timer(name)
             case SetTimer(name, at_ms):
-                if at_ms is None:
-                    self.driver.cancel_timer(name)
-                else:
-                    self.driver.set_timer(name, at_ms)
+                assert at_ms is not None
+                self.driver.set_timer(name, at_ms)
             case Cancel(req):
                 task = self._tasks.get(req)
                 if task is not None:
                     task.cancel()
             case _:
+                self._begin(effect)
+
+    def _begin(self, effect: FollowRequest) -> None:
+        """Start what ends in one answer; a failure becomes the answer that says so."""
+        req = effect.req
+        match effect:
+            case f.Recover():
+                self._spawn(req, self._recover(req), lambda t: f.RecoverFailed(req, t))
+            case f.FetchPages():
+                self._spawn(req, self._fetch(effect), _moved_on(req, lambda t: f.FetchFailed(req, t)))
+            case f.StageContents():
+                self._spawn(req, self._stage(effect), _moved_on(req, lambda t: f.StageFailed(req, t)))
+            case f.CheckGates():
+                self.driver.post(f.GatesChecked(req))
+            case RunHook(kind=kind):
+                self._spawn(req, self._hook(effect), lambda t: HookEnded(req, kind, t))
+            case f.Switch():
+                self._spawn(req, self._switch(effect), lambda t: f.SwitchFailed(req, t))
+            case f.RecordLive():
+                self.facts = effect.facts
+                self._spawn(req, self._record(effect), lambda t: f.RecordFailed(req, t))
+            case f.PutBack():
+                self._spawn(req, self._put_back(effect), lambda t: f.PutBackFailed(req, t))
+            case f.CheckDrift():
+                self._spawn(req, self._drift(effect), lambda t: f.DriftCheckFailed(req, t))
+            case f.Revert():
+                self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
+            case f.Compare():
+                self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
+            case f.AskHeads(source=source) if source in self._asking:
+                pass  # a slow answer is waited for, not asked for twice
+            case f.AskHeads(source=source):
+                self._asking.add(source)
+                asking = self._spawn(req, self._ask(req, source), lambda t: f.AskFailed(req, source, t))
+                asking.add_done_callback(lambda _: self._asking.discard(source))
+            case _:
                 assert_never(effect)
 
-    def _spawn(self, req: int, work: Any, failed: Any) -> None:
-        task = self.driver.spawn(work, failed)
+    def _write_down(self, effect: Refuse | Note) -> None:
+        match effect:
+            case Refuse(source, trouble):
+                text = f"refused what {source} sent: {trouble.reason}"
+                self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
+            case Note(what, text, facts_of_note):
+                self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
+
+    def _spawn(
+        self,
+        req: int,
+        work: Coroutine[Any, Any, f.FollowEvent],
+        failed: Callable[[Trouble], f.FollowEvent],
+    ) -> asyncio.Task[None]:
+        task = self.driver.spawn(work, lambda error: failed(trouble_of(error)))
         self._tasks[req] = task
         task.add_done_callback(lambda _: self._tasks.pop(req, None))
+        return task
 
     def _save(self, facts: f.FollowFacts) -> None:
         store = self.runtime.store
@@ -354,11 +413,13 @@ class FollowService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else wall_ms()
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        log.info("%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else "")
+        log.info(
+            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
+        )
         self.runtime.tell()
         await self._net.report(self.line)
         if effect.live is not None and effect.standing is Standing.IN_STEP:
-            message = self.head_message(with_bundle=True)
+            message = self.head_message(None, with_bundle=True)
             if message is not None:
                 await self._net.announce(message)
 
@@ -379,7 +440,9 @@ class FollowService:
         return f.Recovered(req, kind, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
-        reply = await self.source(source).client.heads(m.HeadsRequest((m.KnownLine(self.line, self.facts.head),)))
+        reply = await self.source(source).client.heads(
+            m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
+        )
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
@@ -390,26 +453,53 @@ class FollowService:
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         client = self.source(effect.source).client
+        self._keep_offered(effect.head)
         base = self.facts.tree or self.facts.live
         complete = base.root if base is not None else None
         await Fetcher(self.runtime).pages(self.line, effect.head, complete, client.pages)
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
-                if head.line == self.line and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid:
+                if head.line == self.line and head.generation.id == effect.head.id:
                     self._keep(head)
             if self.definition_of(effect.head) is None:
                 return f.Superseded(effect.req)
         return f.PagesFetched(effect.req)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
-        await self.applying.stage(effect)
+        definition = self.definition_of(effect.head)
+        if definition is not None and definition.gates:
+            raise RefusedError(
+                f"generation {effect.head.number} asks for gates ({', '.join(definition.gates)}), which this "
+                "version of instep cannot check",
+                hint=f"upgrade instep here, or remove the gates at the writer {self.writer}",
+                code="gates_unknown",
+            )
+        telling = asyncio.get_running_loop().create_task(self._tell_progress())
+        try:
+            await self.applying.stage(effect)
+        finally:
+            telling.cancel()
         return f.Staged(effect.req)
 
+    async def _tell_progress(self) -> None:
+        """While contents are fetched: tell how far it is, here and at the senders."""
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            self.runtime.tell()
+            await self._net.report(self.line)
+
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
-        changed: Sequence[bytes] = await self.worker.run(self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX)
-        staged = self.applying.staged_path()
-        return HookEnded(effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged))
+        changed: Sequence[bytes] = await self.worker.run(
+            self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
+        )
+        stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
+        with contextlib.ExitStack() as stack:
+            staged = None
+            if stage is not None:
+                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
         switched = await self.worker.run(self.applying.switch_now, effect.head)
@@ -418,6 +508,10 @@ class FollowService:
             if definition is not None and definition != self.applying.watched_definition:
                 self.watch.restart(self.fileset.path, Rules(definition))
                 self.applying.watched_definition = definition
+        if switched.kept:
+            named = [shown(path) for path in switched.kept[:NAMED_MAX]]
+            text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
+            self.runtime.note("directories_kept", text, self.line, paths=named)
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))
@@ -446,17 +540,28 @@ class FollowService:
         return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)
 
 
+def refuse_unusable(definition: Definition) -> None:
+    """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""
+    try:
+        Rules(definition)
+    except ConfigError as error:
+        raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
+    if definition.mode is not Mode.MIRROR:
+        raise RefusedError(
+            f"filesets of mode {definition.mode.value} cannot be followed by this version",
+            hint="upgrade this node, or follow a fileset of mode mirror",
+            code="unknown_mode",
+        )
+
+
 def _plain(facts: dict[str, object]) -> dict[str, object]:
     return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
 
 
-def _fetch_failed(req: int, error: InstepError) -> f.FollowEvent:
-    if error.error_code == "superseded":
-        return f.Superseded(req)
-    return f.FetchFailed(req, trouble_of(error))
+def _moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[Trouble], f.FollowEvent]:
+    """A source that no longer has a generation did not fail: the newer head is to be asked for."""
 
+    def answer(trouble: Trouble) -> f.FollowEvent:
+        return f.Superseded(req) if trouble.code == "superseded" else failed(trouble)
 
-def _stage_failed(req: int, error: InstepError) -> f.FollowEvent:
-    if error.error_code == "superseded":
-        return f.Superseded(req)
-    return f.StageFailed(req, trouble_of(error))
+    return answer

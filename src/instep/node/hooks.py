@@ -39,11 +39,15 @@ def _settings_of(fileset: FilesetSettings, kind: HookKind) -> HookSettings | Non
 
 
 async def run_hook(
-    runtime: Runtime, fileset: FilesetSettings, effect: RunHook, changed: Iterable[bytes], staged: str | None = None
+    runtime: Runtime,
+    fileset: FilesetSettings,
+    effect: RunHook,
+    changed: Iterable[bytes],
+    staged: str | None = None,
 ) -> Trouble | None:
     """Run the hook that this node's own configuration names (P7); None when it went well or there is none."""
     settings = _settings_of(fileset, effect.kind)
-    if settings is None or effect.head is None:
+    if settings is None:
         return None
     kind = effect.kind.value
     extra = {"INSTEP_PATH": str(fileset.path)}
@@ -54,7 +58,11 @@ async def run_hook(
     line = LineId(fileset.name, fileset.writer)
     if outcome.ok:
         runtime.note(
-            "hook", f"{kind} of {fileset.name} went well", line, attempts=outcome.attempts, ms=outcome.duration_ms
+            "hook",
+            f"{kind} of {fileset.name} went well",
+            line,
+            attempts=outcome.attempts,
+            ms=outcome.duration_ms,
         )
         return None
     reason = f"{kind} hook of {fileset.name}: {outcome.reason}"

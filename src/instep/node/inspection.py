@@ -15,6 +15,7 @@ from instep.model.manifest import edit, iterate, lookup
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
+from instep.tree.beneath import Root
 from instep.tree.compare import Difference, compare, entries_of
 from instep.tree.cover import Cover, cover
 from instep.tree.fidelity import Local, expected_local
@@ -22,6 +23,7 @@ from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
 
@@ -116,11 +118,24 @@ class Inspection:
             rules=self._rules,
             deep=deep,
         )
-        yield from compare(self._expected(iterate(root, self._get)), self._noting(found))
+        yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
         self._flush()
 
     def some(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
         """Differences at ``paths`` and below them."""
+        yield from self._drift(self._all_of(root, paths, now_ms))
+
+    def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
+        """Without directories that only stay because something ignored lies in them: an apply leaves those."""
+        for difference in differences:
+            found = difference.found
+            if difference.expected is None and found is not None and found.kind is Kind.DIR:
+                with Root(self._place.root) as root:
+                    if holds_ignored(root, self._rules, difference.path):
+                        continue
+            yield difference
+
+    def _all_of(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
         covered = cover(paths, (), self._local)
         found = self._found(root, covered, now_ms)
         expected = entries_of(
@@ -145,12 +160,20 @@ class Inspection:
     def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
         """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from."""
         changes: dict[bytes, Entry | None] = {}
-        for difference in self.some(root, paths, now_ms):
-            if difference.problem is not None and difference.found is None and difference.expected is not None:
+        for difference in self._all_of(root, paths, now_ms):
+            if (
+                difference.problem is not None
+                and difference.found is None
+                and difference.expected is not None
+            ):
                 continue
             changes[difference.path] = difference.found
             found, expected = difference.found, difference.expected
-            if expected is not None and expected.kind is Kind.DIR and (found is None or found.kind is not Kind.DIR):
+            if (
+                expected is not None
+                and expected.kind is Kind.DIR
+                and (found is None or found.kind is not Kind.DIR)
+            ):
                 for below in iterate(root, self._get, after=difference.path):
                     if not is_below(below.path, difference.path):
                         break
@@ -191,7 +214,11 @@ class Inspection:
                 self._fresh.append(item.row)
                 if len(self._fresh) >= ROWS_BATCH:
                     self._flush()
-            if isinstance(item, Scanned) and item.entry.extra is not None and item.entry.extra.chunks is not None:
+            if (
+                isinstance(item, Scanned)
+                and item.entry.extra is not None
+                and item.entry.extra.chunks is not None
+            ):
                 yield msgspec.structs.replace(item, entry=without_chunks(item.entry))
             else:
                 yield item
@@ -202,9 +229,8 @@ class Inspection:
             self._fresh = []
 
 
-def _no_row(path: bytes) -> StatRow | None:
+def _no_row(_: bytes) -> StatRow | None:
     return None
-
 
 
 def without_chunks(entry: Entry) -> Entry:

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+import msgspec
 
 from instep.errors import InstepError, NotAllowedError, UnavailableError
-from instep.model.definition import Definition
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.standing import StandingRecord
 from instep.net import messages as m
+from instep.net.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.transfer import Answer
+from instep.node.access import Access
+from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
+from instep.node.line_service import LineService
 from instep.node.membership import Membership
 from instep.node.runtime import Runtime
-from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
+from instep.node.serving import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
 from instep.node.uplink import Uplink
 
@@ -32,108 +35,6 @@ __all__ = ["Access", "LineService", "Peers"]
 
 ASK_S = 5.0
 log = logging.getLogger(__name__)
-
-
-class LineService(Protocol):
-    """What the connections need of a line, written or followed here."""
-
-    line: LineId
-    is_written_here: bool
-    standing: StandingRecord
-
-    @property
-    def head(self) -> HeadRef | None: ...
-
-    @property
-    def writer(self) -> NodeName: ...
-
-    @property
-    def live(self) -> HeadRef | None: ...
-
-    def known_definition(self) -> Definition | None:
-        """The definition of the newest head, None while none is known."""
-
-    def offers_to(self, partner: NodeName) -> bool: ...
-
-    def head_message(self, *, with_bundle: bool) -> m.Head | None: ...
-
-    def shelf(self) -> Shelf: ...
-
-    def head_seen(self, source: NodeName, head: m.Head) -> None:
-        """A peer sent a head of this line."""
-
-    def partner_told(self, source: NodeName) -> None:
-        """A partner told everything that it holds of this line."""
-
-    def source_up(self, source: NodeName, uplink: Uplink) -> None: ...
-
-    def source_down(self, source: NodeName, error: InstepError | None) -> None: ...
-
-    def asked_to(self, what: str) -> None:
-        """An operator's nudge from the sender: ``retry`` or ``resend``."""
-
-    async def verify(self, *, is_deep: bool) -> m.VerifyReply: ...
-
-    def report_message(self) -> m.Report: ...
-
-
-class Access:
-    """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def require_partner(self, who: NodeName) -> None:
-        """``NotAllowedError`` ``not_listed`` unless this node lists ``who``."""
-        if who not in self._runtime.settings.partners:
-            me = self._runtime.name
-            raise NotAllowedError(
-                f"{me} does not list {who} as a partner",
-                hint=f"on {me}: instep invite {who}, or: instep partner set {who} --replicate",
-                code="not_listed",
-                node=me,
-                partner=who,
-            )
-
-    def why_not(self, who: NodeName, service: LineService) -> str | None:
-        """Why ``who`` may not have the line, None when it may."""
-        me = self._runtime.name
-        partner = self._runtime.settings.partners.get(who)
-        if partner is None:
-            return f"{me} does not list {who} as a partner"
-        if service.writer == who or service.line.origin == who:
-            return None
-        definition = service.known_definition()
-        if definition is None:
-            return f"{me} knows no generation of {service.line.fileset} yet"
-        link, own = partner.link, service.is_written_here
-        if not link.lets(definition.fileset_class, own_line=own):
-            if not link.replicate:
-                return f"the link of {me} to {who} has replicate off"
-            if not own and not link.hub:
-                return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
-            return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
-        if not service.offers_to(who):
-            return f"{me} does not name {who} in to of {service.line.fileset}"
-        return None
-
-    def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
-        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``."""
-        self.require_partner(who)
-        if service is None:
-            raise NotAllowedError(
-                f"{self._runtime.name} has nothing of {line} for {who}", code="link_denies", line=str(line)
-            )
-        why = self.why_not(who, service)
-        if why is not None:
-            raise NotAllowedError(
-                why,
-                hint=f"on {self._runtime.name}: instep partner set {who} --replicate --data",
-                code="link_denies",
-                line=str(line),
-                partner=who,
-            )
-        return service
 
 
 class Peers:
@@ -148,6 +49,8 @@ class Peers:
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
+        self.belonging = Belonging()
+        self._verifying: set[NodeName] = set()
 
     def service(self, line: LineId) -> LineService | None:
         found = self.lines.get(line.fileset)
@@ -200,9 +103,16 @@ class Peers:
             report.attested_root,
             report.at_ms,
             via=self.runtime.name,
+            done_bytes=report.done_bytes,
+            total_bytes=report.total_bytes,
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+        reason = error_of_reply(error, who).reason
+        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
 
     # Lines and settings changed -------------------------------------------------------------------------------
 
@@ -221,7 +131,11 @@ class Peers:
         partners = self.runtime.settings.partners
         for name in list(self.uplinks):
             partner = partners.get(name)
-            if partner is None or partner.address is None or str(partner.address) != self.uplinks[name].address:
+            if (
+                partner is None
+                or partner.address is None
+                or str(partner.address) != self.uplinks[name].address
+            ):
                 self.uplinks.pop(name).stop()
         for name, partner in partners.items():
             if partner.address is not None and name not in self.uplinks:
@@ -263,21 +177,31 @@ class Peers:
         self.access.require_partner(who)
         heads: list[m.Head] = []
         refused: list[tuple[LineId, m.ErrorReply]] = []
-        for known in request.lines:
+        room = m.HEADS_REPLY_BYTES_MAX // 2
+        for known in {known.line: known for known in request.lines}.values():
             try:
                 service = self.access.require(who, self.service(known.line), known.line)
             except InstepError as error:
-                refused.append((known.line, reply_of(error)))
+                refused.append((known.line, reply_of_error(error)))
                 continue
-            message = service.head_message(with_bundle=request.with_bundles)
+            message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None:
                 continue
             ref = message.generation.ref()
-            if known.head is None or ref.position > known.head.position or ref.id != known.head.id:
+            if known.head is not None and ref.position <= known.head.position and ref.id == known.head.id:
+                continue
+            size = len(m.encode(message))
+            if size > room and message.bundle is not None:
+                message = msgspec.structs.replace(message, bundle=None, base=None)
+                size = len(m.encode(message))
+            if size <= room:  # the others come when these are known
+                room -= size
                 heads.append(message)
         return m.HeadsReply(tuple(heads), tuple(refused))
 
-    def _checked(self, who: NodeName, line: LineId, generation: bytes) -> tuple[LineService, SignedGeneration]:
+    def _checked(
+        self, who: NodeName, line: LineId, generation: bytes
+    ) -> tuple[LineService, SignedGeneration]:
         service = self.access.require(who, self.service(line), line)
         signed = self.runtime.store.generation(Digest(generation))
         if signed is None or signed.body().line != line:
@@ -290,12 +214,18 @@ class Peers:
         return service, signed
 
     async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, request.digests)
         return pages_reply(self.runtime.store, request)
 
     async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
-        return chunk_pages_reply(self.runtime.store, request)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
+        return chunk_pages_reply(self.runtime.store, self.belonging, request)
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """``PeerError`` unless all these pages are of this generation's manifest."""
+        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
 
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         service = self.access.require(who, self.service(request.line), request.line)
@@ -304,28 +234,37 @@ class Peers:
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)
-        return await service.verify(is_deep=request.is_deep)
+        if who in self._verifying:
+            raise UnavailableError(
+                f"a verification for {who} is under way", code="busy", node=self.runtime.name
+            )
+        self._verifying.add(who)
+        try:
+            return await service.verify(is_deep=request.is_deep)
+        finally:
+            self._verifying.discard(who)
 
     async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (want.page for want in request.wants))
         return service.shelf().contents(entries_asked(self.runtime.store, request))
 
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
         return service.shelf().ranges(entry, request.ranges)
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)
         other = self.sessions.get(who)
-        if other is not None and other.hello.session != hello.session:
-            if await other.is_alive():
-                raise NotAllowedError(
-                    f"{who} is connected already from another process: two nodes use one identity",
-                    hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
-                    code="identity_in_use",
-                    node=who,
-                )
+        if other is not None and other.hello.session != hello.session and await other.is_alive():
+            raise NotAllowedError(
+                f"{who} is connected already from another process: two nodes use one identity",
+                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                code="identity_in_use",
+                node=who,
+            )
         if other is not None:
             await other.close("replaced")
         session = Session(self, who, hello, stream)
@@ -342,7 +281,7 @@ class Peers:
 
 def offer_of(service: LineService) -> m.Offer | None:
     """What a partner is told of a line that it may have."""
-    message = service.head_message(with_bundle=False)
+    message = service.head_message(None, with_bundle=False)
     definition = service.known_definition()
     if definition is None:
         return None
@@ -356,12 +295,4 @@ def offer_of(service: LineService) -> m.Offer | None:
         size_bytes=body.size_bytes if body is not None else 0,
         head=message.generation.ref() if message is not None else None,
         definition=definition.encoded(),
-    )
-
-
-def reply_of(error: InstepError) -> m.ErrorReply:
-    """An error as it travels."""
-    facts: Mapping[str, object] = error.facts
-    return m.ErrorReply(
-        error.error_code, error.reason, dict(facts), error.hint, error.exit_code, error.retry.value
     )

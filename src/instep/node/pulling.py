@@ -99,14 +99,18 @@ class Puller:
     async def _small(self, wants: list[Want]) -> None:
         """One request, its answers laid by the worker while the next come in."""
         if any(want.which for want in wants):
-            raise PeerError("attributes larger than 4 KiB cannot be fetched by this version", code="large_attribute")
+            raise PeerError(
+                "attributes larger than 4 KiB cannot be fetched by this version", code="large_attribute"
+            )
         request, order = _asked(self._line, self._head, wants)
         client = self._client()
         loop = asyncio.get_running_loop()
         laying: asyncio.Task[None] | None = None
         got = 0
         try:
-            async with aclosing(client.contents(request, sizes=[want.size_bytes for want in order])) as batches:
+            async with aclosing(
+                client.contents(request, sizes=[want.size_bytes for want in order])
+            ) as batches:
                 async for answers in batches:
                     if laying is not None:
                         await laying

@@ -43,7 +43,7 @@ def _get(service: WriterService) -> Callable[[Digest], bytes]:
 
 def recover_writer(service: WriterService) -> None:
     """Finish a rollback that a crash interrupted, before the tree is scanned."""
-    place = service.taken().place
+    place = service.tree.taken().place
     local = Local(preserve=frozenset(service.definition.preserve), is_own=True)
     recover(place, local=local, get_page=_get(service), now_ms=wall_ms())
     record_rows(service, place)
@@ -57,9 +57,9 @@ def restore_tree(service: WriterService, target: HeadRef, base: HeadRef | None) 
     signed = store.generation(target.id)
     raw = store.get_blob(signed.body().definition) if signed is not None else None
     definition = decode_definition(raw) if raw is not None else Definition()
-    place = service.taken().place
+    place = service.tree.taken().place
     archive = Archive(place).source()
-    kept = service.history
+    kept = service.tree.history
     local = Local(preserve=frozenset(definition.preserve), is_own=True)
     stage = Stage.open(
         place,
@@ -101,8 +101,8 @@ def can_restore(service: WriterService, target: HeadRef) -> bool:
     if head is None:
         return False
     here: set[Digest] = set()
-    archive = Archive(service.taken().place).source()
-    kept = service.history
+    archive = Archive(service.tree.taken().place).source()
+    kept = service.tree.history
     try:
         for change in diff(head.root, target.root, get):
             entry = change.new

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
+
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
-from instep.node.driver import wall_ms
+from instep.node.driver import monotonic_ms, wall_ms
+from instep.node.quiet import Quiet
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["Runtime", "Worker"]
+__all__ = ["Drain", "Runtime", "Worker"]
 
-EVENTS_KEPT = 20_000
+TEXT_MAX = 1_000
+log = logging.getLogger(__name__)
+_DRAIN = "drain"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -39,6 +45,14 @@ class Worker:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """An operator's word that this node should get no new work. ``until_ms`` is wall clock, None for open end."""
+
+    reason: str
+    since_ms: int
+    until_ms: int | None
+
+
 class Runtime:
     """Lives as long as the daemon. ``store`` is a connection of the calling thread's own."""
 
@@ -53,6 +67,7 @@ class Runtime:
         self._opening = threading.Lock()
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
+        self._quiet = Quiet()
 
     @property
     def name(self) -> NodeName:
@@ -77,6 +92,35 @@ class Runtime:
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
         """One line of the events log."""
         self.store.append_event(wall_ms(), kind, line, text, facts)
+
+    def note_of_peer(
+        self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
+    ) -> None:
+        """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
+        it again and again is told of now and then, with the count."""
+        hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
+        if hushed is None:
+            return
+        more = f" (and {hushed} more like it)" if hushed else ""
+        text = text[:TEXT_MAX] + more
+        log.warning("%s%s", f"{line}: " if line is not None else "", text)
+        self.note(kind, text, line, **facts)
+
+    def drain(self) -> Drain | None:
+        """The drain in force; one that has run out is none."""
+        raw = self.store.get(_DRAIN)
+        drain = msgspec.msgpack.decode(raw, type=Drain) if raw is not None else None
+        if drain is not None and drain.until_ms is not None and drain.until_ms <= wall_ms():
+            return None
+        return drain
+
+    def set_drain(self, drain: Drain | None) -> None:
+        """Remember or forget a drain; it survives a restart."""
+        if drain is None:
+            self.store.delete(_DRAIN)
+        else:
+            self.store.put(_DRAIN, msgspec.msgpack.encode(drain))
+        self.tell()
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""

@@ -23,7 +23,14 @@ from instep.node.settings import FilesetSettings, Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["fileset_document", "generation_document", "line_document", "moment", "offline_log", "offline_status"]
+__all__ = [
+    "fileset_document",
+    "generation_document",
+    "line_document",
+    "moment",
+    "offline_log",
+    "offline_status",
+]
 
 
 def moment(ms: int | None) -> str | None:
@@ -91,9 +98,16 @@ def partner_document(
             "not_connected",
             (f"on {name}: instep status; instep check",),
         )
-    elif head is not None and record.standing is Standing.IN_STEP and (report.live is None or report.live.id != head.id):
+    elif (
+        head is not None
+        and record.standing is Standing.IN_STEP
+        and (report.live is None or report.live.id != head.id)
+    ):
         record = StandingRecord(
-            Standing.BEHIND, report.at_ms, f"live {report.live.number if report.live else 'nothing'}, head {head.number}", "behind"
+            Standing.BEHIND,
+            report.at_ms,
+            f"live {report.live.number if report.live else 'nothing'}, head {head.number}",
+            "behind",
         )
     behind_ms = 0
     if head is not None and (report.live is None or report.live.id != head.id):
@@ -105,6 +119,9 @@ def partner_document(
         **_standing(record),
         "last_checked": moment(report.at_ms),
         "behind_ms": behind_ms,
+        **(
+            {"done_bytes": report.done_bytes, "total_bytes": report.total_bytes} if report.total_bytes else {}
+        ),
     }
 
 
@@ -129,7 +146,9 @@ def line_document(
     }
 
 
-def fileset_document(fileset: FilesetSettings, definition: Definition | None, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def fileset_document(
+    fileset: FilesetSettings, definition: Definition | None, lines: list[dict[str, Any]]
+) -> dict[str, Any]:
     known = fileset.definition or definition or Definition()
     return {
         "name": fileset.name,
@@ -177,13 +196,13 @@ def offline_status(directory: Path) -> dict[str, Any]:
     store = SqliteStore.open(node.state / "node.db")
     try:
         for fileset in settings.filesets.values():
-            document["filesets"].append(_offline_fileset(store, settings, fileset))
+            document["filesets"].append(_offline_fileset(store, fileset))
     finally:
         store.close()
     return document
 
 
-def _offline_fileset(store: NodeStore, settings: Settings, fileset: FilesetSettings) -> dict[str, Any]:
+def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> dict[str, Any]:
     line = LineId(fileset.name, fileset.writer)
     raw = store.load_line(line)
     head = live = None
@@ -192,12 +211,17 @@ def _offline_fileset(store: NodeStore, settings: Settings, fileset: FilesetSetti
     elif raw is not None:
         facts = msgspec.msgpack.decode(raw, type=FollowFacts)
         head, live = facts.head, facts.live
-    record = StandingRecord(
-        Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",)
-    )
+    record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
     partners = [
         partner_document(
-            store, name, report, head, is_connected=False, since_ms=report.at_ms, poll_ms=0, now_ms=report.at_ms
+            store,
+            name,
+            report,
+            head,
+            is_connected=False,
+            since_ms=report.at_ms,
+            poll_ms=0,
+            now_ms=report.at_ms,
         )
         for name, report in sorted(reports_of(store, line).items())
         if fileset.is_written_here

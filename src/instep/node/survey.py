@@ -20,6 +20,7 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest import build, edit, iterate, lookup, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
+from instep.node.moved import Moved
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
 from instep.tree.marker import Marker
@@ -168,7 +169,7 @@ class Survey:
             self._place,
             self._definition,
             rows,
-            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            Moved(store, self._fileset) if rows.has_any else None,
             now_ns,
             marker=self._marker(),
             rules=self._rules,
@@ -198,7 +199,7 @@ class Survey:
             self._definition,
             covered,
             lambda path: store.stat_row(self._fileset, path),
-            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            Moved(store, self._fileset),
             now_ms * 1_000_000,
             marker=self._marker(),
             rules=self._rules,
@@ -336,15 +337,7 @@ def _changes(
     now_ms: int,
 ) -> Iterator[tuple[bytes, Entry | None]]:
     """What differs between the base and what was found at the covered paths, in order."""
-    before = {e.path: e for path in entries if (e := lookup(base, path, get)) is not None}
-    for tree in trees:
-        top = lookup(base, tree, get)
-        if top is not None:
-            before[tree] = top
-        for entry in iterate(base, get, after=tree):
-            if not is_below(entry.path, tree):
-                break
-            before[entry.path] = entry
+    before = _before(base, get, trees, entries)
     after: dict[bytes, Entry | None] = {}
     blocked: list[bytes] = []
     for item in found:
@@ -358,43 +351,49 @@ def _changes(
         if path in after or any(is_below(path, top) for top in blocked):
             continue
         if old.kind is Kind.DIR and not _in_trees(path, trees):
-            for below in iterate(base, get, after=path):
-                if not is_below(below.path, path):
-                    break
-                if below.path not in changed:
-                    changed[below.path] = None
-                    tally.saw(below.path, below, None)
+            _clear(base, get, path, changed, tally)
         if path not in changed:
             changed[path] = None
             tally.saw(path, old, None)
     for path, new_entry in after.items():
-        if new_entry is not None and new_entry != before.get(path):
+        known = before.get(path)
+        if new_entry is not None and new_entry != known:
             changed[path] = new_entry
-            _clear_below(base, get, path, new_entry, before.get(path), changed, tally)
-        elif new_entry is None and path in before:
+            if known is not None and known.kind is Kind.DIR and new_entry.kind is not Kind.DIR:
+                _clear(base, get, path, changed, tally)
+        elif new_entry is None and known is not None:
             changed[path] = None
     yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
 
 
-def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
-    return any(path == tree or is_below(path, tree) for tree in trees)
+def _before(
+    base: Digest, get: Callable[[Digest], bytes], trees: Sequence[bytes], entries: Sequence[bytes]
+) -> dict[bytes, Entry]:
+    """What the base has at the covered paths."""
+    before = {e.path: e for path in (*entries, *trees) if (e := lookup(base, path, get)) is not None}
+    for tree in trees:
+        for entry in iterate(base, get, after=tree):
+            if not is_below(entry.path, tree):
+                break
+            before[entry.path] = entry
+    return before
 
 
-def _clear_below(
+def _clear(
     base: Digest,
     get: Callable[[Digest], bytes],
-    path: bytes,
-    new: Entry,
-    old: Entry | None,
+    directory: bytes,
     changed: dict[bytes, Entry | None],
     tally: _Tally,
 ) -> None:
-    """A directory that became something else takes what lay below it along."""
-    if old is None or old.kind is not Kind.DIR or new.kind is Kind.DIR:
-        return
-    for below in iterate(base, get, after=path):
-        if not is_below(below.path, path):
+    """A directory that went or became something else takes what lay below it along."""
+    for below in iterate(base, get, after=directory):
+        if not is_below(below.path, directory):
             break
         if changed.get(below.path, below) is not None:
             changed[below.path] = None
             tally.saw(below.path, below, None)
+
+
+def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
+    return any(path == tree or is_below(path, tree) for tree in trees)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, assert_never
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
 
 import msgspec
 
@@ -27,66 +26,41 @@ from instep.core.vocabulary import (
     TimerFired,
     trouble_of,
 )
-from instep.model.definition import Definition, FilesetClass, decode_definition
 from instep.errors import InstepError
-from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
+from instep.model.definition import Definition, decode_definition
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
-from instep.net.messages import BUNDLE_BYTES_MAX, DIFFERENCES_MAX, Bundle, Difference, Head, Report, VerifyReply
+from instep.net.messages import (
+    BUNDLE_BYTES_MAX,
+    DIFFERENCES_MAX,
+    Bundle,
+    Difference,
+    Head,
+    Report,
+    VerifyReply,
+)
+from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
-from instep.node.keeping import Kept
-from instep.node.inspection import Inspection, Numbers, changes_of
-from instep.node.placing import Taken, find_root
+from instep.node.line_net import LineNet
 from instep.node.restoring import can_restore, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
-from instep.node.survey import Survey, Surveyed
+from instep.node.survey import Surveyed
 from instep.node.watching import TreeWatch
-from instep.tree.archive import Archive
-from instep.tree import compare
+from instep.node.writer_tree import WriterTree
 from instep.tree.failpoints import failpoint, register
-from instep.tree.fidelity import Local
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 
-__all__ = ["LineNet", "WriterService", "history_keeps"]
+__all__ = ["WriterService"]
 
 log = logging.getLogger(__name__)
 
 RESCAN_MS = 600_000
-BUNDLE_CONTENT_MAX = 128 << 10
-HISTORY_FILE_MAX = 4 << 20
-COMMIT_BEFORE = register("publish.commit.before")
-COMMIT_AFTER = register("publish.commit.after")
 HEAD_SAVED = register("publish.head_saved")
-
-
-class LineNet(Protocol):
-    """What a line needs from the node's connections."""
-
-    async def announce(self, head: Head) -> None:
-        """Offer a head to every connected partner that may have it."""
-
-    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
-        """Ask every listed partner for the line's heads; who answered. What they know arrives as events before."""
-
-    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
-        """Store all pages and the definition of a head, verified."""
-
-    async def report(self, line: LineId) -> None:
-        """The line's standing here changed: tell who wants to know."""
-
-
-def history_keeps(fileset: FilesetSettings, size: int) -> bool:
-    """Whether the writer keeps contents of this size of its own (design, section 5 "History")."""
-    if fileset.history == "off" or fileset.definition is None:
-        return False
-    if fileset.history == "on":
-        return True
-    return fileset.definition.fileset_class is FilesetClass.METADATA and size <= HISTORY_FILE_MAX
 
 
 @dataclass(slots=True)
@@ -112,11 +86,8 @@ class WriterService:
         self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
-        self._taken: Taken | None = None
-        self._history: Kept | None = None
         self._pending: _Pending | None = None
-        self._contents: dict[Digest, bytes] = {}
-        self._contents_bytes = 0
+        self.tree = WriterTree(self)
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
         raw = runtime.store.load_line(self.line)
@@ -184,7 +155,6 @@ class WriterService:
         assert fileset.definition is not None
         self.fileset = fileset
         self.definition = fileset.definition
-        self._taken = None
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
         self.driver.post(v.ConfigChanged(self.config()))
@@ -207,7 +177,7 @@ class WriterService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: v.PublishEffect) -> None:
+    async def _perform(self, effect: v.PublishEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case v.Save(facts):
@@ -243,7 +213,8 @@ class WriterService:
             case v.Report():
                 await self._report(effect)
             case Refuse(source, trouble):
-                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
+                text = f"refused what {source} sent: {trouble.reason}"
+                self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **dict(facts_of_note))
             case SetTimer(name, at_ms):
@@ -292,27 +263,35 @@ class WriterService:
     def offers_to(self, partner: NodeName) -> bool:
         return self.fileset.offers_to(partner)
 
-    def place(self) -> Place:
-        return self.taken().place
-
     def shelf(self) -> Shelf:
-        place = self.place()
-        return Shelf(place, self.history, Archive(place))
+        return self.tree.shelf()
+
+    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+        return self.tree.changes_now(limit)
+
+    def can_restore(self, ref: HeadRef) -> bool:
+        """Whether history, archive and tree together have all contents of a generation."""
+        return can_restore(self, ref)
+
+    def place(self) -> Place:
+        return self.tree.place()
 
     def head_seen(self, source: NodeName, head: Head) -> None:
         """A partner holds a head of this line: a writer with amnesia learns its own past."""
         for epoch in head.epochs:
             self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
         signed = head.generation
-        if head.definition:
+        verdict = verdict_on(self.runtime, signed.signature, signed.id)
+        if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
             definition = decode_definition(head.definition)
-            self.runtime.store.put_blob(definition.digest, head.definition)
-        self.driver.post(v.HeadOfOursSeen(source, signed, verdict_on(self.runtime, signed.signature, signed.id)))
+            if definition.digest == signed.body().definition:
+                self.runtime.store.put_blob(definition.digest, head.definition)
+        self.driver.post(v.HeadOfOursSeen(source, signed, verdict))
 
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))
 
-    def source_up(self, source: NodeName, uplink: object) -> None:
+    def source_up(self, source: NodeName, uplink: object, head: HeadRef | None) -> None:
         """A writer has no source."""
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
@@ -338,9 +317,9 @@ class WriterService:
         head = self.head
         if head is None:
             return VerifyReply(0, self.line, None, b"", 0)
-        before = self._suspects()
-        numbers = await self.worker.run(self._verify_now, head, is_deep)
-        found = self._suspects() - before
+        before = self.tree.suspects()
+        numbers = await self.worker.run(self.tree.verify, head, is_deep)
+        found = self.tree.suspects() - before
         if found:
             self.driver.post(v.TreeChanged(tuple(sorted(found))))
         return VerifyReply(
@@ -352,69 +331,7 @@ class WriterService:
             differs=tuple(Difference(path, why) for path, why in numbers.sample[:DIFFERENCES_MAX]),
         )
 
-    def _inspection(self) -> Inspection:
-        taken = self.taken()
-        local = Local(preserve=frozenset(self.definition.preserve), is_own=True)
-        return Inspection(
-            self.runtime.store,
-            taken.place,
-            self.fileset.name,
-            self.definition,
-            local,
-            taken.marker,
-            keep_rows=True,
-        )
-
-    def _verify_now(self, head: HeadRef, is_deep: bool) -> Numbers:
-        inspection = self._inspection()
-        damaged: set[bytes] = set()
-
-        def noted() -> Iterator[compare.Difference]:
-            for each in inspection.everything(head.root, wall_ms(), deep=is_deep):
-                if each.problem is not None and each.problem.what == "damaged":
-                    damaged.add(each.path)
-                if each.problem is None or each.expected is not None:
-                    yield each
-
-        numbers = inspection.numbers(noted())
-        if damaged:
-            self._keep_suspects(self._suspects() | damaged)
-        return numbers
-
-    def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        """What ``diff`` without generations shows: the tree against the head."""
-        if self.head is None:
-            return []
-        return changes_of(self._inspection().everything(self.head.root, wall_ms()), limit)
-
-    def can_restore(self, ref: HeadRef) -> bool:
-        """Whether history, archive and tree together have all contents of a generation."""
-        return can_restore(self, ref)
-
     # Scan ---------------------------------------------------------------------------------------------------
-
-    def taken(self) -> Taken:
-        """The root with its marker, looked at again each time; raises when it is not ours or not there."""
-        runtime = self.runtime
-        taken = find_root(
-            runtime.store,
-            runtime.settings,
-            self.fileset.name,
-            self.fileset.path,
-            runtime.directory.path,
-            self.fileset.stage,
-        )
-        if self._taken is None or self._taken.place != taken.place or self._history is None:
-            self._history = Kept(taken.place)
-        self._taken = taken
-        return taken
-
-    @property
-    def history(self) -> Kept:
-        if self._history is None:
-            self.taken()
-        assert self._history is not None
-        return self._history
 
     async def _scan(self, effect: v.Scan) -> v.PublishEvent:
         touched: list[bytes] = list(effect.paths)
@@ -424,124 +341,31 @@ class WriterService:
             for path, is_tree in self.watch.drain():
                 (trees if is_tree else touched).append(path)
             is_full = is_full or self.watch.took_overflow()
-        surveyed = await self.worker.run(self._survey, effect, is_full, trees, touched)
-        self._pending = _Pending(surveyed, dict(self._contents))
+        surveyed = await self.worker.run(self.tree.survey, effect, is_full, trees, touched)
+        self._pending = _Pending(surveyed, dict(self.tree.contents))
         return v.Scanned(effect.req, surveyed.summary)
-
-    def _survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
-        taken = self.taken()
-        self._contents = {}
-        self._contents_bytes = 0
-        suspects = self._suspects()
-        survey = Survey(
-            taken.place,
-            self.fileset.name,
-            self.definition,
-            lambda: taken.marker,
-            self._sink,
-            suspects,
-        )
-        store = self.runtime.store
-        base = effect.base.root if effect.base is not None else None
-        if is_full or base is None:
-            surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
-        else:
-            parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
-            surveyed = survey.some(store, base, trees, [*touched, *parents, *sorted(suspects)], wall_ms())
-        self._keep_suspects(surveyed.damaged)
-        if self._definition_changed(effect.base):
-            surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
-        return surveyed
-
-    def _suspects(self) -> frozenset[bytes]:
-        """Files found damaged: remembered until their stat says that they were written anew (P10)."""
-        raw = self.runtime.store.get(f"damaged/{self.fileset.name}")
-        return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
-
-    def _keep_suspects(self, suspects: frozenset[bytes]) -> None:
-        if suspects != self._suspects():
-            self.runtime.store.put(f"damaged/{self.fileset.name}", msgspec.msgpack.encode(sorted(suspects)))
-
-    def _definition_changed(self, base: HeadRef | None) -> bool:
-        signed = self.runtime.store.generation(base.id) if base is not None else None
-        return signed is not None and signed.body().definition != self.definition.digest
-
-    def _sink(self, digest: Digest, data: bytes | None, fd: int) -> None:
-        """Receives every file as it is read: history keeps it, and small ones go along with the head."""
-        if data is not None:
-            if history_keeps(self.fileset, len(data)):
-                self.history.put(digest, data)
-            if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
-                self._contents[digest] = data
-                self._contents_bytes += len(data) + 32
-        elif fd >= 0:
-            size = os.fstat(fd).st_size
-            if history_keeps(self.fileset, size):
-                self.history.put_file(digest, fd, size)
 
     # Commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
-        await self.worker.run(self._sync_history)
-        head = self._commit_now(effect)
+        await self.worker.run(self.tree.sync_history)
+        head = commit(self, effect)
         pending = self._pending
-        if pending is not None and pending.surveyed.summary.root == head.root and pending.surveyed.pages is not None:
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(len(d) + 32 for d in pending.contents.values())
+        if (
+            pending is not None
+            and pending.surveyed.summary.root == head.root
+            and pending.surveyed.pages is not None
+        ):
+            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
+                len(d) + 32 for d in pending.contents.values()
+            )
             if bundle_bytes <= BUNDLE_BYTES_MAX:
                 self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
         return v.Committed(effect.req, head)
 
-    def _sync_history(self) -> None:
-        failpoint(COMMIT_BEFORE)
-        self.history.sync()
-
-    def _commit_now(self, effect: v.Commit) -> HeadRef:
-        """Sign and store; on the event loop, so that it stays in order with every ``Save``."""
-        runtime, store = self.runtime, self.runtime.store
-        body = GenerationBody(
-            version=1,
-            fileset=self.line.fileset,
-            origin=self.line.origin,
-            epoch=effect.epoch,
-            number=effect.number,
-            parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
-            root=effect.root,
-            definition=self.definition.digest,
-            author=effect.author,
-            message=effect.message,
-            time_ms=wall_ms(),
-            entries=effect.entries,
-            size_bytes=effect.size_bytes,
-        )
-        raw = body.encoded()
-        signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
-        head = signed.ref()
-        epoch = self._missing_epoch(effect.epoch)
-        self.facts = msgspec.structs.replace(self.facts, head=head)
-        with store.transaction():
-            store.put_blob(self.definition.digest, self.definition.encoded())
-            if epoch is not None:
-                store.add_epoch(epoch)
-            store.add_generation(signed)
-            store.save_line(self.line, msgspec.msgpack.encode(self.facts))
-            store.set_head(self.line, head)
-            store.set_live(self.line, head)
-        failpoint(COMMIT_AFTER)
-        return head
-
-    def _missing_epoch(self, number: int) -> SignedEpoch | None:
-        runtime = self.runtime
-        if any(known.body().epoch == number for known in runtime.store.epochs(self.line)):
-            return None
-        body = EpochBody(
-            1, self.line.fileset, self.line.origin, number, runtime.name, runtime.pki.sign_key, EMPTY_DIGEST
-        )
-        raw = body.encoded()
-        return SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))
-
     # Others -------------------------------------------------------------------------------------------------
 
-    def head_message(self, *, with_bundle: bool) -> Head | None:
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> Head | None:
         """The newest announced head as it travels."""
         if self.head is None:
             return None
@@ -564,7 +388,7 @@ class WriterService:
 
     async def _announce(self, head: HeadRef) -> None:
         self._announced = head
-        message = self.head_message(with_bundle=True)
+        message = self.head_message(None, with_bundle=True)
         assert message is not None
         self.runtime.tell()
         await self._net.announce(message)

@@ -5,6 +5,7 @@ The driver is as boring as the real one: take an event, step the machine, perfor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ def trouble(code: str, exit_code: int = 7, retry: Retry = Retry.LATER) -> Troubl
     return Trouble(code, f"{code} (simulated)", retry, exit_code)
 
 
-class SimNode:
+class SimNode(ABC):
     """Base of writer and partner. Subclasses make the machine and perform its effects."""
 
     def __init__(self, world: World, net: Network, name: str, line: LineId) -> None:
@@ -109,9 +110,11 @@ class SimNode:
         self.world.at(delay_ms, alive)
 
     def post(self, event: Any, delay_ms: float = 0) -> None:
-        """An event into the inbox; answers may come doubled while faults last."""
+        """An event into the inbox. What others say and what answers may come twice, the second time late; what
+        the process itself sees (a session that opened or broke) comes once and in order."""
         self.later(delay_ms, lambda: self.take(event))
-        if self.world.is_faulty and self.rng.random() < self.world.options.duplicate:
+        is_said = hasattr(event, "req") or hasattr(event, "signed")
+        if is_said and self.world.is_faulty and self.rng.random() < self.world.options.duplicate:
             self.later(delay_ms + self.rng.uniform(0, 500), lambda: self.take(event))
 
     def take(self, event: Any) -> None:
@@ -219,26 +222,29 @@ class SimNode:
 
     # --- for subclasses -------------------------------------------------------------------------------------
 
+    @abstractmethod
     def make_machine(self) -> Any:
-        raise NotImplementedError
+        """A machine born with what the store saved last."""
 
+    @abstractmethod
     def started(self) -> Any:
-        raise NotImplementedError
+        """The event that starts it."""
 
+    @abstractmethod
     def perform(self, effect: Any) -> None:
-        raise NotImplementedError
+        """Carry out one effect."""
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027  not every node looks
         """Checkers hook in here."""
 
-    def on_crash(self) -> None:
+    def on_crash(self) -> None:  # noqa: B027  not every node has more to lose
         """What else dies with the process."""
 
     # --- serving --------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def offered(self, other: str) -> HeadRef | None:
         """The head that this node tells ``other`` of."""
-        raise NotImplementedError
 
     def head_message(self, other: str) -> m.Head | None:
         head = self.offered(other)
@@ -293,14 +299,17 @@ class SimNode:
         if isinstance(message, m.Head):
             self.heard_head(sender, message)
 
+    @abstractmethod
     def heard_head(self, sender: str, message: m.Head) -> None:
-        raise NotImplementedError
+        """A head came over the stream."""
 
+    @abstractmethod
     def opened(self, other: str, *, is_dialer: bool) -> None:
-        raise NotImplementedError
+        """A stream with ``other`` is open."""
 
+    @abstractmethod
     def closed(self, other: str) -> None:
-        raise NotImplementedError
+        """The stream with ``other`` broke."""
 
 
 def checked(signed: SignedGeneration) -> SignerVerdict:

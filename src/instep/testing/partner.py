@@ -207,7 +207,8 @@ class SimPartner(SimNode):
         self._check_whole()
 
     def _check_whole(self) -> None:
-        """P2, seen from outside: after recovery the paths of an interrupted switch are all old or all new."""
+        """P2, seen from outside: after recovery the paths of an interrupted switch that nobody else wrote are
+        all old or all new."""
         plan, self.switching = self.switching, None
         if plan is None:
             return
@@ -318,7 +319,8 @@ class SimPartner(SimNode):
     def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
         """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
         journal = Journal(head, self._plan(base, head))
-        self.switching = journal.plan
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        self.switching = [step for step in journal.plan if there.get(step[0]) == step[1]]
         if self.world.plant != "no_journal":
             self.place.journal = journal
         steps = self.place.steps(journal)
@@ -329,7 +331,9 @@ class SimPartner(SimNode):
         for path in steps:
             if path is not None:
                 drifted.append(path)
-            self.later(self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done))
+            self.later(
+                self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done)
+            )
             return
         self.switching = None
         self.post(done(tuple(drifted)))
@@ -458,6 +462,8 @@ class SimPartner(SimNode):
     def edit_live(self, path: bytes, data: bytes | None) -> None:
         """An operator or a program writes into the partner's tree."""
         self.world.record(self.name, "!", f"someone writes {path!r} here")
+        if self.switching is not None:
+            self.switching = [step for step in self.switching if step[0] != path]
         if data is None:
             self.place.tree.pop(path, None)
         else:

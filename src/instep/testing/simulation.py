@@ -260,14 +260,20 @@ class _Cluster:
         for partner in self.partners:
             if partner.is_alive:
                 partner.post(Resumed())
-                report = self.ledger.reports.get(partner.name)
-                if report is not None and report.code == "drift_fight":
-                    partner.post(RetryAsked())
+        self._end_fights()
         self.writer.unreadable.clear()
         self.writer.edit_tree(b"config", b"good in the end")
         self.writer.overflow()
         self.writer.ask_publish(accept_deletions=True)
         self._rest_since = None
+
+    def _end_fights(self) -> None:
+        """The programs are stopped; whoever sees a fight on the status page types ``instep retry``."""
+        for partner in self.partners:
+            report = self.ledger.reports.get(partner.name)
+            if partner.is_alive and report is not None and report.code == "drift_fight":
+                partner.post(RetryAsked())
+        self.world.at(20_000, self._end_fights)
 
     def is_at_rest(self) -> bool:
         if self.world.now < self.world.options.faulty_ms + 8_600 or self.lagging(is_short=True):

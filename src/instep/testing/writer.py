@@ -89,14 +89,14 @@ class SimWriter(SimNode):
 
     # --- sessions -------------------------------------------------------------------------------------------
 
-    def opened(self, other: str, *, is_dialer: bool) -> None:  # noqa: ARG002  a writer never dials
+    def opened(self, other: str, *, is_dialer: bool) -> None:
         self.sessions[other] = None
         self._offer_to(other)
 
     def closed(self, other: str) -> None:
         self.sessions.pop(other, None)
 
-    def offered(self, other: str) -> HeadRef | None:  # noqa: ARG002  the same to everybody
+    def offered(self, other: str) -> HeadRef | None:
         return self.announced
 
     def _offer_to(self, other: str) -> None:

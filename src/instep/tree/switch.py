@@ -32,7 +32,7 @@ from instep.tree.place import Place
 from instep.tree.records import read_records
 from instep.tree.rules import Rules
 from instep.tree.stage import resource_error
-from instep.tree.subtree import walk_below
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["Gone", "Switched", "finish", "stat_rows", "switch"]
 
@@ -377,7 +377,7 @@ class _Switch:
             if found.st_dev != self.root.device:
                 self._kept(step.path)
                 return
-            if there is not None or self._must_stay(step.path):
+            if there is not None or holds_ignored(self.root, self.rules, step.path):
                 if self._remove_singly(step):
                     self._kept(step.path)
                 return
@@ -388,15 +388,6 @@ class _Switch:
         self._let_move(live_fd, name)
         self._rename_new(live_fd, name, self.objects_fd, step.key)
         self._touch(step.path)
-
-    def _must_stay(self, directory: bytes) -> bool:
-        """Whether anything ignored or mounted lies below."""
-        for found in walk_below(self.root, directory):
-            if found.stat.st_dev != self.root.device:
-                return True
-            if self.rules.has_patterns and self.rules.ignored(found.path, stat.S_ISDIR(found.stat.st_mode)):
-                return True
-        return False
 
     def _remove_singly(self, step: Step) -> bool:
         """Take all that may go from a directory, into a copy of its shape; whether something stays."""

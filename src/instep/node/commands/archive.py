@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
 from instep.model.paths import path_fields
-from instep.node.commands.common import path_of, service_of
+from instep.node.commands.parameters import path_of, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.snapshot import moment
@@ -43,13 +44,11 @@ class Archives:
 
         def look() -> dict[str, Any]:
             archive = Archive(service.place())
-            items: list[dict[str, Any]] = []
+            items: deque[dict[str, Any]] = deque(maxlen=ITEMS_MAX)
             for item in archive.list_items():
                 if wanted is not None and item.why.value not in wanted:
                     continue
-                if len(items) >= ITEMS_MAX:
-                    break
-                items.append(
+                items.appendleft(
                     {
                         **path_fields(item.path),
                         "generation": item.generation or None,
@@ -60,7 +59,7 @@ class Archives:
                         "batch": item.batch,
                     }
                 )
-            return {"fileset": service.fileset.name, "items": items, "bytes": archive.total_bytes()}
+            return {"fileset": service.fileset.name, "items": list(items), "bytes": archive.total_bytes()}
 
         return await service.worker.run(look)
 
@@ -79,7 +78,12 @@ class Archives:
 
         restored = await service.worker.run(restore)
         self._daemon.runtime.note("restored", f"restored to {to}", service.line, **path_fields(path))
-        return {"fileset": service.fileset.name, **path_fields(path), "to": restored.decode("utf-8", "replace"), "changed": True}
+        return {
+            "fileset": service.fileset.name,
+            **path_fields(path),
+            "to": restored.decode("utf-8", "replace"),
+            "changed": True,
+        }
 
     async def prune(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         service = service_of(self._daemon, params)
@@ -103,7 +107,10 @@ class Archives:
         result = await service.worker.run(prune)
         if result["changed"]:
             self._daemon.runtime.note(
-                "archive_pruned", f"{len(result['batches'])} batches of the archive were pruned", service.line, bytes=result["bytes"]
+                "archive_pruned",
+                f"{len(result['batches'])} batches of the archive were pruned",
+                service.line,
+                bytes=result["bytes"],
             )
         return result
 

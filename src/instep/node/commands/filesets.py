@@ -14,13 +14,13 @@ from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_nam
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
-from instep.node.commands.common import service_of
+from instep.node.commands.parameters import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
-from instep.node.signers import verdict_on
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import check_new_root, take_root
+from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
 from instep.tree.abilities import Ability, lacking, probe_filesystem
@@ -79,7 +79,9 @@ class Filesets:
         }
 
     async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return {"filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]}
+        return {
+            "filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]
+        }
 
     async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         return self._shown(service_of(self._daemon, params))
@@ -133,7 +135,11 @@ class Filesets:
     def _not_offered(self, name: FilesetName) -> UnavailableError:
         peers = self._daemon.peers
         offered = sorted({line.fileset for uplink in peers.uplinks.values() for line in uplink.offers})
-        down = [f"{uplink.name}: {uplink.error.reason}" for uplink in peers.uplinks.values() if uplink.error is not None]
+        down = [
+            f"{uplink.name}: {uplink.error.reason}"
+            for uplink in peers.uplinks.values()
+            if uplink.error is not None
+        ]
         me = self._daemon.runtime.name
         return UnavailableError(
             f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
@@ -177,7 +183,12 @@ class Filesets:
         return uplink, offer, head, numbers, is_empty
 
     def _compare(
-        self, path: Path, name: FilesetName, definition: Definition, without: frozenset[Preserve], head: HeadRef
+        self,
+        path: Path,
+        name: FilesetName,
+        definition: Definition,
+        without: frozenset[Preserve],
+        head: HeadRef,
     ) -> Numbers:
         runtime = self._daemon.runtime
         local = Local(
@@ -231,7 +242,11 @@ class Filesets:
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
             changed = config_edit.accept_fileset(
-                self._daemon.directory, name, str(path), writer, {k: v for k, v in given.items() if v is not None}
+                self._daemon.directory,
+                name,
+                str(path),
+                writer,
+                {k: v for k, v in given.items() if v is not None},
             )
             if changed:
                 self._daemon.reload()
@@ -259,7 +274,9 @@ class Filesets:
         chosen = {k: v for k, v in given.items() if v is not None}
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()
-        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer))
+        runtime.note(
+            "accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer)
+        )
         return {
             "fileset": name,
             "path": str(path),
@@ -305,7 +322,9 @@ def _without(params: Params) -> frozenset[Preserve]:
     wrong = [item for item in asked if item not in known]
     if wrong:
         raise UsageError(
-            f"--without does not know {', '.join(wrong)}", hint=f"it knows {', '.join(known)}", code="bad_flags"
+            f"--without does not know {', '.join(wrong)}",
+            hint=f"it knows {', '.join(known)}",
+            code="bad_flags",
         )
     return frozenset(known[item] for item in asked)
 
@@ -313,7 +332,9 @@ def _without(params: Params) -> frozenset[Preserve]:
 _BASICS = (Ability.MODES, Ability.NS_TIMES, Ability.SYMLINKS)
 
 
-def _check_fidelity(name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]) -> None:
+def _check_fidelity(
+    name: FilesetName, path: Path, definition: Definition, without: frozenset[Preserve]
+) -> None:
     """Refuse what the file system cannot keep, unless the operator gives it up by name. A directory that is
     still to be made is judged by its parent."""
     there = path if path.exists() else path.parent
@@ -337,7 +358,9 @@ def _check_fidelity(name: FilesetName, path: Path, definition: Definition, witho
             lost=basics,
             path=str(path),
         )
-    lost = sorted(what.value for what in lacking((w for w in definition.preserve if w not in without), abilities))
+    lost = sorted(
+        what.value for what in lacking((w for w in definition.preserve if w not in without), abilities)
+    )
     if lost:
         raise RefusedError(
             f"the file system of {there} cannot keep {', '.join(lost)}, which {name} preserves",

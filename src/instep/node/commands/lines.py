@@ -24,7 +24,7 @@ from instep.errors import (
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.common import changes_between, service_of
+from instep.node.commands.parameters import changes_between, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -112,7 +112,11 @@ class Lines:
         outcome = await service.ask(ask, PUBLISH_S)
         result = self._outcome(service, outcome)
         if params.get("wait") and not is_dry:
-            waiting = {"fileset": service.fileset.name, "timeout_s": params.get("timeout_s") or 60.0, "flush": False}
+            waiting = {
+                "fileset": service.fileset.name,
+                "timeout_s": params.get("timeout_s") or 60.0,
+                "flush": False,
+            }
             result = {**result, "wait": await self.wait(waiting, speaker)}
         return result
 
@@ -168,15 +172,12 @@ class Lines:
             target = self._target(service, params)
         else:
             target = await self._followed_target(service, params, limit)
-        shown = -1
         while True:
             changed = self._daemon.runtime.changed
             waiting = self._waiting_for(service, target, params)
             if not waiting:
                 return self._waited(service, target, True, [])
-            if len(waiting) != shown:
-                shown = len(waiting)
-                await speaker.progress(f"waiting for {', '.join(waiting[:5])}", 0, None, "nodes")
+            await self._show(service, waiting, speaker)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return self._waited(service, target, False, waiting)
@@ -185,6 +186,24 @@ class Lines:
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    async def _show(
+        self, service: WriterService | FollowService, waiting: list[str], speaker: Speaker
+    ) -> None:
+        """How far those are that are waited for: the slowest of them, by bytes."""
+        names = ", ".join(word.split(" ")[0] for word in waiting[:5])
+        if isinstance(service, FollowService):
+            told = [service.applying.progress]
+        else:
+            reports = reports_of(self._daemon.runtime.store, service.line)
+            found = (reports.get(NodeName(word.split(" ")[0])) for word in waiting)
+            told = [(r.done_bytes, r.total_bytes) for r in found if r is not None]
+        moving = [(done, total) for done, total in told if total]
+        if moving:
+            done, total = min(moving, key=lambda each: each[0] / each[1])
+            await speaker.progress(f"first bytes to last on {names}", done, total, "bytes")
+        else:
+            await speaker.progress(f"waiting for {names}", 0, None, "nodes")
 
     async def _flush(self, service: WriterService, limit: float) -> None:
         try:
@@ -237,9 +256,11 @@ class Lines:
             goal = target or service.facts.head
             live = service.facts.live
             is_there = goal is not None and live is not None and live.position >= goal.position
-            return [] if is_there and service.standing.standing is Standing.IN_STEP else [
-                f"{self._daemon.runtime.name} ({service.standing.standing.value})"
-            ]
+            return (
+                []
+                if is_there and service.standing.standing is Standing.IN_STEP
+                else [f"{self._daemon.runtime.name} ({service.standing.standing.value})"]
+            )
         if target is None:
             return [f"{self._daemon.runtime.name} (nothing published yet)"]
         reports = reports_of(self._daemon.runtime.store, service.line)
@@ -249,9 +270,11 @@ class Lines:
             report = reports.get(name)
             if report is None:
                 waiting.append(f"{name} (unknown)")
-            elif report.live is None or report.live.position < target.position:
-                waiting.append(f"{name} ({report.standing.standing.value})")
-            elif report.live.id == target.id and report.standing.standing is not Standing.IN_STEP:
+            elif (
+                report.live is None
+                or report.live.position < target.position
+                or (report.live.id == target.id and report.standing.standing is not Standing.IN_STEP)
+            ):
                 waiting.append(f"{name} ({report.standing.standing.value})")
         return waiting
 
@@ -278,14 +301,21 @@ class Lines:
         return wanted
 
     def _waited(
-        self, service: WriterService | FollowService, target: HeadRef | None, reached: bool, waiting: list[str]
+        self,
+        service: WriterService | FollowService,
+        target: HeadRef | None,
+        reached: bool,
+        waiting: list[str],
     ) -> dict[str, Any]:
         goal = target or (service.facts.head if isinstance(service, FollowService) else service.head)
         return {
             "fileset": service.fileset.name,
             "reached": reached,
             "generation": goal.as_json() if goal is not None else None,
-            "waiting_for": [{"node": word.split(" ")[0], "standing": word.partition("(")[2].rstrip(")")} for word in waiting],
+            "waiting_for": [
+                {"node": word.split(" ")[0], "standing": word.partition("(")[2].rstrip(")")}
+                for word in waiting
+            ],
         }
 
     # Roll back ------------------------------------------------------------------------------------------------
@@ -322,7 +352,10 @@ class Lines:
             session = self._daemon.peers.sessions.get(node_name(str(node)))
             if session is None:
                 raise UnavailableError(
-                    f"{node} is not connected", hint=f"on {node}: instep retry", code="not_connected", node=node
+                    f"{node} is not connected",
+                    hint=f"on {node}: instep retry",
+                    code="not_connected",
+                    node=node,
                 )
             session.tell(m.Nudge(service.line, "retry"))
             return {"fileset": service.fileset.name, "node": node, "changed": True}
@@ -344,7 +377,12 @@ class Lines:
         else:
             service.driver.post(p.Paused(reason, until))
         self._daemon.arm_resume(service, until)
-        return {"fileset": service.fileset.name, "changed": True, "until": moment(until), "reason": reason or None}
+        return {
+            "fileset": service.fileset.name,
+            "changed": True,
+            "until": moment(until),
+            "reason": reason or None,
+        }
 
     async def resume(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         service = service_of(self._daemon, params)

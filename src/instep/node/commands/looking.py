@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep.errors import InstepError, UsageError
+from instep.model.entry import same_but_for_times_of_directories
 from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest import diff, lookup
-from instep.model.entry import same_but_for_times_of_directories
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
-from instep.net.faults import error_of_reply
-from instep.node.commands.common import getter, path_of, service_of
+from instep.node.commands.parameters import getter, path_of, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -48,7 +47,6 @@ def commands(daemon: Daemon) -> Mapping[str, Command]:
         "log": looking.log,
         "diff": looking.diff,
         "events": looking.events,
-        "verify": looking.verify,
         "explain": looking.explain,
     }
 
@@ -87,7 +85,11 @@ class Looking:
     def document(self, params: Params) -> dict[str, Any]:
         daemon = self._daemon
         settings = daemon.runtime.settings
-        chosen = [pick_fileset(settings, str(params["fileset"]))] if params.get("fileset") else list(settings.filesets.values())
+        chosen = (
+            [pick_fileset(settings, str(params["fileset"]))]
+            if params.get("fileset")
+            else list(settings.filesets.values())
+        )
         config: dict[str, Any] = {"state": "current", "running": settings.fingerprint}
         if daemon.config_problem is not None:
             error = daemon.config_problem
@@ -133,6 +135,13 @@ class Looking:
     def _warnings(self) -> list[str]:
         pki = self._daemon.pki
         warnings = list(self._daemon.runtime.settings.warnings)
+        drain = self._daemon.runtime.drain()
+        if drain is not None:
+            why = f" ({drain.reason})" if drain.reason else ""
+            until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
+            warnings.append(
+                f"this node is drained since {moment(drain.since_ms)}{why}{until}: instep node undrain"
+            )
         if pki.is_ca and pki.backed_up_at_ms() is None:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings
@@ -144,7 +153,9 @@ class Looking:
         now = wall_ms()
         if isinstance(service, WriterService) or self._has_partners_of(service):
             partners = self._partners(service, now)
-        line = line_document(runtime.store, service.line, service.writer, head, live, service.standing, partners)
+        line = line_document(
+            runtime.store, service.line, service.writer, head, live, service.standing, partners
+        )
         if isinstance(service, FollowService) and service.machine.phase is not None:
             line["doing"] = service.machine.phase
         document = fileset_document(service.fileset, service.known_definition(), [line])
@@ -158,10 +169,16 @@ class Looking:
     def _partners(self, service: WriterService | FollowService, now: int) -> list[dict[str, Any]]:
         daemon = self._daemon
         reports = reports_of(daemon.runtime.store, service.line)
-        names: set[NodeName] = {name for name, report in reports.items() if report.via or name in daemon.runtime.settings.partners}
+        names: set[NodeName] = {
+            name for name, report in reports.items() if report.via or name in daemon.runtime.settings.partners
+        }
         for name in daemon.runtime.settings.partners:
             session = daemon.peers.sessions.get(name)
-            if daemon.peers.access.why_not(name, service) is None and session is not None and service.line in session.accepted:
+            if (
+                daemon.peers.access.why_not(name, service) is None
+                and session is not None
+                and service.line in session.accepted
+            ):
                 names.add(name)
         rows: list[dict[str, Any]] = []
         for name in sorted(names):
@@ -193,7 +210,11 @@ class Looking:
             where: list[str] = []
             if await self._is_here(service, ref):
                 where.append("here")
-            where += [name for name, report in sorted(reports.items()) if report.live is not None and report.live.id == ref.id]
+            where += [
+                name
+                for name, report in sorted(reports.items())
+                if report.live is not None and report.live.id == ref.id
+            ]
             generations.append({**generation_document(signed), "contents": where})
         return {"fileset": service.fileset.name, "generations": generations}
 
@@ -266,59 +287,6 @@ class Looking:
             ]
         }
 
-    # Verify -------------------------------------------------------------------------------------------------
-
-    async def verify(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        is_deep = bool(params.get("deep"))
-        nodes: list[dict[str, Any]] = []
-        jobs: dict[str, asyncio.Task[m.VerifyReply]] = {}
-        loop = asyncio.get_running_loop()
-        jobs[self._daemon.runtime.name] = loop.create_task(service.verify(is_deep=is_deep))
-        if params.get("fleet"):
-            for name, session in list(self._daemon.peers.sessions.items()):
-                if service.line in session.accepted and self._daemon.peers.access.why_not(name, service) is None:
-                    jobs[name] = loop.create_task(session.verify(service.line, is_deep=is_deep, within_s=VERIFY_S))
-        try:
-            done = 0
-            while done < len(jobs):
-                await speaker.progress("verifying", done, len(jobs), "nodes")
-                await asyncio.wait(
-                    [job for job in jobs.values() if not job.done()], timeout=1.0, return_when=asyncio.FIRST_COMPLETED
-                )
-                done = sum(job.done() for job in jobs.values())
-        finally:
-            for job in jobs.values():
-                job.cancel()
-        for name, job in jobs.items():
-            nodes.append(self._verified(name, job, service))
-        if params.get("fleet"):
-            for partner, report in reports_of(self._daemon.runtime.store, service.line).items():
-                if partner not in jobs and not report.via and partner in self._daemon.runtime.settings.partners:
-                    nodes.append({"name": partner, "root": None, "differs": [], "reason": f"{partner} is not connected"})
-        roots = {node["root"] for node in nodes}
-        identical = len(roots) == 1 and None not in roots and not any(node["differs"] for node in nodes)
-        return {"fileset": service.fileset.name, "deep": is_deep, "identical": identical, "nodes": nodes}
-
-    def _verified(
-        self, name: str, job: asyncio.Task[m.VerifyReply], service: WriterService | FollowService
-    ) -> dict[str, Any]:
-        try:
-            reply = job.result()
-            if reply.error is not None:
-                raise error_of_reply(reply.error, name)
-        except InstepError as error:
-            return {"name": name, "root": None, "differs": [], "reason": error.reason, "code": error.error_code}
-        if reply.live is None:
-            return {"name": name, "root": None, "differs": [], "reason": "nothing is live yet", "code": "no_live"}
-        return {
-            "name": name,
-            "root": reply.attested_root.hex() or None,
-            "generation": reply.live.number,
-            "differing": reply.differing,
-            "differs": [{**path_fields(d.path), "why": d.why} for d in reply.differs],
-        }
-
     # Explain ------------------------------------------------------------------------------------------------
 
     async def explain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
@@ -329,7 +297,14 @@ class Looking:
         rows: list[dict[str, Any]] = []
         me = daemon.runtime.name
         if service.writer != me:
-            rows.append({"node": me, "gets": carried, "via": sorted(service.sources), "why": why_path or f"it follows {service.writer}"})  # type: ignore[union-attr]
+            rows.append(
+                {
+                    "node": me,
+                    "gets": carried,
+                    "via": sorted(service.sources) if isinstance(service, FollowService) else [],
+                    "why": why_path or f"it follows {service.writer}",
+                }
+            )
         for name in sorted(daemon.runtime.settings.partners):
             if name == service.writer:
                 continue
@@ -338,16 +313,27 @@ class Looking:
             gets = why is None and carried
             if why is None and session is None:
                 said = reports_of(daemon.runtime.store, service.line).get(name)
-                why, gets = (None, carried) if said is not None else (f"{name} is not connected and never reported", False)
+                why, gets = (
+                    (None, carried)
+                    if said is not None
+                    else (f"{name} is not connected and never reported", False)
+                )
             elif why is None and session is not None and service.line not in session.accepted:
                 why, gets = f"{name} has not accepted {service.fileset.name}", False
             rows.append(
-                {"node": name, "gets": gets, "via": [me], "why": why or why_path or "linked on both sides and accepted there"}
+                {
+                    "node": name,
+                    "gets": gets,
+                    "via": [me],
+                    "why": why or why_path or "linked on both sides and accepted there",
+                }
             )
         shown_path = path_fields(path) if path is not None else {"path": None}
         return {"fileset": service.fileset.name, **shown_path, "to": rows}
 
-    def _path_fate(self, service: WriterService | FollowService, path: bytes | None) -> tuple[bool, str | None]:
+    def _path_fate(
+        self, service: WriterService | FollowService, path: bytes | None
+    ) -> tuple[bool, str | None]:
         """Whether the head carries this path, and why not."""
         if path is None or not path:
             return True, None
@@ -376,4 +362,3 @@ def _is_within(path: bytes, tops: Mapping[bytes, object]) -> bool:
             return True
         at = at.rpartition(b"/")[0]
     return False
-

@@ -17,6 +17,7 @@ from instep.node.checking import check_node
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.facts import facts_of
+from instep.node.runtime import Drain
 from instep.node.snapshot import moment, reports_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def commands(daemon: Daemon) -> Mapping[str, Command]:
         "revoke": members.revoke,
         "renew": members.renew,
         "check": members.check,
+        "drain": members.drain,
+        "undrain": members.undrain,
     }
 
 
@@ -55,7 +58,11 @@ class Members:
         name = node_name(str(params["name"]))
         ttl_ms = int(float(params.get("ttl_s") or 3_600.0) * 1000)
         invited = self._daemon.membership.invite(name, link, ttl_ms)
-        return {"token": invited.token, "expires_at": moment(invited.expires_at_ms), "address": invited.address}
+        return {
+            "token": invited.token,
+            "expires_at": moment(invited.expires_at_ms),
+            "address": invited.address,
+        }
 
     # Partners -------------------------------------------------------------------------------------------------
 
@@ -151,6 +158,7 @@ class Members:
                 "pin": me.pin,
                 "facts": facts_of(daemon.runtime.settings),
                 "standing": self._own_standing(),
+                "drained": daemon.runtime.drain() is not None,
             }
         ]
         known = set(daemon.membership.members) | set(daemon.runtime.settings.partners)
@@ -188,7 +196,11 @@ class Members:
         uplink = daemon.peers.uplinks.get(name)
         is_up = name in daemon.peers.sessions or (uplink is not None and uplink.is_up)
         if not is_up:
-            return Standing.UNREACHABLE.value if name in daemon.runtime.settings.partners else Standing.UNKNOWN.value
+            return (
+                Standing.UNREACHABLE.value
+                if name in daemon.runtime.settings.partners
+                else Standing.UNKNOWN.value
+            )
         return max(found, key=order.index, default=Standing.IN_STEP).value
 
     async def node_facts(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
@@ -202,6 +214,40 @@ class Members:
                 node=node,
             )
         return {"node": me, "facts": await asyncio.to_thread(facts_of, self._daemon.runtime.settings)}
+
+    # Drain ----------------------------------------------------------------------------------------------------
+
+    async def drain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """Say that this node should get no new work; whoever balances asks ``node list`` or ``status``."""
+        self._require_self(params, "drain")
+        runtime = self._daemon.runtime
+        until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
+        drain = Drain(reason=str(params.get("reason") or ""), since_ms=wall_ms(), until_ms=until)
+        before = runtime.drain()
+        changed = before is None or (before.reason, before.until_ms) != (drain.reason, drain.until_ms)
+        runtime.set_drain(drain)
+        runtime.note("drained", f"{runtime.name} is drained", reason=drain.reason or None)
+        return {"node": runtime.name, "changed": changed, "drained": True, "until": moment(until)}
+
+    async def undrain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        self._require_self(params, "undrain")
+        runtime = self._daemon.runtime
+        changed = runtime.drain() is not None
+        runtime.set_drain(None)
+        if changed:
+            runtime.note("undrained", f"{runtime.name} is not drained any more")
+        return {"node": runtime.name, "changed": changed, "drained": False}
+
+    def _require_self(self, params: Params, verb: str) -> None:
+        node, me = params.get("node"), self._daemon.runtime.name
+        if node is not None and node != me:
+            raise RefusedError(
+                f"{node} is drained on {node} itself, not on {me}",
+                hint=f"on {node}: instep node {verb}",
+                code="other_node",
+                node=node,
+                here=me,
+            )
 
     # Certificates ---------------------------------------------------------------------------------------------
 
@@ -243,4 +289,3 @@ class Members:
 
 def _flags(params: Params) -> dict[str, bool]:
     return {key: bool(params[key]) for key in ("replicate", "data", "hub") if params.get(key) is not None}
-

@@ -1,4 +1,4 @@
-"""What several commands need: the fileset that is meant, and differences between generations."""
+"""What the parameters of a command mean: the fileset, the path, differences between generations."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""Signing and storing a new generation, with its epoch record where that is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from instep.core import publish_vocabulary as v
+from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
+from instep.model.ids import EMPTY_DIGEST, HeadRef
+from instep.node.driver import wall_ms
+from instep.tree.failpoints import failpoint, register
+
+if TYPE_CHECKING:
+    from instep.node.writer import WriterService
+
+__all__ = ["commit"]
+
+AUTO_AUTHOR = "auto"
+"""Stands as author where nobody asked for the publish."""
+COMMIT_AFTER = register("publish.commit.after")
+
+
+def commit(service: WriterService, effect: v.Commit) -> HeadRef:
+    """Sign and store; on the event loop, so that it stays in order with every ``Save`` of the line."""
+    runtime, store, line, definition = (
+        service.runtime,
+        service.runtime.store,
+        service.line,
+        service.definition,
+    )
+    body = GenerationBody(
+        version=1,
+        fileset=line.fileset,
+        origin=line.origin,
+        epoch=effect.epoch,
+        number=effect.number,
+        parent=effect.parent.id if effect.parent is not None else EMPTY_DIGEST,
+        root=effect.root,
+        definition=definition.digest,
+        author=effect.author or AUTO_AUTHOR,
+        message=effect.message,
+        time_ms=wall_ms(),
+        entries=effect.entries,
+        size_bytes=effect.size_bytes,
+    )
+    raw = body.encoded()
+    signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
+    head = signed.ref()
+    epoch = _missing_epoch(service, effect.epoch)
+    service.facts = msgspec.structs.replace(service.facts, head=head, base=head)
+    with store.transaction():
+        store.put_blob(definition.digest, definition.encoded())
+        if epoch is not None:
+            store.add_epoch(epoch)
+        store.add_generation(signed)
+        store.save_line(line, msgspec.msgpack.encode(service.facts))
+        store.set_head(line, head)
+        store.set_live(line, head)
+    failpoint(COMMIT_AFTER)
+    return head
+
+
+def _missing_epoch(service: WriterService, number: int) -> SignedEpoch | None:
+    runtime, line = service.runtime, service.line
+    if any(known.body().epoch == number for known in runtime.store.epochs(line)):
+        return None
+    body = EpochBody(1, line.fileset, line.origin, number, runtime.name, runtime.pki.sign_key, EMPTY_DIGEST)
+    raw = body.encoded()
+    return SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))

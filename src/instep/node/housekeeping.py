@@ -1,0 +1,167 @@
+"""Letting go of what nothing needs any more: archive batches beyond their retention, old generations, pages
+that no kept manifest names, and history of contents that no kept generation has.
+
+The order is the reverse of naming: generations first, then pages, then contents. A fetcher is never cut off
+from the head, the live generation or what a partner last reported (design, section 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from instep.core.retention import kept_generations, plan_prune
+from instep.errors import InstepError
+from instep.model.chunklist import decode_runs
+from instep.model.ids import Digest, HeadRef
+from instep.model.pages import decode_inner, decode_leaf, level_of
+from instep.node.commands.archive import policy_of
+from instep.node.driver import wall_ms
+from instep.node.follower import FollowService
+from instep.node.snapshot import reports_of
+from instep.node.writer import WriterService
+from instep.store.port import NodeStore
+from instep.tree.archive import Archive
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["Housekeeping"]
+
+FIRST_S = 60.0
+EVERY_S = 900.0
+GENERATIONS_MAX = 2_000
+"""So many generations of a line are kept at most, however young."""
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """One task of the daemon. Nothing waits for it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def run(self) -> None:
+        await asyncio.sleep(FIRST_S)
+        while True:
+            for service in list(self._daemon.services.values()):
+                try:
+                    await self._tidy(service)
+                except (InstepError, OSError) as error:
+                    log.warning("%s was not tidied: %s", service.line, error)
+            try:
+                await asyncio.to_thread(self.sweep)
+            except InstepError as error:
+                log.warning("pages were not swept: %s", error.reason)
+            await asyncio.sleep(EVERY_S)
+
+    async def _tidy(self, service: WriterService | FollowService) -> None:
+        await service.worker.run(self._prune_archive, service)
+        kept = await asyncio.to_thread(self.forget_generations, service)
+        if isinstance(service, WriterService):
+            await service.worker.run(self._collect_history, service, kept)
+
+    def _prune_archive(self, service: WriterService | FollowService) -> None:
+        archive = Archive(service.place())
+        plan = plan_prune(archive.batches(), policy_of(service, {}), wall_ms())
+        if plan.names:
+            freed = archive.prune(plan.names)
+            text = f"{len(plan.names)} batches of the archive are older than its retention and were removed"
+            self._daemon.runtime.note("archive_pruned", text, service.line, bytes=freed)
+        if plan.over_share_bytes:
+            log.warning(
+                "the archive of %s holds %d MiB more than its share of the disk, within its retention",
+                service.fileset.name,
+                plan.over_share_bytes >> 20,
+            )
+
+    def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
+        """Drop generations that nobody needs; those that stay."""
+        store = self._daemon.runtime.store
+        known = [signed.ref() for signed in store.generations(service.line, 1_000_000)]
+        in_use = [head.id for head in _in_use(service)]
+        in_use += [r.live.id for r in reports_of(store, service.line).values() if r.live is not None]
+        policy = service.fileset.archive
+        since = wall_ms() - policy.keep_within_ms
+        recent = 0
+        for ref in known[:GENERATIONS_MAX]:
+            signed = store.generation(ref.id)
+            if signed is None or signed.body().time_ms < since:
+                break
+            recent += 1
+        kept = kept_generations(known, service.head, in_use, max(policy.keep_last, recent))
+        ids = {ref.id for ref in kept}
+        gone = [ref.id for ref in known if ref.id not in ids]
+        if gone:
+            store.delete_generations(gone)
+            log.info("%s: %d generations were let go, %d are kept", service.line, len(gone), len(kept))
+        return kept
+
+    def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
+        store = self._daemon.runtime.store
+        history = service.tree.history
+        live: set[Digest] = set()
+        seen: set[Digest] = set()
+        for ref in kept:
+            for raw in _new_pages(store, [ref.root], seen):
+                if level_of(raw) == 0:
+                    live.update(e.digest for e in decode_leaf(raw, trusted=True) if history.has(e.digest))
+        freed = history.collect(live.__contains__)
+        if freed:
+            log.info("%s: history let go of %d bytes", service.line, freed)
+
+    def sweep(self) -> int:
+        """Drop pages that no known generation of any line names; how many."""
+        store = self._daemon.runtime.store
+        ticket = store.begin_sweep()
+        seen: set[Digest] = set()
+        chunk_roots: set[Digest] = set()
+        for row in store.lines():
+            roots = [signed.body().root for signed in store.generations(row.line, 1_000_000)]
+            for raw in _new_pages(store, roots, seen):
+                if level_of(raw) == 0:
+                    for entry in decode_leaf(raw, trusted=True):
+                        if entry.extra is not None and entry.extra.chunks is not None:
+                            chunk_roots.add(entry.extra.chunks)
+        _mark_chunk_pages(store, chunk_roots, seen)
+        return store.sweep_pages(seen, ticket)
+
+
+def _in_use(service: WriterService | FollowService) -> list[HeadRef]:
+    if isinstance(service, WriterService):
+        return [head for head in (service.head, service.facts.head) if head is not None]
+    facts = service.facts
+    return [head for head in (facts.head, facts.live, facts.tree) if head is not None]
+
+
+def _new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterable[bytes]:
+    """Pages below ``roots`` that were not seen before, parents first; all are added to ``seen``."""
+    pending = [root for root in roots if root not in seen]
+    while pending:
+        digest = pending.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        raw = store.get_page(digest)
+        if raw is None:
+            continue
+        yield raw
+        if level_of(raw) > 0:
+            pending += [child.digest for child in decode_inner(raw, trusted=True) if child.digest not in seen]
+
+
+def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> None:
+    pending = list(roots)
+    while pending:
+        digest = pending.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        raw = store.get_page(digest)
+        if raw is None:
+            continue
+        level = level_of(raw)
+        if level > 0:
+            pending += [run.digest for run in decode_runs(raw, level)]

@@ -1,0 +1,26 @@
+"""What a line needs from the node's connections: a port, so that lines do not know sessions and links."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.net.messages import Head
+
+__all__ = ["LineNet"]
+
+
+class LineNet(Protocol):
+    """What a line needs from the node's connections."""
+
+    async def announce(self, head: Head) -> None:
+        """Offer a head to every connected partner that may have it."""
+
+    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
+        """Ask every listed partner for the line's heads; who answered. What they know arrives as events before."""
+
+    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
+        """Store all pages and the definition of a head, verified."""
+
+    async def report(self, line: LineId) -> None:
+        """The line's standing here changed: tell who wants to know."""

@@ -1,0 +1,180 @@
+"""The tree of a fileset that is written here: scanned, served, verified, restored from. Synchronous.
+
+Everything runs in the fileset's worker thread but for ``shelf``, whose contents are read by requests of peers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from instep.core import publish_vocabulary as v
+from instep.model.definition import FilesetClass
+from instep.model.ids import Digest, HeadRef
+from instep.net.messages import BUNDLE_BYTES_MAX
+from instep.node.driver import wall_ms
+from instep.node.inspection import Inspection, Numbers, changes_of
+from instep.node.keeping import Kept
+from instep.node.placing import Taken, find_root
+from instep.node.serving import Shelf
+from instep.node.settings import FilesetSettings
+from instep.node.survey import Survey, Surveyed
+from instep.tree.archive import Archive
+from instep.tree.compare import Difference
+from instep.tree.failpoints import failpoint, register
+from instep.tree.fidelity import Local
+from instep.tree.place import Place
+
+if TYPE_CHECKING:
+    from instep.node.writer import WriterService
+
+__all__ = ["WriterTree", "history_keeps"]
+
+BUNDLE_CONTENT_MAX = 128 << 10
+HISTORY_FILE_MAX = 4 << 20
+COMMIT_BEFORE = register("publish.commit.before")
+
+
+def history_keeps(fileset: FilesetSettings, size: int) -> bool:
+    """Whether the writer keeps contents of this size of its own (design, section 5 "History")."""
+    if fileset.history == "off" or fileset.definition is None:
+        return False
+    if fileset.history == "on":
+        return True
+    return fileset.definition.fileset_class is FilesetClass.METADATA and size <= HISTORY_FILE_MAX
+
+
+class WriterTree:
+    """The tree work of one ``WriterService``. ``contents`` are the small files that the last survey read."""
+
+    def __init__(self, service: WriterService) -> None:
+        self._service = service
+        self._taken: Taken | None = None
+        self._history: Kept | None = None
+        self.contents: dict[Digest, bytes] = {}
+        self._contents_bytes = 0
+
+    def taken(self) -> Taken:
+        """The root with its marker, looked at again each time; raises when it is not ours or not there."""
+        runtime = self._service.runtime
+        taken = find_root(
+            runtime.store,
+            runtime.settings,
+            self._service.fileset.name,
+            self._service.fileset.path,
+            runtime.directory.path,
+            self._service.fileset.stage,
+        )
+        if self._taken is None or self._taken.place != taken.place or self._history is None:
+            self._history = Kept(taken.place)
+        self._taken = taken
+        return taken
+
+    def place(self) -> Place:
+        return self.taken().place
+
+    @property
+    def history(self) -> Kept:
+        if self._history is None:
+            self.taken()
+        assert self._history is not None
+        return self._history
+
+    def shelf(self) -> Shelf:
+        place = self.place()
+        return Shelf(place, self.history, Archive(place))
+
+    def sync_history(self) -> None:
+        failpoint(COMMIT_BEFORE)
+        self.history.sync()
+
+    def survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
+        taken = self.taken()
+        self.contents = {}
+        self._contents_bytes = 0
+        suspects = self.suspects()
+        survey = Survey(
+            taken.place,
+            self._service.fileset.name,
+            self._service.definition,
+            lambda: taken.marker,
+            self._sink,
+            suspects,
+        )
+        store = self._service.runtime.store
+        base = effect.base.root if effect.base is not None else None
+        if is_full or base is None:
+            surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
+        else:
+            parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
+            surveyed = survey.some(store, base, trees, [*touched, *parents, *sorted(suspects)], wall_ms())
+        self._keep_suspects(surveyed.damaged)
+        if self._definition_changed(effect.base):
+            surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
+        return surveyed
+
+    def suspects(self) -> frozenset[bytes]:
+        """Files found damaged: remembered until their stat says that they were written anew (P10)."""
+        raw = self._service.runtime.store.get(f"damaged/{self._service.fileset.name}")
+        return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
+
+    def _keep_suspects(self, suspects: frozenset[bytes]) -> None:
+        if suspects != self.suspects():
+            store = self._service.runtime.store
+            store.put(f"damaged/{self._service.fileset.name}", msgspec.msgpack.encode(sorted(suspects)))
+
+    def _definition_changed(self, base: HeadRef | None) -> bool:
+        signed = self._service.runtime.store.generation(base.id) if base is not None else None
+        return signed is not None and signed.body().definition != self._service.definition.digest
+
+    def _sink(self, digest: Digest, data: bytes | None, fd: int) -> None:
+        """Receives every file as it is read: history keeps it, and small ones go along with the head."""
+        if data is not None:
+            if history_keeps(self._service.fileset, len(data)):
+                self.history.put(digest, data)
+            if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
+                self.contents[digest] = data
+                self._contents_bytes += len(data) + 32
+        elif fd >= 0:
+            size = os.fstat(fd).st_size
+            if history_keeps(self._service.fileset, size):
+                self.history.put_file(digest, fd, size)
+
+    def _inspection(self) -> Inspection:
+        taken = self.taken()
+        local = Local(preserve=frozenset(self._service.definition.preserve), is_own=True)
+        return Inspection(
+            self._service.runtime.store,
+            taken.place,
+            self._service.fileset.name,
+            self._service.definition,
+            local,
+            taken.marker,
+            keep_rows=True,
+        )
+
+    def verify(self, head: HeadRef, is_deep: bool) -> Numbers:
+        inspection = self._inspection()
+        damaged: set[bytes] = set()
+
+        def noted() -> Iterator[Difference]:
+            for each in inspection.everything(head.root, wall_ms(), deep=is_deep):
+                if each.problem is not None and each.problem.what == "damaged":
+                    damaged.add(each.path)
+                if each.problem is None or each.expected is not None:
+                    yield each
+
+        numbers = inspection.numbers(noted())
+        if damaged:
+            self._keep_suspects(self.suspects() | damaged)
+        return numbers
+
+    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+        """What ``diff`` without generations shows: the tree against the head."""
+        if self._service.head is None:
+            return []
+        return changes_of(self._inspection().everything(self._service.head.root, wall_ms()), limit)
