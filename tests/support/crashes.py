@@ -17,7 +17,7 @@ from typing import Any
 
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
-from tests.support.fleet import SOURCE, Fleet, Node, tree_of
+from tests.support.fleet import SOURCE, Fleet, Node
 from tests.support.waiting import eventually
 
 __all__ = ["Crasher", "Reader", "Tree", "assert_rested", "contents_below", "control_folder", "tables"]

@@ -348,7 +348,7 @@ class FollowMachine:
     def _take_from_source(self, event: FollowSourceEvent) -> None:
         match event:
             case f.SourceUp():
-                self._sources.up(event.source, event.is_writer)
+                self._sources.up(event.source, event.is_writer, event.has)
                 self._lost_at_ms = None
                 self._out.append(SetTimer("contact", None))
             case f.SourceDown():
@@ -451,9 +451,14 @@ class FollowMachine:
         self._progress = None
         self._drift.touch((), everything=True)
         target = event.target
-        if event.kind is not f.RecoveredKind.FINISHED or target is None or target == self._facts.tree:
-            return
         facts = self._facts
+        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+            return
+        if target == facts.tree:
+            # Local changes were reverted: what they had changed under the application owes it a reload.
+            if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
+                self._set(due=Due.RELOAD)
+            return
         is_ahead = facts.head is None or target.position > facts.head.position
         self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
         self._note("recovered", f"the switch to generation {target.number} had been finished")

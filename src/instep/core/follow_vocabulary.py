@@ -21,7 +21,7 @@ from instep.core.vocabulary import (
     Trouble,
 )
 from instep.model.generation import SignedEpoch, SignedGeneration
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import Standing
 
 __all__ = [
@@ -153,10 +153,12 @@ class ConfigChanged:
 
 @dataclass(frozen=True, slots=True)
 class SourceUp:
-    """A node that may send this line is connected; ``is_writer`` when it writes the line itself."""
+    """A node that may send this line is connected; ``is_writer`` when it writes the line itself. ``has`` is the
+    generation that it said to have live: heads that we know already are not told again."""
 
     source: NodeName
     is_writer: bool
+    has: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from instep.tree.fidelity import Local, expected_local
 from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
-from instep.tree.subtree import holds_ignored
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
 

@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
-from instep.model.ids import LineId, NodeName
+from instep.model.ids import Digest, LineId, NodeName
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
@@ -54,6 +54,8 @@ class Uplink:
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._wake = asyncio.Event()
+        self.has: dict[LineId, Digest] = {}
+        """What the sender has live, as its welcome said: it does not tell heads again that we know."""
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
@@ -135,6 +137,7 @@ class Uplink:
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = {line.line: line.head for line in welcome.lines}
+        self.has = {line.line: line.live.id for line in welcome.lines if line.live is not None}
         self._replies.clear()
         self._heads.clear()
         for service in self._peers.lines.values():
