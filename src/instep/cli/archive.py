@@ -37,7 +37,7 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
             for one in document["items"]
         ]
         table(rows, ("path", "generation", "at", "why", "size"))
-        print(f"{len(rows)} files, {shown_bytes(document.get('bytes'))}")
+        print(f"{len(rows)} items; the whole archive holds {shown_bytes(document.get('bytes'))}")
 
     session.show(document, text)
 

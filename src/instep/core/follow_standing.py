@@ -56,7 +56,7 @@ def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen)
             (f"instep resume {line.fileset}",),
         )
     if facts.epochs.disputed is not None:
-        return _disputed(line, facts.epochs)
+        return _disputed(facts.epochs)
     if facts.refused is not None and facts.refused in (facts.tree, facts.head):
         return _refused(line, facts, seen)
     if seen.trouble is not None:
@@ -95,13 +95,13 @@ def _out_of_reach(reason: str) -> Stand:
     return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check"))
 
 
-def _disputed(line: LineId, epochs: EpochBook) -> Stand:
+def _disputed(epochs: EpochBook) -> Stand:
     names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
     return Stand(
         Standing.BLOCKED,
         "epoch_conflict",
         f"epoch {epochs.disputed} was given to {names}",
-        (f"instep promote {line.fileset} on the node that shall write, so that a higher epoch resolves it",),
+        ("find out which of them shall write; take the other out with: instep pki revoke NAME",),
     )
 
 
@@ -115,9 +115,13 @@ def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
         reason = f"{reason}; {_number(facts.live)} stays live"
     steps = (
         f"repair the cause, then: instep retry {line.fileset}",
-        f"or at the writer: instep rollback {line.fileset}",
+        f"at the writer: instep rollback {line.fileset}{_back(facts)}",
     )
     return Stand(Standing.FAILING, facts.refused_code, reason, steps)
+
+
+def _back(facts: FollowFacts) -> str:
+    return "" if facts.live is None else f" {facts.live.number}"
 
 
 def _of_trouble(line: LineId, trouble: Trouble) -> Stand:

@@ -153,8 +153,10 @@ class ConfigChanged:
 
 @dataclass(frozen=True, slots=True)
 class SourceUp:
-    """A node that may send this line is connected; ``is_writer`` when it writes the line itself. ``has`` is the
-    generation that it said to have live: heads that we know already are not told again."""
+    """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
+
+    ``has`` is the id of the head that it greeted with: a head that we know is not told again.
+    """
 
     source: NodeName
     is_writer: bool

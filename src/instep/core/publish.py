@@ -286,7 +286,7 @@ class PublishMachine:
                 f"{current.writer} writes epoch {current.epoch} of this line",
                 Retry.NEVER,
                 4,
-                f"set writer = {str(current.writer)!r} for {self.line.fileset} here, or promote this node",
+                f"set writer = {str(current.writer)!r} for {self.line.fileset} here",
             )
         return None
 

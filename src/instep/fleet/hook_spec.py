@@ -49,11 +49,14 @@ class HookSpec:
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """What a hook is told. ``changed`` is gone through once; ``extra`` adds variables, as the staging path."""
+    """What a hook is told. ``changed`` is gone through once; ``extra`` adds variables, as the staging path.
+
+    ``generation`` is None at the writer, whose hooks run before its next generation is made.
+    """
 
     hook: str
     fileset: FilesetName
-    generation: HeadRef
+    generation: HeadRef | None
     previous: HeadRef | None
     changed: Iterable[bytes] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class HookCall:
         return {
             "INSTEP_HOOK": self.hook,
             "INSTEP_FILESET": self.fileset,
-            "INSTEP_GENERATION": str(self.generation.number),
+            "INSTEP_GENERATION": "" if self.generation is None else str(self.generation.number),
             "INSTEP_PREVIOUS": "" if self.previous is None else str(self.previous.number),
             **self.extra,
         }

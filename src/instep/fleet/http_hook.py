@@ -73,7 +73,7 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
         "User-Agent": "instep",
         "X-Instep-Hook": call.hook,
         "X-Instep-Fileset": call.fileset,
-        "X-Instep-Generation": str(call.generation.number),
+        "X-Instep-Generation": "" if call.generation is None else str(call.generation.number),
     }
     if credentials.header:
         headers["Authorization"] = credentials.header

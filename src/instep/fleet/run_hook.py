@@ -73,8 +73,8 @@ class Told:
         opening = {
             "hook": call.hook,
             "fileset": call.fileset,
-            "generation": call.generation.number,
-            "generation_id": call.generation.id.hex(),
+            "generation": None if call.generation is None else call.generation.number,
+            "generation_id": None if call.generation is None else call.generation.id.hex(),
             "previous": None if call.previous is None else call.previous.number,
         }
         with files.changed.open("wb") as changed, files.json.open("wb") as told:

@@ -12,9 +12,10 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from cryptography import x509
@@ -69,6 +70,7 @@ _RENEW_AT = 2 / 3
 
 
 _LOCK_S = 10.0
+_T = TypeVar("_T")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -106,10 +108,12 @@ class PkiProblem:
 
 
 class Pki:
-    """One node's ``pki/`` directory. Reads files when asked and caches nothing: the TLS contexts do."""
+    """One node's ``pki/`` directory. Looks at a file's stat each time, and reads and parses it again when that
+    changed: parsing four files for each record took longer than verifying it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._parsed: dict[str, tuple[tuple[int, ...], Any]] = {}
 
     # Making -------------------------------------------------------------------------------------------------
 
@@ -193,19 +197,19 @@ class Pki:
 
     def authorities(self) -> list[x509.Certificate]:
         """The cluster's CA certificates: one, or a bring-your-own bundle."""
-        return certificates_of_pem(self._read("ca.crt"))
+        return list(self._known("ca.crt", certificates_of_pem))
 
     def authorities_pem(self) -> bytes:
         return self._read("ca.crt")
 
     def crl(self) -> x509.CertificateRevocationList:
-        return crl_of_pem(self.crl_pem())
+        return self._known("crl.pem", crl_of_pem)
 
     def crl_pem(self) -> bytes:
         return self._read("crl.pem")
 
     def certificate(self, purpose: Purpose) -> x509.Certificate:
-        return certificates_of_pem(self._read("node.crt" if purpose is Purpose.TLS else "sign.crt"))[0]
+        return self._known("node.crt" if purpose is Purpose.TLS else "sign.crt", certificates_of_pem)[0]
 
     @property
     def name(self) -> NodeName:
@@ -235,7 +239,7 @@ class Pki:
     # Signing ------------------------------------------------------------------------------------------------
 
     def sign(self, record_id: Digest) -> Signature:
-        key = self._load_key("sign.key")
+        key = self._known("sign.key", lambda _: self._load_key("sign.key"))
         assert isinstance(key, ed25519.Ed25519PrivateKey)
         certificate = self.certificate(Purpose.SIGN)
         return signing.sign(key, certificate, name_of(certificate, Purpose.SIGN), record_id)
@@ -451,6 +455,19 @@ class Pki:
             ) from error
         except OSError as error:
             raise ResourceError(f"{self._path(name)} cannot be read: {error.strerror}", path=name) from error
+
+    def _known(self, name: str, parse: Callable[[bytes], _T]) -> _T:
+        """What ``parse`` makes of a file; kept while the file's stat stays the same."""
+        try:
+            found = self._path(name).stat()
+        except OSError:
+            return parse(self._read(name))  # says what is wrong
+        stamp = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_mode)
+        known = self._parsed.get(name)
+        if known is None or known[0] != stamp:
+            known = self._parsed[name] = (stamp, parse(self._read(name)))
+        result: _T = known[1]
+        return result
 
     def _write(self, name: str, data: bytes) -> None:
         write_file(self._path(name), data, mode=0o600 if name in _SECRET else 0o644)

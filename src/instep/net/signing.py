@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hmac
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,8 @@ from instep.model.ids import Digest, NodeName
 from instep.net.certs import Purpose, certificate_of_der, name_of, raw_key_of, revoked_serials, was_issued_by
 
 __all__ = ["sign", "sign_as_ca", "verify_ca_signature", "verify_signature"]
+
+_CERTIFICATES_KNOWN = 256
 
 
 def sign(
@@ -82,8 +85,8 @@ def _check_certificate(
         raise _refused(
             "signer_unknown", signer, "the signature brings no certificate and no key is pinned here"
         )
-    certificate = certificate_of_der(signature.chain[0])
-    if not was_issued_by(certificate, ca):
+    certificate, is_ours = _issued(signature.chain[0], tuple(ca))
+    if not is_ours:
         raise _refused("signer_unknown", signer, "its certificate is not of this cluster")
     try:
         named = name_of(certificate, Purpose.SIGN)
@@ -101,6 +104,14 @@ def _check_certificate(
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         until = certificate.not_valid_after_utc.isoformat()
         raise _refused("signer_expired", signer, f"its certificate is not valid now (until {until})")
+
+
+@functools.lru_cache(_CERTIFICATES_KNOWN)
+def _issued(der: bytes, ca: tuple[x509.Certificate, ...]) -> tuple[x509.Certificate, bool]:
+    """A certificate and whether one of these authorities issued it: the same few come with every record. Validity
+    and revocation are for the caller, for they change."""
+    certificate = certificate_of_der(der)
+    return certificate, was_issued_by(certificate, ca)
 
 
 def verify_ca_signature(signature: Signature, record_id: Digest, ca: Sequence[x509.Certificate]) -> None:

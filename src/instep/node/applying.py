@@ -228,12 +228,12 @@ class Applying:
     def drop_stage(self) -> None:
         clear_stages(self.taken().place)
 
-    def staged_path(self) -> str | None:
+    def staged_path(self) -> bytes | None:
         """Where the sealed stage lies, for a ``validate`` hook."""
         journal = self._sealed
         if journal is None:
             return None
-        return os.fsdecode(os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name)
+        return os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name
 
     async def put_back(self, effect: PutBack) -> None:
         """Return the tree to the generation that it replaced: from the archive, else from the source."""

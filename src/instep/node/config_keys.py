@@ -207,8 +207,14 @@ FILESET: tuple[Key, ...] = (
         "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
         True,
     ),
-    Key("packages", values.strings, [], "Directories that are carried as one package.", True),
-    Key("gates", values.strings, [], "Facts that must agree before a generation is applied.", True),
+    Key("packages", _only([]), [], "Not in this version: directories that are carried as one package.", True),
+    Key(
+        "gates",
+        _only([]),
+        [],
+        "Not in this version: facts that must agree before a generation is applied.",
+        True,
+    ),
     Key(
         "publish",
         _one_of("auto", "manual"),

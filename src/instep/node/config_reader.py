@@ -245,8 +245,8 @@ class Reader:
             ignore=row["ignore"],
             include=row["include"],
             preserve=tuple(Preserve(item) for item in row["preserve"]),
-            packages=row["packages"],
-            gates=row["gates"],
+            packages=tuple(row["packages"]),
+            gates=tuple(row["gates"]),
         )
 
     def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from instep.core.follow import FollowMachine
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
+    HookKind,
     KeepEpoch,
     KeepGeneration,
     Note,
@@ -43,6 +45,7 @@ from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
+from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.failpoints import failpoint, register
@@ -239,9 +242,10 @@ class FollowService:
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
 
-    def source_up(self, source: NodeName, uplink: Uplink) -> None:
+    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None:
         self.sources[source] = uplink
-        self.driver.post(f.SourceUp(source, source == self.writer, uplink.has.get(self.line)))
+        has = head.id if head is not None else None
+        self.driver.post(f.SourceUp(source, source == self.writer, has))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
@@ -264,8 +268,8 @@ class FollowService:
         self.runtime.tell()
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        """What ``diff`` without generations shows: the tree against what is live."""
-        live = self.facts.live
+        """What ``diff`` without generations shows: the tree against what is live, or observed."""
+        live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
             return []
         taken = self.applying.taken()
@@ -476,6 +480,14 @@ class FollowService:
         return f.PagesFetched(effect.req)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
+        definition = self.definition_of(effect.head)
+        if definition is not None and definition.gates:
+            raise RefusedError(
+                f"generation {effect.head.number} asks for gates ({', '.join(definition.gates)}), which this "
+                "version of instep cannot check",
+                hint=f"upgrade instep here, or remove the gates at the writer {self.writer}",
+                code="gates_unknown",
+            )
         telling = asyncio.get_running_loop().create_task(self._tell_progress())
         try:
             await self.applying.stage(effect)
@@ -494,10 +506,13 @@ class FollowService:
         changed: Sequence[bytes] = await self.worker.run(
             self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
         )
-        staged = self.applying.staged_path()
-        return HookEnded(
-            effect.req, effect.kind, await run_hook(self.runtime, self.fileset, effect, changed, staged)
-        )
+        stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
+        with contextlib.ExitStack() as stack:
+            staged = None
+            if stage is not None:
+                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
         switched = await self.worker.run(self.applying.switch_now, effect.head)

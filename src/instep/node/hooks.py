@@ -47,7 +47,7 @@ async def run_hook(
 ) -> Trouble | None:
     """Run the hook that this node's own configuration names (P7); None when it went well or there is none."""
     settings = _settings_of(fileset, effect.kind)
-    if settings is None or effect.head is None:
+    if settings is None:
         return None
     kind = effect.kind.value
     extra = {"INSTEP_PATH": str(fileset.path)}

@@ -20,6 +20,7 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest import build, edit, iterate, lookup, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
+from instep.node.moved import Moved
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
 from instep.tree.marker import Marker
@@ -168,7 +169,7 @@ class Survey:
             self._place,
             self._definition,
             rows,
-            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            Moved(store, self._fileset) if rows.has_any else None,
             now_ns,
             marker=self._marker(),
             rules=self._rules,
@@ -198,7 +199,7 @@ class Survey:
             self._definition,
             covered,
             lambda path: store.stat_row(self._fileset, path),
-            lambda dev, ino: store.stat_by_inode(self._fileset, dev, ino),
+            Moved(store, self._fileset),
             now_ms * 1_000_000,
             marker=self._marker(),
             rules=self._rules,

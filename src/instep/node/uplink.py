@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
-from instep.model.ids import Digest, LineId, NodeName
+from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
@@ -51,11 +51,10 @@ class Uplink:
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
         self._heads: dict[LineId, m.Head] = {}
+        self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._wake = asyncio.Event()
-        self.has: dict[LineId, Digest] = {}
-        """What the sender has live, as its welcome said: it does not tell heads again that we know."""
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
@@ -136,8 +135,7 @@ class Uplink:
         self.error = None
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
-        known = {line.line: line.head for line in welcome.lines}
-        self.has = {line.line: line.live.id for line in welcome.lines if line.live is not None}
+        known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._replies.clear()
         self._heads.clear()
         for service in self._peers.lines.values():
@@ -262,7 +260,7 @@ class Uplink:
         self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
-            service.source_up(self.name, self)
+            service.source_up(self.name, self, self._greeted_with.get(line))
 
     def let_go(self, line: LineId) -> None:
         """The line is not followed here any more."""
@@ -277,7 +275,8 @@ class Uplink:
     def _head(self, head: m.Head) -> None:
         service = self._followed(head.line)
         if service is not None:
-            self.take_up(head.line)
+            if head.line not in self._up:
+                self.take_up(head.line)
             service.head_seen(self.name, head)
 
     def _tell_heads_again(self) -> None:

@@ -35,6 +35,8 @@ class RowsInOrder:
     def __init__(self, rows: Iterable[StatRow]) -> None:
         self._rows = iter(rows)
         self._row = next(self._rows, None)
+        self.has_any = self._row is not None
+        """False: nothing is remembered of this tree."""
 
     def __call__(self, path: bytes) -> StatRow | None:
         row = self._row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,11 @@ class Archives:
 
         def look() -> dict[str, Any]:
             archive = Archive(service.place())
-            items: list[dict[str, Any]] = []
+            items: deque[dict[str, Any]] = deque(maxlen=ITEMS_MAX)
             for item in archive.list_items():
                 if wanted is not None and item.why.value not in wanted:
                     continue
-                if len(items) >= ITEMS_MAX:
-                    break
-                items.append(
+                items.appendleft(
                     {
                         **path_fields(item.path),
                         "generation": item.generation or None,
@@ -60,7 +59,7 @@ class Archives:
                         "batch": item.batch,
                     }
                 )
-            return {"fileset": service.fileset.name, "items": items, "bytes": archive.total_bytes()}
+            return {"fileset": service.fileset.name, "items": list(items), "bytes": archive.total_bytes()}
 
         return await service.worker.run(look)
 
