@@ -127,15 +127,15 @@ class Applying:
 
     # Recover ------------------------------------------------------------------------------------------------
 
-    def recover_now(self) -> tuple[RecoveredKind, HeadRef | None]:
-        """Finish or undo what a crash interrupted."""
+    def recover_now(self) -> tuple[RecoveredKind, Journal | None]:
+        """Finish or undo what a crash interrupted; with the journal of what was finished."""
         taken = self.taken()
         journal = Journal.load(taken.place)
         definition = Definition()
         if journal is not None:
             definition = self._service.definition_of(journal.header.target) or Definition()
         recovered = recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
-        return _KINDS[recovered.kind.value], recovered.target
+        return _KINDS[recovered.kind.value], recovered.journal
 
     # Stage --------------------------------------------------------------------------------------------------
 

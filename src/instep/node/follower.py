@@ -49,6 +49,7 @@ from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.failpoints import failpoint, register
+from instep.tree.journal import Why
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 
@@ -436,8 +437,20 @@ class FollowService:
         return [self.sources[name].client for name in names if name in self.sources]
 
     async def _recover(self, req: int) -> f.FollowEvent:
-        kind, target = await self.worker.run(self.applying.recover_now)
-        return f.Recovered(req, kind, target)
+        kind, journal = await self.worker.run(self.applying.recover_now)
+        if journal is None:
+            return f.Recovered(req, kind)
+        target, facts = journal.header.target, self.facts
+        if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
+            return f.Recovered(req, kind, target)
+        # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
+        # Local changes that were reverted owe a reload, which must be saved before the journal goes.
+        was_reverted = journal.header.why is Why.DRIFT and self.fileset.hooks.reload is not None
+        await self.worker.run(self.applying.record_now)
+        if was_reverted:
+            self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
+        await self.worker.run(self.applying.close_now)
+        return f.Recovered(req, kind if was_reverted else f.RecoveredKind.NOTHING, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
         reply = await self.source(source).client.heads(
