@@ -57,7 +57,16 @@ def test_names_modes_times_and_links_arrive(fleet: Fleet) -> None:
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     raw = os.fsencode(tree)
-    names = [b"new\nline", b"quote'\"`$(x)\\", b" lead and trail ", b"-rf", b"\xff\xfe\x80", b"n" * 255, b"\x01\x1b[31m", "é".encode()]
+    names = [
+        b"new\nline",
+        b"quote'\"`$(x)\\",
+        b" lead and trail ",
+        b"-rf",
+        b"\xff\xfe\x80",
+        b"n" * 255,
+        b"\x01\x1b[31m",
+        "é".encode(),
+    ]
     os.mkdir(raw + b"/d\n\xff")
     for name in names:
         write(raw + b"/" + name, name)
@@ -151,7 +160,9 @@ def test_what_preserve_names_arrives_where_it_is_allowed(fleet: Fleet) -> None:
     assert os.stat(fleet.tree("s2") / "holes").st_blocks * 512 < 1 << 20
     mine = about(fleet.tree("s2"), "user.a", "user.large", "user.d", ACL_ACCESS, ACL_DEFAULT)
     theirs = about(tree, "user.a", "user.large", "user.d", ACL_ACCESS, ACL_DEFAULT)
-    assert {path: what[2:] for path, what in mine.items()} == {path: what[2:] for path, what in theirs.items()}
+    assert {path: what[2:] for path, what in mine.items()} == {
+        path: what[2:] for path, what in theirs.items()
+    }
     assert {what[0] for what in mine.values()} == {os.geteuid()}
     assert not {"trusted.t", CAPABILITY} & {n for p in about(fleet.tree("s2")).values() for n in p[3]}
     assert stat.S_IMODE(os.stat(fleet.tree("s2") / "owned").st_mode) == 0o755
@@ -218,8 +229,7 @@ def test_a_partner_that_was_down_needs_only_the_newest(fleet: Fleet) -> None:
     fleet.assert_same()
     seen = [g["number"] for g in s1.run("log", "data").json["generations"]]
     assert seen[0] == newest
-    assert len(seen) <= 2 and newest - 1 not in seen, seen
+    assert len(seen) <= 2, seen
+    assert newest - 1 not in seen, seen
     lived = [e for e in s1.run("events").json["events"] if e["what"] == "live"]
     assert [e.get("number") for e in lived][-1:] in ([newest], [None]), lived
-
-

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
+from instep.model.ids import FilesetName
+from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Fleet, tree_of
 from tests.support.mounts import loop_ext4, mounted, need_root, rot, unmount
 from tests.support.waiting import eventually
@@ -26,7 +27,8 @@ def _refused(fleet: Fleet, code: str, exit_code: int, *words: str) -> dict[str, 
     assert error["code"] == code, error
     assert error["hint"], error
     line = fleet.main.await_standing("damaged" if exit_code == 10 else "blocked", code=code)
-    assert line["reason"] and line["next"], line
+    assert line["reason"], line
+    assert line["next"], line
     assert line["head"] == head
     assert fleet.main.run("status", "--exit-code", expect=None).code == exit_code
     return error
@@ -170,9 +172,9 @@ def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
 
 
 def _is_settled(fleet: Fleet) -> bool:
-    store = sqlite3.connect(f"file:{fleet.main.directory}/state/node.db?mode=ro", uri=True)
+    store = SqliteStore.open(fleet.main.directory / "state" / "node.db", read_only=True)
     try:
-        found = store.execute("select read_at_ns - ctime_ns from stat where key = ?", (b"rots",)).fetchone()
+        row = store.stat_row(FilesetName("data"), b"rots")
     finally:
         store.close()
-    return found is not None and found[0] >= 2_000_000_000
+    return row is not None and row.read_at_ns - row.ctime_ns >= 2_000_000_000

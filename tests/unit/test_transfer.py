@@ -7,10 +7,12 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.msgpack import encode as encode_any
 
 from instep.errors import DamagedError, InstepError, PeerError
 from instep.net.faults import error_of_reply, reply_of_error
@@ -142,7 +144,8 @@ def test_errors_travel_and_hostile_ones_are_tamed() -> None:
     assert isinstance(again, PeerError)
     assert (again.error_code, again.hint, again.facts["page"]) == ("bad_page", "none", "00")
     assert reply_of_error(ValueError("a secret")).reason.count("secret") == 0
-    nasty = ErrorReply("x y\x1b", "\x1b[31mred", {"code": 1, "self": 2, "a b": 3, "ok": 4}, exit_code=99)
+    facts = msgspec.Raw(encode_any({"code": 1, "self": 2, "a b": 3, "ok": 4}))
+    nasty = ErrorReply("x y\x1b", "\x1b[31mred", facts, exit_code=99)
     tamed = error_of_reply(nasty, "s1")
     assert isinstance(tamed, InstepError)
     assert "\x1b" not in str(tamed) + tamed.error_code

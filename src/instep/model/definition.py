@@ -10,8 +10,21 @@ from blake3 import blake3
 from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest
+from instep.model.paths import shown
 
-__all__ = ["Definition", "FilesetClass", "Mode", "Preserve", "decode_definition"]
+__all__ = [
+    "PATTERNS_MAX",
+    "Definition",
+    "FilesetClass",
+    "Mode",
+    "Preserve",
+    "decode_definition",
+    "why_not_pattern",
+]
+
+PATTERNS_MAX = 1_000
+PATTERN_MAX = 1_024
+DOUBLE_STARS_MAX = 3
 
 
 class Mode(enum.Enum):
@@ -65,4 +78,26 @@ def decode_definition(raw: bytes) -> Definition:
         raise PeerError(f"definition cannot be decoded: {error}", code="bad_definition") from error
     if definition.encoded() != raw:
         raise PeerError("definition is not in canonical form", code="bad_definition")
+    if definition.version != 1:
+        raise PeerError(
+            f"definition of version {definition.version}, this node knows 1", code="unknown_version"
+        )
+    patterns = (*definition.ignore, *definition.include)
+    if len(patterns) > PATTERNS_MAX:
+        raise PeerError(f"definition with {len(patterns)} patterns", code="bad_definition")
+    for pattern in patterns:
+        why = why_not_pattern(pattern)
+        if why is not None:
+            raise PeerError(f"the pattern {shown(pattern.encode()[:200])} {why}", code="bad_definition")
     return definition
+
+
+def why_not_pattern(pattern: str) -> str | None:
+    """Why an ignore or include pattern cannot travel; None when it can. Bounds what matching one path costs."""
+    if len(pattern) > PATTERN_MAX:
+        return f"is {len(pattern)} characters long, the limit is {PATTERN_MAX}"
+    if any(c in pattern for c in "\0\n\r"):
+        return "holds a control character"
+    if pattern.count("**") > DOUBLE_STARS_MAX:
+        return f"has more than {DOUBLE_STARS_MAX} times **"
+    return None

@@ -26,7 +26,8 @@ from instep.net.transfer import FRAME_HEADER_BYTES, Answer, FrameHeader, FrameRe
 __all__ = ["CONNECT_S", "IDLE_S", "PeerClient", "join_cluster", "split_address"]
 
 TOTAL_S = 120.0
-_HEADS_REPLY_BYTES_MAX = 64 << 20
+_FRAME_S = 600.0
+"""The longest that one frame of contents may take: a peer that drips bytes holds an apply no longer."""
 _UNPACK_IN_THREAD_OVER = 256 << 10
 
 _R = TypeVar("_R", bound=msgspec.Struct)
@@ -46,7 +47,9 @@ class PeerClient:
         await self._line.close()
 
     async def heads(self, request: messages.HeadsRequest, *, total_s: float = TOTAL_S) -> messages.HeadsReply:
-        return await self._call("heads", request, messages.HeadsReply, total_s, _HEADS_REPLY_BYTES_MAX)
+        return await self._call(
+            "heads", request, messages.HeadsReply, total_s, messages.HEADS_REPLY_BYTES_MAX
+        )
 
     async def pages(self, request: messages.PagesRequest, *, total_s: float = TOTAL_S) -> messages.PagesReply:
         return await self._pages("pages", request, len(request.digests), total_s)
@@ -116,8 +119,11 @@ class PeerClient:
             content = response.content
             try:
                 while not reader.is_finished:
-                    header = FrameHeader.parse(await content.readexactly(FRAME_HEADER_BYTES))
-                    stored = await content.readexactly(header.stored_bytes) if header.stored_bytes else b""
+                    async with asyncio.timeout(_FRAME_S):
+                        header = FrameHeader.parse(await content.readexactly(FRAME_HEADER_BYTES))
+                        stored = (
+                            await content.readexactly(header.stored_bytes) if header.stored_bytes else b""
+                        )
                     if header.is_error:
                         raise error_of_reply(messages.decode(stored, messages.ErrorReply), self.name)
                     if header.is_end or header.raw_bytes == header.stored_bytes:

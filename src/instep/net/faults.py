@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from instep.errors import (
     ConfigError,
     ContentionError,
@@ -17,12 +19,11 @@ from instep.errors import (
     UnavailableError,
     UsageError,
 )
-from instep.net.messages import ErrorReply
+from instep.net.messages import FACTS_BYTES_MAX, ErrorReply
 
 __all__ = ["error_of_reply", "reply_of_error"]
 
 _TEXT_MAX = 2_000
-_FACTS_MAX = 16 << 10
 _BY_EXIT_CODE: dict[int, type[InstepError]] = {
     kind.exit_code: kind
     for kind in (
@@ -45,12 +46,13 @@ def reply_of_error(error: BaseException) -> ErrorReply:
     if not isinstance(error, InstepError):
         return ErrorReply("unexpected", "the other node failed; its log says how")
     facts: dict[str, Any] = json.loads(json.dumps(error.facts, default=str))
-    if len(json.dumps(facts)) > _FACTS_MAX:
-        facts = {}
+    encoded = msgspec.msgpack.encode(facts)
+    if len(encoded) > FACTS_BYTES_MAX:
+        encoded = b"\x80"
     return ErrorReply(
         code=error.error_code[:64],
         reason=error.reason[:_TEXT_MAX],
-        facts=facts,
+        facts=msgspec.Raw(encoded),
         hint=None if error.hint is None else error.hint[:_TEXT_MAX],
         exit_code=error.exit_code,
         retry=error.retry.value,
@@ -60,7 +62,9 @@ def reply_of_error(error: BaseException) -> ErrorReply:
 def error_of_reply(reply: ErrorReply, node: str) -> InstepError:
     """A peer's error as one of ours. Its words are shown with control characters escaped."""
     kind = _BY_EXIT_CODE.get(reply.exit_code, UnavailableError)
-    facts = {key: value for key, value in reply.facts.items() if key.isidentifier() and key not in _TAKEN}
+    facts = {
+        key: value for key, value in reply.known_facts().items() if key.isidentifier() and key not in _TAKEN
+    }
     hint = None if reply.hint is None else _printable(reply.hint)
     code = reply.code if reply.code.replace("_", "").isalnum() else kind.code
     return kind(_printable(reply.reason), hint=hint, code=code, **{**facts, "told_by": node})

@@ -7,11 +7,13 @@ wrong with the bytes becomes one ``PeerError`` with code ``bad_message``.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from instep.errors import InstepError, PeerError, UsageError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
 from instep.model.standing import StandingRecord
@@ -21,10 +23,14 @@ __all__ = [
     "DEFINITION_BYTES_MAX",
     "DIGESTS_MAX",
     "ERROR_HEADER",
+    "FACTS_BYTES_MAX",
+    "HEADS_REPLY_BYTES_MAX",
+    "JOIN_BYTES_MAX",
     "MESSAGE_BYTES_MAX",
     "PAGES_REPLY_BYTES_MAX",
     "PREFIX",
     "REQUEST_BYTES_MAX",
+    "STREAM_PAGES_BYTES_MAX",
     "VERSIONS",
     "VERSION_HEADER",
     "WANTS_MAX",
@@ -79,8 +85,15 @@ MESSAGE_BYTES_MAX = 4 << 20
 BUNDLE_BYTES_MAX = 1 << 20
 """Pages and contents that a head may bring along, together."""
 DEFINITION_BYTES_MAX = 256 << 10
+FACTS_BYTES_MAX = 16 << 10
+JOIN_BYTES_MAX = 128 << 10
+"""Largest request of somebody who has no certificate yet."""
 PAGES_REPLY_BYTES_MAX = 32 << 20
 """Decompressed size of a reply with pages. A sender that has more stops early; the asker asks again."""
+STREAM_PAGES_BYTES_MAX = 2 << 20
+"""The same for a reply on the stream, which must fit a message there."""
+HEADS_REPLY_BYTES_MAX = 8 << 20
+"""Decompressed size of a reply with heads. A sender that has more leaves bundles out, then heads."""
 DIGESTS_MAX = 256
 WANTS_MAX = 65_536
 RANGES_MAX = 65_536
@@ -373,10 +386,24 @@ class ErrorReply(_Message, tag="error", frozen=True, array_like=True):
 
     code: Annotated[str, msgspec.Meta(max_length=64)]
     reason: _Text
-    facts: dict[str, Any] = {}
+    facts: msgspec.Raw = msgspec.Raw(b"\x80")
+    """A map, left encoded until it is looked at: decoding anything at all would let 4 MiB become a hundred times
+    as much."""
     hint: _Text | None = None
-    exit_code: int = 1
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
     retry: Annotated[str, msgspec.Meta(max_length=16)] = "never"
+
+    def known_facts(self) -> dict[str, Any]:
+        """The facts as JSON values; none at all where they are too large or hold anything else."""
+        raw = bytes(self.facts)
+        if len(raw) > FACTS_BYTES_MAX:
+            return {}
+        try:
+            facts: dict[str, Any] = msgspec.msgpack.decode(raw, type=dict[str, Any])
+            json.dumps(facts, allow_nan=False)
+        except (*DECODE_ERRORS, TypeError, ValueError):
+            return {}
+        return facts
 
 
 # Requests with one answer -----------------------------------------------------------------------------------
@@ -469,7 +496,7 @@ class PageWant(_Message, frozen=True, array_like=True):
     """Entries of one leaf page whose contents are wanted."""
 
     page: _Digest
-    positions: Annotated[tuple[_Position, ...], msgspec.Meta(max_length=512)]
+    positions: Annotated[tuple[_Position, ...], msgspec.Meta(min_length=1, max_length=512)]
 
 
 class ContentsRequest(_Message, tag="contents", frozen=True, array_like=True):
@@ -571,5 +598,5 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes | memoryview, what
         return decoder.decode(raw)
     except InstepError as error:
         raise PeerError(f"{what}: {error.reason}", code="bad_message") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (*DECODE_ERRORS, ValueError, OverflowError) as error:
         raise PeerError(f"{what} cannot be decoded: {error}", code="bad_message") from error

@@ -219,7 +219,7 @@ class PeerServer:
         theirs = messages.versions_of_header(request.headers.get(messages.VERSION_HEADER))
         messages.agree(messages.VERSIONS, theirs)
         if what == "join":
-            join = messages.decode(await self._body(request), messages.JoinRequest)
+            join = messages.decode(await self._body(request, messages.JOIN_BYTES_MAX), messages.JoinRequest)
             return reply(await self._service.join(join, connection.address))
         who = self._identify(connection)
         if what == "stream":
@@ -232,17 +232,15 @@ class PeerServer:
         async with self._slot(who.name):
             return await self._send(request, await transfer(who.name, wanted), wanted)
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest, limit: int = messages.REQUEST_BYTES_MAX) -> bytes:
         parts = []
         size = 0
         try:
             async with asyncio.timeout(self._limits.body_s):
                 async for part in request.content.iter_any():
                     size += len(part)
-                    if size > messages.REQUEST_BYTES_MAX:
-                        raise PeerError(
-                            "the request is too large", code="too_large", limit=messages.REQUEST_BYTES_MAX
-                        )
+                    if size > limit:
+                        raise PeerError("the request is too large", code="too_large", limit=limit)
                     parts.append(part)
         except TimeoutError as error:
             raise PeerError("the request came too slowly", code="too_slow") from error

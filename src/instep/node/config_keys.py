@@ -196,8 +196,10 @@ FILESET: tuple[Key, ...] = (
         "`metadata` or `data`; `data` goes only where `data = true`.",
         True,
     ),
-    Key("ignore", values.strings, [], "Gitignore patterns of paths that are never carried or touched.", True),
-    Key("include", values.strings, [], "When not empty, only these patterns are carried.", True),
+    Key(
+        "ignore", values.patterns, [], "Gitignore patterns of paths that are never carried or touched.", True
+    ),
+    Key("include", values.patterns, [], "When not empty, only these patterns are carried.", True),
     Key(
         "preserve",
         _some_of(*(p.value for p in Preserve)),

@@ -67,7 +67,6 @@ class Daemon:
         self.stopping = asyncio.Event()
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
-        self._refused_noted: dict[str, int] = {}
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -260,14 +259,12 @@ class Daemon:
         raise trouble
 
     def _refused(self, refusal: Refusal) -> None:
-        """A peer was cut before TLS: noted once a minute an address."""
-        now = wall_ms()
-        if now - self._refused_noted.get(refusal.address, 0) > 60_000:
-            self._refused_noted[refusal.address] = now
-            self.runtime.note(
-                "peer_refused", f"{refusal.address} was refused: {refusal.why}", address=refusal.address
-            )
-            log.warning("refused %s: %s", refusal.address, refusal.why)
+        """A peer was cut before it could ask anything."""
+        why = f"{refusal.why} ({refusal.detail})" if refusal.detail else refusal.why
+        text = f"{refusal.address} was refused: {why}"
+        self.runtime.note_of_peer(
+            refusal.address, "peer_refused", text, address=refusal.address, code=refusal.why
+        )
 
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from blake3 import blake3
+
 from instep.errors import PeerError, UnavailableError
 from instep.model.check import check_diff, check_tree, missing
 from instep.model.ids import Digest, HeadRef, LineId
-from instep.model.pages import digest_of
+from instep.model.pages import PAGE_MAX_BYTES, decode_inner, digest_of, level_of, verify_page
 from instep.net import messages as m
 from instep.node.runtime import Runtime
 
@@ -16,7 +18,9 @@ __all__ = ["AskPages", "Fetcher"]
 
 ROUNDS_MAX = 64
 """More levels or repeated partial answers than any tree of 2**40 entries needs."""
-PAGES_MAX = 1 << 20
+PAGES_MAX = 1 << 18
+"""Of one manifest: enough for 60 million entries."""
+SLACK = 64
 
 AskPages = Callable[[m.PagesRequest], Awaitable[m.PagesReply]]
 
@@ -33,26 +37,38 @@ class Fetcher:
         store = self._runtime.store
         if complete is not None and store.get_page(complete) is None:
             complete = None
+        room = self._room(head)
         for _ in range(ROUNDS_MAX):
-            absent = missing(head.root, store.get_page, complete=complete)
+            absent = await asyncio.to_thread(self._missing, head.root, complete)
             if not absent:
                 break
-            while absent:
-                absent = absent[await self._batch(line, head, absent[: m.DIGESTS_MAX], ask) :]
+            room -= len(absent)
+            if room < 0:
+                raise PeerError(
+                    "the manifest has more pages than the entries that its generation claims",
+                    code="endless_manifest",
+                )
+            start = 0
+            while start < len(absent):
+                start += await self._batch(line, head, absent[start : start + m.DIGESTS_MAX], ask)
         else:
             raise PeerError("the manifest has more levels than any tree needs", code="endless_manifest")
         await asyncio.to_thread(self._check, head.root, complete)
+
+    def _missing(self, root: Digest, complete: Digest | None) -> list[Digest]:
+        return missing(root, self._runtime.store.get_page, complete=complete)
+
+    def _room(self, head: HeadRef) -> int:
+        """How many pages may be fetched: each leaf has an entry, and inner pages are far fewer."""
+        signed = self._runtime.store.generation(head.id)
+        claimed = signed.body().entries if signed is not None else PAGES_MAX
+        return min(PAGES_MAX, 4 * claimed + SLACK)
 
     async def _batch(self, line: LineId, head: HeadRef, wanted: list[Digest], ask: AskPages) -> int:
         reply = await ask(m.PagesRequest(line, head.id, tuple(wanted)))
         pages: list[tuple[Digest, bytes]] = []
         for digest, raw in zip(wanted, reply.pages, strict=False):
-            if digest_of(raw) != digest:
-                raise PeerError(
-                    f"a page is not what its digest says: {digest.hex()[:16]} was asked for",
-                    code="bad_page",
-                    page=digest.hex(),
-                )
+            verify_page(digest, raw)
             pages.append((digest, raw))
         if not pages:
             reason = reply.error.reason if reply.error is not None else "no pages came"
@@ -73,9 +89,20 @@ class Fetcher:
             raise KeyError(digest)
         return raw
 
-    def keep_bundle(self, bundle: m.Bundle) -> dict[Digest, bytes]:
-        """Store the pages of a head's bundle under their true digests; its contents by theirs, verified."""
-        from blake3 import blake3
-
-        self._runtime.store.put_pages([(digest_of(raw), raw) for raw in bundle.pages])
+    def keep_bundle(self, root: Digest, bundle: m.Bundle) -> dict[Digest, bytes]:
+        """Store those pages of a head's bundle that belong to its manifest under their true digests; return its
+        contents by theirs, verified. What does not belong is dropped: it would never be looked at, nor removed."""
+        brought = {digest_of(raw): raw for raw in bundle.pages if len(raw) <= PAGE_MAX_BYTES}
+        kept: dict[Digest, bytes] = {}
+        row = [root]
+        while row:
+            below: list[Digest] = []
+            for digest in row:
+                raw = brought.pop(digest, None)
+                if raw is not None:
+                    kept[digest] = raw
+                    if level_of(raw):
+                        below += [child.digest for child in decode_inner(raw)]
+            row = below
+        self._runtime.store.put_pages(kept.items())
         return {digest: data for digest, data in bundle.contents if blake3(data).digest() == digest}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
@@ -27,8 +28,8 @@ from instep.core.vocabulary import (
     Trouble,
     trouble_of,
 )
-from instep.errors import InstepError, RefusedError, UnavailableError
-from instep.model.definition import Definition, decode_definition
+from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
+from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
@@ -55,6 +56,7 @@ __all__ = ["FollowService"]
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
+OFFERED_MAX = 8
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ class FollowService:
             f"follow {self.line}", self.machine, self._perform, TimerFired
         )
         self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
+        self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
+        self._asking: set[NodeName] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -161,8 +165,11 @@ class FollowService:
         return self.facts.live
 
     def known_definition(self) -> Definition | None:
-        head = self.facts.head or self.facts.live
-        return None if head is None else self.definition_of(head)
+        for ref in (self.facts.head, self.facts.live):
+            definition = self.definition_of(ref) if ref is not None else None
+            if definition is not None:
+                return definition
+        return None
 
     def definition_of(self, head: HeadRef) -> Definition | None:
         """The definition that a known generation names, once it is here."""
@@ -196,25 +203,37 @@ class FollowService:
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
         runtime = self.runtime
+        book = self.facts.epochs
+        known = {claim.id for claim in (book.current, book.previous, *book.rivals) if claim is not None}
         for epoch in head.epochs:
-            self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+            if epoch.id not in known:
+                self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
-            self._keep(head)
+            self._offered[source] = head
+            while len(self._offered) > OFFERED_MAX:
+                self._offered.popitem(last=False)
+            self._offered.move_to_end(source)
         self.driver.post(f.HeadSeen(source, signed, verdict))
 
+    def _keep_offered(self, wanted: HeadRef) -> None:
+        """Definition and bundle that came with a head: stored only now, when the machine wants this very head.
+        ``PeerError`` when the definition is not to be used."""
+        for source, head in list(self._offered.items()):
+            if head.generation.id == wanted.id:
+                del self._offered[source]
+                self._keep(head)
+
     def _keep(self, head: m.Head) -> None:
-        """Definition and bundle of a head that its signer vouches for."""
-        try:
-            body = head.generation.body()
-            if head.definition and decode_definition(head.definition).digest == body.definition:
+        body = head.generation.body()
+        if head.definition:
+            definition = decode_definition(head.definition)
+            if definition.digest == body.definition:
+                refuse_unusable(definition)
                 self.runtime.store.put_blob(body.definition, head.definition)
-        except InstepError as error:
-            log.warning("%s: the definition that came with a head was dropped: %s", self.line, error.reason)
-            return
         if head.bundle is not None:
-            contents = Fetcher(self.runtime).keep_bundle(head.bundle)
+            contents = Fetcher(self.runtime).keep_bundle(body.root, head.bundle)
             self.head_bundle = (head.generation.id, contents)
 
     def partner_told(self, source: NodeName) -> None:
@@ -345,18 +364,20 @@ class FollowService:
                 self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
             case f.Compare():
                 self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
+            case f.AskHeads(source=source) if source in self._asking:
+                pass  # a slow answer is waited for, not asked for twice
             case f.AskHeads(source=source):
-                self._spawn(req, self._ask(req, source), lambda t: f.AskFailed(req, source, t))
+                self._asking.add(source)
+                asking = self._spawn(req, self._ask(req, source), lambda t: f.AskFailed(req, source, t))
+                asking.add_done_callback(lambda _: self._asking.discard(source))
             case _:
                 assert_never(effect)
 
     def _write_down(self, effect: Refuse | Note) -> None:
         match effect:
             case Refuse(source, trouble):
-                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
-                log.warning(
-                    "%s: refused what %s sent: %s (%s)", self.line, source, trouble.reason, trouble.code
-                )
+                text = f"refused what {source} sent: {trouble.reason}"
+                self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
 
@@ -365,10 +386,11 @@ class FollowService:
         req: int,
         work: Coroutine[Any, Any, f.FollowEvent],
         failed: Callable[[Trouble], f.FollowEvent],
-    ) -> None:
+    ) -> asyncio.Task[None]:
         task = self.driver.spawn(work, lambda error: failed(trouble_of(error)))
         self._tasks[req] = task
         task.add_done_callback(lambda _: self._tasks.pop(req, None))
+        return task
 
     def _save(self, facts: f.FollowFacts) -> None:
         store = self.runtime.store
@@ -429,16 +451,14 @@ class FollowService:
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         client = self.source(effect.source).client
+        self._keep_offered(effect.head)
         base = self.facts.tree or self.facts.live
         complete = base.root if base is not None else None
         await Fetcher(self.runtime).pages(self.line, effect.head, complete, client.pages)
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
-                if (
-                    head.line == self.line
-                    and verdict_on(self.runtime, head.generation.signature, head.generation.id).is_valid
-                ):
+                if head.line == self.line and head.generation.id == effect.head.id:
                     self._keep(head)
             if self.definition_of(effect.head) is None:
                 return f.Superseded(effect.req)
@@ -512,6 +532,20 @@ class FollowService:
         numbers = await self.worker.run(self.applying.compare_now, effect.head)
         sample = tuple(path for path, _ in numbers.sample[:100])
         return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)
+
+
+def refuse_unusable(definition: Definition) -> None:
+    """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""
+    try:
+        Rules(definition)
+    except ConfigError as error:
+        raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
+    if definition.mode is not Mode.MIRROR:
+        raise RefusedError(
+            f"filesets of mode {definition.mode.value} cannot be followed by this version",
+            hint="upgrade this node, or follow a fileset of mode mirror",
+            code="unknown_mode",
+        )
 
 
 def _plain(facts: dict[str, object]) -> dict[str, object]:

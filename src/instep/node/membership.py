@@ -25,6 +25,8 @@ __all__ = ["Invited", "Membership"]
 _BOOK = "invites"
 _BOOK_KEY = "invites/key"
 _MEMBERS = "members"
+MEMBERS_MAX = 1_024
+SKEW_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Membership:
         raw = runtime.store.get(_MEMBERS)
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
+        self._met: set[NodeName] = set()
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -102,11 +105,8 @@ class Membership:
         try:
             invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
         except NotAllowedError as error:
-            runtime.note(
-                "join_refused",
-                f"{address} asked to join as {request.name}: {error.reason}",
-                code=error.error_code,
-            )
+            text = f"{address} asked to join as {request.name}: {error.reason}"
+            runtime.note_of_peer(address, "join_refused", text, code=error.error_code, address=address)
             raise
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
         link = invite.link
@@ -135,7 +135,7 @@ class Membership:
         if not runtime.pki.is_ca:
             raise RefusedError(f"{runtime.name} does not hold the CA key", code="no_ca")
         issued = runtime.pki.issue(who, request.tls_csr, request.sign_csr, wall_ms())
-        runtime.note("renewed", f"{who} got new certificates", name=who)
+        runtime.note_of_peer(who, "renewed", f"{who} got new certificates", name=who)
         return m.RenewReply(issued.tls, issued.sign)
 
     # Members ------------------------------------------------------------------------------------------------
@@ -157,26 +157,41 @@ class Membership:
         """A partner introduced itself on a verified connection."""
         known = self.members.get(who)
         pin = known.pin if known is not None else ""
+        self._met.add(who)
         self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms()))
 
     def learned(self, source: NodeName, message: m.Members) -> None:
-        """What a partner knows of others: for showing and for the operator to link; it opens nothing."""
+        """What a partner knows of others: for showing and for the operator to link; it opens nothing. Hearsay does
+        not touch what a node said of itself, and cannot come from the future to stay for ever."""
+        latest = wall_ms() + SKEW_MS
+        is_news = False
         for member in message.members:
-            if member.name == self._runtime.name:
+            if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
             known = self.members.get(member.name)
-            if known is None or member.updated_ms > known.updated_ms:
-                self._remember(member)
+            if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
+                is_news = self._take(member) or is_news
+        if is_news:
+            self._save_members()
 
     def _remember(self, member: m.Member) -> None:
-        if self.members.get(member.name) == member:
-            return
+        if self._take(member):
+            self._save_members()
+
+    def _take(self, member: m.Member) -> bool:
+        """Whether it is news, and there is room for it."""
+        known = self.members.get(member.name)
+        if known == member or (known is None and len(self.members) >= MEMBERS_MAX):
+            return False
         self.members[member.name] = member
+        return True
+
+    def _save_members(self) -> None:
         self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
 
     def forget(self, name: NodeName) -> None:
         if self.members.pop(name, None) is not None:
-            self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+            self._save_members()
 
     # Certificates -------------------------------------------------------------------------------------------
 

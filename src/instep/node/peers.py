@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
+
+import msgspec
 
 from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.definition import Definition
@@ -17,9 +19,11 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
+from instep.net.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.transfer import Answer
+from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.membership import Membership
@@ -161,6 +165,8 @@ class Peers:
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
+        self.belonging = Belonging()
+        self._verifying: set[NodeName] = set()
 
     def service(self, line: LineId) -> LineService | None:
         found = self.lines.get(line.fileset)
@@ -218,6 +224,11 @@ class Peers:
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+        reason = error_of_reply(error, who).reason
+        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
 
     # Lines and settings changed -------------------------------------------------------------------------------
 
@@ -282,17 +293,25 @@ class Peers:
         self.access.require_partner(who)
         heads: list[m.Head] = []
         refused: list[tuple[LineId, m.ErrorReply]] = []
-        for known in request.lines:
+        room = m.HEADS_REPLY_BYTES_MAX // 2
+        for known in {known.line: known for known in request.lines}.values():
             try:
                 service = self.access.require(who, self.service(known.line), known.line)
             except InstepError as error:
-                refused.append((known.line, reply_of(error)))
+                refused.append((known.line, reply_of_error(error)))
                 continue
             message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None:
                 continue
             ref = message.generation.ref()
-            if known.head is None or ref.position > known.head.position or ref.id != known.head.id:
+            if known.head is not None and ref.position <= known.head.position and ref.id == known.head.id:
+                continue
+            size = len(m.encode(message))
+            if size > room and message.bundle is not None:
+                message = msgspec.structs.replace(message, bundle=None, base=None)
+                size = len(m.encode(message))
+            if size <= room:  # the others come when these are known
+                room -= size
                 heads.append(message)
         return m.HeadsReply(tuple(heads), tuple(refused))
 
@@ -311,12 +330,18 @@ class Peers:
         return service, signed
 
     async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, request.digests)
         return pages_reply(self.runtime.store, request)
 
     async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
-        self._checked(who, request.line, request.generation)
-        return chunk_pages_reply(self.runtime.store, request)
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
+        return chunk_pages_reply(self.runtime.store, self.belonging, request)
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """``PeerError`` unless all these pages are of this generation's manifest."""
+        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
 
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         service = self.access.require(who, self.service(request.line), request.line)
@@ -325,14 +350,24 @@ class Peers:
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)
-        return await service.verify(is_deep=request.is_deep)
+        if who in self._verifying:
+            raise UnavailableError(
+                f"a verification for {who} is under way", code="busy", node=self.runtime.name
+            )
+        self._verifying.add(who)
+        try:
+            return await service.verify(is_deep=request.is_deep)
+        finally:
+            self._verifying.discard(who)
 
     async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (want.page for want in request.wants))
         return service.shelf().contents(entries_asked(self.runtime.store, request))
 
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
-        service, _ = self._checked(who, request.line, request.generation)
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
         return service.shelf().ranges(entry, request.ranges)
 
@@ -376,12 +411,4 @@ def offer_of(service: LineService) -> m.Offer | None:
         size_bytes=body.size_bytes if body is not None else 0,
         head=message.generation.ref() if message is not None else None,
         definition=definition.encoded(),
-    )
-
-
-def reply_of(error: InstepError) -> m.ErrorReply:
-    """An error as it travels."""
-    facts: Mapping[str, object] = error.facts
-    return m.ErrorReply(
-        error.error_code, error.reason, dict(facts), error.hint, error.exit_code, error.retry.value
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,16 @@ import msgspec
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
-from instep.node.driver import wall_ms
+from instep.node.driver import monotonic_ms, wall_ms
+from instep.node.quiet import Quiet
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
 __all__ = ["Drain", "Runtime", "Worker"]
 
+TEXT_MAX = 1_000
+log = logging.getLogger(__name__)
 _DRAIN = "drain"
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +67,7 @@ class Runtime:
         self._opening = threading.Lock()
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
+        self._quiet = Quiet()
 
     @property
     def name(self) -> NodeName:
@@ -87,6 +92,19 @@ class Runtime:
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
         """One line of the events log."""
         self.store.append_event(wall_ms(), kind, line, text, facts)
+
+    def note_of_peer(
+        self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
+    ) -> None:
+        """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
+        it again and again is told of now and then, with the count."""
+        hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
+        if hushed is None:
+            return
+        more = f" (and {hushed} more like it)" if hushed else ""
+        text = text[:TEXT_MAX] + more
+        log.warning("%s%s", f"{line}: " if line is not None else "", text)
+        self.note(kind, text, line, **facts)
 
     def drain(self) -> Drain | None:
         """The drain in force; one that has run out is none."""

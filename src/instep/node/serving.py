@@ -7,7 +7,7 @@ that moved on is *superseded*, never sent as something else (P6, design sections
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 from blake3 import blake3
@@ -24,18 +24,21 @@ from instep.net.messages import (
     PagesRequest,
 )
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.node.belonging import Belonging
 from instep.node.keeping import Kept
 from instep.store.port import NodeStore
 from instep.tree.archive import Archive
 from instep.tree.beneath import Root
 from instep.tree.place import Place
 
-__all__ = ["Shelf", "entries_asked", "pages_reply"]
+__all__ = ["Shelf", "chunk_pages_reply", "entries_asked", "entry_asked", "pages_reply"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def pages_reply(store: NodeStore, request: PagesRequest | ChunkPagesRequest) -> PagesReply:
+def pages_reply(
+    store: NodeStore, request: PagesRequest | ChunkPagesRequest, limit_bytes: int = PAGES_REPLY_BYTES_MAX
+) -> PagesReply:
     """The first pages of those asked for, as many as fit a reply."""
     pages: list[bytes] = []
     size = 0
@@ -51,19 +54,19 @@ def pages_reply(store: NodeStore, request: PagesRequest | ChunkPagesRequest) -> 
                 page=digest.hex(),
             )
         size += len(raw)
-        if pages and size > PAGES_REPLY_BYTES_MAX:
+        if pages and size > limit_bytes:
             break
         pages.append(raw)
     return PagesReply(tuple(pages), getattr(request, "number", 0))
 
 
-def entries_asked(store: NodeStore, request: ContentsRequest) -> list[Entry]:
-    """The entries that a request names, in its order; ``PeerError`` for positions that are not there."""
-    found: list[Entry] = []
+def entries_asked(store: NodeStore, request: ContentsRequest) -> Iterator[Entry]:
+    """The entries that a request names, in its order; ``PeerError`` for positions that are not there. Lazy: one
+    request may name more pages than an event loop should decode in one go."""
     for want in request.wants:
         leaf = _leaf(store, want.page)
-        found.extend(_at(leaf, position, want.page) for position in want.positions)
-    return found
+        for position in want.positions:
+            yield _at(leaf, position, want.page)
 
 
 def entry_asked(store: NodeStore, page: Digest, position: int) -> Entry:
@@ -104,7 +107,7 @@ class Shelf:
         self._history = history
         self._archive = archive
 
-    def contents(self, entries: Sequence[Entry]) -> Iterator[Answer]:
+    def contents(self, entries: Iterable[Entry]) -> Iterator[Answer]:
         """Answers in order. Small contents whole, large ones in pieces."""
         with closing(Root(self._place.root)) as root:
             for index, entry in enumerate(entries):
@@ -217,10 +220,11 @@ def _target(root: Root, entry: Entry) -> bytes | None:
         return None
 
 
-def chunk_pages_reply(store: NodeStore, request: ChunkPagesRequest) -> PagesReply:
+def chunk_pages_reply(store: NodeStore, belonging: Belonging, request: ChunkPagesRequest) -> PagesReply:
     """Pages of one file's chunk list: only those that belong to it."""
     entry = entry_asked(store, request.page, request.position)
     root = entry.extra.chunks if entry.extra is not None else None
     if root is None:
         raise PeerError("the file has no chunk list", code="bad_want")
+    belonging.require(root, request.digests, store.get_page)
     return pages_reply(store, request)

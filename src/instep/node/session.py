@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 ALIVE_S = 3.0
+OTHERS_MAX = 2_048
+"""Messages that wait to leave. All offers of a node fit."""
+ANSWERS_MAX = 1_024
+"""Of those, how many an asking partner may let wait."""
+REPORT_BYTES_MAX = 64 << 10
+REPORTS_MAX = 1_024
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +39,9 @@ class Session:
         self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
-        self.known: dict[LineId, HeadRef | None] = {line.line: line.head for line in hello.lines}
+        self.known: dict[LineId, HeadRef | None] = {
+            line.line: line.head for line in hello.lines if peers.service(line.line) is not None
+        }
         self._peers = peers
         self._stream = stream
         self._heads: dict[LineId, m.Head] = {}
@@ -52,8 +60,12 @@ class Session:
         self._wake.set()
 
     def tell(self, message: m.StreamMessage) -> None:
-        self._others.append(message)
-        self._wake.set()
+        """Queue a message. A partner that lets too many pile up is cut: it comes back and is told what stands."""
+        if len(self._others) < OTHERS_MAX:
+            self._others.append(message)
+            self._wake.set()
+        elif self._reader is not None:
+            self._reader.cancel()
 
     def offer_all(self) -> None:
         """Offer what the partner may have now, withdraw what it may not have any more."""
@@ -120,6 +132,7 @@ class Session:
             for service in self._peers.lines.values()
             if self._peers.access.why_not(self.who, service) is None
         )
+        self._reader = asyncio.current_task()
         welcome = m.Welcome(
             version=m.agree(m.VERSIONS, self.hello.versions),
             name=runtime.name,
@@ -135,7 +148,6 @@ class Session:
         self.tell(m.Revocations(runtime.pki.crl_pem()))
         self.offer_all()
         self.tell(m.Ping(0))
-        self._reader = asyncio.current_task()
         try:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self._pump())
@@ -146,6 +158,10 @@ class Session:
         except* InstepError as group_error:
             first = group_error.exceptions[0]
             log.info("the stream of %s ended: %s", self.who, first)
+            if isinstance(first, PeerError):
+                text = f"{self.who} was cut: {first.reason}"
+                runtime.note_of_peer(self.who, "peer_refused", text, code=first.error_code, node=self.who)
+                raise first from None
         finally:
             for future in self._waiting.values():
                 if not future.done():
@@ -170,12 +186,14 @@ class Session:
             for service in list(self._peers.lines.values()):
                 await service.driver.room()
 
-    def _take(self, message: m.StreamMessage) -> None:
+    def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
+        if len(self._others) >= ANSWERS_MAX:
+            raise PeerError(f"{self.who} asks and does not read the answers", code="too_many_messages")
         match message:
             case m.Report():
                 self._reported(message)
             case m.OfferReply(line, is_accepted, path):
-                if is_accepted:
+                if is_accepted and self._peers.service(line) is not None:
                     self.accepted[line] = path
                     self._tell_known(line)
                 else:
@@ -186,7 +204,8 @@ class Session:
                 if service is not None and (service.is_written_here or service.writer == self.who):
                     service.head_seen(self.who, message)
             case m.HeadNotice(line, head):
-                self.known[line] = head
+                if self._peers.service(line) is not None:
+                    self.known[line] = head
             case m.Pong(number):
                 if number == 0:
                     self._told.set()
@@ -198,7 +217,7 @@ class Session:
             case m.PagesReply() | m.VerifyReply():
                 self._answer(message.number, message)
             case m.ErrorReply():
-                log.warning("%s answers: %s", self.who, message.reason)
+                self._peers.told_error(self.who, message)
             case _:
                 raise PeerError(
                     f"{self.who} sent a {type(message).__name__} to its sender", code="unexpected_message"
@@ -211,10 +230,25 @@ class Session:
         service = self._peers.service(report.line)
         if service is None or self._peers.access.why_not(self.who, service) is not None:
             return
-        self.known[report.line] = report.head
-        self._peers.runtime.store.save_report(report.line, report.node, m.encode(report))
+        raw = m.encode(report)
+        if len(raw) > REPORT_BYTES_MAX:
+            raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
+        if report.node == self.who:
+            self.known[report.line] = report.head
+        elif not self._may_pass_on(report):
+            return
+        self._peers.runtime.store.save_report(report.line, report.node, raw)
         self._peers.pass_on(report)
         self._peers.runtime.tell()
+
+    def _may_pass_on(self, report: m.Report) -> bool:
+        """Whether a hub's word about another node is taken: not about us, nor about partners, who speak for
+        themselves, nor about more nodes than a cluster has."""
+        runtime = self._peers.runtime
+        if report.node == runtime.name or report.node in runtime.settings.partners:
+            return False
+        known = runtime.store.reports(report.line)
+        return report.node in known or len(known) < REPORTS_MAX
 
     # Asking -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
@@ -23,6 +24,11 @@ __all__ = ["Uplink"]
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
+REPLIES_MAX = 256
+REPORTS_MAX = 4_096
+OFFERS_MAX = 1_024
+OFFERED_BYTES_MAX = 4 << 20
+VERIFYING_MAX = 2
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -45,7 +51,9 @@ class Uplink:
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
         self._greeted_with: dict[LineId, HeadRef | None] = {}
-        self._replies: list[m.StreamMessage] = []
+        self._heads: dict[LineId, m.Head] = {}
+        self._replies: deque[m.StreamMessage] = deque()
+        """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
@@ -74,6 +82,10 @@ class Uplink:
                     error: InstepError = UnavailableError(f"{self.name} closed the stream", code="closed")
                 except InstepError as caught:
                     error = caught
+                    if isinstance(caught, PeerError):
+                        text = f"the link to {self.name} was cut: {caught.reason}"
+                        note = self._peers.runtime.note_of_peer
+                        note(self.name, "peer_refused", text, code=caught.error_code, node=self.name)
                 self._went_down(error)
                 if asyncio.get_running_loop().time() - began > 5 * again:
                     again = AGAIN_MIN_S
@@ -124,7 +136,8 @@ class Uplink:
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
-        self._replies = []
+        self._replies.clear()
+        self._heads.clear()
         for service in self._peers.lines.values():
             if service.is_written_here or service.head is None:
                 continue
@@ -133,7 +146,7 @@ class Uplink:
             if is_theirs and (theirs is None or theirs.position < service.head.position):
                 message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
-                    self._replies.append(message)
+                    self._heads[service.line] = message
             self.tell_report(service.report_message())
         self._wake.set()
         self._peers.runtime.tell()
@@ -141,20 +154,31 @@ class Uplink:
     # Telling ------------------------------------------------------------------------------------------------
 
     def tell_report(self, report: m.Report) -> None:
-        self._reports[report.line, report.node] = report
-        self._wake.set()
+        key = report.line, report.node
+        if key in self._reports or len(self._reports) < REPORTS_MAX:
+            self._reports[key] = report
+            self._wake.set()
 
     def reply(self, message: m.StreamMessage) -> None:
-        self._replies.append(message)
+        """Queue a message; what finds no room is lost, as with a broken connection. Of heads the newest is kept."""
+        if isinstance(message, m.Head):
+            self._heads[message.line] = message
+        elif len(self._replies) < REPLIES_MAX:
+            self._replies.append(message)
         self._wake.set()
 
     async def _pump(self, stream: SocketStream) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._replies or self._reports:
-                if self._replies:
-                    await stream.send(self._replies.pop(0))
+            while self._heads or self._replies or self._reports:
+                if self._heads:
+                    await stream.send(self._heads.pop(next(iter(self._heads))))
+                elif self._replies:
+                    message = self._replies.popleft()
+                    await stream.send(
+                        self._pages(message) if isinstance(message, m.PagesRequest) else message
+                    )
                 else:
                     await stream.send(self._reports.pop(next(iter(self._reports))))
 
@@ -174,7 +198,9 @@ class Uplink:
 
     # Taking -------------------------------------------------------------------------------------------------
 
-    async def _take(self, message: m.StreamMessage) -> None:
+    async def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
+        if len(self._replies) >= REPLIES_MAX:
+            raise PeerError(f"{self.name} asks and does not read the answers", code="too_many_messages")
         match message:
             case m.Offer():
                 self._offered(message)
@@ -190,18 +216,21 @@ class Uplink:
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
+            case m.VerifyRequest() if len(self._verifying) >= VERIFYING_MAX:
+                busy = UnavailableError("verifications are under way already", code="busy")
+                self.reply(m.VerifyReply(message.number, message.line, None, b"", error=reply_of_error(busy)))
             case m.VerifyRequest():
                 task = asyncio.get_running_loop().create_task(self._verify(message))
                 self._verifying.add(task)
                 task.add_done_callback(self._verifying.discard)
             case m.PagesRequest():
-                self.reply(self._pages(message))
+                self.reply(message)
             case m.Nudge(line, what):
                 for service in self._peers.lines.values():
                     if (line is None or service.line == line) and self.name == service.writer:
                         service.asked_to(what)
             case m.ErrorReply():
-                log.warning("%s answers: %s", self.name, message.reason)
+                self._peers.told_error(self.name, message)
             case _:
                 raise PeerError(
                     f"{self.name} sent a {type(message).__name__} to its partner", code="unexpected_message"
@@ -216,6 +245,11 @@ class Uplink:
                 service.source_down(self.name, UnavailableError(f"{self.name} withdrew {offer.line.fileset}"))
         else:
             self.offers[offer.line] = offer
+            if (
+                len(self.offers) > OFFERS_MAX
+                or sum(len(o.definition) for o in self.offers.values()) > OFFERED_BYTES_MAX
+            ):
+                raise PeerError(f"{self.name} offers more than a node has", code="too_large")
             self.take_up(offer.line)
         self._peers.runtime.tell()
 
@@ -258,7 +292,10 @@ class Uplink:
             signed = self._peers.runtime.store.generation(request.generation)
             if service is None or service.writer != self.name or signed is None:
                 raise UnavailableError(f"no such generation of {request.line} here", code="superseded")
-            return pages_reply(self._peers.runtime.store, request)
+            if signed.body().line != request.line:
+                raise UnavailableError(f"that generation is not of {request.line}", code="superseded")
+            self._peers.require_pages(signed, request.digests)
+            return pages_reply(self._peers.runtime.store, request, m.STREAM_PAGES_BYTES_MAX)
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
 

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from instep.model.definition import PATTERNS_MAX, why_not_pattern
+
 __all__ = [
     "Address",
     "BadValue",
@@ -116,6 +118,18 @@ def strings(raw: object) -> tuple[str, ...]:
     if not isinstance(raw, list):
         raise BadValue('is not a list such as ["a", "b"]')
     return tuple(string(item) for item in raw)
+
+
+def patterns(raw: object) -> tuple[str, ...]:
+    """Gitignore patterns within the limits that partners hold them to."""
+    found = strings(raw)
+    if len(found) > PATTERNS_MAX:
+        raise BadValue(f"has {len(found)} patterns, the limit is {PATTERNS_MAX}")
+    for pattern in found:
+        why = why_not_pattern(pattern)
+        if why is not None:
+            raise BadValue(f"has a pattern that {why}")
+    return found
 
 
 def boolean(raw: object) -> bool:

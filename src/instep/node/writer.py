@@ -213,7 +213,8 @@ class WriterService:
             case v.Report():
                 await self._report(effect)
             case Refuse(source, trouble):
-                self.runtime.note("refused", f"{source}: {trouble.reason}", self.line, code=trouble.code)
+                text = f"refused what {source} sent: {trouble.reason}"
+                self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
             case Note(what, text, facts_of_note):
                 self.runtime.note(what, text, self.line, **dict(facts_of_note))
             case SetTimer(name, at_ms):
@@ -280,12 +281,12 @@ class WriterService:
         for epoch in head.epochs:
             self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
         signed = head.generation
-        if head.definition:
+        verdict = verdict_on(self.runtime, signed.signature, signed.id)
+        if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
             definition = decode_definition(head.definition)
-            self.runtime.store.put_blob(definition.digest, head.definition)
-        self.driver.post(
-            v.HeadOfOursSeen(source, signed, verdict_on(self.runtime, signed.signature, signed.id))
-        )
+            if definition.digest == signed.body().definition:
+                self.runtime.store.put_blob(definition.digest, head.definition)
+        self.driver.post(v.HeadOfOursSeen(source, signed, verdict))
 
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))

@@ -20,6 +20,9 @@ __all__ = ["Rules"]
 
 _WILD = re.compile(r"[*?\[\\]")
 _KNOWN_MAX = 4096
+_STAR = "[^/]*"
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+_STRUCTURE = re.compile(r"[/()|]")
 
 
 class Rules:
@@ -81,7 +84,7 @@ def _closed(line: str) -> tuple[str, bool] | None:
         return None
     source = pattern.regex.pattern
     assert isinstance(source, str)
-    return _of_the_path_itself(source), pattern.include
+    return _without_backtracking(_of_the_path_itself(source)), pattern.include
 
 
 def _of_the_path_itself(source: str) -> str:
@@ -91,6 +94,20 @@ def _of_the_path_itself(source: str) -> str:
         if source.endswith(tail):
             return source.removesuffix(tail) + closed
     return source + ".*"
+
+
+def _without_backtracking(source: str) -> str:
+    """The same expression where several stars of one component cannot try each other's places in turn: what
+    stands between two stars may as well be taken where it is found first. A pattern like ``*a*a*a*a*b``, which
+    a peer's definition may bring, would otherwise stand still on a long name."""
+    first, *rest = source.split(_STAR)
+    if len(rest) < 2:
+        return source
+    parts = [first]
+    for between in rest[:-1]:
+        is_fixed = bool(between) and not _STRUCTURE.search(_ESCAPED.sub("", between.replace("[^/]", "")))
+        parts.append(f"(?>[^/]*?{between})" if is_fixed else _STAR + between if between else "")
+    return "".join(parts) + _STAR + rest[-1]
 
 
 def _literal_ancestors(include: tuple[str, ...]) -> set[str]:
