@@ -61,6 +61,7 @@ class Applying:
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
+        self.verifying: Inspection | None = None
         self.watched_definition: Definition | None = None
 
     @property
@@ -331,7 +332,7 @@ class Applying:
 
     def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
         taken = self.taken()
-        inspection = self.inspection(self.definition(live), taken)
+        inspection = self.verifying = self.inspection(self.definition(live), taken)
         return inspection.numbers(
             d
             for d in inspection.everything(live.root, wall_ms(), deep=is_deep)

@@ -291,6 +291,10 @@ class FollowService:
             total_bytes=total,
         )
 
+    def verified_bytes(self) -> int:
+        """How far the verify under way has read."""
+        return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
+
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with what is live, and say what it really holds."""
         live = self.facts.live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +90,8 @@ class Inspection:
         self._rules = Rules(definition)
         self._keep_rows = keep_rows
         self._fresh: list[StatRow] = []
+        self.read_bytes = 0
+        """Bytes of files read so far by a deep look: for whoever shows progress."""
 
     def _get(self, digest: Digest) -> bytes:
         raw = self._store.get_page(digest)
@@ -117,9 +120,13 @@ class Inspection:
             marker=self._marker,
             rules=self._rules,
             deep=deep,
+            sink=self._count if deep else None,
         )
         yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
         self._flush()
+
+    def _count(self, _: Digest, data: bytes | None, fd: int) -> None:
+        self.read_bytes += len(data) if data is not None else os.fstat(fd).st_size
 
     def some(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
         """Differences at ``paths`` and below them."""
