@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from instep.errors import import, InstepError, NotAllowedError, UnavailableError, family_of
+from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
 __all__ = ["Control", "DaemonDown", "error_from_json"]
 
