@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core.vocabulary import Trouble
-<<<<<<< HEAD
-from instep.errors import import, InstepError, RefusedError, UnavailableError, UsageError, family_of
-=======
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError, family_of
->>>>>>> main
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
