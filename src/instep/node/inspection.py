@@ -11,9 +11,10 @@ import msgspec
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Extra, Kind
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest import edit, iterate, lookup
+from instep.model.manifest import edit, iterate
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
+from instep.model.walk import Reader
 from instep.store.port import NodeStore
 from instep.tree.compare import Difference, compare, entries_of
 from instep.tree.cover import Cover, cover
@@ -119,12 +120,15 @@ class Inspection:
         yield from compare(self._expected(iterate(root, self._get)), self._noting(found))
         self._flush()
 
-    def some(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
-        """Differences at ``paths`` and below them."""
-        covered = cover(paths, (), self._local)
+    def some(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, *, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
+        """Differences at ``paths`` and below them, and at ``alone`` without what is below."""
+        covered = cover(paths, alone, self._local)
+        reader = Reader(self._get)
         found = self._found(root, covered, now_ms)
         expected = entries_of(
-            covered, lambda path: lookup(root, path, self._get), lambda path: iterate(root, self._get, path)
+            covered, lambda path: reader.lookup(root, path), lambda path: iterate(root, self._get, path)
         )
         yield from compare(self._expected(expected), self._noting(found))
         self._flush()
