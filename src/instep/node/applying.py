@@ -44,6 +44,7 @@ __all__ = ["Applying", "record_rows"]
 
 DRIFT_PATHS_MAX = 1_000
 ROWS_BATCH = 2_000
+TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
 _KINDS = {
@@ -63,6 +64,8 @@ class Applying:
         self._pulling: tuple[Puller, int] | None = None
         self.verifying: Inspection | None = None
         self.watched_definition: Definition | None = None
+        self._is_tree: dict[bytes, bool] = {}
+        """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -302,12 +305,23 @@ class Applying:
 
     # Drift --------------------------------------------------------------------------------------------------
 
+    def touched(self, path: bytes, *, is_tree: bool) -> None:
+        """What the watch says; on the event loop. Forgetting is safe: then more is looked at."""
+        if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
+            self._is_tree[path] = is_tree or self._is_tree.get(path, False)
+
     def drift_now(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
         """The paths that differ from ``base`` and how many there are in all."""
+        is_tree, self._is_tree = self._is_tree, {}
         taken = self.taken()
         inspection = self.inspection(self.definition(base), taken)
         now = wall_ms()
-        found = inspection.some(base.root, paths, now) if paths else inspection.everything(base.root, now)
+        if paths:
+            trees = [path for path in paths if is_tree.get(path, True)]
+            alone = [path for path in paths if not is_tree.get(path, True)]
+            found = inspection.some(base.root, trees, now, alone=alone)
+        else:
+            found = inspection.everything(base.root, now)
         drifted: list[bytes] = []
         total = 0
         for difference in found:
