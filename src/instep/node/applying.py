@@ -81,6 +81,8 @@ class Applying:
         """The root as it was accepted; refuses when it is not ours or not there (P10)."""
         service = self._service
         runtime, fileset = service.runtime, service.fileset
+        if fileset.observe:
+            return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
         return find_root(
             runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
         )

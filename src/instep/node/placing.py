@@ -26,7 +26,8 @@ __all__ = ["Taken", "check_new_root", "find_root", "forget_root", "take_root"]
 @dataclass(frozen=True, slots=True)
 class Taken:
     place: Place
-    marker: Marker
+    marker: Marker | None
+    """None while only observing: then nothing of ours is in the tree."""
 
 
 def _key(fileset: FilesetName) -> str:

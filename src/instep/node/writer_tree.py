@@ -98,11 +98,13 @@ class WriterTree:
         self.contents = {}
         self._contents_bytes = 0
         suspects = self.suspects()
+        marker = taken.marker
+        assert marker is not None, "a writer does not observe"
         survey = Survey(
             taken.place,
             self._service.fileset.name,
             self._service.definition,
-            lambda: taken.marker,
+            lambda: marker,
             self._sink,
             suspects,
         )

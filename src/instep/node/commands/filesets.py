@@ -241,6 +241,7 @@ class Filesets:
                 )
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
+                take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)
             changed = config_edit.accept_fileset(
                 self._daemon.directory,
                 name,
@@ -270,7 +271,8 @@ class Filesets:
                 code="not_empty",
                 path=str(path),
             )
-        take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
+        if mode != "observe":
+            take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
         chosen = {k: v for k, v in given.items() if v is not None}
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()
