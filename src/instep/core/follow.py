@@ -464,9 +464,14 @@ class FollowMachine:
         self._progress = None
         self._drift.touch((), everything=True)
         target = event.target
-        if event.kind is not f.RecoveredKind.FINISHED or target is None or target == self._facts.tree:
-            return
         facts = self._facts
+        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+            return
+        if target == facts.tree:
+            # Local changes were reverted: what they had changed under the application owes it a reload.
+            if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
+                self._set(due=Due.RELOAD)
+            return
         is_ahead = facts.head is None or target.position > facts.head.position
         self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
         self._note("recovered", f"the switch to generation {target.number} had been finished")

@@ -44,6 +44,7 @@ __all__ = ["Applying", "record_rows"]
 
 DRIFT_PATHS_MAX = 1_000
 ROWS_BATCH = 2_000
+TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
 _KINDS = {
@@ -61,7 +62,10 @@ class Applying:
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
+        self.verifying: Inspection | None = None
         self.watched_definition: Definition | None = None
+        self._is_tree: dict[bytes, bool] = {}
+        """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -127,15 +131,15 @@ class Applying:
 
     # Recover ------------------------------------------------------------------------------------------------
 
-    def recover_now(self) -> tuple[RecoveredKind, HeadRef | None]:
-        """Finish or undo what a crash interrupted."""
+    def recover_now(self) -> tuple[RecoveredKind, Journal | None]:
+        """Finish or undo what a crash interrupted; with the journal of what was finished."""
         taken = self.taken()
         journal = Journal.load(taken.place)
         definition = Definition()
         if journal is not None:
             definition = self._service.definition_of(journal.header.target) or Definition()
         recovered = recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
-        return _KINDS[recovered.kind.value], recovered.target
+        return _KINDS[recovered.kind.value], recovered.journal
 
     # Stage --------------------------------------------------------------------------------------------------
 
@@ -301,12 +305,23 @@ class Applying:
 
     # Drift --------------------------------------------------------------------------------------------------
 
+    def touched(self, path: bytes, *, is_tree: bool) -> None:
+        """What the watch says; on the event loop. Forgetting is safe: then more is looked at."""
+        if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
+            self._is_tree[path] = is_tree or self._is_tree.get(path, False)
+
     def drift_now(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
         """The paths that differ from ``base`` and how many there are in all."""
+        is_tree, self._is_tree = self._is_tree, {}
         taken = self.taken()
         inspection = self.inspection(self.definition(base), taken)
         now = wall_ms()
-        found = inspection.some(base.root, paths, now) if paths else inspection.everything(base.root, now)
+        if paths:
+            trees = [path for path in paths if is_tree.get(path, True)]
+            alone = [path for path in paths if not is_tree.get(path, True)]
+            found = inspection.some(base.root, trees, now, alone=alone)
+        else:
+            found = inspection.everything(base.root, now)
         drifted: list[bytes] = []
         total = 0
         for difference in found:
@@ -331,7 +346,7 @@ class Applying:
 
     def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
         taken = self.taken()
-        inspection = self.inspection(self.definition(live), taken)
+        inspection = self.verifying = self.inspection(self.definition(live), taken)
         return inspection.numbers(
             d
             for d in inspection.everything(live.root, wall_ms(), deep=is_deep)

@@ -133,6 +133,8 @@ class Daemon:
                 self.peers.cut(name)
                 if self._server is not None:
                     self._server.drop(name)
+        if self._server is not None:
+            self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
 

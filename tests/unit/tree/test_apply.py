@@ -417,7 +417,14 @@ def test_a_directory_that_became_a_symlink_leads_no_step_outside(tmp_path: Path)
     os.unlink(world.root / "gone" / "x")
     os.rmdir(world.root / "gone")
     before = sorted((str(p), p.is_file() and p.read_bytes()) for p in outside.rglob("*"))
-    tree = {b"a": b"2", b"dir/keep": b"changed", b"dir/new": b"n", b"dir/d/y": b"y", b"gone/x": b"x", b"gone/y": b"y"}
+    tree = {
+        b"a": b"2",
+        b"dir/keep": b"changed",
+        b"dir/new": b"n",
+        b"dir/d/y": b"y",
+        b"gone/x": b"x",
+        b"gone/y": b"y",
+    }
     switched = world.apply(tree)
     assert sorted((str(p), p.is_file() and p.read_bytes()) for p in outside.rglob("*")) == before
     assert (world.root / "a").read_bytes() == b"2"
