@@ -120,10 +120,12 @@ def test_invitations_that_cannot_work(fleet: Fleet) -> None:
 
 
 def _await_link(node: Node, *, up: bool, code: str | None = None) -> dict[str, object]:
-    found: dict[str, object] = eventually(
-        lambda: next(
-            (link for link in node.status()["links"] if link["up"] is up and link["code"] == code), None
-        ),
+    def stands() -> dict[str, object] | None:
+        links: list[dict[str, object]] = node.status()["links"]
+        return next((link for link in links if link["up"] is up and link["code"] == code), None)
+
+    found = eventually(
+        stands,
         20,
         lambda: str(node.status()["links"]),
     )

@@ -37,7 +37,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
     "src/instep/tree/switch.py": 620,
-    "tests/cluster/test_hostile_partner.py": 500,
     "tests/cluster/test_hostile_writer.py": 600,
     "tests/cluster/test_hostile_partner.py": 550,
     "tests/cluster/test_peers.py": 450,
