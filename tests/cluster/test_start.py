@@ -129,6 +129,7 @@ def _await_link(node: Node, *, up: bool, code: str | None = None) -> dict[str, o
         20,
         lambda: str(node.status()["links"]),
     )
+    assert found is not None
     return found
 
 
