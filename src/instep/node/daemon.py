@@ -34,6 +34,7 @@ from instep.node.housekeeping import Housekeeping
 from instep.node.logs import set_up_logs
 from instep.node.membership import Membership
 from instep.node.peers import Peers
+from instep.node.placing import forget_marker
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
 from instep.node.writer import WriterService
@@ -42,6 +43,7 @@ from instep.tree.failpoints import arm_from_text
 __all__ = ["Daemon", "run"]
 
 RENEW_LOOK_S = 3_600.0
+CONFIG_LOOK_S = 0.5
 STOP_S = 20.0
 SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Daemon:
         self.config_problem: ConfigError | None = None
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
+        self._config_stat = self._stat_config()
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
 
@@ -89,6 +92,7 @@ class Daemon:
         background = [
             loop.create_task(self._server.serve()),
             loop.create_task(self._keep_certificates()),
+            loop.create_task(self._mind_config()),
             loop.create_task(Housekeeping(self).run()),
         ]
         self.peers.offers_changed()
@@ -117,6 +121,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read ``instep.toml`` again. A bad file changes nothing: the old one goes on and status says so."""
+        self._config_stat = self._stat_config()
         try:
             settings = load(self.directory.path)
             self._check_reloadable(settings)
@@ -138,6 +143,26 @@ class Daemon:
             self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
+
+    def _stat_config(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.directory.config.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    async def _mind_config(self) -> None:
+        """Take ``instep.toml`` live when somebody edited it by hand, once it is the same for one look."""
+        seen = self._config_stat
+        while True:
+            await asyncio.sleep(CONFIG_LOOK_S)
+            found = self._stat_config()
+            if found != self._config_stat and found == seen:
+                try:
+                    self.reload()
+                except ConfigError as error:
+                    log.warning("the edited configuration is not in use: %s", error.reason)
+            seen = found
 
     def _check_reloadable(self, settings: Settings) -> None:
         running = self.runtime.settings
@@ -191,6 +216,8 @@ class Daemon:
         for uplink in self.peers.uplinks.values():
             uplink.let_go(service.line)
         self._tasks[name].cancel()
+        if name not in self.runtime.settings.filesets:
+            forget_marker(self.runtime.store, name)
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
