@@ -159,7 +159,9 @@ def one_death(fleet: Fleet, main: Crasher, s1: Crasher, workload: Workload, spec
         eventually(lambda: is_exactly_one(mine, old, new), 5, lambda: f"{spec}: {difference(mine, old, new)}")
     s1.await_in_step(number)
     found = tree_of(mine)
-    assert carried(found, ignored) == carried(new | leftovers(found), ignored), f"{spec}: {difference(mine, old, new)}"
+    assert carried(found, ignored) == carried(new | leftovers(found), ignored), (
+        f"{spec}: {difference(mine, old, new)}"
+    )
     assert_rested(fleet, "s1")
     assert_nothing_lost(fleet, "s1", old, new)
     assert str(number) in reloads.read_text().split(), f"{spec}: no reload for {number}"

@@ -17,7 +17,7 @@ from instep.model.definition import Definition, Mode, Preserve
 from instep.model.entry import Entry, Extra
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
-from instep.model.pages import Child, encode_page
+from instep.model.pages import encode_page
 from instep.net import messages as m
 from instep.net.pki import Pki
 from instep.net.transfer import Answer, AnswerStatus
@@ -143,7 +143,9 @@ def _same_again_and_again(craft: Craft) -> Digest:
 
 def _more_pages_than_entries(craft: Craft) -> Digest:
     leaves = [(b"f%06d" % n, craft.leaf([file(b"f%06d" % n, b"")])) for n in range(3_000)]
-    return craft.inner(2, [(row[-1][0], craft.inner(1, row)) for row in (leaves[i : i + 300] for i in range(0, 3000, 300))])
+    return craft.inner(
+        2, [(row[-1][0], craft.inner(1, row)) for row in (leaves[i : i + 300] for i in range(0, 3000, 300))]
+    )
 
 
 MANIFESTS: dict[str, tuple[Callable[[Craft], Digest], str]] = {
@@ -167,11 +169,17 @@ MANIFESTS: dict[str, tuple[Callable[[Craft], Digest], str]] = {
     ),
     "below a file": (_leaf(file(b"a"), file(b"a/b")), "bad_parent"),
     "below nothing": (_leaf(file(b"x/y")), "bad_parent"),
-    "hard link of nothing": (_leaf(file(b"a", extra=Extra(link_group=b"../evil"))), "bad_entry,bad_path,bad_link_group"),
+    "hard link of nothing": (
+        _leaf(file(b"a", extra=Extra(link_group=b"../evil"))),
+        "bad_entry,bad_path,bad_link_group",
+    ),
     "long target": (_leaf((msgspec.structs.replace(symlink(b"l", b"x")[0], size=5_000), b"x")), "bad_entry"),
     "size without chunks": (_leaf((msgspec.structs.replace(file(b"a")[0], size=1 << 40), b"x")), "bad_entry"),
     "too many entries": (lambda craft: craft.leaf(_numbers(513)), "bad_page"),
-    "too large": (lambda craft: craft.leaf([file(b"%03d" % n + b"n" * 250, b"") for n in range(5_000)]), "bad_page"),
+    "too large": (
+        lambda craft: craft.leaf([file(b"%03d" % n + b"n" * 250, b"") for n in range(5_000)]),
+        "bad_page",
+    ),
     "not canonical": (_second_encoding, "bad_page"),
     "not msgpack": (lambda craft: craft.raw(b"\x92\x00" + b"\x91" * 400), "bad_page"),
     "empty inner page": (lambda craft: craft.page(1, []), "bad_page"),
@@ -221,7 +229,9 @@ def test_pages_that_are_not_what_was_asked_for(scene: Scene) -> None:
     scene.writer.on_pages = lambda request: m.PagesReply((other,) * len(request.digests))
     scene.refuses("page_mismatch", attack=lambda: scene.writer.announce(scene.writer.generation(root)))
     scene.writer.on_pages = lambda request: m.PagesReply((bytes(8 << 20),) * 8)
-    scene.refuses("too_large", "bad_answer", attack=lambda: scene.writer.announce(scene.writer.generation(root)))
+    scene.refuses(
+        "too_large", "bad_answer", attack=lambda: scene.writer.announce(scene.writer.generation(root))
+    )
     scene.writer.on_pages = lambda request: m.PagesReply(())
     scene.refuses("bad_answer", attack=lambda: scene.writer.announce(scene.writer.generation(root)))
     scene.heal()
@@ -229,7 +239,13 @@ def test_pages_that_are_not_what_was_asked_for(scene: Scene) -> None:
 
 def test_a_symlink_leads_nowhere(scene: Scene) -> None:
     """A directory takes the place of a live symlink to the outside, and one that a local user put there."""
-    things = [file(b"a"), directory(b"escape"), file(b"escape/keep", b"evil"), directory(b"sub"), file(b"sub/b")]
+    things = [
+        file(b"a"),
+        directory(b"escape"),
+        file(b"escape/keep", b"evil"),
+        directory(b"sub"),
+        file(b"sub/b"),
+    ]
     scene.victim.await_live(scene.writer.publish(things))
     assert (scene.victim.root / "escape").is_dir()
     assert not (scene.victim.root / "escape").is_symlink()
@@ -280,7 +296,9 @@ def test_signatures_that_do_not_count(scene: Scene, tmp_path: Path) -> None:
     other = peers.member(ca, tmp_path / "s8", "s8")
     scene.refuses("not_the_writer", attack=lambda: writer.announce(signed_by(other)))
     liar = signed_by(other)
-    liar = msgspec.structs.replace(liar, signature=msgspec.structs.replace(liar.signature, signer=writer.name))
+    liar = msgspec.structs.replace(
+        liar, signature=msgspec.structs.replace(liar.signature, signer=writer.name)
+    )
     scene.refuses("signer_unknown", attack=lambda: writer.announce(liar))
     foreign = Pki.create(tmp_path / "foreign", "c", writer.name, wall_ms())
     scene.refuses("signer_unknown", attack=lambda: writer.announce(signed_by(foreign)))
@@ -301,9 +319,13 @@ def test_positions_that_do_not_rise(scene: Scene) -> None:
     writer = scene.writer
     head = scene.heal()
     root = writer.craft.honest(scene.honest_things())
-    scene.refuses("reused_number", attack=lambda: writer.announce(writer.generation(root, number=head.number)))
+    scene.refuses(
+        "reused_number", attack=lambda: writer.announce(writer.generation(root, number=head.number))
+    )
     scene.refuses("old_number", attack=lambda: writer.announce(writer.generation(root, number=1)))
-    scene.refuses("unknown_epoch", attack=lambda: writer.announce(writer.generation(root, epoch=writer.epoch + 7)))
+    scene.refuses(
+        "unknown_epoch", attack=lambda: writer.announce(writer.generation(root, epoch=writer.epoch + 7))
+    )
     scene.refuses("bad_record", attack=lambda: writer.announce(writer.generation(root, number=1 << 60)))
     another = LineId(fileset_name("another"), writer.name)
     scene.refuses("wrong_line", attack=lambda: writer.announce(writer.generation(root, line=another)))
@@ -324,7 +346,9 @@ def test_two_records_for_one_epoch_block_until_a_higher_one(scene: Scene, tmp_pa
     scene.refuses("not_entitled", attack=lambda: writer.announce(writer.generation(root)))
     writer.epochs = (*known, first, second)
     scene.refuses("epoch_conflict", attack=lambda: writer.announce(writer.generation(root)))
-    line = eventually(lambda: (found := scene.victim.line())["standing"] == "blocked" and found, 20, "blocked")
+    line = eventually(
+        lambda: (found := scene.victim.line())["standing"] == "blocked" and found, 20, "blocked"
+    )
     assert isinstance(line, dict)
     assert "s8" in line["reason"]
     assert "s9" in line["reason"]
@@ -343,7 +367,18 @@ EVIL_DEFINITIONS: dict[str, tuple[bytes, str]] = {
     "not msgpack": (b"\xc1", "bad_definition"),
     "names a hook": (
         msgspec.msgpack.encode(
-            [1, "mirror", "metadata", [], [], [], [], [], b"", {"hooks": {"reload": {"run": ["/bin/sh", "-c", "evil"]}}}]
+            [
+                1,
+                "mirror",
+                "metadata",
+                [],
+                [],
+                [],
+                [],
+                [],
+                b"",
+                {"hooks": {"reload": {"run": ["/bin/sh", "-c", "evil"]}}},
+            ]
         ),
         "bad_definition",
     ),
@@ -360,7 +395,9 @@ def test_a_definition_that_is_not_one(scene: Scene, name: str) -> None:
     raw, code = EVIL_DEFINITIONS[name]
     writer = scene.writer
     root = writer.craft.honest(scene.honest_things())
-    scene.refuses(code, attack=lambda: writer.announce(writer.generation(root, definition=raw), definition=raw))
+    scene.refuses(
+        code, attack=lambda: writer.announce(writer.generation(root, definition=raw), definition=raw)
+    )
 
 
 def test_slow_patterns_and_foreign_definitions_harm_nobody(scene: Scene) -> None:
@@ -370,9 +407,12 @@ def test_slow_patterns_and_foreign_definitions_harm_nobody(scene: Scene) -> None
     things = [*scene.honest_things(), file(b"a" * 250, b"")]
     root = writer.craft.honest(things)
     scene.victim.await_live(writer.announce(writer.generation(root, definition=slow), definition=slow))
-    other = Definition(ignore=("everything",)).encoded()
+    other, never_sent = Definition(ignore=("everything",)).encoded(), Definition(ignore=("x",)).encoded()
     root = writer.craft.honest(scene.honest_things())
-    scene.refuses("superseded", attack=lambda: writer.announce(writer.generation(root), definition=other))
+    scene.refuses(
+        "superseded",
+        attack=lambda: writer.announce(writer.generation(root, definition=never_sent), definition=other),
+    )
     scene.heal()
 
 
@@ -413,7 +453,9 @@ def _contents_attacks(scene: Scene) -> dict[str, tuple[str, Callable[[], Iterato
         "half": ("cut_short", lambda: iter([frame(0, 500, 500) + b"x"])),
         "an error of its own": (
             "evil",
-            lambda: iter([frame(254, len(raw := m.encode(m.ErrorReply("evil", "\x1b[2Jboo"))), len(raw)) + raw]),
+            lambda: iter(
+                [frame(254, len(raw := m.encode(m.ErrorReply("evil", "\x1b[2Jboo"))), len(raw)) + raw]
+            ),
         ),
     }
 
@@ -432,7 +474,9 @@ def test_contents_that_are_not_contents(scene: Scene) -> None:
 
 def test_contents_that_differ_from_their_digest(scene: Scene) -> None:
     writer = scene.writer
-    root = writer.craft.honest([file(b"a", b"the truth, the whole truth"), directory(b"d"), file(b"d/e", b"and more")])
+    root = writer.craft.honest(
+        [file(b"a", b"the truth, the whole truth"), directory(b"d"), file(b"d/e", b"and more")]
+    )
     writer.on_contents = lambda request: (
         Answer(index, AnswerStatus.WHOLE, 0, bytes(entry.size))
         for index, entry in enumerate(writer.entries_of(request))
@@ -454,7 +498,7 @@ def _line(number: int) -> LineId:
 
 def test_a_stream_of_rubbish_is_cut_and_named(scene: Scene) -> None:
     writer = scene.writer
-    bomb = msgspec.msgpack.encode(["error", "evil", "boo"])[:-0 or None]
+    bomb = msgspec.msgpack.encode(["error", "evil", "boo"])[: -0 or None]
     facts = b"\x81\xa1x\xdd" + (3 << 20).to_bytes(4, "big") + b"\x90" * (3 << 20)
     bomb = b"\x94\xa5error\xa4evil\xa3boo" + facts
     attacks: dict[str, tuple[str, bytes]] = {
@@ -522,7 +566,9 @@ def test_a_bundle_brings_only_what_belongs(scene: Scene) -> None:
     foreign = writer.craft.pages[writer.craft.leaf([file(b"foreign", os.urandom(8))])]
     bundle = m.Bundle(
         (foreign, b"rubbish", b"", *(writer.craft.pages[root],)),
-        tuple((entry.digest, b"evil" if n else data) for n, (entry, data) in enumerate(things) if entry.digest),
+        tuple(
+            (entry.digest, b"evil" if n else data) for n, (entry, data) in enumerate(things) if entry.digest
+        ),
     )
     head = writer.announce(writer.generation(root), bundle=bundle)
     scene.victim.await_live(head)

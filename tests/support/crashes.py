@@ -71,7 +71,9 @@ class Crasher:
         def answers() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
-                raise RuntimeError(f"{self.node.name} ended with {self.process.returncode}\n{self.node.log(60)}")
+                raise RuntimeError(
+                    f"{self.node.name} ended with {self.process.returncode}\n{self.node.log(60)}"
+                )
             return self.control.is_up()
 
         eventually(answers, START_S, lambda: f"{self.node.name} to answer\n{self.node.log()}")
@@ -150,14 +152,17 @@ class Crasher:
 
     def await_in_step(self, number: int, timeout: float = 60.0) -> None:
         self.await_line(
-            lambda line: line["standing"] == "in_step" and line["live"] and line["live"]["number"] >= number, timeout
+            lambda line: line["standing"] == "in_step" and line["live"] and line["live"]["number"] >= number,
+            timeout,
         )
 
     def note_numbers(self) -> None:
         """Look at every generation that this node knows; no number may ever have had another id."""
         for generation in self.call("log")["generations"]:
             known = self.numbers.setdefault(generation["number"], generation["id"])
-            assert known == generation["id"], f"{self.node.name}: number {generation['number']} was used twice"
+            assert known == generation["id"], (
+                f"{self.node.name}: number {generation['number']} was used twice"
+            )
 
 
 @contextlib.contextmanager
@@ -215,7 +220,9 @@ def assert_nothing_lost(fleet: Fleet, name: str, *trees: Tree) -> None:
     have = contents_below(fleet.tree(name), control_folder(fleet, name) / "archive")
     for tree in trees:
         for path, what in tree.items():
-            assert what[0] != "file" or what[2] in have, f"{name} lost the content of {path!r}: {what[2][:60]!r}"
+            assert what[0] != "file" or what[2] in have, (
+                f"{name} lost the content of {path!r}: {what[2][:60]!r}"
+            )
 
 
 def tables(node: Node, program: str) -> None:

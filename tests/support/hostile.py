@@ -26,7 +26,14 @@ from blake3 import blake3
 from instep.cli.control import Control
 from instep.errors import RefusedError
 from instep.model.entry import Entry, Kind
-from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
+from instep.model.generation import (
+    UNSIGNED,
+    EpochBody,
+    GenerationBody,
+    Signature,
+    SignedEpoch,
+    SignedGeneration,
+)
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
 from instep.model.manifest import build
 from instep.model.pages import Child, decode_leaf, digest_of, encode_page
@@ -201,7 +208,13 @@ class HostileWriter:
         self, epoch: int, writer: str, *, signer: Pki | None = None, by_ca: bool = False, base: bytes = b""
     ) -> SignedEpoch:
         body = EpochBody(
-            1, self.line.fileset, self.line.origin, epoch, node_name(writer), b"k" * 32, Digest(base or self.last.id)
+            1,
+            self.line.fileset,
+            self.line.origin,
+            epoch,
+            node_name(writer),
+            b"k" * 32,
+            Digest(base or self.last.id),
         )
         unsigned = SignedEpoch(body.encoded(), UNSIGNED)
         pki = signer or self.pki
@@ -333,7 +346,9 @@ class _Server(PeerServer):
         super().__init__(writer, *rest)
         self._writer = writer
 
-    async def _send(self, request: web.BaseRequest, answers: Iterator[Answer], wanted: Any) -> web.StreamResponse:
+    async def _send(
+        self, request: web.BaseRequest, answers: Iterator[Answer], wanted: Any
+    ) -> web.StreamResponse:
         raw = self._writer.on_raw
         if raw is None:
             return await super()._send(request, answers, wanted)
@@ -414,7 +429,9 @@ def look(path: Path) -> object:
     found: dict[str, object] = {}
     for each in sorted([path, *path.rglob("*")]):
         about = each.lstat()
-        what: object = os.readlink(each) if each.is_symlink() else each.read_bytes() if each.is_file() else None
+        what: object = (
+            os.readlink(each) if each.is_symlink() else each.read_bytes() if each.is_file() else None
+        )
         found[str(each)] = (about.st_mode, about.st_uid, about.st_mtime_ns, about.st_nlink, what)
     return found
 

@@ -47,6 +47,7 @@ RENEW_LOOK_S = 3_600.0
 STOP_S = 20.0
 LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
+SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
 Service = WriterService | FollowService
@@ -160,6 +161,8 @@ class Daemon:
                 self.peers.cut(name)
                 if self._server is not None:
                     self._server.drop(name)
+        if self._server is not None:
+            self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
 
@@ -376,6 +379,9 @@ def run(path: Path) -> None:
         settings = load(path)
         lock = _lock(directory)
         try:
+            # A thread that comes back from a system call waits up to this long for one that computes: with the usual
+            # 5 ms, laying 20,000 small files took 1.2 s beside the event loop instead of 0.7 s.
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
             _serve(directory, settings)
         finally:
             os.close(lock)

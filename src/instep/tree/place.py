@@ -20,7 +20,7 @@ from instep.errors import ConfigError, RefusedError, ResourceError
 from instep.model.ids import FilesetName
 from instep.tree.marker import open_root
 
-__all__ = ["Place", "prepare_place", "resolve_place"]
+__all__ = ["Place", "check_overlap", "prepare_place", "resolve_place"]
 
 _OWNER_FILE = "place"
 _NODE_SECRETS = ("pki", "state")
@@ -81,7 +81,7 @@ def resolve_place(
     """
     root = _absolute(root)
     _check_root(root)
-    _check_overlap(root, [_absolute(other) for other in others], node_dir)
+    check_overlap(root, others, node_dir)
     if stage != "auto":
         return Place(root, _chosen_stage(root, Path(stage), fileset), fileset)
     beside = root.parent / f".instep-{fileset}"
@@ -107,12 +107,16 @@ def prepare_place(place: Place) -> None:
             raise _stage_unusable(control, "belongs to another user")
         if not _same_mount(place.root, control):
             raise _stage_unusable(control, "is not on the same mount as the root")
-        os.chmod(control, 0o700)
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.chmod(control, 0o700)
         _drop_default_acl(control)
         if not _is_ours(control, place.root):
             raise _stage_unusable(control, "belongs to another root")
+        if not (control / _OWNER_FILE).exists():
+            _sync_directory(
+                control.parent
+            )  # before the owner is written, which says that the folder is durable
         _write_owner(control, place.root)
-        _sync_directory(control.parent)
     except OSError as error:
         raise ResourceError(
             f"the control folder {control} cannot be prepared: {error.strerror}",
@@ -141,7 +145,9 @@ def _check_root(root: Path) -> None:
     open_root(root).close()
 
 
-def _check_overlap(root: Path, others: list[Path], node_dir: Path | None) -> None:
+def check_overlap(root: Path, others: Iterable[Path], node_dir: Path | None) -> None:
+    """Whether ``root``, which need not exist yet, keeps clear of other roots and of the node directory.
+    ``RefusedError`` ``roots_overlap``, ``root_holds_node``."""
     real = Path(os.path.realpath(root))
     for other in others:
         other_real = Path(os.path.realpath(other))

@@ -19,7 +19,15 @@ from instep.tree.beneath import Root
 from instep.tree.fidelity import Local, expected_local
 from instep.tree.rules import Rules
 
-__all__ = ["Found", "entries_below", "holds_ignored", "is_like", "kind_of", "subtree_differences", "walk_below"]
+__all__ = [
+    "Found",
+    "entries_below",
+    "holds_ignored",
+    "is_like",
+    "kind_of",
+    "subtree_differences",
+    "walk_below",
+]
 
 OTHER = 3
 _KINDS = {stat.S_IFREG: 0, stat.S_IFDIR: 1, stat.S_IFLNK: 2}

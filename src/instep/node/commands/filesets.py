@@ -19,7 +19,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.inspection import Inspection, Numbers
-from instep.node.placing import take_root
+from instep.node.placing import check_new_root, take_root
 from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-_OFFER_WAIT_S = 10.0
+_OFFER_WAIT_S = 5.0
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -155,6 +155,7 @@ class Filesets:
         name = fileset_name(str(params["name"]))
         path = Path(str(params["path"]))
         home = NodeName(str(params["from"])) if params.get("from") else None
+        check_new_root(runtime.settings, name, path, self._daemon.directory.path)
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
         line = offer.line
