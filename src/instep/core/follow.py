@@ -403,9 +403,7 @@ class FollowMachine:
             return
         epoch, number = judged.position
         code = "old_epoch" if epoch < head.epoch else "old_number"
-        reason = (
-            f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
-        )
+        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
         self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
@@ -551,7 +549,10 @@ class FollowMachine:
         self._set(tree=job.head, due=self._first_due(job.head))
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
-            self._note("drift_archived", f"{len(drifted)} local changes went to the archive", paths=paths)
+            more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
+            self._note(
+                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
+            )
 
     def _live_recorded(self) -> None:
         live = self._facts.live
@@ -583,7 +584,8 @@ class FollowMachine:
         self._succeed("drift")
         self._drift.reverted(paths, self._now)
         named = [shown(p) for p in paths[:NAMED_MAX]]
-        self._note("drift_reverted", f"{len(paths)} paths were archived and restored", paths=named)
+        more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+        self._note("drift_reverted", f"archived and restored: {', '.join(named)}{more}", paths=named)
         if self._config.has_reload:
             self._set(due=Due.RELOAD)
 

@@ -16,6 +16,7 @@ from instep.model.manifest import edit, iterate
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
+from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.beneath import Root
 from instep.tree.compare import Difference, compare, entries_of
@@ -115,7 +116,7 @@ class Inspection:
             self._place,
             self._definition,
             rows,
-            self._by_inode if self._keep_rows else None,
+            Moved(self._store, self._fileset) if self._keep_rows else None,
             now_ms * 1_000_000,
             local=self._local,
             marker=self._marker,
@@ -162,8 +163,8 @@ class Inspection:
             self._place,
             self._definition,
             covered,
-            lambda path: self._store.stat_row(self._fileset, path),
-            self._by_inode,
+            RowsInOrder(covered_rows(self._store, self._fileset, covered)),
+            Moved(self._store, self._fileset),
             now_ms * 1_000_000,
             local=self._local,
             marker=self._marker,
@@ -217,9 +218,6 @@ class Inspection:
             if len(numbers.sample) < SAMPLE_MAX:
                 numbers.sample.append((difference.path, why_differs(difference)))
         return numbers
-
-    def _by_inode(self, dev: int, ino: int) -> StatRow | None:
-        return self._store.stat_by_inode(self._fileset, dev, ino)
 
     def _noting(self, found: Iterator[Scanned | Problem]) -> Iterator[Scanned | Problem]:
         for item in found:
