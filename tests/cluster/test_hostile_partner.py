@@ -38,8 +38,8 @@ EVE = node_name("eve")
 
 @dataclass
 class Scene:
-    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data``, not class
-    data, and the test holds her keys."""
+    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data`` but
+    nothing of class data, and the test holds her keys."""
 
     base: Path
     fleet: Fleet

@@ -3,11 +3,11 @@ outside the root, and the next honest generation arrives (P1, P4, P7)."""
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -461,17 +461,13 @@ def _contents_attacks(scene: Scene) -> dict[str, tuple[str, Callable[[], Iterato
     }
 
 
-def _announce(writer: HostileWriter, root: Digest) -> None:
-    writer.announce(writer.generation(root))
-
-
 def test_contents_that_are_not_contents(scene: Scene) -> None:
     writer = scene.writer
     for name, (code, raw) in _contents_attacks(scene).items():
         root = writer.craft.honest(scene.honest_things())
         writer.on_raw = raw
         try:
-            scene.refuses(code, attack=partial(_announce, writer, root))
+            scene.refuses(code, attack=functools.partial(writer.announce, writer.generation(root)))
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
     scene.heal()

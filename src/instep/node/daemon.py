@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
-from instep.errors import ConfigError, ContentionError, DamagedError, InstepError
+from instep.errors import ConfigError, ContentionError, InstepError
 from instep.model.ids import FilesetName
 from instep.net.client import PeerClient
 from instep.net.messages import RenewRequest
@@ -38,7 +38,7 @@ from instep.node.peers import Peers
 from instep.node.placing import forget_marker
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
-from instep.node.state import StateLost, is_lost, lost, open_state, watch_state
+from instep.node.state import StateLost, open_state, watch_state
 from instep.node.writer import WriterService
 from instep.tree.failpoints import arm_from_text
 
