@@ -3,6 +3,7 @@ outside the root, and the next honest generation arrives (P1, P4, P7)."""
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -407,9 +408,12 @@ def test_slow_patterns_and_foreign_definitions_harm_nobody(scene: Scene) -> None
     things = [*scene.honest_things(), file(b"a" * 250, b"")]
     root = writer.craft.honest(things)
     scene.victim.await_live(writer.announce(writer.generation(root, definition=slow), definition=slow))
-    other = Definition(ignore=("everything",)).encoded()
+    other, never_sent = Definition(ignore=("everything",)).encoded(), Definition(ignore=("x",)).encoded()
     root = writer.craft.honest(scene.honest_things())
-    scene.refuses("superseded", attack=lambda: writer.announce(writer.generation(root), definition=other))
+    scene.refuses(
+        "superseded",
+        attack=lambda: writer.announce(writer.generation(root, definition=never_sent), definition=other),
+    )
     scene.heal()
 
 
@@ -463,7 +467,7 @@ def test_contents_that_are_not_contents(scene: Scene) -> None:
         root = writer.craft.honest(scene.honest_things())
         writer.on_raw = raw
         try:
-            scene.refuses(code, attack=lambda root=root: writer.announce(writer.generation(root)))
+            scene.refuses(code, attack=functools.partial(writer.announce, writer.generation(root)))
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
     scene.heal()

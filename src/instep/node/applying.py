@@ -21,6 +21,7 @@ from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
+from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
 from instep.node.runtime import Runtime
@@ -112,9 +113,6 @@ class Applying:
             raise KeyError(digest)
         return raw
 
-    def live_row(self, path: bytes) -> StatRow | None:
-        return self._service.runtime.store.stat_row(self._service.fileset.name, path)
-
     def shelf(self) -> Shelf:
         """Contents of what is live here, for partners of a hub and for a writer that lost its own."""
         place = self.taken().place
@@ -158,20 +156,29 @@ class Applying:
                 await asyncio.shield(service.worker.run(stage.close))
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
+        service = self._service
         definition = self.definition(head)
-        place = self.taken().place
+        taken = self.taken()
+        place = taken.place
         return Stage.open(
             place,
             head,
-            base.root if base is not None else None,
+            base.root if base is not None else self._found_root(head, definition, taken),
             self.get,
             definition,
             previous=base,
             local=self.local(definition),
-            live_row=self.live_row,
+            live_row=LiveRows(service.runtime.store, service.fileset.name),
             sources=(Archive(place).source(),),
             recut=recut,
         )
+
+    def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
+        """What the tree holds where no generation was ever recorded: nothing; or it was there before, or the state
+        was lost. Then what is right already is left as it is."""
+        if all(name.lower().startswith(".instep") for name in os.listdir(taken.place.root)):
+            return None
+        return self.inspection(definition, taken).whole_root(head.root, wall_ms())
 
     async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         service = self._service
@@ -249,6 +256,7 @@ class Applying:
 
     def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
         """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
+        service = self._service
         definition = self.definition(target)
         place = self.taken().place
         self._finish_journal(place)
@@ -260,7 +268,7 @@ class Applying:
             definition,
             previous=target,
             local=self.local(definition),
-            live_row=self.live_row,
+            live_row=LiveRows(service.runtime.store, service.fileset.name),
             sources=(Archive(place).source(),),
             recut=recut,
             why=why,

@@ -21,22 +21,13 @@ from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
-from instep.node.moved import Moved
+from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
 from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
-from instep.tree.scan import (
-    Problem,
-    RowsInOrder,
-    Scanned,
-    Sink,
-    cover,
-    is_settled,
-    scan,
-    scan_paths,
-)
+from instep.tree.scan import Problem, RowsInOrder, Scanned, Sink, cover, is_settled, scan, scan_paths
 
 __all__ = ["PageKeeper", "Survey", "Surveyed"]
 
@@ -199,7 +190,7 @@ class Survey:
             self._place,
             self._definition,
             covered,
-            lambda path: store.stat_row(self._fileset, path),
+            RowsInOrder(covered_rows(store, self._fileset, covered)),
             Moved(store, self._fileset),
             now_ms * 1_000_000,
             marker=self._marker(),

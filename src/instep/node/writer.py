@@ -43,7 +43,7 @@ from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
 from instep.node.line_net import LineNet
-from instep.node.restoring import can_restore, recover_writer, restore_tree
+from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -88,6 +88,7 @@ class WriterService:
         self._net = net
         self._pending: _Pending | None = None
         self.tree = WriterTree(self)
+        self._returned_to: HeadRef | None = None
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
         raw = runtime.store.load_line(self.line)
@@ -346,6 +347,9 @@ class WriterService:
                 (trees if is_tree else touched).append(path)
             is_full = is_full or self.watch.took_overflow()
         surveyed = await self.worker.run(self.tree.survey, effect, is_full, trees, touched)
+        target, self._returned_to = self._returned_to, None
+        if target is not None:
+            surveyed = await self.worker.run(named_as, self, surveyed, target)
         self._pending = _Pending(surveyed, dict(self.tree.contents))
         return v.Scanned(effect.req, surveyed.summary)
 
@@ -410,7 +414,9 @@ class WriterService:
         return v.PagesFetched(effect.req)
 
     async def _restore(self, effect: v.Restore) -> v.PublishEvent:
+        self._returned_to = None
         await self.worker.run(restore_tree, self, effect.target, effect.base)
+        self._returned_to = effect.target
         return v.Restored(effect.req)
 
     def status(self) -> Mapping[str, Any]:
