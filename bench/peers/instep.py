@@ -66,7 +66,7 @@ class _Publishing(Session):
             self._serve(home, name)
         if not is_watching:
             self._publish()
-        self._wait()
+            self._wait()  # a writer that publishes by itself does not publish an empty tree: nothing to wait for yet
 
     def first(self) -> None:
         if self.setting.settle is None:

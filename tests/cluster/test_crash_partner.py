@@ -1,4 +1,4 @@
-"""The partner is killed at every failpoint of the apply (P2, P3, P5): recovered to exactly one generation, nothing lost."""
+"""The partner is killed at every failpoint of the apply: recovered to exactly one generation, nothing lost (P2, P3, P5)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ NOT_HIT = {
 }
 TWICE = {"recover.recovering": "switch.step.before:3"}
 """Reached only by a restart after another death: that one comes first."""
-SECOND_HITS = (
-    "stage.laid:7",
-    "switch.step.before:4",
-    "switch.step.after:5",
-    "switch.exchanged:3",
-    "switch.entry_moved:2",
-)
+SECOND_HITS = ("stage.laid:7", "switch.step.before:4", "switch.step.after:5", "switch.exchanged:3")
 LARGE = 2 << 20
 
 
@@ -96,8 +90,8 @@ class Workload:
         os.chmod(tree / "meta/big", 0o600 if is_odd else 0o644)
         os.chmod(tree / "meta", 0o700 if is_odd else 0o755)
         with (tree / "large").open("r+b") as file:
-            for place in (1_000, LARGE // 2, LARGE - 1_000):
-                file.seek(place)
+            for offset in (1_000, LARGE // 2, LARGE - 1_000):
+                file.seek(offset)
                 file.write(f"changed at {new}".encode())
         for name, is_file in (("turns-0", not is_odd), ("turns-1", is_odd)):
             if is_file:

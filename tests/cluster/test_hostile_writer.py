@@ -407,9 +407,12 @@ def test_slow_patterns_and_foreign_definitions_harm_nobody(scene: Scene) -> None
     things = [*scene.honest_things(), file(b"a" * 250, b"")]
     root = writer.craft.honest(things)
     scene.victim.await_live(writer.announce(writer.generation(root, definition=slow), definition=slow))
-    other = Definition(ignore=("everything",)).encoded()
+    other, never_sent = Definition(ignore=("everything",)).encoded(), Definition(ignore=("x",)).encoded()
     root = writer.craft.honest(scene.honest_things())
-    scene.refuses("superseded", attack=lambda: writer.announce(writer.generation(root), definition=other))
+    scene.refuses(
+        "superseded",
+        attack=lambda: writer.announce(writer.generation(root, definition=never_sent), definition=other),
+    )
     scene.heal()
 
 

@@ -28,7 +28,9 @@ def test_six_commands(fleet: Fleet) -> None:
     main, s1, s2 = (_node(fleet, name) for name in ("main", "s1", "s2"))
     main.run("init", "main", "--start", json=False)
     main.run("fileset", "add", "catalog", str(tree), json=False)
-    tokens = [main.run("invite", name, "--from", "127.0.0.1", json=False).stdout.strip() for name in ("s1", "s2")]
+    tokens = [
+        main.run("invite", name, "--from", "127.0.0.1", json=False).stdout.strip() for name in ("s1", "s2")
+    ]
     for node, token in zip((s1, s2), tokens, strict=True):
         assert "\n" not in token, "the token stands alone on stdout"
         node.run("join", token, "--accept", f"catalog={fleet.tree(node.name)}", "--start", json=False)
@@ -38,13 +40,22 @@ def test_six_commands(fleet: Fleet) -> None:
         assert tree_of(fleet.tree(name)) == tree_of(tree)
     status = main.status()
     partners = status["filesets"][0]["lines"][0]["partners"]
-    assert [(p["name"], p["standing"], p["behind_ms"]) for p in partners] == [("s1", "in_step", 0), ("s2", "in_step", 0)]
-    assert main.run("status", "--exit-code", json=False).stdout.startswith("catalog   IN STEP   3 of 3 serve generation 1")
+    assert [(p["name"], p["standing"], p["behind_ms"]) for p in partners] == [
+        ("s1", "in_step", 0),
+        ("s2", "in_step", 0),
+    ]
+    assert main.run("status", "--exit-code", json=False).stdout.startswith(
+        "catalog   IN STEP   3 of 3 serve generation 1"
+    )
     assert {n["name"] for n in s2.run("node", "list").json["nodes"]} == {"main", "s1", "s2"}
     for node in (main, s1, s2):
         checks = node.run("check", expect=None).json["checks"]
         assert not [c for c in checks if not c["ok"]], checks
-        secrets = [p for p in (node.directory / "pki").rglob("*") if p.is_file() and p.stat().st_mode & 0o077 and "key" in p.name]
+        secrets = [
+            p
+            for p in (node.directory / "pki").rglob("*")
+            if p.is_file() and p.stat().st_mode & 0o077 and "key" in p.name
+        ]
         assert not secrets, secrets
     # What is typed again changes nothing.
     assert not main.run("init", "main", "--start").json["changed"]
@@ -89,7 +100,9 @@ def test_invitations_that_cannot_work(fleet: Fleet) -> None:
     assert error["code"] == "refused_by_peer_allow", error
     assert "other side" in error["reason"] or "main" in error["reason"], error
     assert "instep allow add" in error["hint"], error
-    assert any(e["what"] == "peer_refused" and "127.0.0.1" in e["text"] for e in main.run("events").json["events"])
+    assert any(
+        e["what"] == "peer_refused" and "127.0.0.1" in e["text"] for e in main.run("events").json["events"]
+    )
     assert not (s1.directory / "instep.toml").exists(), "no half node is left"
     main.run("allow", "add", "127.0.0.1")
     s1.run("join", token, "--listen", f"127.0.0.1:{s1.port}", "--start")
@@ -129,7 +142,11 @@ def test_directories_that_are_not_taken(fleet: Fleet) -> None:
     before = tree_of(there)
     error = s1.run("fileset", "accept", "data", str(there), expect=4).error
     assert error["code"] == "not_empty", error
-    assert {k: error["facts"][k] for k in ("only_here", "only_there", "differing")} == {"only_here": 2, "only_there": 1, "differing": 1}
+    assert {k: error["facts"][k] for k in ("only_here", "only_there", "differing")} == {
+        "only_here": 2,
+        "only_there": 1,
+        "differing": 1,
+    }
     assert all(f"--{flag}" in error["hint"] for flag in ("seed", "replace", "observe")), error
     dry = s1.run("fileset", "accept", "data", str(there), "--dry-run").json
     assert (dry["only_here"], dry["only_there"], dry["differing"]) == (2, 1, 1), dry
@@ -161,8 +178,12 @@ def test_directories_that_are_not_taken(fleet: Fleet) -> None:
     (tree / "sub").mkdir()
     assert main.run("fileset", "add", "other", str(tree / "sub"), expect=4).error["code"] == "roots_overlap"
     main.run("fileset", "add", "other", str(fleet.base / "out2"))
-    for path, code in ((there / "inner", "roots_overlap"), (s1.directory.parent, "roots_overlap"), (s1.directory / "state", "root_holds_node"),
-                       (fleet.base / "no" / "where", "root_missing")):
+    for path, code in (
+        (there / "inner", "roots_overlap"),
+        (s1.directory.parent, "roots_overlap"),
+        (s1.directory / "state", "root_holds_node"),
+        (fleet.base / "no" / "where", "root_missing"),
+    ):
         error = s1.run("fileset", "accept", "other", str(path), expect=4).error
         assert error["code"] == code, (path, error)
     assert not (there / "inner").exists()

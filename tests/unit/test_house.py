@@ -23,21 +23,24 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
-    "src/instep/core/follow.py": 850,
+    "src/instep/core/follow.py": 900,
     "src/instep/core/follow_vocabulary.py": 600,
     "src/instep/core/publish.py": 700,
     "src/instep/core/publish_vocabulary.py": 500,
     "src/instep/net/certs.py": 450,
-    "src/instep/net/messages.py": 600,
+    "src/instep/net/messages.py": 650,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/follower.py": 550,
+    "src/instep/node/follower.py": 620,
     "src/instep/node/writer.py": 450,
     "src/instep/testing/partner.py": 500,
     "src/instep/tree/archive.py": 450,
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
     "src/instep/tree/switch.py": 600,
+    "tests/cluster/test_hostile_partner.py": 500,
+    "tests/cluster/test_hostile_writer.py": 600,
     "tests/cluster/test_peers.py": 450,
+    "tests/support/hostile.py": 450,
     "tests/unit/tree/test_apply.py": 450,
     "tests/unit/tree/test_scan.py": 500,
 }

@@ -378,11 +378,12 @@ class FollowMachine:
                     self._offer_trouble = None
                 else:
                     self._remind(source)
+                    self._name_old(judged, source)
             case Refused():
+                self._out.append(Refuse(event.source, judged.trouble))
                 if judged.trouble.code == "unknown_epoch":
                     self._ask_epoch(source)
                     return
-                self._out.append(Refuse(event.source, judged.trouble))
                 if source is not None and source.is_writer:
                     self._offer_trouble = judged.trouble
                     if judged.trouble.code == "reused_number":
@@ -394,6 +395,16 @@ class FollowMachine:
         """A writer that offers less than it once published has lost its state."""
         if source is not None and source.is_writer and self._facts.head is not None:
             self._out.append(f.OfferHead(source.name, self._facts.head))
+
+    def _name_old(self, judged: OldRecord, source: Source | None) -> None:
+        """A hub may be late; a writer that offers what it once surpassed is worth a line."""
+        head = self._facts.head
+        if source is None or not source.is_writer or head is None:
+            return
+        epoch, number = judged.position
+        code = "old_epoch" if epoch < head.epoch else "old_number"
+        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
+        self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
         facts = self._facts
@@ -451,9 +462,14 @@ class FollowMachine:
         self._progress = None
         self._drift.touch((), everything=True)
         target = event.target
-        if event.kind is not f.RecoveredKind.FINISHED or target is None or target == self._facts.tree:
-            return
         facts = self._facts
+        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+            return
+        if target == facts.tree:
+            # Local changes were reverted: what they had changed under the application owes it a reload.
+            if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
+                self._set(due=Due.RELOAD)
+            return
         is_ahead = facts.head is None or target.position > facts.head.position
         self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
         self._note("recovered", f"the switch to generation {target.number} had been finished")
@@ -534,7 +550,9 @@ class FollowMachine:
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
             more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
-            self._note("drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths)
+            self._note(
+                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
+            )
 
     def _live_recorded(self) -> None:
         live = self._facts.live

@@ -155,7 +155,8 @@ def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
         Standing.OBSERVING,
         "differs",
         f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
-        f"{removed} removed" + (f" ({paths}{', ...' if added + changed + removed > NAMED_MAX else ''})" if paths else ""),
+        f"{removed} removed"
+        + (f" ({paths}{', ...' if added + changed + removed > NAMED_MAX else ''})" if paths else ""),
         (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
     )
 

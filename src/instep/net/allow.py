@@ -41,4 +41,6 @@ class AllowList:
             return False
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
-        return any(peer in network for network in self.networks or _LOOPBACK if network.version == peer.version)
+        return any(
+            peer in network for network in self.networks or _LOOPBACK if network.version == peer.version
+        )

@@ -45,6 +45,7 @@ __all__ = ["Daemon", "run"]
 RENEW_LOOK_S = 3_600.0
 CONFIG_LOOK_S = 0.5
 STOP_S = 20.0
+SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
 Service = WriterService | FollowService
@@ -361,6 +362,9 @@ def run(path: Path) -> None:
         settings = load(path)
         lock = _lock(directory)
         try:
+            # A thread that comes back from a system call waits up to this long for one that computes: with the usual
+            # 5 ms, laying 20,000 small files took 1.2 s beside the event loop instead of 0.7 s.
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_main(directory, settings))
         finally:

@@ -105,6 +105,7 @@ class Driver(Generic[EventT, EffectT]):
         task = asyncio.get_running_loop().create_task(self._child(work, failed))
         self._children.add(task)
         task.add_done_callback(self._children.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began
         return task
 
     async def _child(

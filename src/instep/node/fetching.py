@@ -31,12 +31,18 @@ class Fetcher:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def pages(self, line: LineId, head: HeadRef, complete: Digest | None, ask: AskPages) -> None:
+    async def pages(
+        self, line: LineId, head: HeadRef, complete: Digest | None, ask: AskPages, *, is_small: bool = False
+    ) -> None:
         """All pages of ``head``. ``complete`` is a root whose pages are all here. Raises what ``ask`` raises,
-        and ``PeerError`` for pages that are not what they should be or a manifest that breaks a rule."""
+        and ``PeerError`` for pages that are not what they should be or a manifest that breaks a rule.
+        ``is_small``: what differs came in a small bundle, and is looked at here and now rather than in a thread."""
         store = self._runtime.store
         if complete is not None and store.get_page(complete) is None:
             complete = None
+        elif complete is not None and is_small and not self._missing(head.root, complete):
+            self._check(head.root, complete)
+            return
         room = self._room(head)
         for _ in range(ROUNDS_MAX):
             absent = await asyncio.to_thread(self._missing, head.root, complete)

@@ -49,6 +49,7 @@ from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.failpoints import failpoint, register
+from instep.tree.journal import Why
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 
@@ -58,6 +59,8 @@ NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
+SMALL_BUNDLE_BYTES = 128 << 10
+"""Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
@@ -105,6 +108,7 @@ class FollowService:
             f"follow {self.line}", self.machine, self._perform, TimerFired
         )
         self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
+        self._has_small_bundle = False
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
 
@@ -148,7 +152,8 @@ class FollowService:
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         if self.watch is not None:
-            self.watch.drain()
+            for path, is_tree in self.watch.drain():
+                self.applying.touched(path, is_tree=is_tree)
             is_overflow = self.watch.took_overflow() or is_overflow
         self.driver.post(f.TreeTouched(paths, is_overflow))
 
@@ -233,10 +238,12 @@ class FollowService:
             definition = decode_definition(head.definition)
             if definition.digest == body.definition:
                 refuse_unusable(definition)
-                self.runtime.store.put_blob(body.definition, head.definition)
+                if self.runtime.store.get_blob(body.definition) is None:
+                    self.runtime.store.put_blob(body.definition, head.definition)
         if head.bundle is not None:
             contents = Fetcher(self.runtime).keep_bundle(body.root, head.bundle)
             self.head_bundle = (head.generation.id, contents)
+            self._has_small_bundle = sum(map(len, head.bundle.pages)) <= SMALL_BUNDLE_BYTES
 
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
@@ -289,6 +296,10 @@ class FollowService:
             done_bytes=done,
             total_bytes=total,
         )
+
+    def verified_bytes(self) -> int:
+        """How far the verify under way has read."""
+        return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with what is live, and say what it really holds."""
@@ -436,8 +447,20 @@ class FollowService:
         return [self.sources[name].client for name in names if name in self.sources]
 
     async def _recover(self, req: int) -> f.FollowEvent:
-        kind, target = await self.worker.run(self.applying.recover_now)
-        return f.Recovered(req, kind, target)
+        kind, journal = await self.worker.run(self.applying.recover_now)
+        if journal is None:
+            return f.Recovered(req, kind)
+        target, facts = journal.header.target, self.facts
+        if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
+            return f.Recovered(req, kind, target)
+        # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
+        # Local changes that were reverted owe a reload, which must be saved before the journal goes.
+        was_reverted = journal.header.why is Why.DRIFT and self.fileset.hooks.reload is not None
+        await self.worker.run(self.applying.record_now)
+        if was_reverted:
+            self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
+        await self.worker.run(self.applying.close_now)
+        return f.Recovered(req, kind if was_reverted else f.RecoveredKind.NOTHING, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
         reply = await self.source(source).client.heads(
@@ -453,10 +476,13 @@ class FollowService:
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         client = self.source(effect.source).client
+        self._has_small_bundle = False
         self._keep_offered(effect.head)
         base = self.facts.tree or self.facts.live
         complete = base.root if base is not None else None
-        await Fetcher(self.runtime).pages(self.line, effect.head, complete, client.pages)
+        await Fetcher(self.runtime).pages(
+            self.line, effect.head, complete, client.pages, is_small=self._has_small_bundle
+        )
         if self.definition_of(effect.head) is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:

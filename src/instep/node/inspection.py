@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,11 @@ import msgspec
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Extra, Kind
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest import edit, iterate, lookup
+from instep.model.manifest import edit, iterate
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
+from instep.model.walk import Reader
+from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.beneath import Root
 from instep.tree.compare import Difference, compare, entries_of
@@ -89,6 +92,8 @@ class Inspection:
         self._rules = Rules(definition)
         self._keep_rows = keep_rows
         self._fresh: list[StatRow] = []
+        self.read_bytes = 0
+        """Bytes of files read so far by a deep look: for whoever shows progress."""
 
     def _get(self, digest: Digest) -> bytes:
         raw = self._store.get_page(digest)
@@ -111,19 +116,25 @@ class Inspection:
             self._place,
             self._definition,
             rows,
-            self._by_inode if self._keep_rows else None,
+            Moved(self._store, self._fileset) if self._keep_rows else None,
             now_ms * 1_000_000,
             local=self._local,
             marker=self._marker,
             rules=self._rules,
             deep=deep,
+            sink=self._count if deep else None,
         )
         yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
         self._flush()
 
-    def some(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
-        """Differences at ``paths`` and below them."""
-        yield from self._drift(self._all_of(root, paths, now_ms))
+    def _count(self, _: Digest, data: bytes | None, fd: int) -> None:
+        self.read_bytes += len(data) if data is not None else os.fstat(fd).st_size
+
+    def some(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, *, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
+        """Differences at ``paths`` and below them, and at ``alone`` without what is below."""
+        yield from self._drift(self._all_of(root, paths, now_ms, alone))
 
     def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
         """Without directories that only stay because something ignored lies in them: an apply leaves those."""
@@ -135,11 +146,14 @@ class Inspection:
                         continue
             yield difference
 
-    def _all_of(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Iterator[Difference]:
-        covered = cover(paths, (), self._local)
+    def _all_of(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
+        covered = cover(paths, alone, self._local)
+        reader = Reader(self._get)
         found = self._found(root, covered, now_ms)
         expected = entries_of(
-            covered, lambda path: lookup(root, path, self._get), lambda path: iterate(root, self._get, path)
+            covered, lambda path: reader.lookup(root, path), lambda path: iterate(root, self._get, path)
         )
         yield from compare(self._expected(expected), self._noting(found))
         self._flush()
@@ -149,8 +163,8 @@ class Inspection:
             self._place,
             self._definition,
             covered,
-            lambda path: self._store.stat_row(self._fileset, path),
-            self._by_inode,
+            RowsInOrder(covered_rows(self._store, self._fileset, covered)),
+            Moved(self._store, self._fileset),
             now_ms * 1_000_000,
             local=self._local,
             marker=self._marker,
@@ -204,9 +218,6 @@ class Inspection:
             if len(numbers.sample) < SAMPLE_MAX:
                 numbers.sample.append((difference.path, why_differs(difference)))
         return numbers
-
-    def _by_inode(self, dev: int, ino: int) -> StatRow | None:
-        return self._store.stat_by_inode(self._fileset, dev, ino)
 
     def _noting(self, found: Iterator[Scanned | Problem]) -> Iterator[Scanned | Problem]:
         for item in found:

@@ -51,6 +51,7 @@ class Peers:
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self.belonging = Belonging()
         self._verifying: set[NodeName] = set()
+        self._reported: dict[LineId, set[NodeName]] = {}
 
     def service(self, line: LineId) -> LineService | None:
         found = self.lines.get(line.fileset)
@@ -108,6 +109,13 @@ class Peers:
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def reported(self, line: LineId) -> set[NodeName]:
+        """The nodes of whose reports the store holds one; read from it once."""
+        known = self._reported.get(line)
+        if known is None:
+            known = self._reported[line] = set(self.runtime.store.reports(line))
+        return known
 
     def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
         """A peer answered with an error on its stream."""

@@ -17,25 +17,17 @@ from instep.core.publish_vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest import build, edit, iterate, lookup, totals
+from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
-from instep.node.moved import Moved
+from instep.model.walk import Reader
+from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
 from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
-from instep.tree.scan import (
-    Problem,
-    RowsInOrder,
-    Scanned,
-    Sink,
-    cover,
-    is_settled,
-    scan,
-    scan_paths,
-)
+from instep.tree.scan import Problem, RowsInOrder, Scanned, Sink, cover, is_settled, scan, scan_paths
 
 __all__ = ["PageKeeper", "Survey", "Surveyed"]
 
@@ -198,7 +190,7 @@ class Survey:
             self._place,
             self._definition,
             covered,
-            lambda path: store.stat_row(self._fileset, path),
+            RowsInOrder(covered_rows(store, self._fileset, covered)),
             Moved(store, self._fileset),
             now_ms * 1_000_000,
             marker=self._marker(),
@@ -370,7 +362,9 @@ def _before(
     base: Digest, get: Callable[[Digest], bytes], trees: Sequence[bytes], entries: Sequence[bytes]
 ) -> dict[bytes, Entry]:
     """What the base has at the covered paths."""
-    before = {e.path: e for path in (*entries, *trees) if (e := lookup(base, path, get)) is not None}
+    reader = Reader(get)
+    ordered = sorted((*entries, *trees), key=sort_key)  # neighbours share a page, which the reader keeps
+    before = {e.path: e for path in ordered if (e := reader.lookup(base, path)) is not None}
     for tree in trees:
         for entry in iterate(base, get, after=tree):
             if not is_below(entry.path, tree):

@@ -214,6 +214,8 @@ class Uplink:
                 pass
             case m.Members():
                 self._peers.membership.learned(self.name, message)
+            case m.Revocations() if self._is_pinned:
+                pass  # another cluster's list says nothing of ours
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
@@ -279,6 +281,12 @@ class Uplink:
             if head.line not in self._up:
                 self.take_up(head.line)
             service.head_seen(self.name, head)
+
+    @property
+    def _is_pinned(self) -> bool:
+        """A node of another cluster, trusted by its key alone."""
+        partner = self._peers.runtime.settings.partners.get(self.name)
+        return partner is not None and partner.pin is not None
 
     def _tell_heads_again(self) -> None:
         for service in self._peers.lines.values():

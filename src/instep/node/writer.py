@@ -313,6 +313,10 @@ class WriterService:
         self.standing = broken_standing(error)
         self.runtime.tell()
 
+    def verified_bytes(self) -> int:
+        """How far the verify under way has read."""
+        return self.tree.verifying.read_bytes if self.tree.verifying is not None else 0
+
     async def verify(self, *, is_deep: bool) -> VerifyReply:
         """Compare the tree with the head: what differs is unpublished, or damaged."""
         head = self.head

@@ -55,6 +55,7 @@ class WriterTree:
         self._service = service
         self._taken: Taken | None = None
         self._history: Kept | None = None
+        self.verifying: Inspection | None = None
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
 
@@ -158,7 +159,7 @@ class WriterTree:
         )
 
     def verify(self, head: HeadRef, is_deep: bool) -> Numbers:
-        inspection = self._inspection()
+        inspection = self.verifying = self._inspection()
         damaged: set[bytes] = set()
 
         def noted() -> Iterator[Difference]:

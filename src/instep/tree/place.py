@@ -107,12 +107,16 @@ def prepare_place(place: Place) -> None:
             raise _stage_unusable(control, "belongs to another user")
         if not _same_mount(place.root, control):
             raise _stage_unusable(control, "is not on the same mount as the root")
-        os.chmod(control, 0o700)
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.chmod(control, 0o700)
         _drop_default_acl(control)
         if not _is_ours(control, place.root):
             raise _stage_unusable(control, "belongs to another root")
+        if not (control / _OWNER_FILE).exists():
+            _sync_directory(
+                control.parent
+            )  # before the owner is written, which says that the folder is durable
         _write_owner(control, place.root)
-        _sync_directory(control.parent)
     except OSError as error:
         raise ResourceError(
             f"the control folder {control} cannot be prepared: {error.strerror}",

@@ -18,9 +18,10 @@ from instep.errors import ContentionError, ResourceError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Kind
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest import GetPage, diff, lookup
+from instep.model.manifest import GetPage, diff
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
+from instep.model.walk import Reader
 from instep.tree.beneath import Root
 from instep.tree.digest import digest_bytes
 from instep.tree.failpoints import failpoint, register
@@ -37,7 +38,7 @@ from instep.tree.journal import (
     encode_record,
 )
 from instep.tree.large import LargeFile, Recut, copy_whole, digest_of_fd
-from instep.tree.laying import Layer, mismatch, remove_object, row_of
+from instep.tree.laying import Layer, mismatch, remove_object, row_of, sync_directory
 from instep.tree.marker import check_marker, read_marker
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
@@ -124,6 +125,7 @@ class Stage:
         self.live_root = live_root
         self.local = local
         self._get_page = get_page
+        self._targets = Reader(get_page)
         self._definition = definition
         self._previous = previous
         self._live_row = live_row
@@ -236,7 +238,7 @@ class Stage:
         ) and (a.kind is Kind.DIR or a.mtime_ns == b.mtime_ns)
 
     def target_directory(self, path: bytes) -> Entry | None:
-        entry = lookup(self.target.root, path, self._get_page)
+        entry = self._targets.lookup(self.target.root, path)
         return entry if entry is not None and entry.kind is Kind.DIR else None
 
     # --- moves ------------------------------------------------------------------------------------------------
@@ -544,6 +546,7 @@ class Stage:
             self._write_journal(now_ns, closing)
             failpoint(_JOURNAL_WRITTEN)
             self._layer.sync()
+            sync_directory(self.place.stage)
         except OSError as error:
             raise resource_error(error, self.place) from error
         failpoint(_SEALED)

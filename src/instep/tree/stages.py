@@ -10,7 +10,7 @@ from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing, diff
 from instep.tree.beneath import Root
 from instep.tree.journal import Header, Journal, decode_record, encode_record, stage_name
-from instep.tree.laying import remove_object, sync_directory
+from instep.tree.laying import remove_object
 from instep.tree.place import Place
 from instep.tree.plan import object_key
 from instep.tree.records import RecordWriter, read_records
@@ -46,8 +46,7 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
         os.unlink(path + b"/journal")
     if not is_resumed:
         _write_base(path, base)
-    sync_directory(stages)
-    sync_directory(place.control)
+    # Nothing is synced here: until the seal syncs it, a stage that a crash tears is none (no base, or a torn one).
     return path, is_resumed
 
 
@@ -136,7 +135,7 @@ def _write_base(path: bytes, base: Header) -> None:
         writer = RecordWriter(b"base.new", fd)
         try:
             writer.add(encode_record(base))
-            writer.sync()
+            writer.flush()
         finally:
             writer.abandon()
         os.rename(b"base.new", b"base", src_dir_fd=fd, dst_dir_fd=fd)

@@ -22,7 +22,14 @@ from instep.model.manifest import GetPage
 from instep.model.paths import parent_of
 from instep.model.statrow import StatRow
 from instep.tree.archive import close_batch
-from instep.tree.beneath import RenameUnsupportedError, Root, rename_exchange, rename_noreplace, syncfs
+from instep.tree.beneath import (
+    NOT_BENEATH,
+    RenameUnsupportedError,
+    Root,
+    rename_exchange,
+    rename_noreplace,
+    syncfs,
+)
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
@@ -204,6 +211,8 @@ class _Switch:
         key = step.key
         if self._object_ino(key) != step.ino:
             return
+        if not self._has_parent(step.path):
+            return
         if step.op is Op.NEW:
             live_fd, name = self.root.open_parent(step.path)
             try:
@@ -220,6 +229,21 @@ class _Switch:
             if self.journal.header.base_root:
                 self._drifted(step.path)
         self._exchange(step)
+
+    def _has_parent(self, path: bytes) -> bool:
+        """Whether the directory that holds ``path`` is there. Where somebody removed it or put something else in its
+        place, the step is left to the repair of that drift, which archives what is there: a switch must end."""
+        try:
+            self.root.open_parent(path)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            missed = parent_of(path)
+            while (above := parent_of(missed)) and self.root.stat_or_none(missed) is None:
+                missed = above
+            self._missed(missed)
+            return False
+        return True
 
     def _exchange(self, step: Step) -> None:
         key = step.key
@@ -259,6 +283,9 @@ class _Switch:
             there = self.root.stat_or_none(step.path)
             if there is None or there.st_ino != step.ino:
                 self._missed(step.path)
+            return
+        if not self._has_parent(step.path):
+            self._missed(step.source)
             return
         from_fd, from_name = self.root.open_parent(step.source)
         self._let_move(from_fd, from_name)

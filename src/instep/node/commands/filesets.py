@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-_OFFER_WAIT_S = 10.0
+_OFFER_WAIT_S = 5.0
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:

@@ -169,16 +169,11 @@ class Looking:
     def _partners(self, service: WriterService | FollowService, now: int) -> list[dict[str, Any]]:
         daemon = self._daemon
         reports = reports_of(daemon.runtime.store, service.line)
-        names: set[NodeName] = {
-            name for name, report in reports.items() if report.via or name in daemon.runtime.settings.partners
-        }
+        names: set[NodeName] = {name for name, report in reports.items() if report.via}
         for name in daemon.runtime.settings.partners:
             session = daemon.peers.sessions.get(name)
-            if (
-                daemon.peers.access.why_not(name, service) is None
-                and session is not None
-                and service.line in session.accepted
-            ):
+            has_accepted = name in reports or (session is not None and service.line in session.accepted)
+            if has_accepted and daemon.peers.access.why_not(name, service) is None:
                 names.add(name)
         rows: list[dict[str, Any]] = []
         for name in sorted(names):
