@@ -46,8 +46,18 @@ def test_a_bad_file_is_told_whole_and_changes_nothing(fleet: Fleet) -> None:
         error = answer["error"]
         assert error["code"] == "bad_configuration", error
         problems = {(p["line"], p["key"].rpartition(".")[2]): p["value"] for p in error["facts"]["problems"]}
-        wanted = {"polll": "1s", "rate_limit": "fast", "replicate": "yes", "path": "relative/path", "settle": "soon", "max_deletions": "150%"}
-        number = {key: next(n for n, line in enumerate(bad.splitlines(), 1) if line.startswith(key)) for key in wanted}
+        wanted = {
+            "polll": "1s",
+            "rate_limit": "fast",
+            "replicate": "yes",
+            "path": "relative/path",
+            "settle": "soon",
+            "max_deletions": "150%",
+        }
+        number = {
+            key: next(n for n, line in enumerate(bad.splitlines(), 1) if line.startswith(key))
+            for key in wanted
+        }
         for key, value in wanted.items():
             assert (number[key], key) in problems, (key, problems)
             assert value in str(problems[number[key], key]), (key, problems)
@@ -65,9 +75,20 @@ def test_a_bad_file_is_told_whole_and_changes_nothing(fleet: Fleet) -> None:
     error = main.run("fileset", "set", "data", "settle=1s", expect=3).error
     assert error["code"] == "bad_configuration", "a bad file is not edited"
     assert path.read_text() == bad
+    _mended(fleet, good, bad, running)
+
+
+def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
+    """Bad files noticed without a command, a daemon that does not start with one, and the way back."""
+    main, tree = fleet.main, fleet.tree("main")
+    path = main.directory / "instep.toml"
     # Broken syntax, noticed without a command; then a setting that needs a restart.
     path.write_text(good + "\n[filesets.data\n")
-    eventually(lambda: "TOML" in str(main.status()["config"].get("problems")), 10, lambda: str(main.status()["config"]))
+    eventually(
+        lambda: "TOML" in str(main.status()["config"].get("problems")),
+        10,
+        lambda: str(main.status()["config"]),
+    )
     path.write_text(good.replace(f"127.0.0.1:{main.port}", "127.0.0.1:1"))
     eventually(lambda: "restart" in str(main.status()["config"]), 10, lambda: str(main.status()["config"]))
     main.stop()
@@ -100,7 +121,9 @@ def test_what_travels_and_what_is_released(fleet: Fleet) -> None:
     s1, there = fleet["s1"], fleet.tree("s1")
     for word in ("ignore=*.tmp", "class=data", "preserve=xattr"):
         error = s1.run("fileset", "set", "data", word, expect=3).error
-        assert "travels" in str(error["facts"]["problems"]) or "main" in str(error["facts"]["problems"]), error
+        assert "travels" in str(error["facts"]["problems"]) or "main" in str(error["facts"]["problems"]), (
+            error
+        )
     fleet.main.run("fileset", "set", "data", "ignore=logs/")
     fleet.wait()
     assert (there / "logs" / "app.log").read_text() == "log", "released, not removed"

@@ -24,7 +24,9 @@ def _script(path: Path, body: str) -> Path:
 def _hooks(node: Node, **hooks: str) -> None:
     path = node.directory / "instep.toml"
     lines = "\n".join(f"{kind} = {{ {what} }}" for kind, what in hooks.items())
-    path.write_text(path.read_text().split("\n[filesets.data.hooks]")[0] + f"\n[filesets.data.hooks]\n{lines}\n")
+    path.write_text(
+        path.read_text().split("\n[filesets.data.hooks]")[0] + f"\n[filesets.data.hooks]\n{lines}\n"
+    )
     node.run("config", "reload")
 
 
@@ -45,11 +47,14 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     validate = _script(
         fleet.base / "validate",
         f'cat >> {seen}; echo >> {seen}; tr "\\0" "\\n" < "$INSTEP_CHANGED" >> {seen}.changed\n'
-        f'echo "the catalogue is broken" >&2; ! grep -q broken "$INSTEP_STAGED"/* 2>/dev/null && test ! -e {fleet.base}/closed',
+        f'echo "the catalogue is broken" >&2; test ! -e {fleet.base}/closed',
     )
     (fleet.base / "closed").touch()
-    probe = _script(fleet.base / "probe", f'! grep -q bad "$INSTEP_PATH/file"')
-    reload = _script(fleet.base / "reload", f'cat "$INSTEP_PATH/file" >> {fleet.base}/reloaded; echo >> {fleet.base}/reloaded')
+    probe = _script(fleet.base / "probe", '! grep -q bad "$INSTEP_PATH/file"')
+    reload = _script(
+        fleet.base / "reload",
+        f'cat "$INSTEP_PATH/file" >> {fleet.base}/reloaded; echo >> {fleet.base}/reloaded',
+    )
     _hooks(s1, validate=f'run = ["{validate}"]', reload=f'run = ["{reload}"]', probe=f'run = ["{probe}"]')
     (tree / "file").write_text("second")
     (tree / "more\nnames").write_text("more")
@@ -84,7 +89,9 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     s1.stop()
     s1.start()
     line = s1.await_standing("failing", code="probe_failed")
-    assert len([e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"]) == tries, "it is remembered"
+    assert len([e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"]) == tries, (
+        "it is remembered"
+    )
     assert tree_of(there) == before
     fleet.main.run("rollback", "data", "2")
     fleet.wait()
@@ -99,7 +106,10 @@ def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
     its limit, tried again, and the program group is gone."""
     tree, there, s1 = _start(fleet)
     count, gate, pids = (fleet.base / name for name in ("count", "gate", "pids"))
-    reload = _script(fleet.base / "reload", f"echo $INSTEP_GENERATION >> {count}; while [ ! -e {gate} ]; do sleep 0.05; done")
+    reload = _script(
+        fleet.base / "reload",
+        f"echo $INSTEP_GENERATION >> {count}; while [ ! -e {gate} ]; do sleep 0.05; done",
+    )
     _hooks(s1, reload=f'run = ["{reload}"], timeout = "30s"')
     (tree / "file").write_text("0")
     fleet.main.run("publish", "data")
@@ -163,9 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.text.encode())
 
-    do_GET = do_POST = _answer
+    do_GET = _answer  # noqa: N815  the name that the base class looks for
+    do_POST = _answer  # noqa: N815
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as the base class has it
         """Nothing on the test's stderr."""
 
 

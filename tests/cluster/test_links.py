@@ -95,7 +95,11 @@ def test_flags_stop_the_flow(fleet: Fleet) -> None:
     main.run("pki", "revoke", "s2")
     (tree / "file").write_text("4")
     main.run("publish", "data", expect=None)
-    link = eventually(lambda: [x for x in fleet["s2"].status()["links"] if x["code"] == "refused_by_peer_revoked"], 20, lambda: str(fleet["s2"].status()["links"]))[0]
+    link = eventually(
+        lambda: [x for x in fleet["s2"].status()["links"] if x["code"] == "refused_by_peer_revoked"],
+        20,
+        lambda: str(fleet["s2"].status()["links"]),
+    )[0]
     assert link["next"], link
     line = fleet["s2"].await_standing("unreachable")
     assert (fleet.tree("s2") / "file").read_text() == "3"
@@ -146,7 +150,7 @@ def test_a_chain_over_a_hub(fleet: Fleet) -> None:
     s2 = fleet.join("s2", accept=False)
     s2.run("partner", "remove", "main")
     main.run("partner", "remove", "s2")
-    _list(s1, "s2", 'replicate = true\ndata = true\nhub = true')
+    _list(s1, "s2", "replicate = true\ndata = true\nhub = true")
     _list(s2, "s1", f'address = "127.0.0.1:{s1.port}"\nreplicate = false\ndata = false\nhub = false')
     eventually(lambda: [o["name"] for o in s2.status()["offers"]] == ["data"], 20, lambda: str(s2.status()))
     s2.run("fileset", "accept", "data", str(fleet.tree("s2")))
