@@ -75,6 +75,13 @@ def test_a_bad_file_is_told_whole_and_changes_nothing(fleet: Fleet) -> None:
     error = main.run("fileset", "set", "data", "settle=1s", expect=3).error
     assert error["code"] == "bad_configuration", "a bad file is not edited"
     assert path.read_text() == bad
+    _mended(fleet, good, bad, running)
+
+
+def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
+    """Bad files noticed without a command, a daemon that does not start with one, and the way back."""
+    main, tree = fleet.main, fleet.tree("main")
+    path = main.directory / "instep.toml"
     # Broken syntax, noticed without a command; then a setting that needs a restart.
     path.write_text(good + "\n[filesets.data\n")
     eventually(

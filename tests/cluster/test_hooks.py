@@ -47,7 +47,7 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     validate = _script(
         fleet.base / "validate",
         f'cat >> {seen}; echo >> {seen}; tr "\\0" "\\n" < "$INSTEP_CHANGED" >> {seen}.changed\n'
-        f'echo "the catalogue is broken" >&2; ! grep -q broken "$INSTEP_STAGED"/* 2>/dev/null && test ! -e {fleet.base}/closed',
+        f'echo "the catalogue is broken" >&2; test ! -e {fleet.base}/closed',
     )
     (fleet.base / "closed").touch()
     probe = _script(fleet.base / "probe", '! grep -q bad "$INSTEP_PATH/file"')
@@ -173,9 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.text.encode())
 
-    do_GET = do_POST = _answer  # noqa: N815 - names of http.server
+    do_GET = _answer  # noqa: N815  the name that the base class looks for
+    do_POST = _answer  # noqa: N815
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of http.server
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as the base class has it
         """Nothing on the test's stderr."""
 
 

@@ -253,7 +253,7 @@ class FollowMachine:
             case f.DriftChecked():
                 self._troubles.pop("drift", None)
                 self._backoff.clear("drift")
-                self._drift.found(event.paths, event.total)
+                self._drift.found(event.paths, event.total, event.writers)
             case f.DriftCheckFailed():
                 self._drift.failed()
                 self._fail("drift", event.trouble)
@@ -829,6 +829,7 @@ class FollowMachine:
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
+            fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
             drift_trouble=self._troubles.get("drift"),
             compared=(
                 None

@@ -38,6 +38,8 @@ class Seen:
     drifted: tuple[bytes, ...]
     drifted_total: int
     fought: tuple[bytes, ...]
+    fighters: tuple[str, ...]
+    """Which programs were seen writing what is fought over."""
     drift_trouble: Trouble | None
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
 
@@ -178,7 +180,8 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
         return Stand(
             Standing.DRIFTED,
             "drift_fight",
-            f"a program here keeps writing {names}: restored three times in ten minutes, now left alone",
+            f"{' and '.join(seen.fighters[:NAMED_MAX]) or 'a program here'} keeps writing {names}: restored three "
+            "times in ten minutes, now left alone",
             (f"stop the program or ignore the path, then: instep retry {line.fileset}",),
         )
     names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])

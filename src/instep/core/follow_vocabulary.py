@@ -326,11 +326,12 @@ class TreeTouched:
 @dataclass(frozen=True, slots=True)
 class DriftChecked:
     """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
-    all."""
+    all. ``writers`` says which program was seen writing which of them."""
 
     req: int
     paths: tuple[bytes, ...]
     total: int
+    writers: tuple[tuple[bytes, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

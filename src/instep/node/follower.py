@@ -48,6 +48,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
+from instep.tree.culprits import Culprits
 from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Why
 from instep.tree.place import Place
@@ -101,6 +102,7 @@ class FollowService:
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
         self._saved_live = self.facts.live
         self.applying = Applying(self)
+        self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
@@ -142,6 +144,7 @@ class FollowService:
         finally:
             self.watch.close()
             await asyncio.to_thread(self.worker.close)
+            self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         self.fileset = fileset
@@ -554,10 +557,12 @@ class FollowService:
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
         paths, total = await self.worker.run(self.applying.drift_now, effect.base, effect.paths)
-        return f.DriftChecked(effect.req, paths, total)
+        writers = await self.worker.run(self.culprits.names, paths) if paths else {}
+        return f.DriftChecked(effect.req, paths, total, tuple(writers.items()))
 
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
         await self.applying.revert(effect)
+        await self.worker.run(self.culprits.watch, effect.paths)
         return f.Reverted(effect.req, effect.paths)
 
     async def _compare(self, effect: f.Compare) -> f.FollowEvent:

@@ -55,6 +55,7 @@ class Filesets:
 
     async def reload_config(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         before = self._daemon.runtime.settings.fingerprint
+        await self._daemon.trust_changed()  # ``join`` on a node that runs brings new certificates
         self._daemon.reload()
         after = self._daemon.runtime.settings.fingerprint
         return {"changed": before != after, "running": after}

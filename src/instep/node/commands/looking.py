@@ -325,6 +325,11 @@ class Looking:
                     "why": why or why_path or "linked on both sides and accepted there",
                 }
             )
+        known = {row["node"] for row in rows} | {service.writer}
+        for name, report in sorted(reports_of(daemon.runtime.store, service.line).items()):
+            if report.via and name not in known:
+                why = why_path or f"it follows over the hub {report.via}"
+                rows.append({"node": name, "gets": carried, "via": [report.via], "why": why})
         shown_path = path_fields(path) if path is not None else {"path": None}
         return {"fileset": service.fileset.name, **shown_path, "to": rows}
 
