@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crashes import Crasher, Reader, assert_rested, contents_below, control_folder, crashers, told
+from tests.support.crashes import (
+    Crasher,
+    Reader,
+    assert_rested,
+    contents_below,
+    control_folder,
+    crashers,
+    told,
+)
 from tests.support.fleet import Fleet, tree_of
 
 FILES = 2_000
@@ -66,7 +74,14 @@ def test_killed_at_random_moments(fleet: Fleet) -> None:
 
 
 def one_round(
-    fleet: Fleet, main: Crasher, s1: Crasher, victim: Crasher, turn: int, after_s: float, is_term: bool, seen: set[str]
+    fleet: Fleet,
+    main: Crasher,
+    s1: Crasher,
+    victim: Crasher,
+    turn: int,
+    after_s: float,
+    is_term: bool,
+    seen: set[str],
 ) -> None:
     about = f"seed {SEED}, turn {turn}: {victim.node.name} {'ended' if is_term else 'killed'} after {after_s:.3f} s"
     tree, mine = fleet.tree("main"), fleet.tree("s1")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crashes import Crasher, Tree, assert_rested, crashers
+from tests.support.crashes import Crasher, assert_rested, crashers
 from tests.support.fleet import Fleet, tree_of
 
 

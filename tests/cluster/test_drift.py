@@ -22,11 +22,15 @@ def _filled(tree: Path, count: int = 20) -> Path:
 
 
 def _archived(node: Node, why: str = "drift") -> dict[str, dict[str, Any]]:
-    return {item["path"]: item for item in node.run("archive", "list", "data").json["items"] if item["why"] == why}
+    return {
+        item["path"]: item for item in node.run("archive", "list", "data").json["items"] if item["why"] == why
+    }
 
 
 def _drift_events(node: Node) -> str:
-    return "\n".join(f"{e['what']}: {e['text']}" for e in node.run("events").json["events"] if "drift" in e["what"])
+    return "\n".join(
+        f"{e['what']}: {e['text']}" for e in node.run("events").json["events"] if "drift" in e["what"]
+    )
 
 
 def test_edits_on_a_partner_are_put_back_and_kept(fleet: Fleet) -> None:
@@ -56,7 +60,12 @@ def test_edits_on_a_partner_are_put_back_and_kept(fleet: Fleet) -> None:
     said = _drift_events(s1)
     assert "sub/f1" in said, said
     out = fleet.base / "out"
-    for path, text in (("sub/f1", "local work"), ("extra", "precious"), ("newdir/deep/file", "deep"), ("sub/f3/inside", "inside")):
+    for path, text in (
+        ("sub/f1", "local work"),
+        ("extra", "precious"),
+        ("newdir/deep/file", "deep"),
+        ("sub/f3/inside", "inside"),
+    ):
         s1.run("archive", "restore", "data", path, "--to", str(out))
         found = next(p for p in out.rglob(Path(path).name) if p.is_file() and p.read_text() == text)
         found.unlink()
@@ -94,11 +103,16 @@ def test_drift_that_is_kept_is_reported_only(fleet: Fleet) -> None:
     assert fleet.main.run("wait", "data", "--timeout", "500ms", expect=None).code != 0
     verified = s1.run("verify", "data", expect=10).json
     assert {d["path"] for d in verified["nodes"][0]["differs"]} == {"sub/f1", "extra"}
-    assert {c["path"]: c["change"] for c in s1.run("diff", "data").json["changes"]} == {"sub/f1": "changed", "extra": "added"}
+    assert {c["path"]: c["change"] for c in s1.run("diff", "data").json["changes"]} == {
+        "sub/f1": "changed",
+        "extra": "added",
+    }
     (tree / "sub" / "f1").write_text("published")
     (tree / "sub" / "f2").write_text("published")
     fleet.main.run("publish", "data")
-    eventually(lambda: (there / "sub" / "f1").read_text() == "published", 20, lambda: f"{s1.line()}\n{s1.log()}")
+    eventually(
+        lambda: (there / "sub" / "f1").read_text() == "published", 20, lambda: f"{s1.line()}\n{s1.log()}"
+    )
     assert "sub/f1" in _archived(s1)
     assert (there / "extra").read_text() == "precious"
     s1.await_standing("drifted")
@@ -169,8 +183,7 @@ def test_observing_never_writes(fleet: Fleet) -> None:
     assert accepted["changed"]
     line = s1.await_standing("observing", code="differs")
     assert "1 would be added, 1 changed, 1 removed" in line["reason"], line
-    for path in ("sub/f1", "sub/f2", "extra"):
-        assert path in line["reason"] or any(path in step for step in line["next"]), line
+    assert all(name in line["reason"] for name in ("sub/f1", "sub/f2", "extra")), line
     assert _everything(there) == before
     assert sorted(os.listdir(there / ".instep")) == ["id"]
     assert {c["path"]: c["change"] for c in s1.run("diff", "data").json["changes"]} == {

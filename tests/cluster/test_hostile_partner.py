@@ -38,8 +38,8 @@ EVE = node_name("eve")
 
 @dataclass
 class Scene:
-    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data``, not class
-    data, and the test holds her keys."""
+    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data`` but
+    nothing of class data, and the test holds her keys."""
 
     base: Path
     fleet: Fleet
@@ -84,7 +84,10 @@ class Scene:
 def _head(victim: Victim, fileset: str) -> HeadRef:
     found = victim.line(fileset)["head"]
     return HeadRef(
-        found["epoch"], found["number"], Digest(bytes.fromhex(found["id"])), Digest(bytes.fromhex(found["root"]))
+        found["epoch"],
+        found["number"],
+        Digest(bytes.fromhex(found["id"])),
+        Digest(bytes.fromhex(found["root"])),
     )
 
 
@@ -105,7 +108,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         fleet.main.run("invite", "eve", "--no-data", "--from", "127.0.0.1")
         config = fleet.main.directory / "instep.toml"
         if "partners.eve" not in config.read_text():
-            config.write_text(config.read_text() + "\n[partners.eve]\nreplicate = true\ndata = false\nhub = false\n")
+            config.write_text(
+                config.read_text() + "\n[partners.eve]\nreplicate = true\ndata = false\nhub = false\n"
+            )
             fleet.main.run("config", "reload")
         fleet.wait("--node", "s1")
         fleet.main.run("publish", "secret")
@@ -132,19 +137,34 @@ def test_requests_beyond_the_link_are_refused(scene: Scene) -> None:
 
     assert scene.looped.run(refused_heads()) == "link_denies"
     denied: dict[str, tuple[Awaitable[Any], str]] = {
-        "pages of a fileset of class data": (client.pages(m.PagesRequest(SECRET, secret.id, (secret.root,))), "link_denies"),
+        "pages of a fileset of class data": (
+            client.pages(m.PagesRequest(SECRET, secret.id, (secret.root,))),
+            "link_denies",
+        ),
         "its contents": (_all(client.contents(m.ContentsRequest(SECRET, secret.id, want))), "link_denies"),
-        "its ranges": (_all(client.ranges(m.RangesRequest(SECRET, secret.id, secret.root, 0, ((0, 1),)))), "link_denies"),
-        "its chunk pages": (client.chunk_pages(m.ChunkPagesRequest(SECRET, secret.id, secret.root, 0, ())), "link_denies"),
+        "its ranges": (
+            _all(client.ranges(m.RangesRequest(SECRET, secret.id, secret.root, 0, ((0, 1),)))),
+            "link_denies",
+        ),
+        "its chunk pages": (
+            client.chunk_pages(m.ChunkPagesRequest(SECRET, secret.id, secret.root, 0, ())),
+            "link_denies",
+        ),
         "its holdings": (client.holdings(m.HoldingsRequest(SECRET, (secret.id,))), "link_denies"),
         "its verification": (client.verify(m.VerifyRequest(1, SECRET)), "link_denies"),
         "a fileset that is not there": (
             client.pages(m.PagesRequest(LineId(fileset_name("nowhere"), node_name("main")), data.id, ())),
             "link_denies",
         ),
-        "the other line's generation": (client.pages(m.PagesRequest(DATA, secret.id, (secret.root,))), "superseded"),
+        "the other line's generation": (
+            client.pages(m.PagesRequest(DATA, secret.id, (secret.root,))),
+            "superseded",
+        ),
         "a page of the other line": (client.pages(m.PagesRequest(DATA, data.id, (secret.root,))), "bad_want"),
-        "contents by a page of the other line": (_all(client.contents(m.ContentsRequest(DATA, data.id, want))), "bad_want"),
+        "contents by a page of the other line": (
+            _all(client.contents(m.ContentsRequest(DATA, data.id, want))),
+            "bad_want",
+        ),
         "a range by a page of the other line": (
             _all(client.ranges(m.RangesRequest(DATA, data.id, secret.root, 0, ((0, 1),)))),
             "bad_want",
@@ -165,8 +185,14 @@ def test_requests_beyond_the_link_are_refused(scene: Scene) -> None:
             _all(client.ranges(m.RangesRequest(DATA, data.id, data.root, 1, ((3 << 20, 1),)))),
             "bad_want",
         ),
-        "a page that does not exist": (client.pages(m.PagesRequest(DATA, data.id, (Digest(b"x" * 32),))), "bad_want"),
-        "a generation that does not exist": (client.pages(m.PagesRequest(DATA, Digest(b"x" * 32), ())), "superseded"),
+        "a page that does not exist": (
+            client.pages(m.PagesRequest(DATA, data.id, (Digest(b"x" * 32),))),
+            "bad_want",
+        ),
+        "a generation that does not exist": (
+            client.pages(m.PagesRequest(DATA, Digest(b"x" * 32), ())),
+            "superseded",
+        ),
     }
     for name, (work, code) in denied.items():
         assert scene.code(work) == code, name
@@ -301,7 +327,10 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
         "members": (m.Members(()), "unexpected_message"),
         "no message": (b"\xc1", "bad_message"),
         "deep": (b"\x91" * 100_000, "bad_message"),
-        "to run something": (msgspec.msgpack.encode(["hook", "reload", ["/bin/sh", "-c", "evil"]]), "bad_message"),
+        "to run something": (
+            msgspec.msgpack.encode(["hook", "reload", ["/bin/sh", "-c", "evil"]]),
+            "bad_message",
+        ),
         "facts without end": (
             b"\x94\xa5error\xa4evil\xa3boo\x81\xa1x\xdd" + (3 << 20).to_bytes(4, "big") + b"\x90" * (3 << 20),
             "open",
@@ -374,7 +403,9 @@ def test_many_expensive_requests_at_once(scene: Scene) -> None:
             try:
                 async with asyncio.timeout(5), contextlib.aclosing(answers) as batches:
                     async for _ in batches:
-                        await asyncio.sleep(0.2)
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(0.2):  # a reader that takes its time
+                                await asyncio.Event().wait()
             except InstepError as error:
                 return error.error_code
             except TimeoutError:
@@ -406,7 +437,12 @@ def _dial(scene: Scene) -> socket.socket:
 
 def test_rubbish_on_the_port(scene: Scene) -> None:
     """Plain HTTP, half a handshake, garbage, and HTTP that is none, over TLS without a certificate."""
-    for raw in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x40\x00" + bytes(300), os.urandom(4_096), b"SSH-2.0\r\n"):
+    for raw in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x40\x00" + bytes(300),
+        os.urandom(4_096),
+        b"SSH-2.0\r\n",
+    ):
         with _dial(scene) as plain:
             plain.sendall(raw)
             with contextlib.suppress(OSError):

@@ -37,14 +37,19 @@ def test_a_single_node_goes_back_after_files_were_overwritten_in_place(fleet: Fl
     main.run("publish", "data", "-m", "the accident")
     accident = tree_of(tree)
     log = main.run("log", "data").json["generations"]
-    assert [(g["number"], g["contents"], g["message"]) for g in log] == [(2, ["here"], "the accident"), (1, ["here"], "")]
+    assert [(g["number"], g["contents"], g["message"]) for g in log] == [
+        (2, ["here"], "the accident"),
+        (1, ["here"], ""),
+    ]
     dry = main.run("rollback", "data", "1", "--dry-run").json
     assert dry["changed"] and tree_of(tree) == accident
     assert dry["removed"] >= 2 and dry["added"] >= 1 and dry["changed_paths"] >= 29, dry
     done = main.run("rollback", "data", "1", "-m", "undo").json
     assert done["generation"]["number"] == 3
     assert tree_of(tree, with_times=False) == {path: what[:-1] for path, what in first.items()}
-    assert {p: w for p, w in tree_of(tree).items() if w[0] != "dir"} == {p: w for p, w in first.items() if w[0] != "dir"}
+    assert {p: w for p, w in tree_of(tree).items() if w[0] != "dir"} == {
+        p: w for p, w in first.items() if w[0] != "dir"
+    }
     assert done["generation"]["root"] == log[1]["root"]
     assert main.standing() == "in_step"
     # And forward again; and a file that was never published, overwritten by the way back, is in the archive.
@@ -53,7 +58,9 @@ def test_a_single_node_goes_back_after_files_were_overwritten_in_place(fleet: Fl
     assert main.run("rollback", "data", "2", expect=4).error["code"] == "paused"
     main.run("resume", "data")
     main.run("rollback", "data", "2")
-    assert {p: w for p, w in tree_of(tree).items() if w[0] != "dir"} == {p: w for p, w in accident.items() if w[0] != "dir"}
+    assert {p: w for p, w in tree_of(tree).items() if w[0] != "dir"} == {
+        p: w for p, w in accident.items() if w[0] != "dir"
+    }
     out = fleet.base / "out"
     assert main.run("rollback", "data", "99", expect=2).error["code"] == "no_generation"
     numbers = [g["number"] for g in main.run("log", "data").json["generations"]]
@@ -110,13 +117,20 @@ def test_the_archive_gives_back_a_drifted_and_a_removed_file(fleet: Fleet) -> No
     fleet.assert_same()
     items = {(i["path"], i["why"]): i for i in s1.run("archive", "list", "data").json["items"]}
     assert {("removed", "removed"), ("replaced", "replaced"), ("drifts", "drift")} <= set(items), items
-    for name, text in (("drifts", "local"), ("removed", "removed 1"), ("replaced", "replaced 1"), ("dir/inside", "dir/inside 1")):
+    for name, text in (
+        ("drifts", "local"),
+        ("removed", "removed 1"),
+        ("replaced", "replaced 1"),
+        ("dir/inside", "dir/inside 1"),
+    ):
         out = fleet.base / f"out-{Path(name).name}"
         s1.run("archive", "restore", "data", name, "--to", str(out))
         found = [p for p in out.rglob("*") if p.is_file()]
         assert [p.read_text() for p in found] == [text], (name, found)
     error = s1.run("archive", "restore", "data", "nowhere", "--to", str(fleet.base / "out"), expect=None)
     assert error.code not in (0, 1), error
-    dry = s1.run("archive", "prune", "data", "--keep-last", "0", "--keep-within", "0s", "--dry-run", expect=None)
+    dry = s1.run(
+        "archive", "prune", "data", "--keep-last", "0", "--keep-within", "0s", "--dry-run", expect=None
+    )
     assert s1.run("archive", "list", "data").json["items"], dry
     assert dry.code in (0, 2), dry

@@ -403,9 +403,7 @@ class FollowMachine:
             return
         epoch, number = judged.position
         code = "old_epoch" if epoch < head.epoch else "old_number"
-        reason = (
-            f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
-        )
+        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
         self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
@@ -552,7 +550,9 @@ class FollowMachine:
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
             more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
-            self._note("drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths)
+            self._note(
+                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
+            )
 
     def _live_recorded(self) -> None:
         live = self._facts.live

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
-from instep.errors import ConfigError, ContentionError, DamagedError, InstepError
+from instep.errors import ConfigError, ContentionError, InstepError
 from instep.model.ids import FilesetName
 from instep.net.client import PeerClient
 from instep.net.messages import RenewRequest
@@ -35,15 +35,17 @@ from instep.node.housekeeping import Housekeeping
 from instep.node.logs import set_up_logs
 from instep.node.membership import Membership
 from instep.node.peers import Peers
+from instep.node.placing import forget_marker
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
-from instep.node.state import StateLost, is_lost, lost, open_state, watch_state
+from instep.node.state import StateLost, open_state, watch_state
 from instep.node.writer import WriterService
 from instep.tree.failpoints import arm_from_text
 
 __all__ = ["Daemon", "run"]
 
 RENEW_LOOK_S = 3_600.0
+CONFIG_LOOK_S = 0.5
 STOP_S = 20.0
 LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
@@ -70,6 +72,7 @@ class Daemon:
         self.config_problem: ConfigError | None = None
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
+        self._config_stat = self._stat_config()
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
         self._lost: asyncio.Future[None] | None = None
@@ -95,6 +98,7 @@ class Daemon:
         background = [
             loop.create_task(self._server.serve()),
             loop.create_task(self._keep_certificates()),
+            loop.create_task(self._mind_config()),
             loop.create_task(Housekeeping(self).run()),
             loop.create_task(watch_state(self.runtime.store)),
         ]
@@ -144,6 +148,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read ``instep.toml`` again. A bad file changes nothing: the old one goes on and status says so."""
+        self._config_stat = self._stat_config()
         try:
             settings = load(self.directory.path)
             self._check_reloadable(settings)
@@ -165,6 +170,26 @@ class Daemon:
             self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
+
+    def _stat_config(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.directory.config.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    async def _mind_config(self) -> None:
+        """Take ``instep.toml`` live when somebody edited it by hand, once it is the same for one look."""
+        seen = self._config_stat
+        while True:
+            await asyncio.sleep(CONFIG_LOOK_S)
+            found = self._stat_config()
+            if found != self._config_stat and found == seen:
+                try:
+                    self.reload()
+                except ConfigError as error:
+                    log.warning("the edited configuration is not in use: %s", error.reason)
+            seen = found
 
     def _check_reloadable(self, settings: Settings) -> None:
         running = self.runtime.settings
@@ -218,6 +243,8 @@ class Daemon:
         for uplink in self.peers.uplinks.values():
             uplink.let_go(service.line)
         self._tasks[name].cancel()
+        if name not in self.runtime.settings.filesets:
+            forget_marker(self.runtime.store, name)
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
