@@ -108,7 +108,7 @@ def test_a_full_and_a_read_only_disk(fleet: Fleet, small_disk: Path) -> None:
         for number in range(8):
             (tree / f"large{number}").write_bytes(os.urandom(500_000))
         number = main.publish()["number"]
-        assert_in_trouble(s1, "no_space", "disk_full")
+        assert_in_trouble(s1, "disk_full")
         assert without(tree_of(small_disk)) == whole
         (small_disk / "ballast.tmp").unlink()
         s1.await_in_step(number)
@@ -149,24 +149,28 @@ def assert_in_trouble(node: Crasher, *codes: str) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("action", ["enospc", "erofs", "eacces", "eio"])
-def test_a_disk_that_fails_in_the_middle(fleet: Fleet, action: str) -> None:
+def test_a_disk_that_fails_in_the_middle(fleet: Fleet) -> None:
     """Goal: an error of the kernel at any step leaves a whole tree, is said, and a restart with a well disk goes on.
     Method: failpoints that fail instead of killing, while staging and while switching."""
     tree = fleet.tree("main")
     some_tree(tree, "first")
     fleet.make(1, add=("--publish", "manual"))
-    codes = {"enospc": "no_space", "erofs": "read_only", "eacces": "no_permission", "eio": "io_error"}
+    failures = (
+        ("stage.sealing=enospc", "disk_full"),
+        ("switch.step.after:7=erofs", "read_only"),
+        ("switch.begun=eacces", "no_permission"),
+        ("apply.recording=eio", "io_error"),
+    )
     with crashers(fleet, "main", "s1") as (main, s1):
         s1.await_in_step(main.publish()["number"])
-        for turn, name in enumerate(("stage.laid:5", "switch.step.after:7", "apply.recording")):
+        for turn, (failure, code) in enumerate(failures):
             s1.kill()
             old = tree_of(fleet.tree("s1"))
             some_tree(tree, f"turn {turn}")
             number = main.publish()["number"]
             new = tree_of(tree)
-            s1.start(f"{name}={action}")
-            assert_in_trouble(s1, codes[action])
+            s1.start(failure)
+            assert_in_trouble(s1, code)
             for path, what in tree_of(fleet.tree("s1")).items():
                 assert what[0] != "file" or what[2] in (old[path][2], new[path][2]), path
             s1.kill()
@@ -186,7 +190,7 @@ def test_lost_permission_and_a_removed_staging_directory(fleet: Fleet) -> None:
     with crashers(fleet, "main", "s1") as (main, s1):
         s1.await_in_step(main.publish()["number"])
         for folder in ("stage", ""):
-            shutil.rmtree(fleet.base / "s1" / ".instep-data" / folder)
+            shutil.rmtree(fleet.base / "s1" / ".instep-data" / folder, ignore_errors=True)  # it may come back meanwhile
             some_tree(tree, f"without {folder or 'all'}")
             s1.await_in_step(main.publish()["number"])
             assert tree_of(mine) == tree_of(tree)
