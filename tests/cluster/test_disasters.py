@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crashes import Crasher, assert_rested, crashers
+from tests.support.crashes import Crasher, Tree, assert_rested, crashers
 from tests.support.fleet import Fleet, tree_of
 
 
@@ -129,11 +129,10 @@ def test_a_full_and_a_read_only_disk(fleet: Fleet, small_disk: Path) -> None:
 def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12):
-            try:
+            with pytest.raises(OSError, match="No space left") as full:
                 while True:
                     file.write(b"x" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
+            assert full.value.errno == errno.ENOSPC
 
 
 def without(tree: Tree) -> Tree:
