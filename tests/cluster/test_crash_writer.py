@@ -15,6 +15,8 @@ from tests.support.fleet import Fleet, tree_of
 
 HERE = ("publish", "history")
 NOT_HIT = {"history.collecting": "the house is kept an hour after start: tests/unit/tree/test_history.py"}
+BY_PAUSE = "publish.head_saved"
+"""Facts are saved apart from a commit when an operator says something."""
 ROLLBACK = (
     "stage.laid",
     "stage.sealed",
@@ -66,10 +68,18 @@ def test_killed_at_every_failpoint_of_publish_and_rollback(fleet: Fleet) -> None
         number = settled(fleet, main, s1)
         for spec in specs():
             main.kill()
-            main.spawn(spec)
-            write(tree, spec)
+            if spec == BY_PAUSE:
+                main.start(spec)
+                told(lambda: main.call("pause"))
+            else:
+                main.spawn(spec)
+                write(tree, spec)
             assert main.await_end(TIMEOUT_S) == -signal.SIGKILL, spec
             main.start()
+            if spec == BY_PAUSE:
+                assert main.line()["standing"] == "paused", "what was saved before the death holds"
+                main.call("resume")
+                write(tree, spec)
             after = settled(fleet, main, s1)
             assert after > number, spec
             number = after

@@ -470,6 +470,9 @@ class FollowMachine:
             if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
                 self._set(due=Due.RELOAD)
             return
+        # A switch or a put-back that failed half way is over with this: its trouble has gone.
+        self._succeed("apply")
+        self._succeed("due")
         is_ahead = facts.head is None or target.position > facts.head.position
         self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
         self._note("recovered", f"the switch to generation {target.number} had been finished")

@@ -161,8 +161,8 @@ def from_os_error(error: OSError) -> InstepError:
     if isinstance(error.filename, bytes):
         where = error.filename.decode("utf-8", "replace")
     hints = {
-        errno.ENOSPC: ("no_space", "free space on this file system; instep goes on by itself"),
-        errno.EDQUOT: ("no_space", "raise the quota; instep goes on by itself"),
+        errno.ENOSPC: ("disk_full", "free space on this file system; instep goes on by itself"),
+        errno.EDQUOT: ("disk_full", "raise the quota; instep goes on by itself"),
         errno.EROFS: ("read_only", "mount the file system read-write; instep goes on by itself"),
         errno.EACCES: ("no_permission", "give the user that runs instep read and write permission"),
         errno.EPERM: ("no_permission", "give the user that runs instep read and write permission"),
