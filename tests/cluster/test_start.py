@@ -120,14 +120,10 @@ def test_invitations_that_cannot_work(fleet: Fleet) -> None:
 
 
 def _await_link(node: Node, *, up: bool, code: str | None = None) -> dict[str, object]:
-    found: dict[str, object] = eventually(
-        lambda: next(
-            (link for link in node.status()["links"] if link["up"] is up and link["code"] == code), None
-        ),
-        20,
-        lambda: str(node.status()["links"]),
-    )
-    return found
+    def links() -> list[dict[str, object]]:
+        return [link for link in node.status()["links"] if link["up"] is up and link["code"] == code]
+
+    return eventually(links, 20, lambda: str(node.status()["links"]))[0]
 
 
 def test_directories_that_are_not_taken(fleet: Fleet) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from instep.errors import RefusedError
+from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.tree.marker import Marker, check_marker, create_marker, read_marker
 from instep.tree.place import Place, check_overlap, prepare_place, resolve_place
 
-__all__ = ["Taken", "check_new_root", "find_root", "forget_root", "take_root"]
+__all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,21 @@ def find_root(
     return Taken(place, marker)
 
 
-def forget_root(store: NodeStore, fileset: FilesetName, path: Path, node: NodeName) -> None:
-    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays."""
-    store.delete(_key(fileset))
+def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:
+    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays, and so
+    does a marker that cannot be read or is another's."""
     try:
         marker = read_marker(path)
-    except RefusedError:
+    except InstepError:
         return
-    if marker is not None and (marker.fileset, marker.node) == (fileset, node):
-        (path / ".instep" / "id").unlink()
+    if marker is None or (marker.fileset, marker.node) != (fileset, node):
+        return
+    control = path / ".instep"
+    (control / "id").unlink()
+    if not any(control.iterdir()):
+        control.rmdir()
+
+
+def forget_marker(store: NodeStore, fileset: FilesetName) -> None:
+    """The fileset is not in the settings any more: the marker that it gets next may be another."""
+    store.delete(_key(fileset))
