@@ -83,10 +83,17 @@ class Looped:
         self._thread = threading.Thread(target=self.loop.run_forever, name="hostile")
         self._thread.start()
 
+    async def _end_tasks(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     def run(self, work: Coroutine[Any, Any, T], timeout: float = ANSWER_S) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     def close(self) -> None:
+        self.run(self._end_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
