@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs=options.runs,
         peers={peer.name: peer.version() for peer in present},
         absent={peer.name: why for peer in peers if (why := peer.missing())},
+        note=options.note,
     )
+    if options.add:
+        results.take_over(options.output / "results.json")
     code = 0
     remove_left_over_groups()
     remove_left_over_bases(options.arena)
@@ -140,6 +143,14 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where the image files lie (needs up to 30 GiB)",
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="where the results go")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep what OUTPUT/results.json has of the same seed and scale, and add to it",
+    )
+    parser.add_argument(
+        "--note", default="", help="a line for the results: what else the machine did meanwhile"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the logs of failed steps in OUTPUT/failed")
     parser.add_argument("--list", action="store_true", help="name rows and peers and end")
     return parser.parse_args(argv)

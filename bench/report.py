@@ -35,11 +35,23 @@ class Results:
     absent: dict[str, str]
     machine: str = ""
     place: str = ""
+    note: str = ""
     taken: list[Measurement] = field(default_factory=list)
     began: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def add(self, measurement: Measurement) -> None:
         self.taken.append(measurement)
+
+    def take_over(self, path: Path) -> None:
+        """Add to an earlier run of the same seed and scale; ``ValueError`` when it was another."""
+        document = json.loads(path.read_text())
+        if (document["seed"], document["scale"]) != (self.seed, self.scale):
+            raise ValueError(f"{path} has seed {document['seed']} and scale {document['scale']}")
+        self.taken = [Measurement(**one) for one in document["measurements"]]
+        self.runs = max(self.runs, document["runs"])
+        self.note = self.note or document.get("note", "")
+        self.began = datetime.datetime.fromisoformat(document["began"])
+        self.peers = {**document["peers"], **self.peers}
 
     def has_failures(self) -> bool:
         return any(measurement.error for measurement in self.taken)
@@ -99,6 +111,7 @@ def write(results: Results, peers: Sequence[Peer], output: Path) -> None:
         "runs": results.runs,
         "machine": results.machine,
         "place": results.place,
+        "note": results.note,
         "peers": results.peers,
         "absent": results.absent,
         "measurements": [one.as_json() for one in results.taken],
@@ -128,7 +141,8 @@ def _page(results: Results, peers: Sequence[Peer]) -> str:
         "Written by `./run bench`; do not edit. How to read and repeat it: `docs/guide/benchmarks.md`.\n\n"
         "![medians as bars](results.svg)\n",
         f"- Machine: {results.machine}\n- Place: {results.place}\n"
-        f"- {results.began:%Y-%m-%d %H:%M} UTC, seed {results.seed}, scale {results.scale:g}, medians of up to {results.runs} "
+        + (f"- {results.note}\n" if results.note else "")
+        + f"- {results.began:%Y-%m-%d %H:%M} UTC, seed {results.seed}, scale {results.scale:g}, medians of up to {results.runs} "
         "runs, tools taking turns within each row\n"
         "- Every result was compared with its source: names, kinds, bytes, modes, symlink targets; what a tool does "
         "not keep is named\n",

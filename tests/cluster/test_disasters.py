@@ -82,8 +82,12 @@ def small_disk(fleet: Fleet) -> Iterator[Path]:
     at.mkdir(parents=True)
     with image.open("wb") as file:
         file.truncate(24 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(image)], check=True, timeout=30)
-    done = subprocess.run(["mount", "-o", "loop", str(image), str(at)], capture_output=True, text=True, timeout=30)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(image)], check=True, timeout=30
+    )
+    done = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(at)], capture_output=True, text=True, timeout=30
+    )
     if done.returncode:
         pytest.skip(f"cannot mount a loop device: {done.stderr.strip()}")
     (at / "lost+found").rmdir()
@@ -189,7 +193,9 @@ def test_lost_permission_and_a_removed_staging_directory(fleet: Fleet) -> None:
     with crashers(fleet, "main", "s1") as (main, s1):
         s1.await_in_step(main.publish()["number"])
         for folder in ("stage", ""):
-            shutil.rmtree(fleet.base / "s1" / ".instep-data" / folder, ignore_errors=True)  # it may come back meanwhile
+            shutil.rmtree(
+                fleet.base / "s1" / ".instep-data" / folder, ignore_errors=True
+            )  # it may come back meanwhile
             some_tree(tree, f"without {folder or 'all'}")
             s1.await_in_step(main.publish()["number"])
             assert tree_of(mine) == tree_of(tree)

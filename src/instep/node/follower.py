@@ -111,6 +111,8 @@ class FollowService:
         )
         self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
         self._has_small_bundle = False
+        self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        """The ignore and include patterns that the watch knows."""
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
 
@@ -133,13 +135,15 @@ class FollowService:
     async def run(self) -> None:
         """Own the line until cancelled."""
         self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched)
-        self.watch.start()
+        definition = self.known_definition() or Definition()
+        self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
         if self.facts.paused_until_wall_ms is not None:
             delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
             until = self.facts.paused_until_wall_ms
             asyncio.get_running_loop().call_later(delay, self.resume_after, until)
         try:
+            await self.watch.start()
             await self.driver.run()
         finally:
             self.watch.close()
@@ -534,13 +538,17 @@ class FollowService:
         switched = await self.worker.run(self.applying.switch_now, effect.head)
         if self.watch is not None:
             definition = self.definition_of(effect.head)
-            if definition is not None and definition != self.applying.watched_definition:
+            if definition is not None and self._watched != (definition.ignore, definition.include):
                 self.watch.restart(self.fileset.path, Rules(definition))
+<<<<<<< HEAD
                 self.applying.watched_definition = definition
         if switched.kept:
             named = [shown(path) for path in switched.kept[:NAMED_MAX]]
             text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
             self.runtime.note("directories_kept", text, self.line, paths=named)
+=======
+                self._watched = (definition.ignore, definition.include)
+>>>>>>> bench
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))

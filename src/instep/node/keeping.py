@@ -22,9 +22,9 @@ class Kept:
         self._history = History(place)
         self._lock = threading.Lock()
 
-    def put(self, digest: Digest, data: bytes) -> None:
+    def put(self, digest: Digest, data: bytes, *, is_hashed: bool = False) -> None:
         with self._lock:
-            self._history.put(digest, data)
+            self._history.put(digest, data, is_hashed=is_hashed)
 
     def put_file(self, digest: Digest, fd: int, size_bytes: int) -> None:
         with self._lock:

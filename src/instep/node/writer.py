@@ -130,8 +130,8 @@ class WriterService:
         await self._recover()
         self.driver.post(v.Started())
         self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
-        self.watch.start()
         try:
+            await self.watch.start()
             await self.driver.run()
         finally:
             self.watch.close()

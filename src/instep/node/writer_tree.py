@@ -138,7 +138,7 @@ class WriterTree:
         """Receives every file as it is read: history keeps it, and small ones go along with the head."""
         if data is not None:
             if history_keeps(self._service.fileset, len(data)):
-                self.history.put(digest, data)
+                self.history.put(digest, data, is_hashed=True)
             if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
                 self.contents[digest] = data
                 self._contents_bytes += len(data) + 32

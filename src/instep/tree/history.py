@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,11 +46,19 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=6):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+class _At(NamedTuple):
+    """Where a packed content lies. Kept as one number: a million contents are a million of these."""
+
     pack: int
     offset: int
     length: int
+
+    def number(self) -> int:
+        return self.pack << 56 | self.offset << 24 | self.length
+
+    @classmethod
+    def of(cls, number: int) -> _At:
+        return cls(number >> 56, number >> 24 & 0xFFFF_FFFF, number & 0xFF_FFFF)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,7 +75,7 @@ class History:
         if created:
             sync_directory(place.control)
         self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._index: dict[Digest, _At] = {}
+        self._index: dict[Digest, int] = {}
         self._packs: dict[int, int] = {}
         """Open packs by number."""
         self._held: list[bytes] = []
@@ -86,7 +94,7 @@ class History:
             self._end = len(MAGIC)
             for offset, payload in scan_records(fd):
                 packed = _decode(payload)
-                self._index[Digest(packed.digest)] = _At(number, offset, len(payload))
+                self._index[Digest(packed.digest)] = _At(number, offset, len(payload)).number()
                 self._end = offset + len(payload) + append_head()
 
     def _numbers(self) -> list[int]:
@@ -118,11 +126,12 @@ class History:
             return True
         return os.path.lexists(self._path + b"/" + self._relative(digest))
 
-    def put(self, digest: Digest, data: bytes) -> None:
-        """Keep ``data``; ``DamagedError`` ``content_mismatch`` when it is not what ``digest`` names."""
+    def put(self, digest: Digest, data: bytes, *, is_hashed: bool = False) -> None:
+        """Keep ``data``; ``DamagedError`` ``content_mismatch`` when it is not what ``digest`` names. ``is_hashed``:
+        the caller took the digest of these very bytes a moment ago."""
         if digest in self._index:
             return
-        if digest_bytes(data) != digest:
+        if not is_hashed and digest_bytes(data) != digest:
             raise _mismatch(digest)
         if len(data) > PACKED_MAX:
             if not self.has(digest):
@@ -136,7 +145,7 @@ class History:
             self._unsynced[b""] = None
         payload = _encode(_Packed(digest, data))
         record = framed(payload)
-        self._index[digest] = _At(self._last, self._end, len(payload))
+        self._index[digest] = _At(self._last, self._end, len(payload)).number()
         self._end += len(record)
         self._held.append(record)
         self._held_bytes += len(record)
@@ -216,8 +225,9 @@ class History:
 
     def get(self, digest: Digest) -> bytes | None:
         """The content, hashed again, or None; ``DamagedError`` ``history_damaged`` when the disk changed it."""
-        at = self._index.get(digest)
-        if at is not None:
+        number = self._index.get(digest)
+        if number is not None:
+            at = _At.of(number)
             self._flush()
             raw = os.pread(self._pack(at.pack), at.length, at.offset + append_head())
             data = _decode(raw).data
@@ -241,8 +251,7 @@ class History:
     def open(self, digest: Digest) -> int | None:
         """A descriptor, owned by the caller, with the content from offset 0, or None. What is read from it must be
         hashed by the reader."""
-        at = self._index.get(digest)
-        if at is None:
+        if digest not in self._index:
             return self._open_file(digest)
         data = self.get(digest)
         assert data is not None
@@ -290,7 +299,8 @@ class History:
                 os.unlink(name, dir_fd=self._fd)
         live: dict[int, list[Digest]] = {number: [] for number in self._numbers()}
         live_bytes = dict.fromkeys(live, 0)
-        for digest, at in self._index.items():
+        for digest, packed in self._index.items():
+            at = _At.of(packed)
             if is_live(digest):
                 live[at.pack].append(digest)
                 live_bytes[at.pack] += at.length
@@ -318,7 +328,7 @@ class History:
         failpoint(_COLLECTING)
         os.close(self._packs.pop(number))
         os.unlink(b"pack-%08d" % number, dir_fd=self._fd)
-        for digest in [d for d, at in self._index.items() if at.pack == number]:
+        for digest in [d for d, packed in self._index.items() if _At.of(packed).pack == number]:
             del self._index[digest]
         return max(0, size - max(0, self._end - before))
 
