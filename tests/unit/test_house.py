@@ -30,6 +30,8 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 650,
     "src/instep/net/pki.py": 600,
+    "src/instep/node/applying.py": 450,
+    "src/instep/node/daemon.py": 450,
     "src/instep/node/follower.py": 620,
     "src/instep/node/writer.py": 450,
     "src/instep/testing/partner.py": 500,
@@ -45,9 +47,7 @@ LONGER_FILES: dict[str, int] = {
     "tests/unit/tree/test_scan.py": 500,
 }
 """Files over the limit, and how long they may be."""
-LONGER_FUNCTIONS: dict[str, int] = {
-    "tests/cluster/test_hostile_partner.py:test_requests_beyond_the_link_are_refused": 80,
-}
+LONGER_FUNCTIONS: dict[str, int] = {}
 """``path:name`` of functions over the limit, and how long they may be."""
 NAMES_WITHOUT_A_NOUN = frozenset({"utils.py", "util.py", "helpers.py", "common.py", "misc.py"})
 THIS = "tests/unit/test_house.py"

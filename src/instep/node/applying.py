@@ -63,11 +63,7 @@ class Applying:
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
-<<<<<<< HEAD
         self.verifying: Inspection | None = None
-        self.watched_definition: Definition | None = None
-=======
->>>>>>> bench
         self._is_tree: dict[bytes, bool] = {}
         """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
 
