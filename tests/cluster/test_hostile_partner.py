@@ -38,8 +38,8 @@ EVE = node_name("eve")
 
 @dataclass
 class Scene:
-    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data``, not class
-    data, and the test holds her keys."""
+    """``main`` writes ``data`` and ``secret`` (class data); ``s1`` follows honestly; ``eve`` may have ``data`` but
+    nothing of class data, and the test holds her keys."""
 
     base: Path
     fleet: Fleet
@@ -403,7 +403,9 @@ def test_many_expensive_requests_at_once(scene: Scene) -> None:
             try:
                 async with asyncio.timeout(5), contextlib.aclosing(answers) as batches:
                     async for _ in batches:
-                        await asyncio.sleep(0.2)
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(0.2):  # a reader that takes its time
+                                await asyncio.Event().wait()
             except InstepError as error:
                 return error.error_code
             except TimeoutError:

@@ -3,6 +3,7 @@ outside the root, and the next honest generation arrives (P1, P4, P7)."""
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -466,7 +467,7 @@ def test_contents_that_are_not_contents(scene: Scene) -> None:
         root = writer.craft.honest(scene.honest_things())
         writer.on_raw = raw
         try:
-            scene.refuses(code, attack=lambda root=root: writer.announce(writer.generation(root)))
+            scene.refuses(code, attack=functools.partial(writer.announce, writer.generation(root)))
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
     scene.heal()

@@ -36,16 +36,18 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/tree/archive.py": 450,
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
-    "src/instep/tree/switch.py": 600,
-    "tests/cluster/test_hostile_partner.py": 500,
+    "src/instep/tree/switch.py": 620,
     "tests/cluster/test_hostile_writer.py": 600,
+    "tests/cluster/test_hostile_partner.py": 550,
     "tests/cluster/test_peers.py": 450,
     "tests/support/hostile.py": 450,
     "tests/unit/tree/test_apply.py": 450,
     "tests/unit/tree/test_scan.py": 500,
 }
 """Files over the limit, and how long they may be."""
-LONGER_FUNCTIONS: dict[str, int] = {}
+LONGER_FUNCTIONS: dict[str, int] = {
+    "tests/cluster/test_hostile_partner.py:test_requests_beyond_the_link_are_refused": 80,
+}
 """``path:name`` of functions over the limit, and how long they may be."""
 NAMES_WITHOUT_A_NOUN = frozenset({"utils.py", "util.py", "helpers.py", "common.py", "misc.py"})
 THIS = "tests/unit/test_house.py"

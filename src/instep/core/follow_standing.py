@@ -153,12 +153,12 @@ def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     if not added + changed + removed:
         return Stand(Standing.OBSERVING, None, f"equals generation {facts.head.number}")
     paths = ", ".join(shown(p) for p in sample[:NAMED_MAX])
+    more = ", ..." if added + changed + removed > NAMED_MAX else ""
     return Stand(
         Standing.OBSERVING,
         "differs",
         f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
-        f"{removed} removed"
-        + (f" ({paths}{', ...' if added + changed + removed > NAMED_MAX else ''})" if paths else ""),
+        f"{removed} removed" + (f" ({paths}{more})" if paths else ""),
         (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
     )
 

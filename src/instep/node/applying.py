@@ -156,11 +156,12 @@ class Applying:
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         service = self._service
         definition = self.definition(head)
-        place = self.taken().place
+        taken = self.taken()
+        place = taken.place
         return Stage.open(
             place,
             head,
-            base.root if base is not None else None,
+            base.root if base is not None else self._found_root(head, definition, taken),
             self.get,
             definition,
             previous=base,
@@ -169,6 +170,13 @@ class Applying:
             sources=(Archive(place).source(),),
             recut=recut,
         )
+
+    def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
+        """What the tree holds where no generation was ever recorded: nothing; or it was there before, or the state
+        was lost. Then what is right already is left as it is."""
+        if all(name.lower().startswith(".instep") for name in os.listdir(taken.place.root)):
+            return None
+        return self.inspection(definition, taken).whole_root(head.root, wall_ms())
 
     async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         service = self._service

@@ -11,9 +11,10 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
@@ -26,6 +27,7 @@ from instep.net.server import PeerServer, Refusal
 from instep.net.tls import TlsContexts
 from instep.node.commands import commands_of
 from instep.node.config import load
+from instep.node.config_file import ConfigFile
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
 from instep.node.driver import wall_ms
@@ -37,14 +39,16 @@ from instep.node.peers import Peers
 from instep.node.placing import forget_marker
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
+from instep.node.state import StateLost, open_state, watch_state
 from instep.node.writer import WriterService
 from instep.tree.failpoints import arm_from_text
 
 __all__ = ["Daemon", "run"]
 
 RENEW_LOOK_S = 3_600.0
-CONFIG_LOOK_S = 0.5
 STOP_S = 20.0
+LOSSES_MAX = 5
+LOSSES_WITHIN_S = 300.0
 SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
@@ -56,10 +60,10 @@ R = TypeVar("R")
 class Daemon:
     """One node while it runs."""
 
-    def __init__(self, directory: NodeDirectory, settings: Settings) -> None:
+    def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
         self.directory = directory
         self.pki = Pki(directory.pki)
-        self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16))
+        self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16), state_note)
         self.tls = TlsContexts(self.pki)
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership)
@@ -68,14 +72,17 @@ class Daemon:
         self.config_problem: ConfigError | None = None
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
-        self._config_stat = self._stat_config()
+        self._config_file = ConfigFile(directory.config)
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
+        self._lost: asyncio.Future[None] | None = None
 
     # Life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until ``stopping`` is set; then stop gracefully."""
+        """Serve until ``stopping`` is set; then stop gracefully. ``StateLost`` when the database went away."""
+        loop = asyncio.get_running_loop()
+        self._lost = loop.create_future()
         self._server = PeerServer(
             self.peers,
             self.tls,
@@ -88,40 +95,60 @@ class Daemon:
         self._follow_settings()
         control = ControlServer(self.directory.socket, commands_of(self))
         await control.start()
-        loop = asyncio.get_running_loop()
         background = [
             loop.create_task(self._server.serve()),
             loop.create_task(self._keep_certificates()),
-            loop.create_task(self._mind_config()),
+            loop.create_task(self._config_file.mind(self.reload)),
             loop.create_task(Housekeeping(self).run()),
+            loop.create_task(watch_state(self.runtime.store)),
         ]
         self.peers.offers_changed()
         _notify("READY=1")
         log.info("%s serves on %s", self.runtime.name, listen)
         self.runtime.note("started", f"{self.runtime.name} started")
+        if self.runtime.state_note is not None:
+            self.runtime.note("state_rebuilt", self.runtime.state_note)
+        is_whole = True
+        stop = loop.create_task(self.stopping.wait())
         try:
-            stop = loop.create_task(self.stopping.wait())
-            done, _ = await asyncio.wait([stop, *background], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stop}:
-                task.result()
+            ends: list[asyncio.Future[Any]] = [self._lost, *background]
+            await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                if end.done():
+                    end.result()
+        except StateLost as error:
+            is_whole = False
+            log.error("%s", error.reason)
+            raise
         finally:
-            _notify("STOPPING=1")
+            stop.cancel()
+            self._lost.cancel()
+            _notify("STOPPING=1" if is_whole else "RELOADING=1")
             await self._stop(control, background)
+            if is_whole:
+                self.runtime.note("stopped", f"{self.runtime.name} stopped")
 
     async def _stop(self, control: ControlServer, background: list[asyncio.Task[None]]) -> None:
+        """End everything within ``STOP_S``. What a thread still does with a tree then is cut off, as a crash would,
+        and finished by the next start."""
         log.info("%s stops", self.runtime.name)
-        await self.peers.close()
-        for task in (*self._tasks.values(), *background):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), *background, return_exceptions=True)
-        await control.stop()
-        self.runtime.note("stopped", f"{self.runtime.name} stopped")
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.peers.close()
+                for task in (*self._tasks.values(), *background):
+                    task.cancel()
+                await asyncio.gather(*self._tasks.values(), *background, return_exceptions=True)
+                await control.stop()
+        except TimeoutError:
+            log.error("%s did not end within %g s and is cut off", self.runtime.name, STOP_S)
+            logging.shutdown()
+            os._exit(0)
 
     # Settings -----------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Read ``instep.toml`` again. A bad file changes nothing: the old one goes on and status says so."""
-        self._config_stat = self._stat_config()
+        self._config_file.note()
         try:
             settings = load(self.directory.path)
             self._check_reloadable(settings)
@@ -143,26 +170,6 @@ class Daemon:
             self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
-
-    def _stat_config(self) -> tuple[int, int, int] | None:
-        try:
-            found = self.directory.config.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
-
-    async def _mind_config(self) -> None:
-        """Take ``instep.toml`` live when somebody edited it by hand, once it is the same for one look."""
-        seen = self._config_stat
-        while True:
-            await asyncio.sleep(CONFIG_LOOK_S)
-            found = self._stat_config()
-            if found != self._config_stat and found == seen:
-                try:
-                    self.reload()
-                except ConfigError as error:
-                    log.warning("the edited configuration is not in use: %s", error.reason)
-            seen = found
 
     def _check_reloadable(self, settings: Settings) -> None:
         running = self.runtime.settings
@@ -333,7 +340,7 @@ def _lock(directory: NodeDirectory) -> int:
 
 
 async def _main(directory: NodeDirectory, settings: Settings) -> None:
-    daemon = Daemon(directory, settings)
+    daemon = Daemon(directory, settings, open_state(directory, settings))
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.stopping.set)
@@ -351,6 +358,23 @@ def _reload_quietly(daemon: Daemon) -> None:
         log.error("the configuration was not taken: %s", error.reason)
 
 
+def _serve(directory: NodeDirectory, settings: Settings) -> None:
+    """Until it is stopped; again from the beginning when the state was lost. ``StateLost`` when that happens too
+    often: then somebody removes it, and a person has to look."""
+    losses: list[float] = []
+    while True:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_main(directory, settings))
+            return
+        except StateLost:
+            now = time.monotonic()
+            losses = [at for at in losses if now - at < LOSSES_WITHIN_S] + [now]
+            if len(losses) >= LOSSES_MAX:
+                raise
+            settings = load(directory.path)
+
+
 def run(path: Path) -> None:
     """Run the node in ``path`` until it is stopped; exits with the error's code when it cannot start."""
     set_up_logs()
@@ -365,8 +389,7 @@ def run(path: Path) -> None:
             # A thread that comes back from a system call waits up to this long for one that computes: with the usual
             # 5 ms, laying 20,000 small files took 1.2 s beside the event loop instead of 0.7 s.
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_main(directory, settings))
+            _serve(directory, settings)
         finally:
             os.close(lock)
     except InstepError as error:

@@ -14,10 +14,11 @@ from instep.model.pages import verify_page
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.transfer import Answer, AnswerStatus
+from instep.node.chunk_lists import recut_keeping
 from instep.node.runtime import Worker
 from instep.store.port import NodeStore
 from instep.tree.digest import digest_bytes
-from instep.tree.large import LargeFile
+from instep.tree.large import ChunkSpan, LargeFile
 from instep.tree.stage import Stage, Want
 
 __all__ = ["Puller"]
@@ -173,7 +174,8 @@ class Puller:
         if root is None or not large.wants_chunks:
             return
         client = self._client()
-        while absent := missing_chunk_pages(root, self._store.get_page):
+        old = await self._worker.run(self._cut_old, large)
+        while absent := await self._worker.run(missing_chunk_pages, root, self._page):
             asked = tuple(absent[: m.DIGESTS_MAX])
             reply = await client.chunk_pages(
                 m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
@@ -184,11 +186,26 @@ class Puller:
             for digest, raw in pages:
                 verify_page(digest, raw)
             self._store.put_pages(pages)
-        await self._worker.run(self._take_chunks, large, want, root)
+        await self._worker.run(self._take_chunks, large, want, root, old)
 
-    def _take_chunks(self, large: LargeFile, want: Want, root: Digest) -> None:
+    def _page(self, digest: Digest) -> bytes | None:
+        try:
+            return self._get(digest)
+        except KeyError:
+            return None
+
+    def _cut_old(self, large: LargeFile) -> list[ChunkSpan] | None:
+        """The old version's chunks; its list's pages are kept, so that only those that differ are asked for."""
+        if large.old_fd is None:
+            return None
+        pages: dict[Digest, bytes] = {}
+        spans = recut_keeping(large.old_fd, pages.__setitem__)
+        self._store.put_pages(pages.items())
+        return spans
+
+    def _take_chunks(self, large: LargeFile, want: Want, root: Digest, old: list[ChunkSpan] | None) -> None:
         check_chunks(root, want.entry.size, self._get)
-        large.use_chunks(iterate_chunks(root, self._get))
+        large.use_chunks(iterate_chunks(root, self._get), old)
 
     async def _ranges(self, large: LargeFile, want: Want, missing: list[tuple[int, int]]) -> None:
         client = self._client()

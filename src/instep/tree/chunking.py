@@ -45,12 +45,14 @@ class Chunker:
     the end.
     """
 
-    def __init__(self, read_into: Callable[[memoryview, int], int], params: ChunkParams) -> None:
+    def __init__(
+        self, read_into: Callable[[memoryview, int], int], params: ChunkParams, *, has_digest: bool = True
+    ) -> None:
         require_compiled()
         assert params.maximum * 4 <= _WINDOW, "the window is too small for these chunks"
         self._read_into = read_into
         self._params = params
-        self._whole = blake3()
+        self._whole = blake3(max_threads=blake3.AUTO) if has_digest else None
         self._cutter = pyfastcdc.FastCDC(
             params.average,
             min_size=params.minimum,
@@ -60,12 +62,13 @@ class Chunker:
         self.size = 0
 
     @classmethod
-    def of_fd(cls, fd: int, params: ChunkParams) -> Chunker:
+    def of_fd(cls, fd: int, params: ChunkParams, *, has_digest: bool = True) -> Chunker:
         """Cuts an open file from its start, whatever its position."""
-        return cls(lambda view, offset: os.preadv(fd, [view], offset), params)
+        return cls(lambda view, offset: os.preadv(fd, [view], offset), params, has_digest=has_digest)
 
     @property
     def digest(self) -> Digest:
+        assert self._whole is not None, "this chunker was told that nobody asks"
         return Digest(self._whole.digest())
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -90,7 +93,8 @@ class Chunker:
             count = self._read_into(window[filled:], self.size)
             if count == 0:
                 return filled, True
-            self._whole.update(window[filled : filled + count])
+            if self._whole is not None:
+                self._whole.update(window[filled : filled + count])
             self.size += count
             filled += count
         return filled, False

@@ -236,6 +236,11 @@ class LargeFile:
         return self._old_fd is not None or self._is_resumed
 
     @property
+    def old_fd(self) -> int | None:
+        """The old version, lent."""
+        return self._old_fd
+
+    @property
     def missing_bytes(self) -> int:
         return sum(self._ends) - sum(self._starts)
 

@@ -135,6 +135,8 @@ class Looking:
     def _warnings(self) -> list[str]:
         pki = self._daemon.pki
         warnings = list(self._daemon.runtime.settings.warnings)
+        if self._daemon.runtime.state_note is not None:
+            warnings.append(self._daemon.runtime.state_note)
         drain = self._daemon.runtime.drain()
         if drain is not None:
             why = f" ({drain.reason})" if drain.reason else ""
