@@ -173,10 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.text.encode())
 
-    do_GET = _answer  # noqa: N815  the name that the base class looks for
-    do_POST = _answer  # noqa: N815
+    do_GET = do_POST = _answer  # noqa: N815 - names of http.server
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as the base class has it
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of http.server
         """Nothing on the test's stderr."""
 
 

@@ -27,6 +27,7 @@ from instep.net.server import PeerServer, Refusal
 from instep.net.tls import TlsContexts
 from instep.node.commands import commands_of
 from instep.node.config import load
+from instep.node.config_file import ConfigFile
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
 from instep.node.driver import wall_ms
@@ -45,7 +46,6 @@ from instep.tree.failpoints import arm_from_text
 __all__ = ["Daemon", "run"]
 
 RENEW_LOOK_S = 3_600.0
-CONFIG_LOOK_S = 0.5
 STOP_S = 20.0
 LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
@@ -72,7 +72,7 @@ class Daemon:
         self.config_problem: ConfigError | None = None
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
-        self._config_stat = self._stat_config()
+        self._config_file = ConfigFile(directory.config)
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._server: PeerServer | None = None
         self._lost: asyncio.Future[None] | None = None
@@ -98,7 +98,7 @@ class Daemon:
         background = [
             loop.create_task(self._server.serve()),
             loop.create_task(self._keep_certificates()),
-            loop.create_task(self._mind_config()),
+            loop.create_task(self._config_file.mind(self.reload)),
             loop.create_task(Housekeeping(self).run()),
             loop.create_task(watch_state(self.runtime.store)),
         ]
@@ -148,7 +148,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read ``instep.toml`` again. A bad file changes nothing: the old one goes on and status says so."""
-        self._config_stat = self._stat_config()
+        self._config_file.note()
         try:
             settings = load(self.directory.path)
             self._check_reloadable(settings)
@@ -170,26 +170,6 @@ class Daemon:
             self._server.drop_disallowed()
         self.peers.offers_changed()
         self.runtime.tell()
-
-    def _stat_config(self) -> tuple[int, int, int] | None:
-        try:
-            found = self.directory.config.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
-
-    async def _mind_config(self) -> None:
-        """Take ``instep.toml`` live when somebody edited it by hand, once it is the same for one look."""
-        seen = self._config_stat
-        while True:
-            await asyncio.sleep(CONFIG_LOOK_S)
-            found = self._stat_config()
-            if found != self._config_stat and found == seen:
-                try:
-                    self.reload()
-                except ConfigError as error:
-                    log.warning("the edited configuration is not in use: %s", error.reason)
-            seen = found
 
     def _check_reloadable(self, settings: Settings) -> None:
         running = self.runtime.settings
