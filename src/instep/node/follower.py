@@ -540,15 +540,11 @@ class FollowService:
             definition = self.definition_of(effect.head)
             if definition is not None and self._watched != (definition.ignore, definition.include):
                 self.watch.restart(self.fileset.path, Rules(definition))
-<<<<<<< HEAD
-                self.applying.watched_definition = definition
+                self._watched = (definition.ignore, definition.include)
         if switched.kept:
             named = [shown(path) for path in switched.kept[:NAMED_MAX]]
             text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
             self.runtime.note("directories_kept", text, self.line, paths=named)
-=======
-                self._watched = (definition.ignore, definition.include)
->>>>>>> bench
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))
