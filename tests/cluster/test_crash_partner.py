@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import instep.node.daemon  # noqa: F401  registers every failpoint
+import instep.node.process  # noqa: F401  registers every failpoint
 from instep.tree.failpoints import registered
 from tests.support.crashes import Crasher, Tree, assert_nothing_lost, assert_rested, carried, crashers, tables
 from tests.support.fleet import Fleet, tree_of

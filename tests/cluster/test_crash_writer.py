@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import instep.node.daemon  # noqa: F401  registers every failpoint
+import instep.node.process  # noqa: F401  registers every failpoint
 from instep.tree.failpoints import registered
 from tests.support.crashes import Crasher, assert_rested, crashers, told
 from tests.support.fleet import Fleet, tree_of

@@ -9,10 +9,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
-from instep.errors import DamagedError, UnavailableError
+from instep.errors import UnavailableError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -24,9 +24,8 @@ from instep.node.inspection import Inspection, Numbers
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
-from instep.node.runtime import Runtime
+from instep.node.recording import record_rows, store_rows
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
@@ -35,16 +34,14 @@ from instep.tree.place import Place
 from instep.tree.recover import recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
-from instep.tree.switch import Gone, Switched, finish, stat_rows, switch
+from instep.tree.switch import Switched, finish, switch
 
 if TYPE_CHECKING:
-    from instep.model.statrow import StatRow
     from instep.node.follower import FollowService
 
-__all__ = ["Applying", "record_rows"]
+__all__ = ["Applying"]
 
 DRIFT_PATHS_MAX = 1_000
-ROWS_BATCH = 2_000
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
@@ -365,45 +362,3 @@ class Applying:
     def compare_now(self, head: HeadRef) -> Numbers:
         """Observing: in how much the tree differs from ``head``; nothing is written."""
         return self.verify_now(head, False)
-
-
-class HasRows(Protocol):
-    """A line's service, followed or written here."""
-
-    @property
-    def runtime(self) -> Runtime: ...
-
-    @property
-    def fileset(self) -> FilesetSettings: ...
-
-
-def record_rows(service: HasRows, place: Place) -> None:
-    """Bring the stat cache up to what a switched journal made, then close the journal."""
-    journal = store_rows(service, place)
-    if journal is not None:
-        finish(place, journal)
-
-
-def store_rows(service: HasRows, place: Place) -> Journal | None:
-    """Bring the stat cache up to what a switched journal made; the journal, where there is one."""
-    journal = Journal.load(place)
-    if journal is None:
-        return None
-    if not journal.is_switched:
-        raise DamagedError("a switch that has not finished cannot be recorded", code="journal_damaged")
-    store, fileset = service.runtime.store, service.fileset.name
-    batch: list[StatRow] = []
-    for row in stat_rows(place, journal):
-        if isinstance(row, Gone):
-            if batch:
-                store.put_stat_rows(fileset, batch)
-                batch = []
-            store.delete_stat_tree(fileset, row.path)
-            continue
-        batch.append(row)
-        if len(batch) >= ROWS_BATCH:
-            store.put_stat_rows(fileset, batch)
-            batch = []
-    if batch:
-        store.put_stat_rows(fileset, batch)
-    return journal

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import logging
 import os
 import secrets
-import signal
-import socket
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import uvloop
-
-from instep.errors import ConfigError, ContentionError, InstepError
+from instep.errors import ConfigError, DamagedError, InstepError
 from instep.model.ids import FilesetName
 from instep.net.client import PeerClient
 from instep.net.messages import RenewRequest
@@ -33,23 +24,19 @@ from instep.node.directory import NodeDirectory
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.housekeeping import Housekeeping
-from instep.node.logs import set_up_logs
 from instep.node.membership import Membership
 from instep.node.peers import Peers
 from instep.node.placing import forget_marker
+from instep.node.readiness import notify
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
-from instep.node.state import StateLost, open_state, watch_state
+from instep.node.state import StateLost, is_lost, lost, watch_state
 from instep.node.writer import WriterService
-from instep.tree.failpoints import arm_from_text
 
-__all__ = ["Daemon", "run"]
+__all__ = ["Daemon"]
 
 RENEW_LOOK_S = 3_600.0
 STOP_S = 20.0
-LOSSES_MAX = 5
-LOSSES_WITHIN_S = 300.0
-SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
 Service = WriterService | FollowService
@@ -103,7 +90,7 @@ class Daemon:
             loop.create_task(watch_state(self.runtime.store)),
         ]
         self.peers.offers_changed()
-        _notify("READY=1")
+        notify("READY=1")
         log.info("%s serves on %s", self.runtime.name, listen)
         self.runtime.note("started", f"{self.runtime.name} started")
         if self.runtime.state_note is not None:
@@ -123,7 +110,7 @@ class Daemon:
         finally:
             stop.cancel()
             self._lost.cancel()
-            _notify("STOPPING=1" if is_whole else "RELOADING=1")
+            notify("STOPPING=1" if is_whole else "RELOADING=1")
             await self._stop(control, background)
             if is_whole:
                 self.runtime.note("stopped", f"{self.runtime.name} stopped")
@@ -235,6 +222,10 @@ class Daemon:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the supervisor: named in status and log, never swallowed
+            if isinstance(error, DamagedError) and is_lost(error):
+                if self._lost is not None and not self._lost.done():
+                    self._lost.set_exception(lost(error))
+                return
             log.exception("%s broke", service.line)
             service.broke(error)
 
@@ -307,93 +298,3 @@ class Daemon:
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
     """Whether the change is too deep for a running service: another tree, another writer."""
     return (running.path, running.writer, running.stage) != (wanted.path, wanted.writer, wanted.stage)
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, where it listens."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        try:
-            sender.connect("\0" + address[1:] if address.startswith("@") else address)
-            sender.sendall(state.encode())
-        except OSError as error:
-            log.warning("systemd could not be told %s: %s", state, error)
-
-
-def _lock(directory: NodeDirectory) -> int:
-    """Hold ``daemon.pid`` as long as this process lives: one daemon a node directory."""
-    fd = os.open(directory.pid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise ContentionError(
-                f"a daemon runs already for {directory.path}", hint="instep status", code="daemon_running"
-            ) from error
-        raise
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    return fd
-
-
-async def _main(directory: NodeDirectory, settings: Settings) -> None:
-    daemon = Daemon(directory, settings, open_state(directory, settings))
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, daemon.stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, daemon)
-    try:
-        await daemon.run()
-    finally:
-        daemon.runtime.close()
-
-
-def _reload_quietly(daemon: Daemon) -> None:
-    try:
-        daemon.reload()
-    except InstepError as error:
-        log.error("the configuration was not taken: %s", error.reason)
-
-
-def _serve(directory: NodeDirectory, settings: Settings) -> None:
-    """Until it is stopped; again from the beginning when the state was lost. ``StateLost`` when that happens too
-    often: then somebody removes it, and a person has to look."""
-    losses: list[float] = []
-    while True:
-        try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_main(directory, settings))
-            return
-        except StateLost:
-            now = time.monotonic()
-            losses = [at for at in losses if now - at < LOSSES_WITHIN_S] + [now]
-            if len(losses) >= LOSSES_MAX:
-                raise
-            settings = load(directory.path)
-
-
-def run(path: Path) -> None:
-    """Run the node in ``path`` until it is stopped; exits with the error's code when it cannot start."""
-    set_up_logs()
-    arm_from_text(os.environ.get("INSTEP_FAILPOINT", ""))
-    directory = NodeDirectory(path)
-    try:
-        directory.require()
-        directory.create()
-        settings = load(path)
-        lock = _lock(directory)
-        try:
-            # A thread that comes back from a system call waits up to this long for one that computes: with the usual
-            # 5 ms, laying 20,000 small files took 1.2 s beside the event loop instead of 0.7 s.
-            sys.setswitchinterval(SWITCH_INTERVAL_S)
-            _serve(directory, settings)
-        finally:
-            os.close(lock)
-    except InstepError as error:
-        log.error("%s%s", error.reason, f"; {error.hint}" if error.hint else "")
-        for problem in error.facts.get("problems", ()):  # type: ignore[attr-defined]
-            log.error("line %s: %s: %s %s", problem["line"], problem["key"], problem["value"], problem["why"])
-        sys.exit(error.exit_code)

@@ -14,9 +14,9 @@ from instep.model.entry import Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import diff
 from instep.model.paths import shown
-from instep.node.applying import record_rows
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
+from instep.node.recording import record_rows
 from instep.tree.archive import Archive
 from instep.tree.fidelity import Local
 from instep.tree.recover import recover
