@@ -19,6 +19,7 @@ from instep.net.tokens import Invitation, PendingInvite, TokenBook, token_text
 from instep.node import config_edit
 from instep.node.driver import wall_ms
 from instep.node.runtime import Runtime
+from instep.node.signers import PINNED_KEY
 
 __all__ = ["Invited", "Membership"]
 
@@ -158,7 +159,18 @@ class Membership:
         known = self.members.get(who)
         pin = known.pin if known is not None else ""
         self._met.add(who)
+        self.pinned_key_told(who, hello.sign_key)
         self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms()))
+
+    def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
+        """A pinned partner told its signing key over the connection that its pin verifies: its records hold
+        from now on. Nodes of our own CA are known by their signing certificates instead."""
+        store, key = self._runtime.store, f"{PINNED_KEY}{who}"
+        if who in self._runtime.pki.pinned() and len(sign_key) == 32 and store.get(key) != sign_key:
+            store.put(key, sign_key)
+            self._runtime.note(
+                "pinned_key", f"the signing key of {who}, which is pinned here, is known", node=who
+            )
 
     def learned(self, source: NodeName, message: m.Members) -> None:
         """What a partner knows of others: for showing and for the operator to link; it opens nothing. Hearsay does

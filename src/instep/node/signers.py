@@ -5,13 +5,16 @@ from __future__ import annotations
 from instep.core.accept import SignerVerdict
 from instep.errors import InstepError
 from instep.model.generation import Signature
-from instep.model.ids import Digest
+from instep.model.ids import Digest, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.signing import verify_ca_signature, verify_signature
 from instep.node.driver import wall_ms
 from instep.node.runtime import Runtime
 
-__all__ = ["broken_standing", "verdict_on"]
+__all__ = ["PINNED_KEY", "broken_standing", "verdict_on"]
+
+PINNED_KEY = "pinned_sign_key/"
+"""Where the store has what a pinned partner told as its signing key."""
 
 
 def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> SignerVerdict:
@@ -22,10 +25,17 @@ def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> Sig
         if not signature.chain:
             verify_ca_signature(signature, record_id, authorities)
             return SignerVerdict(True, signature.signer, is_ca=True)
-        signer = verify_signature(signature, record_id, authorities, pki.crl(), wall_ms())
+        pinned = _pinned_keys(runtime, signature.signer)
+        signer = verify_signature(signature, record_id, authorities, pki.crl(), wall_ms(), pinned)
     except InstepError as error:
         return SignerVerdict(False, signature.signer, code=error.error_code, reason=error.reason)
     return SignerVerdict(True, signer)
+
+
+def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
+    """The signing key of a partner of another cluster, as long as it is pinned here."""
+    key = runtime.store.get(f"{PINNED_KEY}{signer}")
+    return {signer: key} if key is not None and signer in runtime.pki.pinned() else {}
 
 
 def broken_standing(error: Exception) -> StandingRecord:

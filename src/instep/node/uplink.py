@@ -134,6 +134,7 @@ class Uplink:
     def _welcomed(self, welcome: m.Welcome) -> None:
         self.is_up = True
         self.error = None
+        self._peers.membership.pinned_key_told(self.name, welcome.sign_key)
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}

@@ -1,0 +1,34 @@
+"""Two clusters without a common CA: keys pinned on both sides carry a line."""
+
+from __future__ import annotations
+
+from tests.support.fleet import Fleet
+
+
+def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> None:
+    """Goal: a node of another cluster follows a line, and only with the right fingerprint. Method: two ``init``,
+    each lists the other by its pin."""
+    alpha, beta = fleet.node("main"), fleet.node("beta")
+    fleet.tree("main").mkdir()
+    (fleet.tree("main") / "file").write_text("from another cluster")
+    for node in (alpha, beta):
+        node.init("--start")
+    alpha.run("fileset", "add", "data", str(fleet.tree("main")), "--settle", "20ms")
+    pins = {node.name: node.run("node", "list").json["nodes"][0]["pin"] for node in (alpha, beta)}
+    wrong = beta.run(
+        "partner", "add", "main", f"127.0.0.1:{alpha.port}", "--pin", pins["beta"], expect=5
+    ).error
+    assert wrong["code"] == "wrong_pin"
+    assert {wrong["facts"]["shown"], wrong["facts"]["typed"]} == {pins["main"], pins["beta"]}
+    alpha.run(
+        "partner", "add", "beta", f"127.0.0.1:{beta.port}", "--pin", pins["beta"], "--replicate", "--data"
+    )
+    beta.run("partner", "add", "main", f"127.0.0.1:{alpha.port}", "--pin", pins["main"])
+    beta.run("fileset", "accept", "data", str(fleet.tree("beta")))
+    assert fleet.wait("--node", "beta")["reached"]
+    fleet.assert_same("beta")
+    alpha.run("partner", "remove", "beta")
+    (fleet.tree("main") / "file").write_text("not for strangers")
+    alpha.run("publish", "data")
+    beta.run("wait", "data", "--generation", "2", "--timeout", "2s", expect=None)
+    assert (fleet.tree("beta") / "file").read_text() == "from another cluster"
