@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instep.model.ids import FilesetName
 from instep.store.sqlite import SqliteStore
-from tests.support.fleet import Fleet, tree_of
+from tests.support.fleet import Fleet, Node, tree_of
 from tests.support.mounts import loop_ext4, mounted, need_root, rot, unmount
 from tests.support.waiting import eventually
 
@@ -140,6 +140,34 @@ def test_a_file_that_rots(fleet: Fleet) -> None:
         fleet.close()
 
 
+def test_a_file_that_rots_on_a_partner_is_put_back(fleet: Fleet) -> None:
+    """Goal: a deep verify on a partner finds rot under an unchanged stat, and the drift policy restores the file.
+    Method: bytes flipped on the disk below the partner's file system."""
+    need_root("a file system of its own")
+    image = fleet.base / "image"
+    at = fleet.base / "s1-disk"
+    with loop_ext4(image, at):
+        fleet.tree("main").mkdir(parents=True)
+        (fleet.tree("main") / "rots").write_bytes(os.urandom(100_000))
+        fleet.make(1, accept=False, add=("--settle", "20ms"))
+        s1 = fleet["s1"]
+        s1.run("fileset", "accept", "data", str(at / "tree"))
+        fleet.wait()
+        # Each scan reads again what was younger than 2 s; then the stat is believed.
+        eventually(
+            lambda: s1.run("verify", "data").code == 0 and _is_settled(s1), 15, "the stat cache to trust the file"
+        )
+        rot(image, at / "tree" / "rots")
+        found = s1.run("verify", "data", "--deep", expect=10).json
+        assert [d["path"] for d in found["nodes"][0]["differs"]] == ["rots"]
+        eventually(
+            lambda: tree_of(at / "tree") == tree_of(fleet.tree("main")), 15, "the rotten file to be put back"
+        )
+        s1.await_standing("in_step")
+        assert s1.run("verify", "data", "--deep").json["identical"]
+        fleet.close()
+
+
 def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
     _filled(root)
     fleet.tree("main").symlink_to(root)
@@ -152,7 +180,7 @@ def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
     fleet.wait()
     before = tree_of(fleet.tree("s1"))
     # Only a file that was read at rest, 2 s after its last change, can be told from one that changed again.
-    eventually(lambda: _is_settled(fleet), 15, "the stat cache to trust the file")
+    eventually(lambda: _is_settled(fleet.main), 15, "the stat cache to trust the file")
     rot(image, root / "rots")
     verified = main.run("verify", "data", "--deep", expect=10).json
     assert not verified["identical"]
@@ -171,8 +199,8 @@ def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
     assert main.run("verify", "data", "--deep").json["identical"]
 
 
-def _is_settled(fleet: Fleet) -> bool:
-    store = SqliteStore.open(fleet.main.directory / "state" / "node.db", read_only=True)
+def _is_settled(node: Node) -> bool:
+    store = SqliteStore.open(node.directory / "state" / "node.db", read_only=True)
     try:
         row = store.stat_row(FilesetName("data"), b"rots")
     finally:

@@ -314,6 +314,8 @@ class FollowService:
         if live is None:
             return m.VerifyReply(0, self.line, None, b"", 0)
         numbers = await self.worker.run(self.applying.verify_now, live, is_deep)
+        if is_deep and numbers.sample:
+            self._doubt(tuple(path for path, _ in numbers.sample))
         return m.VerifyReply(
             number=0,
             line=self.line,
@@ -323,6 +325,12 @@ class FollowService:
             differs=tuple(m.Difference(path, why) for path, why in numbers.sample[: m.DIFFERENCES_MAX]),
             read_bytes=numbers.read_bytes,
         )
+
+    def _doubt(self, paths: tuple[bytes, ...]) -> None:
+        """A deep look found these different: their stats are not believed any more, so that rot under an unchanged
+        stat is met by the drift policy like any other change."""
+        self.runtime.store.delete_stat_rows(self.fileset.name, paths)
+        self.driver.post(f.TreeTouched(paths))
 
     # Effects ------------------------------------------------------------------------------------------------
 
