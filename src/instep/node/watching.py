@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from instep.errors import InstepError
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher
 
@@ -43,9 +44,9 @@ class TreeWatch:
         watcher = Watcher(self._root, self._rules)
         try:
             watcher.start()
-        except OSError as error:
+        except (OSError, InstepError) as error:
             watcher.close()
-            log.info("cannot watch %s: %s", self._root, error.strerror)
+            log.info("cannot watch %s: %s", self._root, error)
             self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
             return
         self._watcher = watcher
