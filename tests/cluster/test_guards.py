@@ -155,7 +155,9 @@ def test_a_file_that_rots_on_a_partner_is_put_back(fleet: Fleet) -> None:
         fleet.wait()
         # Each scan reads again what was younger than 2 s; then the stat is believed.
         eventually(
-            lambda: s1.run("verify", "data").code == 0 and _is_settled(s1), 15, "the stat cache to trust the file"
+            lambda: s1.run("verify", "data").code == 0 and _is_settled(s1),
+            15,
+            "the stat cache to trust the file",
         )
         rot(image, at / "tree" / "rots")
         found = s1.run("verify", "data", "--deep", expect=10).json
