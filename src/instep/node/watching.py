@@ -49,7 +49,6 @@ class TreeWatch:
         watcher = Watcher(self._root, self._rules)
         starting = asyncio.get_running_loop().run_in_executor(None, watcher.start)
         try:
-<<<<<<< HEAD
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             starting.add_done_callback(lambda ended: _close_after(ended, watcher))
@@ -62,13 +61,6 @@ class TreeWatch:
             return
         if attempt != self._attempt:
             watcher.close()  # closed or restarted meanwhile
-=======
-            watcher.start()
-        except (OSError, InstepError) as error:
-            watcher.close()
-            log.info("cannot watch %s: %s", self._root, error)
-            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
->>>>>>> t-mirror
             return
         self._watcher = watcher
         asyncio.get_running_loop().add_reader(watcher.fd, self._read)
