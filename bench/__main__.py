@@ -144,9 +144,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="where the results go")
     parser.add_argument(
-        "--add", action="store_true", help="keep what OUTPUT/results.json has of the same seed and scale, and add to it"
+        "--add",
+        action="store_true",
+        help="keep what OUTPUT/results.json has of the same seed and scale, and add to it",
     )
-    parser.add_argument("--note", default="", help="a line for the results: what else the machine did meanwhile")
+    parser.add_argument(
+        "--note", default="", help="a line for the results: what else the machine did meanwhile"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the logs of failed steps in OUTPUT/failed")
     parser.add_argument("--list", action="store_true", help="name rows and peers and end")
     return parser.parse_args(argv)

@@ -22,6 +22,7 @@ __all__ = [
     "Retry",
     "UnavailableError",
     "UsageError",
+    "family_of",
 ]
 
 
@@ -125,3 +126,24 @@ class DamagedError(InstepError):
 
     code = "damaged"
     exit_code = 10
+
+
+_FAMILIES: dict[int, type[InstepError]] = {
+    family.exit_code: family
+    for family in (
+        UsageError,
+        ConfigError,
+        RefusedError,
+        NotAllowedError,
+        ContentionError,
+        UnavailableError,
+        ResourceError,
+        PeerError,
+        DamagedError,
+    )
+}
+
+
+def family_of(exit_code: object, otherwise: type[InstepError] = InstepError) -> type[InstepError]:
+    """The family that ends with this exit code: an error that was told becomes one of ours again."""
+    return _FAMILIES.get(exit_code, otherwise) if isinstance(exit_code, int) else otherwise

@@ -1,39 +1,230 @@
-"""Hooks of real nodes: at the writer before the head is announced, at a partner around the switch."""
+"""Hooks around an apply: validate holds, probe puts back, one reload for a burst, timeouts with a name."""
 
 from __future__ import annotations
 
-from tests.support.fleet import Fleet, Node
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.support.fleet import Fleet, Node, tree_of
+from tests.support.waiting import eventually
 
 
-def _add_hooks(node: Node, hooks: str) -> None:
+def _script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def _hooks(node: Node, **hooks: str) -> None:
     path = node.directory / "instep.toml"
-    path.write_text(f"{path.read_text()}\n[filesets.data.hooks]\n{hooks}\n")
+    lines = "\n".join(f"{kind} = {{ {what} }}" for kind, what in hooks.items())
+    path.write_text(
+        path.read_text().split("\n[filesets.data.hooks]")[0] + f"\n[filesets.data.hooks]\n{lines}\n"
+    )
     node.run("config", "reload")
 
 
-def test_validate_sees_what_is_staged_and_the_writer_runs_its_own(fleet: Fleet) -> None:
-    """Goal: a partner's validate hook finds staged files by their paths and keeps a bad one from going live; the
-    writer's validate hook keeps one from being published. Method: a file of either name, then its removal."""
+def _start(fleet: Fleet) -> tuple[Path, Path, Node]:
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "file").write_text("good")
     fleet.make(1)
-    tree, seen = fleet.tree("main"), fleet.base / "seen"
-    check = 'ls "$INSTEP_STAGED/sub" >> "$0"; test ! -e "$INSTEP_STAGED/sub/bad"'
-    _add_hooks(fleet["s1"], f"validate = {{ run = ['/bin/sh', '-c', '{check}', '{seen}'] }}")
-    _add_hooks(fleet.main, """validate = { run = ['/bin/sh', '-c', 'test ! -e "$INSTEP_PATH/worse"'] }""")
-    (tree / "sub").mkdir()
-    (tree / "sub" / "good").write_text("good")
     fleet.wait()
-    assert "good" in seen.read_text()
-    (tree / "sub" / "bad").write_text("bad")
-    line = fleet["s1"].await_standing("blocked", "failing", code="validate_failed")
-    assert line["live"]["number"] < line["head"]["number"]
-    assert not (fleet.tree("s1") / "sub" / "bad").exists()
-    (tree / "sub" / "bad").unlink()
+    return tree, fleet.tree("s1"), fleet["s1"]
+
+
+def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
+    """Goal: a failing ``validate`` keeps the tree as it is; a failing ``probe`` puts the replaced generation back and
+    remembers the refused one; ``retry`` and a newer generation go on. Method: programs that look at the tree."""
+    tree, there, s1 = _start(fleet)
+    seen = fleet.base / "seen"
+    validate = _script(
+        fleet.base / "validate",
+        f'cat >> {seen}; echo >> {seen}; tr "\\0" "\\n" < "$INSTEP_CHANGED" >> {seen}.changed\n'
+        f'echo "the catalogue is broken" >&2; test ! -e {fleet.base}/closed',
+    )
+    (fleet.base / "closed").touch()
+    probe = _script(fleet.base / "probe", '! grep -q bad "$INSTEP_PATH/file"')
+    reload = _script(
+        fleet.base / "reload",
+        f'cat "$INSTEP_PATH/file" >> {fleet.base}/reloaded; echo >> {fleet.base}/reloaded',
+    )
+    _hooks(s1, validate=f'run = ["{validate}"]', reload=f'run = ["{reload}"]', probe=f'run = ["{probe}"]')
+    (tree / "file").write_text("second")
+    (tree / "more\nnames").write_text("more")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", "held", "blocked", code="validate_failed")
+    assert "validate" in line["reason"] and line["next"], line
+    assert (there / "file").read_text() == "good"
+    assert not (there / "more\nnames").exists()
+    assert not (fleet.base / "reloaded").exists()
+    told = json.loads(seen.read_text().splitlines()[0])
+    assert (told["fileset"], told["generation"], told["previous"]) == ("data", 2, 1), told
+    assert {"file", "more\nnames"} <= {c["path"] if isinstance(c, dict) else c for c in told["changed"]}, told
+    assert "the catalogue is broken" in str(s1.run("events").json["events"])
+    assert fleet.main.line()["partners"][0]["code"] == "validate_failed"
+    (fleet.base / "closed").unlink()
+    fleet.main.run("retry", "data", "--node", "s1")
+    s1.await_standing("in_step")
+    assert (there / "file").read_text() == "second"
+    assert (fleet.base / "reloaded").read_text() == "second\n"
+    # The probe refuses the third generation.
+    before = tree_of(there)
+    (tree / "file").write_text("bad")
+    (tree / "new").write_text("new")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", code="probe_failed")
+    eventually(lambda: tree_of(there) == before, 20, lambda: f"{s1.line()}\n{s1.log()}")
+    line = s1.await_standing("failing", code="probe_failed")
+    assert line["live"]["number"] == 2 and line["head"]["number"] == 3, line
+    assert "rollback data 2" in str(line["next"]), line
+    eventually(lambda: (fleet.base / "reloaded").read_text() == "second\nbad\nsecond\n", 10)
+    tries = len([e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"])
+    s1.stop()
+    s1.start()
+    line = s1.await_standing("failing", code="probe_failed")
+    assert len([e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"]) == tries, (
+        "it is remembered"
+    )
+    assert tree_of(there) == before
+    fleet.main.run("rollback", "data", "2")
+    fleet.wait()
+    s1.await_standing("in_step")
+    (tree / "file").write_text("fourth")
     fleet.wait()
     fleet.assert_same()
-    head = fleet.main.line()["head"]["number"]
-    (tree / "worse").write_text("worse")
-    refused = fleet.main.run("publish", expect=4)
-    assert refused.error["code"] == "validate_failed"
-    assert fleet.main.line()["head"]["number"] == head
-    (tree / "worse").unlink()
+
+
+def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
+    """Goal: many publishes while a slow reload runs cause one more reload; a hook that hangs is ended and named with
+    its limit, tried again, and the program group is gone."""
+    tree, there, s1 = _start(fleet)
+    count, gate, pids = (fleet.base / name for name in ("count", "gate", "pids"))
+    reload = _script(
+        fleet.base / "reload",
+        f"echo $INSTEP_GENERATION >> {count}; while [ ! -e {gate} ]; do sleep 0.05; done",
+    )
+    _hooks(s1, reload=f'run = ["{reload}"], timeout = "30s"')
+    (tree / "file").write_text("0")
+    fleet.main.run("publish", "data")
+    eventually(count.exists, 20, s1.log)
+    for number in range(1, 6):
+        (tree / "file").write_text(str(number))
+        fleet.main.run("publish", "data")
+    gate.touch()
     fleet.wait()
+    fleet.assert_same()
+    assert len(count.read_text().split()) <= 3, count.read_text()
+    assert count.read_text().split()[-1] == str(fleet.main.line()["head"]["number"])
+    hang = _script(fleet.base / "hang", f"echo $$ >> {pids}; sleep 1000 & wait")
+    _hooks(s1, validate=f'run = ["{hang}"], timeout = "300ms"')
+    (tree / "file").write_text("hangs")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", "held", "blocked", code="validate_failed")
+    assert "300" in line["reason"] or "0.3" in line["reason"], line
+    assert (there / "file").read_text() == "5"
+    _hooks(s1)
+    fleet.wait()
+    fleet.assert_same()
+    for pid in pids.read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_writers_own_hooks(fleet: Fleet) -> None:
+    """Goal: at the writer a failing ``validate`` or ``reload`` stops the publish (exit 4), nothing is announced."""
+    tree, there, _ = _start(fleet)
+    check = _script(fleet.base / "check", '! grep -q bad "$INSTEP_PATH/file"')
+    _hooks(fleet.main, validate=f'run = ["{check}"]')
+    (tree / "file").write_text("bad")
+    error = fleet.main.run("publish", "data", expect=4).error
+    assert error["code"] == "validate_failed", error
+    line = fleet.main.await_standing("blocked", "failing", code="validate_failed")
+    assert line["head"]["number"] == 1
+    assert (there / "file").read_text() == "good"
+    (tree / "file").write_text("mended")
+    fleet.wait()
+    fleet.assert_same()
+
+
+class _Application(ThreadingHTTPServer):
+    """Answers as it is told and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, str], Any]] = []
+        self.status = 200
+        self.text = "WMS_Capabilities"
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Application
+
+    def _answer(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        self.server.asked.append((self.command, self.path, dict(self.headers), body))
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.text.encode())
+
+    do_GET = do_POST = _answer  # noqa: N815 - names of http.server
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of http.server
+        """Nothing on the test's stderr."""
+
+
+@contextmanager
+def _application() -> Iterator[_Application]:
+    server = _Application()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_http_hooks(fleet: Fleet) -> None:
+    """Goal: ``reload`` by POST with credentials from a file, retried; ``probe`` by GET that looks at status and body;
+    the secret stands in no status, event or log."""
+    tree, there, s1 = _start(fleet)
+    auth = fleet.base / "auth"
+    auth.touch(0o600)
+    auth.write_text("admin:hunter2\n")
+    with _application() as app:
+        url = f"http://127.0.0.1:{app.server_address[1]}"
+        _hooks(
+            s1,
+            reload=f'http = "POST {url}/reload", auth_file = "{auth}", retries = 1',
+            probe=f'http = "GET {url}/ows?x=1", expect_status = 200, expect_body = "WMS_Capabilities"',
+        )
+        (tree / "file").write_text("2")
+        fleet.wait()
+        assert [(a[0], a[1]) for a in app.asked] == [("POST", "/reload"), ("GET", "/ows?x=1")]
+        assert app.asked[0][2]["Authorization"].startswith("Basic ")
+        app.asked.clear()
+        app.text = "ServiceException"
+        (tree / "file").write_text("3")
+        fleet.main.run("publish", "data")
+        line = s1.await_standing("failing", code="probe_failed")
+        eventually(lambda: (there / "file").read_text() == "2", 20, s1.log)
+        app.text = "WMS_Capabilities"
+        s1.run("retry", "data")
+        s1.await_standing("in_step")
+        assert (there / "file").read_text() == "3"
+        app.status = 500
+        (tree / "file").write_text("4")
+        fleet.main.run("publish", "data")
+        line = s1.await_standing("failing", "blocked", "held", code="reload_failed", timeout=40)
+        assert "500" in line["reason"], line
+        app.status = 200
+    said = s1.run("events").stdout + s1.run("status").stdout + (s1.directory / "daemon.log").read_text()
+    assert "hunter2" not in said

@@ -15,29 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from instep.errors import (
-    ConfigError,
-    ContentionError,
-    DamagedError,
-    InstepError,
-    NotAllowedError,
-    PeerError,
-    RefusedError,
-    ResourceError,
-    UnavailableError,
-    UsageError,
-)
+from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
 __all__ = ["Control", "DaemonDown", "error_from_json"]
 
 SILENCE_S = 120.0
 CONNECT_S = 5.0
 LINE_MAX = 64 << 20
-
-_FAMILIES: tuple[type[InstepError], ...] = (
-    UsageError, ConfigError, RefusedError, NotAllowedError, ContentionError, UnavailableError,
-    ResourceError, PeerError, DamagedError,
-)  # fmt: skip
 
 
 class DaemonDown(UnavailableError):
@@ -48,7 +32,7 @@ class DaemonDown(UnavailableError):
 
 def error_from_json(told: Mapping[str, Any]) -> InstepError:
     """The error that the daemon told, as an exception of its family."""
-    family = next((f for f in _FAMILIES if f.exit_code == told.get("exit_code")), InstepError)
+    family = family_of(told.get("exit_code"))
     error = family(str(told.get("reason")), hint=told.get("hint"), code=told.get("code"))
     error.facts = dict(told.get("facts") or {})
     return error

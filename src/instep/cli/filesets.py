@@ -264,11 +264,14 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
 def fileset_remove(session: Session, name: str) -> None:
     """Forget a fileset on this node; its files, archive and history stay."""
     from instep.node import config_edit
+    from instep.node.placing import forget_root
 
     found = session.settings().filesets.get(name)  # type: ignore[call-overload]
     changed = config_edit.remove_fileset(session.node, name)
     where = f"; its files stay in {found.path}" if found is not None else ""
     _report_change(session, name, changed, f"{name} is forgotten here{where}")
+    if found is not None and changed:
+        forget_root(found.name, found.path, session.settings().name)
 
 
 def _report_change(session: Session, name: str, changed: bool, done: str) -> None:

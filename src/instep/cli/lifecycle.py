@@ -110,6 +110,6 @@ def serve(session: Session) -> None:
     """Run the daemon in the foreground until it is interrupted."""
     node = session.node
     node.require()
-    from instep.node.daemon import run
+    from instep.node.process import run
 
     run(node.path)

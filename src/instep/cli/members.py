@@ -10,6 +10,7 @@ import click
 from instep.cli.output import say, table
 from instep.cli.partners import link_options, read_network, shown_network
 from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
+from instep.cli.topology import dot_lines, tree_lines
 from instep.errors import RefusedError, UsageError
 
 __all__ = ["check", "invite", "node"]
@@ -114,6 +115,15 @@ def _offline_nodes(session: Session) -> dict[str, Any]:
         for name, row in settings.partners.items()
     ]  # fmt: skip
     return {"daemon": "stopped", "nodes": [own, *others]}
+
+
+@command("map", parent=node, example="instep node map --dot | dot -Tsvg > cluster.svg")
+@click.option("--dot", "as_dot", is_flag=True, help="A graph for Graphviz instead of a tree.")
+@pass_session
+def node_map(session: Session, as_dot: bool) -> None:
+    """Draw who sends which fileset to whom, as this node sees it now."""
+    document = session.call("node_map")
+    session.show(document, lambda: print("\n".join(dot_lines(document) if as_dot else tree_lines(document))))
 
 
 @command("facts", parent=node, example="instep node facts s1")

@@ -193,10 +193,12 @@ def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> 
 def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
     """Put the CA and keys of a backup into a node directory that has none."""
     from instep.net.keystore import restore
+    from instep.net.pki import Pki
 
     passphrase, _ = _passphrase(session, passphrase_file, is_new=False)
     session.node.create()
     found = restore(source, session.node.pki, passphrase)
+    Pki(session.node.pki).mark_backed_up(int(time.time() * 1000))
     session.show(
         {"node": found.name, "changed": True}, lambda: print(f"the keys of {found.name} are restored")
     )

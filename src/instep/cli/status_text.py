@@ -83,8 +83,8 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
 def _config_lines(config: Mapping[str, Any]) -> Iterator[str]:
     if config.get("state", "current") == "current":
         return
-    since = f" of {moment(config['loaded_at'])}" if config.get("loaded_at") else ""
-    yield f"instep.toml is not in use ({config.get('state')}): the configuration{since} runs"
+    since = f"the one of {moment(config['loaded_at'])}" if config.get("loaded_at") else "an earlier one"
+    yield f"instep.toml is not in use ({config.get('state')}): {since} runs"
     if config.get("reason"):
         yield f"  {printable(config['reason'])}"
     for problem in config.get("problems") or ():

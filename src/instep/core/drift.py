@@ -60,6 +60,8 @@ class DriftView:
     def __init__(self) -> None:
         self.fights = FightDetector()
         self.drifted: tuple[bytes, ...] = ()
+        self.writers: dict[bytes, str] = {}
+        """Which program was seen writing a path that drifted."""
         self.total = 0
         self._dirty: dict[bytes, None] = {}
         self._is_all_dirty = True
@@ -96,8 +98,13 @@ class DriftView:
         """The check failed: what was asked is dirty again."""
         self.touch(self._asked, everything=self._asked_all)
 
-    def found(self, paths: tuple[bytes, ...], total: int) -> None:
+    def found(
+        self, paths: tuple[bytes, ...], total: int, writers: tuple[tuple[bytes, str], ...] = ()
+    ) -> None:
         """The check's answer, merged into what was known."""
+        self.writers.update(writers[:DRIFT_PATHS_MAX])
+        while len(self.writers) > DRIFT_PATHS_MAX:
+            del self.writers[next(iter(self.writers))]
         if self._asked_all:
             self.drifted, self.total = paths[:DRIFT_PATHS_MAX], total
             return

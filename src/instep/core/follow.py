@@ -253,7 +253,7 @@ class FollowMachine:
             case f.DriftChecked():
                 self._troubles.pop("drift", None)
                 self._backoff.clear("drift")
-                self._drift.found(event.paths, event.total)
+                self._drift.found(event.paths, event.total, event.writers)
             case f.DriftCheckFailed():
                 self._drift.failed()
                 self._fail("drift", event.trouble)
@@ -348,7 +348,7 @@ class FollowMachine:
     def _take_from_source(self, event: FollowSourceEvent) -> None:
         match event:
             case f.SourceUp():
-                self._sources.up(event.source, event.is_writer)
+                self._sources.up(event.source, event.is_writer, event.has)
                 self._lost_at_ms = None
                 self._out.append(SetTimer("contact", None))
             case f.SourceDown():
@@ -378,11 +378,12 @@ class FollowMachine:
                     self._offer_trouble = None
                 else:
                     self._remind(source)
+                    self._name_old(judged, source)
             case Refused():
+                self._out.append(Refuse(event.source, judged.trouble))
                 if judged.trouble.code == "unknown_epoch":
                     self._ask_epoch(source)
                     return
-                self._out.append(Refuse(event.source, judged.trouble))
                 if source is not None and source.is_writer:
                     self._offer_trouble = judged.trouble
                     if judged.trouble.code == "reused_number":
@@ -394,6 +395,16 @@ class FollowMachine:
         """A writer that offers less than it once published has lost its state."""
         if source is not None and source.is_writer and self._facts.head is not None:
             self._out.append(f.OfferHead(source.name, self._facts.head))
+
+    def _name_old(self, judged: OldRecord, source: Source | None) -> None:
+        """A hub may be late; a writer that offers what it once surpassed is worth a line."""
+        head = self._facts.head
+        if source is None or not source.is_writer or head is None:
+            return
+        epoch, number = judged.position
+        code = "old_epoch" if epoch < head.epoch else "old_number"
+        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
+        self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
 
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
         facts = self._facts
@@ -451,9 +462,17 @@ class FollowMachine:
         self._progress = None
         self._drift.touch((), everything=True)
         target = event.target
-        if event.kind is not f.RecoveredKind.FINISHED or target is None or target == self._facts.tree:
-            return
         facts = self._facts
+        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+            return
+        if target == facts.tree:
+            # Local changes were reverted: what they had changed under the application owes it a reload.
+            if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
+                self._set(due=Due.RELOAD)
+            return
+        # A switch or a put-back that failed half way is over with this: its trouble has gone.
+        self._succeed("apply")
+        self._succeed("due")
         is_ahead = facts.head is None or target.position > facts.head.position
         self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
         self._note("recovered", f"the switch to generation {target.number} had been finished")
@@ -533,7 +552,10 @@ class FollowMachine:
         self._set(tree=job.head, due=self._first_due(job.head))
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
-            self._note("drift_archived", f"{len(drifted)} local changes went to the archive", paths=paths)
+            more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
+            self._note(
+                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
+            )
 
     def _live_recorded(self) -> None:
         live = self._facts.live
@@ -565,7 +587,8 @@ class FollowMachine:
         self._succeed("drift")
         self._drift.reverted(paths, self._now)
         named = [shown(p) for p in paths[:NAMED_MAX]]
-        self._note("drift_reverted", f"{len(paths)} paths were archived and restored", paths=named)
+        more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+        self._note("drift_reverted", f"archived and restored: {', '.join(named)}{more}", paths=named)
         if self._config.has_reload:
             self._set(due=Due.RELOAD)
 
@@ -809,6 +832,7 @@ class FollowMachine:
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
+            fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
             drift_trouble=self._troubles.get("drift"),
             compared=(
                 None

@@ -38,6 +38,8 @@ class Seen:
     drifted: tuple[bytes, ...]
     drifted_total: int
     fought: tuple[bytes, ...]
+    fighters: tuple[str, ...]
+    """Which programs were seen writing what is fought over."""
     drift_trouble: Trouble | None
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
 
@@ -151,11 +153,12 @@ def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     if not added + changed + removed:
         return Stand(Standing.OBSERVING, None, f"equals generation {facts.head.number}")
     paths = ", ".join(shown(p) for p in sample[:NAMED_MAX])
+    more = ", ..." if added + changed + removed > NAMED_MAX else ""
     return Stand(
         Standing.OBSERVING,
         "differs",
         f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
-        f"{removed} removed" + (f" ({paths}, ...)" if paths else ""),
+        f"{removed} removed" + (f" ({paths}{more})" if paths else ""),
         (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
     )
 
@@ -177,7 +180,8 @@ def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
         return Stand(
             Standing.DRIFTED,
             "drift_fight",
-            f"a program here keeps writing {names}: restored three times in ten minutes, now left alone",
+            f"{' and '.join(seen.fighters[:NAMED_MAX]) or 'a program here'} keeps writing {names}: restored three "
+            "times in ten minutes, now left alone",
             (f"stop the program or ignore the path, then: instep retry {line.fileset}",),
         )
     names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])

@@ -21,7 +21,7 @@ from instep.core.vocabulary import (
     Trouble,
 )
 from instep.model.generation import SignedEpoch, SignedGeneration
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import Standing
 
 __all__ = [
@@ -153,10 +153,14 @@ class ConfigChanged:
 
 @dataclass(frozen=True, slots=True)
 class SourceUp:
-    """A node that may send this line is connected; ``is_writer`` when it writes the line itself."""
+    """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
+
+    ``has`` is the id of the head that it greeted with: a head that we know is not told again.
+    """
 
     source: NodeName
     is_writer: bool
+    has: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,11 +326,12 @@ class TreeTouched:
 @dataclass(frozen=True, slots=True)
 class DriftChecked:
     """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
-    all."""
+    all. ``writers`` says which program was seen writing which of them."""
 
     req: int
     paths: tuple[bytes, ...]
     total: int
+    writers: tuple[tuple[bytes, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

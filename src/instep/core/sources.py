@@ -30,9 +30,10 @@ class Sources:
     def __init__(self) -> None:
         self._all: dict[NodeName, Source] = {}
 
-    def up(self, name: NodeName, is_writer: bool) -> None:
+    def up(self, name: NodeName, is_writer: bool, has: Digest | None = None) -> None:
         source = self.get(name)
         if source is not None:
+            source.has = has if has is not None else source.has
             source.is_up, source.is_writer = True, is_writer
             source.failures = source.not_before_ms = 0
             source.asked_at_ms = None

@@ -26,8 +26,8 @@ def network_of(text: str) -> Network:
 
 
 class AllowList:
-    """Address ranges that may connect. An empty list means loopback only; loopback is always allowed, as it
-    is this machine."""
+    """Address ranges that may connect: exactly those. Only an empty list means loopback (a proxy or tunnel of
+    this machine would otherwise open it to everybody behind it)."""
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
         self.networks: tuple[Network, ...] = tuple(network_of(text) for text in ranges)
@@ -42,5 +42,5 @@ class AllowList:
         if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
             peer = peer.ipv4_mapped
         return any(
-            peer in network for network in (*_LOOPBACK, *self.networks) if network.version == peer.version
+            peer in network for network in self.networks or _LOOPBACK if network.version == peer.version
         )

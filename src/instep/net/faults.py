@@ -7,37 +7,12 @@ from typing import Any
 
 import msgspec
 
-from instep.errors import (
-    ConfigError,
-    ContentionError,
-    DamagedError,
-    InstepError,
-    NotAllowedError,
-    PeerError,
-    RefusedError,
-    ResourceError,
-    UnavailableError,
-    UsageError,
-)
+from instep.errors import InstepError, UnavailableError, family_of
 from instep.net.messages import FACTS_BYTES_MAX, ErrorReply
 
 __all__ = ["error_of_reply", "reply_of_error"]
 
 _TEXT_MAX = 2_000
-_BY_EXIT_CODE: dict[int, type[InstepError]] = {
-    kind.exit_code: kind
-    for kind in (
-        UsageError,
-        ConfigError,
-        RefusedError,
-        NotAllowedError,
-        ContentionError,
-        UnavailableError,
-        ResourceError,
-        PeerError,
-        DamagedError,
-    )
-}
 
 
 def reply_of_error(error: BaseException) -> ErrorReply:
@@ -61,7 +36,7 @@ def reply_of_error(error: BaseException) -> ErrorReply:
 
 def error_of_reply(reply: ErrorReply, node: str) -> InstepError:
     """A peer's error as one of ours. Its words are shown with control characters escaped."""
-    kind = _BY_EXIT_CODE.get(reply.exit_code, UnavailableError)
+    kind = family_of(reply.exit_code, UnavailableError)
     facts = {
         key: value for key, value in reply.known_facts().items() if key.isidentifier() and key not in _TAKEN
     }

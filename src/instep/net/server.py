@@ -90,6 +90,7 @@ class PeerServer:
     ) -> None:
         self._service = service
         self._tls = tls
+        self._allow = allow
         self._limits = limits or Limits()
         self._rate = rate_bytes_s
         self._bucket: tuple[int, TokenBucket] | None = None
@@ -146,6 +147,14 @@ class PeerServer:
         """Cut the connections whose certificate was revoked, has expired or is no longer known."""
         now = dt.datetime.now(dt.UTC)
         return self._cut(lambda identity: not self._tls.trust.is_good(identity, now))
+
+    def drop_disallowed(self) -> int:
+        """Cut the connections from addresses that the allow list does not name any more."""
+        allowed = self._allow()
+        found = [c for c in self._connections.values() if not allowed.lets(c.address)]
+        for connection in found:
+            connection.transport.abort()
+        return len(found)
 
     def _cut(self, rule: Callable[[PeerIdentity], bool]) -> int:
         found = [c for c in self._connections.values() if c.identity is not None and rule(c.identity)]

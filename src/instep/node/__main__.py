@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from instep.node.daemon import run
+from instep.node.process import run
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:

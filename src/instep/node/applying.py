@@ -9,10 +9,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
-from instep.errors import DamagedError, UnavailableError
+from instep.errors import UnavailableError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -24,9 +24,8 @@ from instep.node.inspection import Inspection, Numbers
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
-from instep.node.runtime import Runtime
+from instep.node.recording import record_rows, store_rows
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
@@ -35,16 +34,14 @@ from instep.tree.place import Place
 from instep.tree.recover import recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
-from instep.tree.switch import Gone, Switched, finish, stat_rows, switch
+from instep.tree.switch import Switched, finish, switch
 
 if TYPE_CHECKING:
-    from instep.model.statrow import StatRow
     from instep.node.follower import FollowService
 
-__all__ = ["Applying", "record_rows"]
+__all__ = ["Applying"]
 
 DRIFT_PATHS_MAX = 1_000
-ROWS_BATCH = 2_000
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
@@ -63,6 +60,7 @@ class Applying:
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
+        self.verifying: Inspection | None = None
         self._is_tree: dict[bytes, bool] = {}
         """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
 
@@ -80,6 +78,8 @@ class Applying:
         """The root as it was accepted; refuses when it is not ours or not there (P10)."""
         service = self._service
         runtime, fileset = service.runtime, service.fileset
+        if fileset.observe:
+            return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
         return find_root(
             runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
         )
@@ -127,15 +127,15 @@ class Applying:
 
     # Recover ------------------------------------------------------------------------------------------------
 
-    def recover_now(self) -> tuple[RecoveredKind, HeadRef | None]:
-        """Finish or undo what a crash interrupted."""
+    def recover_now(self) -> tuple[RecoveredKind, Journal | None]:
+        """Finish or undo what a crash interrupted; with the journal of what was finished."""
         taken = self.taken()
         journal = Journal.load(taken.place)
         definition = Definition()
         if journal is not None:
             definition = self._service.definition_of(journal.header.target) or Definition()
         recovered = recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
-        return _KINDS[recovered.kind.value], recovered.target
+        return _KINDS[recovered.kind.value], recovered.journal
 
     # Stage --------------------------------------------------------------------------------------------------
 
@@ -154,11 +154,12 @@ class Applying:
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         service = self._service
         definition = self.definition(head)
-        place = self.taken().place
+        taken = self.taken()
+        place = taken.place
         return Stage.open(
             place,
             head,
-            base.root if base is not None else None,
+            base.root if base is not None else self._found_root(head, definition, taken),
             self.get,
             definition,
             previous=base,
@@ -167,6 +168,13 @@ class Applying:
             sources=(Archive(place).source(),),
             recut=recut,
         )
+
+    def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
+        """What the tree holds where no generation was ever recorded: nothing; or it was there before, or the state
+        was lost. Then what is right already is left as it is."""
+        if all(name.lower().startswith(".instep") for name in os.listdir(taken.place.root)):
+            return None
+        return self.inspection(definition, taken).whole_root(head.root, wall_ms())
 
     async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         service = self._service
@@ -344,7 +352,7 @@ class Applying:
 
     def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
         taken = self.taken()
-        inspection = self.inspection(self.definition(live), taken)
+        inspection = self.verifying = self.inspection(self.definition(live), taken)
         return inspection.numbers(
             d
             for d in inspection.everything(live.root, wall_ms(), deep=is_deep)
@@ -354,45 +362,3 @@ class Applying:
     def compare_now(self, head: HeadRef) -> Numbers:
         """Observing: in how much the tree differs from ``head``; nothing is written."""
         return self.verify_now(head, False)
-
-
-class HasRows(Protocol):
-    """A line's service, followed or written here."""
-
-    @property
-    def runtime(self) -> Runtime: ...
-
-    @property
-    def fileset(self) -> FilesetSettings: ...
-
-
-def record_rows(service: HasRows, place: Place) -> None:
-    """Bring the stat cache up to what a switched journal made, then close the journal."""
-    journal = store_rows(service, place)
-    if journal is not None:
-        finish(place, journal)
-
-
-def store_rows(service: HasRows, place: Place) -> Journal | None:
-    """Bring the stat cache up to what a switched journal made; the journal, where there is one."""
-    journal = Journal.load(place)
-    if journal is None:
-        return None
-    if not journal.is_switched:
-        raise DamagedError("a switch that has not finished cannot be recorded", code="journal_damaged")
-    store, fileset = service.runtime.store, service.fileset.name
-    batch: list[StatRow] = []
-    for row in stat_rows(place, journal):
-        if isinstance(row, Gone):
-            if batch:
-                store.put_stat_rows(fileset, batch)
-                batch = []
-            store.delete_stat_tree(fileset, row.path)
-            continue
-        batch.append(row)
-        if len(batch) >= ROWS_BATCH:
-            store.put_stat_rows(fileset, batch)
-            batch = []
-    if batch:
-        store.put_stat_rows(fileset, batch)
-    return journal

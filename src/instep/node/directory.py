@@ -33,6 +33,11 @@ class NodeDirectory:
         return self.path / "state"
 
     @property
+    def database(self) -> Path:
+        """Everything that the node remembers and could learn again."""
+        return self.state / "node.db"
+
+    @property
     def pki(self) -> Path:
         return self.path / "pki"
 

@@ -105,6 +105,7 @@ class Driver(Generic[EventT, EffectT]):
         task = asyncio.get_running_loop().create_task(self._child(work, failed))
         self._children.add(task)
         task.add_done_callback(self._children.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began
         return task
 
     async def _child(
@@ -160,8 +161,8 @@ def from_os_error(error: OSError) -> InstepError:
     if isinstance(error.filename, bytes):
         where = error.filename.decode("utf-8", "replace")
     hints = {
-        errno.ENOSPC: ("no_space", "free space on this file system; instep goes on by itself"),
-        errno.EDQUOT: ("no_space", "raise the quota; instep goes on by itself"),
+        errno.ENOSPC: ("disk_full", "free space on this file system; instep goes on by itself"),
+        errno.EDQUOT: ("disk_full", "raise the quota; instep goes on by itself"),
         errno.EROFS: ("read_only", "mount the file system read-write; instep goes on by itself"),
         errno.EACCES: ("no_permission", "give the user that runs instep read and write permission"),
         errno.EPERM: ("no_permission", "give the user that runs instep read and write permission"),

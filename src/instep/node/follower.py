@@ -31,6 +31,7 @@ from instep.core.vocabulary import (
 from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
 from instep.model.definition import Definition, Mode, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.paths import shown
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
@@ -47,12 +48,15 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
+from instep.tree.culprits import Culprits
 from instep.tree.failpoints import failpoint, register
+from instep.tree.journal import Why
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 
 __all__ = ["FollowService"]
 
+NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
 CHANGED_MAX = 100_000
@@ -98,6 +102,7 @@ class FollowService:
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
         self._saved_live = self.facts.live
         self.applying = Applying(self)
+        self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
@@ -143,6 +148,7 @@ class FollowService:
         finally:
             self.watch.close()
             await asyncio.to_thread(self.worker.close)
+            self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         self.fileset = fileset
@@ -249,9 +255,10 @@ class FollowService:
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
 
-    def source_up(self, source: NodeName, uplink: Uplink) -> None:
+    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None:
         self.sources[source] = uplink
-        self.driver.post(f.SourceUp(source, source == self.writer))
+        has = head.id if head is not None else None
+        self.driver.post(f.SourceUp(source, source == self.writer, has))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
@@ -274,8 +281,8 @@ class FollowService:
         self.runtime.tell()
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        """What ``diff`` without generations shows: the tree against what is live."""
-        live = self.facts.live
+        """What ``diff`` without generations shows: the tree against what is live, or observed."""
+        live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
             return []
         taken = self.applying.taken()
@@ -296,6 +303,10 @@ class FollowService:
             done_bytes=done,
             total_bytes=total,
         )
+
+    def verified_bytes(self) -> int:
+        """How far the verify under way has read."""
+        return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with what is live, and say what it really holds."""
@@ -443,8 +454,20 @@ class FollowService:
         return [self.sources[name].client for name in names if name in self.sources]
 
     async def _recover(self, req: int) -> f.FollowEvent:
-        kind, target = await self.worker.run(self.applying.recover_now)
-        return f.Recovered(req, kind, target)
+        kind, journal = await self.worker.run(self.applying.recover_now)
+        if journal is None:
+            return f.Recovered(req, kind)
+        target, facts = journal.header.target, self.facts
+        if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
+            return f.Recovered(req, kind, target)
+        # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
+        # Local changes that were reverted owe a reload, which must be saved before the journal goes.
+        was_reverted = journal.header.why is Why.DRIFT and self.fileset.hooks.reload is not None
+        await self.worker.run(self.applying.record_now)
+        if was_reverted:
+            self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
+        await self.worker.run(self.applying.close_now)
+        return f.Recovered(req, kind if was_reverted else f.RecoveredKind.NOTHING, target)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
         reply = await self.source(source).client.heads(
@@ -518,6 +541,10 @@ class FollowService:
             if definition is not None and self._watched != (definition.ignore, definition.include):
                 self.watch.restart(self.fileset.path, Rules(definition))
                 self._watched = (definition.ignore, definition.include)
+        if switched.kept:
+            named = [shown(path) for path in switched.kept[:NAMED_MAX]]
+            text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
+            self.runtime.note("directories_kept", text, self.line, paths=named)
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))
@@ -534,10 +561,12 @@ class FollowService:
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
         paths, total = await self.worker.run(self.applying.drift_now, effect.base, effect.paths)
-        return f.DriftChecked(effect.req, paths, total)
+        writers = await self.worker.run(self.culprits.names, paths) if paths else {}
+        return f.DriftChecked(effect.req, paths, total, tuple(writers.items()))
 
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
         await self.applying.revert(effect)
+        await self.worker.run(self.culprits.watch, effect.paths)
         return f.Reverted(effect.req, effect.paths)
 
     async def _compare(self, effect: f.Compare) -> f.FollowEvent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import msgspec
 
 from instep.model.definition import Definition
-from instep.model.entry import Entry, Extra, Kind
+from instep.model.entry import Entry, Extra, Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, FilesetName
-from instep.model.manifest import edit, iterate
+from instep.model.manifest import build, edit, iterate
 from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
 from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
+from instep.tree.beneath import Root
 from instep.tree.compare import Difference, compare, entries_of
 from instep.tree.cover import Cover, cover
 from instep.tree.fidelity import Local, expected_local
@@ -24,11 +26,14 @@ from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
 
 ROWS_BATCH = 2_000
+PAGES_BATCH = 64
 SAMPLE_MAX = 1_000
+HIDES = ("unreadable", "mount")
 
 
 @dataclass(slots=True)
@@ -89,6 +94,8 @@ class Inspection:
         self._rules = Rules(definition)
         self._keep_rows = keep_rows
         self._fresh: list[StatRow] = []
+        self.read_bytes = 0
+        """Bytes of files read so far by a deep look: for whoever shows progress."""
 
     def _get(self, digest: Digest) -> bytes:
         raw = self._store.get_page(digest)
@@ -106,8 +113,13 @@ class Inspection:
 
     def everything(self, root: Digest, now_ms: int, *, deep: bool = False) -> Iterator[Difference]:
         """All differences between the tree and ``root``."""
+        found = self._scan_all(now_ms, deep=deep)
+        yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
+        self._flush()
+
+    def _scan_all(self, now_ms: int, *, deep: bool) -> Iterator[Scanned | Problem]:
         rows = RowsInOrder(self._store.stat_rows(self._fileset)) if self._keep_rows else _no_row
-        found = scan(
+        return scan(
             self._place,
             self._definition,
             rows,
@@ -117,14 +129,31 @@ class Inspection:
             marker=self._marker,
             rules=self._rules,
             deep=deep,
+            sink=self._count if deep else None,
         )
-        yield from compare(self._expected(iterate(root, self._get)), self._noting(found))
-        self._flush()
+
+    def _count(self, _: Digest, data: bytes | None, fd: int) -> None:
+        self.read_bytes += len(data) if data is not None else os.fstat(fd).st_size
 
     def some(
         self, root: Digest, paths: Sequence[bytes], now_ms: int, *, alone: Sequence[bytes] = ()
     ) -> Iterator[Difference]:
         """Differences at ``paths`` and below them, and at ``alone`` without what is below."""
+        yield from self._drift(self._all_of(root, paths, now_ms, alone))
+
+    def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
+        """Without directories that only stay because something ignored lies in them: an apply leaves those."""
+        for difference in differences:
+            found = difference.found
+            if difference.expected is None and found is not None and found.kind is Kind.DIR:
+                with Root(self._place.root) as root:
+                    if holds_ignored(root, self._rules, difference.path):
+                        continue
+            yield difference
+
+    def _all_of(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
         covered = cover(paths, alone, self._local)
         reader = Reader(self._get)
         found = self._found(root, covered, now_ms)
@@ -150,7 +179,7 @@ class Inspection:
     def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
         """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from."""
         changes: dict[bytes, Entry | None] = {}
-        for difference in self.some(root, paths, now_ms):
+        for difference in self._all_of(root, paths, now_ms):
             if (
                 difference.problem is not None
                 and difference.found is None
@@ -180,6 +209,46 @@ class Inspection:
         pages.extend(made.items())
         self._store.put_pages(pages)
         return result
+
+    def whole_root(self, like: Digest, now_ms: int) -> Digest:
+        """The root of the tree as it is, with the entries of ``like`` where it holds just that: what an apply starts
+        from where nobody knows what the tree holds (a tree that is taken over, lost state). Streams."""
+        pages: list[tuple[Digest, bytes]] = []
+
+        def put(digest: Digest, raw: bytes) -> None:
+            pages.append((digest, raw))
+            if len(pages) >= PAGES_BATCH:
+                self._store.put_pages(pages)
+                pages.clear()
+
+        found = build(self._as_found(like, now_ms), put)
+        self._store.put_pages(pages)
+        self._flush()
+        return found
+
+    def _as_found(self, like: Digest, now_ms: int) -> Iterator[Entry]:
+        wanted = iterate(like, self._get)
+        expected = next(wanted, None)
+        for item in self._noting(self._scan_all(now_ms, deep=False)):
+            path = item.entry.path if isinstance(item, Scanned) else item.path
+            key = sort_key(path)
+            while expected is not None and sort_key(expected.path) < key:
+                expected = next(wanted, None)
+            here = expected if expected is not None and expected.path == path else None
+            if isinstance(item, Scanned):
+                yield here if here is not None and self._is_exactly(here, item.entry) else item.entry
+            elif here is not None:
+                # Nobody can say what is there: taken as what it should be, and drift if it is not.
+                yield here
+                expected = next(wanted, None)
+                while item.what in HIDES and expected is not None and is_below(expected.path, path):
+                    yield expected
+                    expected = next(wanted, None)
+
+    def _is_exactly(self, entry: Entry, found: Entry) -> bool:
+        """Also by a directory's time, which the apply then sets."""
+        local = next(self._expected(iter((entry,))))
+        return same_but_for_times_of_directories(local, found) and local.mtime_ns == found.mtime_ns
 
     def numbers(self, differences: Iterator[Difference]) -> Numbers:
         """Count differences and keep a sample."""

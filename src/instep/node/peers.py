@@ -9,148 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Protocol
 
 import msgspec
 
 from instep.errors import InstepError, NotAllowedError, UnavailableError
-from instep.model.definition import Definition
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.net.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from instep.net.transfer import Answer
+from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
+from instep.node.line_service import LineService
 from instep.node.membership import Membership
 from instep.node.runtime import Runtime
-from instep.node.serving import Shelf, chunk_pages_reply, entries_asked, entry_asked, pages_reply
+from instep.node.serving import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
-from instep.node.settings import FilesetSettings
 from instep.node.uplink import Uplink
 
 __all__ = ["Access", "LineService", "Peers"]
 
 ASK_S = 5.0
 log = logging.getLogger(__name__)
-
-
-class HasRoom(Protocol):
-    """An inbox that a stream waits for."""
-
-    async def room(self) -> None: ...
-
-
-class LineService(Protocol):
-    """What the connections need of a line, written or followed here."""
-
-    line: LineId
-    fileset: FilesetSettings
-    is_written_here: bool
-    standing: StandingRecord
-
-    @property
-    def driver(self) -> HasRoom: ...
-
-    @property
-    def head(self) -> HeadRef | None: ...
-
-    @property
-    def writer(self) -> NodeName: ...
-
-    @property
-    def live(self) -> HeadRef | None: ...
-
-    def known_definition(self) -> Definition | None:
-        """The definition of the newest head, None while none is known."""
-
-    def offers_to(self, partner: NodeName) -> bool: ...
-
-    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
-        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
-        ...
-
-    def shelf(self) -> Shelf: ...
-
-    def head_seen(self, source: NodeName, head: m.Head) -> None:
-        """A peer sent a head of this line."""
-
-    def partner_told(self, source: NodeName) -> None:
-        """A partner told everything that it holds of this line."""
-
-    def source_up(self, source: NodeName, uplink: Uplink) -> None: ...
-
-    def source_down(self, source: NodeName, error: InstepError | None) -> None: ...
-
-    def asked_to(self, what: str) -> None:
-        """An operator's nudge from the sender: ``retry`` or ``resend``."""
-
-    async def verify(self, *, is_deep: bool) -> m.VerifyReply: ...
-
-    def report_message(self) -> m.Report: ...
-
-
-class Access:
-    """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def require_partner(self, who: NodeName) -> None:
-        """``NotAllowedError`` ``not_listed`` unless this node lists ``who``."""
-        if who not in self._runtime.settings.partners:
-            me = self._runtime.name
-            raise NotAllowedError(
-                f"{me} does not list {who} as a partner",
-                hint=f"on {me}: instep invite {who}, or: instep partner set {who} --replicate",
-                code="not_listed",
-                node=me,
-                partner=who,
-            )
-
-    def why_not(self, who: NodeName, service: LineService) -> str | None:
-        """Why ``who`` may not have the line, None when it may."""
-        me = self._runtime.name
-        partner = self._runtime.settings.partners.get(who)
-        if partner is None:
-            return f"{me} does not list {who} as a partner"
-        if service.writer == who or service.line.origin == who:
-            return None
-        definition = service.known_definition()
-        if definition is None:
-            return f"{me} knows no generation of {service.line.fileset} yet"
-        link, own = partner.link, service.is_written_here
-        if not link.lets(definition.fileset_class, own_line=own):
-            if not link.replicate:
-                return f"the link of {me} to {who} has replicate off"
-            if not own and not link.hub:
-                return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
-            return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
-        if not service.offers_to(who):
-            return f"{me} does not name {who} in to of {service.line.fileset}"
-        return None
-
-    def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
-        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``."""
-        self.require_partner(who)
-        if service is None:
-            raise NotAllowedError(
-                f"{self._runtime.name} has nothing of {line} for {who}", code="link_denies", line=str(line)
-            )
-        why = self.why_not(who, service)
-        if why is not None:
-            raise NotAllowedError(
-                why,
-                hint=f"on {self._runtime.name}: instep partner set {who} --replicate --data",
-                code="link_denies",
-                line=str(line),
-                partner=who,
-            )
-        return service
 
 
 class Peers:
@@ -167,6 +51,7 @@ class Peers:
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self.belonging = Belonging()
         self._verifying: set[NodeName] = set()
+        self._reported: dict[LineId, set[NodeName]] = {}
 
     def service(self, line: LineId) -> LineService | None:
         found = self.lines.get(line.fileset)
@@ -224,6 +109,13 @@ class Peers:
         )
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
+
+    def reported(self, line: LineId) -> set[NodeName]:
+        """The nodes of whose reports the store holds one; read from it once."""
+        known = self._reported.get(line)
+        if known is None:
+            known = self._reported[line] = set(self.runtime.store.reports(line))
+        return known
 
     def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
         """A peer answered with an error on its stream."""

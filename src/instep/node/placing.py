@@ -13,20 +13,21 @@ from pathlib import Path
 
 import msgspec
 
-from instep.errors import RefusedError
+from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.tree.marker import Marker, check_marker, create_marker, read_marker
-from instep.tree.place import Place, prepare_place, resolve_place
+from instep.tree.place import Place, check_overlap, prepare_place, resolve_place
 
-__all__ = ["Taken", "find_root", "forget_root", "take_root"]
+__all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     place: Place
-    marker: Marker
+    marker: Marker | None
+    """None while only observing: then nothing of ours is in the tree."""
 
 
 def _key(fileset: FilesetName) -> str:
@@ -53,15 +54,10 @@ def take_root(
 ) -> Taken:
     """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
     path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
-    if make and not path.exists():
-        if not path.parent.is_dir():
-            raise RefusedError(
-                f"neither {path} nor its parent {path.parent} exists",
-                hint=f"mount the disk, or: mkdir -p {path}",
-                code="root_missing",
-                root=str(path),
-            )
-        os.mkdir(path, 0o755)
+    if make:
+        check_new_root(settings, fileset, path, node_dir)
+        if not path.exists():
+            os.mkdir(path, 0o755)
     place = _resolve(settings, fileset, path, stage, node_dir)
     prepare_place(place)
     marker = read_marker(path)
@@ -71,6 +67,21 @@ def take_root(
         check_marker(path, fileset, settings.name)
     store.put(_key(fileset), msgspec.json.encode(marker))
     return Taken(place, marker)
+
+
+def check_new_root(settings: Settings, fileset: FilesetName, path: Path, node_dir: Path) -> None:
+    """Whether ``path`` may become the root of ``fileset`` here; nothing is made. Refusals as ``take_root``."""
+    others = [other.path for name, other in settings.filesets.items() if name != fileset]
+    check_overlap(path, others, node_dir)
+    if path.exists():
+        resolve_place(path, fileset, others=others, node_dir=node_dir)
+    elif not path.parent.is_dir():
+        raise RefusedError(
+            f"neither {path} nor its parent {path.parent} exists",
+            hint=f"mount the disk, or: mkdir -p {path}",
+            code="root_missing",
+            root=str(path),
+        )
 
 
 def find_root(
@@ -87,12 +98,21 @@ def find_root(
     return Taken(place, marker)
 
 
-def forget_root(store: NodeStore, fileset: FilesetName, path: Path, node: NodeName) -> None:
-    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays."""
-    store.delete(_key(fileset))
+def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:
+    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays, and so
+    does a marker that cannot be read or is another's."""
     try:
         marker = read_marker(path)
-    except RefusedError:
+    except InstepError:
         return
-    if marker is not None and (marker.fileset, marker.node) == (fileset, node):
-        (path / ".instep" / "id").unlink()
+    if marker is None or (marker.fileset, marker.node) != (fileset, node):
+        return
+    control = path / ".instep"
+    (control / "id").unlink()
+    if not any(control.iterdir()):
+        control.rmdir()
+
+
+def forget_marker(store: NodeStore, fileset: FilesetName) -> None:
+    """The fileset is not in the settings any more: the marker that it gets next may be another."""
+    store.delete(_key(fileset))

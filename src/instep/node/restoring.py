@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError
 from instep.model.definition import Definition, decode_definition
-from instep.model.entry import Kind
+from instep.model.entry import Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest import diff
 from instep.model.paths import shown
-from instep.node.applying import record_rows
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
+from instep.node.recording import record_rows
 from instep.tree.archive import Archive
 from instep.tree.fidelity import Local
 from instep.tree.recover import recover
@@ -24,9 +25,10 @@ from instep.tree.stages import clear_stages
 from instep.tree.switch import switch
 
 if TYPE_CHECKING:
+    from instep.node.survey import Surveyed
     from instep.node.writer import WriterService
 
-__all__ = ["can_restore", "recover_writer", "restore_tree"]
+__all__ = ["can_restore", "named_as", "recover_writer", "restore_tree"]
 
 MISSING_NAMED_MAX = 20
 
@@ -92,6 +94,21 @@ def restore_tree(service: WriterService, target: HeadRef, base: HeadRef | None) 
     switch(place, journal, local=local, get_page=_get(service), now_ms=wall_ms())
     record_rows(service, place)
     clear_stages(place)
+
+
+def named_as(service: WriterService, surveyed: Surveyed, target: HeadRef) -> Surveyed:
+    """What was surveyed after a rollback, with the very root of ``target`` when the tree holds just that: paths that
+    were gone meanwhile keep the moment when they were first published."""
+    try:
+        for change in diff(target.root, surveyed.summary.root, _get(service)):
+            if change.old is None or change.new is None:
+                return surveyed
+            if not same_but_for_times_of_directories(change.old, change.new):
+                return surveyed
+    except KeyError:
+        return surveyed
+    summary = dataclasses.replace(surveyed.summary, root=target.root)
+    return dataclasses.replace(surveyed, summary=summary, pages=None)
 
 
 def can_restore(service: WriterService, target: HeadRef) -> bool:

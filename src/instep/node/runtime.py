@@ -56,8 +56,17 @@ class Drain(msgspec.Struct, frozen=True):
 class Runtime:
     """Lives as long as the daemon. ``store`` is a connection of the calling thread's own."""
 
-    def __init__(self, directory: NodeDirectory, settings: Settings, pki: Pki, session: bytes) -> None:
+    def __init__(
+        self,
+        directory: NodeDirectory,
+        settings: Settings,
+        pki: Pki,
+        session: bytes,
+        state_note: str | None = None,
+    ) -> None:
         self.directory = directory
+        self.state_note = state_note
+        """That the state was lost or damaged when this daemon began, for status."""
         self.settings = settings
         self.pki = pki
         self.session = session
@@ -77,7 +86,7 @@ class Runtime:
     def store(self) -> NodeStore:
         store: NodeStore | None = getattr(self._local, "store", None)
         if store is None:
-            store = SqliteStore.open(self.directory.state / "node.db")
+            store = SqliteStore.open(self.directory.database, is_checked=True)  # by ``open_state``
             self._local.store = store
             with self._opening:
                 self._stores.append(store)

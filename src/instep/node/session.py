@@ -247,8 +247,11 @@ class Session:
         runtime = self._peers.runtime
         if report.node == runtime.name or report.node in runtime.settings.partners:
             return False
-        known = runtime.store.reports(report.line)
-        return report.node in known or len(known) < REPORTS_MAX
+        known = self._peers.reported(report.line)
+        if report.node not in known and len(known) >= REPORTS_MAX:
+            return False
+        known.add(report.node)
+        return True
 
     # Asking -------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def partner_document(
         )
         return {"name": name, "live": None, **_standing(record), "last_checked": None, "behind_ms": None}
     record = report.standing
-    if not is_connected and now_ms - report.at_ms > 2 * poll_ms:
+    if not is_connected and now_ms - report.at_ms > poll_ms:
         record = StandingRecord(
             Standing.UNREACHABLE,
             report.at_ms,

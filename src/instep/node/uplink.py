@@ -9,7 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
-from instep.model.ids import LineId, NodeName
+from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
@@ -18,7 +18,8 @@ from instep.node.driver import wall_ms
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
-    from instep.node.peers import LineService, Peers
+    from instep.node.line_service import LineService
+    from instep.node.peers import Peers
 
 __all__ = ["Uplink"]
 
@@ -51,6 +52,7 @@ class Uplink:
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
         self._heads: dict[LineId, m.Head] = {}
+        self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._wake = asyncio.Event()
@@ -134,7 +136,7 @@ class Uplink:
         self.error = None
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
-        known = {line.line: line.head for line in welcome.lines}
+        known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._replies.clear()
         self._heads.clear()
         for service in self._peers.lines.values():
@@ -212,6 +214,8 @@ class Uplink:
                 pass
             case m.Members():
                 self._peers.membership.learned(self.name, message)
+            case m.Revocations() if self._is_pinned:
+                pass  # another cluster's list says nothing of ours
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
@@ -259,7 +263,7 @@ class Uplink:
         self.reply(m.OfferReply(line, service is not None, path[:PATH_TOLD_MAX]))
         if service is not None and line in self.offers and line not in self._up:
             self._up.add(line)
-            service.source_up(self.name, self)
+            service.source_up(self.name, self, self._greeted_with.get(line))
 
     def let_go(self, line: LineId) -> None:
         """The line is not followed here any more."""
@@ -277,6 +281,12 @@ class Uplink:
             if head.line not in self._up:
                 self.take_up(head.line)
             service.head_seen(self.name, head)
+
+    @property
+    def _is_pinned(self) -> bool:
+        """A node of another cluster, trusted by its key alone."""
+        partner = self._peers.runtime.settings.partners.get(self.name)
+        return partner is not None and partner.pin is not None
 
     def _tell_heads_again(self) -> None:
         for service in self._peers.lines.values():

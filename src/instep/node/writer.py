@@ -43,7 +43,7 @@ from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
 from instep.node.line_net import LineNet
-from instep.node.restoring import can_restore, recover_writer, restore_tree
+from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -88,6 +88,7 @@ class WriterService:
         self._net = net
         self._pending: _Pending | None = None
         self.tree = WriterTree(self)
+        self._returned_to: HeadRef | None = None
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
         raw = runtime.store.load_line(self.line)
@@ -291,7 +292,7 @@ class WriterService:
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))
 
-    def source_up(self, source: NodeName, uplink: object) -> None:
+    def source_up(self, source: NodeName, uplink: object, head: HeadRef | None) -> None:
         """A writer has no source."""
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
@@ -311,6 +312,10 @@ class WriterService:
         """The machine broke an invariant: say so until the daemon is restarted."""
         self.standing = broken_standing(error)
         self.runtime.tell()
+
+    def verified_bytes(self) -> int:
+        """How far the verify under way has read."""
+        return self.tree.verifying.read_bytes if self.tree.verifying is not None else 0
 
     async def verify(self, *, is_deep: bool) -> VerifyReply:
         """Compare the tree with the head: what differs is unpublished, or damaged."""
@@ -342,6 +347,9 @@ class WriterService:
                 (trees if is_tree else touched).append(path)
             is_full = is_full or self.watch.took_overflow()
         surveyed = await self.worker.run(self.tree.survey, effect, is_full, trees, touched)
+        target, self._returned_to = self._returned_to, None
+        if target is not None:
+            surveyed = await self.worker.run(named_as, self, surveyed, target)
         self._pending = _Pending(surveyed, dict(self.tree.contents))
         return v.Scanned(effect.req, surveyed.summary)
 
@@ -406,7 +414,9 @@ class WriterService:
         return v.PagesFetched(effect.req)
 
     async def _restore(self, effect: v.Restore) -> v.PublishEvent:
+        self._returned_to = None
         await self.worker.run(restore_tree, self, effect.target, effect.base)
+        self._returned_to = effect.target
         return v.Restored(effect.req)
 
     def status(self) -> Mapping[str, Any]:

@@ -55,6 +55,7 @@ class WriterTree:
         self._service = service
         self._taken: Taken | None = None
         self._history: Kept | None = None
+        self.verifying: Inspection | None = None
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
 
@@ -97,11 +98,13 @@ class WriterTree:
         self.contents = {}
         self._contents_bytes = 0
         suspects = self.suspects()
+        marker = taken.marker
+        assert marker is not None, "a writer does not observe"
         survey = Survey(
             taken.place,
             self._service.fileset.name,
             self._service.definition,
-            lambda: taken.marker,
+            lambda: marker,
             self._sink,
             suspects,
         )
@@ -158,7 +161,7 @@ class WriterTree:
         )
 
     def verify(self, head: HeadRef, is_deep: bool) -> Numbers:
-        inspection = self._inspection()
+        inspection = self.verifying = self._inspection()
         damaged: set[bytes] = set()
 
         def noted() -> Iterator[Difference]:

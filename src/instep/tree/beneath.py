@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 __all__ = [
+    "NOT_BENEATH",
     "RenameUnsupportedError",
     "Root",
     "has_openat2",
@@ -82,6 +83,10 @@ _HAS_OPENAT2 = _probe_openat2()
 def has_openat2() -> bool:
     """Whether this kernel (and its seccomp filter) has ``openat2(2)``."""
     return _HAS_OPENAT2
+
+
+NOT_BENEATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+"""What opening a path gives when a directory on the way is missing, or is none of the root's own."""
 
 
 class Root:
@@ -164,11 +169,14 @@ class Root:
         return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
     def stat_or_none(self, path: bytes) -> os.stat_result | None:
-        """``stat``, or None when there is nothing by that path."""
+        """``stat``, or None when there is nothing by that path beneath the root: a directory on the way may be a
+        symlink or a mount by now, and what those lead to is not ours."""
         try:
             return self.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in NOT_BENEATH:
+                return None
+            raise
 
     def readlink(self, path: bytes) -> bytes:
         fd, name = self.open_parent(path)

@@ -128,7 +128,7 @@ def _number(local: str, name: str, what: str) -> int:
         return int(local)
     raise ResourceError(
         f"there is no {what} {local!r} on this machine",
-        hint=f"create the {what}, map it in the fileset's owner mapping, or accept with --without owner",
+        hint=f"create the {what} on this machine, or accept with --without owner",
         code="unknown_owner",
         owner=name,
         local=local,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef
 from instep.tree.failpoints import failpoint, register
@@ -153,7 +154,7 @@ def decode_record(payload: bytes) -> Record:
     """The record, or ``DamagedError``: its checksum was right, so another program or version wrote it."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise DamagedError(f"a journal record cannot be read: {error}", code="journal_damaged") from error
 
 

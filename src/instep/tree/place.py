@@ -20,7 +20,7 @@ from instep.errors import ConfigError, RefusedError, ResourceError
 from instep.model.ids import FilesetName
 from instep.tree.marker import open_root
 
-__all__ = ["Place", "prepare_place", "resolve_place"]
+__all__ = ["Place", "check_overlap", "prepare_place", "resolve_place"]
 
 _OWNER_FILE = "place"
 _NODE_SECRETS = ("pki", "state")
@@ -81,7 +81,7 @@ def resolve_place(
     """
     root = _absolute(root)
     _check_root(root)
-    _check_overlap(root, [_absolute(other) for other in others], node_dir)
+    check_overlap(root, others, node_dir)
     if stage != "auto":
         return Place(root, _chosen_stage(root, Path(stage), fileset), fileset)
     beside = root.parent / f".instep-{fileset}"
@@ -113,7 +113,9 @@ def prepare_place(place: Place) -> None:
         if not _is_ours(control, place.root):
             raise _stage_unusable(control, "belongs to another root")
         if not (control / _OWNER_FILE).exists():
-            _sync_directory(control.parent)  # before the owner is written, which says that the folder is durable
+            _sync_directory(
+                control.parent
+            )  # before the owner is written, which says that the folder is durable
         _write_owner(control, place.root)
     except OSError as error:
         raise ResourceError(
@@ -143,7 +145,9 @@ def _check_root(root: Path) -> None:
     open_root(root).close()
 
 
-def _check_overlap(root: Path, others: list[Path], node_dir: Path | None) -> None:
+def check_overlap(root: Path, others: Iterable[Path], node_dir: Path | None) -> None:
+    """Whether ``root``, which need not exist yet, keeps clear of other roots and of the node directory.
+    ``RefusedError`` ``roots_overlap``, ``root_holds_node``."""
     real = Path(os.path.realpath(root))
     for other in others:
         other_real = Path(os.path.realpath(other))

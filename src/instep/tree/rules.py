@@ -20,7 +20,11 @@ __all__ = ["Rules"]
 
 _WILD = re.compile(r"[*?\[\\]")
 _KNOWN_MAX = 4096
+_DEEP = 100
 _STAR = "[^/]*"
+_ANYWHERE = "^(?:.+/)?"
+_ANY_BELOW = "(?:/.+)?/"
+_COMPONENTS = "(?:[^/]+/)*?"
 _ESCAPED = re.compile(r"\\.", re.DOTALL)
 _STRUCTURE = re.compile(r"[/()|]")
 
@@ -57,6 +61,10 @@ class Rules:
         own = self._match(subject)
         if own is not None:
             return own
+        if text.count("/") > _DEEP:
+            # From the top, so that each finds its parent known: a path may have 2,000 components.
+            for at in [at for at, c in enumerate(text) if c == "/"][::_DEEP]:
+                self._is_directory_ignored(text[:at])
         parent = text.rpartition("/")[0]
         return bool(parent) and self._is_directory_ignored(parent)
 
@@ -84,7 +92,7 @@ def _closed(line: str) -> tuple[str, bool] | None:
         return None
     source = pattern.regex.pattern
     assert isinstance(source, str)
-    return _without_backtracking(_of_the_path_itself(source)), pattern.include
+    return _without_wandering(_without_backtracking(_of_the_path_itself(source))), pattern.include
 
 
 def _of_the_path_itself(source: str) -> str:
@@ -108,6 +116,18 @@ def _without_backtracking(source: str) -> str:
         is_fixed = bool(between) and not _STRUCTURE.search(_ESCAPED.sub("", between.replace("[^/]", "")))
         parts.append(f"(?>[^/]*?{between})" if is_fixed else _STAR + between if between else "")
     return "".join(parts) + _STAR + rest[-1]
+
+
+def _without_wandering(source: str) -> str:
+    """The same for ``**``: what stands between two of them covers a fixed number of components, so its first place
+    is as good as any."""
+    *fixed, last = source.split(_ANY_BELOW)
+    is_floating = source.startswith(_ANYWHERE)
+    if len(fixed) + is_floating < 2:
+        return source
+    first = fixed[0].removeprefix(_ANYWHERE)
+    begin = f"^(?>{_COMPONENTS}{first}/)" if is_floating else f"{first}/"
+    return begin + "".join(f"(?>{_COMPONENTS}{each}/)" for each in fixed[1:]) + f"(?:.+/)?{last}"
 
 
 def _literal_ancestors(include: tuple[str, ...]) -> set[str]:

@@ -17,8 +17,17 @@ from instep.model.manifest import GetPage, iterate
 from instep.model.paths import is_below, sort_key
 from instep.tree.beneath import Root
 from instep.tree.fidelity import Local, expected_local
+from instep.tree.rules import Rules
 
-__all__ = ["Found", "entries_below", "is_like", "kind_of", "subtree_differences", "walk_below"]
+__all__ = [
+    "Found",
+    "entries_below",
+    "holds_ignored",
+    "is_like",
+    "kind_of",
+    "subtree_differences",
+    "walk_below",
+]
 
 OTHER = 3
 _KINDS = {stat.S_IFREG: 0, stat.S_IFDIR: 1, stat.S_IFLNK: 2}
@@ -64,14 +73,29 @@ def walk_below(root: Root, directory: bytes) -> Iterator[Found]:
 def _listed(root: Root, directory: bytes) -> list[Found]:
     try:
         fd = root.open_dir(directory)
-    except PermissionError:
-        return []
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
+        return []  # not ours to read, or gone meanwhile
+    prefix = directory + b"/" if directory else b""
+    listed: list[Found] = []
     try:
-        names = sorted(map(os.fsencode, os.listdir(fd)))
-        prefix = directory + b"/" if directory else b""
-        return [Found(prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in names]
+        for name in sorted(map(os.fsencode, os.listdir(fd))):
+            try:
+                listed.append(Found(prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+            except FileNotFoundError:
+                continue  # gone meanwhile
     finally:
         os.close(fd)
+    return listed
+
+
+def holds_ignored(root: Root, rules: Rules, directory: bytes) -> bool:
+    """Whether anything ignored, or a mount, lies below ``directory``: then it cannot go with its other contents."""
+    for found in walk_below(root, directory):
+        if found.stat.st_dev != root.device:
+            return True
+        if rules.has_patterns and rules.ignored(found.path, stat.S_ISDIR(found.stat.st_mode)):
+            return True
+    return False
 
 
 def entries_below(manifest: Digest, directory: bytes, get_page: GetPage) -> Iterator[Entry]:

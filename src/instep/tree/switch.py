@@ -22,7 +22,14 @@ from instep.model.manifest import GetPage
 from instep.model.paths import parent_of
 from instep.model.statrow import StatRow
 from instep.tree.archive import close_batch
-from instep.tree.beneath import RenameUnsupportedError, Root, rename_exchange, rename_noreplace, syncfs
+from instep.tree.beneath import (
+    NOT_BENEATH,
+    RenameUnsupportedError,
+    Root,
+    rename_exchange,
+    rename_noreplace,
+    syncfs,
+)
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
@@ -32,7 +39,7 @@ from instep.tree.place import Place
 from instep.tree.records import read_records
 from instep.tree.rules import Rules
 from instep.tree.stage import resource_error
-from instep.tree.subtree import walk_below
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["Gone", "Switched", "finish", "stat_rows", "switch"]
 
@@ -204,6 +211,8 @@ class _Switch:
         key = step.key
         if self._object_ino(key) != step.ino:
             return
+        if not self._has_parent(step.path):
+            return
         if step.op is Op.NEW:
             live_fd, name = self.root.open_parent(step.path)
             try:
@@ -220,6 +229,21 @@ class _Switch:
             if self.journal.header.base_root:
                 self._drifted(step.path)
         self._exchange(step)
+
+    def _has_parent(self, path: bytes) -> bool:
+        """Whether the directory that holds ``path`` is there. Where somebody removed it or put something else in its
+        place, the step is left to the repair of that drift, which archives what is there: a switch must end."""
+        try:
+            self.root.open_parent(path)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            missed = parent_of(path)
+            while (above := parent_of(missed)) and self.root.stat_or_none(missed) is None:
+                missed = above
+            self._missed(missed)
+            return False
+        return True
 
     def _exchange(self, step: Step) -> None:
         key = step.key
@@ -259,6 +283,9 @@ class _Switch:
             there = self.root.stat_or_none(step.path)
             if there is None or there.st_ino != step.ino:
                 self._missed(step.path)
+            return
+        if not self._has_parent(step.path):
+            self._missed(step.source)
             return
         from_fd, from_name = self.root.open_parent(step.source)
         self._let_move(from_fd, from_name)
@@ -377,7 +404,7 @@ class _Switch:
             if found.st_dev != self.root.device:
                 self._kept(step.path)
                 return
-            if there is not None or self._must_stay(step.path):
+            if there is not None or holds_ignored(self.root, self.rules, step.path):
                 if self._remove_singly(step):
                     self._kept(step.path)
                 return
@@ -388,15 +415,6 @@ class _Switch:
         self._let_move(live_fd, name)
         self._rename_new(live_fd, name, self.objects_fd, step.key)
         self._touch(step.path)
-
-    def _must_stay(self, directory: bytes) -> bool:
-        """Whether anything ignored or mounted lies below."""
-        for found in walk_below(self.root, directory):
-            if found.stat.st_dev != self.root.device:
-                return True
-            if self.rules.has_patterns and self.rules.ignored(found.path, stat.S_ISDIR(found.stat.st_mode)):
-                return True
-        return False
 
     def _remove_singly(self, step: Step) -> bool:
         """Take all that may go from a directory, into a copy of its shape; whether something stays."""

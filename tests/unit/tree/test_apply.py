@@ -181,8 +181,8 @@ def test_a_symlink_planted_for_a_directory_leads_nowhere(world: World, tmp_path:
     (outside / "x").write_bytes(b"precious")
     os.rename(world.root / "a", world.root / "a-moved")
     os.symlink(outside, world.root / "a")
-    with pytest.raises(InstepError):
-        world.apply({**BASE, b"a/x": b"evil", b"a/new": b"evil"})
+    switched = world.apply({**BASE, b"a/x": b"evil", b"a/new": b"evil"})
+    assert b"a" in switched.missed
     assert sorted(os.listdir(outside)) == ["x"]
     assert (outside / "x").read_bytes() == b"precious"
 
@@ -196,16 +196,9 @@ def test_a_symlink_planted_between_stage_and_switch_leads_nowhere(world: World, 
     for name in ("a", "dir"):
         os.rename(world.root / name, world.root / f"{name}-moved")
         os.symlink(outside, world.root / name)
-    with pytest.raises(InstepError):
-        switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
+    switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
     assert os.listdir(outside) == []
-    for name in ("a", "dir"):
-        os.unlink(world.root / name)
-        os.rename(world.root / f"{name}-moved", world.root / name)
-    assert (
-        recover(world.place, local=world.local, get_page=world.page, now_ms=2).kind is RecoveredKind.FINISHED
-    )
-    assert (world.root / "a/x").read_bytes() == b"evil"
+    assert b"a" in switched.missed
 
 
 def test_entries_below_what_is_no_directory_are_refused(world: World, tmp_path: Path) -> None:
@@ -410,3 +403,29 @@ def test_the_archive_gives_back_and_never_overwrites(world: World, tmp_path: Pat
     sizes = [batch.size_bytes for batch in archive.batches()]
     assert archive.prune([archive.batches()[0].name], dry_run=True) == sizes[0]
     assert len(archive.batches()) == 1
+
+
+def test_a_directory_that_became_a_symlink_leads_no_step_outside(tmp_path: Path) -> None:
+    """The switch ends, changes nothing outside, and names what the repair of the drift must look at."""
+    outside = tmp_path / "outside"
+    (outside / "d").mkdir(parents=True)
+    (outside / "keep").write_bytes(b"keep")
+    world = World.make(tmp_path)
+    world.apply({b"a": b"1", b"dir/keep": b"k", b"dir/old": b"o", b"dir/d/x": b"x", b"gone/x": b"x"})
+    os.rename(world.root / "dir", tmp_path / "moved")
+    os.symlink(outside, world.root / "dir")
+    os.unlink(world.root / "gone" / "x")
+    os.rmdir(world.root / "gone")
+    before = sorted((str(p), p.is_file() and p.read_bytes()) for p in outside.rglob("*"))
+    tree = {
+        b"a": b"2",
+        b"dir/keep": b"changed",
+        b"dir/new": b"n",
+        b"dir/d/y": b"y",
+        b"gone/x": b"x",
+        b"gone/y": b"y",
+    }
+    switched = world.apply(tree)
+    assert sorted((str(p), p.is_file() and p.read_bytes()) for p in outside.rglob("*")) == before
+    assert (world.root / "a").read_bytes() == b"2"
+    assert {b"dir", b"gone"} <= set(switched.missed)

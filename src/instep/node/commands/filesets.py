@@ -19,7 +19,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.inspection import Inspection, Numbers
-from instep.node.placing import take_root
+from instep.node.placing import check_new_root, take_root
 from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
-_OFFER_WAIT_S = 10.0
+_OFFER_WAIT_S = 5.0
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -55,6 +55,7 @@ class Filesets:
 
     async def reload_config(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         before = self._daemon.runtime.settings.fingerprint
+        await self._daemon.trust_changed()  # ``join`` on a node that runs brings new certificates
         self._daemon.reload()
         after = self._daemon.runtime.settings.fingerprint
         return {"changed": before != after, "running": after}
@@ -155,6 +156,7 @@ class Filesets:
         name = fileset_name(str(params["name"]))
         path = Path(str(params["path"]))
         home = NodeName(str(params["from"])) if params.get("from") else None
+        check_new_root(runtime.settings, name, path, self._daemon.directory.path)
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
         line = offer.line
@@ -240,6 +242,7 @@ class Filesets:
                 )
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
+                take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)
             changed = config_edit.accept_fileset(
                 self._daemon.directory,
                 name,
@@ -269,7 +272,8 @@ class Filesets:
                 code="not_empty",
                 path=str(path),
             )
-        take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
+        if mode != "observe":
+            take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
         chosen = {k: v for k, v in given.items() if v is not None}
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()

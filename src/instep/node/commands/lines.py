@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core.vocabulary import Trouble
-from instep.errors import (
-    ContentionError,
-    DamagedError,
-    InstepError,
-    NotAllowedError,
-    PeerError,
-    RefusedError,
-    ResourceError,
-    UnavailableError,
-    UsageError,
-)
+from instep.errors import InstepError, RefusedError, UnavailableError, UsageError, family_of
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
@@ -38,24 +28,11 @@ __all__ = ["commands"]
 
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
-_FAMILIES: dict[int, type[InstepError]] = {
-    cls.exit_code: cls
-    for cls in (
-        UsageError,
-        RefusedError,
-        NotAllowedError,
-        ContentionError,
-        UnavailableError,
-        ResourceError,
-        PeerError,
-        DamagedError,
-    )
-}
 
 
 def error_of(trouble: Trouble) -> InstepError:
     """A machine's trouble as the error that a command ends with."""
-    family = _FAMILIES.get(trouble.exit_code, InstepError)
+    family = family_of(trouble.exit_code)
     return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 

@@ -135,6 +135,8 @@ class Looking:
     def _warnings(self) -> list[str]:
         pki = self._daemon.pki
         warnings = list(self._daemon.runtime.settings.warnings)
+        if self._daemon.runtime.state_note is not None:
+            warnings.append(self._daemon.runtime.state_note)
         drain = self._daemon.runtime.drain()
         if drain is not None:
             why = f" ({drain.reason})" if drain.reason else ""
@@ -169,16 +171,11 @@ class Looking:
     def _partners(self, service: WriterService | FollowService, now: int) -> list[dict[str, Any]]:
         daemon = self._daemon
         reports = reports_of(daemon.runtime.store, service.line)
-        names: set[NodeName] = {
-            name for name, report in reports.items() if report.via or name in daemon.runtime.settings.partners
-        }
+        names: set[NodeName] = {name for name, report in reports.items() if report.via}
         for name in daemon.runtime.settings.partners:
             session = daemon.peers.sessions.get(name)
-            if (
-                daemon.peers.access.why_not(name, service) is None
-                and session is not None
-                and service.line in session.accepted
-            ):
+            has_accepted = name in reports or (session is not None and service.line in session.accepted)
+            if has_accepted and daemon.peers.access.why_not(name, service) is None:
                 names.add(name)
         rows: list[dict[str, Any]] = []
         for name in sorted(names):
@@ -328,6 +325,11 @@ class Looking:
                     "why": why or why_path or "linked on both sides and accepted there",
                 }
             )
+        known = {row["node"] for row in rows} | {service.writer}
+        for name, report in sorted(reports_of(daemon.runtime.store, service.line).items()):
+            if report.via and name not in known:
+                why = why_path or f"it follows over the hub {report.via}"
+                rows.append({"node": name, "gets": carried, "via": [report.via], "why": why})
         shown_path = path_fields(path) if path is not None else {"path": None}
         return {"fileset": service.fileset.name, **shown_path, "to": rows}
 

@@ -261,8 +261,11 @@ class Members:
                 code="no_ca",
             )
         changed = daemon.pki.revoke(name, wall_ms())
+        if config_edit.remove_partner(daemon.directory, name):
+            daemon.reload()
         daemon.peers.cut(name)
         daemon.membership.forget(name)
+        daemon.runtime.store.delete_reports(name)
         await daemon.trust_changed()
         daemon.peers.tell_revocations()
         daemon.runtime.note("revoked", f"the certificates of {name} were revoked", name=name)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep.errors import InstepError
+from instep.model.manifest import totals
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
-from instep.node.commands.parameters import service_of
+from instep.node.commands.parameters import getter, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.snapshot import reports_of
 
@@ -46,10 +47,15 @@ class Verifying:
                     jobs[name] = loop.create_task(
                         session.verify(service.line, is_deep=is_deep, within_s=VERIFY_S)
                     )
+        store, live = self._daemon.runtime.store, service.live
+        total = totals(live.root, getter(store)).size_bytes if live is not None else 0
         try:
             done = 0
             while done < len(jobs):
-                await speaker.progress("verifying", done, len(jobs), "nodes")
+                if is_deep and not jobs[self._daemon.runtime.name].done():
+                    await speaker.progress("reading every byte", service.verified_bytes(), total, "bytes")
+                else:
+                    await speaker.progress("verifying", done, len(jobs), "nodes")
                 await asyncio.wait(
                     [job for job in jobs.values() if not job.done()],
                     timeout=1.0,

@@ -1,0 +1,47 @@
+"""Notices that somebody edited ``instep.toml`` by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from instep.errors import ConfigError
+
+__all__ = ["ConfigFile"]
+
+LOOK_S = 0.5
+log = logging.getLogger(__name__)
+
+
+class ConfigFile:
+    """What the file looked like when it was read last."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = self._stat()
+
+    def note(self) -> None:
+        """It is about to be read."""
+        self._read = self._stat()
+
+    async def mind(self, reload: Callable[[], None]) -> None:
+        """Call ``reload``, which notes, whenever the file changed and was then the same for one look."""
+        seen = self._read
+        while True:
+            await asyncio.sleep(LOOK_S)
+            found = self._stat()
+            if found != self._read and found == seen:
+                try:
+                    reload()
+                except ConfigError as error:
+                    log.warning("the edited configuration is not in use: %s", error.reason)
+            seen = found
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,0 +1,73 @@
+"""What connections need of a line, written or followed here: the port between lines and sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from instep.errors import InstepError
+from instep.model.definition import Definition
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.standing import StandingRecord
+from instep.net import messages as m
+from instep.node.serving import Shelf
+from instep.node.settings import FilesetSettings
+
+if TYPE_CHECKING:
+    from instep.node.uplink import Uplink
+
+__all__ = ["LineService"]
+
+
+class HasRoom(Protocol):
+    """An inbox that a stream waits for."""
+
+    async def room(self) -> None: ...
+
+
+class LineService(Protocol):
+    """What the connections need of a line, written or followed here."""
+
+    line: LineId
+    fileset: FilesetSettings
+    is_written_here: bool
+    standing: StandingRecord
+
+    @property
+    def driver(self) -> HasRoom: ...
+
+    @property
+    def head(self) -> HeadRef | None: ...
+
+    @property
+    def writer(self) -> NodeName: ...
+
+    @property
+    def live(self) -> HeadRef | None: ...
+
+    def known_definition(self) -> Definition | None:
+        """The definition of the newest head, None while none is known."""
+
+    def offers_to(self, partner: NodeName) -> bool: ...
+
+    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
+        ...
+
+    def shelf(self) -> Shelf: ...
+
+    def head_seen(self, source: NodeName, head: m.Head) -> None:
+        """A peer sent a head of this line."""
+
+    def partner_told(self, source: NodeName) -> None:
+        """A partner told everything that it holds of this line."""
+
+    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None: ...
+
+    def source_down(self, source: NodeName, error: InstepError | None) -> None: ...
+
+    def asked_to(self, what: str) -> None:
+        """An operator's nudge from the sender: ``retry`` or ``resend``."""
+
+    async def verify(self, *, is_deep: bool) -> m.VerifyReply: ...
+
+    def report_message(self) -> m.Report: ...

@@ -1,0 +1,95 @@
+"""A writer that lost its memory, in part or wholly, goes on above what its partners hold, and uses no number twice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.crashes import Crasher, Tree, crashers
+from tests.support.fleet import Fleet, tree_of
+
+
+def number_of(line: dict[str, object], what: str = "head") -> int:
+    found = line[what]
+    return int(found["number"]) if isinstance(found, dict) else 0
+
+
+def forget(node: Crasher) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        Path(f"{node.node.directory / 'state' / 'node.db'}{suffix}").unlink(missing_ok=True)
+
+
+@pytest.mark.timeout(120)
+def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None:
+    """Goal: design section 5 "A writer with amnesia". Method: yesterday's copy of its node directory, then an empty state,
+    then an empty state while no partner answers."""
+    tree = fleet.tree("main")
+    (tree / "sub").mkdir(parents=True)
+    for number in range(20):
+        (tree / "sub" / f"f{number}").write_text(f"file {number}")
+    fleet.make(1)
+    with crashers(fleet, "main", "s1") as (main, s1):
+        newest = settled(fleet, main, s1)
+        directory, yesterday = main.node.directory, fleet.base / "yesterday"
+        main.stop()
+        subprocess.run(["cp", "-a", str(directory), str(yesterday)], check=True, timeout=30)
+        main.start()
+        for turn in range(3):
+            (tree / "sub" / f"f{turn}").write_text(f"of today {turn}")
+            (tree / f"today-{turn}").write_text("today")
+            newest = settled(fleet, main, s1)
+        main.stop()
+        before = tree_of(tree)
+        shutil.rmtree(directory)
+        yesterday.rename(directory)
+        newest = woken(fleet, main, s1, newest, before)
+        main.stop()
+        forget(main)
+        newest = woken(fleet, main, s1, newest, tree_of(tree))
+        # Changed while the state is lost: it is published above, as a difference against the newest own head.
+        main.stop()
+        forget(main)
+        (tree / "while-away").write_text("written while the writer was down")
+        (tree / "today-0").unlink()
+        main.start()
+        newer = settled(fleet, main, s1)
+        assert newer > newest
+        # Nobody answers: nothing is published by itself.
+        s1.stop()
+        main.stop()
+        forget(main)
+        (tree / "alone").write_text("written while nobody could be asked")
+        main.start()
+        held = main.await_line(lambda line: line["standing"] == "held")
+        assert held["code"], held
+        assert held["next"], held
+        assert held["head"] is None, "published without knowing its past"
+        s1.start()
+        assert settled(fleet, main, s1) > newer
+        assert (fleet.tree("s1") / "alone").exists()
+
+
+def woken(fleet: Fleet, main: Crasher, s1: Crasher, newest: int, before: Tree) -> int:
+    """Start the forgetful writer: it knows its newest head again, and a change becomes a higher one."""
+    main.start()
+    main.await_line(lambda line: number_of(line) >= newest)
+    again = settled(fleet, main, s1)
+    assert tree_of(fleet.tree("main")) == before, "the writer's tree is its own"
+    (fleet.tree("main") / "sub" / "f9").write_text(f"after {again}")
+    higher = settled(fleet, main, s1)
+    assert higher > newest
+    return higher
+
+
+def settled(fleet: Fleet, main: Crasher, s1: Crasher) -> int:
+    waited = main.call("wait", timeout_s=60.0)
+    assert waited["reached"], (waited, main.node.log(), s1.node.log())
+    number: int = waited["generation"]["number"]
+    s1.await_in_step(number)
+    assert tree_of(fleet.tree("s1")) == tree_of(fleet.tree("main"))
+    for node in (main, s1):
+        node.note_numbers()
+    return number

@@ -1,0 +1,292 @@
+"""Daemons that a test kills and starts again quickly: spawned directly, asked over the control socket in-process,
+and the checks that hold after any crash."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instep.cli.control import Control
+from instep.errors import InstepError, UnavailableError
+from tests.support.fleet import SOURCE, Fleet, Node
+from tests.support.waiting import eventually
+
+__all__ = ["Crasher", "Reader", "Tree", "assert_rested", "contents_below", "control_folder", "tables"]
+
+Tree = dict[bytes, tuple[Any, ...]]
+START_S = 30.0
+
+
+@dataclass
+class Crasher:
+    """One node whose daemon this test spawns itself, so that its death is seen at once."""
+
+    node: Node
+    wrapper: tuple[str, ...] = ()
+    """Words before the daemon's command line, such as ``setpriv``."""
+    process: subprocess.Popen[bytes] | None = None
+    numbers: dict[int, str] = field(default_factory=dict)
+    """Every generation number ever seen here, and its id."""
+
+    @property
+    def control(self) -> Control:
+        return Control(self.node.directory / "control.sock")
+
+    def take_over(self) -> Crasher:
+        """End the daemon that ``Fleet`` started; from now on it runs as ours."""
+        if self.node.pid is not None:
+            self.node.stop()
+        return self
+
+    def spawn(self, failpoint: str = "") -> None:
+        """Start the daemon and do not wait."""
+        assert self.process is None
+        environment = {**os.environ, "PYTHONPATH": SOURCE, "INSTEP_FAILPOINT": failpoint}
+        with (self.node.directory / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.wrapper, sys.executable, "-m", "instep.node", str(self.node.directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd="/",
+            )
+
+    def start(self, failpoint: str = "") -> Crasher:
+        """Start the daemon and wait until it answers."""
+        self.spawn(failpoint)
+        self.await_answer()
+        return self
+
+    def await_answer(self) -> None:
+        def answers() -> bool:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f"{self.node.name} ended with {self.process.returncode}\n{self.node.log(60)}"
+                )
+            return self.control.is_up()
+
+        eventually(answers, START_S, lambda: f"{self.node.name} to answer\n{self.node.log()}")
+
+    def await_end(self, timeout: float = 30.0) -> int:
+        """Wait until the daemon has ended by itself; its exit code (negative: the signal)."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(
+                f"{self.node.name} did not end within {timeout:g} s\n{self.node.log(60)}"
+            ) from error
+        self.process = None
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(20)
+            self.process = None
+
+    def stop(self) -> None:
+        """SIGTERM, and a clean end."""
+        self.signal(signal.SIGTERM)
+        code = self.await_end()
+        assert code == 0, f"{self.node.name} ended with {code}\n{self.node.log(60)}"
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for a while: nothing can come from this node."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    # Asking -------------------------------------------------------------------------------------------------
+
+    def call(self, command: str, timeout_s: float = 60.0, **params: Any) -> dict[str, Any]:
+        return self.control.call(command, {"fileset": "data", **params}, timeout_s=timeout_s)
+
+    def line(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("status")["filesets"][0]["lines"][0]
+        return found
+
+    def publish(self, **params: Any) -> dict[str, Any]:
+        """Publish; the generation."""
+        found: dict[str, Any] = self.call("publish", **params)["generation"]
+        return found
+
+    def await_line(self, holds: Callable[[dict[str, Any]], object], timeout: float = 30.0) -> dict[str, Any]:
+        """Wait until ``holds(line)``; the line."""
+        last: dict[str, Any] = {}
+
+        def asked() -> bool:
+            try:
+                found = self.line()
+            except UnavailableError as error:
+                last["error"] = error.reason
+                return False
+            last.clear()
+            last.update(found)
+            return bool(holds(last))
+
+        eventually(asked, timeout, lambda: f"{self.node.name}: {last}\n{self.node.log(60)}")
+        return last
+
+    def await_recovered(self) -> None:
+        """Wait until what a crash interrupted was looked at."""
+        self.await_line(lambda line: line["code"] != "starting" and line.get("doing") != "recover")
+
+    def await_in_step(self, number: int, timeout: float = 60.0) -> None:
+        self.await_line(
+            lambda line: line["standing"] == "in_step" and line["live"] and line["live"]["number"] >= number,
+            timeout,
+        )
+
+    def note_numbers(self) -> None:
+        """Look at every generation that this node knows; no number may ever have had another id."""
+        for generation in self.call("log")["generations"]:
+            known = self.numbers.setdefault(generation["number"], generation["id"])
+            assert known == generation["id"], (
+                f"{self.node.name}: number {generation['number']} was used twice"
+            )
+
+
+@contextlib.contextmanager
+def crashers(fleet: Fleet, *names: str) -> Iterator[list[Crasher]]:
+    """The named nodes' daemons, started anew as children of this process; all are killed at the end. They share
+    what they remember of numbers."""
+    numbers: dict[int, str] = {}
+    made = [Crasher(fleet[name], numbers=numbers).take_over() for name in names]
+    try:
+        for each in made:
+            each.spawn()
+        for each in made:
+            each.await_answer()
+        yield made
+    finally:
+        for each in made:
+            if each.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    each.signal(signal.SIGCONT)
+            each.kill()
+
+
+# Checks -----------------------------------------------------------------------------------------------------
+
+
+def control_folder(fleet: Fleet, name: str) -> Path:
+    """Where staging, journal and archive of ``data`` lie on that node."""
+    beside = fleet.base / name / ".instep-data"
+    return beside if beside.exists() else fleet.tree(name) / ".instep"
+
+
+def assert_rested(fleet: Fleet, name: str) -> None:
+    """Nothing of an apply is left: no stage, no journal."""
+    control = control_folder(fleet, name)
+    stage = control / "stage"
+    left = sorted(os.listdir(stage)) if stage.exists() else []
+    assert left == [], f"{name} has stages left: {left}"
+    assert not (control / "journal").exists(), f"{name} has a journal left"
+
+
+def contents_below(*places: Path) -> set[bytes]:
+    """What every file below ``places`` holds."""
+    found: set[bytes] = set()
+    for place in places:
+        for directory, _, names in os.walk(place):
+            for name in names:
+                path = os.path.join(directory, name)
+                if stat.S_ISREG(os.lstat(path).st_mode):
+                    found.add(Path(path).read_bytes())
+    return found
+
+
+def assert_nothing_lost(fleet: Fleet, name: str, *trees: Tree) -> None:
+    """Every content of ``trees`` is in the tree or the archive of that node (P5)."""
+    have = contents_below(fleet.tree(name), control_folder(fleet, name) / "archive")
+    for tree in trees:
+        for path, what in tree.items():
+            assert what[0] != "file" or what[2] in have, (
+                f"{name} lost the content of {path!r}: {what[2][:60]!r}"
+            )
+
+
+def tables(node: Node, program: str) -> None:
+    """Append TOML to a stopped node's configuration."""
+    path = node.directory / "instep.toml"
+    path.write_text(path.read_text() + "\n" + program)
+
+
+def carried(tree: Tree, ignored: Callable[[bytes], bool]) -> Tree:
+    """A tree without its ignored files, and without directories that only they keep there."""
+    kept = {path: what for path, what in tree.items() if not ignored(path)}
+    holders = {_parent(path) for path in tree if ignored(path)}
+    for holder in sorted(holders, reverse=True):
+        if not any(path.startswith(holder + b"/") for path in kept):
+            kept.pop(holder, None)
+        elif holder in kept:
+            kept[holder] = kept[holder][:-1]  # its time is that of the ignored file's arrival
+    return kept
+
+
+def _parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
+
+
+class Reader:
+    """Reads files that every generation has, again and again, and remembers what was ever missing or not whole (P2)."""
+
+    def __init__(self, paths: Iterable[Path], is_whole: Callable[[bytes], bool]) -> None:
+        self._paths = list(paths)
+        self._is_whole = is_whole
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="reader")
+        self.reads = 0
+        self.wrong: list[str] = []
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(20)
+        assert self.wrong == [], self.wrong[:10]
+        assert self.reads > len(self._paths), "the reader hardly read"
+
+    def _read(self) -> None:
+        while not self._ended.is_set():
+            for path in self._paths:
+                try:
+                    data = path.read_bytes()
+                except OSError as error:
+                    self.wrong.append(f"{path}: {error}")
+                else:
+                    if not self._is_whole(data):
+                        self.wrong.append(f"{path}: {data[:40]!r}... of {len(data)}")
+                self.reads += 1
+                if self._ended.is_set() or len(self.wrong) > 10:
+                    return
+
+
+def told(call: Callable[[], object]) -> InstepError | None:
+    """The error that a call ends with, None when it goes well."""
+    try:
+        call()
+    except InstepError as error:
+        return error
+    return None
