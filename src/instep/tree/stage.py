@@ -61,7 +61,6 @@ IN_PLACE_OVER = 64 << 10
 """A file larger than this, of which only mode or time changes, is changed in place; smaller ones are exchanged."""
 
 FEW_CHANGES = 1_000
-
 SMALL_MAX = CHUNKED_OVER
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_LARGE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -151,9 +150,7 @@ class Stage:
             self._steps, self._dirs, self._links, self._rows = (
                 self._writer(name, opened) for name in (b"steps", b"dirs", b"links", b"rows")
             )
-            few = list(islice(diff(live_root, target.root, get_page), FEW_CHANGES + 1))
-            # The difference is walked twice: few changes are kept meanwhile, many are found again.
-            self._few = few if len(few) <= FEW_CHANGES else None
+            self._few = list(islice(diff(live_root, target.root, get_page), FEW_CHANGES))
             self.moves = self._moves()
             self._has_hints = bool(self.moves.hints)
             self._plan = plan(self._changes(), self, self.moves, takes_over=live_root is None)
@@ -257,7 +254,9 @@ class Stage:
         return moves
 
     def _changes(self) -> Iterator[Change]:
-        return iter(self._few) if self._few is not None else diff(self.live_root, self.target.root, self._get_page)
+        """The difference, which is walked twice: few changes are kept meanwhile, many are found again."""
+        few = self._few
+        return iter(few) if len(few) < FEW_CHANGES else diff(self.live_root, self.target.root, self._get_page)
 
     def _is_clean(self, source: bytes, path: bytes) -> bool:
         """Whether the live directory holds exactly what the base says, by stat; its rows are kept for ``path``."""
@@ -302,9 +301,7 @@ class Stage:
 
     def wants(self, limit_entries: int = 2000, limit_bytes: int = 8 << 20) -> list[Want]:
         """The next batch that must come from outside; what is here already was laid meanwhile. Empty: complete.
-
-        The limits are reached, not kept: the last of a batch may be large.
-        """
+        The limits are reached, not kept: the last of a batch may be large."""
         batch: list[Want] = []
         size = 0
         try:
