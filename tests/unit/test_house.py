@@ -30,8 +30,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 650,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/applying.py": 450,
-    "src/instep/node/daemon.py": 450,
     "src/instep/node/follower.py": 620,
     "src/instep/node/writer.py": 450,
     "src/instep/testing/partner.py": 500,
