@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
@@ -18,7 +19,7 @@ from instep.errors import ContentionError, ResourceError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Kind
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest import GetPage, diff
+from instep.model.manifest import Change, GetPage, diff
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
@@ -59,6 +60,7 @@ _SEALED = register("stage.sealed")
 IN_PLACE_OVER = 64 << 10
 """A file larger than this, of which only mode or time changes, is changed in place; smaller ones are exchanged."""
 
+FEW_CHANGES = 1_000
 SMALL_MAX = CHUNKED_OVER
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_LARGE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -148,11 +150,10 @@ class Stage:
             self._steps, self._dirs, self._links, self._rows = (
                 self._writer(name, opened) for name in (b"steps", b"dirs", b"links", b"rows")
             )
+            self._few = list(islice(diff(live_root, target.root, get_page), FEW_CHANGES))
             self.moves = self._moves()
             self._has_hints = bool(self.moves.hints)
-            self._plan = plan(
-                diff(live_root, target.root, get_page), self, self.moves, takes_over=live_root is None
-            )
+            self._plan = plan(self._changes(), self, self.moves, takes_over=live_root is None)
             self._opened = opened.pop_all()
 
     def _writer(self, name: bytes, opened: contextlib.ExitStack) -> RecordWriter:
@@ -246,11 +247,16 @@ class Stage:
     def _moves(self) -> Moves:
         if self.live_root is None:
             return Moves()
-        moves = find_moves(diff(self.live_root, self.target.root, self._get_page))
+        moves = find_moves(self._changes())
         for path, source in list(moves.directories.items()):
             if self.children(path) is not None or not self._is_clean(source, path):
                 del moves.directories[path]
         return moves
+
+    def _changes(self) -> Iterator[Change]:
+        """The difference, which is walked twice: few changes are kept meanwhile, many are found again."""
+        few = self._few
+        return iter(few) if len(few) < FEW_CHANGES else diff(self.live_root, self.target.root, self._get_page)
 
     def _is_clean(self, source: bytes, path: bytes) -> bool:
         """Whether the live directory holds exactly what the base says, by stat; its rows are kept for ``path``."""
@@ -295,9 +301,7 @@ class Stage:
 
     def wants(self, limit_entries: int = 2000, limit_bytes: int = 8 << 20) -> list[Want]:
         """The next batch that must come from outside; what is here already was laid meanwhile. Empty: complete.
-
-        The limits are reached, not kept: the last of a batch may be large.
-        """
+        The limits are reached, not kept: the last of a batch may be large."""
         batch: list[Want] = []
         size = 0
         try:
