@@ -24,6 +24,7 @@ from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
 from instep.tree.archive import Archive
+from instep.tree.stages import list_stages
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -52,9 +53,9 @@ class Housekeeping:
                 except (InstepError, OSError) as error:
                     log.warning("%s was not tidied: %s", service.line, error)
             try:
-                await asyncio.to_thread(self.sweep)
-            except InstepError as error:
-                log.warning("pages were not swept: %s", error.reason)
+                await self.sweep()
+            except (InstepError, OSError) as error:
+                log.warning("pages were not swept: %s", error)
             await asyncio.sleep(EVERY_S)
 
     async def _tidy(self, service: WriterService | FollowService) -> None:
@@ -100,6 +101,8 @@ class Housekeeping:
         return kept
 
     def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
+        if service.machine.phase is not None:
+            return  # what a survey kept is named by nothing before its commit
         store = self._daemon.runtime.store
         history = service.tree.history
         live: set[Digest] = set()
@@ -112,10 +115,23 @@ class Housekeeping:
         if freed:
             log.info("%s: history let go of %d bytes", service.line, freed)
 
-    def sweep(self) -> int:
-        """Drop pages that no known generation of any line names; how many."""
+    async def sweep(self) -> int | None:
+        """Drop pages that no known generation of any line names; how many. None while some line is at work: its
+        pages are named by nothing yet. What begins after the ticket was taken is spared by the ticket."""
+        if any(service.machine.phase is not None for service in self._daemon.services.values()):
+            return None
+        ticket = self._daemon.runtime.store.begin_sweep()
+        for service in self._daemon.services.values():
+            if isinstance(service, FollowService) and await service.worker.run(self._has_stage, service):
+                return None
+        return await asyncio.to_thread(self._sweep, ticket)
+
+    @staticmethod
+    def _has_stage(service: FollowService) -> bool:
+        return bool(list_stages(service.place()))
+
+    def _sweep(self, ticket: int) -> int:
         store = self._daemon.runtime.store
-        ticket = store.begin_sweep()
         seen: set[Digest] = set()
         chunk_roots: set[Digest] = set()
         for row in store.lines():
