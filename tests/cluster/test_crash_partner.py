@@ -19,7 +19,7 @@ HERE = ("apply", "archive", "follow", "journal", "recover", "stage", "switch")
 """Failpoints of the apply; the writer's are in ``test_crash_writer``."""
 
 NOT_HIT = {
-    "archive.pruning": "only when an archive batch outlives its retention: tests/unit/tree/test_apply.py",
+    "archive.pruning": "killed in test_housekeeping",
     "switch.linked": "only where renameat2 is missing: tests/contract/test_killed_applies.py --no-renameat2",
 }
 TWICE = {"recover.recovering": "switch.step.before:3"}

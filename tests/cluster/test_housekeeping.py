@@ -54,3 +54,30 @@ async def test_a_sweep_spares_what_generations_name_and_waits_for_work(
         )
     finally:
         store.close()
+
+
+def test_a_prune_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
+    """Goal: death in the middle of pruning loses nothing that was to stay, and the next prune takes the rest.
+    Method: SIGKILL at ``archive.pruning`` in a partner that prunes two batches."""
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    for number in range(3):
+        (tree / "file").write_text(f"{number}")
+        if number == 0:
+            fleet.make(1)
+        fleet.wait()
+    s1 = fleet["s1"]
+    assert [item["generation"] for item in s1.run("archive", "list", "data").json["items"]] == [2, 1]
+    s1.stop()
+    s1.environment["INSTEP_FAILPOINT"] = "archive.pruning:2"
+    s1.start()
+    s1.run("archive", "prune", "data", "--keep-last", "0", "--keep-within", "0s", expect=None)
+    s1.await_death()
+    del s1.environment["INSTEP_FAILPOINT"]
+    s1.start()
+    left = s1.run("archive", "list", "data").json["items"]
+    assert [item["generation"] for item in left] == [2]
+    s1.run("archive", "prune", "data", "--keep-last", "0", "--keep-within", "0s")
+    assert s1.run("archive", "list", "data").json["items"] == []
+    s1.await_standing("in_step")
+    fleet.assert_same("s1")
