@@ -103,7 +103,7 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
             serving = sum((row.get("live") or {}).get("id") == head.get("id") for row in rows)
             counted = f"{serving} of {len(rows)} serve generation {head['number']}"
             yield f"{name}   {_word_of_all(rows)}   {counted} {_about(head)}"
-        troubled = [row for row in rows if row.get("standing") != "in_step"]
+        troubled = [row for row in rows if row.get("standing") != "in_step" or row.get("code")]
         names = max((len(printable(row["name"])) for row in troubled), default=0)
         for row in troubled:
             yield from _row_lines(row, names)

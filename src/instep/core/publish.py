@@ -650,6 +650,7 @@ class PublishMachine:
             trouble=self._not_the_writer() or self._trouble,
             is_first_held=self._is_first_held,
             is_fetching=not self._facts.has_pages,
+            is_unpublished=self._config.mode is p.PublishMode.MANUAL and self._unpublished.is_touched,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

@@ -20,6 +20,8 @@ class PublishSeen:
     trouble: Trouble | None
     is_first_held: bool
     is_fetching: bool
+    is_unpublished: bool = False
+    """Changes wait for ``instep publish``, because publishing is manual."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
@@ -50,6 +52,14 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         return Report(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
     if seen.is_working:
         return Report(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
+    if seen.is_unpublished:
+        return Report(
+            Standing.IN_STEP,
+            "unpublished",
+            f"changes since generation {head.number} are not published, because publishing is manual",
+            (f"instep diff {line.fileset}", f"instep publish {line.fileset}"),
+            head,
+        )
     return Report(Standing.IN_STEP, None, None, (), head)
 
 

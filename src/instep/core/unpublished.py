@@ -34,6 +34,11 @@ class Unpublished:
     def is_dirty(self) -> bool:
         return self._is_all or bool(self._paths)
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the watcher saw a change since the last scan took what there was."""
+        return self._first_ms is not None
+
     def touch(
         self, paths: Iterable[bytes], now_ms: int, *, everything: bool = False, trigger: bytes | None = None
     ) -> None:
