@@ -158,11 +158,14 @@ class FollowService:
         return Rules(self.known_definition() or Definition())
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
+        told = dict.fromkeys(paths)
         if self.watch is not None:
+            # Draining reads on: what the kernel queued since the caller read must be told, too.
             for path, is_tree in self.watch.drain():
                 self.applying.touched(path, is_tree=is_tree)
+                told[path] = None
             is_overflow = self.watch.took_overflow() or is_overflow
-        self.driver.post(f.TreeTouched(paths, is_overflow))
+        self.driver.post(f.TreeTouched(tuple(told), is_overflow))
 
     # What connections ask -------------------------------------------------------------------------------------
 
