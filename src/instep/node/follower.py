@@ -38,7 +38,7 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
-from instep.node.hooks import run_hook
+from instep.node.hooks import CHANGED_MAX, run_hook
 from instep.node.inspection import changes_of
 from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime, Worker
@@ -59,7 +59,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-CHANGED_MAX = 100_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -127,9 +126,9 @@ class FollowService:
             drift_scan_ms=DRIFT_SCAN_MS,
             is_observing=fileset.observe,
             has_gates=False,
-            has_validate=fileset.hooks.validate is not None,
-            has_reload=fileset.hooks.reload is not None,
-            has_probe=fileset.hooks.probe is not None,
+            has_validate=bool(fileset.hooks.validate),
+            has_reload=bool(fileset.hooks.reload),
+            has_probe=bool(fileset.hooks.probe),
         )
 
     async def run(self) -> None:
@@ -473,7 +472,7 @@ class FollowService:
             return f.Recovered(req, kind, target)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted owe a reload, which must be saved before the journal goes.
-        was_reverted = journal.header.why is Why.DRIFT and self.fileset.hooks.reload is not None
+        was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
         await self.worker.run(self.applying.record_now)
         if was_reverted:
             self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
