@@ -23,7 +23,7 @@ async def test_a_signal_reaches_the_process_of_the_pid_file_and_no_other(tmp_pat
     async def send() -> HookOutcome:
         return await run_hook(HookSpec(signal="TERM", pid_file=pid_file), CALL)
 
-    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:  # noqa: ASYNC220 - only started, ended below
         pid_file.write_text(f"{child.pid}\n", "ascii")
         pid_file.chmod(0o666)
         assert "0666" in (await send()).reason

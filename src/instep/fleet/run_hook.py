@@ -49,7 +49,7 @@ def account_of(user: str) -> Account | str | None:
     if found.pw_uid == os.geteuid():
         return None
     if os.geteuid() != 0:
-        return f"it is to run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()} and may not switch"
+        return f"it is to run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
     return Account(found.pw_uid, found.pw_gid, tuple(os.getgrouplist(user, found.pw_gid)))
 
 
