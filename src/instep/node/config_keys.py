@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from instep.core.gates import GATES_MAX, BadGate, parse_gate
 from instep.errors import InstepError
+from instep.fleet.small_hooks import SIGNALS
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.node import values
@@ -25,6 +26,7 @@ __all__ = [
     "FILESET",
     "HOOK",
     "HOOKS",
+    "HOOKS_MAX",
     "NODE",
     "NO_DEFAULT",
     "PARTNER",
@@ -131,6 +133,21 @@ def _run(raw: object) -> tuple[str, ...]:
             'is not an argument list that begins with an absolute path, such as ["/usr/local/bin/check"]'
         )
     return words
+
+
+def _user(raw: object) -> str:
+    text = values.string(raw)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
+        raise BadValue("is not the name of a user")
+    return text
+
+
+def _systemd(raw: object) -> tuple[str, str]:
+    verb, _, unit = values.string(raw).partition(" ")
+    verbs = ("reload", "restart", "start", "try-reload-or-restart")
+    if verb not in verbs or not re.fullmatch(r"[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\-]{0,255}", unit):
+        raise BadValue(f'is not one of {", ".join(verbs)} and a unit, such as "reload apache2.service"')
+    return verb, unit
 
 
 def _status(raw: object) -> int:
@@ -274,7 +291,9 @@ ARCHIVE: tuple[Key, ...] = (
     Key("max_share", values.percent, "20%", "Share of the file system above which status warns."),
 )
 
-HOOKS = ("validate", "reload", "probe")
+HOOKS = ("validate", "freeze", "thaw", "reload", "probe", "repair", "on_failure")
+HOOKS_MAX = 32
+"""Hooks in one slot."""
 
 HOOK: tuple[Key, ...] = (
     Key("run", _run, None, "A program and its arguments; no shell."),
@@ -286,10 +305,26 @@ HOOK: tuple[Key, ...] = (
     ),
     Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
     Key("expect_body", values.string, None, "A text that the answer must contain."),
-    Key("signal", _only(None), None, "Not in this version."),
-    Key("pid_file", _only(None), None, "Not in this version."),
-    Key("touch", _only(None), None, "Not in this version."),
-    Key("systemd", _only(None), None, "Not in this version."),
+    Key("headers_file", values.absolute_path, None, "A file (mode 0600) with lines such as `X-Key: secret`."),
+    Key("body", values.string, None, "What the request sends."),
+    Key(
+        "tls",
+        _one_of("strict", "noverify", "none"),
+        "strict",
+        "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
+        "machines. Status warns of the last two.",
+    ),
+    Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
+    Key(
+        "signal",
+        _one_of(*SIGNALS),
+        None,
+        "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
+    ),
+    Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
+    Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
+    Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
+    Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 
 ROLLOUT: tuple[Key, ...] = (

@@ -11,6 +11,8 @@ from typing import Any
 
 from instep.core.gates import BUILT_IN
 from instep.errors import InstepError
+from instep.fleet.hook_spec import HookSpec, TlsMode
+from instep.fleet.http_hook import is_unverified
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
@@ -251,41 +253,59 @@ class Reader:
         )
 
     def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
-        later = ("repair", "freeze", "thaw", "on_failure")
-        self.read(path, raw, (), (*keys.HOOKS, *later))
-        for name in later:
-            if name in raw:
-                self.wrong((*path, name), raw[name], keys.LATER)
-        found = {name: self.hook((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
-        return HooksSettings(**found)
+        self.read(path, raw, (), keys.HOOKS)
+        return HooksSettings(
+            **{name: self.slot((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
+        )
+
+    def slot(self, path: KeyPath, raw: object) -> tuple[HookSettings, ...]:
+        """One table, or an array of tables."""
+        tables = raw if isinstance(raw, list) else [raw]
+        if len(tables) > keys.HOOKS_MAX:
+            self.wrong(path, len(tables), f"holds {len(tables)} hooks, the limit is {keys.HOOKS_MAX}")
+        found = [self.hook(path, table) for table in tables[: keys.HOOKS_MAX]]
+        return tuple(hook for hook in found if hook is not None)
 
     def hook(self, path: KeyPath, raw: object) -> HookSettings | None:
         before = len(self.problems)
         row = self.read(path, self.table(path, raw), keys.HOOK)
-        if len(self.problems) > before:
+        if len(self.problems) > before or not isinstance(raw, dict):
             return None
-        if (row["run"] is None) == (row["http"] is None):
-            self.wrong(path, raw, "needs exactly one of run and http")
+        kinds = ("run", "http", "signal", "touch", "systemd")
+        given = [kind for kind in kinds if row[kind] is not None]
+        if len(given) != 1:
+            self.wrong(
+                path, raw, f"needs exactly one of {', '.join(kinds)}, it has {' and '.join(given) or 'none'}"
+            )
             return None
-        if row["run"] is not None:
-            for only_http in ("auth_file", "expect_status", "expect_body"):
-                if row[only_http] is not None:
-                    self.wrong(
-                        (*path, only_http),
-                        row[only_http] and str(row[only_http]),
-                        "goes with http, not with run",
-                    )
+        for kind, names in _GO_WITH.items():
+            for name in names:
+                if name in raw and given != [kind]:
+                    self.wrong((*path, name), raw[name], f"goes with {kind}, not with {given[0]}")
+        if given == ["signal"] and row["pid_file"] is None:
+            self.wrong(path, raw, "has signal but no pid_file")
+        if row["paths"] and path[-1] in ("freeze", "thaw", "repair", "on_failure"):
+            self.wrong(
+                (*path, "paths"), raw["paths"], f"does not go with {path[-1]}, which is for the whole fileset"
+            )
         if row["timeout"] < 1:
             self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
-        return HookSettings(
-            run=row["run"] or (),
-            http=row["http"],
-            timeout_ms=row["timeout"],
-            retries=row["retries"],
-            auth_file=row["auth_file"],
-            expect_status=row["expect_status"],
-            expect_body=row["expect_body"],
-        )
+        hook = HookSettings(timeout_ms=row["timeout"], **_hook_fields(row))
+        self.check_tls(path, hook)
+        return hook
+
+    def check_tls(self, path: KeyPath, hook: HookSettings) -> None:
+        """What is believed or told without a verified certificate is allowed, and said in status for as long."""
+        if hook.http is None:
+            return
+        is_plain = hook.http[1].startswith("http:")
+        if hook.tls == "none" and not is_plain:
+            self.wrong(
+                (*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify"
+            )
+        elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
+            how = "over plain http" if is_plain else "without verifying the certificate"
+            self.warn(path, f"{'.'.join(path)} asks another machine {how} (tls = {hook.tls})")
 
     def facts(self) -> dict[str, FactSettings]:
         found: dict[str, FactSettings] = {}
@@ -340,19 +360,31 @@ class Reader:
                 self.wrong(
                     where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys"
                 )
-            for kind in keys.HOOKS:
-                hook: HookSettings | None = getattr(fileset.hooks, kind)
-                if (
-                    hook is not None
-                    and hook.auth_file is not None
-                    and hook.auth_file.is_relative_to(fileset.path)
-                ):
-                    secret = ("filesets", fileset.name, "hooks", kind, "auth_file")
-                    self.wrong(
-                        secret,
-                        str(hook.auth_file),
-                        "lies in the fileset: the secret would be carried to partners",
-                    )
+            self.check_hook_files(fileset)
+
+    def check_hook_files(self, fileset: FilesetSettings) -> None:
+        secret = "lies in the fileset: the secret would be carried to partners"
+        ours = "lies in the fileset: touching it would be a change of the tree"
+        pid = "lies in the fileset: who writes there would choose what gets the signal"
+        for kind in keys.HOOKS:
+            for hook in getattr(fileset.hooks, kind):
+                named = {"auth_file": secret, "headers_file": secret, "touch": ours, "pid_file": pid}
+                for key, why in named.items():
+                    file: Path | None = getattr(hook, key)
+                    if file is not None and file.is_relative_to(fileset.path):
+                        self.wrong(("filesets", fileset.name, "hooks", kind, key), str(file), why)
+
+
+_GO_WITH = {
+    "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
+    "run": ("user",),
+    "signal": ("pid_file",),
+}
+
+
+def _hook_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {name: row[name] for name in row if name != "timeout"}
+    return {**fields, "run": row["run"] or ()}
 
 
 def _overlap(one: Path, other: Path) -> bool:

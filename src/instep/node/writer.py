@@ -121,8 +121,8 @@ class WriterService:
             ),
             rescan_ms=RESCAN_MS,
             is_watching=True,
-            has_validate=fileset.hooks.validate is not None,
-            has_reload=fileset.hooks.reload is not None,
+            has_validate=bool(fileset.hooks.validate),
+            has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
         )
 

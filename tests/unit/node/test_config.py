@@ -85,8 +85,8 @@ def test_the_example_of_the_contract_is_read() -> None:
         b"global.xml",
         7 * 86_400_000,
     )
-    assert catalog.hooks.reload is not None
-    assert catalog.hooks.reload.http == ("POST", "http://localhost:8080/reload")
+    assert len(catalog.hooks.reload) == 1
+    assert catalog.hooks.reload[0].http == ("POST", "http://localhost:8080/reload")
     assert catalog.offers_to(NodeName("s1"))
     assert not catalog.offers_to(NodeName("s2"))
     docs = settings.filesets[FilesetName("docs")]
