@@ -21,6 +21,7 @@ from instep.node.config import load
 from instep.node.config_file import ConfigFile
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
+from instep.node.draining import rollout_key
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.housekeeping import Housekeeping
@@ -212,6 +213,7 @@ class Daemon:
         self._tasks[name].cancel()
         if name not in self.runtime.settings.filesets:
             forget_marker(self.runtime.store, name)
+            self.runtime.draining.end(rollout_key(name))
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
