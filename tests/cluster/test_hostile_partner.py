@@ -148,6 +148,7 @@ def _beyond_the_link(scene: Scene, client: PeerClient) -> Denied:
             "link_denies",
         ),
         "its holdings": (client.holdings(m.HoldingsRequest(SECRET, (secret.id,))), "link_denies"),
+        "its facts": (client.facts(m.FactsRequest(SECRET)), "link_denies"),
         "its verification": (client.verify(m.VerifyRequest(1, SECRET)), "link_denies"),
         "a fileset that is not there": (
             client.pages(m.PagesRequest(LineId(fileset_name("nowhere"), node_name("main")), data.id, ())),

@@ -172,6 +172,8 @@ REQUESTS: list[msgspec.Struct] = [
     m.ContentsRequest(LINE, DIGEST, (m.PageWant(DIGEST, (1, 2)),)),
     m.RangesRequest(LINE, DIGEST, DIGEST, 1, ((0, 1),)),
     m.HoldingsRequest(LINE, (DIGEST,)),
+    m.FactsRequest(LINE),
+    m.FactsReply((("java", "17"),), 1),
 ]
 
 

@@ -316,6 +316,9 @@ class HostileWriter:
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         return m.HoldingsReply(tuple(False for _ in request.generations))
 
+    async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
+        return m.FactsReply(())
+
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         raise RefusedError("eve verifies nothing")
 

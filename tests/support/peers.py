@@ -100,6 +100,9 @@ class Service:
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
         return m.HoldingsReply(tuple(True for _ in request.generations))
 
+    async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
+        return m.FactsReply((("instep", "0"),))
+
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         raise RuntimeError("a secret that must not travel")
 

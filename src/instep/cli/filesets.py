@@ -60,7 +60,7 @@ def absolute(path: str) -> str:
 )
 @click.option("--include", multiple=True, metavar="PATTERN", help="Carry only these.")
 @click.option("--preserve", metavar="WHAT,...", help="owner, xattr, acl, hardlinks, sparse.")
-@click.option("--gate", multiple=True, metavar="FACT", help="Not in this version.")
+@click.option("--gate", multiple=True, metavar="FACT", help="A fact that must agree before an apply.")
 @click.option("--to", multiple=True, metavar="NODE", help="Offer it to these partners only.")
 @pass_session
 def fileset_add(
@@ -87,14 +87,12 @@ def fileset_add(
         later(f"mode {mode}")
     if recipe_name is not None:
         later(f"recipe {recipe_name}")
-    if gate:
-        later(f"gate {gate[0]}")
     chosen = fileset_name(name)
     settings = session.settings()
     root = absolute(path)
     given = {
         "class": fileset_class, "publish": publish, "settle": settle, "trigger": trigger,
-        "ignore": list(ignore), "include": list(include), "to": list(to),
+        "ignore": list(ignore), "include": list(include), "to": list(to), "gates": list(gate),
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
     }  # fmt: skip
     given_keys = {key: value for key, value in given.items() if value}

@@ -82,6 +82,9 @@ class PeerClient:
             raise PeerError(f"{self.name} answered another question", code="bad_answer")
         return reply
 
+    async def facts(self, request: messages.FactsRequest, *, total_s: float = TOTAL_S) -> messages.FactsReply:
+        return await self._call("facts", request, messages.FactsReply, total_s)
+
     async def verify(
         self, request: messages.VerifyRequest, *, total_s: float = TOTAL_S
     ) -> messages.VerifyReply:

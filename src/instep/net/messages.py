@@ -40,6 +40,8 @@ __all__ = [
     "ContentsRequest",
     "Difference",
     "ErrorReply",
+    "FactsReply",
+    "FactsRequest",
     "Goodbye",
     "Head",
     "HeadNotice",
@@ -538,6 +540,19 @@ class HoldingsRequest(_Message, tag="holdings", frozen=True, array_like=True):
 
 class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True):
     is_whole: Annotated[tuple[bool, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
+    """The facts that the gates of this line are about, and the built-in ones, of the node that is asked."""
+
+    line: LineId
+
+
+class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
+    """``time_ms`` is the sender's wall clock when it answered."""
+
+    facts: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=128)]
+    time_ms: _Count = 0
 
 
 StreamMessage = (

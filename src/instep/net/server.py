@@ -106,6 +106,7 @@ class PeerServer:
             "pages": (messages.PagesRequest, lambda who, r: service.pages(who.name, r)),
             "chunk_pages": (messages.ChunkPagesRequest, lambda who, r: service.chunk_pages(who.name, r)),
             "holdings": (messages.HoldingsRequest, lambda who, r: service.holdings(who.name, r)),
+            "facts": (messages.FactsRequest, lambda who, r: service.facts(who.name, r)),
             "verify": (messages.VerifyRequest, lambda who, r: service.verify(who.name, r)),
         }
         self._downloads: dict[str, tuple[type[msgspec.Struct], _Transfer]] = {

@@ -14,6 +14,8 @@ from instep.model.ids import NodeName
 from instep.net.messages import (
     ChunkPagesRequest,
     ContentsRequest,
+    FactsReply,
+    FactsRequest,
     HeadsReply,
     HeadsRequest,
     Hello,
@@ -66,6 +68,8 @@ class PeerService(Protocol):
     async def chunk_pages(self, who: NodeName, request: ChunkPagesRequest) -> PagesReply: ...
 
     async def holdings(self, who: NodeName, request: HoldingsRequest) -> HoldingsReply: ...
+
+    async def facts(self, who: NodeName, request: FactsRequest) -> FactsReply: ...
 
     async def verify(self, who: NodeName, request: VerifyRequest) -> VerifyReply: ...
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from instep.errors import InstepError
 from instep.net import messages as m
 from instep.node.driver import wall_ms
+from instep.node.facts import mount_of
 from instep.node.follower import FollowService
+from instep.node.gating import gates_of, look_at_gates
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -109,6 +111,31 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         )
 
 
+async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[dict[str, Any]]:
+    """Each gate of a followed line, now, whether or not a generation waits."""
+    fileset, definition = service.fileset, service.known_definition()
+    writer = service.sources.get(service.writer)
+    if definition is None or not definition.gates:
+        return
+    try:
+        gates = gates_of(definition)
+        client = writer.client if writer is not None else service.source(service.writer).client
+        looks = await look_at_gates(daemon.runtime.settings, fileset, service.line, gates, client)
+    except InstepError as error:
+        me = daemon.runtime.name
+        yield result(f"gates of {fileset.name}", False, service.writer, me, error.reason, error.hint)
+        return
+    for look in looks:
+        yield result(
+            f"gate {look.gate} of {fileset.name}",
+            look.code is None,
+            service.writer,
+            look.ours,
+            look.theirs,
+            look.reason,
+        )
+
+
 async def _check_fileset(
     daemon: Daemon, service: WriterService | FollowService
 ) -> AsyncIterator[dict[str, Any]]:
@@ -162,7 +189,11 @@ async def _check_fileset(
                 path,
                 f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
             )
+    mount = await asyncio.to_thread(mount_of, place.root)
+    yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))
     if isinstance(service, FollowService):
+        async for each in _check_gates(daemon, service):
+            yield each
         yield result(
             f"source of {fileset.name}",
             bool(service.sources),

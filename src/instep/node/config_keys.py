@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from instep.core.gates import GATES_MAX, BadGate, parse_gate
 from instep.errors import InstepError
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
@@ -142,6 +143,18 @@ def _status(raw: object) -> int:
     return raw
 
 
+def _gates(raw: object) -> tuple[str, ...]:
+    texts = values.strings(raw)
+    if len(texts) > GATES_MAX:
+        raise BadValue(f"has {len(texts)} gates, the limit is {GATES_MAX}")
+    for text in texts:
+        try:
+            parse_gate(text)
+        except BadGate as error:
+            raise BadValue(f"holds {text!r}, which {error}") from None
+    return tuple(dict.fromkeys(texts))
+
+
 NODE: tuple[Key, ...] = (
     Key("name", _node, NO_DEFAULT, "This node's name. Certificates carry it; it never changes."),
     Key("listen", values.address, "127.0.0.1:7443", "Where peers connect, with mutual TLS."),
@@ -214,9 +227,9 @@ FILESET: tuple[Key, ...] = (
     Key("packages", _only([]), [], "Not in this version: directories that are carried as one package.", True),
     Key(
         "gates",
-        _only([]),
+        _gates,
         [],
-        "Not in this version: facts that must agree before a generation is applied.",
+        "Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value.",
         True,
     ),
     Key(
@@ -304,10 +317,10 @@ ROLLOUT: tuple[Key, ...] = (
 
 FACT: tuple[Key, ...] = (
     Key("file", values.absolute_path, None, "A file that holds the fact."),
-    Key("match", _pattern, None, "Regular expression over the file; its first group is the fact."),
+    Key("match", _pattern, None, "Regular expression over the file or output; its first group is the fact."),
+    Key("run", _run, None, "A program and its arguments, no shell; what it prints within 10 s is the fact."),
+    Key("list", values.absolute_path, None, "A directory; the names in it are the fact, one a line."),
     Key("digest_of", values.absolute_path, None, "A file whose digest is the fact."),
-    Key(
-        "fingerprint_of", values.absolute_path, None, "A secret file; a keyed fingerprint of it is the fact."
-    ),
+    Key("fingerprint_of", values.absolute_path, None, "A secret file; a slow fingerprint of it is the fact."),
     Key("value", values.string, None, "The fact itself."),
 )

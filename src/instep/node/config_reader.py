@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from instep.core.gates import BUILT_IN
 from instep.errors import InstepError
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
@@ -299,15 +300,18 @@ class Reader:
             path = ("facts", name)
             before = len(self.problems)
             row = self.read(path, self.table(path, raw), keys.FACT)
-            sources = [
-                key for key in ("file", "digest_of", "fingerprint_of", "value") if row[key] is not None
-            ]
+            origins = ("file", "run", "list", "digest_of", "fingerprint_of", "value")
+            sources = [key for key in origins if row[key] is not None]
+            if name in BUILT_IN:
+                self.wrong(path, raw, "is the name of a built-in fact; choose another")
             if len(self.problems) > before:
                 continue
             if len(sources) != 1:
-                self.wrong(path, raw, "needs exactly one of file, digest_of, fingerprint_of and value")
-            elif row["match"] is not None and sources != ["file"]:
-                self.wrong((*path, "match"), row["match"], "goes with file")
+                self.wrong(
+                    path, raw, "needs exactly one of file, run, list, digest_of, fingerprint_of and value"
+                )
+            elif row["match"] is not None and sources not in (["file"], ["run"]):
+                self.wrong((*path, "match"), row["match"], "goes with file or run")
             found[name] = FactSettings(**row)
         return found
 

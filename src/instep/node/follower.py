@@ -38,6 +38,7 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
+from instep.node.gating import gates_of, require_gates
 from instep.node.hooks import run_hook
 from instep.node.inspection import changes_of
 from instep.node.line_net import LineNet
@@ -46,6 +47,7 @@ from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
+from instep.node.starting import first_follower_standing
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -94,17 +96,18 @@ class FollowService:
         self.fileset = fileset
         self.line = LineId(fileset.name, fileset.writer)
         self.worker = Worker(f"tree-{fileset.name}")
-        self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
         self.sources: dict[NodeName, Uplink] = {}
         self.progress: m.Report | None = None
         self._net = net
         raw = runtime.store.load_line(self.line)
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
         self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
             f"follow {self.line}", self.machine, self._perform, TimerFired
@@ -126,7 +129,7 @@ class FollowService:
             drift=f.DriftPolicy(fileset.drift),
             drift_scan_ms=DRIFT_SCAN_MS,
             is_observing=fileset.observe,
-            has_gates=False,
+            has_gates=self._has_gates,
             has_validate=fileset.hooks.validate is not None,
             has_reload=fileset.hooks.reload is not None,
             has_probe=fileset.hooks.probe is not None,
@@ -379,7 +382,7 @@ class FollowService:
             case f.StageContents():
                 self._spawn(req, self._stage(effect), _moved_on(req, lambda t: f.StageFailed(req, t)))
             case f.CheckGates():
-                self.driver.post(f.GatesChecked(req))
+                self._spawn(req, self._gates(effect), lambda t: f.GatesChecked(req, t))
             case RunHook(kind=kind):
                 self._spawn(req, self._hook(effect), lambda t: HookEnded(req, kind, t))
             case f.Switch():
@@ -511,14 +514,10 @@ class FollowService:
         return f.PagesFetched(effect.req)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
-        definition = self.definition_of(effect.head)
-        if definition is not None and definition.gates:
-            raise RefusedError(
-                f"generation {effect.head.number} asks for gates ({', '.join(definition.gates)}), which this "
-                "version of instep cannot check",
-                hint=f"upgrade instep here, or remove the gates at the writer {self.writer}",
-                code="gates_unknown",
-            )
+        has_gates = bool(gates_of(self.definition_of(effect.head)))
+        if has_gates != self._has_gates:  # the machine learns it before it goes on
+            self._has_gates = has_gates
+            self.driver.post(f.ConfigChanged(self.config()))
         telling = asyncio.get_running_loop().create_task(self._tell_progress())
         try:
             await self.applying.stage(effect)
@@ -532,6 +531,13 @@ class FollowService:
             await asyncio.sleep(PROGRESS_S)
             self.runtime.tell()
             await self._net.report(self.line)
+
+    async def _gates(self, effect: f.CheckGates) -> f.FollowEvent:
+        gates = gates_of(self.definition_of(effect.head))
+        if gates:
+            client = self.source(self.writer).client
+            await require_gates(self.runtime.settings, self.fileset, self.line, gates, client)
+        return f.GatesChecked(effect.req)
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
         changed: Sequence[bytes] = await self.worker.run(

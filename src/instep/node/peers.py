@@ -23,7 +23,9 @@ from instep.net.transfer import Answer
 from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
+from instep.node.facts import facts_for
 from instep.node.fetching import Fetcher
+from instep.node.gating import gates_of
 from instep.node.line_service import LineService
 from instep.node.membership import Membership
 from instep.node.runtime import Runtime
@@ -239,6 +241,13 @@ class Peers:
         service = self.access.require(who, self.service(request.line), request.line)
         live = service.live
         return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
+
+    async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
+        """Only to who may have the line, only built-in facts and those that its gates name."""
+        service = self.access.require(who, self.service(request.line), request.line)
+        names = [gate.name for gate in gates_of(service.known_definition())]
+        found = await asyncio.to_thread(facts_for, self.runtime.settings, service.fileset, names)
+        return m.FactsReply(tuple(sorted(found.items())), wall_ms())
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)

@@ -65,6 +65,10 @@ class FactSettings:
     digest_of: Path | None = None
     fingerprint_of: Path | None = None
     value: str | None = None
+    run: tuple[str, ...] | None = None
+    """A program and its arguments; its output is the fact."""
+    list: Path | None = None
+    """A directory; the names in it are the fact, one a line."""
 
 
 @dataclass(frozen=True, slots=True)

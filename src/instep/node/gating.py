@@ -1,0 +1,86 @@
+"""Gates between a line's writer and this node: asks for the writer's facts, gathers ours, compares."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from instep.core.gates import CLOCK, Gate, parse_gate, refusal_of
+from instep.errors import RefusedError
+from instep.model.definition import Definition
+from instep.model.ids import LineId
+from instep.net import messages as m
+from instep.net.client import PeerClient
+from instep.node.driver import wall_ms
+from instep.node.facts import facts_for
+from instep.node.settings import FilesetSettings, Settings
+
+__all__ = ["GateLook", "gates_of", "look_at_gates", "require_gates"]
+
+CALL_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateLook:
+    """One gate, both values, and why it does not hold."""
+
+    gate: Gate
+    ours: str | None
+    theirs: str | None
+    code: str | None = None
+    reason: str | None = None
+
+
+def gates_of(definition: Definition | None) -> tuple[Gate, ...]:
+    """The gates that travelled; ``RefusedError`` for one that this version does not know."""
+    found = []
+    for text in definition.gates if definition is not None else ():
+        try:
+            found.append(parse_gate(text))
+        except ValueError as error:
+            raise RefusedError(
+                f"gate {text[:200]!r} {error}",
+                hint="upgrade instep here, or change the gate at the writer",
+                code="gates_unknown",
+            ) from None
+    return tuple(found)
+
+
+async def look_at_gates(
+    settings: Settings, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+) -> list[GateLook]:
+    """Every gate of the line, compared with what its writer says now."""
+    before = wall_ms()
+    reply = await client.facts(m.FactsRequest(line), total_s=CALL_S)
+    after = wall_ms()
+    theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
+    ours = await asyncio.to_thread(facts_for, settings, fileset, [gate.name for gate in gates])
+    ours[CLOCK] = str((before + after) // 2)
+    looks = []
+    for gate in gates:
+        refused = refusal_of(gate, ours, theirs, settings.name, fileset.writer)
+        if refused is None:
+            wanted = gate.literal if gate.literal is not None else theirs.get(gate.name)
+            looks.append(GateLook(gate, ours.get(gate.name), wanted))
+        else:
+            code, reason, mine, wanted = refused
+            looks.append(GateLook(gate, mine, wanted, code, reason))
+    return looks
+
+
+async def require_gates(
+    settings: Settings, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+) -> None:
+    """``RefusedError`` with both values for the first gate that does not hold. ``client`` is the writer's: a hub's
+    facts are not the writer's."""
+    for look in await look_at_gates(settings, fileset, line, gates, client):
+        if look.code is not None:
+            raise RefusedError(
+                look.reason or "",
+                hint=f"make the fact agree, it is looked at again by itself; or change the gates of {fileset.name} "
+                f"at the writer {fileset.writer}",
+                code=look.code,
+                gate=str(look.gate),
+                ours=look.ours,
+                theirs=look.theirs,
+            )
