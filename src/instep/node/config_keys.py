@@ -108,6 +108,10 @@ def _stage(raw: object) -> object:
     return None if raw == "auto" else values.absolute_path(raw)
 
 
+def _address_or_off(raw: object) -> values.Address | None:
+    return None if raw == "off" else values.address(raw)
+
+
 def _pattern(raw: object) -> str:
     text = values.string(raw)
     try:
@@ -173,8 +177,8 @@ NODE: tuple[Key, ...] = (
     Key("listen", values.address, "127.0.0.1:7443", "Where peers connect, with mutual TLS."),
     Key("advertise", values.address, None, "The address that other nodes dial; `listen` when not given."),
     Key("panel", _only("off"), "off", "Listener of the web panel; only `off` in this version."),
-    Key("health", _only("off"), "off", "Listener for /live and /ready; only `off` in this version."),
-    Key("agent", _only("off"), "off", "HAProxy agent-check; only `off` in this version."),
+    Key("health", _address_or_off, "off", "Where `/live` and `/ready` are answered over HTTP, or `off`."),
+    Key("agent", _address_or_off, "off", "Where HAProxy's agent-check is answered, or `off`."),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
     Key(

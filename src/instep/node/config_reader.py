@@ -128,6 +128,11 @@ class Reader:
             self.warn(
                 ("listen",), "allow is empty, so only loopback peers may connect; add a network to allow"
             )
+        taken = {key: top[key] for key in ("listen", "health", "agent") if top[key] is not None}
+        for key in ("health", "agent"):
+            twin = [other for other in taken if other != key and taken[other] == taken.get(key)]
+            if twin:
+                self.wrong((key,), str(taken[key]), f"is the address of {twin[0]} as well")
         partners = self.partners(name)
         filesets = self.filesets(name, partners)
         facts = self.facts()
@@ -138,6 +143,8 @@ class Reader:
             listen=listen,
             advertise=advertise,
             is_advertise_written="advertise" in raw,
+            health=top["health"],
+            agent=top["agent"],
             allow=top["allow"],
             poll_ms=top["poll"],
             rate_limit=top["rate_limit"],

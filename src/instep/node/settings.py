@@ -147,6 +147,10 @@ class Settings:
     advertise: Address
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
+    health: Address | None = None
+    """Where ``/live`` and ``/ready`` are answered."""
+    agent: Address | None = None
+    """Where HAProxy's agent-check is answered."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
     rate_limit: int | None = None

@@ -15,9 +15,9 @@ from instep.net.tls import trust_fetch
 from instep.node import config_edit
 from instep.node.checking import check_node
 from instep.node.control import Command, Params, Speaker
+from instep.node.draining import OPERATOR
 from instep.node.driver import wall_ms
 from instep.node.facts import facts_of
-from instep.node.runtime import Drain
 from instep.node.snapshot import moment, reports_of
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Members:
                 "pin": me.pin,
                 "facts": facts_of(daemon.runtime.settings),
                 "standing": self._own_standing(),
-                "drained": daemon.runtime.drain() is not None,
+                "drained": daemon.runtime.draining.is_drained,
             }
         ]
         known = set(daemon.membership.members) | set(daemon.runtime.settings.partners)
@@ -222,21 +222,19 @@ class Members:
         self._require_self(params, "drain")
         runtime = self._daemon.runtime
         until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
-        drain = Drain(reason=str(params.get("reason") or ""), since_ms=wall_ms(), until_ms=until)
-        before = runtime.drain()
-        changed = before is None or (before.reason, before.until_ms) != (drain.reason, drain.until_ms)
-        runtime.set_drain(drain)
-        runtime.note("drained", f"{runtime.name} is drained", reason=drain.reason or None)
+        reason = str(params.get("reason") or "")
+        changed = runtime.draining.begin(OPERATOR, reason, until)
+        runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
         return {"node": runtime.name, "changed": changed, "drained": True, "until": moment(until)}
 
     async def undrain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """Take the operator's drain back; a rollout's goes on until it returns the node."""
         self._require_self(params, "undrain")
         runtime = self._daemon.runtime
-        changed = runtime.drain() is not None
-        runtime.set_drain(None)
+        changed = runtime.draining.end(OPERATOR)
         if changed:
             runtime.note("undrained", f"{runtime.name} is not drained any more")
-        return {"node": runtime.name, "changed": changed, "drained": False}
+        return {"node": runtime.name, "changed": changed, "drained": runtime.draining.is_drained}
 
     def _require_self(self, params: Params, verb: str) -> None:
         node, me = params.get("node"), self._daemon.runtime.name
