@@ -168,10 +168,11 @@ class FollowService:
         told = dict.fromkeys(paths)
         if self.watch is not None:
             # Draining reads on: what the kernel queued since the caller read must be told, too.
-            for path, is_tree in self.watch.drain():
+            drained = self.watch.drain()
+            for path, is_tree in drained.paths:
                 self.applying.touched(path, is_tree=is_tree)
                 told[path] = None
-            is_overflow = self.watch.took_overflow() or is_overflow
+            is_overflow = drained.is_overflow or is_overflow
         self.driver.post(f.TreeTouched(tuple(told), is_overflow))
 
     # What connections ask -------------------------------------------------------------------------------------
