@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from instep.core import publish_vocabulary as p
+from instep.core.accept import SignerVerdict
 from instep.core.guards import ScanProblem
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
-from tests.golden.dialogue import MAIN, OK, Dialogue, digest, generation, publisher, ref
+from tests.golden.dialogue import MAIN, OK, Dialogue, digest, epoch, generation, publisher, ref
 
 S1 = NodeName("s1")
 
@@ -85,3 +86,19 @@ def test_an_empty_store_waits_for_a_partner_or_the_operator() -> None:
     talk = publisher(partners=(S1,)).say(p.Started())
     talk.at(5_000).say(p.PartnersAnswered(talk.asked(p.AskPartners), ()), TimerFired("ask"))
     talk.say(TimerFired("settle")).at(6_000).say(p.PublishAsked(1)).check("first_publish")
+
+
+def test_a_run_under_way_ends_when_another_node_became_the_writer() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.EpochSeen(S1, epoch(), OK))
+    talk.at(1_000).say(p.TreeChanged((b"global.xml",))).at(1_200).say(TimerFired("settle"))
+    scan = talk.asked(p.Scan)
+    talk.say(p.EpochSeen(S1, epoch(2, S1, "base"), SignerVerdict(True, NodeName("ca"), is_ca=True)))
+    talk.say(p.Scanned(scan, found("root 2", changed=1)))
+    assert not [effect for effect in talk.effects if isinstance(effect, p.Commit)]
+    assert talk.machine.facts.head == ref(1)
+    report = talk.machine.report
+    assert report.code == "not_the_writer"
+    assert "s1 writes epoch 2" in report.reason
+    assert ref(1).id.hex()[:16] in report.reason
+    talk.check("writer_replaced")

@@ -17,7 +17,7 @@ import msgspec
 from instep.core.vocabulary import Trouble
 from instep.errors import PeerError, Retry
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName
+from instep.model.ids import DIGEST_BYTES, EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 
 __all__ = [
     "AcceptedEpoch",
@@ -59,6 +59,8 @@ class EpochClaim(msgspec.Struct, frozen=True, array_like=True):
     id: Digest
     writer: NodeName
     writer_key: bytes
+    base: Digest = EMPTY_DIGEST
+    """The id of the generation that the epoch builds on: the last one of before that still counts."""
 
 
 class EpochBook(msgspec.Struct, frozen=True, array_like=True):
@@ -130,7 +132,7 @@ def judge_head(
     ref = HeadRef(body.epoch, body.number, signed.id, body.root)
     if head is not None and ref.id == head.id:
         return KnownRecord()
-    entitled = _entitled(body, verdict, book)
+    entitled = _entitled(signed.id, body, verdict, book)
     if head is not None and ref.position < head.position:
         return OldRecord(ref.position)
     if entitled is not None:
@@ -166,7 +168,7 @@ def _wrong_generation(body: GenerationBody, line: LineId) -> Refused | None:
     return None
 
 
-def _entitled(body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> Refused | None:
+def _entitled(id_: Digest, body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> Refused | None:
     if not verdict.is_valid:
         return _refused(verdict.code or "bad_signature", verdict.reason or "the signature does not hold")
     if book.disputed == body.epoch:
@@ -181,11 +183,20 @@ def _entitled(body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> 
             writer=current.writer,
             signer=verdict.signer,
         )
-    if body.epoch < current.epoch:
+    if body.epoch < current.epoch and not _is_base(id_, body, verdict, book):
         return _refused(
             "old_epoch", f"epoch {body.epoch} is over, {current.writer} writes epoch {current.epoch}"
         )
     return None
+
+
+def _is_base(id_: Digest, body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> bool:
+    """The epoch's own record names this generation as what it builds on: whoever was behind at a change of writer
+    still gets it, and nothing else of the epoch before."""
+    current, previous = book.current, book.previous
+    if current is None or book.disputed is not None or not current.base or id_ != current.base:
+        return False
+    return previous is None or body.epoch != previous.epoch or verdict.signer == previous.writer
 
 
 def _dispute(book: EpochBook) -> Refused:
@@ -211,7 +222,7 @@ def judge_epoch(
     wrong = _wrong_epoch(body, line)
     if wrong is not None:
         return wrong
-    claim = EpochClaim(body.epoch, signed.id, body.writer, body.writer_key)
+    claim = EpochClaim(body.epoch, signed.id, body.writer, body.writer_key, body.base)
     if claim == book.current or claim in book.rivals:
         return KnownRecord()
     highest = book.disputed or (book.current.epoch if book.current else 0)

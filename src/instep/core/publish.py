@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from instep.core import publish_vocabulary as p
-from instep.core.accept import AcceptedEpoch, Refused, judge_epoch
+from instep.core.accept import AcceptedEpoch, EpochClaim, Refused, judge_epoch
 from instep.core.backoff import Backoff, Chance
 from instep.core.guards import judge_deletions, judge_problems
 from instep.core.publish_standing import PublishSeen, publish_stand_of
@@ -283,12 +283,23 @@ class PublishMachine:
         if current is not None and current.writer != self._config.node:
             return Trouble(
                 "not_the_writer",
-                f"{current.writer} writes epoch {current.epoch} of this line",
+                f"{current.writer} writes epoch {current.epoch} of this line{self._apart_from(current)}",
                 Retry.NEVER,
                 4,
                 f"set writer = {str(current.writer)!r} for {self.line.fileset} here",
             )
         return None
+
+    def _apart_from(self, current: EpochClaim) -> str:
+        """In words, that the new epoch does not build on this node's newest generation."""
+        head = self._facts.head
+        if head is None or head.epoch >= current.epoch or head.id == current.base:
+            return ""
+        base = f"generation {current.base.hex()[:16]}" if current.base else "no generation"
+        return (
+            f"; it builds on {base}, the newest of this node is generation {head.number} of epoch {head.epoch} "
+            f"({head.id.hex()[:16]}), which is not that one"
+        )
 
     def _timer(self, name: str) -> None:
         if name == "settle":
@@ -497,7 +508,11 @@ class PublishMachine:
     def _begin_next(self) -> None:
         if not self._facts.has_pages and self._is_fetching_pages():
             return
-        if self._run is not None and (self._run.parent != self._facts.head or self._facts.is_paused):
+        if self._run is not None and (
+            self._run.parent != self._facts.head
+            or self._facts.is_paused
+            or self._not_the_writer() is not None
+        ):
             self._drop_run()
         if self._run is None and not self._is_run_begun():
             return

@@ -73,5 +73,6 @@ def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
         trouble.hint
         or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
     )
-    kept = "" if facts.head is None else f"; partners keep generation {facts.head.number}"
+    is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
+    kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"
     return Report(standing, trouble.code, f"{trouble.reason}{kept}", (step,), facts.head)

@@ -16,7 +16,7 @@ from instep.core.accept import (
     judge_epoch,
     judge_head,
 )
-from instep.model.generation import SignedGeneration
+from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import FilesetName, LineId, NodeName
 from tests.golden.dialogue import HUB, LINE, MAIN, OK, epoch, generation
 
@@ -32,6 +32,11 @@ def book(*records: tuple[int, NodeName, str, SignerVerdict]) -> EpochBook:
         assert isinstance(judged, AcceptedEpoch), judged
         known = judged.book
     return known
+
+
+def based_on(base: SignedGeneration, number: int, writer: NodeName) -> SignedEpoch:
+    raw = msgspec.structs.replace(epoch(number, writer).body(), base=base.id).encoded()
+    return SignedEpoch(raw, epoch().signature)
 
 
 FIRST = book((1, MAIN, "", OK))
@@ -101,6 +106,31 @@ def test_a_handover_and_a_promotion_make_a_new_writer() -> None:
     promoted = book((1, MAIN, "", OK), (7, HUB, "base", CA))
     assert promoted.current is not None
     assert promoted.current.epoch == 7
+
+
+def test_who_is_behind_at_a_change_of_writer_still_gets_its_base_and_nothing_else_of_before() -> None:
+    base, lost = generation(8), generation(9)
+    record = based_on(base, 2, S1)
+    handed = judge_epoch(record, OK, LINE, FIRST, MAIN)
+    assert isinstance(handed, AcceptedEpoch)
+    seventh = generation(7).ref()
+    assert isinstance(judge_head(base, OK, LINE, seventh, handed.book), AcceptedHead)
+    assert code_of(judge_head(lost, OK, LINE, seventh, handed.book)) == "old_epoch"
+    assert code_of(judge_head(base, BY_HUB, LINE, seventh, handed.book)) == "old_epoch"
+    forged = SignerVerdict(False, MAIN, code="signer_revoked")
+    assert code_of(judge_head(base, forged, LINE, seventh, handed.book)) == "signer_revoked"
+    rival = judge_epoch(based_on(base, 2, HUB), OK, LINE, handed.book, MAIN)
+    assert isinstance(rival, AcceptedEpoch)
+    assert rival.is_disputed
+    assert code_of(judge_head(base, OK, LINE, seventh, rival.book)) == "old_epoch"
+
+
+def test_a_new_epoch_puts_the_head_above_all_of_the_one_before() -> None:
+    handed = judge_epoch(based_on(generation(8), 2, S1), OK, LINE, FIRST, MAIN)
+    assert isinstance(handed, AcceptedEpoch)
+    head = generation(9, epoch=2).ref()
+    assert isinstance(judge_head(generation(8), OK, LINE, head, handed.book), OldRecord)
+    assert isinstance(judge_head(generation(50), OK, LINE, head, handed.book), OldRecord)
 
 
 def test_who_may_not_give_an_epoch_is_refused() -> None:
