@@ -549,7 +549,7 @@ class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
 
 
 class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
-    """``time_ms`` is the sender's wall clock when it answered."""
+    """``time_ms`` is the sender's wall clock when the answer leaves, after the gathering."""
 
     facts: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=128)]
     time_ms: _Count = 0
