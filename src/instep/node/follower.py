@@ -595,7 +595,7 @@ class FollowService:
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
-        paths, total = await self.worker.run(self.applying.drift_now, effect.base, effect.paths)
+        paths, total = await self.applying.drift(effect.base, effect.paths)
         writers = await self.worker.run(self.culprits.names, paths) if paths else {}
         return f.DriftChecked(effect.req, paths, total, tuple(writers.items()))
 
