@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 FETCH_S = 10.0
+FACTS_S = 20.0
+OF_A_FILESET = ("path", "mount", "service", "access")
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -207,13 +209,31 @@ class Members:
         node = params.get("node")
         me = self._daemon.runtime.name
         if node is not None and node != me:
-            raise RefusedError(
-                f"facts of {node} are told on {node} only, in this version",
-                hint=f"on {node}: instep node facts",
-                code="other_node",
-                node=node,
-            )
+            return {"node": node, "facts": await self._facts_of_partner(NodeName(str(node)))}
         return {"node": me, "facts": await asyncio.to_thread(facts_of, self._daemon.runtime.settings)}
+
+    async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
+        """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
+        ``path``, with its name."""
+        peers = self._daemon.peers
+        session = peers.sessions.get(name)
+        lines = [
+            service.line
+            for service in self._daemon.services.values()
+            if session is not None and service.is_written_here and service.line in session.accepted
+        ]
+        if session is None or not lines:
+            raise UnavailableError(
+                f"{name} follows nothing of this node over a connection now, so it tells no facts here",
+                hint=f"on {name}: instep node facts",
+                code="not_connected",
+                node=name,
+            )
+        found: dict[str, str] = {}
+        for line in lines:
+            for fact, value in (await session.facts(line, FACTS_S)).facts:
+                found[f"{fact} of {line.fileset}" if fact in OF_A_FILESET else fact] = value
+        return found
 
     # Drain ----------------------------------------------------------------------------------------------------
 
