@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified, request
@@ -73,9 +74,9 @@ async def _attempt(
         return await request(spec, call)
     if spec.signal is not None:
         assert spec.pid_file is not None
-        return await asyncio.to_thread(send_signal, spec.signal, spec.pid_file)
+        return await _within(spec, asyncio.to_thread(send_signal, spec.signal, spec.pid_file))
     if spec.touch is not None:
-        return await asyncio.to_thread(touch, spec.touch)
+        return await _within(spec, asyncio.to_thread(touch, spec.touch))
     arguments = spec.run
     if spec.systemd is not None:
         verb, unit = spec.systemd
@@ -87,3 +88,12 @@ async def _attempt(
     return await run_program(
         arguments, files, {**environment, **call.environment()}, spec.timeout_ms, account
     )
+
+
+async def _within(spec: HookSpec, work: Coroutine[Any, Any, Attempt]) -> Attempt:
+    """A file system that hangs keeps its thread; whoever waits for the hook goes on at the timeout."""
+    try:
+        async with asyncio.timeout(spec.timeout_ms / 1000):
+            return await work
+    except TimeoutError:
+        return Attempt(f"did not end within its timeout of {spec.timeout_ms} ms")

@@ -17,6 +17,7 @@ from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
 from instep.node import config_keys as keys
+from instep.node.hook_fields import GO_WITH, hook_fields
 from instep.node.settings import (
     ArchivePolicy,
     FactSettings,
@@ -219,6 +220,11 @@ class Reader:
             self.wrong(
                 (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
             )
+        if is_here:
+            for slot in ("freeze", "thaw", "repair"):
+                if getattr(hooks, slot):
+                    why = "is for filesets that are followed here; this one is written here"
+                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], why)
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(
@@ -285,7 +291,7 @@ class Reader:
                 path, raw, f"needs exactly one of {', '.join(kinds)}, it has {' and '.join(given) or 'none'}"
             )
             return None
-        for kind, names in _GO_WITH.items():
+        for kind, names in GO_WITH.items():
             for name in names:
                 if name in raw and given != [kind]:
                     self.wrong((*path, name), raw[name], f"goes with {kind}, not with {given[0]}")
@@ -297,12 +303,12 @@ class Reader:
             )
         if row["timeout"] < 1:
             self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
-        hook = HookSettings(timeout_ms=row["timeout"], **_hook_fields(row))
+        hook = HookSettings(timeout_ms=row["timeout"], **hook_fields(row))
         self.check_tls(path, hook)
         return hook
 
     def check_tls(self, path: KeyPath, hook: HookSettings) -> None:
-        """What is believed or told without a verified certificate is allowed, and said in status for as long."""
+        """What is told to another machine without a verified certificate must be asked for, and is said in status."""
         if hook.http is None:
             return
         is_plain = hook.http[1].startswith("http:")
@@ -311,6 +317,10 @@ class Reader:
                 (*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify"
             )
         elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
+            if is_plain and hook.tls != "none":
+                why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
+                self.wrong((*path, "tls"), hook.tls, why)
+                return
             how = "over plain http" if is_plain else "without verifying the certificate"
             self.warn(path, f"{'.'.join(path)} asks another machine {how} (tls = {hook.tls})")
 
@@ -380,18 +390,6 @@ class Reader:
                     file: Path | None = getattr(hook, key)
                     if file is not None and file.is_relative_to(fileset.path):
                         self.wrong(("filesets", fileset.name, "hooks", kind, key), str(file), why)
-
-
-_GO_WITH = {
-    "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
-    "run": ("user",),
-    "signal": ("pid_file",),
-}
-
-
-def _hook_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {name: row[name] for name in row if name != "timeout"}
-    return {**fields, "run": row["run"] or ()}
 
 
 def _overlap(one: Path, other: Path) -> bool:

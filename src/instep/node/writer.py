@@ -39,6 +39,7 @@ from instep.net.messages import (
     Report,
     VerifyReply,
 )
+from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
@@ -102,6 +103,7 @@ class WriterService:
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
         self.watch: TreeWatch | None = None
+        self.failures = FailureTeller(runtime)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -138,6 +140,7 @@ class WriterService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.failures.close()
             for future in self._requests.values():
                 if not future.done():
                     future.cancel()
@@ -242,6 +245,7 @@ class WriterService:
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )
+        self.failures.stands(self.fileset, self.standing, self.head)
         self.runtime.tell()
         await self._net.report(self.line)
 

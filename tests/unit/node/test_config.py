@@ -130,6 +130,16 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
         ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "/x"\nobserve = true\n', 5, "written here"),
         ('name = "a"\n[filesets.x]\npath = "/x"\n', 2, "missing"),
         ('name = "a"\n[filesets.x]\nwriter="a"\npath="/x"\nsettle="20s"\n', 2, "shorter than settle"),
+        (
+            'name="a"\n[filesets.x]\nwriter="a"\npath="/x"\n[filesets.x.hooks]\nthaw={touch="/run/x"}\n',
+            6,
+            "followed here",
+        ),
+        (
+            'name="a"\n[filesets.x]\nwriter="a"\npath="/x"\n[filesets.x.hooks]\nreload={http="GET http://b/"}\n',
+            6,
+            "plain http to another machine",
+        ),
         ('name = "a"\n[facts]\nx = { file = "/a", value = "b" }\n', 3, "exactly one"),
     ],
 )
