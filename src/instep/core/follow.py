@@ -856,8 +856,10 @@ class FollowMachine:
 
     def _waits_for_permit(self) -> bool:
         progress, config = self._progress, self._config
-        if not config.knows_orders or progress is None or self._facts.is_paused or self._job is not None:
+        if not config.knows_orders or progress is None or self._facts.is_paused:
             return False
+        if self._job is not None and self._job.phase not in _QUIET:
+            return False  # Looking for drift meanwhile is no reason not to go.
         staged = self._staged()
         return (
             staged is not None
