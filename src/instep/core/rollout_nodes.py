@@ -1,0 +1,67 @@
+"""How each partner stands in a rollout: pure functions of its last report and of the intent."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from instep.core.rollout_vocabulary import PartnerReport
+from instep.model.ids import HeadRef, NodeName
+from instep.model.rollout import RolloutPolicy
+from instep.model.standing import Standing
+
+__all__ = ["Partner", "Place", "failure_of", "in_order", "is_counted", "place_of"]
+
+_LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
+
+
+class Place(enum.Enum):
+    """Where a partner is; the values are those of ``NodeView.state``."""
+
+    STAGING = "staging"
+    STAGED = "staged"
+    SWITCHING = "switching"
+    SWITCHED = "switched"
+    PUTTING_BACK = "putting_back"
+    PUT_BACK = "put_back"
+
+
+@dataclass(slots=True)
+class Partner:
+    """What is known of one partner since start. ``lost_at_ms`` is None while it is reachable."""
+
+    report: PartnerReport | None = None
+    lost_at_ms: int | None = 0
+
+
+def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
+    if report is None:
+        return Place.STAGING
+    if report.refused == target:
+        holds = target in (report.live, report.tree) or report.is_drained
+        return Place.PUTTING_BACK if holds else Place.PUT_BACK
+    if report.live == target and report.tree == target:
+        return Place.SWITCHING if report.is_drained else Place.SWITCHED
+    if report.tree == target or report.is_drained:
+        return Place.SWITCHING
+    return Place.STAGED if report.staged == target else Place.STAGING
+
+
+def is_counted(partner: Partner, now_ms: int, policy_waits: bool, absent_after_ms: int) -> bool:
+    """Whether the barrier counts this partner among those that it waits for."""
+    if partner.lost_at_ms is not None and now_ms - partner.lost_at_ms >= absent_after_ms:
+        return policy_waits
+    return partner.report is None or partner.report.standing not in _LEFT_OUT
+
+
+def failure_of(report: PartnerReport | None, target: HeadRef) -> tuple[str, str] | None:
+    """Code and reason of a node that refused the target; None when it did not."""
+    if report is None or report.refused != target:
+        return None
+    return report.code or "refused", report.reason or "it refused the generation"
+
+
+def in_order(policy: RolloutPolicy, partners: tuple[NodeName, ...]) -> tuple[NodeName, ...]:
+    """The named ones first, in that order, the others by name."""
+    named = [name for name in policy.order if name in partners]
+    return (*named, *sorted(name for name in partners if name not in named))

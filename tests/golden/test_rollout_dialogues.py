@@ -1,0 +1,58 @@
+"""The partner's side of permits: held, drained, switched, returned; put back when nobody confirms."""
+
+from __future__ import annotations
+
+from instep.core import follow_vocabulary as f
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired
+from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
+from tests.golden.dialogue import MAIN, OK, Dialogue, epoch, follower, generation, ref
+
+ROLLING = RolloutPolicy(strategy=Strategy.ROLLING)
+
+
+def held() -> Dialogue:
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True, has_probe=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.SourceUp(MAIN, is_writer=True), f.EpochSeen(MAIN, epoch(), OK))
+    d.say(f.HeadSeen(MAIN, generation(2), OK))
+    d.say(f.PagesFetched(d.asked(f.FetchPages), ROLLING))
+    return d.say(f.Staged(d.asked(f.StageContents)))
+
+
+def permitted(d: Dialogue, confirm_within_ms: int | None = None) -> Dialogue:
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000, confirm_within_ms)))
+    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    return d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+
+
+def test_a_permit_drains_switches_and_returns_before_live_is_recorded() -> None:
+    d = held()
+    assert d.machine.report.waits_for_permit
+    permitted(d)
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    assert (d.machine.facts.live, d.machine.facts.replaced) == (ref(2), ref(1))
+    assert not d.machine.facts.is_drained
+    d.check("permit")
+
+
+def test_without_a_keep_in_time_live_goes_back_and_a_late_keep_changes_nothing() -> None:
+    d = permitted(held(), 5_000)
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    d.at(5_000)
+    if d.machine.phase is not None:
+        d.say(f.DriftChecked(d.machine._job.req, (), 0))
+    d.say(TimerFired("confirm"))
+    d.say(f.Drained(d.asked(f.Drain)))
+    back = d.asked(f.PutBack)
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.KEEP, True, 60_000, 5_000)))
+    d.say(f.PutBackDone(back))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    assert (d.machine.facts.live, d.machine.facts.refused) == (ref(1), ref(2))
+    d.check("confirm_expired")

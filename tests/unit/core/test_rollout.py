@@ -1,0 +1,130 @@
+"""The writer of a rollout against partners that do as they are told: waves, failure, pause, confirmation."""
+
+from __future__ import annotations
+
+from instep.core import rollout_vocabulary as v
+from instep.core.rollout import RolloutMachine
+from instep.core.rollout_vocabulary import PartnerReport, RolloutState
+from instep.core.vocabulary import TimerFired
+from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.rollout import OnFailure, RolloutPolicy, Strategy, Verdict
+from instep.model.standing import Standing
+
+LINE = LineId(FilesetName("catalog"), NodeName("main"))
+OLD, NEW = (HeadRef(1, n, Digest(bytes([n]) * 32), Digest(bytes([n]) * 32)) for n in (1, 2))
+NODES = tuple(NodeName(n) for n in ("s1", "s2", "s3"))
+
+
+class Fleet:
+    """Machine and the last order of every node; a node reports what it was told to, when asked."""
+
+    def __init__(self, **policy: object) -> None:
+        self.machine = RolloutMachine(LINE)
+        self.orders: dict[str, v.GiveOrder] = {}
+        self.kept: list[RolloutState] = []
+        self.now = 0
+        self.say(v.PolicyChanged(RolloutPolicy(**policy)))  # type: ignore[arg-type]
+        self.say(v.Started(), v.PartnersChanged(NODES), v.HeadPublished(NEW, OLD))
+
+    def say(self, *events: v.RolloutEvent) -> None:
+        for event in events:
+            for effect in self.machine.step(event, self.now):
+                if isinstance(effect, v.GiveOrder):
+                    self.orders[effect.node] = effect
+                elif isinstance(effect, v.KeepRollout):
+                    self.kept.append(effect.facts.state)
+
+    def report(self, node: str, **said: object) -> None:
+        order = self.orders.get(node)
+        facts: dict[str, object] = {"head": NEW, "live": OLD, "tree": OLD, **said}
+        facts["order_serial"] = order.order.serial if order else 0
+        self.say(v.PartnerSeen(NodeName(node), PartnerReport(Standing.HELD, **facts)))  # type: ignore[arg-type]
+
+    def stage(self, *nodes: str) -> None:
+        for node in nodes:
+            self.report(node, staged=NEW, waits_for_permit=True)
+
+    def switched(self, node: str) -> None:
+        self.report(node, live=NEW, tree=NEW, replaced=OLD)
+
+    def verdicts(self) -> list[Verdict]:
+        return [self.orders[n].order.verdict for n in NODES]
+
+    @property
+    def state(self) -> RolloutState:
+        return self.machine.facts.state
+
+
+def test_rolling_waits_for_all_and_then_lets_one_go_at_a_time() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage("s1", "s2")
+    assert fleet.state is RolloutState.BARRIER
+    fleet.stage("s3")
+    assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
+    fleet.switched("s1")
+    assert fleet.verdicts() == [Verdict.SWITCH, Verdict.SWITCH, Verdict.HOLD]
+    fleet.switched("s2")
+    fleet.switched("s3")
+    assert fleet.verdicts() == [Verdict.KEEP] * 3
+    assert fleet.kept == [RolloutState.DONE]
+
+
+def test_a_failed_canary_puts_back_everyone_that_has_it() -> None:
+    fleet = Fleet(strategy=Strategy.CANARY)
+    fleet.stage(*NODES)
+    fleet.report("s1", refused=NEW, code="probe_failed", reason="status 500")
+    assert fleet.verdicts() == [Verdict.PUT_BACK] * 3
+    assert fleet.kept == [RolloutState.PUT_BACK]
+    assert fleet.machine.facts.failed_node == "s1"
+
+
+def test_put_back_waits_for_a_node_that_had_switched() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.switched("s1")
+    fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
+    assert fleet.state is RolloutState.PUTTING_BACK
+    fleet.report("s1", refused=NEW)
+    assert fleet.kept == [RolloutState.PUT_BACK]
+
+
+def test_stop_gives_no_further_permit_and_leaves_the_switched_alone() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING, on_failure=OnFailure.STOP)
+    fleet.stage(*NODES)
+    fleet.switched("s1")
+    fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
+    assert fleet.state is RolloutState.STOPPED
+    assert fleet.verdicts() == [Verdict.KEEP, Verdict.KEEP, Verdict.HOLD]
+
+
+def test_unconfirmed_goes_back_and_to_confirm_after_that_is_refused() -> None:
+    fleet = Fleet(strategy=Strategy.TOGETHER, confirm_within_ms=1_000)
+    fleet.stage(*NODES)
+    for node in NODES:
+        fleet.switched(node)
+    assert fleet.machine.facts.state.value == "confirming"
+    fleet.now = 1_000
+    fleet.say(TimerFired("confirm"), v.ConfirmAsked(7))
+    assert fleet.state is RolloutState.PUTTING_BACK
+    assert fleet.verdicts() == [Verdict.PUT_BACK] * 3
+
+
+def test_a_writer_that_comes_back_in_mid_wave_goes_on_where_it_was() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.machine = RolloutMachine(LINE, fleet.machine.facts)
+    fleet.say(v.PartnersChanged(NODES), v.Started(NEW))
+    fleet.stage("s2", "s3")
+    assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
+    fleet.switched("s1")
+    assert fleet.verdicts() == [Verdict.SWITCH, Verdict.SWITCH, Verdict.HOLD]
+
+
+def test_pause_holds_the_next_wave_and_resuming_twice_permits_once() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.say(v.PauseAsked(1))
+    fleet.switched("s1")
+    assert fleet.verdicts()[1] is Verdict.HOLD
+    fleet.say(v.ResumeAsked(2), v.ResumeAsked(3))
+    assert fleet.machine.facts.granted == ("s1", "s2")
