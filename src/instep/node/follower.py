@@ -101,13 +101,13 @@ class FollowService:
         self._net = net
         raw = runtime.store.load_line(self.line)
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
         self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
             f"follow {self.line}", self.machine, self._perform, TimerFired
