@@ -297,4 +297,9 @@ class Daemon:
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
     """Whether the change is too deep for a running service: another tree, another writer."""
-    return (running.path, running.writer, running.stage) != (wanted.path, wanted.writer, wanted.stage)
+    return (running.path, running.writer, running.line, running.stage) != (
+        wanted.path,
+        wanted.writer,
+        wanted.line,
+        wanted.stage,
+    )

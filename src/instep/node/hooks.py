@@ -8,7 +8,6 @@ from instep.core.vocabulary import HookKind, RunHook, Trouble
 from instep.errors import Retry
 from instep.fleet.hooks import HookCall, HookSpec
 from instep.fleet.hooks import run_hook as run_one
-from instep.model.ids import LineId
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, HookSettings
 
@@ -55,7 +54,7 @@ async def run_hook(
         extra["INSTEP_STAGED"] = staged
     call = HookCall(kind, fileset.name, effect.head, effect.base, changed, extra)
     outcome = await run_one(spec_of(settings), call)
-    line = LineId(fileset.name, fileset.writer)
+    line = fileset.line
     if outcome.ok:
         runtime.note(
             "hook",
