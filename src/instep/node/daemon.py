@@ -31,6 +31,7 @@ from instep.node.readiness import notify
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
 from instep.node.state import StateLost, is_lost, lost, watch_state
+from instep.node.succession import Succession
 from instep.node.writer import WriterService
 
 __all__ = ["Daemon"]
@@ -88,6 +89,7 @@ class Daemon:
             loop.create_task(self._config_file.mind(self.reload)),
             loop.create_task(Housekeeping(self).run()),
             loop.create_task(watch_state(self.runtime.store)),
+            loop.create_task(Succession(self).run()),
         ]
         self.peers.offers_changed()
         notify("READY=1")

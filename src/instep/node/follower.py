@@ -41,7 +41,7 @@ from instep.node.fetching import Fetcher
 from instep.node.gating import gates_of, require_gates
 from instep.node.hooks import run_hook
 from instep.node.inspection import changes_of
-from instep.node.line_facts import follow_facts, save_facts
+from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
@@ -431,6 +431,7 @@ class FollowService:
         moved = facts.live != self._saved_live
         with store.transaction():
             save_facts(store, self.line, facts)
+            note_change(store, self.line, self.facts, facts)
             if facts.head is not None:
                 store.set_head(self.line, facts.head)
             if moved:
@@ -438,8 +439,7 @@ class FollowService:
         self._saved_live = facts.live
         self.facts = facts
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
-        if moved:
-            self.runtime.tell()
+        self.runtime.tell()
 
     async def _report(self, effect: f.Report) -> None:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code

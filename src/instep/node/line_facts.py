@@ -14,7 +14,16 @@ from instep.errors import DamagedError
 from instep.model.ids import LineId
 from instep.store.port import NodeStore
 
-__all__ = ["follow_facts", "load_facts", "publish_facts", "save_facts", "to_follow", "to_publish"]
+__all__ = [
+    "follow_facts",
+    "load_facts",
+    "note_change",
+    "pending_key",
+    "publish_facts",
+    "save_facts",
+    "to_follow",
+    "to_publish",
+]
 
 FOLLOW = "follow"
 PUBLISH = "publish"
@@ -23,6 +32,25 @@ PUBLISH = "publish"
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
     role: str
     facts: msgspec.Raw
+
+
+def pending_key(line: LineId) -> str:
+    """Where the store notes that an accepted epoch record waits for this node's ``instep.toml``."""
+    return f"writer_change/{line}"
+
+
+def note_change(
+    store: NodeStore, line: LineId, old: FollowFacts | PublishFacts, new: FollowFacts | PublishFacts
+) -> None:
+    """Note a change of writer, in the same transaction as the facts that hold its record.
+
+    A writer that was replaced without its newest generation keeps its file: an operator decides what becomes of it."""
+    current = new.epochs.current
+    if new.epochs == old.epochs or current is None:
+        return
+    if isinstance(new, PublishFacts) and (new.head.id if new.head is not None else b"") != current.base:
+        return
+    store.put(pending_key(line), current.id)
 
 
 def save_facts(store: NodeStore, line: LineId, facts: FollowFacts | PublishFacts) -> None:

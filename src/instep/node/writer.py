@@ -40,7 +40,7 @@ from instep.net.messages import (
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
-from instep.node.line_facts import publish_facts, save_facts
+from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
 from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
@@ -181,8 +181,10 @@ class WriterService:
         store = self.runtime.store
         match effect:
             case v.Save(facts):
+                with store.transaction():
+                    save_facts(store, self.line, facts)
+                    note_change(store, self.line, self.facts, facts)
                 self.facts = facts
-                save_facts(store, self.line, facts)
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
