@@ -32,10 +32,15 @@ def test_a_version_that_differs_is_refused_and_recovers_by_itself(fleet: Fleet) 
     told = s1.run("check", expect=4).json
     failed = {c["name"]: (c["ours"], c["theirs"]) for c in told["checks"] if not c["ok"]}
     assert failed == {"gate geoserver of data": ("2.24.0", "2.25.1")}, told
+    told = fleet.main.run("check", expect=4).json
+    failed = {c["name"]: (c["ours"], c["theirs"]) for c in told["checks"] if not c["ok"]}
+    assert failed == {"gate geoserver of data on s1": ("2.25.1", "2.24.0")}, told
+    assert fleet.main.run("node", "facts", "s1").json["facts"]["geoserver"] == "2.24.0"
     theirs.write_text("version=2.25.1\n")
     eventually(lambda: (fleet.tree("s1") / "file").exists(), 20, s1.log)
     s1.await_standing("in_step")
     assert s1.run("check").json["ok"]
+    assert fleet.main.run("check").json["ok"]
 
 
 def test_another_path_is_refused(fleet: Fleet) -> None:

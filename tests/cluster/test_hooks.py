@@ -140,13 +140,16 @@ def test_the_writers_own_hooks(fleet: Fleet) -> None:
     """Goal: at the writer a failing ``validate`` or ``reload`` stops the publish (exit 4), nothing is announced."""
     tree, there, _ = _start(fleet)
     check = _script(fleet.base / "check", '! grep -q bad "$INSTEP_PATH/file"')
-    _hooks(fleet.main, validate=f'run = ["{check}"]')
+    failure = _script(fleet.base / "failure", f"cat >> {fleet.base}/told")
+    _hooks(fleet.main, validate=f'run = ["{check}"]', on_failure=f'run = ["{failure}"]')
     (tree / "file").write_text("bad")
     error = fleet.main.run("publish", "data", expect=4).error
     assert error["code"] == "validate_failed", error
     line = fleet.main.await_standing("blocked", "failing", code="validate_failed")
     assert line["head"]["number"] == 1
     assert (there / "file").read_text() == "good"
+    told = fleet.base / "told"
+    eventually(lambda: told.exists() and "validate_failed" in told.read_text(), 10, fleet.main.log)
     (tree / "file").write_text("mended")
     fleet.wait()
     fleet.assert_same()

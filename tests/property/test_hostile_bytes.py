@@ -80,6 +80,8 @@ STREAM: list[m.StreamMessage] = [
         LINE, node_name("s1"), HEAD, None, StandingRecord(Standing.BLOCKED, 1, "r", "c", ("n",)), DIGEST, 1
     ),
     m.Members((m.Member(node_name("s1"), "h:1", "00"),)),
+    m.FactsRequest(LINE, 1),
+    m.FactsReply((("java", "17"),), 1, 2, ERROR),
     m.VerifyReply(1, LINE, HEAD, DIGEST, 1, (m.Difference(b"p", "w"),), 2, ERROR),
     m.PagesRequest(LINE, DIGEST, (DIGEST,), 1),
     m.PagesReply((b"p",), 1, ERROR),

@@ -91,8 +91,10 @@ def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]
         is_here = raw.get("writer") == name
         yield from rows(path, raw, tuple(key for key in keys.FILESET if is_here or not key.travels))
         yield from rows((*path, "archive"), raw.get("archive", {}), keys.ARCHIVE)
-        for kind, hook in raw.get("hooks", {}).items():
-            yield from ((p, v) for p, v in rows((*path, "hooks", kind), hook, keys.HOOK) if v is not None)
+        for kind, slot in raw.get("hooks", {}).items():
+            for hook in slot if isinstance(slot, list) else [slot]:
+                shown = rows((*path, "hooks", kind), hook, keys.HOOK)
+                yield from ((p, v) for p, v in shown if v is not None)
     for fact, raw in document.get("facts", {}).items():
         yield from ((p, v) for p, v in rows(("facts", fact), raw, keys.FACT) if v is not None)
 

@@ -18,15 +18,16 @@ OUTPUT_KEPT = 64 << 10
 class TlsMode(enum.Enum):
     """How an ``http`` hook treats the other side's certificate. All but ``VERIFY`` is told in status."""
 
-    VERIFY = "verify"
+    VERIFY = "strict"
     NOVERIFY = "noverify"
     NONE = "none"
-    """Credentials may travel over plain ``http`` to other machines."""
+    """Plain ``http`` to other machines, credentials too."""
 
 
 @dataclass(frozen=True, slots=True)
 class HookSpec:
-    """One hook as ``instep.toml`` has it; exactly one of ``run`` (arguments) and ``http`` (method, URL) is set.
+    """One hook as ``instep.toml`` has it; exactly one of ``run`` (arguments), ``http`` (method, URL), ``signal`` (with
+    ``pid_file``), ``touch`` and ``systemd`` (verb, unit) is set. ``user`` is who ``run`` runs as.
 
     ``timeout_ms`` is the deadline of one attempt, ``retries`` the further attempts after a failure.
     ``expect_status`` None means any 2xx.
@@ -34,15 +35,24 @@ class HookSpec:
 
     run: tuple[str, ...] = ()
     http: tuple[str, str] | None = None
+    signal: str | None = None
+    pid_file: Path | None = None
+    touch: Path | None = None
+    systemd: tuple[str, str] | None = None
+    user: str | None = None
     timeout_ms: int = 30_000
     retries: int = 0
     auth_file: Path | None = None
+    headers_file: Path | None = None
+    body: str | None = None
     expect_status: int | None = None
     expect_body: str | None = None
     tls: TlsMode = TlsMode.VERIFY
 
     def __post_init__(self) -> None:
-        assert bool(self.run) != (self.http is not None), "a hook is either a program or a request"
+        kinds = (self.run or None, self.http, self.signal, self.touch, self.systemd)
+        assert sum(kind is not None for kind in kinds) == 1, "a hook is of one kind"
+        assert (self.signal is None) == (self.pid_file is None)
         assert self.timeout_ms > 0, "every wait has a deadline"
         assert self.retries >= 0
 
@@ -60,6 +70,9 @@ class HookCall:
     previous: HeadRef | None
     changed: Iterable[bytes] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    code: str | None = None
+    reason: str | None = None
+    """What went wrong, for ``on_failure``."""
 
     def environment(self) -> dict[str, str]:
         """All but ``INSTEP_CHANGED``, which is a file that lives as long as the call."""
@@ -68,6 +81,8 @@ class HookCall:
             "INSTEP_FILESET": self.fileset,
             "INSTEP_GENERATION": "" if self.generation is None else str(self.generation.number),
             "INSTEP_PREVIOUS": "" if self.previous is None else str(self.previous.number),
+            **({} if self.code is None else {"INSTEP_CODE": self.code}),
+            **({} if self.reason is None else {"INSTEP_REASON": self.reason.replace("\0", "")}),
             **self.extra,
         }
 

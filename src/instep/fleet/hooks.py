@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
 
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified, request
-from instep.fleet.run_hook import MINIMAL_ENVIRONMENT, Told, run_program
+from instep.fleet.run_hook import MINIMAL_ENVIRONMENT, Account, Told, account_of, run_program
+from instep.fleet.small_hooks import send_signal, touch
 
 __all__ = ["OUTPUT_KEPT", "HookCall", "HookOutcome", "HookSpec", "TlsMode", "run_hook"]
 
 _LONGEST_PAUSE_MS = 30_000
+SYSTEMCTL = Path("/usr/bin/systemctl")
 
 
 async def run_hook(
@@ -25,6 +29,7 @@ async def run_hook(
     *,
     environment: Mapping[str, str] = MINIMAL_ENVIRONMENT,
     backoff_ms: int = 500,
+    systemctl: Path = SYSTEMCTL,
 ) -> HookOutcome:
     """Try until it goes well or ``spec.retries`` are used up, pausing ``backoff_ms``, then twice as long.
 
@@ -34,10 +39,15 @@ async def run_hook(
     started = time.monotonic()
     attempts = 0
     pause_ms = backoff_ms
-    with Told(call) as told:
+    account: Account | str | None = None
+    if spec.user is not None:
+        account = await asyncio.to_thread(account_of, spec.user)
+    if isinstance(account, str):
+        return HookOutcome(False, account, "", 1, 0)
+    with Told(call, account) as told:
         while True:
             attempts += 1
-            attempt = await _attempt(spec, call, told, environment)
+            attempt = await _attempt(spec, call, told, environment, account, systemctl)
             if attempt.ok or attempts > spec.retries:
                 break
             await asyncio.sleep(pause_ms / 1000)
@@ -52,11 +62,38 @@ async def run_hook(
     )
 
 
-async def _attempt(spec: HookSpec, call: HookCall, told: Told, environment: Mapping[str, str]) -> Attempt:
+async def _attempt(
+    spec: HookSpec,
+    call: HookCall,
+    told: Told,
+    environment: Mapping[str, str],
+    account: Account | None,
+    systemctl: Path,
+) -> Attempt:
     if spec.http is not None:
         return await request(spec, call)
+    if spec.signal is not None:
+        assert spec.pid_file is not None
+        return await _within(spec, asyncio.to_thread(send_signal, spec.signal, spec.pid_file))
+    if spec.touch is not None:
+        return await _within(spec, asyncio.to_thread(touch, spec.touch))
+    arguments = spec.run
+    if spec.systemd is not None:
+        verb, unit = spec.systemd
+        arguments = (str(systemctl), "--no-ask-password", verb, "--", unit)
     try:
         files = await asyncio.to_thread(told.files)
     except OSError as error:
         return Attempt(f"cannot be told what changed: {error.strerror}")
-    return await run_program(spec.run, files, {**environment, **call.environment()}, spec.timeout_ms)
+    return await run_program(
+        arguments, files, {**environment, **call.environment()}, spec.timeout_ms, account
+    )
+
+
+async def _within(spec: HookSpec, work: Coroutine[Any, Any, Attempt]) -> Attempt:
+    """A file system that hangs keeps its thread; whoever waits for the hook goes on at the timeout."""
+    try:
+        async with asyncio.timeout(spec.timeout_ms / 1000):
+            return await work
+    except TimeoutError:
+        return Attempt(f"did not end within its timeout of {spec.timeout_ms} ms")

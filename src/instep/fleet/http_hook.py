@@ -6,8 +6,10 @@ import asyncio
 import base64
 import ipaddress
 import os
+import re
 import stat
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +28,7 @@ _AUTH_BYTES_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Credentials:
-    header: str
+    headers: Mapping[str, str]
     secrets: tuple[str, ...]
 
     def hide(self, text: str) -> str:
@@ -41,7 +43,7 @@ class _Credentials:
         return raw
 
 
-_NOBODY = _Credentials("", ())
+_NOBODY = _Credentials({}, ())
 
 
 class _CannotAsk(Exception):
@@ -75,8 +77,7 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
         "X-Instep-Fileset": call.fileset,
         "X-Instep-Generation": "" if call.generation is None else str(call.generation.number),
     }
-    if credentials.header:
-        headers["Authorization"] = credentials.header
+    headers |= credentials.headers
     try:
         async with asyncio.timeout(spec.timeout_ms / 1000):
             async with (
@@ -86,7 +87,12 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
                     cookie_jar=aiohttp.DummyCookieJar(),
                 ) as session,
                 session.request(
-                    method, url, headers=headers, allow_redirects=False, ssl=spec.tls is TlsMode.VERIFY
+                    method,
+                    url,
+                    headers=headers,
+                    data=None if spec.body is None else spec.body.encode(),
+                    allow_redirects=False,
+                    ssl=spec.tls is TlsMode.VERIFY,
                 ) as answer,
             ):
                 body = await _body(answer, BODY_SEARCHED if spec.expect_body else OUTPUT_KEPT)
@@ -146,47 +152,73 @@ def _credentials(spec: HookSpec, url: str) -> _Credentials:
     parts = urllib.parse.urlsplit(url)
     if parts.username or parts.password:
         raise _CannotAsk("the URL holds credentials; put them into an auth_file")
-    if spec.auth_file is None:
+    if spec.auth_file is None and spec.headers_file is None:
         return _NOBODY
     if parts.scheme != "https" and not _is_loopback(parts.hostname) and spec.tls is not TlsMode.NONE:
         raise _CannotAsk('credentials would travel unencrypted; use https, or say tls = "none"')
-    return _parsed(_private_line(spec.auth_file), spec.auth_file)
+    found = _NOBODY
+    if spec.auth_file is not None:
+        lines = _private_lines("auth_file", spec.auth_file)
+        if len(lines) != 1 or not lines[0].strip():
+            raise _CannotAsk(
+                f"auth_file {spec.auth_file} must hold one line: user:password or a bearer token"
+            )
+        found = _parsed(lines[0].strip(), spec.auth_file)
+    if spec.headers_file is not None:
+        more = _headers(_private_lines("headers_file", spec.headers_file), spec.headers_file)
+        found = _Credentials({**found.headers, **more}, (*found.secrets, *(v for v in more.values() if v)))
+    return found
 
 
-def _private_line(path: Path) -> str:
-    """The one line of a file that nobody else may read."""
+def _headers(lines: list[str], path: Path) -> dict[str, str]:
+    """Lines such as ``X-Key: value``. What a line holds is secret: a wrong one is told by its number."""
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name) or not line.isprintable():
+            raise _CannotAsk(f"headers_file {path}: line {number} is not a header such as X-Key: value")
+        found[name] = value.strip()
+    return found
+
+
+def _private_lines(key: str, path: Path) -> list[str]:
+    """The lines of a file that nobody else may read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _CannotAsk(f"auth_file {path}: {error.strerror}") from error
+        raise _CannotAsk(f"{key} {path}: {error.strerror}") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _CannotAsk(f"auth_file {path} is not a regular file")
+            raise _CannotAsk(f"{key} {path} is not a regular file")
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
-            raise _CannotAsk(f"auth_file {path} has mode {mode:04o}; make it 0600")
+            raise _CannotAsk(f"{key} {path} has mode {mode:04o}; make it 0600")
         if found.st_uid not in (0, os.geteuid()):
-            raise _CannotAsk(f"auth_file {path} belongs to user {found.st_uid}, not to this node's or root")
+            raise _CannotAsk(f"{key} {path} belongs to user {found.st_uid}, not to this node's or root")
         raw = os.read(descriptor, _AUTH_BYTES_MAX + 1)
     except OSError as error:
-        raise _CannotAsk(f"auth_file {path}: {error.strerror}") from error
+        raise _CannotAsk(f"{key} {path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
     try:
         lines = raw.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise _CannotAsk(f"auth_file {path} is not UTF-8 text") from error
-    if len(raw) > _AUTH_BYTES_MAX or len(lines) != 1 or not lines[0].strip():
-        raise _CannotAsk(f"auth_file {path} must hold one line: user:password or a bearer token")
-    return lines[0].strip()
+        raise _CannotAsk(f"{key} {path} is not UTF-8 text") from error
+    if len(raw) > _AUTH_BYTES_MAX:
+        raise _CannotAsk(f"{key} {path} is longer than {_AUTH_BYTES_MAX} bytes")
+    return lines
 
 
 def _parsed(line: str, path: Path) -> _Credentials:
     if ":" in line:
         coded = base64.b64encode(line.encode()).decode("ascii")
         password = line.partition(":")[2]
-        return _Credentials(f"Basic {coded}", tuple(one for one in (coded, line, password) if one))
+        return _Credentials(
+            {"Authorization": f"Basic {coded}"}, tuple(one for one in (coded, line, password) if one)
+        )
     if not line.isascii() or not line.isprintable() or " " in line:
         raise _CannotAsk(f"auth_file {path} holds neither user:password nor a bearer token")
-    return _Credentials(f"Bearer {line}", (line,))
+    return _Credentials({"Authorization": f"Bearer {line}"}, (line,))

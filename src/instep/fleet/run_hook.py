@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import pwd
 import shutil
 import signal
 import tempfile
@@ -19,15 +20,37 @@ import msgspec
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall
 from instep.model.paths import path_fields
 
-__all__ = ["MINIMAL_ENVIRONMENT", "Told", "ToldFiles", "run_program"]
+__all__ = ["MINIMAL_ENVIRONMENT", "Account", "Told", "ToldFiles", "account_of", "run_program"]
 
 MINIMAL_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 )
+SETPRIV = "/usr/bin/setpriv"
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL, and again between SIGKILL and giving a program up."""
 DRAIN_S = 0.2
 """How long output is still read after the program ended; what it left running may hold the pipe open."""
+
+
+class Account(NamedTuple):
+    """Who a program runs as: that user's own groups and no other."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def account_of(user: str) -> Account | str | None:
+    """The account to switch to, None when the daemon runs as it already, or why it cannot be."""
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        return f"user {user} is not known on this machine"
+    if found.pw_uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        return f"it is to run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
+    return Account(found.pw_uid, found.pw_gid, tuple(os.getgrouplist(user, found.pw_gid)))
 
 
 class ToldFiles(NamedTuple):
@@ -43,8 +66,9 @@ class Told:
     They are written as the paths come, so that a generation of a million changes costs no memory.
     """
 
-    def __init__(self, call: HookCall) -> None:
+    def __init__(self, call: HookCall, reader: Account | None = None) -> None:
         self._call = call
+        self._reader = reader
         self._folder: Path | None = None
         self._files: ToldFiles | None = None
 
@@ -65,18 +89,23 @@ class Told:
             self._folder = Path(tempfile.mkdtemp(prefix="instep-hook-"))
             files = ToldFiles(self._folder / "changed", self._folder / "call.json")
             self._write(files)
+            if self._reader is not None:
+                for path in (*files, self._folder):
+                    os.chown(path, self._reader.uid, self._reader.gid)
             self._files = files
         return self._files
 
     def _write(self, files: ToldFiles) -> None:
         call = self._call
-        opening = {
+        opening: dict[str, object] = {
             "hook": call.hook,
             "fileset": call.fileset,
             "generation": None if call.generation is None else call.generation.number,
             "generation_id": None if call.generation is None else call.generation.id.hex(),
             "previous": None if call.previous is None else call.previous.number,
         }
+        if call.code is not None:
+            opening |= {"code": call.code, "reason": call.reason}
         with files.changed.open("wb") as changed, files.json.open("wb") as told:
             told.write(msgspec.json.encode(opening)[:-1] + b',"changed":[')
             between = b""
@@ -88,15 +117,25 @@ class Told:
 
 
 async def run_program(
-    arguments: tuple[str, ...], files: ToldFiles, environment: Mapping[str, str], timeout_ms: int
+    arguments: tuple[str, ...],
+    files: ToldFiles,
+    environment: Mapping[str, str],
+    timeout_ms: int,
+    account: Account | None = None,
 ) -> Attempt:
     """Run to the end or the deadline. The exit of the program itself counts, not that of what it started:
     a server that a reload hook starts may stay, unless the deadline passes; then the whole group goes."""
+    command = arguments
+    if account is not None:
+        # By a program of its own, because the daemon's event loop cannot start one as another user.
+        groups = ",".join(map(str, account.groups))
+        who = (f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--inh-caps=-all")
+        command = (SETPRIV, *who, "--", *arguments)
     async with _Output.open() as output:
         try:
             with files.json.open("rb") as stdin:
                 process = await asyncio.create_subprocess_exec(
-                    *arguments,
+                    *command,
                     stdin=stdin,
                     stdout=output.write_end,
                     stderr=output.write_end,
@@ -106,7 +145,7 @@ async def run_program(
                 )
         except (OSError, ValueError) as error:
             what = error.strerror if isinstance(error, OSError) else str(error)
-            return Attempt(f"{arguments[0]} cannot be started: {what}")
+            return Attempt(f"{command[0]} cannot be started: {what}")
         output.close_write_end()
         try:
             async with asyncio.timeout(timeout_ms / 1000):

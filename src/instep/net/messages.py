@@ -543,16 +543,20 @@ class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True
 
 
 class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
-    """The facts that the gates of this line are about, and the built-in ones, of the node that is asked."""
+    """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
+    the line's writer asks its partner, with a ``number``."""
 
     line: LineId
+    number: _Count = 0
 
 
 class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
-    """``time_ms`` is the sender's wall clock when it answered."""
+    """``time_ms`` is the sender's wall clock when the answer leaves, after the gathering."""
 
     facts: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=128)]
     time_ms: _Count = 0
+    number: _Count = 0
+    error: ErrorReply | None = None
 
 
 StreamMessage = (
@@ -568,6 +572,8 @@ StreamMessage = (
     | Nudge
     | VerifyRequest
     | VerifyReply
+    | FactsRequest
+    | FactsReply
     | PagesRequest
     | PagesReply
     | Superseded

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -316,11 +317,25 @@ class Applying:
         if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
             self._is_tree[path] = is_tree or self._is_tree.get(path, False)
 
-    def drift_now(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
-        """The paths that differ from ``base`` and how many there are in all."""
-        is_tree, self._is_tree = self._is_tree, {}
+    async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
+        """The paths that differ from ``base`` and how many there are in all. A check that is cancelled, because a new
+        head waits for the same thread, ends at the next entry and forgets nothing of what the watch said."""
+        asked = {p: self._is_tree.pop(p) for p in paths or tuple(self._is_tree) if p in self._is_tree}
+        stopping = threading.Event()
+        try:
+            return await self._service.worker.run(self._drift_now, base, paths, asked, stopping)
+        except BaseException:
+            stopping.set()
+            for path, is_tree in asked.items():
+                self.touched(path, is_tree=is_tree)
+            raise
+
+    def _drift_now(
+        self, base: HeadRef, paths: Sequence[bytes], is_tree: Mapping[bytes, bool], stopping: threading.Event
+    ) -> tuple[tuple[bytes, ...], int]:
         taken = self.taken()
         inspection = self.inspection(self.definition(base), taken)
+        inspection.stopping = stopping
         now = wall_ms()
         if paths:
             trees = [path for path in paths if is_tree.get(path, True)]
@@ -331,6 +346,8 @@ class Applying:
         drifted: list[bytes] = []
         total = 0
         for difference in found:
+            if stopping.is_set():
+                break  # nobody waits for the answer
             if difference.problem is not None and difference.expected is None:
                 continue  # sockets, pipes and mounts are nobody's drift
             total += 1

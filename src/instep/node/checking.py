@@ -8,15 +8,17 @@ import shutil
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.net import messages as m
 from instep.node.driver import wall_ms
 from instep.node.facts import mount_of
 from instep.node.follower import FollowService
-from instep.node.gating import gates_of, look_at_gates
+from instep.node.gating import compare_facts, gates_of, look_at_gates
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
+    from instep.node.session import Session
     from instep.node.uplink import Uplink
     from instep.node.writer import WriterService
 
@@ -25,6 +27,7 @@ __all__ = ["check_node"]
 SKEW_MAX_MS = 300_000
 FREE_MIN_SHARE = 0.05
 CALL_S = 10.0
+FACTS_S = 20.0
 
 
 def result(
@@ -136,6 +139,45 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
         )
 
 
+async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncIterator[dict[str, Any]]:
+    """Each gate of a line written here against every connected partner that accepted it."""
+    runtime, fileset = daemon.runtime, service.fileset
+    gates = gates_of(service.known_definition())
+    sessions = [
+        session
+        for name, session in sorted(daemon.peers.sessions.items())
+        if service.line in session.accepted and daemon.peers.access.why_not(name, service) is None
+    ]
+    if not gates or not sessions:
+        return
+    ours = dict(await daemon.peers.facts_of_line(service))
+    asked = [_facts_now(session, service) for session in sessions]
+    for session, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
+        name = session.who
+        if isinstance(answer, InstepError):
+            what = f"gates of {fileset.name} on {name}"
+            yield result(what, False, name, "its facts", answer.reason, answer.hint)
+            continue
+        reply, now = answer
+        theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
+        for look in compare_facts(gates, theirs, ours | {CLOCK: str(now)}, name, runtime.name):
+            yield result(
+                f"gate {look.gate} of {fileset.name} on {name}",
+                look.code is None,
+                name,
+                look.theirs,
+                look.ours,
+                look.reason,
+            )
+
+
+async def _facts_now(session: Session, service: WriterService) -> tuple[m.FactsReply, int] | InstepError:
+    try:
+        return await session.facts(service.line, FACTS_S), wall_ms()
+    except InstepError as error:
+        return error
+
+
 async def _check_fileset(
     daemon: Daemon, service: WriterService | FollowService
 ) -> AsyncIterator[dict[str, Any]]:
@@ -191,7 +233,10 @@ async def _check_fileset(
             )
     mount = await asyncio.to_thread(mount_of, place.root)
     yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))
-    if isinstance(service, FollowService):
+    if not isinstance(service, FollowService):
+        async for each in _check_partner_gates(daemon, service):
+            yield each
+    else:
         async for each in _check_gates(daemon, service):
             yield each
         yield result(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from instep.core.gates import GATES_MAX, BadGate, parse_gate
 from instep.errors import InstepError
+from instep.fleet.small_hooks import SIGNALS
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.node import values
@@ -25,6 +26,7 @@ __all__ = [
     "FILESET",
     "HOOK",
     "HOOKS",
+    "HOOKS_MAX",
     "NODE",
     "NO_DEFAULT",
     "PARTNER",
@@ -106,6 +108,10 @@ def _stage(raw: object) -> object:
     return None if raw == "auto" else values.absolute_path(raw)
 
 
+def _address_or_off(raw: object) -> values.Address | None:
+    return None if raw == "off" else values.address(raw)
+
+
 def _pattern(raw: object) -> str:
     text = values.string(raw)
     try:
@@ -133,6 +139,21 @@ def _run(raw: object) -> tuple[str, ...]:
     return words
 
 
+def _user(raw: object) -> str:
+    text = values.string(raw)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
+        raise BadValue("is not the name of a user")
+    return text
+
+
+def _systemd(raw: object) -> tuple[str, str]:
+    verb, _, unit = values.string(raw).partition(" ")
+    verbs = ("reload", "restart", "start", "try-reload-or-restart")
+    if verb not in verbs or not re.fullmatch(r"[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\-]{0,255}", unit):
+        raise BadValue(f'is not one of {", ".join(verbs)} and a unit, such as "reload apache2.service"')
+    return verb, unit
+
+
 def _status(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
         raise BadValue("is not an HTTP status such as 200")
@@ -156,8 +177,8 @@ NODE: tuple[Key, ...] = (
     Key("listen", values.address, "127.0.0.1:7443", "Where peers connect, with mutual TLS."),
     Key("advertise", values.address, None, "The address that other nodes dial; `listen` when not given."),
     Key("panel", _only("off"), "off", "Listener of the web panel; only `off` in this version."),
-    Key("health", _only("off"), "off", "Listener for /live and /ready; only `off` in this version."),
-    Key("agent", _only("off"), "off", "HAProxy agent-check; only `off` in this version."),
+    Key("health", _address_or_off, "off", "Where `/live` and `/ready` are answered over HTTP, or `off`."),
+    Key("agent", _address_or_off, "off", "Where HAProxy's agent-check is answered, or `off`."),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
     Key(
@@ -280,7 +301,9 @@ ARCHIVE: tuple[Key, ...] = (
     Key("max_share", values.percent, "20%", "Share of the file system above which status warns."),
 )
 
-HOOKS = ("validate", "reload", "probe")
+HOOKS = ("validate", "freeze", "thaw", "reload", "probe", "repair", "on_failure")
+HOOKS_MAX = 32
+"""Hooks in one slot."""
 
 HOOK: tuple[Key, ...] = (
     Key("run", _run, None, "A program and its arguments; no shell."),
@@ -292,10 +315,26 @@ HOOK: tuple[Key, ...] = (
     ),
     Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
     Key("expect_body", values.string, None, "A text that the answer must contain."),
-    Key("signal", _only(None), None, "Not in this version."),
-    Key("pid_file", _only(None), None, "Not in this version."),
-    Key("touch", _only(None), None, "Not in this version."),
-    Key("systemd", _only(None), None, "Not in this version."),
+    Key("headers_file", values.absolute_path, None, "A file (mode 0600) with lines such as `X-Key: secret`."),
+    Key("body", values.string, None, "What the request sends."),
+    Key(
+        "tls",
+        _one_of("strict", "noverify", "none"),
+        "strict",
+        "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
+        "machines. Status warns of the last two.",
+    ),
+    Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
+    Key(
+        "signal",
+        _one_of(*SIGNALS),
+        None,
+        "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
+    ),
+    Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
+    Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
+    Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
+    Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 
 ROLLOUT: tuple[Key, ...] = (

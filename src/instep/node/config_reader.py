@@ -11,10 +11,13 @@ from typing import Any
 
 from instep.core.gates import BUILT_IN
 from instep.errors import InstepError
+from instep.fleet.hook_spec import HookSpec, TlsMode
+from instep.fleet.http_hook import is_unverified
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
 from instep.node import config_keys as keys
+from instep.node.hook_fields import GO_WITH, hook_fields
 from instep.node.settings import (
     ArchivePolicy,
     FactSettings,
@@ -126,6 +129,11 @@ class Reader:
             self.warn(
                 ("listen",), "allow is empty, so only loopback peers may connect; add a network to allow"
             )
+        taken = {key: top[key] for key in ("listen", "health", "agent") if top[key] is not None}
+        for key in ("health", "agent"):
+            twin = [other for other in taken if other != key and taken[other] == taken.get(key)]
+            if twin:
+                self.wrong((key,), str(taken[key]), f"is the address of {twin[0]} as well")
         partners = self.partners(name)
         filesets = self.filesets(name, partners)
         facts = self.facts()
@@ -136,6 +144,8 @@ class Reader:
             listen=listen,
             advertise=advertise,
             is_advertise_written="advertise" in raw,
+            health=top["health"],
+            agent=top["agent"],
             allow=top["allow"],
             poll_ms=top["poll"],
             rate_limit=top["rate_limit"],
@@ -210,6 +220,11 @@ class Reader:
             self.wrong(
                 (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
             )
+        if is_here:
+            for slot in ("freeze", "thaw", "repair"):
+                if getattr(hooks, slot):
+                    why = "is for filesets that are followed here; this one is written here"
+                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], why)
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(
@@ -252,41 +267,63 @@ class Reader:
         )
 
     def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
-        later = ("repair", "freeze", "thaw", "on_failure")
-        self.read(path, raw, (), (*keys.HOOKS, *later))
-        for name in later:
-            if name in raw:
-                self.wrong((*path, name), raw[name], keys.LATER)
-        found = {name: self.hook((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
-        return HooksSettings(**found)
+        self.read(path, raw, (), keys.HOOKS)
+        return HooksSettings(
+            **{name: self.slot((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
+        )
+
+    def slot(self, path: KeyPath, raw: object) -> tuple[HookSettings, ...]:
+        """One table, or an array of tables."""
+        tables = raw if isinstance(raw, list) else [raw]
+        if len(tables) > keys.HOOKS_MAX:
+            self.wrong(path, len(tables), f"holds {len(tables)} hooks, the limit is {keys.HOOKS_MAX}")
+        found = [self.hook(path, table) for table in tables[: keys.HOOKS_MAX]]
+        return tuple(hook for hook in found if hook is not None)
 
     def hook(self, path: KeyPath, raw: object) -> HookSettings | None:
         before = len(self.problems)
         row = self.read(path, self.table(path, raw), keys.HOOK)
-        if len(self.problems) > before:
+        if len(self.problems) > before or not isinstance(raw, dict):
             return None
-        if (row["run"] is None) == (row["http"] is None):
-            self.wrong(path, raw, "needs exactly one of run and http")
+        kinds = ("run", "http", "signal", "touch", "systemd")
+        given = [kind for kind in kinds if row[kind] is not None]
+        if len(given) != 1:
+            self.wrong(
+                path, raw, f"needs exactly one of {', '.join(kinds)}, it has {' and '.join(given) or 'none'}"
+            )
             return None
-        if row["run"] is not None:
-            for only_http in ("auth_file", "expect_status", "expect_body"):
-                if row[only_http] is not None:
-                    self.wrong(
-                        (*path, only_http),
-                        row[only_http] and str(row[only_http]),
-                        "goes with http, not with run",
-                    )
+        for kind, names in GO_WITH.items():
+            for name in names:
+                if name in raw and given != [kind]:
+                    self.wrong((*path, name), raw[name], f"goes with {kind}, not with {given[0]}")
+        if given == ["signal"] and row["pid_file"] is None:
+            self.wrong(path, raw, "has signal but no pid_file")
+        if row["paths"] and path[-1] in ("freeze", "thaw", "repair", "on_failure"):
+            self.wrong(
+                (*path, "paths"), raw["paths"], f"does not go with {path[-1]}, which is for the whole fileset"
+            )
         if row["timeout"] < 1:
             self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
-        return HookSettings(
-            run=row["run"] or (),
-            http=row["http"],
-            timeout_ms=row["timeout"],
-            retries=row["retries"],
-            auth_file=row["auth_file"],
-            expect_status=row["expect_status"],
-            expect_body=row["expect_body"],
-        )
+        hook = HookSettings(timeout_ms=row["timeout"], **hook_fields(row))
+        self.check_tls(path, hook)
+        return hook
+
+    def check_tls(self, path: KeyPath, hook: HookSettings) -> None:
+        """What is told to another machine without a verified certificate must be asked for, and is said in status."""
+        if hook.http is None:
+            return
+        is_plain = hook.http[1].startswith("http:")
+        if hook.tls == "none" and not is_plain:
+            self.wrong(
+                (*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify"
+            )
+        elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
+            if is_plain and hook.tls != "none":
+                why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
+                self.wrong((*path, "tls"), hook.tls, why)
+                return
+            how = "over plain http" if is_plain else "without verifying the certificate"
+            self.warn(path, f"{'.'.join(path)} asks another machine {how} (tls = {hook.tls})")
 
     def facts(self) -> dict[str, FactSettings]:
         found: dict[str, FactSettings] = {}
@@ -341,19 +378,19 @@ class Reader:
                 self.wrong(
                     where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys"
                 )
-            for kind in keys.HOOKS:
-                hook: HookSettings | None = getattr(fileset.hooks, kind)
-                if (
-                    hook is not None
-                    and hook.auth_file is not None
-                    and hook.auth_file.is_relative_to(fileset.path)
-                ):
-                    secret = ("filesets", fileset.name, "hooks", kind, "auth_file")
-                    self.wrong(
-                        secret,
-                        str(hook.auth_file),
-                        "lies in the fileset: the secret would be carried to partners",
-                    )
+            self.check_hook_files(fileset)
+
+    def check_hook_files(self, fileset: FilesetSettings) -> None:
+        secret = "lies in the fileset: the secret would be carried to partners"
+        ours = "lies in the fileset: touching it would be a change of the tree"
+        pid = "lies in the fileset: who writes there would choose what gets the signal"
+        for kind in keys.HOOKS:
+            for hook in getattr(fileset.hooks, kind):
+                named = {"auth_file": secret, "headers_file": secret, "touch": ours, "pid_file": pid}
+                for key, why in named.items():
+                    file: Path | None = getattr(hook, key)
+                    if file is not None and file.is_relative_to(fileset.path):
+                        self.wrong(("filesets", fileset.name, "hooks", kind, key), str(file), why)
 
 
 def _overlap(one: Path, other: Path) -> bool:

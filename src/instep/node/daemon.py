@@ -21,9 +21,11 @@ from instep.node.config import load
 from instep.node.config_file import ConfigFile
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
+from instep.node.draining import rollout_key
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.housekeeping import Housekeeping
+from instep.node.listeners import Listeners
 from instep.node.membership import Membership
 from instep.node.peers import Peers
 from instep.node.placing import forget_marker
@@ -58,6 +60,7 @@ class Daemon:
         self.peers.on_revoked = self.trust_changed
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None
+        self.listeners = Listeners(self)
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
         self._config_file = ConfigFile(directory.config)
@@ -88,6 +91,7 @@ class Daemon:
             loop.create_task(self._keep_certificates()),
             loop.create_task(self._config_file.mind(self.reload)),
             loop.create_task(Housekeeping(self).run()),
+            loop.create_task(self.listeners.run()),
             loop.create_task(watch_state(self.runtime.store)),
             loop.create_task(Succession(self).run()),
         ]
@@ -214,6 +218,7 @@ class Daemon:
         self._tasks[name].cancel()
         if name not in self.runtime.settings.filesets:
             forget_marker(self.runtime.store, name)
+            self.runtime.draining.end(rollout_key(name))
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""

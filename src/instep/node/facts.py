@@ -12,7 +12,6 @@ import os
 import platform
 import pwd
 import re
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from blake3 import blake3
 
 from instep import __version__
 from instep.net.messages import VERSIONS
+from instep.node.fact_program import output_of
 from instep.node.settings import FactSettings, FilesetSettings, Settings
 
 __all__ = ["facts_for", "facts_of", "mount_of"]
@@ -90,8 +90,6 @@ def _told(name: str, fact: FactSettings) -> str:
         value = _value(name, fact)
     except OSError as error:
         return f"<cannot be read: {error.strerror}>"
-    except subprocess.TimeoutExpired:
-        return f"<no answer within {RUN_S:g} s>"
     if len(value) > VALUE_MAX:
         return f"<longer than {VALUE_MAX} characters>"
     return value
@@ -103,7 +101,7 @@ def _value(name: str, fact: FactSettings) -> str:
     if fact.file is not None:
         return _matched(_text(fact.file), fact.match)
     if fact.run is not None:
-        return _matched(_output(fact.run), fact.match)
+        return _printed(fact.run, fact.match)
     if fact.list is not None:
         names = sorted(os.listdir(fact.list))
         if len(names) > LIST_MAX:
@@ -126,19 +124,9 @@ def _fingerprint(name: str, secret: bytes) -> str:
     return hashlib.scrypt(secret, salt=salt, n=1 << 14, r=8, p=1, dklen=16).hex()
 
 
-def _output(words: tuple[str, ...]) -> str:
-    """What the program prints, both its streams: ``java -version`` uses the other one."""
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
-    ) as child:
-        try:
-            raw, _ = child.communicate(timeout=RUN_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise
-    if child.returncode != 0:
-        return f"<ended with {child.returncode}>"
-    return raw[:TEXT_MAX].decode("utf-8", "replace")
+def _printed(words: tuple[str, ...], pattern: str | None) -> str:
+    output = output_of(words, RUN_S)
+    return output if output.startswith("<") and output.endswith(">") else _matched(output, pattern)
 
 
 def _text(path: Path) -> str:

@@ -28,18 +28,20 @@ from instep.core.vocabulary import (
     Trouble,
     trouble_of,
 )
-from instep.errors import ConfigError, InstepError, PeerError, RefusedError, UnavailableError
-from instep.model.definition import Definition, Mode, decode_definition
+from instep.errors import InstepError, UnavailableError
+from instep.model.definition import Definition, decode_definition
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.node.applying import Applying
+from instep.node.around import Around, FailureTeller
 from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
+from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
-from instep.node.hooks import run_hook
+from instep.node.hooks import CHANGED_MAX, run_hook
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
@@ -62,7 +64,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-CHANGED_MAX = 100_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -105,6 +106,8 @@ class FollowService:
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
+        self.around = Around(runtime, fileset)
+        self.failures = FailureTeller(runtime)
         self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -130,9 +133,9 @@ class FollowService:
             drift_scan_ms=DRIFT_SCAN_MS,
             is_observing=fileset.observe,
             has_gates=self._has_gates,
-            has_validate=fileset.hooks.validate is not None,
-            has_reload=fileset.hooks.reload is not None,
-            has_probe=fileset.hooks.probe is not None,
+            has_validate=bool(fileset.hooks.validate),
+            has_reload=bool(fileset.hooks.reload),
+            has_probe=bool(fileset.hooks.probe),
         )
 
     async def run(self) -> None:
@@ -150,11 +153,12 @@ class FollowService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.failures.close()
             await asyncio.to_thread(self.worker.close)
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
-        self.fileset = fileset
+        self.fileset = self.around.fileset = fileset
         self.driver.post(f.ConfigChanged(self.config()))
 
     def _rules(self) -> Rules:
@@ -164,10 +168,11 @@ class FollowService:
         told = dict.fromkeys(paths)
         if self.watch is not None:
             # Draining reads on: what the kernel queued since the caller read must be told, too.
-            for path, is_tree in self.watch.drain():
+            drained = self.watch.drain()
+            for path, is_tree in drained.paths:
                 self.applying.touched(path, is_tree=is_tree)
                 told[path] = None
-            is_overflow = self.watch.took_overflow() or is_overflow
+            is_overflow = drained.is_overflow or is_overflow
         self.driver.post(f.TreeTouched(tuple(told), is_overflow))
 
     # What connections ask -------------------------------------------------------------------------------------
@@ -378,9 +383,9 @@ class FollowService:
             case f.Recover():
                 self._spawn(req, self._recover(req), lambda t: f.RecoverFailed(req, t))
             case f.FetchPages():
-                self._spawn(req, self._fetch(effect), _moved_on(req, lambda t: f.FetchFailed(req, t)))
+                self._spawn(req, self._fetch(effect), moved_on(req, lambda t: f.FetchFailed(req, t)))
             case f.StageContents():
-                self._spawn(req, self._stage(effect), _moved_on(req, lambda t: f.StageFailed(req, t)))
+                self._spawn(req, self._stage(effect), moved_on(req, lambda t: f.StageFailed(req, t)))
             case f.CheckGates():
                 self._spawn(req, self._gates(effect), lambda t: f.GatesChecked(req, t))
             case RunHook(kind=kind):
@@ -413,7 +418,7 @@ class FollowService:
                 text = f"refused what {source} sent: {trouble.reason}"
                 self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
             case Note(what, text, facts_of_note):
-                self.runtime.note(what, text, self.line, **_plain(dict(facts_of_note)))
+                self.runtime.note(what, text, self.line, **plain(dict(facts_of_note)))
 
     def _spawn(
         self,
@@ -448,6 +453,7 @@ class FollowService:
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )
+        self.failures.stands(self.fileset, self.standing, self.facts.live)
         self.runtime.tell()
         await self._net.report(self.line)
         if effect.live is not None and effect.standing is Standing.IN_STEP:
@@ -469,6 +475,7 @@ class FollowService:
 
     async def _recover(self, req: int) -> f.FollowEvent:
         kind, journal = await self.worker.run(self.applying.recover_now)
+        await self.around.settle()
         if journal is None:
             return f.Recovered(req, kind)
         target, facts = journal.header.target, self.facts
@@ -476,7 +483,7 @@ class FollowService:
             return f.Recovered(req, kind, target)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted owe a reload, which must be saved before the journal goes.
-        was_reverted = journal.header.why is Why.DRIFT and self.fileset.hooks.reload is not None
+        was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
         await self.worker.run(self.applying.record_now)
         if was_reverted:
             self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
@@ -549,10 +556,19 @@ class FollowService:
             if stage is not None:
                 staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
             trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
+            assert effect.head is not None, "a partner's hooks are for a generation"
+            await self.around.repair(effect.head, effect.base)
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
-        switched = await self.worker.run(self.applying.switch_now, effect.head)
+        try:
+            async with self.around.frozen(effect.head, self.facts.live):
+                switched = await self.worker.run(self.applying.switch_now, effect.head)
+        except InstepError as error:
+            if self.facts.live is None and error.error_code != "freeze_failed":
+                await self.around.repair(effect.head, None)
+            raise
         if self.watch is not None:
             definition = self.definition_of(effect.head)
             if definition is not None and self._watched != (definition.ignore, definition.include):
@@ -573,11 +589,13 @@ class FollowService:
         return f.LiveRecorded(effect.req)
 
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
-        await self.applying.put_back(effect)
+        async with self.around.frozen(effect.head, effect.base, must_freeze=False):
+            await self.applying.put_back(effect)
+        await self.around.repair(effect.base, effect.head)
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
-        paths, total = await self.worker.run(self.applying.drift_now, effect.base, effect.paths)
+        paths, total = await self.applying.drift(effect.base, effect.paths)
         writers = await self.worker.run(self.culprits.names, paths) if paths else {}
         return f.DriftChecked(effect.req, paths, total, tuple(writers.items()))
 
@@ -590,30 +608,3 @@ class FollowService:
         numbers = await self.worker.run(self.applying.compare_now, effect.head)
         sample = tuple(path for path, _ in numbers.sample[:100])
         return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)
-
-
-def refuse_unusable(definition: Definition) -> None:
-    """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""
-    try:
-        Rules(definition)
-    except ConfigError as error:
-        raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
-    if definition.mode is not Mode.MIRROR:
-        raise RefusedError(
-            f"filesets of mode {definition.mode.value} cannot be followed by this version",
-            hint="upgrade this node, or follow a fileset of mode mirror",
-            code="unknown_mode",
-        )
-
-
-def _plain(facts: dict[str, object]) -> dict[str, object]:
-    return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
-
-
-def _moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[Trouble], f.FollowEvent]:
-    """A source that no longer has a generation did not fail: the newer head is to be asked for."""
-
-    def answer(trouble: Trouble) -> f.FollowEvent:
-        return f.Superseded(req) if trouble.code == "superseded" else failed(trouble)
-
-    return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from instep.core.gates import CLOCK, Gate, parse_gate, refusal_of
@@ -15,7 +16,7 @@ from instep.node.driver import wall_ms
 from instep.node.facts import facts_for
 from instep.node.settings import FilesetSettings, Settings
 
-__all__ = ["GateLook", "gates_of", "look_at_gates", "require_gates"]
+__all__ = ["GateLook", "compare_facts", "gates_of", "look_at_gates", "require_gates"]
 
 CALL_S = 20.0
 
@@ -50,15 +51,21 @@ async def look_at_gates(
     settings: Settings, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
 ) -> list[GateLook]:
     """Every gate of the line, compared with what its writer says now."""
-    before = wall_ms()
     reply = await client.facts(m.FactsRequest(line), total_s=CALL_S)
-    after = wall_ms()
+    now = wall_ms()  # the writer stamps its answer when it leaves, however long it gathered
     theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
     ours = await asyncio.to_thread(facts_for, settings, fileset, [gate.name for gate in gates])
-    ours[CLOCK] = str((before + after) // 2)
+    ours[CLOCK] = str(now)
+    return compare_facts(gates, ours, theirs, settings.name, fileset.writer)
+
+
+def compare_facts(
+    gates: tuple[Gate, ...], ours: Mapping[str, str], theirs: Mapping[str, str], me: str, writer: str
+) -> list[GateLook]:
+    """Each gate between the facts of ``me``, which follows, and of ``writer``."""
     looks = []
     for gate in gates:
-        refused = refusal_of(gate, ours, theirs, settings.name, fileset.writer)
+        refused = refusal_of(gate, ours, theirs, me, writer)
         if refused is None:
             wanted = gate.literal if gate.literal is not None else theirs.get(gate.name)
             looks.append(GateLook(gate, ours.get(gate.name), wanted))

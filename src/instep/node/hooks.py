@@ -2,58 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Collection
 
-from instep.core.vocabulary import HookKind, RunHook, Trouble
+from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
-from instep.fleet.hooks import HookCall, HookSpec
+from instep.fleet.hooks import HookCall, HookSpec, TlsMode
 from instep.fleet.hooks import run_hook as run_one
+from instep.model.definition import Definition
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, HookSettings
+from instep.tree.rules import Rules
 
-__all__ = ["run_hook", "spec_of"]
+__all__ = ["CHANGED_MAX", "run_hook", "run_slot", "spec_of"]
+
+CHANGED_MAX = 100_000
+"""Changed paths that a hook is told at most; of more, none is left out by its ``paths``."""
 
 
 def spec_of(hook: HookSettings) -> HookSpec:
     return HookSpec(
         run=hook.run,
         http=hook.http,
+        signal=hook.signal,
+        pid_file=hook.pid_file,
+        touch=hook.touch,
+        systemd=hook.systemd,
+        user=hook.user,
         timeout_ms=hook.timeout_ms,
         retries=hook.retries,
         auth_file=hook.auth_file,
+        headers_file=hook.headers_file,
+        body=hook.body,
         expect_status=hook.expect_status,
         expect_body=hook.expect_body,
+        tls=TlsMode(hook.tls),
     )
 
 
-def _settings_of(fileset: FilesetSettings, kind: HookKind) -> HookSettings | None:
-    hooks = fileset.hooks
-    match kind:
-        case HookKind.VALIDATE:
-            return hooks.validate
-        case HookKind.RELOAD:
-            return hooks.reload
-        case HookKind.PROBE:
-            return hooks.probe
+def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) -> bool:
+    """Whether a changed path matches the hook's ``paths``; always where what changed is not known."""
+    if not hook.paths or not is_known:
+        return True
+    rules = Rules(Definition(ignore=hook.paths))
+    return any(rules.ignored(path, False) for path in changed)
 
 
 async def run_hook(
     runtime: Runtime,
     fileset: FilesetSettings,
     effect: RunHook,
-    changed: Iterable[bytes],
+    changed: Collection[bytes],
     staged: str | None = None,
 ) -> Trouble | None:
-    """Run the hook that this node's own configuration names (P7); None when it went well or there is none."""
-    settings = _settings_of(fileset, effect.kind)
-    if settings is None:
-        return None
-    kind = effect.kind.value
-    extra = {"INSTEP_PATH": str(fileset.path)}
-    if staged is not None:
-        extra["INSTEP_STAGED"] = staged
-    call = HookCall(kind, fileset.name, effect.head, effect.base, changed, extra)
-    outcome = await run_one(spec_of(settings), call)
+    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none."""
+    extra = {"INSTEP_STAGED": staged} if staged is not None else {}
+    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, extra)
+    return await run_slot(runtime, fileset, call, changed)
+
+
+async def run_slot(
+    runtime: Runtime, fileset: FilesetSettings, call: HookCall, changed: Collection[bytes] = ()
+) -> Trouble | None:
+    """The hooks of the slot ``call.hook``, in order, up to the first that fails.
+
+    All run where what changed is not known: at the first apply, after a put-back, with too many changes to list.
+    """
+    is_known = call.previous not in (None, call.generation) and 0 < len(changed) < CHANGED_MAX
+    slot: tuple[HookSettings, ...] = getattr(fileset.hooks, call.hook)
+    for hook in slot:
+        if is_meant(hook, changed, is_known=is_known):
+            trouble = await _run_one(runtime, fileset, hook, call)
+            if trouble is not None:
+                return trouble
+    return None
+
+
+async def _run_one(
+    runtime: Runtime, fileset: FilesetSettings, hook: HookSettings, call: HookCall
+) -> Trouble | None:
+    kind = call.hook
+    told = {**call.extra, "INSTEP_PATH": str(fileset.path)}
+    outcome = await run_one(spec_of(hook), dataclasses.replace(call, extra=told))
     line = fileset.line
     if outcome.ok:
         runtime.note(
@@ -62,6 +92,7 @@ async def run_hook(
             line,
             attempts=outcome.attempts,
             ms=outcome.duration_ms,
+            is_unverified=outcome.is_unverified,
         )
         return None
     reason = f"{kind} hook of {fileset.name}: {outcome.reason}"

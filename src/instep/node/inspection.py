@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,8 @@ class Inspection:
         self._fresh: list[StatRow] = []
         self.read_bytes = 0
         """Bytes of files read so far by a deep look: for whoever shows progress."""
+        self.stopping: threading.Event | None = None
+        """Once set, looking ends at the next entry; what is told from then on means nothing."""
 
     def _get(self, digest: Digest) -> bytes:
         raw = self._store.get_page(digest)
@@ -266,6 +269,8 @@ class Inspection:
 
     def _noting(self, found: Iterator[Scanned | Problem]) -> Iterator[Scanned | Problem]:
         for item in found:
+            if self.stopping is not None and self.stopping.is_set():
+                return
             if self._keep_rows and isinstance(item, Scanned) and item.row is not None and item.is_row_new:
                 self._fresh.append(item.row)
                 if len(self._fresh) >= ROWS_BATCH:

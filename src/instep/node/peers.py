@@ -23,7 +23,7 @@ from instep.net.transfer import Answer
 from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
-from instep.node.facts import facts_for
+from instep.node.fact_cache import FactCache
 from instep.node.fetching import Fetcher
 from instep.node.gating import gates_of
 from instep.node.line_service import LineService
@@ -52,6 +52,7 @@ class Peers:
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self.belonging = Belonging()
+        self._told_facts = FactCache()
         self._verifying: set[NodeName] = set()
         self._reported: dict[LineId, set[NodeName]] = {}
 
@@ -245,9 +246,14 @@ class Peers:
     async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
         """Only to who may have the line, only built-in facts and those that its gates name."""
         service = self.access.require(who, self.service(request.line), request.line)
+        found = await self.facts_of_line(service)
+        return m.FactsReply(found, wall_ms())
+
+    async def facts_of_line(self, service: LineService) -> tuple[tuple[str, str], ...]:
+        """The built-in facts, and those that the line's gates name."""
         names = [gate.name for gate in gates_of(service.known_definition())]
-        found = await asyncio.to_thread(facts_for, self.runtime.settings, service.fileset, names)
-        return m.FactsReply(tuple(sorted(found.items())), wall_ms())
+        found = await self._told_facts.facts(self.runtime.settings, service.fileset, names)
+        return tuple(sorted(found.items()))
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)

@@ -9,22 +9,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-import msgspec
-
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
+from instep.node.draining import Draining
 from instep.node.driver import monotonic_ms, wall_ms
 from instep.node.quiet import Quiet
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["Drain", "Runtime", "Worker"]
+__all__ = ["Runtime", "Worker"]
 
 TEXT_MAX = 1_000
 log = logging.getLogger(__name__)
-_DRAIN = "drain"
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -43,14 +41,6 @@ class Worker:
     def close(self) -> None:
         """Wait for the call under way; later ones are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-class Drain(msgspec.Struct, frozen=True):
-    """An operator's word that this node should get no new work. ``until_ms`` is wall clock, None for open end."""
-
-    reason: str
-    since_ms: int
-    until_ms: int | None
 
 
 class Runtime:
@@ -77,6 +67,8 @@ class Runtime:
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
+        self.draining = Draining(lambda: self.store, self.tell)
+        """Whether this node wants new work, and which balancers know."""
 
     @property
     def name(self) -> NodeName:
@@ -114,22 +106,6 @@ class Runtime:
         text = text[:TEXT_MAX] + more
         log.warning("%s%s", f"{line}: " if line is not None else "", text)
         self.note(kind, text, line, **facts)
-
-    def drain(self) -> Drain | None:
-        """The drain in force; one that has run out is none."""
-        raw = self.store.get(_DRAIN)
-        drain = msgspec.msgpack.decode(raw, type=Drain) if raw is not None else None
-        if drain is not None and drain.until_ms is not None and drain.until_ms <= wall_ms():
-            return None
-        return drain
-
-    def set_drain(self, drain: Drain | None) -> None:
-        """Remember or forget a drain; it survives a restart."""
-        if drain is None:
-            self.store.delete(_DRAIN)
-        else:
-            self.store.put(_DRAIN, msgspec.msgpack.encode(drain))
-        self.tell()
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""

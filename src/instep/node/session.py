@@ -214,7 +214,7 @@ class Session:
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
-            case m.PagesReply() | m.VerifyReply():
+            case m.PagesReply() | m.VerifyReply() | m.FactsReply():
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -310,6 +310,16 @@ class Session:
         reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
         if not isinstance(reply, m.VerifyReply):
             raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
+        return reply
+
+    async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
+        """The partner's facts that the gates of a line written here are about."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.FactsRequest(line, number), within_s)
+        if not isinstance(reply, m.FactsReply):
+            raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
         return reply
 
 

@@ -25,14 +25,26 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class HookSettings:
-    """One program or request to run. Exactly one of ``run`` and ``http`` is set."""
+    """One thing to do. Exactly one of ``run``, ``http``, ``signal``, ``touch`` and ``systemd`` is set."""
 
     run: tuple[str, ...] = ()
     http: tuple[str, str] | None = None
     """Method and URL."""
+    signal: str | None = None
+    pid_file: Path | None = None
+    touch: Path | None = None
+    systemd: tuple[str, str] | None = None
+    """Verb and unit."""
+    user: str | None = None
+    """Who ``run`` runs as; None: as the daemon."""
+    paths: tuple[str, ...] = ()
+    """Gitignore patterns: it runs when a changed path matches; empty: always."""
+    tls: str = "strict"
     timeout_ms: int = 30_000
     retries: int = 0
     auth_file: Path | None = None
+    headers_file: Path | None = None
+    body: str | None = None
     expect_status: int | None = None
     """None means any status from 200 to 299."""
     expect_body: str | None = None
@@ -41,9 +53,15 @@ class HookSettings:
 
 @dataclass(frozen=True, slots=True)
 class HooksSettings:
-    validate: HookSettings | None = None
-    reload: HookSettings | None = None
-    probe: HookSettings | None = None
+    """Each slot's hooks, in the order of the file."""
+
+    validate: tuple[HookSettings, ...] = ()
+    freeze: tuple[HookSettings, ...] = ()
+    thaw: tuple[HookSettings, ...] = ()
+    reload: tuple[HookSettings, ...] = ()
+    probe: tuple[HookSettings, ...] = ()
+    repair: tuple[HookSettings, ...] = ()
+    on_failure: tuple[HookSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +154,10 @@ class Settings:
     advertise: Address
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
+    health: Address | None = None
+    """Where ``/live`` and ``/ready`` are answered."""
+    agent: Address | None = None
+    """Where HAProxy's agent-check is answered."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
     rate_limit: int | None = None

@@ -30,6 +30,7 @@ REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
+TELLING_MAX = 64
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Uplink:
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -227,6 +229,13 @@ class Uplink:
                 task = asyncio.get_running_loop().create_task(self._verify(message))
                 self._verifying.add(task)
                 task.add_done_callback(self._verifying.discard)
+            case m.FactsRequest() if len(self._telling) >= TELLING_MAX:
+                full = UnavailableError("facts are being gathered already", code="busy")
+                self.reply(m.FactsReply((), 0, message.number, reply_of_error(full)))
+            case m.FactsRequest():
+                telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
             case m.PagesRequest():
                 self.reply(message)
             case m.Nudge(line, what):
@@ -309,6 +318,17 @@ class Uplink:
             return pages_reply(self._peers.runtime.store, request, m.STREAM_PAGES_BYTES_MAX)
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
+
+    async def _tell_facts(self, request: m.FactsRequest) -> None:
+        """The line's writer asks for what its gates are about; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            found = await self._peers.facts_of_line(service)
+            self.reply(m.FactsReply(found, wall_ms(), request.number))
+        except InstepError as error:
+            self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
 
     async def _verify(self, request: m.VerifyRequest) -> None:
         service = self._followed(request.line)

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from instep.errors import InstepError
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher
 
-__all__ = ["TreeWatch"]
+__all__ = ["PATHS_MAX", "Drained", "TreeWatch"]
 
 AGAIN_S = 2.0
 """A root that cannot be watched (not mounted yet) is tried again after this long."""
@@ -19,6 +20,14 @@ PATHS_MAX = 50_000
 """More touched paths than this between two scans are an overflow: a full scan is cheaper."""
 
 log = logging.getLogger(__name__)
+
+
+class Drained(NamedTuple):
+    """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost, only
+    a full scan will do. Both are told once and together, so that nobody takes one and leaves the other behind."""
+
+    paths: tuple[tuple[bytes, bool], ...]
+    is_overflow: bool
 
 
 class TreeWatch:
@@ -94,17 +103,13 @@ class TreeWatch:
             self._watcher.close()
             self._watcher = None
 
-    def drain(self) -> list[tuple[bytes, bool]]:
-        """Touched paths since the last drain, as ``(path, is_tree)``: a tree wants all below it looked at."""
+    def drain(self) -> Drained:
+        """What was touched or lost since the last drain, up to now."""
         self._take()
-        found = list(self._paths.items())
+        drained = Drained(tuple(self._paths.items()), self._lost_track)
         self._paths = {}
-        return found
-
-    def took_overflow(self) -> bool:
-        """Whether track was lost since the last time this was asked: only a full scan will do."""
-        lost, self._lost_track = self._lost_track, False
-        return lost
+        self._lost_track = False
+        return drained
 
     def _read(self) -> None:
         new = self._take()

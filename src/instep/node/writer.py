@@ -37,6 +37,7 @@ from instep.net.messages import (
     Report,
     VerifyReply,
 )
+from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
@@ -49,6 +50,7 @@ from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
+from instep.node.unscanned import Unscanned
 from instep.node.watching import TreeWatch
 from instep.node.writer_tree import WriterTree
 from instep.tree.failpoints import failpoint, register
@@ -99,6 +101,8 @@ class WriterService:
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
         self.watch: TreeWatch | None = None
+        self.failures = FailureTeller(runtime)
+        self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -119,8 +123,8 @@ class WriterService:
             ),
             rescan_ms=RESCAN_MS,
             is_watching=True,
-            has_validate=fileset.hooks.validate is not None,
-            has_reload=fileset.hooks.reload is not None,
+            has_validate=bool(fileset.hooks.validate),
+            has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
         )
 
@@ -134,6 +138,7 @@ class WriterService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.failures.close()
             for future in self._requests.values():
                 if not future.done():
                     future.cancel()
@@ -240,6 +245,7 @@ class WriterService:
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )
+        self.failures.stands(self.fileset, self.standing, self.head)
         self.runtime.tell()
         await self._net.report(self.line)
 
@@ -340,14 +346,13 @@ class WriterService:
     # Scan ---------------------------------------------------------------------------------------------------
 
     async def _scan(self, effect: v.Scan) -> v.PublishEvent:
-        touched: list[bytes] = list(effect.paths)
-        trees: list[bytes] = []
-        is_full = not effect.paths or effect.base is None or effect.is_deep
+        waiting = self._unscanned
         if self.watch is not None:
-            for path, is_tree in self.watch.drain():
-                (trees if is_tree else touched).append(path)
-            is_full = is_full or self.watch.took_overflow()
-        surveyed = await self.worker.run(self.tree.survey, effect, is_full, trees, touched)
+            waiting.take_in(self.watch.drain())
+        is_full = not effect.paths or effect.base is None or effect.is_deep or waiting.is_everything
+        touched = [*effect.paths, *waiting.entries]
+        surveyed = await self.worker.run(self.tree.survey, effect, is_full, waiting.trees, touched)
+        waiting.scanned(surveyed.summary)
         target, self._returned_to = self._returned_to, None
         if target is not None:
             surveyed = await self.worker.run(named_as, self, surveyed, target)
@@ -359,6 +364,7 @@ class WriterService:
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.tree.sync_history)
         head = commit(self, effect)
+        self._unscanned.committed()
         pending = self._pending
         if (
             pending is not None

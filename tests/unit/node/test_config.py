@@ -85,8 +85,8 @@ def test_the_example_of_the_contract_is_read() -> None:
         b"global.xml",
         7 * 86_400_000,
     )
-    assert catalog.hooks.reload is not None
-    assert catalog.hooks.reload.http == ("POST", "http://localhost:8080/reload")
+    assert len(catalog.hooks.reload) == 1
+    assert catalog.hooks.reload[0].http == ("POST", "http://localhost:8080/reload")
     assert catalog.offers_to(NodeName("s1"))
     assert not catalog.offers_to(NodeName("s2"))
     docs = settings.filesets[FilesetName("docs")]
@@ -130,6 +130,16 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
         ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "/x"\nobserve = true\n', 5, "written here"),
         ('name = "a"\n[filesets.x]\npath = "/x"\n', 2, "missing"),
         ('name = "a"\n[filesets.x]\nwriter="a"\npath="/x"\nsettle="20s"\n', 2, "shorter than settle"),
+        (
+            'name="a"\n[filesets.x]\nwriter="a"\npath="/x"\n[filesets.x.hooks]\nthaw={touch="/run/x"}\n',
+            6,
+            "followed here",
+        ),
+        (
+            'name="a"\n[filesets.x]\nwriter="a"\npath="/x"\n[filesets.x.hooks]\nreload={http="GET http://b/"}\n',
+            6,
+            "plain http to another machine",
+        ),
         ('name = "a"\n[facts]\nx = { file = "/a", value = "b" }\n', 3, "exactly one"),
     ],
 )

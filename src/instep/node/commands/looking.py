@@ -15,6 +15,7 @@ from instep.model.paths import path_fields, shown
 from instep.net import messages as m
 from instep.node.commands.parameters import getter, path_of, service_of
 from instep.node.control import Command, Params, Speaker
+from instep.node.draining import OPERATOR
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.snapshot import (
@@ -137,13 +138,12 @@ class Looking:
         warnings = list(self._daemon.runtime.settings.warnings)
         if self._daemon.runtime.state_note is not None:
             warnings.append(self._daemon.runtime.state_note)
-        drain = self._daemon.runtime.drain()
-        if drain is not None:
+        warnings += self._daemon.listeners.troubles.values()
+        for drain in self._daemon.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
-            warnings.append(
-                f"this node is drained since {moment(drain.since_ms)}{why}{until}: instep node undrain"
-            )
+            by_hand = ": instep node undrain" if drain.key == OPERATOR else f", by {drain.key}"
+            warnings.append(f"this node is drained since {moment(drain.since_ms)}{why}{until}{by_hand}")
         if pki.is_ca and pki.backed_up_at_ms() is None:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings

@@ -15,9 +15,9 @@ from instep.net.tls import trust_fetch
 from instep.node import config_edit
 from instep.node.checking import check_node
 from instep.node.control import Command, Params, Speaker
+from instep.node.draining import OPERATOR
 from instep.node.driver import wall_ms
 from instep.node.facts import facts_of
-from instep.node.runtime import Drain
 from instep.node.snapshot import moment, reports_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 FETCH_S = 10.0
+FACTS_S = 20.0
+OF_A_FILESET = ("path", "mount", "service", "access")
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -158,7 +160,7 @@ class Members:
                 "pin": me.pin,
                 "facts": facts_of(daemon.runtime.settings),
                 "standing": self._own_standing(),
-                "drained": daemon.runtime.drain() is not None,
+                "drained": daemon.runtime.draining.is_drained,
             }
         ]
         known = set(daemon.membership.members) | set(daemon.runtime.settings.partners)
@@ -207,13 +209,31 @@ class Members:
         node = params.get("node")
         me = self._daemon.runtime.name
         if node is not None and node != me:
-            raise RefusedError(
-                f"facts of {node} are told on {node} only, in this version",
-                hint=f"on {node}: instep node facts",
-                code="other_node",
-                node=node,
-            )
+            return {"node": node, "facts": await self._facts_of_partner(NodeName(str(node)))}
         return {"node": me, "facts": await asyncio.to_thread(facts_of, self._daemon.runtime.settings)}
+
+    async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
+        """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
+        ``path``, with its name."""
+        peers = self._daemon.peers
+        session = peers.sessions.get(name)
+        lines = [
+            service.line
+            for service in self._daemon.services.values()
+            if session is not None and service.is_written_here and service.line in session.accepted
+        ]
+        if session is None or not lines:
+            raise UnavailableError(
+                f"{name} follows nothing of this node over a connection now, so it tells no facts here",
+                hint=f"on {name}: instep node facts",
+                code="not_connected",
+                node=name,
+            )
+        found: dict[str, str] = {}
+        for line in lines:
+            for fact, value in (await session.facts(line, FACTS_S)).facts:
+                found[f"{fact} of {line.fileset}" if fact in OF_A_FILESET else fact] = value
+        return found
 
     # Drain ----------------------------------------------------------------------------------------------------
 
@@ -222,21 +242,19 @@ class Members:
         self._require_self(params, "drain")
         runtime = self._daemon.runtime
         until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
-        drain = Drain(reason=str(params.get("reason") or ""), since_ms=wall_ms(), until_ms=until)
-        before = runtime.drain()
-        changed = before is None or (before.reason, before.until_ms) != (drain.reason, drain.until_ms)
-        runtime.set_drain(drain)
-        runtime.note("drained", f"{runtime.name} is drained", reason=drain.reason or None)
+        reason = str(params.get("reason") or "")
+        changed = runtime.draining.begin(OPERATOR, reason, until)
+        runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
         return {"node": runtime.name, "changed": changed, "drained": True, "until": moment(until)}
 
     async def undrain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """Take the operator's drain back; a rollout's goes on until it returns the node."""
         self._require_self(params, "undrain")
         runtime = self._daemon.runtime
-        changed = runtime.drain() is not None
-        runtime.set_drain(None)
+        changed = runtime.draining.end(OPERATOR)
         if changed:
             runtime.note("undrained", f"{runtime.name} is not drained any more")
-        return {"node": runtime.name, "changed": changed, "drained": False}
+        return {"node": runtime.name, "changed": changed, "drained": runtime.draining.is_drained}
 
     def _require_self(self, params: Params, verb: str) -> None:
         node, me = params.get("node"), self._daemon.runtime.name

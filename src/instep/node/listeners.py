@@ -1,0 +1,223 @@
+"""The two doors that balancers ask at: ``/live`` and ``/ready`` over HTTP, and HAProxy's agent-check.
+
+They tell standings and reasons of this node to whoever may connect, so they say no paths, keys or addresses. A
+port that is taken is trouble in ``status`` and is tried again; the daemon goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from instep.model.ids import FilesetName
+from instep.model.standing import Standing
+from instep.node import values
+from instep.node.driver import wall_ms
+from instep.node.fitness import Fitness, LineView, fitness_of
+from instep.node.values import Address, BadValue
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["Listeners"]
+
+AGAIN_S = 5.0
+CONNECTIONS_MAX = 256
+BACKLOG = 64
+REQUEST_BYTES_MAX = 8_190
+IDLE_S = 15.0
+CONNECTION_S = 60.0
+"""A connection ends after this, whatever it did or did not say."""
+ANSWER_S = 5.0
+AGENT_REASON_MAX = 120
+FILESETS_ASKED_MAX = 64
+log = logging.getLogger(__name__)
+
+
+class Listeners:
+    """Keeps both listeners where the settings say. ``troubles`` are sentences for ``status``."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.troubles: dict[str, str] = {}
+        self._runner: web.AppRunner | None = None
+        self._at: dict[str, Address | None] = {"health": None, "agent": None}
+        self._doors: dict[str, asyncio.Server] = {}
+        self._agents = 0
+
+    async def run(self) -> None:
+        """Level: compare where they listen with the settings, after every change and now and then."""
+        try:
+            while True:
+                changed = self._daemon.runtime.changed
+                await self._follow()
+                try:
+                    async with asyncio.timeout(AGAIN_S if self.troubles else None):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            await self._close("health")
+            await self._close("agent")
+
+    async def _follow(self) -> None:
+        settings = self._daemon.runtime.settings
+        for name, wanted in (("health", settings.health), ("agent", settings.agent)):
+            if wanted == self._at[name]:
+                self.troubles.pop(name, None)
+                continue
+            await self._close(name)
+            if wanted is None:
+                self.troubles.pop(name, None)
+                continue
+            try:
+                await (self._open_health(wanted) if name == "health" else self._open_agent(wanted))
+            except OSError as error:
+                await self._close(name)
+                told = f"{name} cannot listen on {wanted}: {error.strerror or error}"
+                if self.troubles.get(name) != told:
+                    log.warning("%s", told)
+                    self._daemon.runtime.note(f"{name}_not_listening", told)
+                self.troubles[name] = told
+                continue
+            self._at[name] = wanted
+            self.troubles.pop(name, None)
+            log.info("%s answers on %s", name, wanted)
+
+    async def _close(self, name: str) -> None:
+        self._at[name] = None
+        door = self._doors.pop(name, None)
+        if door is not None:
+            door.close()
+        if name == "health" and self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    # Health -------------------------------------------------------------------------------------------------
+
+    async def _open_health(self, at: Address) -> None:
+        app = web.Application(client_max_size=1)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=IDLE_S,
+            max_line_size=REQUEST_BYTES_MAX,
+            shutdown_timeout=1.0,
+        )
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._doors["health"] = await loop.create_server(self._connected, at.host, at.port, backlog=BACKLOG)
+
+    def _connected(self) -> asyncio.Protocol:
+        """The HTTP side of one more connection, which ends with its deadline; none above the bound."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) >= CONNECTIONS_MAX:
+            return _Full()
+        handler = server()
+        asyncio.get_running_loop().call_later(CONNECTION_S, handler.force_close)
+        return handler
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        return _answer({"node": self._daemon.runtime.name, "live": True}, 200)
+
+    async def _ready(self, request: web.Request) -> web.StreamResponse:
+        known = self._daemon.services
+        asked = request.query.getall("fileset", [])[:FILESETS_ASKED_MAX]
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            told = [f"{name[:64]}: no such fileset here" for name in unknown]
+            return _answer({"ready": False, "reasons": told}, 503)
+        try:
+            raw = request.query.get("max_behind")
+            max_behind = values.duration_ms(raw) if raw is not None else None
+        except BadValue as error:
+            return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
+        fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
+        who = f"{request.remote} {request.query.get('by', '')}".strip()
+        self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+        return _answer(fitness.document, 200 if fitness.is_ready else 503)
+
+    def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
+        """This node's answer for the filesets asked for, or for all."""
+        runtime = self._daemon.runtime
+        lines = [
+            _view(service)
+            for name, service in sorted(self._daemon.services.items())
+            if not asked or name in asked
+        ]
+        return fitness_of(runtime.name, runtime.draining.reasons(), lines, max_behind_ms)
+
+    # Agent --------------------------------------------------------------------------------------------------
+
+    async def _open_agent(self, at: Address) -> None:
+        self._doors["agent"] = await asyncio.start_server(
+            self._tell_agent, at.host, at.port, backlog=BACKLOG, limit=1_024
+        )
+
+    async def _tell_agent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One line and the end; what the balancer sends is not read."""
+        if self._agents >= CONNECTIONS_MAX:
+            writer.close()
+            return
+        self._agents += 1
+        try:
+            fitness = self.fitness()
+            address = writer.get_extra_info("peername")
+            who = f"agent {address[0]}" if address else "agent"
+            self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+            async with asyncio.timeout(ANSWER_S):
+                writer.write(agent_line(fitness))
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            log.debug("an agent-check went away: %s", error)
+        finally:
+            self._agents -= 1
+            writer.close()
+
+
+def _answer(document: dict[str, Any], status: int) -> web.Response:
+    return web.json_response(document, status=status, headers={"Cache-Control": "no-store"})
+
+
+class _Full(asyncio.Protocol):
+    """A connection above the bound: ended at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def agent_line(fitness: Fitness) -> bytes:
+    """HAProxy's words: a drained node finishes what it has, one that is not ready is down."""
+    if fitness.is_drained:
+        return b"up drain\n"
+    if fitness.is_ready:
+        return b"up ready\n"
+    why = "".join(c if c.isascii() and c.isprintable() else " " for c in fitness.reasons[0])
+    return f"down#{why[:AGENT_REASON_MAX]}\n".encode()
+
+
+def _view(service: object) -> LineView:
+    from instep.node.follower import FollowService
+    from instep.node.writer import WriterService
+
+    assert isinstance(service, FollowService | WriterService)
+    record = service.standing
+    is_in_step = record.standing is Standing.IN_STEP
+    is_whole = True
+    if isinstance(service, FollowService) and not service.fileset.observe:
+        facts = service.facts
+        is_whole = facts.tree is not None and facts.live is not None and facts.tree.id == facts.live.id
+    return LineView(
+        fileset=service.fileset.name,
+        standing=record,
+        live=service.live.number if service.live is not None else None,
+        is_written_here=service.is_written_here,
+        is_whole=is_whole,
+        behind_ms=0 if is_in_step else max(0, wall_ms() - record.since_ms),
+    )

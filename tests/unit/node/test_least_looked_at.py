@@ -1,0 +1,193 @@
+"""One change in a large tree costs what one change costs: what is looked at again, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from instep.core.guards import ScanProblem
+from instep.core.publish_vocabulary import ScanSummary
+from instep.model.definition import Definition
+from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeName
+from instep.node import survey as survey_module
+from instep.node import watching
+from instep.node.applying import Applying
+from instep.node.survey import Survey
+from instep.node.unscanned import Unscanned
+from instep.node.watching import Drained, TreeWatch
+from instep.store.memory import MemoryStore
+from instep.tree.marker import create_marker
+from instep.tree.place import Place
+from instep.tree.rules import Rules
+from instep.tree.scan import Scanned, scan_paths
+from instep.tree.watch import Overflow, Touched, WatchEvent
+
+FILESET = FilesetName("data")
+FILES = 3_000
+
+
+class _Told:
+    """Stands for the kernel's side of a watch: says what the test says."""
+
+    def __init__(self, root: Path, rules: Rules) -> None:
+        self.fd, self._other = os.pipe()
+        self.waiting: list[WatchEvent] = []
+
+    def start(self) -> _Told:
+        return self
+
+    def read(self) -> list[WatchEvent]:
+        told, self.waiting = self.waiting, []
+        return told
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._other)
+
+
+def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Goal: one overflow asks for one full scan, whatever made that scan full. Method: an overflow, a drain, then
+    a touched path; neither the word to the machine nor the next drain may speak of the overflow again."""
+    monkeypatch.setattr(watching, "Watcher", _Told)
+    words: list[tuple[tuple[bytes, ...], bool]] = []
+
+    async def look() -> tuple[Drained, Drained]:
+        watch = TreeWatch(tmp_path, Rules(Definition()), lambda paths, lost: words.append((paths, lost)))
+        await watch.start()
+        kernel = cast(_Told, watch._watcher)
+        kernel.waiting = [Overflow(b"")]
+        first = watch.drain()
+        kernel.waiting = [Touched(b"a", "entry")]
+        watch._read()
+        second = watch.drain()
+        watch.close()
+        return first, second
+
+    first, second = asyncio.run(look())
+    assert first == Drained((), True)
+    assert words == [((b"a",), False)]
+    assert second == Drained(((b"a", False),), False)
+
+
+def _summary(**changes: Any) -> ScanSummary:
+    nothing = {"entries_before": 1, "added": 0, "changed": 0, "removed": 0, "changed_bytes": 0}
+    return ScanSummary(root=EMPTY_DIGEST, entries=1, size_bytes=1, **{**nothing, **changes})
+
+
+def test_what_was_drained_waits_for_a_generation() -> None:
+    """Goal: a scan that fails or is refused forgets neither paths nor the loss of track; one that was committed, or
+    found nothing new and no problem, does."""
+    waiting = Unscanned()
+    waiting.take_in(Drained(((b"a", False), (b"d", True)), False))
+    waiting.take_in(Drained(((b"a", True),), False))
+    waiting.scanned(_summary(removed=1))
+    waiting.scanned(_summary(problems=(ScanProblem(b"a", "unreadable", ""),)))
+    assert (waiting.trees, waiting.entries) == ([b"a", b"d"], [])
+    waiting.take_in(Drained((), True))
+    waiting.scanned(_summary(changed=1))
+    assert waiting.is_everything
+    waiting.committed()
+    assert (waiting.is_everything, waiting.trees) == (False, [])
+    waiting.take_in(Drained(((b"a", False),), False))
+    waiting.scanned(_summary())
+    assert waiting.entries == []
+
+
+class _Counting(MemoryStore):
+    """Counts what is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = 0
+        self.rows = 0
+
+    def get_page(self, digest: Digest) -> bytes | None:
+        self.pages += 1
+        return super().get_page(digest)
+
+    def stat_row(self, fileset: FilesetName, path: bytes) -> Any:
+        self.rows += 1
+        return super().stat_row(fileset, path)
+
+    def stat_rows(self, *args: Any, **kwargs: Any) -> Any:
+        for row in super().stat_rows(*args, **kwargs):
+            self.rows += 1
+            yield row
+
+
+def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Goal: a publish of one change reads what that change needs, in a tree of any size. Method: entries scanned,
+    files read, rows and pages asked for, after one of 3,000 files in the top directory was written."""
+    root = tmp_path / "root"
+    root.mkdir()
+    marker = create_marker(root, FILESET, NodeName("main"))
+    for number in range(FILES):
+        (root / f"f{number:04}").write_text("old")
+    store = _Counting()
+    read: list[Digest] = []
+    place = Place(root, tmp_path / "control", FILESET)
+    survey = Survey(
+        place, FILESET, Definition(), lambda: marker, lambda digest, data, fd: read.append(digest)
+    )
+    now_ms = root.stat().st_mtime_ns // 1_000_000 + 10_000
+    base = survey.everything(store, None, now_ms, deep=False).summary
+    assert (base.entries, len(read)) == (FILES, FILES)
+
+    scanned: list[bytes] = []
+    plain = scan_paths
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        for item in plain(*args, **kwargs):
+            scanned.append(item.entry.path if isinstance(item, Scanned) else item.path)
+            yield item
+
+    monkeypatch.setattr(survey_module, "scan_paths", counted)
+    (root / "f1500").write_text("new")
+    read.clear()
+    store.pages = store.rows = 0
+    after = survey.some(store, base.root, [], [b"f1500"], now_ms).summary
+    assert (after.changed, after.added, after.removed, after.entries) == (1, 0, 0, FILES)
+    assert scanned == [b"f1500"]
+    assert len(read) == 1
+    assert store.rows <= 1
+    assert store.pages <= 12, "some pages a level, whatever their number"
+    assert survey.everything(store, base.root, now_ms, deep=True).summary.root == after.root
+
+
+def test_a_cancelled_drift_check_forgets_no_kinds() -> None:
+    """Goal: a partner whose check gave way to a new head looks at the same paths alone afterwards, not at all below
+    the top directory; and the check in its thread is told to end. Method: a worker that only notes what it got."""
+    got: list[dict[bytes, bool]] = []
+    stops: list[Any] = []
+
+    async def run(call: Any, base: HeadRef, paths: Sequence[bytes], is_tree: Any, stopping: Any) -> Any:
+        got.append(dict(is_tree))
+        stops.append(stopping)
+        if len(got) == 1:
+            await asyncio.Event().wait()
+        return (), 0
+
+    async def checks() -> None:
+        applying = Applying(cast(Any, SimpleNamespace(worker=SimpleNamespace(run=run))))
+        applying.touched(b"data", is_tree=False)
+        applying.touched(b"new", is_tree=True)
+        first = asyncio.get_running_loop().create_task(
+            applying.drift(cast(Any, None), (b"data", b"new", b"gone"))
+        )
+        await asyncio.sleep(0)
+        applying.touched(b"later", is_tree=False)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        for _ in range(2):
+            await applying.drift(cast(Any, None), (b"data", b"new"))
+
+    asyncio.run(checks())
+    assert got == [{b"data": False, b"new": True}] * 2 + [{}]
+    assert [stop.is_set() for stop in stops] == [True, False, False]
