@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from instep.core import publish_vocabulary as v
+from instep.errors import RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, HeadRef
 from instep.node.driver import wall_ms
+from instep.node.line_facts import save_facts
 from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = ["commit"]
 
 AUTO_AUTHOR = "auto"
 """Stands as author where nobody asked for the publish."""
+FIRST_EPOCH = 1
 COMMIT_AFTER = register("publish.commit.after")
 
 
@@ -55,7 +58,7 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
         if epoch is not None:
             store.add_epoch(epoch)
         store.add_generation(signed)
-        store.save_line(line, msgspec.msgpack.encode(service.facts))
+        save_facts(store, line, service.facts)
         store.set_head(line, head)
         store.set_live(line, head)
     failpoint(COMMIT_AFTER)
@@ -66,6 +69,14 @@ def _missing_epoch(service: WriterService, number: int) -> SignedEpoch | None:
     runtime, line = service.runtime, service.line
     if any(known.body().epoch == number for known in runtime.store.epochs(line)):
         return None
+    if number != FIRST_EPOCH:
+        raise RefusedError(
+            f"no record gives epoch {number} of {line} to {runtime.name}; only epoch {FIRST_EPOCH} begins by itself",
+            hint=f"instep status {line.fileset}",
+            code="no_epoch_record",
+            epoch=number,
+            node=runtime.name,
+        )
     body = EpochBody(1, line.fileset, line.origin, number, runtime.name, runtime.pki.sign_key, EMPTY_DIGEST)
     raw = body.encoded()
     return SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))

@@ -217,6 +217,12 @@ FILESET: tuple[Key, ...] = (
     Key("path", values.absolute_path, NO_DEFAULT, "The root directory on this node."),
     Key("writer", _node, NO_DEFAULT, "This node's name: written here. Another name: followed here."),
     Key(
+        "origin",
+        _node,
+        None,
+        "Who began the line, where the writer was changed since; else the writer.",
+    ),
+    Key(
         "mode",
         _one_of(Mode.MIRROR.value, later=("replicate", "shared")),
         "mirror",

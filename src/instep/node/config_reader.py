@@ -251,6 +251,7 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 
     @staticmethod

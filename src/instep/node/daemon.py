@@ -33,6 +33,7 @@ from instep.node.readiness import notify
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
 from instep.node.state import StateLost, is_lost, lost, watch_state
+from instep.node.succession import Succession
 from instep.node.writer import WriterService
 
 __all__ = ["Daemon"]
@@ -92,6 +93,7 @@ class Daemon:
             loop.create_task(Housekeeping(self).run()),
             loop.create_task(self.listeners.run()),
             loop.create_task(watch_state(self.runtime.store)),
+            loop.create_task(Succession(self).run()),
         ]
         self.peers.offers_changed()
         notify("READY=1")
@@ -302,4 +304,9 @@ class Daemon:
 
 def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
     """Whether the change is too deep for a running service: another tree, another writer."""
-    return (running.path, running.writer, running.stage) != (wanted.path, wanted.writer, wanted.stage)
+    return (running.path, running.writer, running.line, running.stage) != (
+        wanted.path,
+        wanted.writer,
+        wanted.line,
+        wanted.stage,
+    )

@@ -30,7 +30,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
@@ -43,6 +43,7 @@ from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
 from instep.node.hooks import CHANGED_MAX, run_hook
 from instep.node.inspection import changes_of
+from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
@@ -97,13 +98,12 @@ class FollowService:
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
         self.runtime = runtime
         self.fileset = fileset
-        self.line = LineId(fileset.name, fileset.writer)
+        self.line = fileset.line
         self.worker = Worker(f"tree-{fileset.name}")
         self.sources: dict[NodeName, Uplink] = {}
         self.progress: m.Report | None = None
         self._net = net
-        raw = runtime.store.load_line(self.line)
-        self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self.facts = follow_facts(runtime.store, self.line)
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
@@ -441,7 +441,8 @@ class FollowService:
         store = self.runtime.store
         moved = facts.live != self._saved_live
         with store.transaction():
-            store.save_line(self.line, msgspec.msgpack.encode(facts))
+            save_facts(store, self.line, facts)
+            note_change(store, self.line, self.facts, facts)
             if facts.head is not None:
                 store.set_head(self.line, facts.head)
             if moved:
@@ -449,8 +450,7 @@ class FollowService:
         self._saved_live = facts.live
         self.facts = facts
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
-        if moved:
-            self.runtime.tell()
+        self.runtime.tell()
 
     async def _report(self, effect: f.Report) -> None:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code

@@ -10,7 +10,6 @@ from instep.errors import Retry
 from instep.fleet.hooks import HookCall, HookSpec, TlsMode
 from instep.fleet.hooks import run_hook as run_one
 from instep.model.definition import Definition
-from instep.model.ids import LineId
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, HookSettings
 from instep.tree.rules import Rules
@@ -85,7 +84,7 @@ async def _run_one(
     kind = call.hook
     told = {**call.extra, "INSTEP_PATH": str(fileset.path)}
     outcome = await run_one(spec_of(hook), dataclasses.replace(call, extra=told))
-    line = LineId(fileset.name, fileset.writer)
+    line = fileset.line
     if outcome.ok:
         runtime.note(
             "hook",

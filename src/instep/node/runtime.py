@@ -113,5 +113,5 @@ class Runtime:
         self.changed = asyncio.Event()
 
     def line_of(self, fileset: FilesetName) -> LineId:
-        """The line of a mirror: its writer began it."""
-        return LineId(fileset, self.settings.filesets[fileset].writer)
+        """The line of a mirror on this node."""
+        return self.settings.filesets[fileset].line

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.model.definition import Definition
-from instep.model.ids import FilesetName, NodeName
+from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
 from instep.node.values import Address, IpNetwork, MaxDeletions
 
@@ -128,6 +128,13 @@ class FilesetSettings:
     observe: bool = False
     """Compare and report, never write."""
     hooks: HooksSettings = HooksSettings()
+    origin: NodeName | None = None
+    """Who began the line, where that is not its writer: a change of writer keeps the line."""
+
+    @property
+    def line(self) -> LineId:
+        """The line that is written or followed here; it stays the same when another node becomes its writer."""
+        return LineId(self.name, self.origin or self.writer)
 
     @property
     def is_written_here(self) -> bool:

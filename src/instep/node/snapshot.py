@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from instep.core.follow_vocabulary import FollowFacts
 from instep.core.publish_vocabulary import PublishFacts
 from instep.errors import ConfigError
 from instep.model.definition import Definition, decode_definition
@@ -19,6 +16,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.node.config import load
 from instep.node.directory import NodeDirectory
+from instep.node.line_facts import load_facts
 from instep.node.settings import FilesetSettings, Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
@@ -203,13 +201,12 @@ def offline_status(directory: Path) -> dict[str, Any]:
 
 
 def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> dict[str, Any]:
-    line = LineId(fileset.name, fileset.writer)
-    raw = store.load_line(line)
+    line = fileset.line
+    facts = load_facts(store, line)
     head = live = None
-    if raw is not None and fileset.is_written_here:
-        head = live = msgspec.msgpack.decode(raw, type=PublishFacts).head
-    elif raw is not None:
-        facts = msgspec.msgpack.decode(raw, type=FollowFacts)
+    if isinstance(facts, PublishFacts):
+        head = live = facts.head
+    elif facts is not None:
         head, live = facts.head, facts.live
     record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
     partners = [
@@ -240,7 +237,7 @@ def offline_log(directory: Path, fileset: str | None) -> dict[str, Any]:
     chosen = pick_fileset(settings, fileset)
     store = SqliteStore.open(node.state / "node.db")
     try:
-        found = store.generations(LineId(chosen.name, chosen.writer), 1000)
+        found = store.generations(chosen.line, 1000)
         generations: list[Mapping[str, Any]] = [{**generation_document(g), "contents": []} for g in found]
     finally:
         store.close()

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-import msgspec
-
 from instep.core import publish_vocabulary as v
 from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
@@ -28,7 +26,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import StandingRecord
 from instep.net.messages import (
     BUNDLE_BYTES_MAX,
@@ -43,6 +41,7 @@ from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
 from instep.node.hooks import run_hook
+from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
 from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
 from instep.node.runtime import Runtime, Worker
@@ -84,7 +83,7 @@ class WriterService:
         self.runtime = runtime
         self.fileset = fileset
         self.definition = fileset.definition
-        self.line = LineId(fileset.name, fileset.writer)
+        self.line = fileset.line
         self.worker = Worker(f"tree-{fileset.name}")
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
@@ -93,8 +92,7 @@ class WriterService:
         self._returned_to: HeadRef | None = None
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
-        raw = runtime.store.load_line(self.line)
-        facts = msgspec.msgpack.decode(raw, type=v.PublishFacts) if raw is not None else v.PublishFacts()
+        facts = publish_facts(runtime.store, self.line)
         self.facts = facts
         self.standing = first_writer_standing(self.line, facts)
         self._announced = facts.head
@@ -188,8 +186,10 @@ class WriterService:
         store = self.runtime.store
         match effect:
             case v.Save(facts):
+                with store.transaction():
+                    save_facts(store, self.line, facts)
+                    note_change(store, self.line, self.facts, facts)
                 self.facts = facts
-                store.save_line(self.line, msgspec.msgpack.encode(facts))
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
-from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
+from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
@@ -275,11 +275,11 @@ class Filesets:
         if mode != "observe":
             take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
         chosen = {k: v for k, v in given.items() if v is not None}
+        if offer.line.origin != offer.writer:
+            chosen["origin"] = str(offer.line.origin)
         config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
         self._daemon.reload()
-        runtime.note(
-            "accepted", f"{name} of {offer.writer} is followed in {path}", LineId(name, offer.writer)
-        )
+        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
         return {
             "fileset": name,
             "path": str(path),

@@ -1,0 +1,130 @@
+"""What a line's machine saved, with the role it was saved in: a change of writer converts it, knowingly.
+
+The store keeps ``[role, facts]``. State of before (facts alone) begins with its version number and is told apart
+by its second field: a writer's is a number (its epoch), a follower's is none (its head).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from instep.core.follow_vocabulary import FollowFacts
+from instep.core.publish_vocabulary import PublishFacts
+from instep.errors import DamagedError
+from instep.model.ids import LineId
+from instep.store.port import NodeStore
+
+__all__ = [
+    "follow_facts",
+    "load_facts",
+    "note_change",
+    "pending_key",
+    "publish_facts",
+    "save_facts",
+    "to_follow",
+    "to_publish",
+]
+
+FOLLOW = "follow"
+PUBLISH = "publish"
+
+
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
+    role: str
+    facts: msgspec.Raw
+
+
+def pending_key(line: LineId) -> str:
+    """Where the store notes that an accepted epoch record waits for this node's ``instep.toml``."""
+    return f"writer_change/{line}"
+
+
+def note_change(
+    store: NodeStore, line: LineId, old: FollowFacts | PublishFacts, new: FollowFacts | PublishFacts
+) -> None:
+    """Note a change of writer, in the same transaction as the facts that hold its record.
+
+    A writer that was replaced without its newest generation keeps its file: an operator decides what becomes of it."""
+    current = new.epochs.current
+    if new.epochs == old.epochs or current is None:
+        return
+    if isinstance(new, PublishFacts) and (new.head.id if new.head is not None else b"") != current.base:
+        return
+    store.put(pending_key(line), current.id)
+
+
+def save_facts(store: NodeStore, line: LineId, facts: FollowFacts | PublishFacts) -> None:
+    """Keep the facts of a line under the role that they are of."""
+    role = PUBLISH if isinstance(facts, PublishFacts) else FOLLOW
+    saved = _Saved(role, msgspec.Raw(msgspec.msgpack.encode(facts)))
+    store.save_line(line, msgspec.msgpack.encode(saved))
+
+
+def load_facts(store: NodeStore, line: LineId) -> FollowFacts | PublishFacts | None:
+    """What was saved last, in whichever role that was; None for a line that nothing was saved of."""
+    raw = store.load_line(line)
+    if raw is None:
+        return None
+    fields = msgspec.msgpack.decode(raw, type=list[msgspec.Raw])
+    role = msgspec.msgpack.decode(fields[0])
+    if isinstance(role, int):
+        is_writers = isinstance(msgspec.msgpack.decode(fields[1]), int)
+        role, facts = (PUBLISH if is_writers else FOLLOW), raw
+    else:
+        facts = bytes(fields[1])
+    if role == PUBLISH:
+        return msgspec.msgpack.decode(facts, type=PublishFacts)
+    if role == FOLLOW:
+        return msgspec.msgpack.decode(facts, type=FollowFacts)
+    raise DamagedError(f"the saved state of {line} is of role {role!r}", code="unknown_role")
+
+
+def publish_facts(store: NodeStore, line: LineId) -> PublishFacts:
+    """The facts to write the line with; those of a follower that became its writer are converted and kept."""
+    found = load_facts(store, line)
+    if isinstance(found, FollowFacts):
+        found = to_publish(found)
+        save_facts(store, line, found)
+    return found or PublishFacts()
+
+
+def follow_facts(store: NodeStore, line: LineId) -> FollowFacts:
+    """The facts to follow the line with; those of a writer that was replaced are converted and kept."""
+    found = load_facts(store, line)
+    if isinstance(found, PublishFacts):
+        found = to_follow(found)
+        save_facts(store, line, found)
+    return found or FollowFacts()
+
+
+def to_publish(facts: FollowFacts) -> PublishFacts:
+    """A follower becomes the writer: what its tree holds is what its first scan compares with.
+
+    A head that it knew but never applied is not its own; its numbers are, so that none is used twice."""
+    holds = facts.tree or facts.live
+    known = [ref.number for ref in (facts.head, facts.refused, holds) if ref is not None]
+    current = facts.epochs.current
+    return PublishFacts(
+        epoch=max([current.epoch if current else 1, holds.epoch if holds else 1]),
+        head=holds,
+        base=holds,
+        highest=max(known, default=0),
+        was_confirmed=holds is not None,
+        is_paused=facts.is_paused,
+        paused_reason=facts.paused_reason,
+        paused_until_wall_ms=facts.paused_until_wall_ms,
+        epochs=facts.epochs,
+    )
+
+
+def to_follow(facts: PublishFacts) -> FollowFacts:
+    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it."""
+    return FollowFacts(
+        head=facts.head,
+        live=facts.head,
+        tree=facts.head,
+        is_paused=facts.is_paused,
+        paused_reason=facts.paused_reason,
+        paused_until_wall_ms=facts.paused_until_wall_ms,
+        epochs=facts.epochs,
+    )

@@ -1,0 +1,92 @@
+"""What this node does about an accepted epoch record: its own ``instep.toml`` follows the change of writer.
+
+The intent is stored with the facts that hold the record, so that a crash in between loses nothing; it is
+looked at whenever something changed, and forgotten once the file names the writer.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from instep.core.accept import EpochBook
+from instep.errors import InstepError
+from instep.model.ids import FilesetName, NodeName
+from instep.node.follower import FollowService
+from instep.node.line_facts import pending_key
+from instep.node.writer_edit import change_writer
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+    from instep.node.writer import WriterService
+
+__all__ = ["Succession"]
+
+log = logging.getLogger(__name__)
+
+
+class Succession:
+    """One per daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._told: dict[FilesetName, str] = {}
+        """Why an edit was refused, so that it is told once."""
+
+    async def run(self) -> None:
+        """Look whenever something changed, until cancelled."""
+        while True:
+            changed = self._daemon.runtime.changed
+            self.look()
+            await changed.wait()
+
+    def look(self) -> None:
+        """Settle every change of writer that waits and can be settled now."""
+        for service in list(self._daemon.services.values()):
+            if self._daemon.runtime.store.get(pending_key(service.line)) is not None:
+                self._settle(service)
+
+    def _settle(self, service: WriterService | FollowService) -> None:
+        daemon, runtime, line = self._daemon, self._daemon.runtime, service.line
+        book = service.facts.epochs
+        writer = _writer_by(book)
+        if writer is None or writer == service.fileset.writer:
+            if writer is not None:
+                runtime.store.delete(pending_key(line))
+            return
+        is_ours = writer == runtime.name
+        if is_ours and not _is_at_base(service, book):
+            return
+        definition = service.known_definition() if is_ours else None
+        try:
+            change_writer(daemon.directory, line, writer, definition, self._address_of(writer))
+            daemon.reload()
+        except InstepError as error:
+            if self._told.get(line.fileset) != error.reason:
+                self._told[line.fileset] = error.reason
+                log.error("%s: instep.toml could not name the new writer %s: %s", line, writer, error.reason)
+                runtime.note("writer_change_refused", error.reason, line, writer=str(writer))
+            return
+        self._told.pop(line.fileset, None)
+        runtime.store.delete(pending_key(line))
+        runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))
+
+    def _address_of(self, writer: NodeName) -> str | None:
+        """Where to dial a writer that is not dialled yet."""
+        if writer == self._daemon.runtime.name:
+            return None
+        member = self._daemon.membership.members.get(writer)
+        return member.address if member is not None and member.address else None
+
+
+def _writer_by(book: EpochBook) -> NodeName | None:
+    """Who writes by the newest record; nobody while two nodes claim the epoch."""
+    return book.current.writer if book.current is not None and book.disputed is None else None
+
+
+def _is_at_base(service: WriterService | FollowService, book: EpochBook) -> bool:
+    """Whether this tree holds, in full, what the new epoch builds on."""
+    live, current = service.live, book.current
+    if current is None or service.fileset.observe or service.known_definition() is None:
+        return False
+    return (live.id if live is not None else b"") == current.base
