@@ -46,6 +46,7 @@ from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
+from instep.node.starting import first_follower_standing
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -94,12 +95,12 @@ class FollowService:
         self.fileset = fileset
         self.line = LineId(fileset.name, fileset.writer)
         self.worker = Worker(f"tree-{fileset.name}")
-        self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
         self.sources: dict[NodeName, Uplink] = {}
         self.progress: m.Report | None = None
         self._net = net
         raw = runtime.store.load_line(self.line)
         self.facts = msgspec.msgpack.decode(raw, type=f.FollowFacts) if raw is not None else f.FollowFacts()
+        self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
         self.culprits = Culprits(fileset.path)

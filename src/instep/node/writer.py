@@ -29,7 +29,7 @@ from instep.core.vocabulary import (
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.standing import Standing, StandingRecord
+from instep.model.standing import StandingRecord
 from instep.net.messages import (
     BUNDLE_BYTES_MAX,
     DIFFERENCES_MAX,
@@ -48,6 +48,7 @@ from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
+from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
 from instep.node.watching import TreeWatch
 from instep.node.writer_tree import WriterTree
@@ -83,7 +84,6 @@ class WriterService:
         self.definition = fileset.definition
         self.line = LineId(fileset.name, fileset.writer)
         self.worker = Worker(f"tree-{fileset.name}")
-        self.standing = StandingRecord(Standing.UNKNOWN, wall_ms(), "starting", "starting")
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
         self._pending: _Pending | None = None
@@ -94,6 +94,7 @@ class WriterService:
         raw = runtime.store.load_line(self.line)
         facts = msgspec.msgpack.decode(raw, type=v.PublishFacts) if raw is not None else v.PublishFacts()
         self.facts = facts
+        self.standing = first_writer_standing(self.line, facts)
         self._announced = facts.head
         self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
