@@ -22,8 +22,10 @@ from instep.core.accept import (
     KnownRecord,
     OldRecord,
     Refused,
+    is_left_behind,
     judge_epoch,
     judge_head,
+    word_of,
 )
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
@@ -449,7 +451,9 @@ class FollowMachine:
         )
 
     def _epoch_seen(self, event: f.EpochSeen) -> None:
-        judged = judge_epoch(event.signed, event.verdict, self.line, self._facts.epochs, self._config.writer)
+        epochs, config = self._facts.epochs, self._config
+        word = word_of(config.writer, epochs, overrules=config.overrules)
+        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
         match judged:
             case AcceptedEpoch():
                 self._out.append(KeepEpoch(event.signed))
@@ -660,6 +664,8 @@ class FollowMachine:
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
             return None
         if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_left_behind(head, facts.epochs):
             return None
         return head
 

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from instep.core.accept import EpochBook
+from instep.core.succession import base_of, writer_by
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.follower import FollowService
@@ -49,7 +50,7 @@ class Succession:
     def _settle(self, service: WriterService | FollowService) -> None:
         daemon, runtime, line = self._daemon, self._daemon.runtime, service.line
         book = service.facts.epochs
-        writer = _writer_by(book)
+        writer = writer_by(book)
         if writer is None or writer == service.fileset.writer:
             if writer is not None:
                 runtime.store.delete(pending_key(line))
@@ -79,14 +80,9 @@ class Succession:
         return member.address if member is not None and member.address else None
 
 
-def _writer_by(book: EpochBook) -> NodeName | None:
-    """Who writes by the newest record; nobody while two nodes claim the epoch."""
-    return book.current.writer if book.current is not None and book.disputed is None else None
-
-
 def _is_at_base(service: WriterService | FollowService, book: EpochBook) -> bool:
     """Whether this tree holds, in full, what the new epoch builds on."""
-    live, current = service.live, book.current
+    current = book.current
     if current is None or service.fileset.observe or service.known_definition() is None:
         return False
-    return (live.id if live is not None else b"") == current.base
+    return base_of(service.live) == current.base
