@@ -17,7 +17,7 @@ from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
 from instep.store import page_table, stat_table
 from instep.store.database import Database
-from instep.store.port import EVENTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
 
 __all__ = ["SqliteStore"]
 
@@ -245,9 +245,43 @@ class SqliteStore:
 
     def forget_fileset(self, fileset: FilesetName) -> None:
         with self._database.write(durable=True) as connection:
-            for table in ("line", "generation", "epoch", "report"):
+            for table in ("line", "generation", "epoch", "report", "rollout_state", "rollout"):
                 connection.execute(f"DELETE FROM {table} WHERE fileset = ?", (fileset,))
             stat_table.delete_tree(connection, fileset, b"")
+
+    # rollouts
+
+    def load_rollout(self, line: LineId) -> bytes | None:
+        return self._blob(
+            "SELECT state FROM rollout_state WHERE fileset = ? AND origin = ?", line.fileset, line.origin
+        )
+
+    def save_rollout(self, line: LineId, state: bytes) -> None:
+        self._change(
+            "INSERT INTO rollout_state VALUES (?, ?, ?)"
+            " ON CONFLICT (fileset, origin) DO UPDATE SET state = excluded.state",
+            line.fileset, line.origin, state,
+            durable=True,
+        )  # fmt: skip
+
+    def keep_rollout(self, line: LineId, finished: bytes) -> None:
+        with self._database.write(durable=True) as connection:
+            connection.execute(
+                "INSERT INTO rollout (fileset, origin, record) VALUES (?, ?, ?)",
+                (line.fileset, line.origin, finished),
+            )
+            connection.execute(
+                "DELETE FROM rollout WHERE fileset = ? AND origin = ? AND number NOT IN (SELECT number FROM"
+                " rollout WHERE fileset = ? AND origin = ? ORDER BY number DESC LIMIT ?)",
+                (line.fileset, line.origin, line.fileset, line.origin, ROLLOUTS_KEPT),
+            )
+
+    def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
+        rows = self._rows(
+            "SELECT record FROM rollout WHERE fileset = ? AND origin = ? ORDER BY number DESC LIMIT ?",
+            line.fileset, line.origin, limit,
+        )  # fmt: skip
+        return [row[0] for row in rows]
 
     # odds and ends
 
