@@ -10,7 +10,7 @@ section 7.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import msgspec
@@ -55,6 +55,7 @@ from instep.core.vocabulary import (
 from instep.errors import Retry
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.paths import shown
+from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy, Verdict
 
 __all__ = ["FollowMachine"]
 
@@ -88,6 +89,8 @@ class _Phase(enum.Enum):
     CHECK = "check"
     REVERT = "revert"
     COMPARE = "compare"
+    DRAIN = "drain"
+    RETURN = "return"
 
 
 _INTERRUPTIBLE = (_Phase.FETCH, _Phase.STAGE, _Phase.GATES)
@@ -113,6 +116,7 @@ class _Progress:
     is_staged: bool = False
     is_gated: bool = False
     is_validated: bool = False
+    policy: RolloutPolicy = DEFAULT_POLICY
 
 
 class FollowMachine:
@@ -145,6 +149,7 @@ class FollowMachine:
         self._drift_ready_ms = 0
         self._compared: f.Compared | None = None
         self._compared_with: Digest | None = None
+        self._is_told_out = False
         self._lost_at_ms: int | None = None
         self._reported: f.Report | None = None
 
@@ -203,6 +208,8 @@ class FollowMachine:
                 self._ask_all()
             case f.TreeTouched():
                 self._touched(event)
+            case f.OrderGiven():
+                self._take_order(event)
             case TimerFired():
                 self._timer(event.name)
             case _:
@@ -219,6 +226,8 @@ class FollowMachine:
                 self._fail("recover", event.trouble)
             case f.PagesFetched():
                 self._passed("is_fetched")
+                assert self._progress is not None
+                self._progress.policy = event.policy
             case f.Staged():
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():
@@ -246,7 +255,7 @@ class FollowMachine:
                 self._saved = None
                 self._fail("due", event.trouble)
             case f.PutBackDone():
-                self._put_back()
+                self._put_back(job)
             case f.PutBackFailed():
                 self._is_recovered = False
                 self._fail("due", event.trouble)
@@ -264,6 +273,13 @@ class FollowMachine:
                 self._fail("drift", event.trouble)
             case f.Compared():
                 self._took_comparison(event, job)
+            case f.Drained():
+                self._is_told_out = True
+                self._name_untold("drained", event.untold)
+            case f.Returned():
+                self._is_told_out = False
+                self._set(is_drained=False)
+                self._name_untold("returned", event.untold)
             case _:
                 assert_never(event)
 
@@ -274,6 +290,10 @@ class FollowMachine:
             self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
         self._arm_poll()
         self._out.append(SetTimer("drift-scan", self._now + self._config.drift_scan_ms))
+        if self._facts.begun is not None:
+            self._arm_finish()
+        if self._facts.unconfirmed is not None:
+            self._arm_confirm()
 
     def _configure(self, config: FollowConfig) -> None:
         if config == self._config:
@@ -333,6 +353,10 @@ class FollowMachine:
             self._out.append(SetTimer("drift-scan", self._now + self._config.drift_scan_ms))
         elif name == "drift-settle":
             self._drift_ready_ms = min(self._drift_ready_ms, self._now)
+        elif name == "finish":
+            self._finish_expired()
+        elif name == "confirm":
+            self._confirm_expired()
         elif name == "fight":
             self._drift.touch(self._drift.drifted)
         elif name.startswith("retry-"):
@@ -531,8 +555,8 @@ class FollowMachine:
                 self._fail("due", trouble)
         elif trouble is None:
             self._succeed("due")
-            self._set(due=Due.RECORD)
-        elif self._facts.live is None:
+            self._set(due=Due.NOTHING if job.head == self._facts.live else Due.RECORD)
+        elif self._facts.live is None or job.head == self._facts.live or self._is_going_back(job.head):
             self._fail("due", trouble)
         else:
             self._refuse(job.head, "probe_failed", trouble)
@@ -562,6 +586,8 @@ class FollowMachine:
         assert live is not None
         self._set(due=Due.NOTHING)
         self._succeed("due")
+        if self._facts.unconfirmed is not None:
+            self._arm_confirm()
         self._drift.switched()
         self._note("live", f"generation {live.number} is live", generation=live.number)
 
@@ -570,15 +596,16 @@ class FollowMachine:
         in between neither forgets the live generation nor claims that it was recorded."""
         return msgspec.structs.replace(self._facts, due=Due.NOTHING)
 
-    def _put_back(self) -> None:
-        live = self._facts.live
-        assert live is not None
+    def _put_back(self, job: _Job) -> None:
+        assert job.head is not None
         self._succeed("due")
         self._progress = None
-        self._set(tree=live, due=self._first_due(live))
+        self._set(tree=job.head, begun=None, due=self._first_due(job.head))
+        if self._config.knows_orders:
+            self._out.append(SetTimer("finish", None))
         self._drift.switched()
         self._out.append(f.DropStage())
-        self._note("put_back", f"generation {live.number} is back", generation=live.number)
+        self._note("put_back", f"generation {job.head.number} is back", generation=job.head.number)
         if self._is_forgiven:
             self._is_forgiven = False
             self._set(refused=None, refused_code="", refused_reason="")
@@ -654,10 +681,13 @@ class FollowMachine:
         if tree is None:
             return False
         is_ready = self._backoff.is_ready("due", self._now)
-        if facts.refused == tree and live is not None and live != tree:
+        back = self._goes_back_to()
+        if back is not None:
             if is_ready:
+                if self._is_draining(tree):
+                    return True
                 source = next((s.name for s in self._sources.all_up()), None)
-                self._out.append(f.PutBack(self._begin(_Phase.PUT_BACK, live), live, tree, source))
+                self._out.append(f.PutBack(self._begin(_Phase.PUT_BACK, back), back, tree, source))
                 return True
             # A put-back that cannot be done must not keep the repair away.
             return facts.head == facts.refused
@@ -665,19 +695,24 @@ class FollowMachine:
             self._set(due=self._due_after_reload())
         if self._facts.due is Due.PROBE and not self._config.has_probe:
             self._set(due=Due.RECORD)
+        self._take_reload_order(tree)
         due = self._facts.due
         if due is Due.NOTHING:
-            return False
+            return self._is_returning()
         if not is_ready:
             # A failing reload must not keep a newer head away, which may well be the repair.
             return due is Due.RECORD
         if due is Due.RECORD:
-            self._set(live=tree)
+            if self._is_returning():
+                return True
+            self._replace_live(tree)
             self._progress = None  # Recording empties the stage.
             self._out.append(
                 f.RecordLive(self._begin(_Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
         else:
+            if due is Due.RELOAD and self._ordered_to_reload(tree) and self._is_draining(tree):
+                return True
             phase, kind = (
                 (_Phase.RELOAD, HookKind.RELOAD) if due is Due.RELOAD else (_Phase.PROBE, HookKind.PROBE)
             )
@@ -712,8 +747,11 @@ class FollowMachine:
             self._out.append(f.CheckGates(self._begin(_Phase.GATES, target, source), source, target))
         elif config.has_validate and not progress.is_validated:
             self._out.append(RunHook(self._begin(_Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
+        elif self._has_permit(progress):
+            if not self._is_draining(target):
+                self._out.append(f.Switch(self._begin(_Phase.SWITCH, target), target, tree))
         else:
-            self._out.append(f.Switch(self._begin(_Phase.SWITCH, target), target, tree))
+            return False
         return True
 
     def _is_unstuck(self, target: HeadRef) -> bool:
@@ -768,6 +806,165 @@ class FollowMachine:
         else:
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
 
+    # --- permits --------------------------------------------------------------------------------------------
+
+    def _orders_from(self) -> NodeName:
+        return self._config.orders_from or self._config.writer
+
+    def _take_order(self, event: f.OrderGiven) -> None:
+        """Keep the newest order for the newest head; what it says is done by looking at it (level)."""
+        order, old, facts = event.order, self._facts.order, self._facts
+        if not self._config.knows_orders or event.source != self._orders_from() or order.head != facts.head:
+            return
+        if old is not None and old.head == order.head and order.serial < old.serial:
+            return
+        self._set(order=order)
+        if order.verdict is Verdict.KEEP and facts.unconfirmed == order.head:
+            self._set(unconfirmed=None)
+            self._out.append(SetTimer("confirm", None))
+            self._note("confirmed", f"generation {order.head.number} is confirmed")
+        elif order.verdict is Verdict.PUT_BACK and facts.refused != order.head:
+            reason = f"{event.source} orders it to be put back"
+            self._refuse(order.head, "put_back_ordered", Trouble("put_back_ordered", reason, Retry.NEVER, 4))
+
+    def _order_of(self, head: HeadRef | None) -> Order | None:
+        order = self._facts.order
+        return order if order is not None and order.head == head else None
+
+    def _has_permit(self, progress: _Progress) -> bool:
+        """Whether the switch may begin; using a permit begins it, and from then on it is finished first."""
+        config, facts, target = self._config, self._facts, progress.target
+        if facts.tree is None or not config.knows_orders:
+            return True
+        if not progress.policy.needs_permit(has_reload=config.has_reload) or facts.begun == target:
+            return True
+        order = self._order_of(target)
+        if order is None or order.verdict not in (Verdict.SWITCH, Verdict.KEEP):
+            return False
+        self._set(begun=target)
+        self._sticky = target
+        self._arm_finish()
+        return True
+
+    def _staged(self) -> HeadRef | None:
+        progress, config = self._progress, self._config
+        if progress is None or not progress.is_staged or config.is_observing:
+            return None
+        is_gated = progress.is_gated or not config.has_gates
+        is_valid = progress.is_validated or not config.has_validate
+        return progress.target if is_gated and is_valid else None
+
+    def _waits_for_permit(self) -> bool:
+        progress, config = self._progress, self._config
+        if not config.knows_orders or progress is None or self._facts.is_paused or self._job is not None:
+            return False
+        staged = self._staged()
+        return (
+            staged is not None
+            and staged == self._wanted()
+            and self._facts.tree is not None
+            and self._facts.begun != staged
+            and progress.policy.needs_permit(has_reload=config.has_reload)
+        )
+
+    def _is_draining(self, head: HeadRef) -> bool:
+        """Begin to take the node out of its balancers when the order says so; True while that is under
+        way."""
+        order = self._order_of(head)
+        if order is None or not order.drains or self._is_told_out:
+            return False
+        self._set(is_drained=True)
+        self._out.append(f.Drain(self._begin(_Phase.DRAIN, head), head))
+        return True
+
+    def _is_returning(self) -> bool:
+        """Begin to offer the node again once nothing more is to come; True when that began."""
+        facts = self._facts
+        if facts.begun is not None and facts.begun not in (facts.tree, self._wanted()):
+            self._set(begun=None)
+            self._out.append(SetTimer("finish", None))
+        is_about_to_switch = self._facts.begun is not None and self._facts.begun != facts.tree
+        if not facts.is_drained or is_about_to_switch:
+            return False
+        self._out.append(f.Return(self._begin(_Phase.RETURN, facts.tree)))
+        return True
+
+    def _replace_live(self, tree: HeadRef) -> None:
+        """Take the tree for live, and remember what it replaced for as long as it can be put back."""
+        facts = self._facts
+        if facts.live == tree:
+            return
+        is_back = self._is_going_back(tree)
+        order = self._order_of(tree)
+        waits = facts.begun == tree and order is not None and order.confirm_within_ms is not None
+        if waits and order is not None and order.verdict is Verdict.KEEP:
+            waits = False
+        if facts.begun is not None:
+            self._out.append(SetTimer("finish", None))
+        if self._config.knows_orders:
+            self._set(
+                replaced=None if is_back else facts.live, begun=None, unconfirmed=tree if waits else None
+            )
+        self._set(live=tree)
+
+    def _is_going_back(self, head: HeadRef) -> bool:
+        live = self._facts.live
+        return live is not None and head.position < live.position
+
+    def _goes_back_to(self) -> HeadRef | None:
+        """What a refused tree is put back to: live, or what live replaced when live itself is refused."""
+        facts = self._facts
+        if facts.tree is None or facts.refused != facts.tree:
+            return None
+        return facts.live if facts.live != facts.tree else facts.replaced
+
+    def _ordered_to_reload(self, tree: HeadRef) -> bool:
+        order = self._order_of(tree)
+        return order is not None and order.verdict is Verdict.RELOAD and tree == self._facts.live
+
+    def _take_reload_order(self, tree: HeadRef) -> None:
+        order, facts = self._order_of(tree), self._facts
+        if order is None or not self._ordered_to_reload(tree) or order.serial <= facts.reloaded:
+            return
+        if facts.due is Due.NOTHING and self._config.has_reload:
+            self._set(reloaded=order.serial, due=Due.RELOAD)
+
+    def _arm_finish(self) -> None:
+        order = self._order_of(self._facts.begun)
+        within_ms = DEFAULT_POLICY.finish_within_ms if order is None else order.finish_within_ms
+        self._out.append(SetTimer("finish", self._now + within_ms))
+
+    def _arm_confirm(self) -> None:
+        order = self._order_of(self._facts.unconfirmed)
+        if order is None or order.confirm_within_ms is None:
+            self._set(unconfirmed=None)  # A newer head's order came: this one is surpassed.
+            return
+        self._out.append(SetTimer("confirm", self._now + order.confirm_within_ms))
+
+    def _finish_expired(self) -> None:
+        """A permit that was used is finished in time or put back, also with the writer gone."""
+        begun, live = self._facts.begun, self._facts.live
+        if begun is None or begun in (live, self._facts.refused) or live is None:
+            return
+        self._sticky = None
+        reason = f"it was not live within the time to finish; {_named(live)} is kept"
+        self._refuse(begun, "not_finished", Trouble("not_finished", reason, Retry.NEVER, 7))
+
+    def _confirm_expired(self) -> None:
+        waits = self._facts.unconfirmed
+        if waits is None:
+            return
+        self._set(unconfirmed=None)
+        if waits != self._facts.live or self._facts.replaced is None:
+            return
+        reason = "nobody confirmed it in time"
+        self._refuse(waits, "not_confirmed", Trouble("not_confirmed", reason, Retry.NEVER, 7))
+
+    def _name_untold(self, what: str, untold: tuple[str, ...]) -> None:
+        if untold:
+            named = ", ".join(untold[:NAMED_MAX])
+            self._note("untold", f"{what} here, but these did not ask in time: {named}", untold=untold)
+
     # --- small parts ----------------------------------------------------------------------------------------
 
     def _first_due(self, tree: HeadRef) -> Due:
@@ -782,7 +979,8 @@ class FollowMachine:
 
     def _due_after(self, tree: HeadRef) -> Due:
         if tree == self._facts.live:
-            return Due.NOTHING
+            is_probed = self._facts.is_drained or self._ordered_to_reload(tree)
+            return Due.PROBE if is_probed and self._config.has_probe else Due.NOTHING
         return Due.PROBE if self._config.has_probe else Due.RECORD
 
     def _set(self, **changes: object) -> None:
@@ -826,6 +1024,7 @@ class FollowMachine:
         seen = Seen(
             is_working=self._job is not None and self._job.phase not in _QUIET,
             is_source_up=self._sources.is_any_up,
+            waits_for=self._orders_from() if self._waits_for_permit() else None,
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,
@@ -849,6 +1048,16 @@ class FollowMachine:
         report = f.Report(
             stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, facts.tree
         )
+        if self._config.knows_orders:
+            report = replace(
+                report,
+                staged=self._staged(),
+                replaced=facts.replaced,
+                refused=facts.refused,
+                waits_for_permit=self._waits_for_permit(),
+                is_drained=facts.is_drained,
+                order_serial=facts.order.serial if facts.order is not None else 0,
+            )
         if report != self._reported:
             self._reported = report
             self._out.append(report)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from instep.core.accept import EpochBook
 from instep.core.follow_vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
 from instep.core.vocabulary import Trouble
-from instep.model.ids import HeadRef, LineId
+from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing
 
@@ -42,6 +42,8 @@ class Seen:
     """Which programs were seen writing what is fought over."""
     drift_trouble: Trouble | None
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
+    waits_for: NodeName | None = None
+    """Whose permit is waited for before the switch."""
 
 
 _BLOCKING_EXITS = (3, 4, 5)
@@ -68,6 +70,14 @@ def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen)
     if seen.is_working:
         return Stand(
             Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        )
+    if seen.waits_for is not None:
+        return Stand(
+            Standing.HELD,
+            "awaiting_permit",
+            f"{_number(facts.head)} is staged and waits for the permit of {seen.waits_for}; "
+            f"live is {_number(facts.live)}",
+            (f"at {seen.waits_for}: instep rollout show {line.fileset}",),
         )
     if seen.offer_trouble is not None:
         return _of_trouble(line, seen.offer_trouble)
@@ -112,7 +122,8 @@ def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     reason = f"generation {facts.refused.number}: {facts.refused_reason}"
     if facts.tree == facts.refused:
         also = f"; the put-back waits: {seen.trouble.reason}" if seen.trouble else ""
-        reason = f"{reason}; putting back {_number(facts.live)}{also}"
+        back = facts.live if facts.live != facts.tree else facts.replaced
+        reason = f"{reason}; putting back {_number(back)}{also}"
     else:
         reason = f"{reason}; {_number(facts.live)} stays live"
     steps = (

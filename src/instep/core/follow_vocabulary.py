@@ -22,6 +22,7 @@ from instep.core.vocabulary import (
 )
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
 from instep.model.standing import Standing
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "Compare",
     "Compared",
     "ConfigChanged",
+    "Drain",
+    "Drained",
     "DriftCheckFailed",
     "DriftChecked",
     "DriftPolicy",
@@ -51,6 +54,7 @@ __all__ = [
     "HeadsAnswered",
     "LiveRecorded",
     "OfferHead",
+    "OrderGiven",
     "PagesFetched",
     "Paused",
     "PollAsked",
@@ -66,6 +70,8 @@ __all__ = [
     "Report",
     "Resumed",
     "RetryAsked",
+    "Return",
+    "Returned",
     "Revert",
     "RevertFailed",
     "Reverted",
@@ -101,7 +107,10 @@ class Due(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FollowConfig:
-    """What this node's own configuration says about following the line. Durations in ms."""
+    """What this node's own configuration says about following the line. Durations in ms.
+
+    ``knows_orders`` when a rollout decides about the switch; ``orders_from`` is who may order, the writer when
+    it is None (a hub, for a node behind it)."""
 
     writer: NodeName
     poll_ms: int = 30_000
@@ -114,6 +123,8 @@ class FollowConfig:
     has_probe: bool = False
     retry_min_ms: int = 500
     retry_max_ms: int = 60_000
+    knows_orders: bool = False
+    orders_from: NodeName | None = None
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -122,6 +133,11 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     ``tree`` is what the tree holds since the last finished switch; ``live`` what was recorded as live after
     reload and probe. ``refused`` is remembered until a new head, a changed configuration or ``retry`` (P4).
     ``paused_until_wall_ms`` is opaque here: the driver sends ``Resumed`` when it has passed.
+
+    ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
+    what ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
+    ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
+    was begun.
     """
 
     version: int = 1
@@ -136,6 +152,12 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     paused_reason: str = ""
     paused_until_wall_ms: int | None = None
     epochs: EpochBook = EpochBook()
+    order: Order | None = None
+    is_drained: bool = False
+    replaced: HeadRef | None = None
+    begun: HeadRef | None = None
+    unconfirmed: HeadRef | None = None
+    reloaded: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -205,9 +227,10 @@ class AskFailed:
 @dataclass(frozen=True, slots=True)
 class PagesFetched:
     """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
-    durably, because a journal will name them."""
+    durably, because a journal will name them. ``policy`` is its definition's rollout."""
 
     req: int
+    policy: RolloutPolicy = DEFAULT_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +390,31 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """Answer to ``Drain``: every prober knows, or the driver's deadline passed (``untold`` names those that
+    were not told)."""
+
+    req: int
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Answer to ``Return``: the node is offered again."""
+
+    req: int
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderGiven:
+    """A source sent the whole present order for this node (decoded and within its bounds)."""
+
+    source: NodeName
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
 class Paused:
     reason: str = ""
     until_wall_ms: int | None = None
@@ -410,6 +458,8 @@ FollowAnswer = (
     | Reverted
     | RevertFailed
     | Compared
+    | Drained
+    | Returned
 )
 
 FollowEvent = (
@@ -422,6 +472,7 @@ FollowEvent = (
     | Resumed
     | RetryAsked
     | PollAsked
+    | OrderGiven
     | TimerFired
 )
 
@@ -530,6 +581,22 @@ class Revert:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Take this node out of its balancers before ``head`` comes. Answer: ``Drained``, always, within the
+    driver's deadline. Idempotent: it is asked again after a crash."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Offer this node again. Answer: ``Returned``, always, within the driver's deadline. Idempotent."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
 
@@ -571,6 +638,12 @@ class Report:
     head: HeadRef | None
     live: HeadRef | None
     tree: HeadRef | None
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    order_serial: int = 0
 
 
 FollowEffect = (
@@ -588,6 +661,8 @@ FollowEffect = (
     | CheckDrift
     | Revert
     | Compare
+    | Drain
+    | Return
     | AskHeads
     | OfferHead
     | DropStage

@@ -79,6 +79,8 @@ FollowRequest = (
     | f.CheckDrift
     | f.Revert
     | f.Compare
+    | f.Drain
+    | f.Return
     | f.AskHeads
 )
 """Effects that end in exactly one answer."""
@@ -368,7 +370,7 @@ class FollowService:
             case _:
                 self._begin(effect)
 
-    def _begin(self, effect: FollowRequest) -> None:
+    def _begin(self, effect: FollowRequest) -> None:  # noqa: C901  one line a kind
         """Start what ends in one answer; a failure becomes the answer that says so."""
         req = effect.req
         match effect:
@@ -395,6 +397,10 @@ class FollowService:
                 self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
             case f.Compare():
                 self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
+            case f.Drain():
+                self.driver.post(f.Drained(req))
+            case f.Return():
+                self.driver.post(f.Returned(req))
             case f.AskHeads(source=source) if source in self._asking:
                 pass  # a slow answer is waited for, not asked for twice
             case f.AskHeads(source=source):

@@ -1,0 +1,271 @@
+"""Events, effects, facts and view of the ``RolloutMachine``: one written line's way through its partners."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
+from instep.model.ids import HeadRef, NodeName
+from instep.model.rollout import Order, RolloutPolicy
+from instep.model.standing import Standing
+
+__all__ = [
+    "AbortAsked",
+    "Answer",
+    "Ask",
+    "ConfirmAsked",
+    "GiveOrder",
+    "HeadPublished",
+    "KeepRollout",
+    "NodeView",
+    "PartnerLost",
+    "PartnerReport",
+    "PartnerSeen",
+    "PartnersChanged",
+    "PauseAsked",
+    "PolicyChanged",
+    "ReloadAsked",
+    "ResumeAsked",
+    "RetryAsked",
+    "RolloutEffect",
+    "RolloutEvent",
+    "RolloutFacts",
+    "RolloutState",
+    "RolloutView",
+    "SaveRollout",
+    "ShowRollout",
+    "Started",
+    "ended",
+]
+
+
+class RolloutState(enum.Enum):
+    NONE = "none"
+    BARRIER = "barrier"
+    WAVES = "waves"
+    WATCHING = "watching"
+    CONFIRMING = "confirming"
+    DONE = "done"
+    PUTTING_BACK = "putting_back"
+    PUT_BACK = "put_back"
+    STOPPED = "stopped"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+
+
+_ENDED = (
+    RolloutState.NONE,
+    RolloutState.DONE,
+    RolloutState.PUT_BACK,
+    RolloutState.STOPPED,
+    RolloutState.ABORTED,
+    RolloutState.SUPERSEDED,
+)
+
+
+def ended(state: RolloutState) -> bool:
+    """Whether a rollout in this state changes by itself no more."""
+    return state in _ENDED
+
+
+class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
+    """The intent, durable before any order that follows from it. What the nodes did is not here: their
+    reports say it. ``granted`` are the nodes that got a permit for ``target``, in that order; ``serial``
+    is that of the newest order of the line and only rises. ``reload_serial`` is the serial of the last order
+    to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its time."""
+
+    version: int = 1
+    target: HeadRef | None = None
+    replaced: HeadRef | None = None
+    policy: RolloutPolicy = RolloutPolicy()
+    state: RolloutState = RolloutState.NONE
+    granted: tuple[NodeName, ...] = ()
+    serial: int = 0
+    is_paused: bool = False
+    is_watched: bool = False
+    is_confirmed: bool = False
+    reload_serial: int = 0
+    failed_node: NodeName | None = None
+    failed_code: str = ""
+    failed_reason: str = ""
+    author: str = ""
+    started_wall_ms: int = 0
+    ended_wall_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerReport:
+    """What a partner said last about the line."""
+
+    standing: Standing
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+    tree: HeadRef | None = None
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    code: str | None = None
+    reason: str | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    drain_reason: str | None = None
+    order_serial: int = 0
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event after birth. ``head`` is the line's head, or None before the first generation."""
+
+    head: HeadRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Counts from the next rollout on: one that runs keeps the policy that it began with."""
+
+    policy: RolloutPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PartnersChanged:
+    """The partners that may have the line, whether reachable or not: whole list each time."""
+
+    partners: tuple[NodeName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPublished:
+    """``head`` was committed; ``replaced`` was the head before it."""
+
+    head: HeadRef
+    replaced: HeadRef | None = None
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSeen:
+    """A partner reported: on every change, and anew on every connection. The present order is given again
+    when the report does not name its serial."""
+
+    node: NodeName
+    report: PartnerReport
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerLost:
+    node: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAsked:
+    """``instep rollout abort``: no further permits; with ``puts_back`` the switched nodes go back."""
+
+    request: int
+    puts_back: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmAsked:
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """Begin the ended rollout of the head anew."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """Run every partner's reload hook on what is live, one after another as the policy says."""
+
+    request: int
+
+
+Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | RetryAsked | ReloadAsked
+
+RolloutEvent = (
+    Started | PolicyChanged | PartnersChanged | HeadPublished | PartnerSeen | PartnerLost | Ask | TimerFired
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRollout:
+    """Make ``facts`` durable before any effect that follows."""
+
+    facts: RolloutFacts
+
+
+@dataclass(frozen=True, slots=True)
+class GiveOrder:
+    """Send the whole present order to ``node``; no answer: its report says what it holds. Not reachable:
+    drop it, its next report brings it again."""
+
+    node: NodeName
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the asker whose ``request`` number this is; ``trouble`` when nothing was done."""
+
+    request: int
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRollout:
+    """The rollout ended: keep this row of the history."""
+
+    facts: RolloutFacts
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One partner in a rollout. ``state`` is one of ``staging``, ``staged``, ``permitted``, ``switching``,
+    ``switched``, ``putting_back``, ``put_back``, ``failed``, ``left_out``, ``unreachable``."""
+
+    node: NodeName
+    state: str
+    wave: int | None
+    reason: str | None
+    is_drained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutView:
+    """What ``instep rollout show`` prints. ``reason`` says what it waits for or why it ended."""
+
+    facts: RolloutFacts
+    reason: str
+    nodes: tuple[NodeView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowRollout:
+    """The view changed."""
+
+    view: RolloutView
+
+
+RolloutEffect = SaveRollout | GiveOrder | Answer | KeepRollout | ShowRollout | Note | SetTimer

@@ -1,0 +1,167 @@
+"""How a new generation goes through the partners: the policy that travels, and the orders that carry it out.
+
+Implements the sections "Policy" and "Orders" of ``docs/spec/rollout.md``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from instep.errors import PeerError
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.ids import HeadRef, NodeName
+
+__all__ = [
+    "BATCH_MAX",
+    "DEFAULT_POLICY",
+    "DURATION_MS_MAX",
+    "FINISH_WITHIN_MS_MIN",
+    "ORDER_MAX",
+    "POLICY_BYTES_MAX",
+    "Absent",
+    "OnFailure",
+    "Order",
+    "RolloutPolicy",
+    "Strategy",
+    "Verdict",
+    "decode_policy",
+    "why_not_order",
+    "why_not_policy",
+]
+
+POLICY_BYTES_MAX = 128 * 1024
+ORDER_MAX = 1_000
+"""So many nodes can be named in ``order``."""
+BATCH_MAX = 1_000
+NAME_MAX = 63
+DURATION_MS_MAX = 7 * 24 * 3_600_000
+FINISH_WITHIN_MS_MIN = 1_000
+
+
+class Strategy(enum.Enum):
+    AUTO = "auto"
+    TOGETHER = "together"
+    ROLLING = "rolling"
+    CANARY = "canary"
+
+
+class OnFailure(enum.Enum):
+    PUT_BACK = "put_back"
+    STOP = "stop"
+
+
+class Absent(enum.Enum):
+    """What an unreachable partner means to the barrier."""
+
+    SKIP = "skip"
+    WAIT = "wait"
+
+
+class Verdict(enum.Enum):
+    """What a node may do, or has to, with the head that an order names."""
+
+    HOLD = "hold"
+    SWITCH = "switch"
+    PUT_BACK = "put_back"
+    KEEP = "keep"
+    RELOAD = "reload"
+
+
+class RolloutPolicy(msgspec.Struct, frozen=True, array_like=True):
+    """The ``rollout`` section of a fileset, written at its writer. Durations in ms; ``None`` is off."""
+
+    version: int = 1
+    strategy: Strategy = Strategy.AUTO
+    batch: int = 1
+    order: tuple[NodeName, ...] = ()
+    quorum_percent: int = 100
+    absent: Absent = Absent.SKIP
+    on_failure: OnFailure = OnFailure.PUT_BACK
+    confirm_within_ms: int | None = None
+    finish_within_ms: int = 300_000
+    canary_for_ms: int = 10_000
+
+    def encoded(self) -> bytes:
+        """As ``Definition.rollout`` carries it: nothing for the defaults."""
+        return b"" if self == DEFAULT_POLICY else msgspec.msgpack.encode(self)
+
+    def needs_permit(self, *, has_reload: bool) -> bool:
+        """Whether a partner waits for the writer's permit before it switches."""
+        return self.strategy is not Strategy.AUTO or has_reload
+
+
+DEFAULT_POLICY = RolloutPolicy()
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True):
+    """The whole present order for one node about ``head``. Level: a later one of the same head has a higher
+    ``serial`` and replaces it; a lower one is ignored."""
+
+    head: HeadRef
+    serial: int
+    verdict: Verdict
+    drains: bool = False
+    finish_within_ms: int = 300_000
+    confirm_within_ms: int | None = None
+
+
+def decode_policy(raw: bytes) -> RolloutPolicy:
+    """The policy in ``Definition.rollout``, or ``PeerError`` when it is malformed, not canonical or out of
+    bounds."""
+    if not raw:
+        return DEFAULT_POLICY
+    if len(raw) > POLICY_BYTES_MAX:
+        raise PeerError(
+            f"rollout policy of {len(raw)} bytes, the limit is {POLICY_BYTES_MAX}", code="bad_rollout"
+        )
+    try:
+        policy = msgspec.msgpack.decode(raw, type=RolloutPolicy)
+    except DECODE_ERRORS as error:
+        raise PeerError(f"rollout policy cannot be decoded: {error}", code="bad_rollout") from error
+    if policy.version != 1:
+        raise PeerError(
+            f"rollout policy of version {policy.version}, this node knows 1", code="unknown_version"
+        )
+    if policy.encoded() != raw:
+        raise PeerError("rollout policy is not in canonical form", code="bad_rollout")
+    why = why_not_policy(policy)
+    if why is not None:
+        raise PeerError(f"rollout policy: {why}", code="bad_rollout")
+    return policy
+
+
+def why_not_policy(policy: RolloutPolicy) -> str | None:
+    """Why a policy cannot travel; None when it can. Names the key, the value and the bounds."""
+    if not 1 <= policy.batch <= BATCH_MAX:
+        return f"batch is {policy.batch}, it goes from 1 to {BATCH_MAX}"
+    if not 1 <= policy.quorum_percent <= 100:
+        return f"quorum is {policy.quorum_percent}%, it goes from 1% to 100%"
+    if len(policy.order) > ORDER_MAX:
+        return f"order names {len(policy.order)} nodes, the limit is {ORDER_MAX}"
+    if len(set(policy.order)) != len(policy.order):
+        return "order names a node twice"
+    if not all(1 <= len(name) <= NAME_MAX for name in policy.order):
+        return f"order names a node of more than {NAME_MAX} characters or of none"
+    return _why_not_durations(policy.finish_within_ms, policy.confirm_within_ms) or (
+        None
+        if 0 <= policy.canary_for_ms <= DURATION_MS_MAX
+        else f"canary_for is {policy.canary_for_ms} ms, it goes from 0 to {DURATION_MS_MAX} ms"
+    )
+
+
+def why_not_order(order: Order) -> str | None:
+    """Why an order that a node sent is not taken; None when it can be."""
+    if order.serial < 1:
+        return f"serial is {order.serial}, the first is 1"
+    return _why_not_durations(order.finish_within_ms, order.confirm_within_ms)
+
+
+def _why_not_durations(finish_within_ms: int, confirm_within_ms: int | None) -> str | None:
+    if not FINISH_WITHIN_MS_MIN <= finish_within_ms <= DURATION_MS_MAX:
+        bounds = f"{FINISH_WITHIN_MS_MIN} to {DURATION_MS_MAX} ms"
+        return f"finish_within is {finish_within_ms} ms, it goes from {bounds}"
+    if confirm_within_ms is not None and not 1 <= confirm_within_ms <= DURATION_MS_MAX:
+        return f"confirm_within is {confirm_within_ms} ms, it goes from 1 to {DURATION_MS_MAX} ms"
+    return None
