@@ -15,9 +15,9 @@ from instep.errors import PeerError
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
-from instep.store import page_table, stat_table
+from instep.store import page_table, rollout_table, stat_table
 from instep.store.database import Database
-from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, EventRow, LineRow
 
 __all__ = ["SqliteStore"]
 
@@ -252,36 +252,17 @@ class SqliteStore:
     # rollouts
 
     def load_rollout(self, line: LineId) -> bytes | None:
-        return self._blob(
-            "SELECT state FROM rollout_state WHERE fileset = ? AND origin = ?", line.fileset, line.origin
-        )
+        return self._blob(rollout_table.LOAD, line.fileset, line.origin)
 
     def save_rollout(self, line: LineId, state: bytes) -> None:
-        self._change(
-            "INSERT INTO rollout_state VALUES (?, ?, ?)"
-            " ON CONFLICT (fileset, origin) DO UPDATE SET state = excluded.state",
-            line.fileset, line.origin, state,
-            durable=True,
-        )  # fmt: skip
+        self._change(rollout_table.SAVE, line.fileset, line.origin, state, durable=True)
 
     def keep_rollout(self, line: LineId, finished: bytes) -> None:
         with self._database.write(durable=True) as connection:
-            connection.execute(
-                "INSERT INTO rollout (fileset, origin, record) VALUES (?, ?, ?)",
-                (line.fileset, line.origin, finished),
-            )
-            connection.execute(
-                "DELETE FROM rollout WHERE fileset = ? AND origin = ? AND number NOT IN (SELECT number FROM"
-                " rollout WHERE fileset = ? AND origin = ? ORDER BY number DESC LIMIT ?)",
-                (line.fileset, line.origin, line.fileset, line.origin, ROLLOUTS_KEPT),
-            )
+            rollout_table.keep(connection, line, finished)
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
-        rows = self._rows(
-            "SELECT record FROM rollout WHERE fileset = ? AND origin = ? ORDER BY number DESC LIMIT ?",
-            line.fileset, line.origin, limit,
-        )  # fmt: skip
-        return [row[0] for row in rows]
+        return [row[0] for row in self._rows(rollout_table.NEWEST, line.fileset, line.origin, limit)]
 
     # odds and ends
 
