@@ -9,10 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+
 from instep.errors import InstepError
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy
 from instep.node import config_keys as keys
 from instep.node.settings import (
     ArchivePolicy,
@@ -196,7 +199,7 @@ class Reader:
             (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
         )
         hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})))
-        self.read((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})), keys.ROLLOUT)
+        policy = self.rollout((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})))
         if row["settle_max"] < row["settle"]:
             self.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
         is_here = row["writer"] is not None and row["writer"] == self_name
@@ -215,7 +218,7 @@ class Reader:
             name=name,
             path=row["path"],
             writer=NodeName(row["writer"]),
-            definition=self.definition(row) if is_here else None,
+            definition=self.definition(row, policy) if is_here else None,
             publish=row["publish"],
             settle_ms=row["settle"],
             settle_max_ms=row["settle_max"],
@@ -238,7 +241,7 @@ class Reader:
         )
 
     @staticmethod
-    def definition(row: Mapping[str, Any]) -> Definition:
+    def definition(row: Mapping[str, Any], policy: RolloutPolicy) -> Definition:
         return Definition(
             mode=Mode(row["mode"]),
             fileset_class=FilesetClass(row["class"]),
@@ -247,7 +250,36 @@ class Reader:
             preserve=tuple(Preserve(item) for item in row["preserve"]),
             packages=tuple(row["packages"]),
             gates=tuple(row["gates"]),
+            rollout=policy.encoded(),
         )
+
+    def rollout(self, path: KeyPath, raw: dict[str, Any]) -> RolloutPolicy:
+        """How generations go through the partners; the defaults where a value cannot be used."""
+        before = len(self.problems)
+        row = self.read(path, raw, keys.ROLLOUT)
+        if row["quorum"] != int(row["quorum"]):
+            self.wrong((*path, "quorum"), raw.get("quorum"), "is not a whole percentage such as 80%")
+        if len(self.problems) > before:
+            return RolloutPolicy()
+        policy = RolloutPolicy(
+            strategy=Strategy(row["strategy"]),
+            batch=row["batch"],
+            order=tuple(NodeName(name) for name in row["order"]),
+            quorum_percent=int(row["quorum"]),
+            absent=Absent(row["absent"]),
+            on_failure=OnFailure(row["on_failure"]),
+            confirm_within_ms=row["confirm_within"],
+            finish_within_ms=row["finish_within"],
+            canary_for_ms=row["canary_for"],
+        )
+        # One key at a time against the defaults, so that every problem is told at once.
+        for field in policy.__struct_fields__:
+            why = why_not_policy(msgspec.structs.replace(RolloutPolicy(), **{field: getattr(policy, field)}))
+            if why is not None:
+                key = field.removesuffix("_ms").removesuffix("_percent")
+                told = why.partition(", ")[2] or why.removeprefix(f"{key} ")
+                self.wrong((*path, key), raw.get(key), told)
+        return policy
 
     def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
         later = ("repair", "freeze", "thaw", "on_failure")

@@ -329,6 +329,7 @@ class FollowService:
             is_drained=bool(drained),
             drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
             order_serial=told.order_serial if told is not None else 0,
+            tree=self.facts.tree,
         )
 
     def verified_bytes(self) -> int:
