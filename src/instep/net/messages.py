@@ -300,7 +300,8 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
-    ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
+    ``staged`` is verified and passed its gates and ``validate``;
+    ``replaced`` is what live replaced; ``refused`` was
     put back here; ``tree`` is what the tree holds, live or not; ``order_serial`` is that of the newest order it holds, 0 for none."""
 
     line: LineId
