@@ -334,9 +334,10 @@ class FollowService:
             replaced=told.replaced if told is not None else None,
             refused=told.refused if told is not None else None,
             waits_for_permit=told is not None and told.waits_for_permit,
-            is_drained=bool(drained),
+            is_drained=self.facts.is_drained,
             drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
             order_serial=told.order_serial if told is not None else 0,
+            tree=self.facts.tree,
         )
 
     def verified_bytes(self) -> int:
