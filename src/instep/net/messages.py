@@ -302,11 +302,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
     ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
-<<<<<<< HEAD
     put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none."""
-=======
-    put back here; ``tree`` is what the tree holds, live or not; ``order_serial`` is that of the newest order it holds, 0 for none."""
->>>>>>> rollout-sim
 
     line: LineId
     node: _Name
