@@ -83,7 +83,8 @@ def lost_generations(
 def to_publish(facts: FollowFacts) -> PublishFacts:
     """A follower becomes the writer: what its tree holds is what its first scan compares with.
 
-    A head that it knew but never applied is not its own; its numbers are, so that none is used twice."""
+    A head that it knew but never applied is not its own; its numbers are, so that none is used twice. A pause was
+    about following and does not hold back publishing."""
     holds = facts.tree or facts.live
     known = [ref.number for ref in (facts.head, facts.refused, holds) if ref is not None]
     current = facts.epochs.current
@@ -93,21 +94,16 @@ def to_publish(facts: FollowFacts) -> PublishFacts:
         base=holds,
         highest=max(known, default=0),
         was_confirmed=holds is not None,
-        is_paused=facts.is_paused,
-        paused_reason=facts.paused_reason,
-        paused_until_wall_ms=facts.paused_until_wall_ms,
         epochs=facts.epochs,
     )
 
 
 def to_follow(facts: PublishFacts) -> FollowFacts:
-    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it."""
+    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it.
+    A pause was about publishing and ends with it."""
     return FollowFacts(
         head=facts.head,
         live=facts.head,
         tree=facts.head,
-        is_paused=facts.is_paused,
-        paused_reason=facts.paused_reason,
-        paused_until_wall_ms=facts.paused_until_wall_ms,
         epochs=facts.epochs,
     )

@@ -16,6 +16,7 @@ from instep.model.ids import FilesetName, NodeName
 from instep.node.follower import FollowService
 from instep.node.line_facts import pending_key
 from instep.node.writer_edit import change_writer
+from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Succession"]
 
+NOTED = register("succession.noted")
+WRITTEN = register("succession.written")
 log = logging.getLogger(__name__)
 
 
@@ -59,8 +62,10 @@ class Succession:
         if is_ours and not _is_at_base(service, book):
             return
         definition = service.known_definition() if is_ours else None
+        failpoint(NOTED)
         try:
             change_writer(daemon.directory, line, writer, definition, self._address_of(writer))
+            failpoint(WRITTEN)
             daemon.reload()
         except InstepError as error:
             if self._told.get(line.fileset) != error.reason:
@@ -71,6 +76,14 @@ class Succession:
         self._told.pop(line.fileset, None)
         runtime.store.delete(pending_key(line))
         runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))
+        row = runtime.settings.partners.get(writer)
+        if not is_ours and (row is None or row.address is None):
+            runtime.note(
+                "writer_unknown",
+                f"nobody told where {writer} can be dialled; here: instep partner set {writer} --address HOST:PORT",
+                line,
+                writer=str(writer),
+            )
 
     def _address_of(self, writer: NodeName) -> str | None:
         """Where to dial a writer that is not dialled yet."""
