@@ -48,6 +48,7 @@ class Peers:
         self.runtime = runtime
         self.tls = tls
         self.membership = membership
+        membership.on_news = self._tell_members
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
@@ -156,6 +157,11 @@ class Peers:
         for session in self.sessions.values():
             session.offer_all()
         self._dial()
+
+    def _tell_members(self) -> None:
+        """Somebody joined or moved: a node that may have to go on for another knows where everybody is."""
+        for session in self.sessions.values():
+            session.tell(self.membership.members_message())
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""

@@ -1,13 +1,13 @@
 """``handover``: the writer gives its line to a partner that is in step, and loses nothing.
 
-Everything that is written here is published and taken over by the partner before the record is signed; what is written
-later is drift of a follower, goes to the archive, and is told by path. A handover that is killed leaves one writer: the
-record is durable here before anybody hears of it, and the same command goes on where it was.
+Everything that is written here is published and taken over by the partner before the record is signed, in a moment when
+nothing is written if there is one; what is written later is drift of a follower, goes to the archive, and is told by
+path. A handover that is killed leaves one writer: the record is durable here before anybody hears of it, and the same
+command goes on where it was.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ __all__ = ["commands"]
 
 HANDOVER_S = 300.0
 ASK_S = 20.0
+QUIET_TRIES = 5
+"""So often a moment is looked for in which nothing is written; the last try signs without one."""
 LATE_MAX = 100
 """So many late paths are named."""
 DRIFT_EVENTS = ("drift_archived", "drift_reverted")
@@ -70,14 +72,14 @@ class Handover:
                     writer=current.writer,
                     asked=target,
                 )
-            return await self._finish(writer, target, deadline, speaker, wall_ms())
+            return await self._finish(writer, target, deadline, speaker, wall_ms(), [])
         partners = self._check(writer, target)
         await self._ask(writer, target, partners)
         if params.get("dry_run"):
             told = self._told(writer.fileset.name, target, writer.head, is_changed=True)
             return {**told, "dry_run": True, "partners": [str(name) for name in partners]}
-        began_ms = await self._give(writer, target, deadline, speaker)
-        return await self._finish(writer, target, deadline, speaker, began_ms)
+        began_ms, late = await self._give(writer, target, deadline, speaker)
+        return await self._finish(writer, target, deadline, speaker, began_ms, late)
 
     # Checks -------------------------------------------------------------------------------------------------
 
@@ -144,8 +146,11 @@ class Handover:
 
     # Giving -------------------------------------------------------------------------------------------------
 
-    async def _give(self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker) -> int:
-        """Publish until nothing is left, and sign while nothing is written; the wall clock of the signature."""
+    async def _give(
+        self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker
+    ) -> tuple[int, list[str]]:
+        """Publish until nothing is left, and sign in a moment when nothing is written; where there is none, what was
+        written since the last publish is named. The wall clock of the signature, and those paths."""
         reason, facts = f"handing over to {target}", service.facts
         if facts.is_paused and facts.paused_reason != reason:
             raise RefusedError(
@@ -153,13 +158,11 @@ class Handover:
                 hint=f"instep resume {service.fileset.name}",
                 code="paused",
             )
-        late: list[dict[str, Any]] = []
-        while True:
+        for left_tries in reversed(range(QUIET_TRIES)):
             if service.facts.is_paused:
                 service.driver.post(p.Resumed())
                 await self._until(lambda: not service.facts.is_paused, deadline, "publishing did not go on")
             await self._publish(service, deadline)
-            await self._in_step(service, target, deadline, speaker)
             service.driver.post(p.Paused(reason, wall_ms() + int(left(deadline) * 1000)))
             try:
                 await self._until(
@@ -168,21 +171,15 @@ class Handover:
                     "publishing did not stop",
                 )
                 failpoint(PAUSED)
+                await self._in_step(service, target, deadline, speaker)
                 late = await service.worker.run(service.changes_now, LATE_MAX)
-                if not late and self._is_there(service, target):
+                if not late or not left_tries:
                     began_ms = wall_ms()
                     await self._sign(service, target, deadline)
-                    return began_ms
+                    return began_ms, [str(change["path"]) for change in late]
             finally:
                 service.driver.post(p.Resumed())
-            if asyncio.get_running_loop().time() >= deadline:
-                named = ", ".join(str(change["path"]) for change in late[:5])
-                raise ContentionError(
-                    f"{service.fileset.name} is written without a pause ({named}), so something would stay behind",
-                    hint="stop what writes there, then run the same command again",
-                    code="still_written",
-                    paths=[change["path"] for change in late],
-                )
+        raise AssertionError("the last try signs or raises")
 
     async def _publish(self, service: WriterService, deadline: float) -> None:
         """Publish what is unpublished, also where publishing is manual."""
@@ -236,13 +233,22 @@ class Handover:
     # Finishing ----------------------------------------------------------------------------------------------
 
     async def _finish(
-        self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker, began_ms: int
+        self,
+        service: WriterService,
+        target: NodeName,
+        deadline: float,
+        speaker: Speaker,
+        began_ms: int,
+        late: list[str],
     ) -> Mapping[str, Any]:
         head = service.facts.head
         await self._taken(service, target, deadline, speaker)
-        late = await self._late(service, began_ms)
+        named = dict.fromkeys([*late, *await self._late(service, began_ms)])
+        if named:
+            text = f"{len(named)} paths were written here while or after {target} became the writer"
+            self._daemon.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
         told = self._told(service.fileset.name, target, head, is_changed=True)
-        return {**told, "late": late}
+        return {**told, "late": list(named)[:LATE_MAX]}
 
     async def _taken(
         self, service: WriterService | FollowService, target: NodeName, deadline: float, speaker: Speaker
