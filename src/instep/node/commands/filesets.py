@@ -15,6 +15,7 @@ from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
 from instep.node.commands.parameters import service_of
+from instep.node.commands.stepping_back import step_back
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
@@ -23,6 +24,7 @@ from instep.node.placing import check_new_root, take_root
 from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
+from instep.node.writer import WriterService
 from instep.tree.abilities import Ability, lacking, probe_filesystem
 from instep.tree.beneath import Root
 from instep.tree.fidelity import Allow, Local
@@ -233,6 +235,11 @@ class Filesets:
             "observe": True if mode == "observe" else None,
         }
         running = runtime.settings.filesets.get(name)
+        written = self._daemon.services.get(name)
+        if isinstance(written, WriterService) and written.facts.epochs.current is not None:
+            current = written.facts.epochs.current
+            if current.writer != runtime.name:
+                return step_back(self._daemon, written, path, params.get("from"), mode)
         if running is not None:
             self._require_same(running.path, running.writer, path, name, params)
             writer = running.writer
