@@ -33,6 +33,8 @@ __all__ = [
     "ROLLOUT",
     "WITHOUT",
     "Key",
+    "http_status",
+    "one_of",
 ]
 
 NO_DEFAULT = object()
@@ -56,7 +58,9 @@ class Key:
         return self.default is NO_DEFAULT
 
 
-def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+def one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    """A reader of one of ``choices``; what is in ``later`` is refused as not in this version."""
+
     def read(raw: object) -> str:
         if raw in later:
             raise BadValue(LATER)
@@ -154,7 +158,8 @@ def _systemd(raw: object) -> tuple[str, str]:
     return verb, unit
 
 
-def _status(raw: object) -> int:
+def http_status(raw: object) -> int:
+    """An HTTP status, 100 to 599."""
     if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
         raise BadValue("is not an HTTP status such as 200")
     return raw
@@ -224,14 +229,14 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "mode",
-        _one_of(Mode.MIRROR.value, later=("replicate", "shared")),
+        one_of(Mode.MIRROR.value, later=("replicate", "shared")),
         "mirror",
         "`mirror`: one writer, partners follow.",
         True,
     ),
     Key(
         "class",
-        _one_of(*(c.value for c in FilesetClass)),
+        one_of(*(c.value for c in FilesetClass)),
         "metadata",
         "`metadata` or `data`; `data` goes only where `data = true`.",
         True,
@@ -257,7 +262,7 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "publish",
-        _one_of("auto", "manual"),
+        one_of("auto", "manual"),
         "auto",
         "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
     ),
@@ -273,15 +278,15 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "history",
-        _one_of("auto", "on", "off"),
+        one_of("auto", "on", "off"),
         "auto",
         "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
     ),
     Key("to", _nodes, None, "Partners that may have it; every partner that the flags allow when not given."),
-    Key("switch", _one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
+    Key("switch", one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
     Key(
         "drift",
-        _one_of("revert", "keep", later=("offer",)),
+        one_of("revert", "keep", later=("offer",)),
         "revert",
         "`revert`: archive a local change and restore; `keep`: only report it.",
     ),
@@ -313,13 +318,13 @@ HOOK: tuple[Key, ...] = (
     Key(
         "auth_file", values.absolute_path, None, "A file (mode 0600) with `user:password` or a bearer token."
     ),
-    Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
+    Key("expect_status", http_status, None, "The status that means success; any 2xx when not given."),
     Key("expect_body", values.string, None, "A text that the answer must contain."),
     Key("headers_file", values.absolute_path, None, "A file (mode 0600) with lines such as `X-Key: secret`."),
     Key("body", values.string, None, "What the request sends."),
     Key(
         "tls",
-        _one_of("strict", "noverify", "none"),
+        one_of("strict", "noverify", "none"),
         "strict",
         "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
         "machines. Status warns of the last two.",
@@ -327,7 +332,7 @@ HOOK: tuple[Key, ...] = (
     Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
     Key(
         "signal",
-        _one_of(*SIGNALS),
+        one_of(*SIGNALS),
         None,
         "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
     ),
@@ -340,7 +345,7 @@ HOOK: tuple[Key, ...] = (
 ROLLOUT: tuple[Key, ...] = (
     Key(
         "strategy",
-        _one_of("together", later=("rolling", "canary")),
+        one_of("together", later=("rolling", "canary")),
         "together",
         "Every partner applies when it is ready.",
         True,
@@ -348,7 +353,7 @@ ROLLOUT: tuple[Key, ...] = (
     Key("batch", _only(1), 1, "Only 1 in this version.", True),
     Key(
         "on_failure",
-        _one_of("put_back", later=("stop",)),
+        one_of("put_back", later=("stop",)),
         "put_back",
         "A node whose probe fails returns to the generation before.",
         True,

@@ -17,6 +17,7 @@ from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
 from instep.node import config_keys as keys
+from instep.node.golden_reader import read_golden
 from instep.node.hook_fields import GO_WITH, hook_fields
 from instep.node.settings import (
     ArchivePolicy,
@@ -200,7 +201,7 @@ class Reader:
     ) -> FilesetSettings | None:
         path = ("filesets", name)
         row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden", "linger", "carry"))
-        for later in ("golden", "linger", "carry"):
+        for later in ("linger", "carry"):
             if later in raw:
                 self.wrong((*path, later), raw[later], keys.LATER)
         archive = self.read(
@@ -251,6 +252,7 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 

@@ -41,6 +41,7 @@ from instep.node.driver import Driver, wall_ms
 from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
+from instep.node.golden import Golden
 from instep.node.hooks import CHANGED_MAX, run_hook
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
@@ -104,6 +105,7 @@ class FollowService:
         self.progress: m.Report | None = None
         self._net = net
         self.facts = follow_facts(runtime.store, self.line)
+        self.golden = Golden(runtime, fileset)
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
@@ -137,7 +139,7 @@ class FollowService:
             has_gates=self._has_gates,
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
-            has_probe=bool(fileset.hooks.probe),
+            has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
         )
 
     async def run(self) -> None:
@@ -160,8 +162,11 @@ class FollowService:
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
-        self.fileset = self.around.fileset = fileset
+        is_other = fileset != self.fileset
+        self.fileset = self.around.fileset = self.golden.fileset = fileset
         self.driver.post(f.ConfigChanged(self.config()))
+        if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
+            self.driver.post(f.RetryAsked())
 
     def _rules(self) -> Rules:
         return Rules(self.known_definition() or Definition())
@@ -562,12 +567,16 @@ class FollowService:
             if stage is not None:
                 staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
             trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+        if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
+            trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        if self.facts.live is not None and self.facts.live == self.facts.tree:
+            await self.golden.record(self.facts.live, wall_ms())
         try:
             async with self.around.frozen(effect.head, self.facts.live):
                 switched = await self.worker.run(self.applying.switch_now, effect.head)
