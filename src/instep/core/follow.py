@@ -141,6 +141,7 @@ class FollowMachine:
         self._backoff = Backoff(rng)
         self._troubles: dict[str, Trouble] = {}
         self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
         self._stuck: Digest | None = None
         self._is_forgiven = False
         self._supersedes = 0
@@ -210,6 +211,8 @@ class FollowMachine:
                 self._touched(event)
             case f.OrderGiven():
                 self._take_order(event)
+            case f.HookOwed():
+                self._owed = event.trouble
             case TimerFired():
                 self._timer(event.name)
             case _:
@@ -1030,6 +1033,7 @@ class FollowMachine:
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,
+            owed=self._owed,
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
