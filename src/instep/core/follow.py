@@ -72,6 +72,8 @@ class FollowMachine(FollowApply):
                 self._touched(event)
             case f.OrderGiven():
                 self._take_order(event)
+            case f.HookOwed():
+                self._owed = event.trouble
             case TimerFired():
                 self._timer(event.name)
             case _:
@@ -238,6 +240,7 @@ class FollowMachine(FollowApply):
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,
+            owed=self._owed,
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),

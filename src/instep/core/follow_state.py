@@ -92,6 +92,7 @@ class FollowState:
         self._backoff = Backoff(rng)
         self._troubles: dict[str, Trouble] = {}
         self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
         self._stuck: Digest | None = None
         self._is_forgiven = False
         self._supersedes = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 from collections import OrderedDict
@@ -111,7 +112,7 @@ class FollowService:
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
-        self.around = Around(runtime, fileset)
+        self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
         self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
@@ -159,12 +160,14 @@ class FollowService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.around.close()
             await self.failures.close()
             await asyncio.to_thread(self.worker.close)
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         self.fileset = self.around.fileset = fileset
+        self.around.hurry()
         self.driver.post(f.ConfigChanged(self.config()))
 
     def _rules(self) -> Rules:
@@ -294,6 +297,7 @@ class FollowService:
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
             self.driver.post(f.RetryAsked())
+            self.around.hurry()
 
     def place(self) -> Place:
         return self.applying.taken().place
@@ -591,6 +595,8 @@ class FollowService:
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
+        if trouble is not None:  # a partner tries again by itself: failing, not blocked
+            trouble = dataclasses.replace(trouble, exit_code=UnavailableError.exit_code)
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
