@@ -17,6 +17,7 @@ from instep.errors import InstepError
 from instep.fleet.small_hooks import SIGNALS
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
+from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
 from instep.node.values import BadValue
 
@@ -33,8 +34,6 @@ __all__ = [
     "ROLLOUT",
     "WITHOUT",
     "Key",
-    "http_status",
-    "one_of",
 ]
 
 NO_DEFAULT = object()
@@ -58,9 +57,7 @@ class Key:
         return self.default is NO_DEFAULT
 
 
-def one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
-    """A reader of one of ``choices``; what is in ``later`` is refused as not in this version."""
-
+def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
     def read(raw: object) -> str:
         if raw in later:
             raise BadValue(LATER)
@@ -158,11 +155,17 @@ def _systemd(raw: object) -> tuple[str, str]:
     return verb, unit
 
 
-def http_status(raw: object) -> int:
-    """An HTTP status, 100 to 599."""
+def _duration_or_off(raw: object) -> int | None:
+    return None if raw == "off" else values.duration_ms(raw)
+
+
+def _status(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
         raise BadValue("is not an HTTP status such as 200")
     return raw
+
+
+one_of, http_status = _one_of, _status  # for the keys that other modules declare
 
 
 def _gates(raw: object) -> tuple[str, ...]:
@@ -229,14 +232,14 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "mode",
-        one_of(Mode.MIRROR.value, later=("replicate", "shared")),
+        _one_of(Mode.MIRROR.value, later=("replicate", "shared")),
         "mirror",
         "`mirror`: one writer, partners follow.",
         True,
     ),
     Key(
         "class",
-        one_of(*(c.value for c in FilesetClass)),
+        _one_of(*(c.value for c in FilesetClass)),
         "metadata",
         "`metadata` or `data`; `data` goes only where `data = true`.",
         True,
@@ -262,7 +265,7 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "publish",
-        one_of("auto", "manual"),
+        _one_of("auto", "manual"),
         "auto",
         "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
     ),
@@ -278,15 +281,15 @@ FILESET: tuple[Key, ...] = (
     ),
     Key(
         "history",
-        one_of("auto", "on", "off"),
+        _one_of("auto", "on", "off"),
         "auto",
         "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
     ),
     Key("to", _nodes, None, "Partners that may have it; every partner that the flags allow when not given."),
-    Key("switch", one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
+    Key("switch", _one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
     Key(
         "drift",
-        one_of("revert", "keep", later=("offer",)),
+        _one_of("revert", "keep", later=("offer",)),
         "revert",
         "`revert`: archive a local change and restore; `keep`: only report it.",
     ),
@@ -318,13 +321,13 @@ HOOK: tuple[Key, ...] = (
     Key(
         "auth_file", values.absolute_path, None, "A file (mode 0600) with `user:password` or a bearer token."
     ),
-    Key("expect_status", http_status, None, "The status that means success; any 2xx when not given."),
+    Key("expect_status", _status, None, "The status that means success; any 2xx when not given."),
     Key("expect_body", values.string, None, "A text that the answer must contain."),
     Key("headers_file", values.absolute_path, None, "A file (mode 0600) with lines such as `X-Key: secret`."),
     Key("body", values.string, None, "What the request sends."),
     Key(
         "tls",
-        one_of("strict", "noverify", "none"),
+        _one_of("strict", "noverify", "none"),
         "strict",
         "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
         "machines. Status warns of the last two.",
@@ -332,7 +335,7 @@ HOOK: tuple[Key, ...] = (
     Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
     Key(
         "signal",
-        one_of(*SIGNALS),
+        _one_of(*SIGNALS),
         None,
         "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
     ),
@@ -345,20 +348,44 @@ HOOK: tuple[Key, ...] = (
 ROLLOUT: tuple[Key, ...] = (
     Key(
         "strategy",
-        one_of("together", later=("rolling", "canary")),
-        "together",
-        "Every partner applies when it is ready.",
+        _one_of(*(strategy.value for strategy in Strategy)),
+        "auto",
+        "`auto`: partners with a reload hook one at a time, the others when ready; `together`: all at once when all "
+        "are staged; `rolling`: in waves, each drained; `canary`: the first wave is watched before the next.",
         True,
     ),
-    Key("batch", _only(1), 1, "Only 1 in this version.", True),
+    Key("batch", values.count, 1, "How many partners a wave holds.", True),
+    Key("order", _nodes, [], "Partners that go first, in this order; the others follow by name.", True),
+    Key("quorum", values.percent, "100%", "Share of the reachable partners that must be staged first.", True),
+    Key(
+        "absent",
+        _one_of(*(absent.value for absent in Absent)),
+        "skip",
+        "`skip`: unreachable partners come later; `wait`: the rollout waits for them.",
+        True,
+    ),
     Key(
         "on_failure",
-        one_of("put_back", later=("stop",)),
+        _one_of(*(choice.value for choice in OnFailure)),
         "put_back",
-        "A node whose probe fails returns to the generation before.",
+        "`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch.",
         True,
     ),
-    Key("confirm_within", _only("off"), "off", "Only `off` in this version.", True),
+    Key(
+        "confirm_within",
+        _duration_or_off,
+        "off",
+        "Without `instep rollout confirm` within this time everybody returns to the generation before.",
+        True,
+    ),
+    Key(
+        "finish_within",
+        values.duration_ms,
+        "5m",
+        "A partner that began is live or back within this time.",
+        True,
+    ),
+    Key("canary_for", values.duration_ms, "10s", "How long the first wave of a canary is watched.", True),
 )
 
 FACT: tuple[Key, ...] = (

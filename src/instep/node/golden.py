@@ -184,7 +184,7 @@ def trouble_of_verdicts(fileset: str, failing: Sequence[Verdict]) -> Trouble:
     """All of them in one reason, and each with both values in the facts."""
     reason = "; ".join(f"golden answer {named(one.spec)}: {one.reason}" for one in failing)
     return Trouble(
-        "golden_differs",
+        "probe_failed",
         f"{fileset}: {reason}",
         Retry.LATER,
         4,

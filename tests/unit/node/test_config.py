@@ -11,6 +11,7 @@ import pytest
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass, Preserve
 from instep.model.ids import FilesetName, NodeName
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, decode_policy
 from instep.node.config import parse
 from instep.node.toml_lines import key_lines
 from instep.node.values import BadValue, MaxDeletions, address, duration_ms, rate_limit, size_bytes
@@ -228,90 +229,51 @@ def test_lines_are_found_in_every_form_of_toml() -> None:
     assert (lines["t", "u"], lines["t", "u", "e", "f"], lines["t", "u", "h"]) == (6, 7, 9)
 
 
-GOLDEN = (
-    EXAMPLE
-    + """
-[filesets.docs.golden]
-url = "http://localhost:8080/"
-balancer = "https://maps.example.org"
-retries = 2
-headers_file = "/etc/instep/headers"
+def test_the_rollout_travels_in_the_definition() -> None:
+    """Goal: what is written reaches the partners as the policy, and nothing at all when it is the default."""
 
-[filesets.docs.golden.requests.map]
-request = "GET /wms?layers=a"
-compare = "status"
+    def policy(table: str) -> RolloutPolicy:
+        text = EXAMPLE.replace('strategy = "together"', table)
+        definition = parse(text).filesets[FilesetName("catalog")].definition
+        assert definition is not None
+        return decode_policy(definition.rollout)
 
-[filesets.docs.golden.requests.find]
-request = "POST /csw"
-body = "<GetRecords/>"
-ignore = ['timestamp="[^"]*"']
-changes = "expected"
+    assert policy("") == RolloutPolicy()
+    assert policy('strategy = "together"') == RolloutPolicy(strategy=Strategy.TOGETHER)
+    written = """strategy = "canary"
+batch = 2
+order = ["s2", "s1"]
+quorum = "80%"
+absent = "wait"
+on_failure = "stop"
+confirm_within = "10m"
+finish_within = "90s"
+canary_for = "30s"
 """
-)
-
-
-def test_golden_answers_are_read() -> None:
-    golden = parse(GOLDEN).filesets[FilesetName("docs")].golden
-    assert (golden.url, golden.balancer, golden.retries) == (
-        "http://localhost:8080",
-        "https://maps.example.org",
-        2,
-    )
-    one, other = golden.requests
-    assert (one.name, one.method, one.path, one.compare, one.expect_status) == (
-        "map",
-        "GET",
-        "/wms?layers=a",
-        "status",
-        200,
-    )
-    assert (other.body, other.is_change_expected, other.ignore) == (
-        "<GetRecords/>",
-        True,
-        ('timestamp="[^"]*"',),
+    assert policy(written) == RolloutPolicy(
+        strategy=Strategy.CANARY,
+        batch=2,
+        order=(NodeName("s2"), NodeName("s1")),
+        quorum_percent=80,
+        absent=Absent.WAIT,
+        on_failure=OnFailure.STOP,
+        confirm_within_ms=600_000,
+        finish_within_ms=90_000,
+        canary_for_ms=30_000,
     )
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problems"),
-    [
-        (
-            'url = "http://localhost:8080/"',
-            'url = "http://maps:8080"',
-            ["golden.url: is plain http to another machine"],
-        ),
-        (
-            'url = "http://localhost:8080/"',
-            'url = "http://a:b@localhost"',
-            ["golden.url: has a user or password"],
-        ),
-        ('url = "http://localhost:8080/"', 'url = "localhost:8080"', ["golden.url: is not a URL"]),
-        (
-            'compare = "status"',
-            'compare = "near"\nexpect_status = 99',
-            ["map.expect_status: is not", "map.compare: is not one"],
-        ),
-        (
-            'compare = "status"',
-            "tolerance = 3",
-            ["map.tolerance: goes with compare = image, not with digest"],
-        ),
-        ('"GET /wms?layers=a"', '"HEAD /wms"\nbody = "x"', ["map.body: goes with POST, not with HEAD"]),
-        ('"GET /wms?layers=a"', '"GET wms"', ["map.request: is not GET, HEAD or POST and a path"]),
-        ("""'timestamp="[^"]*"'""", "'('", ["find.ignore: holds '(', which is not a regular expression"]),
-        ("requests.find", "requests.'no space'", ["no space: is not a name"]),
-        ("/etc/instep/headers", "/srv/docs/headers", ["golden.headers_file: lies in the fileset"]),
-        ("retries = 2", "retry = 2", ["golden.retry: is not a known key; did you mean retries?"]),
-    ],
-)
-def test_what_is_wrong_with_golden_answers_is_told(old: str, new: str, problems: list[str]) -> None:
-    assert GOLDEN.count(old) == 1
-    text = GOLDEN.replace(old, new)
-    with pytest.raises(ConfigError) as caught:
-        parse(text)
-    found = caught.value.facts["problems"]
-    assert isinstance(found, list) and len(found) == len(problems), found
-    for each, wanted in zip(sorted(found, key=lambda p: -p["line"]), problems, strict=True):
-        key, _, why = wanted.partition(": ")
-        assert each["key"].endswith(key) and each["why"].startswith(why), each
-        assert each["line"] > EXAMPLE.count("\n")
+def test_problems_of_a_rollout_are_told_at_once() -> None:
+    found = problems(
+        EXAMPLE.replace(
+            'strategy = "together"',
+            'strategy = "together"\nbatch = 0\nquorum = "0%"\norder = ["s1", "s1"]\nfinish_within = "1ms"',
+        )
+    )
+    assert [p["key"].rpartition(".")[2] for p in found] == ["batch", "quorum", "order", "finish_within"], (
+        found
+    )
+    assert all("goes from" in p["why"] or "twice" in p["why"] for p in found), found
+    at_partner = EXAMPLE + '[filesets.docs.rollout]\nstrategy = "rolling"\n'
+    (told,) = problems(at_partner)
+    assert told["key"] == "filesets.docs.rollout" and "set at its writer s1" in told["why"]
