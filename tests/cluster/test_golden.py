@@ -61,6 +61,11 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     (tree / "other").write_text("nobody asks for it")
     fleet.wait()
     assert "1 golden answers of data are right, 1 of them compared" in str(_events(fleet["s1"], "golden"))
+    document = fleet["s1"].run("test").json
+    assert document["ok"] and document["generation"]["number"] == 2
+    assert [(t["name"], t["kind"], t["node"], t["compared"]) for t in document["tests"]] == [
+        ("page", "golden", "s1", True)
+    ]
     (tree / "page").write_text("farewell")
     fleet.main.run("publish", "data")
     for name in ("s1", "s2"):
@@ -83,6 +88,35 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     fleet["s1"].await_standing("in_step")
     fleet["s2"].await_standing("failing", code="probe_failed")
     assert "page" in fleet["s2"].line()["reason"]
+
+
+def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: ``test`` runs probes and golden requests when it is asked to, says what differs from when it went live,
+    exits 4 when something is wrong, refuses where there is nothing to test, and leaves no trace in events."""
+    tree, apps = _start(fleet, stack, 1)
+    s1, app = fleet["s1"], apps["s1"]
+    assert s1.run("test", expect=4).error["code"] == "nothing_to_test"
+    _golden(s1, f'url = "{app.url}"', page=STAMP)
+    assert s1.run("test", "--through-balancer", expect=4).error["code"] == "no_balancer"
+    assert [t["compared"] for t in s1.run("test").json["tests"]] == [False]
+    (tree / "other").write_text("1")
+    fleet.wait()
+    with (s1.directory / "instep.toml").open("a") as config:
+        config.write(
+            f'\n[filesets.data.hooks]\nprobe = {{ run = ["/bin/grep", "-q", "welcome", "{fleet.tree("s1")}/page"] }}\n'
+        )
+    s1.run("config", "reload")
+    before = [event["what"] for event in s1.run("events").json["events"]]
+    assert [(t["name"], t["ok"]) for t in s1.run("test").json["tests"]] == [("probe", True), ("page", True)]
+    app.root = fleet.base / "elsewhere"
+    app.root.mkdir()
+    (app.root / "page").write_text("welcomed by another")
+    document = s1.run("test", expect=4).json
+    assert not document["ok"] and [t["ok"] for t in document["tests"]] == [True, False]
+    wrong = document["tests"][1]
+    assert wrong["before"]["sha256"] != wrong["now"]["sha256"] and "before 200" in wrong["reason"], wrong
+    assert s1.run("test", "--timeout", "1ms", expect=7).error["code"] == "timed_out"
+    assert [event["what"] for event in s1.run("events").json["events"]] == before
 
 
 def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) -> None:

@@ -41,6 +41,7 @@ from instep.net.messages import (
 from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
+from instep.node.golden import Golden
 from instep.node.hooks import run_hook
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
@@ -103,6 +104,7 @@ class WriterService:
         )
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
+        self.golden = Golden(runtime, fileset)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ class WriterService:
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
         assert fileset.definition is not None
-        self.fileset = fileset
+        self.fileset = self.golden.fileset = fileset
         self.definition = fileset.definition
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
