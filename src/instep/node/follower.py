@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import random
 from collections import OrderedDict
@@ -47,6 +48,7 @@ from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
+from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -67,7 +69,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-DRAIN_REASON_MAX = 1_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -112,7 +113,7 @@ class FollowService:
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
-        self.around = Around(runtime, fileset)
+        self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
         self.culprits = Culprits(fileset.path)
         self.watch: TreeWatch | None = None
@@ -163,12 +164,14 @@ class FollowService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.around.close()
             await self.failures.close()
             await asyncio.to_thread(self.worker.close)
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         self.fileset = self.around.fileset = fileset
+        self.around.hurry()
         self.driver.post(f.ConfigChanged(self.config()))
 
     def _rules(self) -> Rules:
@@ -311,6 +314,7 @@ class FollowService:
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
             self.driver.post(f.RetryAsked())
+            self.around.hurry()
 
     def place(self) -> Place:
         return self.applying.taken().place
@@ -334,28 +338,9 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
-        live, told = self.facts.live, self._told
-        drained = self.runtime.draining.reasons()
         done, total = self.applying.progress
-        return m.Report(
-            line=self.line,
-            node=self.runtime.name,
-            live=live,
-            head=self.facts.head,
-            standing=self.standing,
-            attested_root=live.root if live is not None else b"",
-            at_ms=wall_ms(),
-            done_bytes=done,
-            total_bytes=total,
-            staged=told.staged if told is not None else None,
-            replaced=told.replaced if told is not None else None,
-            refused=told.refused if told is not None else None,
-            waits_for_permit=told is not None and told.waits_for_permit,
-            is_drained=self.facts.is_drained,
-            drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
-            order_serial=told.order_serial if told is not None else 0,
-            tree=self.facts.tree,
-        )
+        report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
+        return msgspec.structs.replace(report, done_bytes=done, total_bytes=total)
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
@@ -609,6 +594,8 @@ class FollowService:
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
+        if trouble is not None:  # a partner tries again by itself: failing, not blocked
+            trouble = dataclasses.replace(trouble, exit_code=UnavailableError.exit_code)
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
