@@ -52,6 +52,7 @@ __all__ = [
     "GatesChecked",
     "HeadSeen",
     "HeadsAnswered",
+    "HookOwed",
     "LiveRecorded",
     "OfferHead",
     "OrderGiven",
@@ -462,6 +463,15 @@ FollowAnswer = (
     | Returned
 )
 
+
+@dataclass(frozen=True, slots=True)
+class HookOwed:
+    """A hook that the driver runs beside the machine (``thaw``) failed and is tried again; None when it no longer
+    is owed. Nothing waits for it, but the line does not stand well until then."""
+
+    trouble: Trouble | None
+
+
 FollowEvent = (
     Started
     | ConfigChanged
@@ -473,6 +483,7 @@ FollowEvent = (
     | RetryAsked
     | PollAsked
     | OrderGiven
+    | HookOwed
     | TimerFired
 )
 
