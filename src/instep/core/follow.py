@@ -117,6 +117,11 @@ class _Progress:
     is_gated: bool = False
     is_validated: bool = False
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowMachine:
@@ -231,6 +236,7 @@ class FollowMachine:
                 self._passed("is_fetched")
                 assert self._progress is not None
                 self._progress.policy = event.policy
+                self._progress.is_reloaded = event.is_reloaded
             case f.Staged():
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():
@@ -839,7 +845,7 @@ class FollowMachine:
         config, facts, target = self._config, self._facts, progress.target
         if facts.tree is None or not config.knows_orders:
             return True
-        if not progress.policy.needs_permit(has_reload=config.has_reload) or facts.begun == target:
+        if not progress.needs_permit(config) or facts.begun == target:
             return True
         order = self._order_of(target)
         if order is None or order.verdict not in (Verdict.SWITCH, Verdict.KEEP):
@@ -869,7 +875,7 @@ class FollowMachine:
             and staged == self._wanted()
             and self._facts.tree is not None
             and self._facts.begun != staged
-            and progress.policy.needs_permit(has_reload=config.has_reload)
+            and progress.needs_permit(config)
         )
 
     def _is_draining(self, head: HeadRef) -> bool:

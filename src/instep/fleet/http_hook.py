@@ -11,9 +11,11 @@ import stat
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.fleet.aside import Aside, Hangs
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ __all__ = ["is_unverified", "request"]
 BODY_SEARCHED = 1 << 20
 """Bytes of an answer that ``expect_body`` is looked for in."""
 _AUTH_BYTES_MAX = 4096
+SECRETS = Aside("credentials", 8)
+"""Reads of secret files, which may lie on a mount that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,8 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
     method, url = spec.http
     name = f"{method} {_shown(url)}"
     try:
-        credentials = _credentials(spec, url)
-    except _CannotAsk as error:
+        credentials = await SECRETS.run(partial(_credentials, spec, url), spec.timeout_ms / 1000)
+    except (_CannotAsk, Hangs) as error:
         return Attempt(f"{name}: {error}")
     headers = {
         "User-Agent": "instep",

@@ -27,7 +27,7 @@ from instep.node.settings import (
     PartnerSettings,
     Settings,
 )
-from instep.node.toml_lines import KeyPath
+from instep.node.toml_lines import KeyPath, element, path_text
 from instep.node.values import BadValue
 
 __all__ = ["Reader", "problem"]
@@ -69,7 +69,7 @@ class Reader:
         return None
 
     def wrong(self, path: KeyPath, value: object, why: str) -> None:
-        self.problems.append(problem(self.line(path), ".".join(path), value, why))
+        self.problems.append(problem(self.line(path), path_text(path), value, why))
 
     def warn(self, path: KeyPath, what: str) -> None:
         line = self.line(path)
@@ -206,7 +206,7 @@ class Reader:
         archive = self.read(
             (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
         )
-        hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})))
+        hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})), row["path"])
         self.read((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})), keys.ROLLOUT)
         if row["settle_max"] < row["settle"]:
             self.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
@@ -266,21 +266,26 @@ class Reader:
             gates=tuple(row["gates"]),
         )
 
-    def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
+    def hooks(self, path: KeyPath, raw: dict[str, Any], root: Path | None) -> HooksSettings:
         self.read(path, raw, (), keys.HOOKS)
         return HooksSettings(
-            **{name: self.slot((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
+            **{name: self.slot((*path, name), raw[name], root) for name in keys.HOOKS if name in raw}
         )
 
-    def slot(self, path: KeyPath, raw: object) -> tuple[HookSettings, ...]:
-        """One table, or an array of tables."""
-        tables = raw if isinstance(raw, list) else [raw]
-        if len(tables) > keys.HOOKS_MAX:
-            self.wrong(path, len(tables), f"holds {len(tables)} hooks, the limit is {keys.HOOKS_MAX}")
-        found = [self.hook(path, table) for table in tables[: keys.HOOKS_MAX]]
+    def slot(self, path: KeyPath, raw: object, root: Path | None) -> tuple[HookSettings, ...]:
+        """One table, or an array of tables, of the fileset in ``root``."""
+        if not isinstance(raw, list):
+            hook = self.hook(path, raw, path[-1], root)
+            return () if hook is None else (hook,)
+        if len(raw) > keys.HOOKS_MAX:
+            self.wrong(path, len(raw), f"holds {len(raw)} hooks, the limit is {keys.HOOKS_MAX}")
+        found = [
+            self.hook((*path, element(index)), table, path[-1], root)
+            for index, table in enumerate(raw[: keys.HOOKS_MAX])
+        ]
         return tuple(hook for hook in found if hook is not None)
 
-    def hook(self, path: KeyPath, raw: object) -> HookSettings | None:
+    def hook(self, path: KeyPath, raw: object, slot: str, root: Path | None) -> HookSettings | None:
         before = len(self.problems)
         row = self.read(path, self.table(path, raw), keys.HOOK)
         if len(self.problems) > before or not isinstance(raw, dict):
@@ -298,14 +303,16 @@ class Reader:
                     self.wrong((*path, name), raw[name], f"goes with {kind}, not with {given[0]}")
         if given == ["signal"] and row["pid_file"] is None:
             self.wrong(path, raw, "has signal but no pid_file")
-        if row["paths"] and path[-1] in ("freeze", "thaw", "repair", "on_failure"):
+        if row["paths"] and slot in ("freeze", "thaw", "repair", "on_failure"):
             self.wrong(
-                (*path, "paths"), raw["paths"], f"does not go with {path[-1]}, which is for the whole fileset"
+                (*path, "paths"), raw["paths"], f"does not go with {slot}, which is for the whole fileset"
             )
         if row["timeout"] < 1:
             self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
         hook = HookSettings(timeout_ms=row["timeout"], **hook_fields(row))
         self.check_tls(path, hook)
+        if root is not None:
+            self.check_hook_files(path, hook, root)
         return hook
 
     def check_tls(self, path: KeyPath, hook: HookSettings) -> None:
@@ -323,7 +330,7 @@ class Reader:
                 self.wrong((*path, "tls"), hook.tls, why)
                 return
             how = "over plain http" if is_plain else "without verifying the certificate"
-            self.warn(path, f"{'.'.join(path)} asks another machine {how} (tls = {hook.tls})")
+            self.warn(path, f"{path_text(path)} asks another machine {how} (tls = {hook.tls})")
 
     def facts(self) -> dict[str, FactSettings]:
         found: dict[str, FactSettings] = {}
@@ -363,7 +370,7 @@ class Reader:
                 self.warn((*path, "to"), f"{name} in to is not a partner yet: instep invite {name}")
 
     def check_roots(self, filesets: Mapping[FilesetName, FilesetSettings]) -> None:
-        """No two roots may overlap, and none may hold the node directory, its keys or a hook's secret."""
+        """No two roots may overlap, and none may hold the node directory with its keys."""
         placed: list[FilesetSettings] = []
         for fileset in filesets.values():
             where: KeyPath = ("filesets", fileset.name, "path")
@@ -378,19 +385,19 @@ class Reader:
                 self.wrong(
                     where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys"
                 )
-            self.check_hook_files(fileset)
 
-    def check_hook_files(self, fileset: FilesetSettings) -> None:
+    def check_hook_files(self, path: KeyPath, hook: HookSettings, root: Path) -> None:
         secret = "lies in the fileset: the secret would be carried to partners"
-        ours = "lies in the fileset: touching it would be a change of the tree"
-        pid = "lies in the fileset: who writes there would choose what gets the signal"
-        for kind in keys.HOOKS:
-            for hook in getattr(fileset.hooks, kind):
-                named = {"auth_file": secret, "headers_file": secret, "touch": ours, "pid_file": pid}
-                for key, why in named.items():
-                    file: Path | None = getattr(hook, key)
-                    if file is not None and file.is_relative_to(fileset.path):
-                        self.wrong(("filesets", fileset.name, "hooks", kind, key), str(file), why)
+        named = {
+            "auth_file": secret,
+            "headers_file": secret,
+            "touch": "lies in the fileset: touching it would be a change of the tree",
+            "pid_file": "lies in the fileset: who writes there would choose what gets the signal",
+        }
+        for key, why in named.items():
+            file: Path | None = getattr(hook, key)
+            if file is not None and file.is_relative_to(root):
+                self.wrong((*path, key), str(file), why)
 
 
 def _overlap(one: Path, other: Path) -> bool:
