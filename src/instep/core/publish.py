@@ -132,6 +132,7 @@ class PublishMachine:
         self._ask_req: int | None = None
         self._ask_until_ms = 0
         self._is_asked = False
+        self._is_surveyed = False
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
         self._announced: HeadRef | None = None
@@ -419,6 +420,7 @@ class PublishMachine:
         run = self._run
         assert run is not None
         run.summary = summary
+        self._is_surveyed = True
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
@@ -666,6 +668,7 @@ class PublishMachine:
             is_first_held=self._is_first_held,
             is_fetching=not self._facts.has_pages,
             is_unpublished=self._config.mode is p.PublishMode.MANUAL and self._unpublished.is_touched,
+            is_surveyed=self._is_surveyed or self._config.mode is p.PublishMode.MANUAL,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

@@ -16,6 +16,8 @@ from instep.errors import InstepError, PeerError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.rollout import Order as RolloutOrder
+from instep.model.rollout import why_not_order
 from instep.model.standing import StandingRecord
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "Nudge",
     "Offer",
     "OfferReply",
+    "Order",
     "PageWant",
     "PagesReply",
     "PagesRequest",
@@ -132,6 +135,12 @@ def _check(value: object) -> None:
             raise ValueError("a head's id and root are 32 bytes")
         if not (0 <= value.epoch <= _INT_MAX and 0 <= value.number <= _INT_MAX):
             raise ValueError("a head's position is out of range")
+    elif isinstance(value, RolloutOrder):
+        _check(value.head)
+        if value.serial > _INT_MAX:
+            raise ValueError("an order's serial is out of range")
+        if (why := why_not_order(value)) is not None:
+            raise ValueError(f"order: {why}")
 
 
 def _named(rule: Any, text: str) -> None:
@@ -291,7 +300,9 @@ class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
 class Report(_Message, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
-    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way."""
+    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
+    ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
+    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none."""
 
     line: LineId
     node: _Name
@@ -303,6 +314,21 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     via: _Text = ""
     done_bytes: _Count = 0
     total_bytes: _Count = 0
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    drain_reason: _Text = ""
+    order_serial: _Count = 0
+    tree: HeadRef | None = None
+
+
+class Order(_Message, tag="order", frozen=True, array_like=True):
+    """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
+
+    line: LineId
+    order: RolloutOrder
 
 
 class Member(_Message, frozen=True, array_like=True):
@@ -567,6 +593,7 @@ StreamMessage = (
     | Head
     | HeadNotice
     | Report
+    | Order
     | Members
     | Revocations
     | Nudge

@@ -33,6 +33,7 @@ from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
+from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
@@ -51,6 +52,7 @@ from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
+from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
@@ -65,6 +67,7 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
+DRAIN_REASON_MAX = 1_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -124,6 +127,7 @@ class FollowService:
         """The ignore and include patterns that the watch knows."""
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
+        self._told: f.Report | None = None
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -280,6 +284,16 @@ class FollowService:
         self.sources.pop(source, None)
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
 
+    def reported(self, report: m.Report) -> None:
+        """Those behind this node follow it as they are ready."""
+
+    def order_given(self, source: NodeName, order: Order) -> None:
+        if source != self.writer:
+            text = f"refused an order from {source} for {self.line}: only its writer {self.writer} orders"
+            self.runtime.note_of_peer(source, "refused", text, self.line, code="not_the_writer", node=source)
+            return
+        self.driver.post(f.OrderGiven(source, order))
+
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
             self.driver.post(f.RetryAsked())
@@ -307,7 +321,8 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
-        live = self.facts.live
+        live, told = self.facts.live, self._told
+        drained = self.runtime.draining.reasons()
         done, total = self.applying.progress
         return m.Report(
             line=self.line,
@@ -319,6 +334,14 @@ class FollowService:
             at_ms=wall_ms(),
             done_bytes=done,
             total_bytes=total,
+            staged=told.staged if told is not None else None,
+            replaced=told.replaced if told is not None else None,
+            refused=told.refused if told is not None else None,
+            waits_for_permit=told is not None and told.waits_for_permit,
+            is_drained=self.facts.is_drained,
+            drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
+            order_serial=told.order_serial if told is not None else 0,
+            tree=self.facts.tree,
         )
 
     def verified_bytes(self) -> int:
@@ -410,9 +433,9 @@ class FollowService:
             case f.Compare():
                 self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
             case f.Drain():
-                self.driver.post(f.Drained(req))
+                self._spawn(req, drain(self.runtime, self.line, effect), lambda _: f.Drained(req))
             case f.Return():
-                self.driver.post(f.Returned(req))
+                self._spawn(req, offer_again(self.runtime, self.line, effect), lambda _: f.Returned(req))
             case f.AskHeads(source=source) if source in self._asking:
                 pass  # a slow answer is waited for, not asked for twice
             case f.AskHeads(source=source):
@@ -460,6 +483,7 @@ class FollowService:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else wall_ms()
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
+        self._told = effect
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )
@@ -521,14 +545,17 @@ class FollowService:
         await Fetcher(self.runtime).pages(
             self.line, effect.head, complete, client.pages, is_small=self._has_small_bundle
         )
-        if self.definition_of(effect.head) is None:
+        definition = self.definition_of(effect.head)
+        if definition is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
                 if head.line == self.line and head.generation.id == effect.head.id:
                     self._keep(head)
-            if self.definition_of(effect.head) is None:
+            definition = self.definition_of(effect.head)
+            if definition is None:
                 return f.Superseded(effect.req)
-        return f.PagesFetched(effect.req, is_reloaded=await self._is_reloaded(effect.head))
+        is_reloaded = await self._is_reloaded(effect.head)
+        return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
 
     async def _is_reloaded(self, head: HeadRef) -> bool:
         """Whether a reload hook of this node is for what ``head`` changes; looked at only where hooks name paths."""

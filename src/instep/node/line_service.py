@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.node.serving import Shelf
@@ -67,6 +68,12 @@ class LineService(Protocol):
 
     def asked_to(self, what: str) -> None:
         """An operator's nudge from the sender: ``retry`` or ``resend``."""
+
+    def reported(self, report: m.Report) -> None:
+        """A partner, or a hub for it, told how the line stands there."""
+
+    def order_given(self, source: NodeName, order: Order) -> None:
+        """A sender ordered this node what to do with a head; refused by name unless ``source`` may order here."""
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply: ...
 

@@ -15,6 +15,7 @@ import msgspec
 from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.rollout import Order
 from instep.net import messages as m
 from instep.net.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
@@ -85,6 +86,19 @@ class Peers:
             raise UnavailableError(f"{source} is not connected", code="not_connected", node=source)
         await Fetcher(self.runtime).pages(line, head, None, session.fetch_pages)
 
+    def order(self, line: LineId, node: NodeName, order: Order) -> None:
+        """A rollout's order for a partner, sent only while it may have the line."""
+        service, session = self.service(line), self.sessions.get(node)
+        if service is not None and session is not None and self.access.why_not(node, service) is None:
+            session.tell_order(m.Order(line, order))
+
+    def connected(self, line: LineId) -> tuple[NodeName, ...]:
+        """Partners whose stream is open and who may have the line."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
+
     async def report(self, line: LineId) -> None:
         """Tell every sender of this line how it stands here."""
         service = self.service(line)
@@ -98,18 +112,7 @@ class Peers:
         service = self.service(report.line)
         if service is None or service.is_written_here:
             return
-        passed = m.Report(
-            report.line,
-            report.node,
-            report.live,
-            report.head,
-            report.standing,
-            report.attested_root,
-            report.at_ms,
-            via=self.runtime.name,
-            done_bytes=report.done_bytes,
-            total_bytes=report.total_bytes,
-        )
+        passed = msgspec.structs.replace(report, via=self.runtime.name)
         for uplink in self.uplinks.values():
             uplink.tell_report(passed)
 

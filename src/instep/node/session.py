@@ -45,6 +45,7 @@ class Session:
         self._peers = peers
         self._stream = stream
         self._heads: dict[LineId, m.Head] = {}
+        self._orders: dict[LineId, m.Order] = {}
         self._others: list[m.StreamMessage] = []
         self._wake = asyncio.Event()
         self._number = 0
@@ -57,6 +58,11 @@ class Session:
 
     def tell_head(self, head: m.Head) -> None:
         self._heads[head.line] = head
+        self._wake.set()
+
+    def tell_order(self, order: m.Order) -> None:
+        """Orders are levels: of those that wait for one line the newest is enough."""
+        self._orders[order.line] = order
         self._wake.set()
 
     def tell(self, message: m.StreamMessage) -> None:
@@ -115,12 +121,13 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._others or self._heads:
+            while self._others or self._heads or self._orders:
                 if self._others:
                     await self._stream.send(self._others.pop(0))
-                    continue
-                line = next(iter(self._heads))
-                await self._stream.send(self._heads.pop(line))
+                elif self._heads:
+                    await self._stream.send(self._heads.pop(next(iter(self._heads))))
+                else:  # after the heads: an order is about a head that the partner has been told
+                    await self._stream.send(self._orders.pop(next(iter(self._orders))))
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -238,6 +245,7 @@ class Session:
         elif not self._may_pass_on(report):
             return
         self._peers.runtime.store.save_report(report.line, report.node, raw)
+        service.reported(report)
         self._peers.pass_on(report)
         self._peers.runtime.tell()
 

@@ -242,6 +242,10 @@ class Uplink:
                 for service in self._peers.lines.values():
                     if (line is None or service.line == line) and self.name == service.writer:
                         service.asked_to(what)
+            case m.Order(line, order):
+                followed = self._followed(line)
+                if followed is not None:
+                    followed.order_given(self.name, order)
             case m.ErrorReply():
                 self._peers.told_error(self.name, message)
             case _:

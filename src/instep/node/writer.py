@@ -27,6 +27,7 @@ from instep.core.vocabulary import (
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
 from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net.messages import (
     BUNDLE_BYTES_MAX,
@@ -304,6 +305,12 @@ class WriterService:
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         """A writer has no source."""
+
+    def reported(self, report: Report) -> None:
+        """What partners report is kept by the connections; status reads it there."""
+
+    def order_given(self, source: NodeName, order: Order) -> None:
+        """Nobody orders a writer: it has no source, so no order reaches it."""
 
     def asked_to(self, what: str) -> None:
         """Nobody nudges a writer."""
