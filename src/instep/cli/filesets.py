@@ -11,7 +11,7 @@ import click
 
 from instep.cli.output import printable, say, shown_bytes, table
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
-from instep.errors import RefusedError, UsageError
+from instep.errors import ConfigError, InstepError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from instep.model.ids import FilesetName
@@ -98,7 +98,10 @@ def fileset_add(
     given_keys = {key: value for key, value in given.items() if value}
     prepare = None
     if chosen not in settings.filesets:
-        check_root(session, chosen, Path(root))
+        try:
+            check_root(session, chosen, Path(root))
+        except RefusedError as error:
+            raise _all_wrong(session, name, root, given_keys, error) from None
         prepare = partial(mark_root, session, chosen, Path(root))
     changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
     reloaded = session.reload() if changed else None
@@ -122,6 +125,35 @@ def fileset_add(
             print("  next: instep invite NAME")
 
     session.show(document, text)
+
+
+def _all_wrong(
+    session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
+) -> InstepError:
+    """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
+    from instep.node import config_edit
+
+    def stop() -> None:
+        raise refused
+
+    try:
+        config_edit.add_fileset(session.node, name, root, given, stop)
+    except ConfigError as error:
+        path = f"filesets.{name}.path"
+        found = error.facts.get("problems")
+        problems = [each for each in found if each["key"] != path] if isinstance(found, list) else []
+        if not problems:
+            return refused
+        told = [{"line": None, "key": path, "value": root, "why": refused.reason}, *problems]
+        return ConfigError(
+            f"{name} is not added, {len(told)} things are wrong",
+            hint=refused.hint,
+            code=error.error_code,
+            **{**refused.facts, **error.facts, "problems": told},
+        )
+    except InstepError as error:
+        return error
+    return refused
 
 
 def check_root(session: Session, name: FilesetName, root: Path) -> None:
