@@ -9,7 +9,7 @@ __all__ = ["GO_WITH", "hook_fields"]
 
 GO_WITH = {
     "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
-    "run": ("user",),
+    "run": ("user", "tree"),
     "signal": ("pid_file",),
 }
 
