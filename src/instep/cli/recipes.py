@@ -153,8 +153,8 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
             for p in found.parameters
         ]
         table(rows)
-        needed = "".join(f" --param {p.name}={given[p.name]}" for p in found.parameters if p.default is None)
         for role, verb in ((WRITTEN, "add"), (FOLLOWED, "accept")):
+            needed = "".join(f" --param {p.name}={given[p.name]}" for p in found.required(role))
             print(f"\n# instep fileset {verb} NAME PATH --recipe {name}{needed}")
             for line in settings_lines(settings[role]):
                 print(printable(line))

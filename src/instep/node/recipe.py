@@ -86,14 +86,20 @@ class Recipe:
     def settings(self, role: str, given: Mapping[str, str], root: Path | None = None) -> dict[str, Any]:
         """The fileset's keys for one role, parameters filled in; ``UsageError`` that names every parameter that is
         missing, unknown or unfit, ``ConfigError`` when what comes out is no right setting for ``root``."""
-        self._check_given(given)
+        self._check_given(role, given)
         filled = _filled(self.tables, role, {**self.examples, **given})
         problems = _problems(filled, role, self.lines, str(root or _ROOT))
         if problems:
             raise _refusal(self.file, problems)
         return filled
 
-    def _check_given(self, given: Mapping[str, str]) -> None:
+    def required(self, role: str) -> tuple[Parameter, ...]:
+        """Parameters that must be given for one role: those without a default that its settings use."""
+        texts = (text for part in (BOTH, role) for _, text in _texts(self.tables.get(part, {}), ()))
+        used = {name for text in texts for name in _MARK.findall(text)}
+        return tuple(p for p in self.parameters if p.default is None and p.name in used)
+
+    def _check_given(self, role: str, given: Mapping[str, str]) -> None:
         known = {p.name: p for p in self.parameters}
         wrong: list[str] = []
         for name, text in given.items():
@@ -107,13 +113,9 @@ class Recipe:
                 _value(text, known[name].kind)
             except BadValue as error:
                 wrong.append(f"{name} = {text!r} {error}")
-        wrong += [
-            f"{p.name} is missing: {p.help}"
-            for p in known.values()
-            if p.default is None and p.name not in given
-        ]
+        lacking = [p for p in self.required(role) if p.name not in given]
+        wrong += [f"{p.name} is missing: {p.help}" for p in lacking]
         if wrong:
-            lacking = [p for p in known.values() if p.default is None and p.name not in given]
             words = "".join(f" --param {p.name}={p.example}" for p in lacking)
             raise UsageError(
                 f"recipe {self.name}: {'; '.join(wrong)}",
