@@ -30,6 +30,8 @@ from instep.node.values import BadValue
 
 __all__ = ["Reader", "problem"]
 
+_FOLLOWED = "is for filesets that are followed here; this one is written here"
+
 
 def problem(line: int | None, key: str, value: object, why: str) -> dict[str, Any]:
     return {"line": line, "key": key, "value": _plain(value), "why": why}
@@ -217,14 +219,11 @@ class Reader:
                     why = f"travels with the fileset and is set at its writer {row['writer']}; remove it here"
                     self.wrong((*path, travelling), raw[travelling], why)
         if is_here and row["observe"]:
-            self.wrong(
-                (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
-            )
+            self.wrong((*path, "observe"), True, _FOLLOWED)
         if is_here:
             for slot in ("freeze", "thaw", "repair"):
                 if getattr(hooks, slot):
-                    why = "is for filesets that are followed here; this one is written here"
-                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], why)
+                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], _FOLLOWED)
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -59,6 +60,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.tree_view import tree_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -607,10 +609,16 @@ class FollowService:
         )
         stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
         with contextlib.ExitStack() as stack:
-            staged = None
-            if stage is not None:
-                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
-            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+            views: dict[str, str] = {}
+            if stage is not None and self.fileset.hooks.validate:
+                views["INSTEP_STAGED"] = await asyncio.to_thread(
+                    stack.enter_context, staged_view(stage, changed)
+                )
+            if stage is not None and any(hook.tree for hook in self.fileset.hooks.validate):
+                changes = self.applying.changes(effect.base, effect.head)
+                view = tree_view(os.fsencode(self.fileset.path), stage, changes)
+                views["INSTEP_TREE"] = await self.worker.run(stack.enter_context, view)
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
         if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
             trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
