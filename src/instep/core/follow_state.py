@@ -69,6 +69,11 @@ class Progress:
     is_gated: bool = False
     is_validated: bool = False
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowState:
@@ -93,6 +98,7 @@ class FollowState:
         self._backoff = Backoff(rng)
         self._troubles: dict[str, Trouble] = {}
         self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
         self._stuck: Digest | None = None
         self._is_forgiven = False
         self._supersedes = 0
