@@ -108,17 +108,22 @@ def link(upper: Node, lower: Node) -> None:
     lower.run("partner", "set", upper.name, "--address", f"127.0.0.1:{upper.port}")
 
 
-@pytest.mark.timeout(240)
-def test_a_promotion_loses_exactly_what_it_names_and_two_claims_stop_the_line(fleet: Fleet) -> None:
-    """Goal: with the home and its CA key gone a partner goes on, naming what that costs; the home that comes back is
-    refused, told, and keeps what only it had; two claims of one epoch are named everywhere and resolved by a third.
-    Method: s1 away while two generations are published; the home killed and its state kept; then two claims."""
-    fleet.make(2)
-    main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
+def promotion(fleet: Fleet) -> tuple[str, ...]:
+    """The command that takes the CA from a backup made now on ``main``."""
     secret, backup = fleet.base / "secret", fleet.base / "ca.backup"
     secret.write_text("a long enough passphrase")
     secret.chmod(0o600)
-    main.run("pki", "backup", "--to", str(backup), "--passphrase-file", str(secret))
+    fleet.main.run("pki", "backup", "--to", str(backup), "--passphrase-file", str(secret))
+    return "promote", "data", "--home-is-dead", "--pki-backup", str(backup), "--passphrase-file", str(secret)
+
+
+@pytest.mark.timeout(240)
+def test_a_promotion_loses_exactly_what_it_names_and_the_home_that_is_back_is_told(fleet: Fleet) -> None:
+    """Goal: with the home and its CA key gone a partner goes on, naming what that costs; the home that comes back is
+    refused, told, and keeps what only it had. Method: s1 away while two generations are published, the home killed."""
+    fleet.make(2)
+    main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
+    take = promotion(fleet)
     (fleet.tree("main") / "kept").write_text("kept")
     base = fleet.wait()["generation"]
     link(s1, s2)
@@ -130,15 +135,6 @@ def test_a_promotion_loses_exactly_what_it_names_and_two_claims_stop_the_line(fl
     eventually(lambda: (fleet.tree("s2") / "lost2").exists(), 30.0, s2.log)
     main.kill()
     s1.start()
-    take = (
-        "promote",
-        "data",
-        "--home-is-dead",
-        "--pki-backup",
-        str(backup),
-        "--passphrase-file",
-        str(secret),
-    )
     assert s1.run("promote", "data", expect=2).error["code"] == "home_lives"
     assert s1.run("promote", "data", "--home-is-dead", expect=4).error["code"] == "no_ca_key"
 
@@ -169,21 +165,36 @@ def test_a_promotion_loses_exactly_what_it_names_and_two_claims_stop_the_line(fl
     archived = {item["path"] for item in main.run("archive", "list", "data").json["items"]}
     assert {"lost1", "lost2"} <= archived
 
+
+@pytest.mark.timeout(240)
+def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet) -> None:
+    """Goal: nobody follows either, everybody names both, and a third word resolves it. Method: the line handed to s1
+    and, by the CA, to s2, which did not hear of it."""
+    fleet.make(2)
+    main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
+    take = promotion(fleet)
+    (fleet.tree("main") / "kept").write_text("kept")
+    fleet.wait()
+    link(s1, s2)
     s2.stop()
-    assert s1.run("handover", "data", "main", "--timeout", "40s").json["writer"] == "main"
+    assert main.run("handover", "data", "s1", "--timeout", "40s").json["changed"]
     main.stop()
     s1.stop()
     s2.start()
-    assert s2.run(*take).json["epoch"] == 3
-    link(s2, s1)
-    link(s1, main)
+    assert s2.run(*take).json["epoch"] == 2
+    (fleet.tree("s2") / "theirs").write_text("by s2")
     s1.start()
     main.start()
     for node in (s1, s2, main):
         line = node.await_standing("blocked", code="epoch_conflict")
-        assert "main" in line["reason"] and "s2" in line["reason"], line
-    assert main.run("publish", "data", expect=None).error["code"] == "epoch_conflict"
-    resolved = s1.run("promote", "data", "--home-is-dead").json
-    assert (resolved["epoch"], resolved["writer"]) == (4, "s1")
-    assert await_writer(main, "s1", 4)["standing"]
-    s2.await_standing("blocked", code="not_the_writer")
+        assert "s1" in line["reason"] and "s2" in line["reason"], line
+    assert s1.run("publish", "data", expect=None).error["code"] == "epoch_conflict"
+    resolved = main.run("promote", "data", "--home-is-dead").json
+    assert (resolved["epoch"], resolved["writer"]) == (3, "main")
+    assert resolved["lost"], resolved
+    assert (
+        s2.await_standing("blocked", code="not_the_writer")["head"]["number"]
+        == resolved["lost"][-1]["number"]
+    )
+    s1.await_standing("in_step")
+    assert await_writer(s1, "main", 3)["writer"] == "main"

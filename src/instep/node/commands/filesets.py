@@ -15,7 +15,7 @@ from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
 from instep.node.commands.parameters import service_of
-from instep.node.commands.stepping_back import step_back
+from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
@@ -228,6 +228,9 @@ class Filesets:
         name = fileset_name(str(params["name"]))
         path = Path(str(params["path"]))
         mode = params.get("mode") or ("observe" if params.get("observe") else None)
+        written = self._daemon.services.get(name)
+        if isinstance(written, WriterService) and was_replaced(written):
+            return step_back(self._daemon, written, path, params.get("from"), mode)
         given = {
             "drift": params.get("drift"),
             "switch": params.get("switch"),
@@ -235,18 +238,11 @@ class Filesets:
             "observe": True if mode == "observe" else None,
         }
         running = runtime.settings.filesets.get(name)
-        written = self._daemon.services.get(name)
-        if isinstance(written, WriterService) and written.facts.epochs.current is not None:
-            current = written.facts.epochs.current
-            if current.writer != runtime.name:
-                return step_back(self._daemon, written, path, params.get("from"), mode)
         if running is not None:
             self._require_same(running.path, running.writer, path, name, params)
             writer = running.writer
             if running.is_written_here:
-                raise RefusedError(
-                    f"{name} is written on this node", code="written_here", fileset=name, node=runtime.name
-                )
+                raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
                 take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)

@@ -15,9 +15,15 @@ from instep.node.writer_edit import change_writer
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["step_back"]
+__all__ = ["step_back", "was_replaced"]
 
 RECORDED_MAX = 10_000
+
+
+def was_replaced(service: WriterService) -> bool:
+    """Whether the newest record gives the line to another node than this one, whose file still says otherwise."""
+    current = service.facts.epochs.current
+    return current is not None and current.writer != service.runtime.name
 
 
 def step_back(
