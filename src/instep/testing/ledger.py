@@ -36,6 +36,8 @@ class Ledger:
     reports: dict[str, FollowReport] = field(default_factory=dict)
     asked: dict[int, None] = field(default_factory=dict)
     answered: dict[int, None] = field(default_factory=dict)
+    requests: int = 0
+    """The number of the last request of an operator, anywhere."""
 
     def saves(self, name: str, facts: FollowFacts, store: SimStore) -> None:
         """A partner makes these facts durable."""
