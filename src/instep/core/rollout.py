@@ -190,12 +190,7 @@ class RolloutMachine:
             case v.RetryAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
-                self._facts = RolloutFacts(
-                    target=facts.target, replaced=facts.replaced, policy=self._policy,
-                    state=RolloutState.BARRIER, serial=facts.serial + 1, author=facts.author,
-                    started_wall_ms=self._wall_ms, retry_serial=facts.serial + 1,
-                )  # fmt: skip
-                self._permitted_at_ms.clear()
+                self._retry()
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
@@ -204,6 +199,28 @@ class RolloutMachine:
             case _:
                 assert_never(ask)
         return None
+
+    def _retry(self) -> None:
+        facts = self._facts
+        if not v.ended(facts.state):
+            self._end(RolloutState.PUT_BACK)
+        self._facts = RolloutFacts(
+            target=facts.target, replaced=facts.replaced, policy=self._policy, state=RolloutState.BARRIER,
+            serial=facts.serial + 1, author=facts.author, started_wall_ms=self._wall_ms,
+            retry_serial=facts.serial + 1,
+        )  # fmt: skip
+        self._permitted_at_ms.clear()
+        self._timer("back", None)
+
+    def _is_repaired(self) -> bool:
+        """Whether the node that failed was made to try again there: it heard that all went back and waits anew."""
+        facts = self._facts
+        partner = self._partners.get(facts.failed_node) if facts.failed_node is not None else None
+        if partner is None or partner.lost_at_ms is not None or partner.report is None:
+            return False
+        report = partner.report
+        is_waiting = report.waits_for_permit and report.staged == facts.target and report.refused is None
+        return is_waiting and report.order_serial >= facts.serial
 
     def _refusal(self, what: str) -> Trouble:
         reason = f"there is no rollout {what}: its state is {self._facts.state.value}"
@@ -215,6 +232,8 @@ class RolloutMachine:
         facts = self._facts
         if facts.target is None:
             return
+        if facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK) and self._is_repaired():
+            self._retry()
         if facts.state in _GOING or facts.state is RolloutState.CONFIRMING:
             self._judge()
         if self._facts.state is RolloutState.PUTTING_BACK:
@@ -446,11 +465,7 @@ class RolloutMachine:
             return Verdict.PUT_BACK if facts.failed_code == "aborted" else self._kept(is_granted)
         if facts.state is RolloutState.STOPPED:
             return self._kept(is_granted)
-        if (
-            facts.state is RolloutState.DONE
-            and self._place(name) is Place.SWITCHED
-            and self._may_reload(name)
-        ):
+        if facts.state is RolloutState.DONE and self._serves(name) and self._may_reload(name):
             return Verdict.RELOAD  # also where the target went live without a permit
         if not is_granted or (facts.is_paused and self._place(name) is Place.STAGED):
             return Verdict.HOLD

@@ -107,7 +107,7 @@ def why_never(
 ) -> dict[str, Any] | None:
     """Why those who ``reports`` are of will not serve ``target`` by themselves: its rollout failed, or one of them
     refused it. None while it may still come."""
-    if facts.target == target and facts.state in FAILED:
+    if facts.target == target and facts.state in (*FAILED, RolloutState.PUTTING_BACK):
         return {**(failure_document(facts) or _nothing_said(facts)), "state": facts.state.value}
     for name, report in reports.items():
         is_handled = facts.target == target and name in facts.granted and not ended(facts.state)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 RETRY_S = 30.0
+GOING_BACK = r.RolloutState.PUTTING_BACK.value
+GOING_BACK_S = 10.0
+"""Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
@@ -152,13 +155,16 @@ class Lines:
             target = self._target(service, params)
         else:
             target = await self._followed_target(service, params, limit)
+        settled = deadline
         while True:
             changed = self._daemon.runtime.changed
             waiting = self._waiting_for(service, target, params)
             if not waiting:
                 return self._waited(service, target, True, [])
             failed = self._failed(service, target, waiting)
-            if failed is not None:
+            now = asyncio.get_running_loop().time()
+            settled = now + GOING_BACK_S if failed is None else settled
+            if failed is not None and (failed["state"] != GOING_BACK or now >= settled):
                 return {**self._waited(service, target, False, waiting), "failed": failed}
             await self._show(service, waiting, speaker)
             left = deadline - asyncio.get_running_loop().time()
