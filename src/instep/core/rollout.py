@@ -21,6 +21,8 @@ from instep.core.rollout_nodes import (
     is_behind_retry,
     is_counted,
     place_of,
+    says_the_same,
+    tries_again,
 )
 from instep.core.rollout_vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
@@ -213,14 +215,8 @@ class RolloutMachine:
         self._timer("back", None)
 
     def _is_repaired(self) -> bool:
-        """Whether the node that failed was made to try again there: it heard that all went back and waits anew."""
-        facts = self._facts
-        partner = self._partners.get(facts.failed_node) if facts.failed_node is not None else None
-        if partner is None or partner.lost_at_ms is not None or partner.report is None:
-            return False
-        report = partner.report
-        is_waiting = report.waits_for_permit and report.staged == facts.target and report.refused is None
-        return is_waiting and report.order_serial >= facts.serial
+        partner = self._partners.get(self._facts.failed_node) if self._facts.failed_node is not None else None
+        return partner is not None and tries_again(partner, self._facts.target, self._facts.serial)
 
     def _refusal(self, what: str) -> Trouble:
         reason = f"there is no rollout {what}: its state is {self._facts.state.value}"
@@ -426,7 +422,7 @@ class RolloutMachine:
             if partner.report.head != self._facts.target:
                 continue  # It takes orders for its head only; its report of the new head brings this one.
             order, old = self._order_for(name), self._orders.get(name)
-            if (old is not None and _is_same(old, order)) or self._needs_none(name, order):
+            if (old is not None and says_the_same(old, order)) or self._needs_none(name, order):
                 continue
             self._orders[name] = order
             self._out.append(v.GiveOrder(name, order))
@@ -544,13 +540,6 @@ class RolloutMachine:
             return f"waits for {', '.join(busy[:NAMED_MAX])}"
         words: str = facts.state.value
         return words
-
-
-def _is_same(old: Order, new: Order) -> bool:
-    """Whether ``new`` says nothing that ``old`` did not; to reload is said once a serial."""
-    if new.verdict is Verdict.RELOAD:
-        return old == new
-    return bool(msgspec.structs.replace(old, serial=new.serial) == new)
 
 
 def _is_above(head: HeadRef, other: HeadRef) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,6 +32,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
 from instep.model.rollout import Order, decode_policy
@@ -40,10 +42,12 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
 from instep.node.driver import Driver, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
-from instep.node.hooks import CHANGED_MAX, run_hook
+from instep.node.golden import Golden
+from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
@@ -56,6 +60,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.tree_view import tree_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -109,6 +114,7 @@ class FollowService:
         self.progress: m.Report | None = None
         self._net = net
         self.facts = follow_facts(runtime.store, self.line)
+        self.golden = Golden(runtime, fileset)
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
@@ -144,7 +150,8 @@ class FollowService:
             has_gates=self._has_gates,
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
-            has_probe=bool(fileset.hooks.probe),
+            has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
             knows_orders=True,
             orders_from=orders_from(settings, fileset.writer, self.sources),
         )
@@ -170,9 +177,12 @@ class FollowService:
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
-        self.fileset = self.around.fileset = fileset
+        is_other = fileset != self.fileset
+        self.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
         self.driver.post(f.ConfigChanged(self.config()))
+        if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
+            self.driver.post(f.RetryAsked())
 
     def _rules(self) -> Rules:
         return Rules(self.known_definition() or Definition())
@@ -230,7 +240,7 @@ class FollowService:
         return m.Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(self.runtime.store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=self.runtime.store.get_blob(signed.body().definition) or b"",
             writer=self.writer,
         )
@@ -238,14 +248,14 @@ class FollowService:
     def shelf(self) -> Shelf:
         return self.applying.shelf()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(f.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
         runtime = self.runtime
-        book = self.facts.epochs
-        known = {claim.id for claim in (book.current, book.previous, *book.rivals) if claim is not None}
-        for epoch in head.epochs:
-            if epoch.id not in known:
-                self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
@@ -472,8 +482,11 @@ class FollowService:
                 store.set_head(self.line, facts.head)
             if moved:
                 store.set_live(self.line, facts.live)
+        is_new_epoch = facts.epochs != self.facts.epochs
         self._saved_live = facts.live
         self.facts = facts
+        if is_new_epoch:
+            self._net.epochs_changed(self.line)
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
 
@@ -553,7 +566,16 @@ class FollowService:
             definition = self.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)
-        return f.PagesFetched(effect.req, decode_policy(definition.rollout))
+        is_reloaded = await self._is_reloaded(effect.head)
+        return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
+
+    async def _is_reloaded(self, head: HeadRef) -> bool:
+        """Whether a reload hook of this node is for what ``head`` changes; looked at only where hooks name paths."""
+        hooks, live = self.fileset.hooks.reload, self.facts.live
+        if live is None or not all(hook.paths for hook in hooks):
+            return True
+        changed = await self.worker.run(self.applying.changed_paths, live, head, CHANGED_MAX)
+        return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
         has_gates = bool(gates_of(self.definition_of(effect.head)))
@@ -587,10 +609,18 @@ class FollowService:
         )
         stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
         with contextlib.ExitStack() as stack:
-            staged = None
-            if stage is not None:
-                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
-            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+            views: dict[str, str] = {}
+            if stage is not None and self.fileset.hooks.validate:
+                views["INSTEP_STAGED"] = await asyncio.to_thread(
+                    stack.enter_context, staged_view(stage, changed)
+                )
+            if stage is not None and any(hook.tree for hook in self.fileset.hooks.validate):
+                changes = self.applying.changes(effect.base, effect.head)
+                view = tree_view(os.fsencode(self.fileset.path), stage, changes)
+                views["INSTEP_TREE"] = await self.worker.run(stack.enter_context, view)
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
+        if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
+            trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
@@ -599,6 +629,8 @@ class FollowService:
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        if self.facts.live is not None and self.facts.live == self.facts.tree:
+            await self.golden.record(self.facts.live, wall_ms())
         try:
             async with self.around.frozen(effect.head, self.facts.live):
                 switched = await self.worker.run(self.applying.switch_now, effect.head)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -25,6 +26,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, decode_policy
 from instep.model.standing import StandingRecord
@@ -41,6 +43,8 @@ from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
+from instep.node.golden import Golden
 from instep.node.hooks import run_hook
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
@@ -105,6 +109,7 @@ class WriterService:
         self.rollout = RolloutService(runtime, self.line, net)
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
+        self.golden = Golden(runtime, fileset)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -129,6 +134,7 @@ class WriterService:
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
         )
 
     async def run(self) -> None:
@@ -163,7 +169,7 @@ class WriterService:
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
         assert fileset.definition is not None
-        self.fileset = fileset
+        self.fileset = self.golden.fileset = fileset
         self.definition = fileset.definition
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
@@ -194,7 +200,10 @@ class WriterService:
                 with store.transaction():
                     save_facts(store, self.line, facts)
                     note_change(store, self.line, self.facts, facts)
+                is_new_epoch = facts.epochs != self.facts.epochs
                 self.facts = facts
+                if is_new_epoch:
+                    self._net.epochs_changed(self.line)
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
@@ -289,10 +298,13 @@ class WriterService:
     def place(self) -> Place:
         return self.tree.place()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: Head) -> None:
         """A partner holds a head of this line: a writer with amnesia learns its own past."""
-        for epoch in head.epochs:
-            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(self.runtime, signed.signature, signed.id)
         if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
@@ -411,7 +423,7 @@ class WriterService:
         return Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=raw or b"",
             bundle=bundle,
             base=base,
