@@ -31,6 +31,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
 from instep.model.rollout import Order, decode_policy
@@ -40,6 +41,7 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
 from instep.node.driver import Driver, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
@@ -145,6 +147,7 @@ class FollowService:
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
         )
 
     async def run(self) -> None:
@@ -231,7 +234,7 @@ class FollowService:
         return m.Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(self.runtime.store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=self.runtime.store.get_blob(signed.body().definition) or b"",
             writer=self.writer,
         )
@@ -239,14 +242,14 @@ class FollowService:
     def shelf(self) -> Shelf:
         return self.applying.shelf()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(f.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
         runtime = self.runtime
-        book = self.facts.epochs
-        known = {claim.id for claim in (book.current, book.previous, *book.rivals) if claim is not None}
-        for epoch in head.epochs:
-            if epoch.id not in known:
-                self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
@@ -479,8 +482,11 @@ class FollowService:
                 store.set_head(self.line, facts.head)
             if moved:
                 store.set_live(self.line, facts.live)
+        is_new_epoch = facts.epochs != self.facts.epochs
         self._saved_live = facts.live
         self.facts = facts
+        if is_new_epoch:
+            self._net.epochs_changed(self.line)
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
 

@@ -32,3 +32,6 @@ class LineNet(Protocol):
 
     async def report(self, line: LineId) -> None:
         """The line's standing here changed: tell who wants to know."""
+
+    def epochs_changed(self, line: LineId) -> None:
+        """Who writes the line changed: tell everybody who named it."""

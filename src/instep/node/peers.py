@@ -24,6 +24,7 @@ from instep.net.transfer import Answer
 from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
+from instep.node.epoch_records import records_of
 from instep.node.fact_cache import FactCache
 from instep.node.fetching import Fetcher
 from instep.node.gating import gates_of
@@ -47,6 +48,7 @@ class Peers:
         self.runtime = runtime
         self.tls = tls
         self.membership = membership
+        membership.on_news = self._tell_members
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
@@ -107,6 +109,26 @@ class Peers:
         for uplink in self.uplinks.values():
             uplink.tell_report(service.report_message())
 
+    def epochs_changed(self, line: LineId) -> None:
+        """Who writes the line changed: whoever named it is told, over whichever stream there is."""
+        for session in self.sessions.values():
+            session.tell_epochs(line)
+        for uplink in self.uplinks.values():
+            uplink.tell_epochs(line)
+
+    def epochs_of(self, line: LineId) -> m.Epochs | None:
+        """What a peer is told of the writers of a line; None while it has had only one."""
+        service = self.service(line)
+        if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
+            return None
+        return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
+
+    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
+        """A peer says who writes a line; the machine judges the records by their signatures."""
+        service = self.service(message.line)
+        if service is not None:
+            service.epochs_seen(who, message.records)
+
     def pass_on(self, report: m.Report) -> None:
         """A hub passes its partners' reports on towards the writer."""
         service = self.service(report.line)
@@ -135,6 +157,11 @@ class Peers:
         for session in self.sessions.values():
             session.offer_all()
         self._dial()
+
+    def _tell_members(self) -> None:
+        """Somebody joined or moved: a node that may have to go on for another knows where everybody is."""
+        for session in self.sessions.values():
+            session.tell(self.membership.members_message())
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -26,6 +26,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
@@ -41,6 +42,7 @@ from instep.net.messages import (
 from instep.node.around import FailureTeller
 from instep.node.committing import commit
 from instep.node.driver import Driver, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.golden import Golden
 from instep.node.hooks import run_hook
 from instep.node.line_facts import note_change, publish_facts, save_facts
@@ -129,6 +131,7 @@ class WriterService:
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
         )
 
     async def run(self) -> None:
@@ -192,7 +195,10 @@ class WriterService:
                 with store.transaction():
                     save_facts(store, self.line, facts)
                     note_change(store, self.line, self.facts, facts)
+                is_new_epoch = facts.epochs != self.facts.epochs
                 self.facts = facts
+                if is_new_epoch:
+                    self._net.epochs_changed(self.line)
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
@@ -287,10 +293,13 @@ class WriterService:
     def place(self) -> Place:
         return self.tree.place()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: Head) -> None:
         """A partner holds a head of this line: a writer with amnesia learns its own past."""
-        for epoch in head.epochs:
-            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(self.runtime, signed.signature, signed.id)
         if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
@@ -403,7 +412,7 @@ class WriterService:
         return Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=raw or b"",
             bundle=bundle,
             base=base,
