@@ -47,9 +47,11 @@ from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
 from instep.node.hooks import CHANGED_MAX, run_hook
+from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
+from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -70,7 +72,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-DRAIN_REASON_MAX = 1_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -132,6 +133,7 @@ class FollowService:
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
         self._told: f.Report | None = None
+        self._behind = HubOrders(self.line, net)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +150,8 @@ class FollowService:
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
             overrules=overrules(self.runtime.store, self.line, fileset.writer),
+            knows_orders=True,
+            orders_from=orders_from(settings, fileset.writer, self.sources),
         )
 
     async def run(self) -> None:
@@ -287,20 +291,33 @@ class FollowService:
         self.sources[source] = uplink
         has = head.id if head is not None else None
         self.driver.post(f.SourceUp(source, source == self.writer, has))
+        self.driver.post(f.ConfigChanged(self.config()))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
+        if self.sources:  # with nobody there, who ordered last goes on to be waited for
+            self.driver.post(f.ConfigChanged(self.config()))
 
     def reported(self, report: m.Report) -> None:
-        """Those behind this node follow it as they are ready."""
+        """Those behind this node go when the generation is live here."""
+        if not report.via:
+            self._behind.seen(report, own_state(self.facts, self.definition_of))
+
+    def partner_lost(self, who: NodeName) -> None:
+        self._behind.lost(who)
+
+    def partners_changed(self) -> None:
+        """Each that is behind this node reports anew."""
 
     def order_given(self, source: NodeName, order: Order) -> None:
-        if source != self.writer:
-            text = f"refused an order from {source} for {self.line}: only its writer {self.writer} orders"
+        """Another hub of the line is not listened to; who does not have the line is refused by name."""
+        orderer = orders_from(self.runtime.settings, self.writer, self.sources) or self.writer
+        if source == orderer:
+            self.driver.post(f.OrderGiven(source, order))
+        elif source not in self.sources:
+            text = f"refused an order from {source} for {self.line}: only {orderer} orders"
             self.runtime.note_of_peer(source, "refused", text, self.line, code="not_the_writer", node=source)
-            return
-        self.driver.post(f.OrderGiven(source, order))
 
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
@@ -329,28 +346,9 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
-        live, told = self.facts.live, self._told
-        drained = self.runtime.draining.reasons()
         done, total = self.applying.progress
-        return m.Report(
-            line=self.line,
-            node=self.runtime.name,
-            live=live,
-            head=self.facts.head,
-            standing=self.standing,
-            attested_root=live.root if live is not None else b"",
-            at_ms=wall_ms(),
-            done_bytes=done,
-            total_bytes=total,
-            staged=told.staged if told is not None else None,
-            replaced=told.replaced if told is not None else None,
-            refused=told.refused if told is not None else None,
-            waits_for_permit=told is not None and told.waits_for_permit,
-            is_drained=self.facts.is_drained,
-            drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
-            order_serial=told.order_serial if told is not None else 0,
-            tree=self.facts.tree,
-        )
+        report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
+        return msgspec.structs.replace(report, done_bytes=done, total_bytes=total)
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
@@ -501,6 +499,7 @@ class FollowService:
         self.failures.stands(self.fileset, self.standing, self.facts.live)
         self.runtime.tell()
         await self._net.report(self.line)
+        self._behind.own_changed(own_state(self.facts, self.definition_of))
         if effect.live is not None and effect.standing is Standing.IN_STEP:
             message = self.head_message(None, with_bundle=True)
             if message is not None:

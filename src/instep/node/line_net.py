@@ -30,6 +30,10 @@ class LineNet(Protocol):
         """Partners whose stream is open and who may have the line."""
         ...
 
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it, connected or not, by name."""
+        ...
+
     async def report(self, line: LineId) -> None:
         """The line's standing here changed: tell who wants to know."""
 

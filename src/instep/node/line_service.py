@@ -78,6 +78,12 @@ class LineService(Protocol):
     def partner_told(self, source: NodeName) -> None:
         """A partner told everything that it holds of this line."""
 
+    def partner_lost(self, who: NodeName) -> None:
+        """A partner's stream ended."""
+
+    def partners_changed(self) -> None:
+        """Who follows this line here may have changed."""
+
     def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None: ...
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None: ...

@@ -101,6 +101,22 @@ class Peers:
             return ()
         return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
 
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it: they say so, or reported of it before."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        found = []
+        for who in sorted(self.runtime.settings.partners):
+            session = self.sessions.get(who)
+            has_said = session is not None and (line in session.accepted or line in session.declined)
+            is_in = (
+                line in session.accepted if session is not None and has_said else who in self.reported(line)
+            )
+            if is_in and who != service.writer and self.access.why_not(who, service) is None:
+                found.append(who)
+        return tuple(found)
+
     async def report(self, line: LineId) -> None:
         """Tell every sender of this line how it stands here."""
         service = self.service(line)
@@ -156,6 +172,8 @@ class Peers:
         """Tell every session what it is offered now, and dial who is to be dialled."""
         for session in self.sessions.values():
             session.offer_all()
+        for service in self.lines.values():
+            service.partners_changed()
         self._dial()
 
     def _tell_members(self) -> None:
@@ -193,6 +211,8 @@ class Peers:
 
     def cut(self, name: NodeName) -> None:
         """A partner was removed or revoked: end what runs with it."""
+        for known in self._reported.values():
+            known.discard(name)
         session = self.sessions.get(name)
         if session is not None:
             session.abandon("unlinked")
@@ -328,6 +348,8 @@ class Peers:
         finally:
             if self.sessions.get(who) is session:
                 del self.sessions[who]
+                for service in self.lines.values():
+                    service.partner_lost(who)
             session.ended_at_ms = wall_ms()
             self.runtime.tell()
 

@@ -39,6 +39,8 @@ class Session:
         self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
+        self.declined: set[LineId] = set()
+        """Lines that the partner said it does not follow."""
         self.known: dict[LineId, HeadRef | None] = {
             line.line: line.head for line in hello.lines if peers.service(line.line) is not None
         }
@@ -212,12 +214,17 @@ class Session:
             case m.Report():
                 self._reported(message)
             case m.OfferReply(line, is_accepted, path):
-                if is_accepted and self._peers.service(line) is not None:
+                service = self._peers.service(line)
+                if is_accepted and service is not None:
                     self.accepted[line] = path
                     self.tell_epochs(line)
+                    self.declined.discard(line)
                     self._tell_known(line)
                 else:
                     self.accepted.pop(line, None)
+                    self.declined.update((line,) if service is not None else ())
+                if service is not None:
+                    service.partners_changed()
                 self._peers.runtime.tell()
             case m.Head():
                 service = self._peers.service(message.line)
@@ -257,6 +264,7 @@ class Session:
             raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
         if report.node == self.who:
             self.known[report.line] = report.head
+            self._peers.reported(report.line).add(report.node)
         elif not self._may_pass_on(report):
             return
         self._peers.runtime.store.save_report(report.line, report.node, raw)
