@@ -23,7 +23,7 @@ COMMANDS: dict[str, str] = {
     "init": "lifecycle", "join": "joining", "start": "lifecycle", "stop": "lifecycle", "serve": "lifecycle",
     "invite": "members", "node": "members", "partner": "partners", "allow": "partners", "check": "members",
     "pki": "pki", "config": "configuration",
-    "fileset": "filesets", "recipe": "filesets",
+    "fileset": "filesets", "recipe": "recipes",
     "publish": "publishing", "wait": "publishing", "rollback": "publishing",
     "retry": "publishing", "pause": "publishing", "resume": "publishing",
     "handover": "succession",

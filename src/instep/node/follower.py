@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -46,7 +47,7 @@ from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
-from instep.node.hooks import CHANGED_MAX, run_hook
+from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
@@ -59,6 +60,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.tree_view import tree_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -564,7 +566,16 @@ class FollowService:
             definition = self.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)
-        return f.PagesFetched(effect.req, decode_policy(definition.rollout))
+        is_reloaded = await self._is_reloaded(effect.head)
+        return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
+
+    async def _is_reloaded(self, head: HeadRef) -> bool:
+        """Whether a reload hook of this node is for what ``head`` changes; looked at only where hooks name paths."""
+        hooks, live = self.fileset.hooks.reload, self.facts.live
+        if live is None or not all(hook.paths for hook in hooks):
+            return True
+        changed = await self.worker.run(self.applying.changed_paths, live, head, CHANGED_MAX)
+        return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
         has_gates = bool(gates_of(self.definition_of(effect.head)))
@@ -598,10 +609,16 @@ class FollowService:
         )
         stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
         with contextlib.ExitStack() as stack:
-            staged = None
-            if stage is not None:
-                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
-            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+            views: dict[str, str] = {}
+            if stage is not None and self.fileset.hooks.validate:
+                views["INSTEP_STAGED"] = await asyncio.to_thread(
+                    stack.enter_context, staged_view(stage, changed)
+                )
+            if stage is not None and any(hook.tree for hook in self.fileset.hooks.validate):
+                changes = self.applying.changes(effect.base, effect.head)
+                view = tree_view(os.fsencode(self.fileset.path), stage, changes)
+                views["INSTEP_TREE"] = await self.worker.run(stack.enter_context, view)
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
         if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
             trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
