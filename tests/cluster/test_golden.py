@@ -90,6 +90,33 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     assert "page" in fleet["s2"].line()["reason"]
 
 
+def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
+    every node back, also over a restart of the writer between; declared different they stay."""
+    tree, apps = _start(fleet, stack, 2)
+    main, section = fleet.main, f'balancer = "{apps["s2"].url}"'  # which sends everybody to s2
+    _golden(main, section, page=STAMP)
+    eventually(lambda: _events(main, "golden"), 20, main.log)
+    (tree / "other").write_text("nobody asks for it")
+    fleet.wait()
+    eventually(lambda: "1 of them compared" in str(_events(main, "golden")), 20, main.log)
+    document = main.run("test", "--through-balancer").json
+    assert [(t["kind"], t["ok"], t["compared"]) for t in document["tests"]] == [("balancer", True, True)]
+    (tree / "page").write_text("farewell")
+    main.run("publish", "data")
+    for name in ("s1", "s2"):
+        fleet[name].await_standing("failing", code="put_back_ordered")
+        eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
+    assert "through the balancer: golden answer page (GET " in str(_events(main, "golden_differs"))
+    main.stop()
+    main.start()
+    _golden(main, section, page=STAMP + '\nchanges = "expected"')
+    main.run("publish", "data", "-m", "the new page")
+    (tree / "page").write_text("farewell again")
+    fleet.wait()
+    eventually(lambda: main.run("test", "--through-balancer").json["tests"][0]["compared"], 20, main.log)
+
+
 def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: ``test`` runs probes and golden requests when it is asked to, says what differs from when it went live,
     exits 4 when something is wrong, refuses where there is nothing to test, and leaves no trace in events."""

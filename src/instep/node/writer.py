@@ -40,6 +40,7 @@ from instep.net.messages import (
     VerifyReply,
 )
 from instep.node.around import FailureTeller
+from instep.node.balancer_check import BalancerCheck
 from instep.node.committing import commit
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
@@ -110,6 +111,7 @@ class WriterService:
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
         self.golden = Golden(runtime, fileset)
+        self.balancer = BalancerCheck(runtime, self.golden, self.rollout)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class WriterService:
         self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
         try:
             await self.watch.start()
-            await run_all(self.driver.run(), self.rollout.run())
+            await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
         finally:
             self.watch.close()
             await self.failures.close()
