@@ -37,6 +37,7 @@ from instep.net.messages import (
     Difference,
     Head,
     Report,
+    TestRow,
     VerifyReply,
 )
 from instep.node.around import FailureTeller
@@ -58,6 +59,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
+from instep.node.trying import try_node
 from instep.node.unscanned import Unscanned
 from instep.node.watching import TreeWatch
 from instep.node.writer_tree import WriterTree
@@ -354,6 +356,9 @@ class WriterService:
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
         return self.tree.verifying.read_bytes if self.tree.verifying is not None else 0
+
+    async def test(self) -> tuple[TestRow, ...]:
+        return await try_node(self)
 
     async def verify(self, *, is_deep: bool) -> VerifyReply:
         """Compare the tree with the head: what differs is unpublished, or damaged."""
