@@ -107,6 +107,12 @@ class RolloutMachine:
                     self._set(is_watched=True, state=RolloutState.WAVES)
                 elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
                     self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+            case v.AnswersDiffered(request, head, reason):
+                is_running = head == self._facts.target and self._facts.state in (*_GOING, *_WALKED)
+                refusal = None if is_running else self._refusal("of that generation to put back")
+                if is_running:
+                    self._fail(None, "golden_differs", reason)
+                self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
 
@@ -265,7 +271,7 @@ class RolloutMachine:
                 self._fail(name, *why)
                 return
 
-    def _fail(self, name: NodeName, code: str, reason: str) -> None:
+    def _fail(self, name: NodeName | None, code: str, reason: str) -> None:
         if self._facts.policy.on_failure is OnFailure.PUT_BACK:
             self._go_back(name, code, reason)
             return
