@@ -133,6 +133,18 @@ class Peers:
             session.offer_all()
         self._dial()
 
+    def tell_members(self) -> None:
+        """What is known of a member has changed: everybody who listens to us hears it."""
+        for session in self.sessions.values():
+            session.tell_members()
+        self.runtime.tell()
+
+    def tell_self(self) -> None:
+        """How this node serves has changed."""
+        for uplink in self.uplinks.values():
+            uplink.tell_self()
+        self.tell_members()
+
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""
         for session in self.sessions.values():
