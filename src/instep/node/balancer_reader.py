@@ -12,6 +12,7 @@ from instep.model.address import Address
 from instep.model.ids import FilesetName
 from instep.node import balancer_keys as keys
 from instep.node.balancer_settings import BalancerSettings
+from instep.node.hook_fields import read_hook
 from instep.node.settings import FilesetSettings
 from instep.node.toml_lines import KeyPath
 
@@ -121,7 +122,7 @@ def _balancer(reader: Reader, name: str, raw: dict[str, Any]) -> BalancerSetting
         file=row["file"],
         is_whole=row["only"] == "off",
         check=row["check"],
-        reload=reader.hook((*path, "reload"), raw["reload"]) if "reload" in raw else None,
+        reload=read_hook(reader, (*path, "reload"), raw["reload"]) if "reload" in raw else None,
         is_automatic=row["update"] == "auto",
     )
 

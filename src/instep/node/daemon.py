@@ -61,7 +61,6 @@ class Daemon:
         self.peers.on_revoked = self.trust_changed
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None
-        self.membership.on_news = self.peers.tell_members
         self.listeners = Listeners(self)
         self.balancers = Balancers(self)
         self.started_ms = wall_ms()

@@ -24,6 +24,8 @@ class HookSettings:
     """Who ``run`` runs as; None: as the daemon."""
     paths: tuple[str, ...] = ()
     """Gitignore patterns: it runs when a changed path matches; empty: always."""
+    tree: bool = False
+    """A ``validate`` that looks at the whole tree as it will be."""
     tls: str = "strict"
     timeout_ms: int = 30_000
     retries: int = 0

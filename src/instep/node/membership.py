@@ -51,8 +51,9 @@ class Membership:
         self._met: set[NodeName] = set()
         self.version = 0
         """Rises when what is known of somebody has changed, whatever the clock says."""
+        self._has_news = False
         self.on_news: Callable[[], None] | None = None
-        """Called then."""
+        """Called when a member came, moved, has other keys or serves otherwise: those who are connected are told."""
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -242,21 +243,21 @@ class Membership:
         self.members[member.name] = member
         is_same = known is not None and msgspec.structs.replace(member, updated_ms=known.updated_ms) == known
         if not is_same:
-            self._is_news()
+            self.version += 1
+            self._has_news = True
         return True
-
-    def _is_news(self) -> None:
-        self.version += 1
-        if self.on_news is not None:
-            self.on_news()
 
     def _save_members(self) -> None:
         self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+        if self._has_news and self.on_news is not None:
+            self._has_news = False
+            self.on_news()
 
     def forget(self, name: NodeName) -> None:
         if self.members.pop(name, None) is not None:
+            self.version += 1
+            self._has_news = True
             self._save_members()
-            self._is_news()
 
     def unlink(self, name: NodeName) -> None:
         """It is no partner any more: what it said of how it serves is not passed on, and no balancer gets it."""

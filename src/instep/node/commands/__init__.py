@@ -14,6 +14,7 @@ from instep.node.commands import (
     looking,
     mapping,
     members,
+    trying,
     verifying,
 )
 from instep.node.control import Command
@@ -27,7 +28,18 @@ __all__ = ["commands_of"]
 def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
-    for module in (lines, handover, looking, verifying, filesets, archive, members, mapping, balancers):
+    for module in (
+        lines,
+        handover,
+        looking,
+        trying,
+        verifying,
+        filesets,
+        archive,
+        members,
+        mapping,
+        balancers,
+    ):
         for name, command in module.commands(daemon).items():
             assert name not in found, name
             found[name] = command
