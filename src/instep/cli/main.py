@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
     "verify": "looking", "explain": "looking", "test": "trying",
     "archive": "archive",
+    "balancer": "balancers",
     "demo": "demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

@@ -58,12 +58,12 @@ class Key:
 
 
 def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    known = values.choice(*choices)
+
     def read(raw: object) -> str:
         if raw in later:
             raise BadValue(LATER)
-        if not isinstance(raw, str) or raw not in choices:
-            raise BadValue(f"is not one of {', '.join(choices)}")
-        return raw
+        return known(raw)
 
     return read
 
@@ -187,6 +187,18 @@ NODE: tuple[Key, ...] = (
     Key("panel", _only("off"), "off", "Listener of the web panel; only `off` in this version."),
     Key("health", _address_or_off, "off", "Where `/live` and `/ready` are answered over HTTP, or `off`."),
     Key("agent", _address_or_off, "off", "Where HAProxy's agent-check is answered, or `off`."),
+    Key(
+        "probers",
+        _networks,
+        [],
+        "Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for.",
+    ),
+    Key(
+        "allow_drain",
+        _nodes,
+        [],
+        "Partners that may drain this node with `instep node drain`; nobody by default.",
+    ),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
     Key(

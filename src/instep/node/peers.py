@@ -48,7 +48,7 @@ class Peers:
         self.runtime = runtime
         self.tls = tls
         self.membership = membership
-        membership.on_news = self._tell_members
+        membership.on_news = self.tell_members
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
@@ -183,10 +183,17 @@ class Peers:
             service.partners_changed()
         self._dial()
 
-    def _tell_members(self) -> None:
-        """Somebody joined or moved: a node that may have to go on for another knows where everybody is."""
+    def tell_members(self) -> None:
+        """What is known of a member has changed: everybody who listens to us hears it."""
         for session in self.sessions.values():
-            session.tell(self.membership.members_message())
+            session.tell_members()
+        self.runtime.tell()
+
+    def tell_self(self) -> None:
+        """How this node serves has changed."""
+        for uplink in self.uplinks.values():
+            uplink.tell_self()
+        self.tell_members()
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""

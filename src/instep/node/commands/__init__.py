@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from instep.node.commands import (
     archive,
+    balancers,
     filesets,
     handover,
     lines,
@@ -29,7 +30,7 @@ def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
     for module in (
-        lines, rollouts, handover, looking, trying, verifying, filesets, archive, members, mapping,
+        lines, rollouts, handover, looking, trying, verifying, filesets, archive, members, mapping, balancers,
     ):  # fmt: skip
         for name, command in module.commands(daemon).items():
             assert name not in found, name
