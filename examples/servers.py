@@ -66,7 +66,7 @@ class FastCgi:
             self.processes = [
                 subprocess.Popen(
                     command,
-                    stdin=self._socket,
+                    stdin=self._socket.fileno(),
                     stdout=output,
                     stderr=output,
                     env={**os.environ, **environment},

@@ -21,6 +21,7 @@ from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.generation import UNSIGNED, GenerationBody, SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
+from instep.model.rollout import Order, Verdict
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient, join_cluster
@@ -349,6 +350,7 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
         "a welcome": (m.Welcome(1, EVE, b"", 1), "unexpected_message"),
         "an offer": (m.Offer(DATA, EVE, "mirror", "metadata"), "unexpected_message"),
         "a nudge": (m.Nudge(DATA, "retry"), "unexpected_message"),
+        "an order": (m.Order(DATA, Order(data, 9, Verdict.PUT_BACK)), "unexpected_message"),
         "members": (m.Members(()), "unexpected_message"),
         "no message": (b"\xc1", "bad_message"),
         "deep": (b"\x91" * 100_000, "bad_message"),

@@ -15,7 +15,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId,
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.store.memory import MemoryStore
-from instep.store.port import EVENTS_KEPT, NodeStore
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, NodeStore
 from instep.store.sqlite import SqliteStore
 
 MAIN = NodeName("main")
@@ -349,3 +349,26 @@ def test_a_closed_store_says_so(store: NodeStore) -> None:
     with pytest.raises(UnavailableError) as caught:
         store.get_page(digest(1))
     assert caught.value.error_code == "state_closed"
+
+
+# rollouts
+
+
+def test_rollouts_keep_their_state_and_a_bounded_past(store: NodeStore) -> None:
+    assert store.load_rollout(LINE) is None and store.rollouts(LINE) == []
+    store.save_rollout(LINE, b"one")
+    store.save_rollout(LINE, b"two")
+    store.save_rollout(OTHER, b"other")
+    assert (store.load_rollout(LINE), store.load_rollout(OTHER)) == (b"two", b"other")
+    store.keep_rollout(OTHER, b"kept")
+    with store.transaction():
+        for number in range(ROLLOUTS_KEPT + 5):
+            store.keep_rollout(LINE, b"%d" % number)
+    found = store.rollouts(LINE, 10_000)
+    assert len(found) == ROLLOUTS_KEPT
+    assert (found[0], found[-1]) == (b"%d" % (ROLLOUTS_KEPT + 4), b"5"), "newest first, oldest pruned"
+    assert store.rollouts(LINE, 2) == found[:2]
+    assert store.rollouts(OTHER) == [b"kept"], "another line's are counted alone"
+    store.forget_fileset(CATALOG)
+    assert store.load_rollout(LINE) is None and store.rollouts(LINE) == []
+    assert store.load_rollout(OTHER) == b"other"

@@ -10,6 +10,7 @@ from instep.core.guards import ScanProblem
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
+from instep.model.standing import Standing
 from tests.golden.dialogue import MAIN, OK, Dialogue, digest, epoch, generation, publisher, ref
 
 S1 = NodeName("s1")
@@ -43,6 +44,14 @@ def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
     talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("burst")
+
+
+def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:
+    talk = publisher(p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True))
+    talk.say(p.Started()).at(200).say(TimerFired("settle"))
+    before = talk.machine.report.standing
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1"))).check("not_looked_yet")
+    assert (before, talk.machine.report.standing) == (Standing.UNKNOWN, Standing.IN_STEP)
 
 
 def test_requests_share_a_scan_and_each_gets_one_answer() -> None:

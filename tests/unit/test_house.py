@@ -23,7 +23,6 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
-    "src/instep/core/follow.py": 1150,
     "src/instep/core/follow_vocabulary.py": 700,
     "src/instep/core/publish.py": 700,
     "src/instep/core/publish_vocabulary.py": 500,
@@ -31,8 +30,9 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 650,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/follower.py": 640,
+    "src/instep/node/follower.py": 660,
     "src/instep/node/writer.py": 450,
+    "src/instep/store/sqlite.py": 420,
     "src/instep/testing/partner.py": 500,
     "src/instep/tree/archive.py": 450,
     "src/instep/tree/scan.py": 500,

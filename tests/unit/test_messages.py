@@ -7,6 +7,9 @@ import pytest
 
 from instep.errors import PeerError
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
+from instep.model.rollout import Order as RolloutOrder
+from instep.model.rollout import Verdict
+from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
@@ -21,6 +24,20 @@ def test_messages_survive_and_unknown_trailing_fields_are_ignored() -> None:
     assert m.decode_stream(msgspec.msgpack.encode(["pong", 3])) == m.Pong(3)
 
 
+def test_an_order_survives_and_a_report_of_the_version_before_is_understood() -> None:
+    order = m.Order(LINE, RolloutOrder(HEAD, 3, Verdict.SWITCH, True, 60_000, 5_000))
+    assert m.decode_stream(m.encode(order)) == order
+    standing = StandingRecord(Standing.HELD, 5, "waits for main", "awaiting_permit")
+    report = m.Report(
+        LINE, node_name("s1"), None, HEAD, standing, staged=HEAD, waits_for_permit=True, order_serial=2
+    )
+    assert m.decode_stream(m.encode(report)) == report
+    before = msgspec.msgpack.decode(m.encode(report))[:11]
+    read = m.decode_stream(msgspec.msgpack.encode(before))
+    assert isinstance(read, m.Report)
+    assert (read.staged, read.waits_for_permit, read.order_serial) == (None, False, 0)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -33,6 +50,13 @@ def test_messages_survive_and_unknown_trailing_fields_are_ignored() -> None:
         ["members", [["../../etc", "a:1", ""]]],
         ["members", [["a..b", "a:1", ""]]],
         ["members", [["a\n", "a:1", ""]]],
+        ["order", ["catalog", "main"], [[1, 1, b"short", b"r" * 32], 1, "switch"]],
+        ["order", ["catalog", "main"], [[1, 1, b"i" * 32, b"r" * 32], 0, "switch"]],
+        ["order", ["catalog", "main"], [[1, 1, b"i" * 32, b"r" * 32], 1 << 63, "switch"]],
+        ["order", ["catalog", "main"], [[1, 1, b"i" * 32, b"r" * 32], 1, "format"]],
+        ["order", ["catalog", "main"], [[1, 1, b"i" * 32, b"r" * 32], 1, "switch", True, 1 << 60]],
+        ["order", ["catalog", "main"], [[1, 1, b"i" * 32, b"r" * 32], 1, "switch", True, 5_000, 0]],
+        ["order", ["../x", "main"], [[1, 1, b"i" * 32, b"r" * 32], 1, "switch"]],
         ["ping", -1],
         ["goodbye", "x" * 5000],
         ["no such message", 1],

@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "retry": "publishing", "pause": "publishing", "resume": "publishing",
     "handover": "succession",
     "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
-    "verify": "looking", "explain": "looking",
+    "verify": "looking", "explain": "looking", "test": "trying",
     "archive": "archive",
     "demo": "demo", "completion": "completion",
 }  # fmt: skip

@@ -52,6 +52,7 @@ __all__ = [
     "GatesChecked",
     "HeadSeen",
     "HeadsAnswered",
+    "HookOwed",
     "LiveRecorded",
     "OfferHead",
     "OrderGiven",
@@ -125,6 +126,8 @@ class FollowConfig:
     retry_max_ms: int = 60_000
     knows_orders: bool = False
     orders_from: NodeName | None = None
+    overrules: bool = False
+    """An operator wrote another writer's name than the newest epoch record's."""
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -462,6 +465,15 @@ FollowAnswer = (
     | Returned
 )
 
+
+@dataclass(frozen=True, slots=True)
+class HookOwed:
+    """A hook that the driver runs beside the machine (``thaw``) failed and is tried again; None when it no longer
+    is owed. Nothing waits for it, but the line does not stand well until then."""
+
+    trouble: Trouble | None
+
+
 FollowEvent = (
     Started
     | ConfigChanged
@@ -473,6 +485,7 @@ FollowEvent = (
     | RetryAsked
     | PollAsked
     | OrderGiven
+    | HookOwed
     | TimerFired
 )
 

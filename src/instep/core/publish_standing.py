@@ -22,6 +22,8 @@ class PublishSeen:
     is_fetching: bool
     is_unpublished: bool = False
     """Changes wait for ``instep publish``, because publishing is manual."""
+    is_surveyed: bool = True
+    """The tree was looked at since the start, or nobody waits for that."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
@@ -52,6 +54,14 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         return Report(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
     if seen.is_working:
         return Report(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
+    if not seen.is_surveyed:
+        return Report(
+            Standing.UNKNOWN,
+            "not_looked_yet",
+            f"the tree was not looked at since the start; generation {head.number} is the newest",
+            (),
+            head,
+        )
     if seen.is_unpublished:
         return Report(
             Standing.IN_STEP,

@@ -16,6 +16,8 @@ from instep.errors import InstepError, PeerError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.rollout import Order as RolloutOrder
+from instep.model.rollout import why_not_order
 from instep.model.standing import StandingRecord
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ChunkPagesRequest",
     "ContentsRequest",
     "Difference",
+    "Epochs",
     "ErrorReply",
     "FactsReply",
     "FactsRequest",
@@ -56,8 +59,10 @@ __all__ = [
     "Member",
     "Members",
     "Nudge",
+    "Obstacle",
     "Offer",
     "OfferReply",
+    "Order",
     "PageWant",
     "PagesReply",
     "PagesRequest",
@@ -69,6 +74,8 @@ __all__ = [
     "Report",
     "Revocations",
     "StreamMessage",
+    "TakeOverReply",
+    "TakeOverRequest",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -132,6 +139,12 @@ def _check(value: object) -> None:
             raise ValueError("a head's id and root are 32 bytes")
         if not (0 <= value.epoch <= _INT_MAX and 0 <= value.number <= _INT_MAX):
             raise ValueError("a head's position is out of range")
+    elif isinstance(value, RolloutOrder):
+        _check(value.head)
+        if value.serial > _INT_MAX:
+            raise ValueError("an order's serial is out of range")
+        if (why := why_not_order(value)) is not None:
+            raise ValueError(f"order: {why}")
 
 
 def _named(rule: Any, text: str) -> None:
@@ -281,6 +294,38 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
     writer: _Name | None = None
 
 
+class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
+    """The epoch records of a line whose writer changed, said by either side to who named the line itself: believed for
+    their signatures, not for their sender."""
+
+    line: LineId
+    records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
+
+
+class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
+    """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
+
+    number: _Count
+    line: LineId
+    partners: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class Obstacle(_Message, frozen=True, array_like=True):
+    """What stands against it: about which node (empty: about the partner itself), why, and what helps there."""
+
+    about: _Text
+    reason: _Text
+    hint: _Text
+
+
+class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=True):
+    """Nothing stands against it when there is no obstacle and no error."""
+
+    number: _Count
+    obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
+
+
 class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
     """The speaker now knows this head: nothing of it needs to be sent back."""
 
@@ -291,7 +336,9 @@ class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
 class Report(_Message, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
-    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way."""
+    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
+    ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
+    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none."""
 
     line: LineId
     node: _Name
@@ -303,6 +350,21 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     via: _Text = ""
     done_bytes: _Count = 0
     total_bytes: _Count = 0
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    drain_reason: _Text = ""
+    order_serial: _Count = 0
+    tree: HeadRef | None = None
+
+
+class Order(_Message, tag="order", frozen=True, array_like=True):
+    """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
+
+    line: LineId
+    order: RolloutOrder
 
 
 class Member(_Message, frozen=True, array_like=True):
@@ -565,8 +627,10 @@ StreamMessage = (
     | Offer
     | OfferReply
     | Head
+    | Epochs
     | HeadNotice
     | Report
+    | Order
     | Members
     | Revocations
     | Nudge
@@ -574,6 +638,8 @@ StreamMessage = (
     | VerifyReply
     | FactsRequest
     | FactsReply
+    | TakeOverRequest
+    | TakeOverReply
     | PagesRequest
     | PagesReply
     | Superseded

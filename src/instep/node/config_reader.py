@@ -13,10 +13,12 @@ from instep.core.gates import BUILT_IN
 from instep.errors import InstepError
 from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
-from instep.model.definition import Definition, FilesetClass, Mode, Preserve
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
+from instep.model.rollout import RolloutPolicy
 from instep.node import config_keys as keys
+from instep.node.definition_fields import definition_of, policy_of
+from instep.node.golden_reader import read_golden
 from instep.node.hook_fields import GO_WITH, hook_fields
 from instep.node.settings import (
     ArchivePolicy,
@@ -202,14 +204,14 @@ class Reader:
     ) -> FilesetSettings | None:
         path = ("filesets", name)
         row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden", "linger", "carry"))
-        for later in ("golden", "linger", "carry"):
+        for later in ("linger", "carry"):
             if later in raw:
                 self.wrong((*path, later), raw[later], keys.LATER)
         archive = self.read(
             (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
         )
         hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})))
-        self.read((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})), keys.ROLLOUT)
+        policy = self.rollout((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})))
         if row["settle_max"] < row["settle"]:
             self.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
         is_here = row["writer"] is not None and row["writer"] == self_name
@@ -230,7 +232,7 @@ class Reader:
             name=name,
             path=row["path"],
             writer=NodeName(row["writer"]),
-            definition=self.definition(row) if is_here else None,
+            definition=definition_of(row, policy) if is_here else None,
             publish=row["publish"],
             settle_ms=row["settle"],
             settle_max_ms=row["settle_max"],
@@ -250,20 +252,17 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 
-    @staticmethod
-    def definition(row: Mapping[str, Any]) -> Definition:
-        return Definition(
-            mode=Mode(row["mode"]),
-            fileset_class=FilesetClass(row["class"]),
-            ignore=row["ignore"],
-            include=row["include"],
-            preserve=tuple(Preserve(item) for item in row["preserve"]),
-            packages=tuple(row["packages"]),
-            gates=tuple(row["gates"]),
-        )
+    def rollout(self, path: KeyPath, raw: dict[str, Any]) -> RolloutPolicy:
+        """How generations go through the partners; the defaults where a value cannot be used."""
+        before = len(self.problems)
+        row = self.read(path, raw, keys.ROLLOUT)
+        if len(self.problems) > before:
+            return RolloutPolicy()
+        return policy_of(row, lambda key, why: self.wrong((*path, key), raw.get(key), why))
 
     def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
         self.read(path, raw, (), keys.HOOKS)

@@ -8,6 +8,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import Trouble
 from instep.errors import ConfigError, PeerError, RefusedError
 from instep.model.definition import Definition, Mode
+from instep.model.rollout import decode_policy
 from instep.tree.rules import Rules
 
 __all__ = ["moved_on", "plain", "refuse_unusable"]
@@ -19,6 +20,7 @@ def refuse_unusable(definition: Definition) -> None:
         Rules(definition)
     except ConfigError as error:
         raise PeerError(f"the definition cannot be used: {error.reason}", code="bad_definition") from error
+    decode_policy(definition.rollout)
     if definition.mode is not Mode.MIRROR:
         raise RefusedError(
             f"filesets of mode {definition.mode.value} cannot be followed by this version",

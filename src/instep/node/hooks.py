@@ -69,15 +69,35 @@ async def run_slot(
     """The hooks of the slot ``call.hook``, in order, up to the first that fails.
 
     All run where what changed is not known: at the first apply, after a put-back, with too many changes to list.
+    Of ``thaw`` all run in any case: what froze several programs must not leave the later ones frozen.
     """
     is_known = call.previous not in (None, call.generation) and 0 < len(changed) < CHANGED_MAX
     slot: tuple[HookSettings, ...] = getattr(fileset.hooks, call.hook)
+    first: Trouble | None = None
     for hook in slot:
         if is_meant(hook, changed, is_known=is_known):
             trouble = await _run_one(runtime, fileset, hook, call)
-            if trouble is not None:
-                return trouble
-    return None
+            first = first or trouble
+            if first is not None and call.hook != "thaw":
+                break
+    return _counted(runtime, fileset, call.hook, first)
+
+
+def _counted(
+    runtime: Runtime, fileset: FilesetSettings, kind: str, trouble: Trouble | None
+) -> Trouble | None:
+    """The trouble with how often in a row this hook has failed, counted over restarts, until it goes well."""
+    key = f"hook_failures:{fileset.name}:{kind}"
+    known = runtime.store.get(key)
+    if trouble is None:
+        if known is not None:
+            runtime.store.delete(key)
+        return None
+    failures = (int(known) if known is not None else 0) + 1
+    runtime.store.put(key, str(failures).encode("ascii"))
+    if failures == 1:
+        return trouble
+    return dataclasses.replace(trouble, reason=f"{trouble.reason} ({failures} times in a row)")
 
 
 async def _run_one(

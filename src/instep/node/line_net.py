@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.rollout import Order
 from instep.net.messages import Head
 
 __all__ = ["LineNet"]
@@ -22,5 +23,19 @@ class LineNet(Protocol):
     async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
         """Store all pages and the definition of a head, verified."""
 
+    def order(self, line: LineId, node: NodeName, order: Order) -> None:
+        """Give a connected partner the whole present order of a rollout; one that is away gets it when it is back."""
+
+    def connected(self, line: LineId) -> tuple[NodeName, ...]:
+        """Partners whose stream is open and who may have the line."""
+        ...
+
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it, connected or not, by name."""
+        ...
+
     async def report(self, line: LineId) -> None:
         """The line's standing here changed: tell who wants to know."""
+
+    def epochs_changed(self, line: LineId) -> None:
+        """Who writes the line changed: tell everybody who named it."""

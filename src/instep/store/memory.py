@@ -13,7 +13,7 @@ from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
-from instep.store.port import EVENTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
 
 __all__ = ["MemoryStore"]
 
@@ -37,6 +37,8 @@ class _Tables:
     epochs: dict[tuple[LineId, int, Digest], SignedEpoch] = field(default_factory=dict)
     lines: dict[LineId, _Line] = field(default_factory=dict)
     reports: dict[tuple[LineId, NodeName], bytes] = field(default_factory=dict)
+    rollout_states: dict[LineId, bytes] = field(default_factory=dict)
+    rollouts: dict[LineId, tuple[bytes, ...]] = field(default_factory=dict)
     named: dict[str, bytes] = field(default_factory=dict)
     stat: dict[tuple[FilesetName, bytes], StatRow] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
@@ -194,7 +196,24 @@ class MemoryStore:
         self.delete_generations([v for k, v in tables.positions.items() if k[0].fileset == fileset])
         tables.epochs = {k: v for k, v in tables.epochs.items() if k[0].fileset != fileset}
         tables.reports = {k: v for k, v in tables.reports.items() if k[0].fileset != fileset}
+        tables.rollout_states = {k: v for k, v in tables.rollout_states.items() if k.fileset != fileset}
+        tables.rollouts = {k: v for k, v in tables.rollouts.items() if k.fileset != fileset}
         self.delete_stat_tree(fileset, b"")
+
+    # rollouts
+
+    def load_rollout(self, line: LineId) -> bytes | None:
+        return self._tables.rollout_states.get(line)
+
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        self._tables.rollout_states[line] = state
+
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        kept = (*self._tables.rollouts.get(line, ()), finished)
+        self._tables.rollouts[line] = kept[-ROLLOUTS_KEPT:]
+
+    def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
+        return list(reversed(self._tables.rollouts.get(line, ())))[:limit]
 
     # odds and ends
 

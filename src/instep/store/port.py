@@ -4,7 +4,7 @@ The store holds what can be rebuilt from the tree, the journal and the partners,
 generations, epoch records, the state of each line's machine, the stat cache, partners' reports, events.
 
 *Durability.* Writes are atomic. Those of caches (pages, stat rows, reports, events, heads for showing) may be
-lost by a power cut, latest first; ``save_line``, ``add_generation``, ``add_epoch``, ``put`` and a
+lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``add_generation``, ``add_epoch``, ``put`` and a
 ``transaction()`` are on disk when they return. Nothing is ever reordered: when a durable write has returned,
 everything written before it, by any connection of the node, is on disk too. So pages before the generation
 that names them, and the generation before the head, is all that a caller has to see to.
@@ -26,10 +26,12 @@ from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
 
-__all__ = ["EVENTS_KEPT", "EventRow", "LineRow", "NodeStore"]
+__all__ = ["EVENTS_KEPT", "ROLLOUTS_KEPT", "EventRow", "LineRow", "NodeStore"]
 
 EVENTS_KEPT = 10_000
 """Older events are pruned as new ones are appended."""
+ROLLOUTS_KEPT = 200
+"""Finished rollouts of a line; older ones are pruned as new ones are kept."""
 
 
 class LineRow(NamedTuple):
@@ -129,7 +131,22 @@ class NodeStore(Protocol):
         """All known lines, by fileset and origin."""
 
     def forget_fileset(self, fileset: FilesetName) -> None:
-        """Drop lines, generations, epochs, reports and stat rows of a fileset; pages go with the next sweep."""
+        """Drop lines, generations, epochs, rollouts, reports and stat rows of a fileset; pages go with the
+        next sweep."""
+
+    # rollouts of lines that are written here
+
+    def load_rollout(self, line: LineId) -> bytes | None:
+        """The state that the line's rollout machine last saved."""
+
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        """Not ``durable`` for a state that permits nothing yet and is derived anew from the head."""
+
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        """Append a finished rollout and prune the line's to the newest ``ROLLOUTS_KEPT``."""
+
+    def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
+        """The newest ``limit`` finished rollouts, newest first."""
 
     # odds and ends by name
 

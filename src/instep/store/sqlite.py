@@ -15,7 +15,7 @@ from instep.errors import PeerError
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
-from instep.store import page_table, stat_table
+from instep.store import page_table, rollout_table, stat_table
 from instep.store.database import Database
 from instep.store.port import EVENTS_KEPT, EventRow, LineRow
 
@@ -245,9 +245,24 @@ class SqliteStore:
 
     def forget_fileset(self, fileset: FilesetName) -> None:
         with self._database.write(durable=True) as connection:
-            for table in ("line", "generation", "epoch", "report"):
+            for table in ("line", "generation", "epoch", "report", "rollout_state", "rollout"):
                 connection.execute(f"DELETE FROM {table} WHERE fileset = ?", (fileset,))
             stat_table.delete_tree(connection, fileset, b"")
+
+    # rollouts
+
+    def load_rollout(self, line: LineId) -> bytes | None:
+        return self._blob(rollout_table.LOAD, line.fileset, line.origin)
+
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        self._change(rollout_table.SAVE, line.fileset, line.origin, state, durable=durable)
+
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        with self._database.write(durable=durable) as connection:
+            rollout_table.keep(connection, line, finished)
+
+    def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
+        return [row[0] for row in self._rows(rollout_table.NEWEST, line.fileset, line.origin, limit)]
 
     # odds and ends
 

@@ -340,7 +340,7 @@ class Lines:
         for name in names:
             service = service_of(self._daemon, {"fileset": name})
             if isinstance(service, FollowService):
-                service.driver.post(f.RetryAsked())
+                service.asked_to("retry")
             else:
                 service.driver.post(p.RetryAsked())
         return {"fileset": ", ".join(names), "changed": bool(names)}

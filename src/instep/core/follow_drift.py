@@ -1,0 +1,78 @@
+"""Local changes: looked for, reverted or told; and how an observing node's tree compares with the head."""
+
+from __future__ import annotations
+
+from instep.core import follow_vocabulary as f
+from instep.core.follow_due import FollowDue
+from instep.core.follow_state import NAMED_MAX, Job, Phase, Progress
+from instep.core.follow_vocabulary import DriftPolicy, Due
+from instep.core.vocabulary import SetTimer
+from instep.model.paths import shown
+
+__all__ = ["FollowDrift"]
+
+TOUCH_SETTLE_MS = 200
+
+
+class FollowDrift(FollowDue):
+    """Nothing here runs while an apply or what it owes can go on."""
+
+    def _mind_drift(self) -> None:
+        tree, drift = self._facts.tree, self._drift
+        if tree is None or not self._backoff.is_ready("drift", self._now):
+            return
+        if drift.is_dirty:
+            if self._drift_ready_ms <= self._now:
+                self._out.append(f.CheckDrift(self._begin(Phase.CHECK, tree), tree, drift.ask()))
+            return
+        if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
+            return
+        free, fought = drift.fights.split(drift.drifted, self._now)
+        if free:
+            source = next((s.name for s in self._sources.all_up() if s.has == tree.id), None)
+            self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
+        else:
+            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
+
+    def _observe(self) -> None:
+        head = self._facts.head
+        if (
+            head is None
+            or not self._backoff.is_ready("compare", self._now)
+            or self._drift_ready_ms > self._now
+        ):
+            return
+        if self._compared is not None and self._compared_with == head.id:
+            return
+        if self._progress is None or self._progress.target != head:
+            self._progress = Progress(head)
+        if self._progress.is_fetched:
+            self._out.append(f.Compare(self._begin(Phase.COMPARE, head), head))
+            return
+        source = self._choose(head)
+        if source is not None:
+            self._out.append(f.FetchPages(self._begin(Phase.FETCH, head, source), source, head))
+
+    def _touched(self, event: f.TreeTouched) -> None:
+        self._drift.touch(event.paths, everything=event.is_overflow)
+        self._compared = None
+        if self._drift_ready_ms <= self._now:
+            self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
+            self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
+
+    def _reverted(self, paths: tuple[bytes, ...]) -> None:
+        self._succeed("drift")
+        self._drift.reverted(paths, self._now)
+        named = [shown(p) for p in paths[:NAMED_MAX]]
+        more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+        self._note("drift_reverted", f"archived and restored: {', '.join(named)}{more}", paths=named)
+        if self._config.has_reload:
+            self._set(due=Due.RELOAD)
+
+    def _took_comparison(self, event: f.Compared, job: Job) -> None:
+        assert job.head is not None
+        if event.trouble is not None:
+            self._fail("compare", event.trouble)
+            return
+        self._succeed("compare")
+        self._compared, self._compared_with = event, job.head.id

@@ -1,0 +1,184 @@
+"""What the rooms of the ``FollowMachine`` share: its facts, its one job, how far the apply is, small parts.
+
+The machine is one class in floors, each in a file of its own and calling only what lies below it: state, heads,
+permits, due, drift, apply, and on top the machine itself (``core/follow.py``).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core import follow_vocabulary as f
+from instep.core.accept import is_left_behind
+from instep.core.backoff import Backoff, Chance
+from instep.core.drift import DriftView
+from instep.core.follow_vocabulary import FollowConfig, FollowEffect, FollowFacts
+from instep.core.sources import Sources
+from instep.core.vocabulary import Note, SetTimer, Trouble
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
+
+__all__ = ["FollowState", "INTERRUPTIBLE", "NAMED_MAX", "QUIET", "Job", "Phase", "Progress", "named"]
+
+NAMED_MAX = 20
+"""So many paths or names a note carries."""
+
+
+class Phase(enum.Enum):
+    RECOVER = "recover"
+    FETCH = "fetch"
+    STAGE = "stage"
+    GATES = "gates"
+    VALIDATE = "validate"
+    SWITCH = "switch"
+    RELOAD = "reload"
+    PROBE = "probe"
+    RECORD = "record"
+    PUT_BACK = "put_back"
+    CHECK = "check"
+    REVERT = "revert"
+    COMPARE = "compare"
+    DRAIN = "drain"
+    RETURN = "return"
+
+
+INTERRUPTIBLE = (Phase.FETCH, Phase.STAGE, Phase.GATES)
+QUIET = (Phase.RECOVER, Phase.CHECK, Phase.COMPARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The one request whose answer the machine waits for."""
+
+    req: int
+    phase: Phase
+    head: HeadRef | None = None
+    source: NodeName | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the apply of ``target`` has come since start. Volatile: staging is resumable."""
+
+    target: HeadRef
+    is_fetched: bool = False
+    is_staged: bool = False
+    is_gated: bool = False
+    is_validated: bool = False
+    policy: RolloutPolicy = DEFAULT_POLICY
+
+
+class FollowState:
+    """What the machine knows. ``facts`` are what ``Save`` carried last; all else is derived anew after a start."""
+
+    def __init__(
+        self, line: LineId, config: FollowConfig, rng: Chance, facts: FollowFacts | None = None
+    ) -> None:
+        self.line = line
+        self._config = config
+        self._rng = rng
+        self._facts = facts or FollowFacts()
+        self._saved: FollowFacts | None = self._facts
+        self._now = 0
+        self._out: list[FollowEffect] = []
+        self._last_req = 0
+        self._is_started = False
+        self._is_recovered = False
+        self._job: Job | None = None
+        self._progress: Progress | None = None
+        self._sources = Sources()
+        self._backoff = Backoff(rng)
+        self._troubles: dict[str, Trouble] = {}
+        self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
+        self._stuck: Digest | None = None
+        self._is_forgiven = False
+        self._supersedes = 0
+        self._sticky: HeadRef | None = None
+        self._drift = DriftView()
+        self._drift_ready_ms = 0
+        self._compared: f.Compared | None = None
+        self._compared_with: Digest | None = None
+        self._is_told_out = False
+        self._lost_at_ms: int | None = None
+        self._reported: f.Report | None = None
+
+    @property
+    def facts(self) -> FollowFacts:
+        return self._facts
+
+    @property
+    def report(self) -> f.Report | None:
+        """The last standing that was reported."""
+        return self._reported
+
+    @property
+    def phase(self) -> str | None:
+        """What is being done now, for status; None when at rest."""
+        return self._job.phase.value if self._job else None
+
+    def _set(self, **changes: object) -> None:
+        self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _next_req(self) -> int:
+        self._last_req += 1
+        return self._last_req
+
+    def _begin(self, phase: Phase, head: HeadRef | None = None, source: NodeName | None = None) -> int:
+        assert self._job is None
+        self._job = Job(self._next_req(), phase, head, source)
+        return self._job.req
+
+    def _retry_most(self) -> int:
+        """Never longer than a poll interval, so that a cause that has gone is noticed in time (P8)."""
+        return min(self._config.retry_max_ms, self._config.poll_ms)
+
+    def _fail(self, key: str, trouble: Trouble, least_ms: int | None = None) -> None:
+        self._troubles[key] = trouble
+        at = self._backoff.fail(key, self._now, least_ms or self._config.retry_min_ms, self._retry_most())
+        self._out.append(SetTimer(f"retry-{key}", at))
+
+    def _succeed(self, key: str) -> None:
+        self._troubles.pop(key, None)
+        self._backoff.clear(key)
+
+    def _note(self, what: str, text: str, **facts: object) -> None:
+        self._out.append(Note(what, text, tuple(facts.items())))
+
+    def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
+        reason = trouble.reason
+        self._set(refused=head, refused_code=code, refused_reason=reason[:1000])
+        self._note(code, f"generation {head.number} is refused: {reason}", generation=head.number)
+
+    def _wanted(self) -> HeadRef | None:
+        """The generation to apply, or None when the tree holds it or something stands against it."""
+        facts = self._facts
+        if self._config.is_observing or facts.epochs.disputed is not None:
+            return None
+        if self._sticky is not None:
+            return self._sticky
+        head = facts.head
+        if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
+            return None
+        if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_left_behind(head, facts.epochs):
+            return None
+        return head
+
+    def _is_going_back(self, head: HeadRef) -> bool:
+        live = self._facts.live
+        return live is not None and head.position < live.position
+
+    def _passed(self, what: str) -> None:
+        assert self._progress is not None
+        setattr(self._progress, what, True)
+        self._succeed("apply")
+
+
+def named(head: HeadRef | None) -> str:
+    """A generation in words."""
+    return "nothing" if head is None else f"generation {head.number}"
