@@ -204,7 +204,7 @@ class Example:
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
         self.balance()
         eventually(lambda: ask(self.front, WMS).status == 200, "the first picture through HAProxy", 20)
-        load = Load(self.front, WMS)
+        load = Load(self.front, WMS, every_s=0.2)
         load.start()
         try:
             self.roll(load)
@@ -246,7 +246,7 @@ class Example:
         )
         self.write("city.map", CITY.replace(ENABLED, '"wms_enable_request" ""'))
         broken = self.fleet.publish("no WMS")
-        line = self.fleet.await_standing(nodes[0], "blocked")
+        line = self.fleet.await_standing(nodes[0], "failing", "probe_failed")
         self.tell(f"   {nodes[0].name}: {line['reason']}")
         for node in nodes:
             live = node.line(FILESET)["live"]["number"]

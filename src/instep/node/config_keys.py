@@ -342,12 +342,7 @@ HOOK: tuple[Key, ...] = (
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
-    Key(
-        "tree",
-        values.boolean,
-        False,
-        "Only `validate` with `run`: `INSTEP_TREE` names the whole tree as it will be, not only what changes.",
-    ),
+    Key("tree", values.boolean, False, "Only `validate`: `INSTEP_TREE` is the whole tree as it will be."),
     Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 
