@@ -92,6 +92,7 @@ class FollowMachine(FollowApply):
                 self._passed("is_fetched")
                 assert self._progress is not None
                 self._progress.policy = event.policy
+                self._progress.is_reloaded = event.is_reloaded
             case f.Staged():
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():

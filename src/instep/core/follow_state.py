@@ -69,6 +69,11 @@ class Progress:
     is_gated: bool = False
     is_validated: bool = False
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowState:

@@ -11,14 +11,16 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from instep.fleet import answer_worker
+from instep.fleet.aside import Hangs
 from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
-from instep.fleet.http_hook import CannotAsk, credentials_for, shown_url, why_not_asked
+from instep.fleet.http_hook import SECRETS, CannotAsk, credentials_for, shown_url, why_not_asked
 from instep.fleet.run_hook import MINIMAL_ENVIRONMENT
 
 __all__ = ["ANSWER_BYTES_MAX", "READ_BYTES_MAX", "ask_all", "ask_one", "judge", "named"]
@@ -71,8 +73,8 @@ async def ask_one(spec: GoldenSpec) -> Answer:
     method, url = asked.http
     answer = Answer(spec.name, spec.question)
     try:
-        credentials = credentials_for(asked, url)
-    except CannotAsk as error:
+        credentials = await SECRETS.run(partial(credentials_for, asked, url), asked.timeout_ms / 1000)
+    except (CannotAsk, Hangs) as error:
         return msgspec.structs.replace(answer, problem=str(error))
     # What is packed would have to be unpacked, and a small body can be packed from a huge one.
     headers = {"User-Agent": "instep", "Accept-Encoding": "identity", **credentials.headers}

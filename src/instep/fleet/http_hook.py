@@ -11,15 +11,18 @@ import stat
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.fleet.aside import Aside, Hangs
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
 
 if TYPE_CHECKING:
     import aiohttp
 
 __all__ = [
+    "SECRETS",
     "CannotAsk",
     "Credentials",
     "credentials_for",
@@ -32,6 +35,8 @@ __all__ = [
 BODY_SEARCHED = 1 << 20
 """Bytes of an answer that ``expect_body`` is looked for in."""
 _AUTH_BYTES_MAX = 4096
+SECRETS = Aside("credentials", 8)
+"""Reads of secret files, which may lie on a mount that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,8 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
     method, url = spec.http
     name = f"{method} {shown_url(url)}"
     try:
-        credentials = credentials_for(spec, url)
-    except CannotAsk as error:
+        credentials = await SECRETS.run(partial(credentials_for, spec, url), spec.timeout_ms / 1000)
+    except (CannotAsk, Hangs) as error:
         return Attempt(f"{name}: {error}")
     headers = {
         "User-Agent": "instep",

@@ -189,6 +189,7 @@ NODE: tuple[Key, ...] = (
     Key("agent", _address_or_off, "off", "Where HAProxy's agent-check is answered, or `off`."),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
+    Key("drain_linger", values.duration_ms, "1s", "For requests in flight, once balancers know of a drain."),
     Key(
         "rate_limit",
         values.rate_limit,
@@ -333,12 +334,7 @@ HOOK: tuple[Key, ...] = (
         "machines. Status warns of the last two.",
     ),
     Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
-    Key(
-        "signal",
-        _one_of(*SIGNALS),
-        None,
-        "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
-    ),
+    Key("signal", _one_of(*SIGNALS), None, "For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."),
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),

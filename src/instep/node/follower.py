@@ -45,7 +45,7 @@ from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
-from instep.node.hooks import CHANGED_MAX, run_hook
+from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
@@ -563,7 +563,16 @@ class FollowService:
             definition = self.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)
-        return f.PagesFetched(effect.req, decode_policy(definition.rollout))
+        is_reloaded = await self._is_reloaded(effect.head)
+        return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
+
+    async def _is_reloaded(self, head: HeadRef) -> bool:
+        """Whether a reload hook of this node is for what ``head`` changes; looked at only where hooks name paths."""
+        hooks, live = self.fileset.hooks.reload, self.facts.live
+        if live is None or not all(hook.paths for hook in hooks):
+            return True
+        changed = await self.worker.run(self.applying.changed_paths, live, head, CHANGED_MAX)
+        return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
         has_gates = bool(gates_of(self.definition_of(effect.head)))

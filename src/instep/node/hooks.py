@@ -15,7 +15,7 @@ from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, HookSettings
 from instep.tree.rules import Rules
 
-__all__ = ["CHANGED_MAX", "run_hook", "run_slot", "spec_of"]
+__all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]
 
 CHANGED_MAX = 100_000
 """Changed paths that a hook is told at most; of more, none is left out by its ``paths``."""
@@ -47,6 +47,12 @@ def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) 
         return True
     rules = Rules(Definition(ignore=hook.paths))
     return any(rules.ignored(path, False) for path in changed)
+
+
+def is_any_meant(hooks: Collection[HookSettings], changed: Collection[bytes]) -> bool:
+    """Whether any of a slot's hooks is for what changed between two known generations."""
+    is_known = 0 < len(changed) < CHANGED_MAX
+    return any(is_meant(hook, changed, is_known=is_known) for hook in hooks)
 
 
 async def run_hook(
