@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from instep.node.recipe import Recipe
 
 __all__ = [
+    "parameter_option",
     "recipe",
     "recipe_fields",
     "recipe_options",
@@ -94,28 +95,6 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
     return tomlkit.dumps(document).strip().splitlines()
 
 
-def with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the options say counts before the recipe; their lists are added to its lists."""
-    found = {**ready, **given}
-    for key, value in given.items():
-        if isinstance(value, list) and isinstance(ready.get(key), list):
-            found[key] = [*ready[key], *(item for item in value if item not in ready[key])]
-    return found
-
-
-def recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
-
-
-def show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
-    """What was written, which is yours to edit."""
-    if recipe_name is None:
-        return
-    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
-    for line in settings_lines(settings, name):
-        print(f"    {printable(line)}" if line else "")
-
-
 @command("list", parent=recipe, example="instep recipe list")
 @pass_session
 def recipe_list(session: Session) -> None:
@@ -190,3 +169,25 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
                 print(printable(line))
 
     session.show(document, text)
+
+
+def with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the options say counts before the recipe; their lists are added to its lists."""
+    found = {**ready, **given}
+    for key, value in given.items():
+        if isinstance(value, list) and isinstance(ready.get(key), list):
+            found[key] = [*ready[key], *(item for item in value if item not in ready[key])]
+    return found
+
+
+def recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
+
+
+def show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
+    """What was written, which is yours to edit."""
+    if recipe_name is None:
+        return
+    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
+    for line in settings_lines(settings, name):
+        print(f"    {printable(line)}" if line else "")
