@@ -148,6 +148,7 @@ class Reader:
             agent=top["agent"],
             allow=top["allow"],
             poll_ms=top["poll"],
+            drain_linger_ms=top["drain_linger"],
             rate_limit=top["rate_limit"],
             allow_preserve=frozenset(top["allow_preserve"]),
             partners=MappingProxyType(partners),

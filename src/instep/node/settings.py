@@ -169,6 +169,8 @@ class Settings:
     """Where HAProxy's agent-check is answered."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
+    drain_linger_ms: int = 1_000
+    """What requests in flight get before a switch, once every balancer that asks knows that this node is drained."""
     rate_limit: int | None = None
     """Bytes a second of contents sent, None for no limit."""
     allow_preserve: frozenset[str] = frozenset()
