@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.support.fleet import Fleet, Node
+from tests.support.mounts import mounted
 from tests.support.waiting import eventually
 
 
@@ -56,3 +59,46 @@ def test_another_path_is_refused(fleet: Fleet) -> None:
     assert [(c["ours"], c["theirs"]) for c in failed] == [(str(fleet.tree("s1")), str(fleet.tree("main")))], (
         failed
     )
+
+
+def test_a_clock_ten_minutes_off_is_refused_and_recovers(fleet: Fleet) -> None:
+    """Goal: clocks agree within 5 minutes. Method: a partner's clock is 10 minutes ahead, then right."""
+    fleet.tree("main").mkdir(parents=True)
+    (fleet.tree("main") / "file").write_text("first")
+    s1 = fleet.node("s1")
+    s1.environment["INSTEP_DEBUG_CLOCK_MS"] = "600000"
+    fleet.make(1, add=("--settle", "20ms", "--gate", "clock"))
+    line = s1.await_standing("blocked", code="gate_differs")
+    assert line["reason"].startswith("gate clock: s1 is +"), line
+    assert not (fleet.tree("s1") / "file").exists()
+    for node, name in ((s1, "gate clock of data"), (fleet.main, "gate clock of data on s1")):
+        failed = [c for c in node.run("check", expect=4).json["checks"] if not c["ok"]]
+        assert name in [c["name"] for c in failed], failed
+    s1.stop()
+    del s1.environment["INSTEP_DEBUG_CLOCK_MS"]
+    s1.start()
+    s1.await_standing("in_step")
+
+
+def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
+    """Goal: space is looked at before staging; both values; recovery by itself. Method: a small file system with
+    ballast that goes."""
+    with mounted("tmpfs", fleet.base / "s1", options="size=64m"):
+        fleet.tree("main").mkdir(parents=True)
+        (fleet.tree("main") / "file").write_text("first")
+        fleet.make(1)
+        fleet["s1"].await_standing("in_step")
+        ballast = fleet.base / "s1" / "ballast"
+        ballast.write_bytes(bytes(40 << 20))
+        (fleet.tree("main") / "large").write_bytes(os.urandom(28 << 20))
+        line = fleet["s1"].await_standing("blocked", code="no_space")
+        assert f"needs {28 << 20} bytes, free are " in line["reason"], line
+        assert not any(fleet.base.glob("s1/**/stage/**/o/*")), "nothing was laid"
+        failed = [c for c in fleet["s1"].run("check", expect=4).json["checks"] if not c["ok"]]
+        assert ("space for generation 2 of data", f"needs {28 << 20} bytes") in [
+            (c["name"], c["theirs"]) for c in failed
+        ], failed
+        ballast.unlink()
+        fleet["s1"].await_standing("in_step")
+        assert (fleet.tree("s1") / "large").stat().st_size == 28 << 20
+        fleet["s1"].stop()

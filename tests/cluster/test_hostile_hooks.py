@@ -14,6 +14,7 @@ from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.generation import UNSIGNED, SignedGeneration
 from instep.model.ids import LineId, fileset_name, node_name
+from instep.model.rollout import Order, Verdict
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
@@ -21,12 +22,13 @@ from instep.net.pki import Pki
 from instep.net.stream import SocketStream
 from instep.net.tls import TlsContexts
 from tests.cluster.test_hooks import _hooks, _script
+from tests.property.test_hostile_bytes import HEAD as STREAM_HEAD
 from tests.property.test_hostile_bytes import STREAM
 from tests.support import peers
 from tests.support.fleet import SOURCE, Fleet
 from tests.support.hostile import HostileWriter, Looped, Victim, file, look, wall_ms
 
-SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest)
+SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest, m.Order)
 """What a writer sends: any other kind cuts the stream, which one example shows."""
 LINE = LineId(fileset_name("data"), node_name("main"))
 
@@ -69,6 +71,10 @@ def _sent_down(evil: Path) -> Iterator[bytes]:
     gates = Definition(gates=("java", f"run contains {evil}")).encoded()
     for each in (definition, gates):
         yield m.encode(m.Offer(LINE, node_name("main"), "mirror", "metadata", definition=each))
+    reload = Order(STREAM_HEAD, 9, Verdict.RELOAD, True, 1_000, 1_000)
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(reload))
+    yield _with_tail(m.Order(LINE, reload), tail)
+    yield msgspec.msgpack.encode(["order", LINE, [*fields, *tail]])
     for what in ("reload", "hook", f"run:{evil}", "retry", "resend"):
         yield _with_tail(m.Nudge(LINE, what), tail)
     yield _with_tail(m.FactsRequest(LINE, 1), [["java", *tail]])

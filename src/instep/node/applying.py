@@ -27,6 +27,7 @@ from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
 from instep.node.recording import record_rows, store_rows
 from instep.node.serving import Shelf
+from instep.node.space import require_room
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
@@ -157,10 +158,12 @@ class Applying:
         definition = self.definition(head)
         taken = self.taken()
         place = taken.place
+        found = base.root if base is not None else self._found_root(head, definition, taken)
+        require_room(place, found, head.root, self.get)
         return Stage.open(
             place,
             head,
-            base.root if base is not None else self._found_root(head, definition, taken),
+            found,
             self.get,
             definition,
             previous=base,

@@ -15,6 +15,8 @@ from instep.node.driver import wall_ms
 from instep.node.facts import mount_of
 from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, look_at_gates
+from instep.node.space import room_for
+from instep.tree.place import Place
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -112,6 +114,26 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
             f"{uplink.skew_ms / 1000:+.1f} s",
             "run an NTP client on both nodes",
         )
+
+
+async def _check_room(daemon: Daemon, service: FollowService, place: Place) -> AsyncIterator[dict[str, Any]]:
+    """Room for a generation that waits to be staged, once its pages are here."""
+    head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.applying.get
+    if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
+        return
+    try:
+        root = base.root if base is not None else None
+        room = await service.worker.run(room_for, place, root, head.root, get)
+    except KeyError:
+        return  # its pages are not fetched yet: nothing is known of its size
+    yield result(
+        f"space for generation {head.number} of {service.fileset.name}",
+        room.is_enough,
+        daemon.runtime.name,
+        f"{room.free_bytes} bytes free",
+        f"needs {room.need_bytes} bytes",
+        "free space: instep archive prune --dry-run; it goes on by itself",
+    )
 
 
 async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[dict[str, Any]]:
@@ -233,14 +255,24 @@ async def _check_fileset(
             )
     mount = await asyncio.to_thread(mount_of, place.root)
     yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))
+    async for each in _check_line(daemon, service, place):
+        yield each
+
+
+async def _check_line(
+    daemon: Daemon, service: WriterService | FollowService, place: Place
+) -> AsyncIterator[dict[str, Any]]:
+    """Gates, and room for what waits."""
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(daemon, service):
             yield each
     else:
         async for each in _check_gates(daemon, service):
             yield each
+        async for each in _check_room(daemon, service, place):
+            yield each
         yield result(
-            f"source of {fileset.name}",
+            f"source of {service.fileset.name}",
             bool(service.sources),
             service.writer,
             f"follows {service.writer}",
