@@ -90,7 +90,8 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
     tree.mkdir(parents=True)
     (tree / "file").write_text("first")
     fleet.make(1)
-    fleet.main.run("invite", "eve", "--from", "127.0.0.1")
+    toml = fleet.main.directory / "instep.toml"
+    toml.write_text(toml.read_text() + "\n[partners.eve]\nreplicate = true\ndata = true\nhub = true\n")
     _hooks(fleet.main, validate=f'run = ["{ours}", "main"]')
     _hooks(fleet["s1"], reload=f'run = ["{ours}", "s1"]')
     files = [fleet[name].directory / "instep.toml" for name in ("main", "s1")]
@@ -108,8 +109,8 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
 def _as_partner(fleet: Fleet, looped: Looped, evil: Path, ours: Path) -> None:
     """``eve`` says it all to the writer, which then publishes with its own hook and no other."""
     eve = peers.member(Pki(fleet.main.directory / "pki"), fleet.base / "eve-pki", "eve", life_s=86_400)
-    for raw in _messages(evil):
-        looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw))
+    ends = [looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw)) for raw in _messages(evil)]
+    assert {"open", "unexpected_message", "bad_message"} <= set(ends), ends
     (fleet.tree("main") / "file").write_text("second")
     fleet.wait("--node", "s1")
     assert set((fleet.base / "ran.main").read_text().splitlines()) == {f"{ours} validate "}
@@ -151,8 +152,8 @@ def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]
         writer.close()
 
 
-async def _said(pki: Pki, address: str, raw: bytes) -> None:
-    """Say hello, then this, and hear the answer or the end."""
+async def _said(pki: Pki, address: str, raw: bytes) -> str:
+    """Say hello, then this; the code with which the stream ends, or ``open``."""
     client = PeerClient(TlsContexts(pki), node_name("main"), address)
     try:
         async with client.stream(m.Hello(m.VERSIONS, node_name("eve"), os.urandom(8))) as (_, stream):
@@ -160,10 +161,13 @@ async def _said(pki: Pki, address: str, raw: bytes) -> None:
             await stream._socket.send_bytes(raw)
             await stream.send(m.Ping(77))
             while (message := await stream.receive()) is not None:
-                if isinstance(message, m.ErrorReply) or message == m.Pong(77):
-                    return
-    except InstepError:
-        return
+                if isinstance(message, m.ErrorReply):
+                    return message.code
+                if isinstance(message, m.Pong):
+                    return "open"
+            return "closed"
+    except InstepError as error:
+        return error.error_code
     finally:
         await client.close()
 

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
@@ -22,6 +23,7 @@ from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
+from instep.node.mounts import require_mount
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
@@ -81,6 +83,7 @@ class Applying:
         service = self._service
         runtime, fileset = service.runtime, service.fileset
         if fileset.observe:
+            require_mount(fileset.name, Path(os.path.realpath(fileset.path)), fileset.expect_mount)
             return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
         return find_root(
             runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage

@@ -19,6 +19,8 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
+from instep.node.mounts import ExpectedMount
+from instep.node.settings import ServiceSettings
 from instep.node.values import BadValue
 
 __all__ = [
@@ -145,6 +147,23 @@ def _user(raw: object) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
         raise BadValue("is not the name of a user")
     return text
+
+
+def _service(raw: object) -> ServiceSettings:
+    if not isinstance(raw, dict) or len(raw) != 1 or not set(raw) <= {"unit", "pid_file", "user"}:
+        raise BadValue('is not one of { unit = "..." }, { pid_file = "/..." } and { user = "..." }')
+    if "unit" in raw:
+        return ServiceSettings(unit=_systemd(f"reload {values.string(raw['unit'])}")[1])
+    if "pid_file" in raw:
+        return ServiceSettings(pid_file=values.absolute_path(raw["pid_file"]))
+    return ServiceSettings(user=_user(raw["user"]))
+
+
+def _expected_mount(raw: object) -> ExpectedMount:
+    kind, on, at = values.string(raw).partition(" on ")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
+        raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
+    return ExpectedMount(None if kind == "any" else kind, str(values.absolute_path(at)) if on else None)
 
 
 def _systemd(raw: object) -> tuple[str, str]:
@@ -298,6 +317,19 @@ FILESET: tuple[Key, ...] = (
     ),
     Key("without", _some_of(*WITHOUT), [], "What this node's file system cannot keep and is given up here."),
     Key("observe", values.boolean, False, "Compare and report, never write."),
+    Key(
+        "service",
+        _service,
+        None,
+        'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
+        '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
+    ),
+    Key(
+        "expect_mount",
+        _expected_mount,
+        None,
+        "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
+    ),
 )
 
 ARCHIVE: tuple[Key, ...] = (

@@ -250,6 +250,8 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            service=row["service"],
+            expect_mount=row["expect_mount"],
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
+from instep.node.mounts import ExpectedMount
 from instep.node.values import Address, IpNetwork, MaxDeletions
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "HookSettings",
     "HooksSettings",
     "PartnerSettings",
+    "ServiceSettings",
     "Settings",
 ]
 
@@ -90,6 +92,17 @@ class FactSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The program that uses a fileset's tree, by one of these: whose user the facts ``service`` and ``access`` are
+    about."""
+
+    unit: str | None = None
+    """A systemd unit."""
+    pid_file: Path | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PartnerSettings:
     """One partner: what this node lets it have, and where to dial it."""
 
@@ -128,6 +141,9 @@ class FilesetSettings:
     observe: bool = False
     """Compare and report, never write."""
     hooks: HooksSettings = HooksSettings()
+    service: ServiceSettings | None = None
+    expect_mount: ExpectedMount | None = None
+    """Which file system must hold the root."""
     origin: NodeName | None = None
     """Who began the line, where that is not its writer: a change of writer keeps the line."""
 
