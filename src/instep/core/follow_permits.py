@@ -59,8 +59,11 @@ class FollowPermits(FollowHeads):
         return True
 
     def _staged(self) -> HeadRef | None:
+        """What a rollout waits for; nothing where no permit is asked for, which spares a report an apply."""
         progress, config = self._progress, self._config
         if progress is None or not progress.is_staged or config.is_observing:
+            return None
+        if not progress.policy.needs_permit(has_reload=config.has_reload):
             return None
         is_gated = progress.is_gated or not config.has_gates
         is_valid = progress.is_validated or not config.has_validate

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core import follow_vocabulary as f
+from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
 from instep.core.follow_vocabulary import FollowConfig, FollowEffect, FollowFacts
@@ -168,6 +169,8 @@ class FollowState:
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
             return None
         if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_left_behind(head, facts.epochs):
             return None
         return head
 

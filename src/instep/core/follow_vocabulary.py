@@ -126,6 +126,8 @@ class FollowConfig:
     retry_max_ms: int = 60_000
     knows_orders: bool = False
     orders_from: NodeName | None = None
+    overrules: bool = False
+    """An operator wrote another writer's name than the newest epoch record's."""
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):

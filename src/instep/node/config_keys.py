@@ -19,8 +19,8 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
-from instep.node.mounts import ExpectedMount
-from instep.node.settings import ServiceSettings
+from instep.node.fact_people import read_service
+from instep.node.mounts import read_expected
 from instep.node.values import BadValue
 
 __all__ = [
@@ -149,23 +149,6 @@ def _user(raw: object) -> str:
     return text
 
 
-def _service(raw: object) -> ServiceSettings:
-    if not isinstance(raw, dict) or len(raw) != 1 or not set(raw) <= {"unit", "pid_file", "user"}:
-        raise BadValue('is not one of { unit = "..." }, { pid_file = "/..." } and { user = "..." }')
-    if "unit" in raw:
-        return ServiceSettings(unit=_systemd(f"reload {values.string(raw['unit'])}")[1])
-    if "pid_file" in raw:
-        return ServiceSettings(pid_file=values.absolute_path(raw["pid_file"]))
-    return ServiceSettings(user=_user(raw["user"]))
-
-
-def _expected_mount(raw: object) -> ExpectedMount:
-    kind, on, at = values.string(raw).partition(" on ")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
-        raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
-    return ExpectedMount(None if kind == "any" else kind, str(values.absolute_path(at)) if on else None)
-
-
 def _systemd(raw: object) -> tuple[str, str]:
     verb, _, unit = values.string(raw).partition(" ")
     verbs = ("reload", "restart", "start", "try-reload-or-restart")
@@ -182,6 +165,9 @@ def _status(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
         raise BadValue("is not an HTTP status such as 200")
     return raw
+
+
+one_of, http_status = _one_of, _status  # for the keys that other modules declare
 
 
 def _gates(raw: object) -> tuple[str, ...]:
@@ -319,14 +305,14 @@ FILESET: tuple[Key, ...] = (
     Key("observe", values.boolean, False, "Compare and report, never write."),
     Key(
         "service",
-        _service,
+        read_service,
         None,
         'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
         '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
     ),
     Key(
         "expect_mount",
-        _expected_mount,
+        read_expected,
         None,
         "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
     ),
@@ -371,6 +357,12 @@ HOOK: tuple[Key, ...] = (
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
+    Key(
+        "tree",
+        values.boolean,
+        False,
+        "Only `validate` with `run`: `INSTEP_TREE` names the whole tree as it will be, not only what changes.",
+    ),
     Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 

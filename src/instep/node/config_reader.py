@@ -16,6 +16,7 @@ from instep.model.link import Link
 from instep.model.rollout import RolloutPolicy
 from instep.node import config_keys as keys
 from instep.node.definition_fields import definition_of, policy_of
+from instep.node.golden_reader import read_golden
 from instep.node.hook_fields import read_hooks
 from instep.node.settings import (
     ArchivePolicy,
@@ -28,6 +29,8 @@ from instep.node.toml_lines import KeyPath, path_text
 from instep.node.values import BadValue
 
 __all__ = ["Reader", "problem"]
+
+_FOLLOWED = "is for filesets that are followed here; this one is written here"
 
 
 def problem(line: int | None, key: str, value: object, why: str) -> dict[str, Any]:
@@ -197,7 +200,7 @@ class Reader:
     ) -> FilesetSettings | None:
         path = ("filesets", name)
         row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden", "linger", "carry"))
-        for later in ("golden", "linger", "carry"):
+        for later in ("linger", "carry"):
             if later in raw:
                 self.wrong((*path, later), raw[later], keys.LATER)
         archive = self.read(
@@ -216,14 +219,11 @@ class Reader:
                     why = f"travels with the fileset and is set at its writer {row['writer']}; remove it here"
                     self.wrong((*path, travelling), raw[travelling], why)
         if is_here and row["observe"]:
-            self.wrong(
-                (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
-            )
+            self.wrong((*path, "observe"), True, _FOLLOWED)
         if is_here:
             for slot in ("freeze", "thaw", "repair"):
                 if getattr(hooks, slot):
-                    why = "is for filesets that are followed here; this one is written here"
-                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], why)
+                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], _FOLLOWED)
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(
@@ -252,6 +252,7 @@ class Reader:
             hooks=hooks,
             service=row["service"],
             expect_mount=row["expect_mount"],
+            golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 

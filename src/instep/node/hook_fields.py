@@ -18,7 +18,7 @@ __all__ = ["read_hooks"]
 
 GO_WITH = {
     "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
-    "run": ("user",),
+    "run": ("user", "tree"),
     "signal": ("pid_file",),
 }
 
@@ -66,6 +66,8 @@ def _hook(reader: Reader, path: KeyPath, raw: object, slot: str, root: Path | No
         reader.wrong(
             (*path, "paths"), raw["paths"], f"does not go with {slot}, which is for the whole fileset"
         )
+    if row["tree"] and slot != "validate":
+        reader.wrong((*path, "tree"), True, "goes with validate, which looks at what is not live yet")
     if row["timeout"] < 1:
         reader.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
     fields = {name: row[name] for name in row if name != "timeout"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
@@ -59,11 +60,12 @@ async def run_hook(
     fileset: FilesetSettings,
     effect: RunHook,
     changed: Collection[bytes],
-    staged: str | None = None,
+    views: Mapping[str, str] = MappingProxyType({}),
 ) -> Trouble | None:
-    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none."""
-    extra = {"INSTEP_STAGED": staged} if staged is not None else {}
-    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, extra)
+    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none.
+
+    ``views`` are directories for ``validate`` by the name of their variable."""
+    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, views)
     return await run_slot(runtime, fileset, call, changed)
 
 
@@ -108,7 +110,9 @@ async def _run_one(
     runtime: Runtime, fileset: FilesetSettings, hook: HookSettings, call: HookCall
 ) -> Trouble | None:
     kind = call.hook
-    told = {**call.extra, "INSTEP_PATH": str(fileset.path)}
+    told = {"INSTEP_PATH": str(fileset.path), **call.extra}
+    if hook.tree:
+        told.setdefault("INSTEP_TREE", str(fileset.path))
     outcome = await run_one(spec_of(hook), dataclasses.replace(call, extra=told))
     line = fileset.line
     if outcome.ok:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import RefusedError
+from instep.node import values
+from instep.node.values import BadValue
 
-__all__ = ["ExpectedMount", "Mount", "mount_at", "require_mount", "why_shared"]
+__all__ = ["ExpectedMount", "Mount", "mount_at", "read_expected", "require_mount", "why_shared"]
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "glusterfs", "ceph", "fuse.glusterfs", "fuse.sshfs")
 _SERVER_OPTIONS = ("vers", "hard", "soft", "sec", "proto", "local_lock", "nolock", "sync")
@@ -47,6 +49,14 @@ class ExpectedMount:
         if mount is None:
             return False
         return self.kind in (None, mount.kind) and self.at in (None, mount.at)
+
+
+def read_expected(raw: object) -> ExpectedMount:
+    """The value of ``expect_mount``, or ``BadValue``."""
+    kind, on, at = values.string(raw).partition(" on ")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
+        raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
+    return ExpectedMount(None if kind == "any" else kind, str(values.absolute_path(at)) if on else None)
 
 
 def mount_at(path: Path, table: str | None = None) -> Mount | None:

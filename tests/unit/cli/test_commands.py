@@ -246,9 +246,7 @@ def test_a_token_that_cannot_work_is_refused_with_the_command_that_helps(
 def test_what_a_later_version_will_have_is_refused_by_name(instep: Run, tmp_path: Path) -> None:
     for words in (
         ("fileset", "add", "c", str(tmp_path), "--mode", "shared"),
-        ("fileset", "add", "c", str(tmp_path), "--recipe", "geoserver"),
         ("fileset", "accept", "c", str(tmp_path), "--drift", "offer"),
-        ("recipe", "list"),
     ):
         code, _, err = instep(*words)
         assert code == 4
