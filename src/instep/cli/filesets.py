@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from instep.cli.output import printable, say, shown_bytes, table
-from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
+from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
 from instep.cli.roots import all_wrong, check_root, mark_root
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
@@ -85,7 +85,7 @@ def fileset_add(
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
     }  # fmt: skip
     ready = recipe_settings(session, recipe_name, params, WRITTEN, root)
-    given_keys = _with_recipe(ready, {key: value for key, value in given.items() if value})
+    given_keys = with_recipe(ready, {key: value for key, value in given.items() if value})
     prepare = None
     if chosen not in settings.filesets:
         try:
@@ -100,12 +100,12 @@ def fileset_add(
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
-        **_recipe_fields(recipe_name, given_keys),
+        **recipe_fields(recipe_name, given_keys),
     }  # fmt: skip
 
     def text() -> None:
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
-        _show_recipe(recipe_name, name, given_keys)
+        show_recipe(recipe_name, name, given_keys)
         print(f"  offered to {', '.join(offered) or 'nobody yet'}")
         for partner, why in reasons.items():
             print(f"  not to {partner}: {why}")
@@ -117,28 +117,6 @@ def fileset_add(
             print("  next: instep invite NAME")
 
     session.show(document, text)
-
-
-def _with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the options say counts before the recipe; their lists are added to its lists."""
-    found = {**ready, **given}
-    for key, value in given.items():
-        if isinstance(value, list) and isinstance(ready.get(key), list):
-            found[key] = [*ready[key], *(item for item in value if item not in ready[key])]
-    return found
-
-
-def _recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
-
-
-def _show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
-    """What was written, which is yours to edit."""
-    if recipe_name is None:
-        return
-    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
-    for line in settings_lines(settings, name):
-        print(f"    {printable(line)}" if line else "")
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
@@ -218,7 +196,7 @@ def fileset_accept(
         raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
     verb = "fileset_check" if dry_run else "fileset_accept"
     told = session.call(verb, timeout_ms / 1000, name=name, path=root, **asked)
-    document = {**told, **_recipe_fields(recipe_name, ready)}
+    document = {**told, **recipe_fields(recipe_name, ready)}
     session.show(document, lambda: _show_accepted(document, name, dry_run))
 
 
@@ -228,7 +206,7 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
             print(f"  {key.replace('_', ' ')}: {document[key]}")
     if dry_run:
         return
-    _show_recipe(document.get("recipe"), name, document.get("settings", {}))
+    show_recipe(document.get("recipe"), name, document.get("settings", {}))
     state = "follows" if document.get("changed", True) else "follows already"
     print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
 
