@@ -95,6 +95,7 @@ __all__ = [
     "decode",
     "decode_stream",
     "encode",
+    "since",
     "versions_of_header",
 ]
 
@@ -197,7 +198,13 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.low}-{self.high}"
 
 
-VERSIONS = Versions(1, 1)
+VERSIONS = Versions(1, 2)
+
+
+def since(message: msgspec.Struct) -> int:
+    """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
+    for a kind that it does not know."""
+    return 2 if isinstance(message, FactsRequest | Order) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
@@ -704,10 +711,12 @@ class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True
 
 class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
-    the line's writer asks its partner, with a ``number``."""
+    the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
+    the asker's own and random."""
 
     line: LineId
     number: _Count = 0
+    key: _Small = b""
 
 
 class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):

@@ -19,6 +19,8 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
+from instep.node.fact_people import read_service
+from instep.node.mounts import read_expected
 from instep.node.values import BadValue
 
 __all__ = [
@@ -314,6 +316,19 @@ FILESET: tuple[Key, ...] = (
     ),
     Key("without", _some_of(*WITHOUT), [], "What this node's file system cannot keep and is given up here."),
     Key("observe", values.boolean, False, "Compare and report, never write."),
+    Key(
+        "service",
+        read_service,
+        None,
+        'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
+        '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
+    ),
+    Key(
+        "expect_mount",
+        read_expected,
+        None,
+        "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
+    ),
 )
 
 ARCHIVE: tuple[Key, ...] = (

@@ -254,6 +254,8 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            service=row["service"],
+            expect_mount=row["expect_mount"],
             golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )

@@ -380,7 +380,7 @@ class Uplink:
             service = self._followed(request.line)
             if service is None or service.writer != self.name:
                 raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            found = await self._peers.facts_of_line(service)
+            found = await self._peers.facts_of_line(service, request.key)
             self.reply(m.FactsReply(found, wall_ms(), request.number))
         except InstepError as error:
             self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
