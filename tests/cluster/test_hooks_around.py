@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 
 from tests.cluster.test_hooks import _hooks, _script, _start
+from tests.support.crashes import Crasher
 from tests.support.fleet import Fleet
 from tests.support.waiting import eventually
 
@@ -45,3 +48,80 @@ def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
     fleet.main.run("publish", "data")
     fleet.wait()
     assert (fleet.base / "reloaded").exists()
+
+
+def test_a_thaw_that_fails_is_a_standing_until_it_works(fleet: Fleet) -> None:
+    """Goal: who was frozen and not thawed is never *in step*: the line stands failing with reason and next step, also
+    after a restart, is retried by itself, and recovers. Method: SIGKILL between freeze and thaw, a thaw that fails, a
+    second restart, then the cause goes. Every ``thaw`` runs although the first one fails."""
+    tree, there, s1 = _start(fleet)
+    seen, stuck = fleet.base / "seen", fleet.base / "stuck"
+    freeze = _script(fleet.base / "freeze", f'echo "freeze $INSTEP_GENERATION" >> {seen}')
+    thaw = _script(fleet.base / "thaw", f'echo "thaw $INSTEP_GENERATION" >> {seen}; test ! -e {stuck}')
+    second = _script(fleet.base / "second", f"echo second >> {seen}")
+    toml = s1.directory / "instep.toml"
+    text = toml.read_text()
+    both = f"""
+[filesets.data.hooks]
+freeze = {{ run = ["{freeze}"] }}
+[[filesets.data.hooks.thaw]]
+run = ["{thaw}"]
+[[filesets.data.hooks.thaw]]
+run = ["{second}"]
+"""
+    toml.write_text(text + both)
+    partner = Crasher(s1).take_over().start("switch.step.before")
+    stuck.touch()
+    (tree / "file").write_text("second")
+    fleet.main.run("publish", "data")
+    assert partner.await_end() == -9
+    assert seen.read_text() == "freeze 2\n"
+    try:
+        for _ in range(2):
+            partner.start()
+            line = partner.await_line(lambda line: line["code"] == "thaw_failed")
+            assert line["standing"] == "failing" and "exited with 1" in line["reason"], line
+            assert "instep retry data" in str(line["next"]), line
+            partner.await_line(lambda line: "times in a row" in (line["reason"] or ""))
+            assert (there / "file").read_text() == "second"
+            eventually(lambda: fleet.main.line()["partners"][0]["code"] == "thaw_failed", 10, s1.log)
+            partner.kill()
+        assert set(seen.read_text().splitlines()) == {"freeze 2", "thaw 2", "second"}
+        partner.start()
+        partner.await_line(lambda line: line["code"] == "thaw_failed")
+        stuck.unlink()
+        partner.await_line(lambda line: line["standing"] == "in_step")
+        before = seen.read_text()
+        assert before.endswith("thaw 2\nsecond\n"), before
+        (tree / "file").write_text("third")
+        fleet.wait()
+        assert seen.read_text() == before + "freeze 3\nthaw 3\nsecond\n"
+    finally:
+        partner.kill()
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.read_text() == text
+
+
+def test_repair_runs_once_for_each_generation_that_failed(fleet: Fleet) -> None:
+    """Goal: ``repair`` runs after a put-back, once, told the refused generation and with the old tree there; the next
+    generation that fails gets its own. Method: a probe that refuses two generations, then accepts."""
+    tree, _, s1 = _start(fleet)
+    seen = fleet.base / "seen"
+    repair = _script(
+        fleet.base / "repair",
+        f'echo "$INSTEP_HOOK $INSTEP_GENERATION $(cat "$INSTEP_PATH/file")" >> {seen}; exit 3',
+    )
+    probe = _script(fleet.base / "probe", '! grep -q bad "$INSTEP_PATH/file"')
+    _hooks(s1, repair=f'run = ["{repair}"]', probe=f'run = ["{probe}"]')
+    for number, wanted in ((2, "repair 2 good\n"), (3, "repair 2 good\nrepair 3 good\n")):
+        (tree / "file").write_text(f"bad {number}")
+        fleet.main.run("publish", "data")
+        s1.await_standing("failing", code="probe_failed")
+        eventually(partial(_holds, seen, wanted), 10, s1.log)
+    s1.run("retry", "data")
+    (tree / "file").write_text("better")
+    fleet.wait()
+    assert seen.read_text() == "repair 2 good\nrepair 3 good\n", seen.read_text()
+    assert "repair hook of data: exited with 3" in str(s1.run("events").json["events"])

@@ -63,6 +63,15 @@ def test_a_reload_that_was_due_runs_after_a_crash() -> None:
     talk.check("reload_after_crash")
 
 
+def test_a_failed_thaw_is_told_beside_all_else_until_it_went_well() -> None:
+    talk = live(begun(follower(has_probe=True)), 1)
+    frozen = Trouble("thaw_failed", "thaw exited with 1", Retry.LATER, 7, "mend it")
+    talk.say(f.HookOwed(frozen), f.Paused("for a while", None), f.Resumed())
+    staged(talk, 2).say(f.Switched(talk.asked(f.Switch)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.PROBE, NO))
+    talk.say(f.PutBackDone(talk.asked(f.PutBack)), f.HookOwed(None)).check("thaw_failed")
+
+
 def test_what_a_source_lacks_comes_from_the_next() -> None:
     talk = begun(follower()).say(f.SourceUp(HUB, is_writer=False), f.HeadSeen(HUB, generation(1), OK))
     talk.say(f.HeadSeen(MAIN, generation(1), OK))

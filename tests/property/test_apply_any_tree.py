@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from instep.errors import InstepError
 from instep.tree import failpoints
+from instep.tree.next_tree import Exchange
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.switch import finish, switch
 from tests.support.apply_world import Dir, File, Link, Tree, World
@@ -19,7 +20,7 @@ from tests.support.apply_world import Dir, File, Link, Tree, World
 POINTS = [
     name
     for name in failpoints.registered()
-    if name.split(".")[0] in ("stage", "journal", "switch", "archive")
+    if name.split(".")[0] in ("stage", "journal", "switch", "archive", "exchange")
 ]
 
 _names = st.sampled_from([b"a", b"b", b"c", b"d-", b"d"])
@@ -51,11 +52,14 @@ def _nothing_stays_armed() -> Iterator[None]:
     failpoints.disarm_all()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(_trees, _trees, st.sampled_from(POINTS), st.integers(1, 4))
-def test_from_any_tree_to_any_tree(first: Tree, second: Tree, point: str, hit: int) -> None:
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_trees, _trees, st.sampled_from(POINTS), st.integers(1, 4), st.sampled_from([None, Exchange()]))
+def test_from_any_tree_to_any_tree(
+    first: Tree, second: Tree, point: str, hit: int, exchange: Exchange | None
+) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as directory:
         world = World.make(Path(directory))
+        world.exchange = exchange
         world.apply(first)
         assert world.holds(first)
         old, target = world.live, world.generation(second)
@@ -64,6 +68,7 @@ def test_from_any_tree_to_any_tree(first: Tree, second: Tree, point: str, hit: i
             journal = world.stage(target)
             switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
             finish(world.place, switched.journal)
+            world.end_linger()
         except (InstepError, OSError):
             failpoints.disarm_all()
             recovered = recover(world.place, local=world.local, get_page=world.page, now_ms=2)
@@ -80,6 +85,7 @@ def test_from_any_tree_to_any_tree(first: Tree, second: Tree, point: str, hit: i
         else:
             world.live = target
         failpoints.disarm_all()
+        world.end_linger()
         world.apply(second)
         assert world.holds(second)
         world.apply(first)

@@ -17,7 +17,9 @@ from instep.model.manifest import build
 from instep.model.paths import sort_key
 from instep.tree.fidelity import Local
 from instep.tree.journal import Journal
+from instep.tree.linger import end_linger, lingering
 from instep.tree.marker import create_marker
+from instep.tree.next_tree import Exchange
 from instep.tree.place import Place, prepare_place, resolve_place
 from instep.tree.stage import Stage, Want
 from instep.tree.switch import Switched, finish, switch
@@ -127,6 +129,7 @@ class World:
     fetched: list[bytes] = field(default_factory=list)
     number: int = 0
     live: HeadRef | None = None
+    exchange: Exchange | None = None
 
     @classmethod
     def make(cls, at: Path, definition: Definition | None = None) -> World:
@@ -169,6 +172,7 @@ class World:
 
     def open(self, target: HeadRef, **options: object) -> Stage:
         options.setdefault("previous", self.live)
+        options.setdefault("exchange", self.exchange)
         live = self.live.root if self.live is not None else None
         return Stage.open(
             self.place,
@@ -203,7 +207,12 @@ class World:
         switched = switch(self.place, journal, local=self.local, get_page=self.page, now_ms=self.number)
         finish(self.place, switched.journal)
         self.live = target
+        self.end_linger()
         return switched
+
+    def end_linger(self) -> int:
+        """Take down every old tree; how many objects no switch knew."""
+        return sum(end_linger(self.place, batch, 1).late for batch in lingering(self.place))
 
     def holds(self, tree: Tree) -> bool:
         return seen(self.root) == expected(tree, self.contents)

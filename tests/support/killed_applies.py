@@ -1,6 +1,6 @@
 """Kill an apply at every failpoint, recover in another process, and say what was found; one JSON line a case.
 
-Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2]``. It forks before it uses any thread, so that a
+Run as a program: ``killed_applies.py DIRECTORY [--no-renameat2|--exchange]``. It forks before it uses any thread, so that a
 child is cheap.
 """
 
@@ -22,6 +22,8 @@ from instep.tree import failpoints
 from instep.tree import switch as switching
 from instep.tree.archive import Archive
 from instep.tree.beneath import RenameUnsupportedError
+from instep.tree.linger import lingering
+from instep.tree.next_tree import Exchange
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.stages import clear_stages
 from instep.tree.switch import finish, stat_rows, switch
@@ -69,6 +71,8 @@ def old_tree() -> Tree:
 
 def prepare(at: Path) -> World:
     world = World.make(at, DEFINITION)
+    if "--exchange" in sys.argv:
+        world.exchange = Exchange(carry=(IGNORED,))
     world.apply(old_tree())
     (world.root / "half" / "cache.tmp").write_bytes(b"never carried")
     return world
@@ -88,6 +92,7 @@ def second(at: Path, world: World, spec: str) -> None:
     list(stat_rows(world.place, switched.journal))
     finish(world.place, switched.journal)
     world.live = target
+    world.end_linger()
 
 
 def wanted(world: World, tree: Tree) -> dict[str, tuple[object, ...]]:
@@ -160,6 +165,7 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
     if recovered.journal is not None:
         list(stat_rows(world.place, recovered.journal))
         finish(world.place, recovered.journal)
+    world.end_linger()
     exact = observed(world) == wanted(world, NEW if is_new else old_tree())
     if not is_new and observed(world) == wanted(world, NEW):
         # The journal was removed, which the node does last: everything had been recorded.
@@ -192,6 +198,7 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
         "left": left,
         "not_kept": kept,
         "journal_left": world.place.journal.exists(),
+        "trees_left": [name.decode() for name in lingering(world.place)],
     }
 
 
@@ -216,7 +223,7 @@ def main(base: Path) -> None:
                 break
 
 
-PREFIXES = ("stage", "journal", "switch", "archive")
+PREFIXES = ("stage", "journal", "switch", "archive", *(("exchange",) if "--exchange" in sys.argv else ()))
 
 if __name__ == "__main__":
     begun = time.monotonic()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
-__all__ = ["eventually", "eventually_async"]
+__all__ = ["eventually", "eventually_async", "paced"]
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.002
@@ -41,6 +41,15 @@ def eventually(
             raise _gave_up(timeout, describe, last)
         clock.wait(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+
+def paced(count: int, over_s: float) -> Iterator[int]:
+    """The numbers below ``count``, spread over so many seconds: load, not a condition to wait for."""
+    clock = threading.Event()
+    first = time.monotonic()
+    for number in range(count):
+        clock.wait(max(0.0, first + over_s * number / count - time.monotonic()))
+        yield number
 
 
 async def eventually_async(

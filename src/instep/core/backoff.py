@@ -35,6 +35,10 @@ class Backoff:
     def is_ready(self, key: str, now_ms: int) -> bool:
         return now_ms >= self._until.get(key, now_ms)
 
+    def wait_ms(self, key: str, now_ms: int) -> int:
+        """How long until ``key`` is ready; 0 when it is."""
+        return max(0, self._until.get(key, now_ms) - now_ms)
+
     def come_due(self, key: str) -> None:
         """The timer fired: ready now, the count stays."""
         self._until.pop(key, None)

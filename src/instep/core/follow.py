@@ -72,6 +72,8 @@ class FollowMachine(FollowApply):
                 self._touched(event)
             case f.OrderGiven():
                 self._take_order(event)
+            case f.HookOwed():
+                self._owed = event.trouble
             case TimerFired():
                 self._timer(event.name)
             case _:
@@ -90,6 +92,7 @@ class FollowMachine(FollowApply):
                 self._passed("is_fetched")
                 assert self._progress is not None
                 self._progress.policy = event.policy
+                self._progress.is_reloaded = event.is_reloaded
             case f.Staged():
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():
@@ -158,7 +161,8 @@ class FollowMachine(FollowApply):
             self._arm_confirm()
 
     def _configure(self, config: FollowConfig) -> None:
-        if config == self._config:
+        if replace(config, orders_from=self._config.orders_from) == self._config:
+            self._config = config  # Who orders changed: nothing of what failed here may succeed by that.
             return
         self._config = config
         self._stuck = None
@@ -238,6 +242,7 @@ class FollowMachine(FollowApply):
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,
+            owed=self._owed,
             drifted=self._drift.drifted,
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),

@@ -50,17 +50,11 @@ class FollowPermits(FollowHeads):
         elif order.verdict is Verdict.PUT_BACK and facts.refused != order.head:
             reason = f"{event.source} orders it to be put back"
             self._refuse(order.head, "put_back_ordered", Trouble("put_back_ordered", reason, Retry.NEVER, 4))
+        elif order.verdict in (Verdict.HOLD, Verdict.SWITCH) and self._was_ordered_back(order.head):
+            self._forgive()  # Who ordered it back begins anew; what this node refused by itself stays refused.
 
-    def _forgive(self) -> None:
-        """Forget the refused generation; a put-back that runs is finished first."""
-        facts = self._facts
-        if facts.refused is None:
-            return
-        if self._job is not None and self._job.phase is Phase.PUT_BACK:
-            self._is_forgiven = True
-            return
-        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
-        self._set(refused=None, refused_code="", refused_reason="", due=due)
+    def _was_ordered_back(self, head: HeadRef) -> bool:
+        return self._facts.refused == head and self._facts.refused_code == "put_back_ordered"
 
     def _order_of(self, head: HeadRef | None) -> Order | None:
         order = self._facts.order
@@ -71,7 +65,7 @@ class FollowPermits(FollowHeads):
         config, facts, target = self._config, self._facts, progress.target
         if facts.live is None or not config.knows_orders:
             return True
-        if not progress.policy.needs_permit(has_reload=config.has_reload) or facts.begun == target:
+        if not progress.needs_permit(config) or facts.begun == target:
             return True
         if target != facts.head:
             self._sticky = None  # No order is about it any more.
@@ -85,8 +79,11 @@ class FollowPermits(FollowHeads):
         return True
 
     def _staged(self) -> HeadRef | None:
+        """What a rollout waits for; nothing where no permit is asked for, which spares a report an apply."""
         progress, config = self._progress, self._config
         if progress is None or not progress.is_staged or config.is_observing:
+            return None
+        if not progress.policy.needs_permit(has_reload=config.has_reload):
             return None
         is_gated = progress.is_gated or not config.has_gates
         is_valid = progress.is_validated or not config.has_validate
@@ -104,7 +101,7 @@ class FollowPermits(FollowHeads):
             and staged == self._wanted()
             and self._facts.live is not None
             and self._facts.begun != staged
-            and progress.policy.needs_permit(has_reload=config.has_reload)
+            and progress.needs_permit(config)
         )
 
     def _is_draining(self, head: HeadRef) -> bool:

@@ -44,14 +44,30 @@ class Seen:
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
     waits_for: NodeName | None = None
     """Whose permit is waited for before the switch."""
+    owed: Trouble | None = None
+    """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
 
 
+_RANK = {standing: rank for rank, standing in enumerate(Standing)}
 _BLOCKING_EXITS = (3, 4, 5)
 _DAMAGED_EXIT = 10
 
 
 def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
-    """The standing of ``line`` with code, reason and next steps."""
+    """The standing of ``line`` with code, reason and next steps. What an owed hook leaves undone is told beside
+    whatever else is wrong, and first where that is less."""
+    found = _without_owed(line, config, facts, seen)
+    if seen.owed is None:
+        return found
+    owed = _of_trouble(line, seen.owed)
+    first, second = (found, owed) if _RANK[found.standing] >= _RANK[owed.standing] else (owed, found)
+    steps = tuple(dict.fromkeys((*first.next_steps, *second.next_steps)))
+    if second.code is None:
+        return Stand(first.standing, first.code, first.reason, steps)
+    return Stand(first.standing, first.code, f"{first.reason}; also: {second.reason}", steps)
+
+
+def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
     if facts.is_paused:
         return Stand(
             Standing.PAUSED,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core import follow_vocabulary as f
+from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
-from instep.core.follow_vocabulary import FollowConfig, FollowEffect, FollowFacts
+from instep.core.follow_vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
 from instep.core.sources import Sources
 from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -68,6 +69,11 @@ class Progress:
     is_gated: bool = False
     is_validated: bool = False
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowState:
@@ -92,6 +98,7 @@ class FollowState:
         self._backoff = Backoff(rng)
         self._troubles: dict[str, Trouble] = {}
         self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
         self._stuck: Digest | None = None
         self._is_forgiven = False
         self._supersedes = 0
@@ -146,6 +153,17 @@ class FollowState:
     def _note(self, what: str, text: str, **facts: object) -> None:
         self._out.append(Note(what, text, tuple(facts.items())))
 
+    def _forgive(self) -> None:
+        """Forget the refused generation; a put-back that runs is finished first."""
+        facts = self._facts
+        if facts.refused is None:
+            return
+        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+            self._is_forgiven = True
+            return
+        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
+        self._set(refused=None, refused_code="", refused_reason="", due=due)
+
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
         reason = trouble.reason
         self._set(refused=head, refused_code=code, refused_reason=reason[:1000])
@@ -162,6 +180,8 @@ class FollowState:
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
             return None
         if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_left_behind(head, facts.epochs):
             return None
         return head
 

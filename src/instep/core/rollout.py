@@ -11,7 +11,13 @@ from typing import assert_never
 
 from instep.core import rollout_vocabulary as v
 from instep.core.rollout_book import GOING, GRACE_MS
-from instep.core.rollout_nodes import Partner, Place, failure_of
+from instep.core.rollout_nodes import (
+    Partner,
+    Place,
+    failure_of,
+    is_behind_retry,
+    tries_again,
+)
 from instep.core.rollout_show import RolloutShow
 from instep.core.rollout_vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import TimerFired, Trouble
@@ -71,6 +77,12 @@ class RolloutMachine(RolloutShow):
                     self._set(serial=self._facts.serial + 1)
                 elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
                     self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+            case v.AnswersDiffered(request, head, reason):
+                is_running = head == self._facts.target and self._facts.state in (*GOING, *_WALKED)
+                refusal = None if is_running else self._refusal("of that generation to put back")
+                if is_running:
+                    self._fail(None, "golden_differs", reason)
+                self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
 
@@ -160,19 +172,30 @@ class RolloutMachine(RolloutShow):
             case v.RetryAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
-                self._facts = RolloutFacts(
-                    target=facts.target, replaced=facts.replaced, policy=self._policy,
-                    state=RolloutState.BARRIER, serial=facts.serial + 1, author=facts.author,
-                    started_wall_ms=self._wall_ms, attempt=facts.attempt + 1,
-                )  # fmt: skip
-                self._since_ms.clear()
+                self._retry()
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
-                self._set(serial=facts.serial + 1, reload_serial=facts.serial + 1)
+                serial = facts.serial + 1
+                self._set(serial=serial, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
         return None
+
+    def _retry(self) -> None:
+        facts = self._facts
+        if not v.ended(facts.state):
+            self._end(RolloutState.PUT_BACK)
+        self._facts = RolloutFacts(
+            target=facts.target, replaced=facts.replaced, policy=self._policy, state=RolloutState.BARRIER,
+            serial=facts.serial + 1, author=facts.author, started_wall_ms=self._wall_ms,
+            retry_serial=facts.serial + 1, attempt=facts.attempt + 1, finishing=facts.finishing,
+        )  # fmt: skip
+        self._since_ms.clear()
+
+    def _is_repaired(self) -> bool:
+        partner = self._partners.get(self._facts.failed_node) if self._facts.failed_node is not None else None
+        return partner is not None and tries_again(partner, self._facts.target, self._facts.serial)
 
     def _refusal(self, what: str) -> Trouble:
         reason = f"there is no rollout {what}: its state is {self._facts.state.value}"
@@ -184,6 +207,8 @@ class RolloutMachine(RolloutShow):
         facts = self._facts
         if facts.target is None:
             return
+        if facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK) and self._is_repaired():
+            self._retry()
         self._mind_who_is_out()
         if facts.state in GOING or facts.state is RolloutState.CONFIRMING:
             self._judge()
@@ -207,14 +232,15 @@ class RolloutMachine(RolloutShow):
             partner = self._partners.get(name)
             if partner is None:
                 continue
-            why = failure_of(partner.report, facts.target)
+            is_old = is_behind_retry(partner.report, facts.retry_serial)
+            why = None if is_old else failure_of(partner.report, facts.target)
             if why is None and self._place(name) is not Place.SWITCHED and self._is_overdue(name):
                 why = ("not_finished", f"it was not live {self._within_ms} ms after its permit")
             if why is not None:
                 self._fail(name, *why)
                 return
 
-    def _fail(self, name: NodeName, code: str, reason: str) -> None:
+    def _fail(self, name: NodeName | None, code: str, reason: str) -> None:
         if self._facts.policy.on_failure is OnFailure.PUT_BACK:
             self._go_back(name, code, reason)
             return

@@ -8,7 +8,14 @@ from __future__ import annotations
 import msgspec
 
 from instep.core import rollout_vocabulary as v
-from instep.core.rollout_nodes import Partner, Place, in_order, is_counted, place_of
+from instep.core.rollout_nodes import (
+    Partner,
+    Place,
+    in_order,
+    is_behind_retry,
+    is_counted,
+    place_of,
+)
 from instep.core.rollout_vocabulary import RolloutEffect, RolloutFacts, RolloutState
 from instep.core.vocabulary import Note, SetTimer
 from instep.model.ids import LineId, NodeName
@@ -72,7 +79,10 @@ class RolloutBook:
     def _place(self, name: NodeName) -> Place:
         assert self._facts.target is not None
         partner = self._partners.get(name)
-        return place_of(None if partner is None else partner.report, self._facts.target)
+        report = None if partner is None else partner.report
+        if is_behind_retry(report, self._facts.retry_serial):
+            return Place.STAGING
+        return place_of(report, self._facts.target)
 
     @property
     def _within_ms(self) -> int:
@@ -117,6 +127,17 @@ class RolloutBook:
     def _end(self, state: RolloutState) -> None:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)
         self._out.append(v.KeepRollout(self._facts))
-        number = self._facts.target.number if self._facts.target is not None else 0
-        why = f": {self._facts.failed_reason}" if self._facts.failed_reason else ""
-        self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))
+        facts = self._facts
+        if facts.granted or facts.failed_reason:  # where nobody waited for a permit there is nothing to tell
+            number = facts.target.number if facts.target is not None else 0
+            why = f": {self._failure()}" if facts.failed_reason else ""
+            self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))
+
+    def _failure(self) -> str:
+        who = f"{self._facts.failed_node}: " if self._facts.failed_node else ""
+        return f"{who}{self._facts.failed_reason}"
+
+    def _serves(self, name: NodeName) -> bool:
+        """Whether the target is live there, drained or not."""
+        report, target = self._partners[name].report, self._facts.target
+        return report is not None and report.live == report.tree == target and report.refused != target

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from instep.core import rollout_vocabulary as v
 from instep.core.rollout_book import GOING
-from instep.core.rollout_nodes import Partner, Place, in_order
+from instep.core.rollout_nodes import (
+    Place,
+    has_reloaded,
+    in_order,
+    says_the_same,
+)
 from instep.core.rollout_vocabulary import RolloutState
 from instep.core.rollout_waves import RENEW_MS_MIN, RolloutWaves
 from instep.model.ids import NodeName
 from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Strategy, Verdict
-from instep.model.standing import Standing
 
 __all__ = ["RolloutOrders"]
 
@@ -28,7 +30,10 @@ class RolloutOrders(RolloutWaves):
             if partner.report.head != self._facts.target:
                 continue  # It takes orders for its head only; its report of the new head brings this one.
             order, old = self._order_for(name), self._orders.get(name)
-            if old is not None and _is_same(old, order) and not self._is_renewed(name, old, order):
+            is_known = (
+                old is not None and says_the_same(old, order) and not self._is_renewed(name, old, order)
+            )
+            if is_known or self._needs_none(name, order):
                 continue
             self._orders[name] = order
             self._out.append(v.GiveOrder(name, order))
@@ -46,9 +51,11 @@ class RolloutOrders(RolloutWaves):
         serial = facts.serial
         if verdict is Verdict.RELOAD:
             serial = facts.reload_serial
-        elif facts.reload_serial and self._place(name) is Place.SWITCHED:
+        elif facts.reload_serial and self._serves(name):
             serial = facts.reload_serial - 1  # Below the order to reload, which would else count as old.
         drains = self._strategy() is not Strategy.TOGETHER
+        if verdict is Verdict.RELOAD:
+            drains = not facts.reloads_together
         confirm_within_ms = self._confirm_within_ms()
         return Order(
             facts.target, serial, verdict, drains, policy.finish_within_ms, confirm_within_ms, facts.attempt
@@ -67,10 +74,10 @@ class RolloutOrders(RolloutWaves):
         is_granted = name in facts.granted
         if self._is_to_go_back:
             return Verdict.PUT_BACK if self._may_go_back(name) else Verdict.HOLD
+        if facts.state is RolloutState.DONE and self._serves(name) and self._may_reload(name):
+            return Verdict.RELOAD  # also where the target went live without a permit
         if not is_granted or (self._is_held and self._place(name) is Place.STAGED):
             return Verdict.HOLD
-        if facts.state is RolloutState.DONE:
-            return Verdict.RELOAD if self._may_reload(name) else Verdict.KEEP
         return Verdict.KEEP if v.ended(facts.state) else Verdict.SWITCH
 
     @property
@@ -97,33 +104,27 @@ class RolloutOrders(RolloutWaves):
 
     def _may_reload(self, name: NodeName) -> bool:
         """Whether its turn has come: fewer than a batch before it have not finished theirs."""
-        if not self._facts.reload_serial:
+        facts = self._facts
+        if not facts.reload_serial:
             return False
+        if facts.reloads_together:
+            return True
         busy = 0
-        for other in in_order(self._facts.policy, tuple(self._partners)):
+        for other in in_order(facts.policy, tuple(self._partners)):
             if other == name:
-                return busy < self._facts.policy.batch
+                return busy < facts.policy.batch
             partner = self._partners[other]
-            if (
-                other in self._facts.granted
-                and partner.lost_at_ms is None
-                and not self._has_reloaded(partner)
-            ):
+            is_meant = partner.lost_at_ms is None and self._serves(other)
+            if is_meant and not has_reloaded(partner.report, facts.reload_serial):
                 busy += 1
         return False
 
-    def _has_reloaded(self, partner: Partner) -> bool:
-        report = partner.report
+    def _needs_none(self, name: NodeName, order: Order) -> bool:
+        """With ``auto`` a node that does not wait is not told to hold: it goes when it is ready, without a word."""
+        facts, report = self._facts, self._partners[name].report
         return (
-            report is not None
-            and report.order_serial >= self._facts.reload_serial
-            and not report.is_drained
-            and report.standing is not Standing.APPLYING
+            order.verdict is Verdict.HOLD
+            and facts.policy.strategy is Strategy.AUTO
+            and not (facts.retry_serial or name in self._orders or name in facts.granted)
+            and not (report is not None and report.waits_for_permit)
         )
-
-
-def _is_same(old: Order, new: Order) -> bool:
-    """Whether ``new`` says nothing that ``old`` did not; to reload is said once a serial."""
-    if new.verdict is Verdict.RELOAD:
-        return old == new
-    return bool(msgspec.structs.replace(old, serial=new.serial) == new)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from instep.core import rollout_vocabulary as v
-from instep.core.rollout_nodes import Place, in_order
+from instep.core.rollout_nodes import (
+    Place,
+    in_order,
+)
 from instep.core.rollout_orders import RolloutOrders
 from instep.core.rollout_vocabulary import RolloutState
 
@@ -38,8 +41,7 @@ class RolloutShow(RolloutOrders):
     def _reason(self) -> str:
         facts = self._facts
         if facts.failed_reason:
-            who = f"{facts.failed_node}: " if facts.failed_node else ""
-            return f"{who}{facts.failed_reason}"
+            return self._failure()
         if facts.is_paused:
             return "paused"
         if facts.state is RolloutState.BARRIER:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from instep.core.rollout_book import GOING, RolloutBook
-from instep.core.rollout_nodes import Place, in_order
+from instep.core.rollout_nodes import (
+    Place,
+    in_order,
+)
 from instep.core.rollout_vocabulary import RolloutState
 from instep.model.ids import NodeName
 from instep.model.rollout import Strategy
@@ -18,7 +21,7 @@ class RolloutWaves(RolloutBook):
 
     def _is_barrier_met(self) -> bool:
         """``auto`` has none: its nodes go when they are ready, one at a time."""
-        if self._facts.policy.strategy is Strategy.AUTO:
+        if self._facts.policy.strategy is Strategy.AUTO or not self._partners:
             return True
         expected = self._expected()
         if not expected:
@@ -102,7 +105,10 @@ class RolloutWaves(RolloutBook):
         self._set(granted=(*self._facts.granted, *names), serial=self._facts.serial + 1)
 
     def _is_walked(self) -> bool:
-        """Everyone expected holds the target; who refused it without a permit is past helping."""
+        """Everyone expected holds the target; who refused it without a permit is past helping. A line without
+        partners has nobody to wait for; one whose partners are all away waits for the first."""
+        if not self._partners:
+            return True
         expected = self._expected()
         places = [self._place(name) for name in expected]
         is_for_somebody = bool(expected) or self._is_nobody_in_it()

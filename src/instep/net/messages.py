@@ -41,6 +41,7 @@ __all__ = [
     "ChunkPagesRequest",
     "ContentsRequest",
     "Difference",
+    "Epochs",
     "ErrorReply",
     "FactsReply",
     "FactsRequest",
@@ -58,6 +59,7 @@ __all__ = [
     "Member",
     "Members",
     "Nudge",
+    "Obstacle",
     "Offer",
     "OfferReply",
     "Order",
@@ -72,6 +74,12 @@ __all__ = [
     "Report",
     "Revocations",
     "StreamMessage",
+    "TakeOverReply",
+    "TakeOverRequest",
+    "TestAnswer",
+    "TestReply",
+    "TestRequest",
+    "TestRow",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -105,6 +113,7 @@ RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
+TEST_ROWS_MAX = 256
 _TEXT_MAX = 4_096
 _INT_MAX = (1 << 63) - 1
 
@@ -290,6 +299,78 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
     writer: _Name | None = None
 
 
+class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
+    """The epoch records of a line whose writer changed, said by either side to who named the line itself: believed for
+    their signatures, not for their sender."""
+
+    line: LineId
+    records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
+
+
+class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
+    """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
+
+    number: _Count
+    line: LineId
+    partners: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class Obstacle(_Message, frozen=True, array_like=True):
+    """What stands against it: about which node (empty: about the partner itself), why, and what helps there."""
+
+    about: _Text
+    reason: _Text
+    hint: _Text
+
+
+class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=True):
+    """Nothing stands against it when there is no obstacle and no error."""
+
+    number: _Count
+    obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
+
+
+class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and what is
+    run stands in the partner's own configuration."""
+
+    number: _Count
+    line: LineId
+
+
+class TestAnswer(_Message, frozen=True, array_like=True):
+    """What an application answered; of the body only the digest, in hex."""
+
+    status: _Count
+    sha256: _Text
+    size_bytes: _Count
+    problem: _Text
+
+
+class TestRow(_Message, frozen=True, array_like=True):
+    """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
+    the same."""
+
+    name: _Text
+    kind: _Text
+    reason: _Text
+    compare: _Text = ""
+    asked: _Text = ""
+    is_compared: bool = False
+    before: TestAnswer | None = None
+    now: TestAnswer | None = None
+    largest_difference: _Count | None = None
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
+    number: _Count
+    live: HeadRef | None = None
+    rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
+    error: ErrorReply | None = None
+
+
 class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
     """The speaker now knows this head: nothing of it needs to be sent back."""
 
@@ -302,7 +383,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
     ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
-    put back here; ``tree`` is what the tree holds, live or not; ``order_serial`` is that of the newest order it holds, 0 for none."""
+    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none."""
 
     line: LineId
     node: _Name
@@ -325,8 +406,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
 
 
 class Order(_Message, tag="order", frozen=True, array_like=True):
-    """The whole present order of a rollout for the partner at the other end. Taken from the line's writer, or from
-    the hub that this node has the line from; level, so that a repeated or an older one does no harm."""
+    """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
 
     line: LineId
     order: RolloutOrder
@@ -592,6 +672,7 @@ StreamMessage = (
     | Offer
     | OfferReply
     | Head
+    | Epochs
     | HeadNotice
     | Report
     | Order
@@ -602,6 +683,10 @@ StreamMessage = (
     | VerifyReply
     | FactsRequest
     | FactsReply
+    | TakeOverRequest
+    | TakeOverReply
+    | TestRequest
+    | TestReply
     | PagesRequest
     | PagesReply
     | Superseded

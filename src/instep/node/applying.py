@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
@@ -17,7 +17,7 @@ from instep.errors import UnavailableError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest import diff
+from instep.model.manifest import Change, diff
 from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
@@ -301,14 +301,17 @@ class Applying:
 
     def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
         """What differs between two generations, for a hook."""
-        if head is None:
-            return []
         found: list[bytes] = []
-        for change in diff(base.root if base is not None else None, head.root, self.get):
+        for change in self.changes(base, head):
             found.append(change.path)
             if len(found) >= limit:
                 break
         return found
+
+    def changes(self, base: HeadRef | None, head: HeadRef | None) -> Iterator[Change]:
+        """What differs between two generations; pages are read as it is gone through."""
+        if head is not None:
+            yield from diff(base.root if base is not None else None, head.root, self.get)
 
     # Drift --------------------------------------------------------------------------------------------------
 

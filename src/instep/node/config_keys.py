@@ -17,6 +17,7 @@ from instep.errors import InstepError
 from instep.fleet.small_hooks import SIGNALS
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
+from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
 from instep.node.values import BadValue
 
@@ -154,10 +155,17 @@ def _systemd(raw: object) -> tuple[str, str]:
     return verb, unit
 
 
+def _duration_or_off(raw: object) -> int | None:
+    return None if raw == "off" else values.duration_ms(raw)
+
+
 def _status(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
         raise BadValue("is not an HTTP status such as 200")
     return raw
+
+
+one_of, http_status = _one_of, _status  # for the keys that other modules declare
 
 
 def _gates(raw: object) -> tuple[str, ...]:
@@ -334,26 +342,56 @@ HOOK: tuple[Key, ...] = (
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
+    Key(
+        "tree",
+        values.boolean,
+        False,
+        "Only `validate` with `run`: `INSTEP_TREE` names the whole tree as it will be, not only what changes.",
+    ),
     Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 
 ROLLOUT: tuple[Key, ...] = (
     Key(
         "strategy",
-        _one_of("together", later=("rolling", "canary")),
-        "together",
-        "Every partner applies when it is ready.",
+        _one_of(*(strategy.value for strategy in Strategy)),
+        "auto",
+        "`auto`: partners with a reload hook one at a time, the others when ready; `together`: all at once when all "
+        "are staged; `rolling`: in waves, each drained; `canary`: the first wave is watched before the next.",
         True,
     ),
-    Key("batch", _only(1), 1, "Only 1 in this version.", True),
+    Key("batch", values.count, 1, "How many partners a wave holds.", True),
+    Key("order", _nodes, [], "Partners that go first, in this order; the others follow by name.", True),
+    Key("quorum", values.percent, "100%", "Share of the reachable partners that must be staged first.", True),
+    Key(
+        "absent",
+        _one_of(*(absent.value for absent in Absent)),
+        "skip",
+        "`skip`: unreachable partners come later; `wait`: the rollout waits for them.",
+        True,
+    ),
     Key(
         "on_failure",
-        _one_of("put_back", later=("stop",)),
+        _one_of(*(choice.value for choice in OnFailure)),
         "put_back",
-        "A node whose probe fails returns to the generation before.",
+        "`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch.",
         True,
     ),
-    Key("confirm_within", _only("off"), "off", "Only `off` in this version.", True),
+    Key(
+        "confirm_within",
+        _duration_or_off,
+        "off",
+        "Without `instep rollout confirm` within this time everybody returns to the generation before.",
+        True,
+    ),
+    Key(
+        "finish_within",
+        values.duration_ms,
+        "5m",
+        "A partner that began is live or back within this time.",
+        True,
+    ),
+    Key("canary_for", values.duration_ms, "10s", "How long the first wave of a canary is watched.", True),
 )
 
 FACT: tuple[Key, ...] = (

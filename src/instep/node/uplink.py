@@ -15,6 +15,7 @@ from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
 from instep.node.driver import wall_ms
+from instep.node.obstacles import obstacles
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
 TELLING_MAX = 64
+TEST_S = 600.0
+"""A test has the deadlines of its probes and requests; this is the last one."""
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -56,11 +59,13 @@ class Uplink:
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
+        self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
+        self._testing: set[asyncio.Task[None]] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +147,9 @@ class Uplink:
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._replies.clear()
         self._heads.clear()
+        self._told_epochs.clear()
         for service in self._peers.lines.values():
+            self.tell_epochs(service.line)
             if service.is_written_here or service.head is None:
                 continue
             theirs = known.get(service.line)
@@ -162,6 +169,13 @@ class Uplink:
         if key in self._reports or len(self._reports) < REPORTS_MAX:
             self._reports[key] = report
             self._wake.set()
+
+    def tell_epochs(self, line: LineId) -> None:
+        """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
+        message = self._peers.epochs_of(line) if self.is_up else None
+        if message is not None and self._told_epochs.get(line) != message:
+            self._told_epochs[line] = message
+            self.reply(message)
 
     def reply(self, message: m.StreamMessage) -> None:
         """Queue a message; what finds no room is lost, as with a broken connection. Of heads the newest is kept."""
@@ -210,6 +224,10 @@ class Uplink:
                 self._offered(message)
             case m.Head():
                 self._head(message)
+            case m.Epochs():
+                self._peers.heard_epochs(self.name, message)
+            case m.TakeOverRequest():
+                self.reply(self._could_take_over(message))
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
@@ -236,6 +254,13 @@ class Uplink:
                 telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
                 self._telling.add(telling)
                 telling.add_done_callback(self._telling.discard)
+            case m.TestRequest() if self._testing:
+                full = UnavailableError("a test is under way already", code="busy")
+                self.reply(m.TestReply(message.number, error=reply_of_error(full)))
+            case m.TestRequest():
+                testing = asyncio.get_running_loop().create_task(self._test(message))
+                self._testing.add(testing)
+                testing.add_done_callback(self._testing.discard)
             case m.PagesRequest():
                 self.reply(message)
             case m.Nudge(line, what):
@@ -323,6 +348,16 @@ class Uplink:
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
 
+    def _could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
+        """The line's writer asks before it hands the line over; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            return m.TakeOverReply(request.number, obstacles(self._peers, service, request.partners))
+        except InstepError as error:
+            return m.TakeOverReply(request.number, error=reply_of_error(error))
+
     async def _tell_facts(self, request: m.FactsRequest) -> None:
         """The line's writer asks for what its gates are about; nobody else is told."""
         try:
@@ -333,6 +368,21 @@ class Uplink:
             self.reply(m.FactsReply(found, wall_ms(), request.number))
         except InstepError as error:
             self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
+
+    async def _test(self, request: m.TestRequest) -> None:
+        """The line's writer wants to know whether the application is well here; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            async with asyncio.timeout(TEST_S):
+                rows = await service.test()
+            self.reply(m.TestReply(request.number, service.live, rows[: m.TEST_ROWS_MAX]))
+        except TimeoutError:
+            late = UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out")
+            self.reply(m.TestReply(request.number, error=reply_of_error(late)))
+        except InstepError as error:
+            self.reply(m.TestReply(request.number, error=reply_of_error(error)))
 
     async def _verify(self, request: m.VerifyRequest) -> None:
         service = self._followed(request.line)

@@ -24,6 +24,7 @@ from instep.tree.fidelity import Local
 from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, decode_record, encode_record
 from instep.tree.large import copy_whole
 from instep.tree.laying import remove_object, sync_directory
+from instep.tree.next_tree import NEXT
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter, read_records
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
@@ -270,15 +271,19 @@ class Archive:
             [(self._path + b"/" + name, list(self._index(name))) for name in reversed(names)]
         )
 
+    def _has_tree(self, name: str) -> bool:
+        return os.path.lexists(self._path + b"/" + name.encode() + b"/" + NEXT)
+
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
 
-        The batch of a switch that is not recorded yet stays whatever the policy said.
+        The batch of a switch that is not recorded yet stays whatever the policy said, and one in which the tree from
+        before an exchange lingers.
         """
         journal = Journal.load(self.place)
         busy = journal.header.batch if journal is not None else None
         sizes = {batch.name: batch.size_bytes for batch in self.batches()}
-        chosen = [name for name in names if name in sizes and name != busy]
+        chosen = [name for name in names if name in sizes and name != busy and not self._has_tree(name)]
         if dry_run or not chosen:
             return sum(sizes[name] for name in chosen)
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from instep.model.paths import is_below, shown
 from instep.tree.abilities import Ability
 from instep.tree.beneath import Root
+from instep.tree.exchange import mounts_below
+from instep.tree.next_tree import refused
 from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.subtree import walk_below
 
-__all__ = ["Obstacle", "exchange_obstacles"]
+__all__ = ["Obstacle", "exchange_obstacles", "refuse_obstacles"]
 
 NAMED_MAX = 20
 """So many ignored paths outside ``carry``, or mounts, are named; the walk ends there."""
@@ -44,12 +46,20 @@ def exchange_obstacles(
     ]
 
 
+def refuse_obstacles(place: Place) -> None:
+    """What can be told of a place without a walk. ``RefusedError`` ``exchange_refused`` with the first obstacle."""
+    for obstacle in _of_the_place(place, False):
+        raise refused(place, obstacle.needed, obstacle.found)
+
+
 def _of_the_place(place: Place, is_writer: bool) -> Iterator[Obstacle]:
     root, parent = place.root, place.root.parent
     if is_writer:
         yield Obstacle("writers_tree", "a followed tree", f"this node writes {place.fileset}")
-    if os.path.ismount(root):
-        yield Obstacle("mount_point", f"{root} as a directory of the mount of {parent}", "a mount of its own")
+    mounts = mounts_below(os.path.realpath(os.fsencode(root)))
+    if mounts:
+        there = ", ".join(map(shown, mounts[:NAMED_MAX]))
+        yield Obstacle("mount_point", f"{root} with no mount at or below it", there)
     if not os.access(parent, os.W_OK | os.X_OK):
         mode = stat.S_IMODE(parent.stat().st_mode)
         yield Obstacle("parent_not_writable", f"{parent} writable for uid {os.geteuid()}", f"mode {mode:04o}")

@@ -26,6 +26,7 @@ __all__ = [
     "Header",
     "ItemRecord",
     "Journal",
+    "LinkedRecord",
     "MarkRecord",
     "Op",
     "Phase",
@@ -55,6 +56,7 @@ class Op(enum.IntEnum):
     REMOVE = 5
     TIME = 6
     MODE = 7
+    CARRY = 8
 
 
 class Phase(enum.Enum):
@@ -85,11 +87,15 @@ class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
     batch: str
     sealed_at_ns: int
     why: Why | None = None
+    next_ino: int = 0
+    """Of the next tree, where the whole root is exchanged; 0 where the switch is in place."""
+    root_ino: int = 0
+    """Of the root that is to be exchanged."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """``ino`` is the staged object's (new, change) or the live one's (move, meta); ``old_ino`` what the seal
-    found at ``path`` (0: nothing). ``mtime_ns`` belongs to ``TIME``."""
+    found at ``path`` (0: nothing). ``mtime_ns`` belongs to ``TIME``. Of ``CARRY``, ``ino`` is the stand-in's."""
 
     op: Op
     path: bytes
@@ -140,7 +146,15 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True, tag=5):
     entries: int = 1
 
 
-Record = Header | Step | EndRecord | MarkRecord | RowRecord | ItemRecord
+class LinkedRecord(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """A name of the next tree that is a link of the live object ``ino``; or a stand-in for a path of ``carry``."""
+
+    path: bytes
+    ino: int
+    is_stand_in: bool = False
+
+
+Record = Header | Step | EndRecord | MarkRecord | RowRecord | ItemRecord | LinkedRecord
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -211,6 +225,11 @@ class Journal:
     def stage_name(self) -> bytes:
         """The stage's directory below ``control/stage``."""
         return stage_name(self.header.target)
+
+    @property
+    def is_exchange(self) -> bool:
+        """Whether the whole root is exchanged."""
+        return self.header.next_ino != 0
 
     @property
     def phase(self) -> Phase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from instep.errors import DamagedError
@@ -15,6 +15,7 @@ __all__ = [
     "RecordWriter",
     "append_head",
     "append_record",
+    "append_records",
     "framed",
     "read_records",
     "scan_records",
@@ -90,10 +91,15 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def append_record(fd: int, payload: bytes) -> None:
     """Append one record at the end of the whole records of ``fd``, over a torn tail if there is one, and sync."""
+    append_records(fd, (payload,))
+
+
+def append_records(fd: int, payloads: Iterable[bytes]) -> None:
+    """``append_record`` for several, with one sync."""
     end = whole_length(fd)
     os.ftruncate(fd, end)
     os.lseek(fd, end, os.SEEK_SET)
-    write_all(fd, framed(payload))
+    write_all(fd, b"".join(map(framed, payloads)))
     os.fsync(fd)
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 
 import msgspec
 
-from instep.errors import ContentionError, ResourceError
+from instep.errors import ContentionError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Kind
 from instep.model.ids import Digest, HeadRef
@@ -25,6 +25,7 @@ from instep.model.statrow import StatRow
 from instep.model.walk import Reader
 from instep.tree.beneath import Root
 from instep.tree.digest import digest_bytes
+from instep.tree.exchange_check import refuse_obstacles
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, expected_local
 from instep.tree.journal import (
@@ -41,10 +42,12 @@ from instep.tree.journal import (
 from instep.tree.large import LargeFile, Recut, copy_whole, digest_of_fd
 from instep.tree.laying import Layer, mismatch, remove_object, row_of, sync_directory
 from instep.tree.marker import check_marker, read_marker
+from instep.tree.next_tree import NEXT, Exchange, build_next
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
 from instep.tree.records import RecordWriter, read_records
 from instep.tree.rules import Rules
+from instep.tree.shortage import resource_error
 from instep.tree.stages import close_others, open_stage, staged_slot
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 
@@ -121,6 +124,7 @@ class Stage:
         sources: Sequence[Source],
         recut: Recut | None,
         why: Why | None,
+        exchange: Exchange | None,
     ) -> None:
         self.place = place
         self.target = target
@@ -134,13 +138,14 @@ class Stage:
         self._sources = sources
         self._recut = recut
         self._why = why
+        self._exchange = exchange
         self._rules = Rules(definition)
         self._unanswered: dict[bytes, Want] = {}
         self._late: list[tuple[bytes, Entry]] = []
         self._is_planned = False
         self._has_links = False
         with contextlib.ExitStack() as opened:
-            self._root = opened.enter_context(Root(place.root))
+            self._root = self._steps_on = opened.enter_context(Root(place.root))
             root = live_root or Digest(b"")
             base = Header(1, place.fileset, target, previous, root, definition.encoded(), "", 0, why)
             self.path, self.is_resumed = open_stage(place, base, get_page)
@@ -176,13 +181,15 @@ class Stage:
         sources: Sequence[Source] = (),
         recut: Recut | None = None,
         why: Why | None = None,
+        exchange: Exchange | None = None,
     ) -> Stage:
         """Begin to stage ``target``, or go on where an earlier attempt stopped: what it left is hashed again.
 
         ``live_root`` is what the tree holds (None: unknown, all that is there goes to the archive or is reused);
         ``previous`` names its generation; ``local`` is what this node keeps and may set. ``why`` is what displaced
-        objects are called in the archive where that is known (``DRIFT`` for a revert). Errors: ``RefusedError`` of
-        the marker, ``ContentionError`` ``recovery_due``, ``PeerError`` ``bad_tree``, ``ResourceError``.
+        objects are called in the archive where that is known (``DRIFT`` for a revert). With ``exchange`` the seal
+        builds the next tree. Errors: ``RefusedError`` of the marker, ``ContentionError`` ``recovery_due``,
+        ``PeerError`` ``bad_tree``, ``ResourceError``.
         """
         marker = read_marker(place.root)
         check_marker(place.root, place.fileset, marker.node if marker is not None else "")  # type: ignore[arg-type]
@@ -207,6 +214,7 @@ class Stage:
                 sources=sources,
                 recut=recut,
                 why=why,
+                exchange=exchange,
             )
         except OSError as error:
             raise resource_error(error, place) from error
@@ -376,6 +384,8 @@ class Stage:
             return False
         if (old.digest, old.size, old.extra) != (new.digest, new.size, new.extra) or self._live_row is None:
             return False
+        if self._exchange is not None:
+            return False  # the live file is the next one's link
         row, found = self._live_row(new.path), self._root.stat_or_none(new.path)
         return row is not None and found is not None and found.st_nlink == 1 and _row_holds(row, found, old)
 
@@ -547,7 +557,7 @@ class Stage:
             self._seal_links()
             closing = self._seal_directories()
             failpoint(_DIRECTORIES_SEALED)
-            self._write_journal(now_ns, closing)
+            self._write_journal(now_ns, [*closing, *self._build_next()])
             failpoint(_JOURNAL_WRITTEN)
             self._layer.sync()
             sync_directory(self.place.stage)
@@ -559,6 +569,16 @@ class Stage:
         assert journal is not None
         self.close()
         return journal
+
+    def _build_next(self) -> list[Step]:
+        """The next tree of an exchange, in which the steps are then done; from here on its inodes count."""
+        if self._exchange is None:
+            return []
+        refuse_obstacles(self.place)
+        steps = build_next(self.place, self._root, self._tree, self._rules, self._exchange, self._live_row)
+        self._steps_on = Root(self.path + b"/" + NEXT)
+        self._opened.callback(self._steps_on.close)
+        return steps
 
     def _seal_links(self) -> None:
         self._links.close()
@@ -628,6 +648,7 @@ class Stage:
             batch,
             now_ns,
             self._why,
+            *self._exchanged(),
         )
         writer = RecordWriter(b"journal", self._stage_fd())
         try:
@@ -646,6 +667,11 @@ class Stage:
         finally:
             writer.abandon()
 
+    def _exchanged(self) -> tuple[int, int]:
+        """Inodes of the next tree and of the root; zeros where the switch is in place."""
+        next_fd, root_fd = self._steps_on.fd, self._root.fd
+        return (0, 0) if next_fd == root_fd else (os.fstat(next_fd).st_ino, os.fstat(root_fd).st_ino)
+
     def _numbered(self, closing: list[Step]) -> Iterator[Step]:
         """The steps with the inodes of both sides."""
         for payload in self._read(b"steps"):
@@ -656,7 +682,7 @@ class Stage:
             yield step
 
     def _with_inodes(self, step: Step) -> Step:
-        if step.op in (Op.TIME, Op.MODE):
+        if step.op in (Op.TIME, Op.MODE, Op.CARRY):
             return step
         if step.op in (Op.NEW, Op.CHANGE):
             dir_fd, name = self._tree.open_parent(b"o/" + step.key)
@@ -670,7 +696,7 @@ class Stage:
 
     def _live_ino(self, path: bytes) -> int:
         try:
-            found = self._root.stat_or_none(path)
+            found = self._steps_on.stat_or_none(path)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 return 0
@@ -722,29 +748,3 @@ def _without_large(entry: Entry) -> Entry:
     """``entry`` less attributes whose values are not here yet; they are set at the seal."""
     assert entry.extra is not None
     return msgspec.structs.replace(entry, extra=msgspec.structs.replace(entry.extra, large_xattrs=()))
-
-
-def resource_error(error: OSError, place: Place) -> ResourceError:
-    """What the machine lacks, in words; ``OSError`` of staging and switching is always about this machine."""
-    hints = {
-        errno.ENOSPC: "free space on the file system of the fileset; what was staged so far is kept",
-        errno.EDQUOT: "raise the quota of the daemon's user; what was staged so far is kept",
-        errno.EROFS: "remount the file system writable",
-        errno.EACCES: "let the daemon's user write the root and its control folder",
-        errno.EPERM: "let the daemon's user write the root and its control folder",
-    }
-    codes = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only"}
-    codes |= {errno.EACCES: "no_permission", errno.EPERM: "no_permission"}
-    number = error.errno or 0
-    where = (
-        error.filename
-        if isinstance(error.filename, bytes)
-        else os.fsencode(str(error.filename or place.root))
-    )
-    return ResourceError(
-        f"{place.fileset}: {error.strerror or error} ({shown(where)})",
-        hint=hints.get(number),
-        code=codes.get(number, "disk_error"),
-        path=shown(where),
-        errno=number,
-    )

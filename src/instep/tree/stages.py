@@ -11,6 +11,7 @@ from instep.model.manifest import GetPage, PageMissing, diff
 from instep.tree.beneath import Root
 from instep.tree.journal import Header, Journal, decode_record, encode_record, stage_name
 from instep.tree.laying import remove_object
+from instep.tree.next_tree import take_apart
 from instep.tree.place import Place
 from instep.tree.plan import object_key
 from instep.tree.records import RecordWriter, read_records
@@ -27,6 +28,8 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
     stages = os.fsencode(place.stage)
     name = stage_name(base.target)
     os.makedirs(stages, 0o700, exist_ok=True)
+    for other in list_stages(place):
+        take_apart(place, other)
     is_resumed = False
     for other in list_stages(place):
         found = _base_of(stages + b"/" + other)

@@ -30,18 +30,20 @@ from instep.tree.beneath import (
     rename_noreplace,
     syncfs,
 )
+from instep.tree.exchange import check_swap, swap, withdraw
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
-from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of
+from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of, sync_directory
 from instep.tree.marker import check_marker, read_marker
+from instep.tree.next_tree import NEXT, PREPARED
 from instep.tree.place import Place
 from instep.tree.records import read_records
 from instep.tree.rules import Rules
-from instep.tree.stage import resource_error
+from instep.tree.shortage import resource_error
 from instep.tree.subtree import holds_ignored
 
-__all__ = ["Gone", "Switched", "finish", "stat_rows", "switch"]
+__all__ = ["Gone", "Switched", "finish", "prepare", "stat_rows", "strip_batch", "switch"]
 
 _BEGINNING = register("switch.beginning")
 _BEGUN = register("switch.begun")
@@ -56,6 +58,8 @@ _DIRS_SYNCED = register("switch.dirs_synced")
 _ARCHIVED = register("switch.archived")
 _SWITCHED = register("switch.switched")
 _FINISHING = register("switch.finishing")
+_PREPARING = register("exchange.preparing")
+_PREPARED = register("exchange.prepared")
 
 REPORTED_MAX = 1000
 """So many drifted and kept paths are named; more are counted only by the archive's index."""
@@ -95,10 +99,37 @@ def switch(
     check_marker(place.root, place.fileset, marker.node if marker is not None else "")  # type: ignore[arg-type]
     try:
         if journal.name != b"journal":
+            if journal.is_exchange:
+                prepare(place, journal, local=local)
+                check_swap(place, journal)
             journal = _begin(place, journal)
         return _run(place, journal, local, get_page, now_ms)
     except OSError as error:
         raise resource_error(error, place) from error
+
+
+def prepare(place: Place, journal: Journal, *, local: Local) -> None:
+    """Do the steps of a sealed exchange in the next tree, durably: what is left is the swap. Again is harmless.
+
+    Of no effect on a journal of a switch in place. ``ResourceError`` as ``switch``.
+    """
+    stage = os.fsencode(place.stage) + b"/" + journal.stage_name
+    if not journal.is_exchange or os.path.lexists(stage + b"/" + PREPARED):
+        return
+    failpoint(_PREPARING)
+    try:
+        with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
+            _Switch(place, journal, tree, staged, local, Switched(journal)).run()
+            fd = staged.open_dir(b"")
+            try:
+                syncfs(fd)
+            finally:
+                os.close(fd)
+            os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
+        sync_directory(stage)
+    except OSError as error:
+        raise resource_error(error, place) from error
+    failpoint(_PREPARED)
 
 
 def _begin(place: Place, journal: Journal) -> Journal:
@@ -123,8 +154,11 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     stage = os.fsencode(place.stage) + b"/" + journal.stage_name
     archive = os.fsencode(place.archive) + b"/" + journal.header.batch.encode()
     if os.path.lexists(stage):
-        with Root(place.root) as root, Root(stage) as staged:
-            _Switch(place, journal, root, staged, local, outcome).run()
+        if journal.is_exchange:
+            _swap(place, journal, stage)
+        else:
+            with Root(place.root) as root, Root(stage) as staged:
+                _Switch(place, journal, root, staged, local, outcome).run()
         close_batch(
             place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
         )
@@ -139,6 +173,15 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     outcome.journal = journal.mark(Phase.SWITCHED, now_ms)
     failpoint(_SWITCHED)
     return outcome
+
+
+def _swap(place: Place, journal: Journal, stage: bytes) -> None:
+    try:
+        swap(place, journal, stage)
+    except OSError:
+        if os.stat(place.root, follow_symlinks=False).st_ino == journal.header.root_ino:
+            withdraw(place, journal, stage)
+        raise
 
 
 class _Switch:
@@ -583,14 +626,20 @@ def finish(place: Place, journal: Journal) -> None:
 
 
 def _strip_batch(place: Place, journal: Journal) -> None:
-    """Take from a batch what only its own switch needed; a batch of nothing goes altogether."""
-    batch = os.fsencode(place.archive) + b"/" + journal.header.batch.encode()
-    for name in (b"rows", b"steps", b"dirs", b"links", b"base"):
+    batch = journal.header.batch.encode()
+    path = os.fsencode(place.archive) + b"/" + batch
+    for name in (b"rows", b"steps", b"dirs", b"links", b"base", PREPARED):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(batch + b"/" + name)
+            os.unlink(path + b"/" + name)
+    strip_batch(place, batch)
+
+
+def strip_batch(place: Place, batch: bytes) -> None:
+    """Remove a batch in which nothing was archived, unless an old tree lingers in it."""
+    path = os.fsencode(place.archive) + b"/" + batch
     with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
-        if not os.listdir(batch + b"/o"):
-            _remove_empty_batch(batch)
+        if not os.listdir(path + b"/o") and not os.path.lexists(path + b"/" + NEXT):
+            _remove_empty_batch(path)
 
 
 def _remove_empty_batch(batch: bytes) -> None:

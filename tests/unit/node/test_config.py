@@ -11,6 +11,7 @@ import pytest
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass, Preserve
 from instep.model.ids import FilesetName, NodeName
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, decode_policy
 from instep.node.config import parse
 from instep.node.toml_lines import key_lines
 from instep.node.values import BadValue, MaxDeletions, address, duration_ms, rate_limit, size_bytes
@@ -218,6 +219,35 @@ def test_values() -> None:
     assert MaxDeletions(percent=None).limit(10) is None
 
 
+ARRAY = """name = "s1"
+[filesets.data]
+path = "/srv/data"
+writer = "main"
+[[filesets.data.hooks.reload]]
+touch = "/run/one"
+[[filesets.data.hooks.reload]]
+touch = "/run/two"
+paths = ["a"]
+expect_body = "x"
+[[filesets.data.hooks.reload]]
+touch = "/srv/data/three"
+[filesets.data.hooks]
+probe = [
+  { touch = "/run/a" },
+  { touch = "/run/b", timeout = "soon" },
+]
+"""
+
+
+def test_a_problem_in_an_array_of_tables_names_its_own_element() -> None:
+    found = [(p["line"], p["key"]) for p in problems(ARRAY)]
+    assert found == [
+        (10, "filesets.data.hooks.reload[1].expect_body"),
+        (12, "filesets.data.hooks.reload[2].touch"),
+        (16, "filesets.data.hooks.probe[1].timeout"),
+    ]
+
+
 def test_lines_are_found_in_every_form_of_toml() -> None:
     text = 'a = """\n[x]\n"""\n"b.c" = [1, # [y]\n  { d = 2 }, "}"]\n'
     text += "[t.u]\n  e.f = { g = '''\n''' }\nh = -1\n"
@@ -226,3 +256,53 @@ def test_lines_are_found_in_every_form_of_toml() -> None:
     assert lines["b.c",] == 4
     assert lines["b.c", "d"] == 5
     assert (lines["t", "u"], lines["t", "u", "e", "f"], lines["t", "u", "h"]) == (6, 7, 9)
+
+
+def test_the_rollout_travels_in_the_definition() -> None:
+    """Goal: what is written reaches the partners as the policy, and nothing at all when it is the default."""
+
+    def policy(table: str) -> RolloutPolicy:
+        text = EXAMPLE.replace('strategy = "together"', table)
+        definition = parse(text).filesets[FilesetName("catalog")].definition
+        assert definition is not None
+        return decode_policy(definition.rollout)
+
+    assert policy("") == RolloutPolicy()
+    assert policy('strategy = "together"') == RolloutPolicy(strategy=Strategy.TOGETHER)
+    written = """strategy = "canary"
+batch = 2
+order = ["s2", "s1"]
+quorum = "80%"
+absent = "wait"
+on_failure = "stop"
+confirm_within = "10m"
+finish_within = "90s"
+canary_for = "30s"
+"""
+    assert policy(written) == RolloutPolicy(
+        strategy=Strategy.CANARY,
+        batch=2,
+        order=(NodeName("s2"), NodeName("s1")),
+        quorum_percent=80,
+        absent=Absent.WAIT,
+        on_failure=OnFailure.STOP,
+        confirm_within_ms=600_000,
+        finish_within_ms=90_000,
+        canary_for_ms=30_000,
+    )
+
+
+def test_problems_of_a_rollout_are_told_at_once() -> None:
+    found = problems(
+        EXAMPLE.replace(
+            'strategy = "together"',
+            'strategy = "together"\nbatch = 0\nquorum = "0%"\norder = ["s1", "s1"]\nfinish_within = "1ms"',
+        )
+    )
+    assert [p["key"].rpartition(".")[2] for p in found] == ["batch", "quorum", "order", "finish_within"], (
+        found
+    )
+    assert all("goes from" in p["why"] or "twice" in p["why"] for p in found), found
+    at_partner = EXAMPLE + '[filesets.docs.rollout]\nstrategy = "rolling"\n'
+    (told,) = problems(at_partner)
+    assert told["key"] == "filesets.docs.rollout" and "set at its writer s1" in told["why"]

@@ -1,0 +1,159 @@
+"""Swap the root with the next tree in one call. Implements "Switched" of section 7 of ``docs/spec/journal.md``.
+
+``check_swap`` looks before the point of no return; ``swap`` runs after it, and again where a crash interrupted it:
+which inode the root is says how far it came.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from instep.errors import ContentionError, RefusedError
+from instep.model.paths import parent_of, shown
+from instep.tree.beneath import Root, rename_exchange
+from instep.tree.failpoints import failpoint, register
+from instep.tree.journal import Journal, Op, Step
+from instep.tree.laying import remove_object, sync_directory
+from instep.tree.next_tree import NEXT, refused
+from instep.tree.place import Place
+
+__all__ = ["check_swap", "mounts_below", "swap", "withdraw"]
+
+_CARRYING = register("exchange.carrying")
+_CARRIED = register("exchange.carried")
+_SWAPPING = register("exchange.swapping")
+_SWAPPED = register("exchange.swapped")
+_SYNCED = register("exchange.synced")
+_WITHDRAWN = register("exchange.withdrawn")
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+def mounts_below(root: bytes) -> list[bytes]:
+    """Where something is mounted at or below ``root``, bind mounts too, as this process sees it."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            point = _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), line.split(b" ", 5)[4])
+            if point == root or point.startswith(root + b"/"):
+                found.append(point)
+    return found
+
+
+def check_swap(place: Place, journal: Journal) -> None:
+    """Whether the swap can be begun; nothing has moved yet.
+
+    ``ContentionError`` ``root_changed`` when another directory is the root by now, which is staged anew;
+    ``RefusedError`` ``exchange_refused``. ``OSError``.
+    """
+    found = os.stat(place.root, follow_symlinks=False).st_ino
+    if found != journal.header.root_ino:
+        raise ContentionError(
+            f"{place.root} is another directory than when the generation was staged",
+            hint="it is staged again by itself",
+            code="root_changed",
+            expected_inode=journal.header.root_ino,
+            found_inode=found,
+        )
+    mounts = mounts_below(os.path.realpath(os.fsencode(place.root)))
+    if mounts:
+        raise refused(place, "a root with no mount at or below it", ", ".join(map(shown, mounts[:20])))
+    with Root(place.root) as live:
+        for step in _carried(journal):
+            status = live.stat_or_none(step.path)
+            if status is None or not stat.S_ISDIR(status.st_mode):
+                continue
+            parent, name = live.open_parent(step.path)
+            if not os.access(name, os.W_OK, dir_fd=parent, effective_ids=True):
+                needed = f"carried directories that uid {os.geteuid()} may write, to move them"
+                what = f"{shown(step.path)}, uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}"
+                raise refused(place, needed, what)
+
+
+def swap(place: Place, journal: Journal, stage: bytes) -> None:
+    """Carry over what is carried, exchange root and ``next``, sync both folders. ``RefusedError`` ``root_replaced``
+    when the root is neither of the two."""
+    header = journal.header
+    here = os.stat(place.root, follow_symlinks=False).st_ino
+    if here == header.root_ino:
+        with Root(place.root) as live, Root(stage + b"/" + NEXT) as tree:
+            for step in _carried(journal):
+                failpoint(_CARRYING)
+                _carry(live, tree, step)
+        failpoint(_CARRIED)
+        with _opened(stage) as stage_fd, _opened(os.fsencode(place.root.parent)) as parent_fd:
+            failpoint(_SWAPPING)
+            rename_exchange(stage_fd, NEXT, parent_fd, os.fsencode(place.root.name))
+            failpoint(_SWAPPED)
+    elif here != header.next_ino:
+        raise RefusedError(
+            f"{place.root} is neither the tree before the interrupted switch nor the one after it",
+            hint=f"somebody put another directory there; the two are inodes {header.root_ino} and {header.next_ino}",
+            code="root_replaced",
+            found_inode=here,
+        )
+    _sync(place, journal, stage)
+    failpoint(_SYNCED)
+
+
+def withdraw(place: Place, journal: Journal, stage: bytes) -> None:
+    """The kernel refused the exchange: what was carried goes back, and the journal to its stage."""
+    with Root(place.root) as live, Root(stage + b"/" + NEXT) as tree:
+        for step in _carried(journal):
+            found = live.stat_or_none(step.path)
+            if found is not None and found.st_ino == step.ino:
+                _exchange(live, tree, step.path)
+    with _opened(os.fsencode(place.control)) as control, _opened(stage) as stage_fd:
+        os.rename(b"journal", b"journal", src_dir_fd=control, dst_dir_fd=stage_fd)
+        os.fsync(stage_fd)
+        os.fsync(control)
+    failpoint(_WITHDRAWN)
+
+
+def _carried(journal: Journal) -> Iterator[Step]:
+    return (step for step in journal.steps() if step.op is Op.CARRY)
+
+
+def _carry(live: Root, tree: Root, step: Step) -> None:
+    stand_in = tree.stat_or_none(step.path)
+    if stand_in is None or stand_in.st_ino != step.ino:
+        return  # carried before the crash
+    if live.stat_or_none(step.path) is None:
+        remove_object(*tree.open_parent(step.path))
+        return
+    _exchange(live, tree, step.path)
+
+
+def _exchange(live: Root, tree: Root, path: bytes) -> None:
+    """Swap what is at ``path`` in both trees; the directory that holds it keeps its time in the next tree."""
+    live_fd, name = live.open_parent(path)
+    tree_fd, _ = tree.open_parent(path)
+    before = os.fstat(tree_fd)
+    rename_exchange(live_fd, name, tree_fd, name)
+    os.utime(b"/proc/self/fd/%d/." % tree_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+    live.forget(path)
+    tree.forget(path)
+
+
+def _sync(place: Place, journal: Journal, stage: bytes) -> None:
+    """Both folders whose names were exchanged, and those that gave or got carried paths."""
+    sync_directory(place.root.parent)
+    sync_directory(stage)
+    parents = {parent_of(step.path) for step in _carried(journal)}
+    for tree in (os.fsencode(place.root), stage + b"/" + NEXT):
+        for parent in sorted(parents):
+            with contextlib.suppress(FileNotFoundError):
+                sync_directory(tree + b"/" + parent)
+
+
+@contextlib.contextmanager
+def _opened(path: bytes) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

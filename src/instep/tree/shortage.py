@@ -1,0 +1,38 @@
+"""What this machine lacks when a system call of staging or switching fails, in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from instep.errors import ResourceError
+from instep.model.paths import shown
+from instep.tree.place import Place
+
+__all__ = ["resource_error"]
+
+
+def resource_error(error: OSError, place: Place) -> ResourceError:
+    """What the machine lacks, in words; ``OSError`` of staging and switching is always about this machine."""
+    hints = {
+        errno.ENOSPC: "free space on the file system of the fileset; what was staged so far is kept",
+        errno.EDQUOT: "raise the quota of the daemon's user; what was staged so far is kept",
+        errno.EROFS: "remount the file system writable",
+        errno.EACCES: "let the daemon's user write the root and its control folder",
+        errno.EPERM: "let the daemon's user write the root and its control folder",
+    }
+    codes = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only"}
+    codes |= {errno.EACCES: "no_permission", errno.EPERM: "no_permission"}
+    number = error.errno or 0
+    where = (
+        error.filename
+        if isinstance(error.filename, bytes)
+        else os.fsencode(str(error.filename or place.root))
+    )
+    return ResourceError(
+        f"{place.fileset}: {error.strerror or error} ({shown(where)})",
+        hint=hints.get(number),
+        code=codes.get(number, "disk_error"),
+        path=shown(where),
+        errno=number,
+    )

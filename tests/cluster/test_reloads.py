@@ -1,0 +1,73 @@
+"""Reloads under strain: a burst is one or two reloads, one that hangs is ended with all it started, counted, retried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cluster.test_hooks import _hooks, _script, _start
+from tests.support.fleet import Fleet
+from tests.support.waiting import eventually, paced
+
+
+def test_a_burst_of_changes_is_at_most_two_reloads(fleet: Fleet) -> None:
+    """Goal: 500 changes within 2 s cause at most two reloads on each node, and the last state is the one reloaded.
+    Method: the default settle, two partners and the writer, each with a reload hook that counts."""
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "file").write_text("first")
+    fleet.make(2, add=())
+    fleet.wait()
+    names = ("main", "s1", "s2")
+    for name in names:
+        program = _script(
+            fleet.base / f"reload-{name}", f'cat "$INSTEP_PATH/file" >> {fleet.base}/{name}.ran'
+        )
+        _hooks(fleet[name], reload=f'run = ["{program}"]')
+    for number in paced(500, over_s=1.8):
+        (tree / f"dir-{number % 7}").mkdir(exist_ok=True)
+        (tree / f"dir-{number % 7}" / f"{number}").write_text(str(number))
+        (tree / "file").write_text(f"{number}\n")
+    fleet.wait()
+    fleet.assert_same()
+    for name in names:
+        ran = (fleet.base / f"{name}.ran").read_text().split()
+        assert 1 <= len(ran) <= 2 and ran[-1] == "499", (name, ran)
+
+
+def _is_gone(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_reload_that_hangs_is_ended_counted_and_retried(fleet: Fleet) -> None:
+    """Goal: a hanging reload ends at its timeout with its whole process group, children that ignore SIGTERM too; status
+    names it, its limit and how often; it is tried again, also after a restart, and when it works all is well."""
+    tree, there, s1 = _start(fleet)
+    pids, closed, done = (fleet.base / name for name in ("pids", "closed", "done"))
+    reload = _script(
+        fleet.base / "reload",
+        f"test -e {closed} || {{ echo $INSTEP_GENERATION >> {done}; exit 0; }}\n"
+        f"trap '' TERM; sh -c 'echo $$ >> {pids}; sleep 1000' & echo $$ >> {pids}; sleep 1000 & wait",
+    )
+    _hooks(s1, reload=f'run = ["{reload}"], timeout = "300ms"')
+    closed.touch()
+    (tree / "file").write_text("second")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", code="reload_failed")
+    assert "reload hook of data: ran longer than 0.3 s and was ended" in line["reason"], line
+    assert "instep retry data" in str(line["next"]), line
+    assert (there / "file").read_text() == "second"
+    s1.await_standing("failing", code="reload_failed")
+    eventually(lambda: "(2 times in a row)" in s1.line()["reason"], 20, s1.log)
+    s1.stop()
+    assert all(_is_gone(pid) for pid in pids.read_text().split()), pids.read_text()
+    s1.start()
+    eventually(lambda: "(3 times in a row)" in (s1.line()["reason"] or ""), 20, s1.log)
+    events = [e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"]
+    assert len(events) >= 3, events
+    closed.unlink()
+    s1.await_standing("in_step")
+    assert done.read_text() == "2\n"
+    assert all(_is_gone(pid) for pid in pids.read_text().split())
