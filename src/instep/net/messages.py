@@ -83,6 +83,10 @@ __all__ = [
     "StreamMessage",
     "TakeOverReply",
     "TakeOverRequest",
+    "TestAnswer",
+    "TestReply",
+    "TestRequest",
+    "TestRow",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -91,6 +95,7 @@ __all__ = [
     "decode",
     "decode_stream",
     "encode",
+    "since",
     "versions_of_header",
 ]
 
@@ -124,6 +129,7 @@ RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
+TEST_ROWS_MAX = 256
 _TEXT_MAX = 4_096
 _INT_MAX = (1 << 63) - 1
 
@@ -192,7 +198,13 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.low}-{self.high}"
 
 
-VERSIONS = Versions(1, 1)
+VERSIONS = Versions(1, 2)
+
+
+def since(message: msgspec.Struct) -> int:
+    """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
+    for a kind that it does not know."""
+    return 2 if isinstance(message, FactsRequest | Order) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
@@ -342,6 +354,46 @@ class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=Tru
 
     number: _Count
     obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
+
+
+class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and what is
+    run stands in the partner's own configuration."""
+
+    number: _Count
+    line: LineId
+
+
+class TestAnswer(_Message, frozen=True, array_like=True):
+    """What an application answered; of the body only the digest, in hex."""
+
+    status: _Count
+    sha256: _Text
+    size_bytes: _Count
+    problem: _Text
+
+
+class TestRow(_Message, frozen=True, array_like=True):
+    """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
+    the same."""
+
+    name: _Text
+    kind: _Text
+    reason: _Text
+    compare: _Text = ""
+    asked: _Text = ""
+    is_compared: bool = False
+    before: TestAnswer | None = None
+    now: TestAnswer | None = None
+    largest_difference: _Count | None = None
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
+    number: _Count
+    live: HeadRef | None = None
+    rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
     error: ErrorReply | None = None
 
 
@@ -659,10 +711,12 @@ class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True
 
 class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
-    the line's writer asks its partner, with a ``number``."""
+    the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
+    the asker's own and random."""
 
     line: LineId
     number: _Count = 0
+    key: _Small = b""
 
 
 class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
@@ -695,6 +749,8 @@ StreamMessage = (
     | FactsReply
     | TakeOverRequest
     | TakeOverReply
+    | TestRequest
+    | TestReply
     | PagesRequest
     | PagesReply
     | Superseded

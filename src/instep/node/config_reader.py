@@ -148,6 +148,7 @@ class Reader:
             agent=top["agent"],
             allow=top["allow"],
             poll_ms=top["poll"],
+            drain_linger_ms=top["drain_linger"],
             rate_limit=top["rate_limit"],
             allow_preserve=frozenset(top["allow_preserve"]),
             partners=MappingProxyType(partners),
@@ -253,6 +254,8 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            service=row["service"],
+            expect_mount=row["expect_mount"],
             golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )

@@ -34,6 +34,7 @@ class Session:
     def __init__(self, peers: Peers, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.who = who
         self.hello = hello
+        self.version = m.agree(m.VERSIONS, hello.versions)
         self.since_ms = wall_ms()
         self.last_heard_ms = self.since_ms
         self.ended_at_ms: int | None = None
@@ -65,7 +66,10 @@ class Session:
         self._wake.set()
 
     def tell_order(self, order: m.Order) -> None:
-        """Orders are levels: of those that wait for one line the newest is enough."""
+        """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
+        applies when it is ready."""
+        if m.since(order) > self.version:
+            return
         self._orders[order.line] = order
         self._wake.set()
 
@@ -162,7 +166,7 @@ class Session:
         )
         self._reader = asyncio.current_task()
         welcome = m.Welcome(
-            version=m.agree(m.VERSIONS, self.hello.versions),
+            version=self.version,
             name=runtime.name,
             session=runtime.session,
             time_ms=wall_ms(),
@@ -255,7 +259,14 @@ class Session:
                 self.tell(m.Pong(number, wall_ms()))
             case m.Members():
                 self._peers.membership.told_self(self.who, message)
-            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply() | m.DrainReply():
+            case (
+                m.PagesReply()
+                | m.VerifyReply()
+                | m.FactsReply()
+                | m.TakeOverReply()
+                | m.TestReply()
+                | m.DrainReply()
+            ):
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -367,10 +378,29 @@ class Session:
             raise error_of_reply(reply.error, self.who)
         return reply.obstacles
 
+    async def test(self, line: LineId, within_s: float) -> m.TestReply:
+        """What the partner's own probes and golden requests come to now."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
+        if not isinstance(reply, m.TestReply):
+            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""
+        key = self._peers.runtime.facts.key
+        request = m.FactsRequest(line, self._number + 1, key)
+        if m.since(request) > self.version:
+            raise UnavailableError(
+                f"{self.who} speaks protocol {self.version}, facts are told since {m.since(request)}",
+                hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
+                code="version",
+                node=self.who,
+            )
         number, future = self._next()
-        reply = await self._ask(number, future, m.FactsRequest(line, number), within_s)
+        reply = await self._ask(number, future, m.FactsRequest(line, number, key), within_s)
         if not isinstance(reply, m.FactsReply):
             raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
         if reply.error is not None:

@@ -12,6 +12,7 @@ from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
 from instep.node.balancer_settings import BalancerSettings
 from instep.node.hook_settings import HookSettings
+from instep.node.mounts import ExpectedMount
 from instep.node.values import Address, IpNetwork, MaxDeletions
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "HookSettings",
     "HooksSettings",
     "PartnerSettings",
+    "ServiceSettings",
     "Settings",
 ]
 
@@ -98,6 +100,17 @@ class FactSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The program that uses a fileset's tree, by one of these: whose user the facts ``service`` and ``access`` are
+    about."""
+
+    unit: str | None = None
+    """A systemd unit."""
+    pid_file: Path | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PartnerSettings:
     """One partner: what this node lets it have, and where to dial it."""
 
@@ -136,6 +149,9 @@ class FilesetSettings:
     observe: bool = False
     """Compare and report, never write."""
     hooks: HooksSettings = HooksSettings()
+    service: ServiceSettings | None = None
+    expect_mount: ExpectedMount | None = None
+    """Which file system must hold the root."""
     golden: GoldenSettings = GoldenSettings()
     origin: NodeName | None = None
     """Who began the line, where that is not its writer: a change of writer keeps the line."""
@@ -169,6 +185,8 @@ class Settings:
     """Where HAProxy's agent-check is answered."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
+    drain_linger_ms: int = 1_000
+    """What requests in flight get before a switch, once every balancer that asks knows that this node is drained."""
     rate_limit: int | None = None
     """Bytes a second of contents sent, None for no limit."""
     allow_preserve: frozenset[str] = frozenset()

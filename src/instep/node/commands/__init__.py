@@ -14,6 +14,8 @@ from instep.node.commands import (
     looking,
     mapping,
     members,
+    promote,
+    rollouts,
     trying,
     verifying,
 )
@@ -29,17 +31,9 @@ def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
     for module in (
-        lines,
-        handover,
-        looking,
-        trying,
-        verifying,
-        filesets,
-        archive,
-        members,
-        mapping,
+        lines, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
         balancers,
-    ):
+    ):  # fmt: skip
         for name, command in module.commands(daemon).items():
             assert name not in found, name
             found[name] = command

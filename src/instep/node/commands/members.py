@@ -18,7 +18,7 @@ from instep.node.checking import check_node
 from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
-from instep.node.facts import facts_of
+from instep.node.facts import told
 from instep.node.snapshot import moment, reports_of
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Members:
                 "self": True,
                 "address": me.address,
                 "pin": me.pin,
-                "facts": facts_of(daemon.runtime.settings),
+                "facts": await self._own_facts(),
                 "standing": self._own_standing(),
                 "drained": daemon.runtime.draining.is_drained,
             }
@@ -212,7 +212,12 @@ class Members:
         me = self._daemon.runtime.name
         if node is not None and node != me:
             return {"node": node, "facts": await self._facts_of_partner(NodeName(str(node)))}
-        return {"node": me, "facts": await asyncio.to_thread(facts_of, self._daemon.runtime.settings)}
+        return {"node": me, "facts": await self._own_facts()}
+
+    async def _own_facts(self) -> dict[str, str]:
+        """Under this daemon's key: a fingerprint equals one that a partner tells this node."""
+        runtime = self._daemon.runtime
+        return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
         """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
