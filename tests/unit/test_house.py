@@ -30,7 +30,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 700,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/config_keys.py": 420,
     "src/instep/node/follower.py": 700,
     "src/instep/node/writer.py": 480,
     "src/instep/store/sqlite.py": 420,

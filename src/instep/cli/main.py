@@ -26,7 +26,7 @@ COMMANDS: dict[str, str] = {
     "fileset": "filesets", "recipe": "recipes",
     "publish": "publishing", "wait": "publishing", "rollback": "publishing",
     "retry": "publishing", "pause": "publishing", "resume": "publishing",
-    "handover": "succession",
+    "rollout": "rollouts", "reload": "rollouts", "handover": "succession",
     "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
     "verify": "looking", "explain": "looking", "test": "trying",
     "archive": "archive",

@@ -76,6 +76,10 @@ __all__ = [
     "StreamMessage",
     "TakeOverReply",
     "TakeOverRequest",
+    "TestAnswer",
+    "TestReply",
+    "TestRequest",
+    "TestRow",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -109,6 +113,7 @@ RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
+TEST_ROWS_MAX = 256
 _TEXT_MAX = 4_096
 _INT_MAX = (1 << 63) - 1
 
@@ -323,6 +328,46 @@ class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=Tru
 
     number: _Count
     obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
+
+
+class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and what is
+    run stands in the partner's own configuration."""
+
+    number: _Count
+    line: LineId
+
+
+class TestAnswer(_Message, frozen=True, array_like=True):
+    """What an application answered; of the body only the digest, in hex."""
+
+    status: _Count
+    sha256: _Text
+    size_bytes: _Count
+    problem: _Text
+
+
+class TestRow(_Message, frozen=True, array_like=True):
+    """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
+    the same."""
+
+    name: _Text
+    kind: _Text
+    reason: _Text
+    compare: _Text = ""
+    asked: _Text = ""
+    is_compared: bool = False
+    before: TestAnswer | None = None
+    now: TestAnswer | None = None
+    largest_difference: _Count | None = None
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
+    number: _Count
+    live: HeadRef | None = None
+    rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
     error: ErrorReply | None = None
 
 
@@ -640,6 +685,8 @@ StreamMessage = (
     | FactsReply
     | TakeOverRequest
     | TakeOverReply
+    | TestRequest
+    | TestReply
     | PagesRequest
     | PagesReply
     | Superseded

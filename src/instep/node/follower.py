@@ -57,6 +57,7 @@ from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.trying import try_node
 from instep.node.uplink import Uplink
 from instep.node.validate_views import validate_views
 from instep.node.watching import TreeWatch
@@ -352,6 +353,9 @@ class FollowService:
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
         return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
+
+    async def test(self) -> tuple[m.TestRow, ...]:
+        return await try_node(self)
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with what is live, and say what it really holds."""

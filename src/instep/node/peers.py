@@ -101,6 +101,13 @@ class Peers:
             return ()
         return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
 
+    def nudge(self, line: LineId, what: str) -> None:
+        """Pass an operator's nudge on to every connected partner that follows the line."""
+        for who in self.followers(line):
+            session = self.sessions.get(who)
+            if session is not None:
+                session.tell(m.Nudge(line, what))
+
     def followers(self, line: LineId) -> tuple[NodeName, ...]:
         """Direct partners that may have the line and accepted it: they say so, or reported of it before."""
         service = self.service(line)

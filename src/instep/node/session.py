@@ -243,7 +243,7 @@ class Session:
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
-            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply():
+            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply() | m.TestReply():
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -354,6 +354,16 @@ class Session:
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply.obstacles
+
+    async def test(self, line: LineId, within_s: float) -> m.TestReply:
+        """What the partner's own probes and golden requests come to now."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
+        if not isinstance(reply, m.TestReply):
+            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
 
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""

@@ -32,6 +32,8 @@ OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
 TELLING_MAX = 64
+TEST_S = 600.0
+"""A test has the deadlines of its probes and requests; this is the last one."""
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Uplink:
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
+        self._testing: set[asyncio.Task[None]] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +254,13 @@ class Uplink:
                 telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
                 self._telling.add(telling)
                 telling.add_done_callback(self._telling.discard)
+            case m.TestRequest() if self._testing:
+                full = UnavailableError("a test is under way already", code="busy")
+                self.reply(m.TestReply(message.number, error=reply_of_error(full)))
+            case m.TestRequest():
+                testing = asyncio.get_running_loop().create_task(self._test(message))
+                self._testing.add(testing)
+                testing.add_done_callback(self._testing.discard)
             case m.PagesRequest():
                 self.reply(message)
             case m.Nudge(line, what):
@@ -358,6 +368,21 @@ class Uplink:
             self.reply(m.FactsReply(found, wall_ms(), request.number))
         except InstepError as error:
             self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
+
+    async def _test(self, request: m.TestRequest) -> None:
+        """The line's writer wants to know whether the application is well here; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            async with asyncio.timeout(TEST_S):
+                rows = await service.test()
+            self.reply(m.TestReply(request.number, service.live, rows[: m.TEST_ROWS_MAX]))
+        except TimeoutError:
+            late = UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out")
+            self.reply(m.TestReply(request.number, error=reply_of_error(late)))
+        except InstepError as error:
+            self.reply(m.TestReply(request.number, error=reply_of_error(error)))
 
     async def _verify(self, request: m.VerifyRequest) -> None:
         service = self._followed(request.line)

@@ -13,6 +13,7 @@ from instep.node.commands import (
     looking,
     mapping,
     members,
+    rollouts,
     trying,
     verifying,
 )
@@ -27,7 +28,9 @@ __all__ = ["commands_of"]
 def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
-    for module in (lines, handover, looking, trying, verifying, filesets, archive, members, mapping):
+    for module in (
+        lines, rollouts, handover, looking, trying, verifying, filesets, archive, members, mapping,
+    ):  # fmt: skip
         for name, command in module.commands(daemon).items():
             assert name not in found, name
             found[name] = command

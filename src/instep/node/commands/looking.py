@@ -18,6 +18,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
     generation_document,
@@ -160,6 +161,11 @@ class Looking:
         )
         if isinstance(service, FollowService) and service.machine.phase is not None:
             line["doing"] = service.machine.phase
+        if isinstance(service, WriterService):
+            rollout = service.rollout
+            shown_rollout = status_document(runtime.store, service.line, rollout.facts, rollout.view)
+            if shown_rollout is not None:
+                line["rollout"] = shown_rollout
         document = fileset_document(service.fileset, service.known_definition(), [line])
         if service.fileset.without:
             document["without"] = sorted(service.fileset.without)
