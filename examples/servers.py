@@ -18,7 +18,7 @@ __all__ = ["FastCgi", "Servers", "free_port", "nginx_local", "nginx_main", "prog
 
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
 STOP_S = 10.0
-FIRST_PORT, LAST_PORT = 27_000, 31_999
+FIRST_PORT, LAST_PORT = 9_000, 11_999
 _START = os.getpid() % (LAST_PORT - FIRST_PORT)
 _PORTS = (FIRST_PORT + (_START + step) % (LAST_PORT - FIRST_PORT) for step in range(LAST_PORT - FIRST_PORT))
 
