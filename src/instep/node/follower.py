@@ -601,7 +601,7 @@ class FollowService:
         gates = gates_of(self.definition_of(effect.head))
         if gates:
             client = self.source(self.writer).client
-            await require_gates(self.runtime.settings, self.fileset, self.line, gates, client)
+            await require_gates(self.runtime, self.fileset, self.line, gates, client)
         return f.GatesChecked(effect.req)
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
