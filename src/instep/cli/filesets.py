@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from instep.cli.output import printable, say, shown_bytes, table
-from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
+from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
+from instep.cli.roots import all_wrong, check_root, mark_root
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
-from instep.errors import ConfigError, InstepError, RefusedError, UsageError
+from instep.errors import RefusedError, UsageError
 
-if TYPE_CHECKING:
-    from instep.model.ids import FilesetName
-
-__all__ = ["absolute", "check_root", "fileset", "mark_root"]
+__all__ = ["absolute", "fileset"]
 
 fileset = group("fileset", "The directories that are kept in step.")
 
@@ -87,13 +85,13 @@ def fileset_add(
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
     }  # fmt: skip
     ready = recipe_settings(session, recipe_name, params, WRITTEN, root)
-    given_keys = _with_recipe(ready, {key: value for key, value in given.items() if value})
+    given_keys = with_recipe(ready, {key: value for key, value in given.items() if value})
     prepare = None
     if chosen not in settings.filesets:
         try:
             check_root(session, chosen, Path(root))
         except RefusedError as error:
-            raise _all_wrong(session, name, root, given_keys, error) from None
+            raise all_wrong(session, name, root, given_keys, error) from None
         prepare = partial(mark_root, session, chosen, Path(root))
     changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
     reloaded = session.reload() if changed else None
@@ -102,12 +100,12 @@ def fileset_add(
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
-        **_recipe_fields(recipe_name, given_keys),
+        **recipe_fields(recipe_name, given_keys),
     }  # fmt: skip
 
     def text() -> None:
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
-        _show_recipe(recipe_name, name, given_keys)
+        show_recipe(recipe_name, name, given_keys)
         print(f"  offered to {', '.join(offered) or 'nobody yet'}")
         for partner, why in reasons.items():
             print(f"  not to {partner}: {why}")
@@ -119,84 +117,6 @@ def fileset_add(
             print("  next: instep invite NAME")
 
     session.show(document, text)
-
-
-def _all_wrong(
-    session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
-) -> InstepError:
-    """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
-    from instep.node import config_edit
-
-    def stop() -> None:
-        raise refused
-
-    try:
-        config_edit.add_fileset(session.node, name, root, given, stop)
-    except ConfigError as error:
-        path = f"filesets.{name}.path"
-        found = error.facts.get("problems")
-        problems = [each for each in found if each["key"] != path] if isinstance(found, list) else []
-        if not problems:
-            return refused
-        told = [{"line": None, "key": path, "value": root, "why": refused.reason}, *problems]
-        return ConfigError(
-            f"{name} is not added, {len(told)} things are wrong",
-            hint=refused.hint,
-            code=error.error_code,
-            **{**refused.facts, **error.facts, "problems": told},
-        )
-    except InstepError as error:
-        return error
-    return refused
-
-
-def _with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the options say counts before the recipe; their lists are added to its lists."""
-    found = {**ready, **given}
-    for key, value in given.items():
-        if isinstance(value, list) and isinstance(ready.get(key), list):
-            found[key] = [*ready[key], *(item for item in value if item not in ready[key])]
-    return found
-
-
-def _recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
-
-
-def _show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
-    """What was written, which is yours to edit."""
-    if recipe_name is None:
-        return
-    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
-    for line in settings_lines(settings, name):
-        print(f"    {printable(line)}" if line else "")
-
-
-def check_root(session: Session, name: FilesetName, root: Path) -> None:
-    """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
-    from instep.tree.marker import check_marker, read_marker
-    from instep.tree.place import resolve_place
-
-    if not root.is_dir():
-        raise RefusedError(
-            f"{root} is not a directory",
-            hint=f"mkdir -p {root}, or name the right one",
-            code="root_missing",
-            root=str(root),
-        )
-    settings = session.settings()
-    others = [other.path for other in settings.filesets.values()]
-    resolve_place(root, name, others=others, node_dir=session.node.path)
-    if read_marker(root) is not None:
-        check_marker(root, name, settings.name)
-
-
-def mark_root(session: Session, name: FilesetName, root: Path) -> None:
-    """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
-    from instep.tree.marker import create_marker, read_marker
-
-    if read_marker(root) is None:
-        create_marker(root, name, session.settings().name)
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
@@ -276,7 +196,7 @@ def fileset_accept(
         raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
     verb = "fileset_check" if dry_run else "fileset_accept"
     told = session.call(verb, timeout_ms / 1000, name=name, path=root, **asked)
-    document = {**told, **_recipe_fields(recipe_name, ready)}
+    document = {**told, **recipe_fields(recipe_name, ready)}
     session.show(document, lambda: _show_accepted(document, name, dry_run))
 
 
@@ -286,7 +206,7 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
             print(f"  {key.replace('_', ' ')}: {document[key]}")
     if dry_run:
         return
-    _show_recipe(document.get("recipe"), name, document.get("settings", {}))
+    show_recipe(document.get("recipe"), name, document.get("settings", {}))
     state = "follows" if document.get("changed", True) else "follows already"
     print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
 

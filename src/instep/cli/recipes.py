@@ -15,7 +15,16 @@ from instep.errors import InstepError, UsageError
 if TYPE_CHECKING:
     from instep.node.recipe import Recipe
 
-__all__ = ["parameter_option", "recipe", "recipe_options", "recipe_settings", "settings_lines"]
+__all__ = [
+    "parameter_option",
+    "recipe",
+    "recipe_fields",
+    "recipe_options",
+    "recipe_settings",
+    "settings_lines",
+    "show_recipe",
+    "with_recipe",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -160,3 +169,25 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
                 print(printable(line))
 
     session.show(document, text)
+
+
+def with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the options say counts before the recipe; their lists are added to its lists."""
+    found = {**ready, **given}
+    for key, value in given.items():
+        if isinstance(value, list) and isinstance(ready.get(key), list):
+            found[key] = [*ready[key], *(item for item in value if item not in ready[key])]
+    return found
+
+
+def recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    return {} if recipe_name is None else {"recipe": recipe_name, "settings": settings}
+
+
+def show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
+    """What was written, which is yours to edit."""
+    if recipe_name is None:
+        return
+    print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
+    for line in settings_lines(settings, name):
+        print(f"    {printable(line)}" if line else "")

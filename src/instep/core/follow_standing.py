@@ -160,6 +160,7 @@ def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
     if trouble.exit_code == _DAMAGED_EXIT:
         standing = Standing.DAMAGED
     elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
+        "no_space",
         "reused_number",
         "not_the_writer",
         "old_epoch",

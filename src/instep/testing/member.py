@@ -42,7 +42,8 @@ class _Follows(SimPartner):
 
     def opened(self, other: str, *, is_dialer: bool) -> None:
         self.sessions[other] = None
-        if is_dialer and self.member.peer(other).is_writing:
+        peer = self.member.peer(other)
+        if is_dialer and (peer.is_writing or peer.serves_its_writer(self.member)):
             self.post(f.SourceUp(NodeName(other), is_writer=other == self.config.writer), 1)
         self.member.tell_epochs(other)
 
@@ -77,6 +78,10 @@ class _Writes(SimWriter):
 
     def make_machine(self) -> Any:
         self.member.convert(PublishFacts)
+        journal = self.place.journal
+        if journal is not None and not journal.is_finished:
+            self.place.undo(journal)  # A writer's recovery ends what a follower left half done.
+        self.place.journal = None
         return super().make_machine()
 
     def opened(self, other: str, *, is_dialer: bool) -> None:
@@ -108,7 +113,7 @@ class Member:
         self, world: World, net: Network, name: str, line: LineId, others: tuple[str, ...], ledger: Ledger
     ) -> None:
         self.world, self.net, self.name, self.line, self.ledger = world, net, name, line, ledger
-        self.follows = _Follows(world, net, name, line, (), ledger)
+        self.follows = _Follows(world, net, name, line, (str(line.origin),), ledger)
         self.writes = _Writes(world, net, name, line, others, ledger)
         self.writes.store, self.writes.place = self.follows.store, self.follows.place
         self.follows.member = self.writes.member = self
@@ -148,6 +153,11 @@ class Member:
     def held(self) -> HeadRef | None:
         facts = self.facts
         return facts.live if isinstance(facts, FollowFacts) else facts.head
+
+    def serves_its_writer(self, asker: Member) -> bool:
+        """Contents may always go back to the line's own writer, when it greets with less than is live here."""
+        held, has = self.held, asker.facts.head
+        return self.toml == asker.name and held is not None and (has is None or has.position < held.position)
 
     def peer(self, name: str) -> Member:
         return self.members[name]

@@ -38,7 +38,8 @@ from instep.testing.member import Member
 from instep.testing.network import Network
 from instep.testing.node import sign, verdict_of
 from instep.testing.options import Options
-from instep.testing.simulation import REST_MS, SESSION_MS, Result
+from instep.testing.rest import REST_MS
+from instep.testing.simulation import SESSION_MS, Result
 from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
@@ -88,7 +89,7 @@ PATIENCE = 200
 def simulate_succession(seed: int, plant: str | None = None) -> Result:
     """Run one seed to its end or to its first broken promise."""
     drawing = World(seed, Options())
-    options = Options.drawn(drawing.stream("options")).but(
+    options = Options.drawn(drawing.stream("options"), drawing.stream("rollouts")).but(
         partners=3,
         has_hub=False,
         has_gates=False,
@@ -102,6 +103,7 @@ def simulate_succession(seed: int, plant: str | None = None) -> Result:
         pause_every_ms=0,
         history_loss=0.0,
         files=3,
+        has_rollouts=False,
     )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
