@@ -51,3 +51,7 @@ class HubOrders:
         """The hub itself stands otherwise."""
         for node, order in self._book.own_changed(own):
             self._net.order(self._line, node, order)
+
+    def lost(self, node: NodeName) -> None:
+        """The session with a direct partner has ended: it is told anew when it is back."""
+        self._book.lost(node)
