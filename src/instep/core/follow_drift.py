@@ -27,6 +27,8 @@ class FollowDrift(FollowDue):
             return
         if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
             return
+        if not self._backoff.is_ready("revert", self._now):
+            return  # Its timer wakes us; that it could be looked at does not make it restorable.
         free, fought = drift.fights.split(drift.drifted, self._now)
         if free:
             source = next((s.name for s in self._sources.all_up() if s.has == tree.id), None)
@@ -61,7 +63,7 @@ class FollowDrift(FollowDue):
             self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
 
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
-        self._succeed("drift")
+        self._succeed("revert")
         self._drift.reverted(paths, self._now)
         named = [shown(p) for p in paths[:NAMED_MAX]]
         more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
