@@ -178,6 +178,9 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
 @click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
 @click.option(
+    "--carry", multiple=True, metavar="RELPATH", help="With exchange: an ignored path that moves along."
+)
+@click.option(
     "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
 )
 @click.option("--recipe", "recipe_name", help="Not in this version.")
@@ -194,6 +197,7 @@ def fileset_accept(
     observe: bool,
     drift: str | None,
     switch: str | None,
+    carry: tuple[str, ...],
     without: str | None,
     recipe_name: str | None,
     dry_run: bool,
@@ -204,8 +208,8 @@ def fileset_accept(
     A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
     --replace, --seed or --observe says what to do.
     """
-    for word, value in (("recipe", recipe_name), ("drift", drift), ("switch", switch)):
-        if value in ("offer", "exchange") or (word == "recipe" and value):
+    for word, value in (("recipe", recipe_name), ("drift", drift)):
+        if value == "offer" or (word == "recipe" and value):
             later(f"{word} {value}")
     settings = session.settings()
     flags = {"replace": replace, "seed": seed, "observe": observe}
@@ -215,6 +219,8 @@ def fileset_accept(
     how = chosen[0] if chosen else None
     given = {"from": home, "mode": how, "drift": drift, "switch": switch}
     params: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if carry:
+        params["carry"] = list(carry)
     if without:
         params["without"] = [item.strip() for item in without.split(",")]
     if home is not None and home == settings.name:

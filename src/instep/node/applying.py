@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
@@ -22,6 +23,7 @@ from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
+from instep.node.lingering import put_rows
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
@@ -31,11 +33,12 @@ from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
 from instep.tree.journal import Journal, Why
+from instep.tree.next_tree import Exchange
 from instep.tree.place import Place
 from instep.tree.recover import recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
-from instep.tree.switch import Switched, finish, switch
+from instep.tree.switch import Switched, finish, prepare, switch
 
 if TYPE_CHECKING:
     from instep.node.follower import FollowService
@@ -148,9 +151,23 @@ class Applying:
             stage = await service.worker.run(self._open, effect.head, effect.base)
             try:
                 await self._fill(stage, effect.source, effect.head)
-                self._sealed = await service.worker.run(stage.seal, time.time_ns())
+                self._sealed = await service.worker.run(self._seal, stage)
             finally:
                 await asyncio.shield(service.worker.run(stage.close))
+
+    def _seal(self, stage: Stage) -> Journal:
+        """All that can be done before the permit is done here."""
+        journal = stage.seal(time.time_ns())
+        prepare(stage.place, journal, local=stage.local)
+        return journal
+
+    def _exchange(self) -> Exchange | None:
+        """How the root is exchanged whole, where that was chosen. Old trees that linger are bounded in number."""
+        service = self._service
+        if service.fileset.switch != "exchange":
+            return None
+        service.lingering.make_room()
+        return Exchange(service.fileset.carry, partial(put_rows, service.runtime.store, service.fileset.name))
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         service = self._service
@@ -168,6 +185,7 @@ class Applying:
             live_row=LiveRows(service.runtime.store, service.fileset.name),
             sources=(Archive(place).source(),),
             recut=recut,
+            exchange=self._exchange(),
         )
 
     def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
@@ -269,6 +287,7 @@ class Applying:
             sources=(Archive(place).source(),),
             recut=recut,
             why=why,
+            exchange=self._exchange() if why is None else None,
         )
 
     async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
@@ -281,7 +300,7 @@ class Applying:
                 clients = service.sources_for(source) if source is not None else []
                 link_of = Archive(stage.place).source().readlink
                 await self._pull(stage, target, clients, {}, link_of)
-                journal = await service.worker.run(stage.seal, time.time_ns())
+                journal = await service.worker.run(self._seal, stage)
             finally:
                 await asyncio.shield(service.worker.run(stage.close))
             await service.worker.run(self._switch_at_once, journal, target)

@@ -12,6 +12,7 @@ from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.net import messages as m
 from instep.node.driver import wall_ms
+from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.facts import mount_of
 from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, look_at_gates
@@ -230,6 +231,11 @@ async def _check_fileset(
                 str(fileset.path),
                 path,
                 f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
+            )
+    if isinstance(service, FollowService) and fileset.switch == "exchange":
+        for obstacle in await service.worker.run(obstacles, place, service.known_definition(), fileset.carry):
+            yield result(
+                f"exchange of {fileset.name}", False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT
             )
     mount = await asyncio.to_thread(mount_of, place.root)
     yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))

@@ -17,6 +17,7 @@ from instep.node import config_edit
 from instep.node.commands.parameters import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
+from instep.node.exchanging import refuse_exchange
 from instep.node.fetching import Fetcher
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import check_new_root, take_root
@@ -177,6 +178,8 @@ class Filesets:
         without = _without(params)
         if params.get("mode") != "observe":
             _check_fidelity(name, path, definition, without)
+            if params.get("switch") == "exchange":
+                refuse_exchange(name, path, definition, params.get("carry") or ())
         numbers = Numbers()
         if head is not None and not is_empty:
             await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
@@ -229,6 +232,7 @@ class Filesets:
         given = {
             "drift": params.get("drift"),
             "switch": params.get("switch"),
+            "carry": list(params.get("carry") or ()) or None,
             "without": list(params.get("without") or ()) or None,
             "observe": True if mode == "observe" else None,
         }
