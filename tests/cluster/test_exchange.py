@@ -74,7 +74,7 @@ def one_death(fleet: Fleet, main: Crasher, s1: Crasher, workload: Workload, spec
     s1.kill()
     old = without_logs(mine)
     workload.turn()
-    number = main.publish()["number"]
+    number = int(main.publish()["number"])
     new = tree_of(fleet.tree("main"))
     s1.spawn(spec)
     assert s1.await_end() == -signal.SIGKILL, f"{spec}: the partner ended otherwise"

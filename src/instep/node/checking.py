@@ -16,6 +16,7 @@ from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.facts import mount_of
 from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, look_at_gates
+from instep.tree.place import Place
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -232,24 +233,36 @@ async def _check_fileset(
                 path,
                 f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
             )
-    if isinstance(service, FollowService) and fileset.switch == "exchange":
-        for obstacle in await service.worker.run(obstacles, place, service.known_definition(), fileset.carry):
-            yield result(
-                f"exchange of {fileset.name}", False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT
-            )
     mount = await asyncio.to_thread(mount_of, place.root)
     yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(daemon, service):
             yield each
     else:
-        async for each in _check_gates(daemon, service):
+        async for each in _check_followed(daemon, service, place):
             yield each
-        yield result(
-            f"source of {fileset.name}",
-            bool(service.sources),
-            service.writer,
-            f"follows {service.writer}",
-            ", ".join(service.sources) or "no node that sends it is connected",
-            f"on {service.writer}: instep partner list; instep fileset list",
-        )
+
+
+async def _check_followed(
+    daemon: Daemon, service: FollowService, place: Place
+) -> AsyncIterator[dict[str, Any]]:
+    """Gates, sources, and whether the root can be exchanged where that was chosen."""
+    me, fileset = daemon.runtime.name, service.fileset
+    if fileset.switch == "exchange":
+        definition = service.known_definition()
+        found = await service.worker.run(obstacles, place, definition, fileset.carry)
+        for obstacle in found:
+            name = f"exchange of {fileset.name}"
+            yield result(name, False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT)
+        if not found:
+            yield result(f"exchange of {fileset.name}", True, me, "nothing stands against it")
+    async for each in _check_gates(daemon, service):
+        yield each
+    yield result(
+        f"source of {fileset.name}",
+        bool(service.sources),
+        service.writer,
+        f"follows {service.writer}",
+        ", ".join(service.sources) or "no node that sends it is connected",
+        f"on {service.writer}: instep partner list; instep fileset list",
+    )

@@ -20,9 +20,12 @@ EXCHANGE_HINT = 'put that right, or set switch = "inplace"'
 
 
 def obstacles(place: Place, definition: Definition | None, carry: Sequence[bytes]) -> list[Obstacle]:
-    """All that stands against an exchange of a followed root. Walks the tree. ``OSError``."""
-    abilities = probe_filesystem(place.control if place.control.exists() else place.control.parent)
-    return exchange_obstacles(place, Rules(definition or Definition()), carry, abilities, is_writer=False)
+    """All that stands against an exchange of a followed root. Walks the tree."""
+    try:
+        abilities = probe_filesystem(place.control if place.control.exists() else place.control.parent)
+        return exchange_obstacles(place, Rules(definition or Definition()), carry, abilities, is_writer=False)
+    except OSError as error:
+        return [Obstacle("unreadable", f"{place.root} and {place.control} open to the daemon", str(error))]
 
 
 def refuse_exchange(name: FilesetName, path: Path, definition: Definition, carry: Iterable[object]) -> None:

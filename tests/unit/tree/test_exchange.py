@@ -13,6 +13,7 @@ from instep.model.definition import Definition
 from instep.model.statrow import StatRow
 from instep.tree import exchange as exchanging
 from instep.tree.archive import Archive
+from instep.tree.beneath import rename_exchange
 from instep.tree.journal import Why
 from instep.tree.linger import end_linger, lingering
 from instep.tree.next_tree import Exchange
@@ -196,12 +197,11 @@ def test_an_exchange_that_the_kernel_refuses_leaves_the_old_generation_and_a_sta
     (world.root / "logs").mkdir()
     (world.root / "logs/app.log").write_bytes(b"here")
     journal = world.stage(world.generation(NEW))
-    real = exchanging.rename_exchange
 
     def refuse(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
         if from_name == b"next":
             raise OSError(errno.EXDEV, "a lower layer", from_name)
-        real(from_fd, from_name, to_fd, to_name)
+        rename_exchange(from_fd, from_name, to_fd, to_name)
 
     monkeypatch.setattr(exchanging, "rename_exchange", refuse)
     with pytest.raises(ResourceError):
