@@ -91,19 +91,31 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
     kept = [look(path) for path in files]
     looped = Looped()
     try:
-        eve = peers.member(Pki(fleet.main.directory / "pki"), fleet.base / "eve-pki", "eve", life_s=86_400)
-        for raw in _messages(evil):
-            looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw))
+        _as_partner(fleet, looped, evil, ours)
+        _as_writer(fleet, evil, ours, {files[1]: kept[1]})
     finally:
-        looped.close()
-    (tree / "file").write_text("second")
+        looped.close()  # late: connections of the loop that are being closed need their time
+    assert [look(path) for path in files] == kept
+    assert not (fleet.base / "pwned").exists()
+
+
+def _as_partner(fleet: Fleet, looped: Looped, evil: Path, ours: Path) -> None:
+    """``eve`` says it all to the writer, which then publishes with its own hook and no other."""
+    eve = peers.member(Pki(fleet.main.directory / "pki"), fleet.base / "eve-pki", "eve", life_s=86_400)
+    for raw in _messages(evil):
+        looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw))
+    (fleet.tree("main") / "file").write_text("second")
     fleet.wait("--node", "s1")
-    number = fleet.main.line()["head"]["number"]
     assert set((fleet.base / "ran.main").read_text().splitlines()) == {f"{ours} validate "}
+
+
+def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]) -> None:
+    """``main``'s own place is taken: what it signs and says reaches ``s1``, which runs its own hook and no other."""
+    number = fleet.main.line()["head"]["number"]
     fleet.main.stop()
     writer = HostileWriter(fleet.main)
     try:
-        victim = Victim(fleet["s1"], fleet.tree("s1"), {files[1]: kept[1]})
+        victim = Victim(fleet["s1"], fleet.tree("s1"), outside)
         root = writer.craft.honest([file(b"file", b"third")])
         for raw in (*_sent_down(evil), msgspec.msgpack.encode(["hook", LINE, *_smuggled(evil)])):
             writer.await_streams("s1")
@@ -131,8 +143,6 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
         assert {int(line.split()[2]) for line in ran} <= {*range(number + 1), head.number}, ran
     finally:
         writer.close()
-    assert [look(path) for path in files] == kept
-    assert not (fleet.base / "pwned").exists()
 
 
 async def _said(pki: Pki, address: str, raw: bytes) -> None:
@@ -160,9 +170,9 @@ def test_only_the_configuration_makes_hooks() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
                 makers[node.func.id].add(str(path.relative_to(Path(SOURCE, "instep"))))
-    assert makers["HookSettings"] <= {"node/config_reader.py", "node/hook_fields.py"}, makers
+    assert makers["HookSettings"] <= {"node/hook_fields.py"}, makers
     assert makers["FactSettings"] <= {"node/config_reader.py"}, makers
-    assert makers["HookSpec"] <= {"node/hooks.py", "node/config_reader.py"}, makers
+    assert makers["HookSpec"] <= {"node/hooks.py", "node/hook_fields.py"}, makers
     travelling = {
         field for kind in (*get_args(m.StreamMessage), Definition) for field in kind.__struct_fields__
     }

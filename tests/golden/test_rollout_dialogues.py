@@ -39,6 +39,24 @@ def test_a_permit_drains_switches_and_returns_before_live_is_recorded() -> None:
     d.check("permit")
 
 
+def test_what_no_reload_hook_is_for_needs_no_permit() -> None:
+    """With the default strategy only a reload makes a node wait for its turn."""
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    for is_reloaded in (True, False):
+        d = follower(facts, knows_orders=True, has_reload=True)
+        d.say(f.Started())
+        d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+        d.say(
+            f.SourceUp(MAIN, is_writer=True),
+            f.EpochSeen(MAIN, epoch(), OK),
+            f.HeadSeen(MAIN, generation(2), OK),
+        )
+        d.say(f.PagesFetched(d.asked(f.FetchPages), is_reloaded=is_reloaded))
+        d.say(f.Staged(d.asked(f.StageContents)))
+        assert d.machine.report.waits_for_permit is is_reloaded
+        assert any(isinstance(effect, f.Switch) for effect in d.effects) is not is_reloaded
+
+
 def test_without_a_keep_in_time_live_goes_back_and_a_late_keep_changes_nothing() -> None:
     d = permitted(held(), 5_000)
     d.say(f.Returned(d.asked(f.Return)))

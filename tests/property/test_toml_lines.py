@@ -9,7 +9,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.node.toml_lines import KeyPath, key_lines
+from instep.node.toml_lines import KeyPath, element, key_lines
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8) | st.sampled_from(
     ["#", "a.b", "[x]", '"', "'", "=", "\\", "{", "}", "new\nline", '"""', "\t"]
@@ -23,6 +23,8 @@ VALUES = st.recursive(
 
 
 def paths(value: Any, path: KeyPath = ()) -> list[KeyPath]:
+    if isinstance(value, list):
+        return [path, *(found for i, each in enumerate(value) for found in paths(each, (*path, element(i))))]
     if not isinstance(value, dict):
         return [path]
     return [path, *(found for key, below in value.items() for found in paths(below, (*path, key)))]
@@ -37,6 +39,8 @@ def test_every_key_has_its_line(document: dict[str, Any], has_comments: bool) ->
     lines = key_lines(text)
     rows = text.split("\n")
     for path in paths(document):
-        if path:
+        if path and path[-1].startswith("[") and path[-1] in (element(0), element(1), element(2)):
+            assert lines[path] >= lines[path[:-1]]
+        elif path:
             row = rows[lines[path] - 1]
             assert path[-1] in row or '"' in row or "'" in row, (path, row)

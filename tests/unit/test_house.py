@@ -24,14 +24,14 @@ FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
     "src/instep/core/follow_vocabulary.py": 700,
-    "src/instep/core/publish.py": 700,
+    "src/instep/core/publish.py": 720,
     "src/instep/core/publish_vocabulary.py": 500,
     "src/instep/core/rollout.py": 550,
     "src/instep/net/certs.py": 450,
-    "src/instep/net/messages.py": 650,
+    "src/instep/net/messages.py": 700,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/follower.py": 660,
-    "src/instep/node/writer.py": 450,
+    "src/instep/node/follower.py": 700,
+    "src/instep/node/writer.py": 480,
     "src/instep/store/sqlite.py": 420,
     "src/instep/testing/partner.py": 500,
     "src/instep/tree/archive.py": 450,

@@ -77,6 +77,7 @@ def config_show(session: Session, origin: bool) -> None:
 def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every key with the value as written or its default, in the order of the reference."""
     from instep.node import config_keys as keys
+    from instep.node.golden_keys import GOLDEN, REQUEST
 
     def rows(path: tuple[str, ...], raw: dict[str, Any], known: tuple[keys.Key, ...]) -> Iterator[Any]:
         for key in known:
@@ -94,6 +95,11 @@ def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]
         for kind, slot in raw.get("hooks", {}).items():
             for hook in slot if isinstance(slot, list) else [slot]:
                 shown = rows((*path, "hooks", kind), hook, keys.HOOK)
+                yield from ((p, v) for p, v in shown if v is not None)
+        if golden := raw.get("golden"):
+            yield from ((p, v) for p, v in rows((*path, "golden"), golden, GOLDEN) if v is not None)
+            for one, request in golden.get("requests", {}).items():
+                shown = rows((*path, "golden", "requests", one), request, REQUEST)
                 yield from ((p, v) for p, v in shown if v is not None)
     for fact, raw in document.get("facts", {}).items():
         yield from ((p, v) for p, v in rows(("facts", fact), raw, keys.FACT) if v is not None)

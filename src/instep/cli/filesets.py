@@ -1,4 +1,4 @@
-"""``fileset``: what is kept in step here, as writer or as follower. ``recipe`` waits for a later version."""
+"""``fileset``: what is kept in step here, as writer or as follower."""
 
 from __future__ import annotations
 
@@ -10,29 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instep.cli.output import printable, say, shown_bytes, table
+from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
-from instep.errors import RefusedError, UsageError
+from instep.errors import ConfigError, InstepError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from instep.model.ids import FilesetName
 
-__all__ = ["absolute", "check_root", "fileset", "mark_root", "recipe"]
+__all__ = ["absolute", "check_root", "fileset", "mark_root"]
 
 fileset = group("fileset", "The directories that are kept in step.")
-recipe = group("recipe", "Ready settings for known applications; not in this version.")
-
-
-@command("list", parent=recipe, example="instep recipe list")
-def recipe_list() -> None:
-    """Not in this version."""
-    later("recipe")
-
-
-@command("show", parent=recipe, example="instep recipe show geoserver")
-@click.argument("name")
-def recipe_show(name: str) -> None:
-    """Not in this version."""
-    later(f"recipe {name}")
 
 
 def absolute(path: str) -> str:
@@ -51,7 +38,7 @@ def absolute(path: str) -> str:
     "--mode", type=click.Choice(["mirror", "replicate", "shared"]), default="mirror", show_default=True
 )
 @click.option("--class", "fileset_class", type=click.Choice(["metadata", "data"]), help="Default: metadata.")
-@click.option("--recipe", "recipe_name", help="Not in this version.")
+@recipe_options
 @click.option("--publish", type=click.Choice(["auto", "manual"]), help="Default: auto.")
 @click.option("--settle", metavar="DURATION", help="Quiet time before an automatic publish.")
 @click.option("--trigger", metavar="RELPATH", help="A file whose change publishes at once.")
@@ -70,6 +57,7 @@ def fileset_add(
     mode: str,
     fileset_class: str | None,
     recipe_name: str | None,
+    params: tuple[str, ...],
     publish: str | None,
     settle: str | None,
     trigger: str | None,
@@ -79,14 +67,17 @@ def fileset_add(
     gate: tuple[str, ...],
     to: tuple[str, ...],
 ) -> None:
-    """Keep a directory in step, written on this node; says to whom it is offered."""
+    """Keep a directory in step, written on this node; says to whom it is offered.
+
+    --recipe writes the settings of a recipe and shows them; other options of this command count before it, and their
+    lists are added to its lists.
+    """
     from instep.model.ids import fileset_name
     from instep.node import config_edit
+    from instep.node.recipe import WRITTEN
 
     if mode != "mirror":
         later(f"mode {mode}")
-    if recipe_name is not None:
-        later(f"recipe {recipe_name}")
     chosen = fileset_name(name)
     settings = session.settings()
     root = absolute(path)
@@ -95,10 +86,14 @@ def fileset_add(
         "ignore": list(ignore), "include": list(include), "to": list(to), "gates": list(gate),
         "preserve": None if preserve is None else [item.strip() for item in preserve.split(",")],
     }  # fmt: skip
-    given_keys = {key: value for key, value in given.items() if value}
+    ready = recipe_settings(session, recipe_name, params, WRITTEN, root)
+    given_keys = with_recipe(ready, {key: value for key, value in given.items() if value})
     prepare = None
     if chosen not in settings.filesets:
-        check_root(session, chosen, Path(root))
+        try:
+            check_root(session, chosen, Path(root))
+        except RefusedError as error:
+            raise _all_wrong(session, name, root, given_keys, error) from None
         prepare = partial(mark_root, session, chosen, Path(root))
     changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
     reloaded = session.reload() if changed else None
@@ -107,10 +102,12 @@ def fileset_add(
     document: dict[str, Any] = {
         "fileset": name, "path": root, "writer": settings.name, "changed": changed, "offered_to": offered,
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
+        **recipe_fields(recipe_name, given_keys),
     }  # fmt: skip
 
     def text() -> None:
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
+        show_recipe(recipe_name, name, given_keys)
         print(f"  offered to {', '.join(offered) or 'nobody yet'}")
         for partner, why in reasons.items():
             print(f"  not to {partner}: {why}")
@@ -122,6 +119,35 @@ def fileset_add(
             print("  next: instep invite NAME")
 
     session.show(document, text)
+
+
+def _all_wrong(
+    session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
+) -> InstepError:
+    """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
+    from instep.node import config_edit
+
+    def stop() -> None:
+        raise refused
+
+    try:
+        config_edit.add_fileset(session.node, name, root, given, stop)
+    except ConfigError as error:
+        path = f"filesets.{name}.path"
+        found = error.facts.get("problems")
+        problems = [each for each in found if each["key"] != path] if isinstance(found, list) else []
+        if not problems:
+            return refused
+        told = [{"line": None, "key": path, "value": root, "why": refused.reason}, *problems]
+        return ConfigError(
+            f"{name} is not added, {len(told)} things are wrong",
+            hint=refused.hint,
+            code=error.error_code,
+            **{**refused.facts, **error.facts, "problems": told},
+        )
+    except InstepError as error:
+        return error
+    return refused
 
 
 def check_root(session: Session, name: FilesetName, root: Path) -> None:
@@ -183,7 +209,7 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.option(
     "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
 )
-@click.option("--recipe", "recipe_name", help="Not in this version.")
+@recipe_options
 @click.option("--dry-run", is_flag=True, help="Only compare and tell.")
 @timeout_option("10m")
 @pass_session
@@ -200,6 +226,7 @@ def fileset_accept(
     carry: tuple[str, ...],
     without: str | None,
     recipe_name: str | None,
+    params: tuple[str, ...],
     dry_run: bool,
     timeout_ms: int,
 ) -> None:
@@ -208,9 +235,10 @@ def fileset_accept(
     A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
     --replace, --seed or --observe says what to do.
     """
-    for word, value in (("recipe", recipe_name), ("drift", drift)):
-        if value == "offer" or (word == "recipe" and value):
-            later(f"{word} {value}")
+    from instep.node.recipe import FOLLOWED
+
+    if drift == "offer":
+        later(f"drift {drift}")
     settings = session.settings()
     flags = {"replace": replace, "seed": seed, "observe": observe}
     chosen = [flag for flag, is_given in flags.items() if is_given]
@@ -218,15 +246,20 @@ def fileset_accept(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", code="bad_flags")
     how = chosen[0] if chosen else None
     given = {"from": home, "mode": how, "drift": drift, "switch": switch}
-    params: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if carry:
-        params["carry"] = list(carry)
+        asked["carry"] = list(carry)
     if without:
-        params["without"] = [item.strip() for item in without.split(",")]
+        asked["without"] = [item.strip() for item in without.split(",")]
+    root = absolute(path)
+    ready = recipe_settings(session, recipe_name, params, FOLLOWED, root)
+    if ready and not dry_run:
+        asked["settings"] = {key: value for key, value in ready.items() if key not in asked}
     if home is not None and home == settings.name:
         raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
     verb = "fileset_check" if dry_run else "fileset_accept"
-    document = session.call(verb, timeout_ms / 1000, name=name, path=absolute(path), **params)
+    told = session.call(verb, timeout_ms / 1000, name=name, path=root, **asked)
+    document = {**told, **recipe_fields(recipe_name, ready)}
     session.show(document, lambda: _show_accepted(document, name, dry_run))
 
 
@@ -236,6 +269,7 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
             print(f"  {key.replace('_', ' ')}: {document[key]}")
     if dry_run:
         return
+    show_recipe(document.get("recipe"), name, document.get("settings", {}))
     state = "follows" if document.get("changed", True) else "follows already"
     print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
 

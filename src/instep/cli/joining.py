@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from instep.cli.session import Session, command, later, pass_session, timeout_option
+from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
+from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import NotAllowedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ instep invite s1 | ssh s1 instep join - --start""",
     "--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read it from a file."
 )
 @click.option("--accept", "accepts", multiple=True, metavar="NAME=PATH", help="Follow this fileset here.")
-@click.option("--recipe", help="Not in this version.")
+@recipe_options
 @click.option("--observe", is_flag=True, help="Accept for comparing only, never write.")
 @click.option("--listen", metavar="HOST:PORT", help="Where peers connect; loopback when not given.")
 @click.option("--advertise", metavar="HOST:PORT", help="The address that other nodes dial.")
@@ -51,7 +52,8 @@ def join(
     token: str | None,
     token_file: Path | None,
     accepts: tuple[str, ...],
-    recipe: str | None,
+    recipe_name: str | None,
+    params: tuple[str, ...],
     observe: bool,
     listen: str | None,
     advertise: str | None,
@@ -66,10 +68,10 @@ def join(
     """
     from instep.cli import addresses
     from instep.net.tokens import parse_token
+    from instep.node.recipe import FOLLOWED
 
-    if recipe is not None:
-        later(f"recipe {recipe}")
     wanted = _accepts(accepts)
+    _check_recipe(recipe_name, wanted)
     invitation = parse_token(_token(token, token_file))
     node = session.node
     _check_name(node, invitation)
@@ -84,7 +86,10 @@ def join(
         from instep.cli.launch import start_daemon
 
         started = start_daemon(node)
-    accepted = [_accept(session, invitation, name, path, observe, timeout_ms / 1000) for name, path in wanted]
+    accepted = []
+    for name, path in wanted:
+        ready = recipe_settings(session, recipe_name, params, FOLLOWED, path)
+        accepted.append(_accept(session, invitation, name, path, observe, ready, timeout_ms / 1000))
     document: dict[str, Any] = {
         "node": chosen.name, "directory": str(node.path), "inviter": invitation.inviter,
         "listen": str(chosen.listen), "advertise": str(chosen.advertise),
@@ -102,6 +107,9 @@ def join(
         print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
         for one in accepted:
             print(f"  follows {one['fileset']} in {one['path']}")
+            if "settings" in one:
+                print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
+                print("\n".join(f"    {line}" for line in settings_lines(one["settings"], one["fileset"])))
         for step in document["next"]:
             print(f"  next: {step}")
 
@@ -121,6 +129,15 @@ def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:
             )
         found.append((fileset_name(name), absolute(path)))
     return found
+
+
+def _check_recipe(recipe_name: str | None, wanted: list[tuple[str, str]]) -> None:
+    if recipe_name is not None and len(wanted) != 1:
+        raise UsageError(
+            f"--recipe is for one --accept, and there are {len(wanted)}",
+            hint="instep fileset accept NAME PATH --recipe RECIPE, after the join",
+            code="bad_flags",
+        )
 
 
 def _token(token: str | None, token_file: Path | None) -> str:
@@ -217,16 +234,26 @@ def _offers(reply: JoinReply) -> list[dict[str, Any]]:
 
 
 def _accept(
-    session: Session, invitation: Invitation, name: str, path: str, observe: bool, timeout_s: float
+    session: Session,
+    invitation: Invitation,
+    name: str,
+    path: str,
+    observe: bool,
+    ready: dict[str, Any],
+    timeout_s: float,
 ) -> dict[str, Any]:
     if session.node.socket.exists():
         params: dict[str, Any] = {"mode": "observe"} if observe else {}
-        document = session.call("fileset_accept", timeout_s, name=name, path=path, **params)
-        return {"fileset": name, "path": path, "changed": document.get("changed", True)}
-    return {"fileset": name, "path": path, "changed": _accept_cold(session, invitation, name, path, observe)}
+        document = session.call("fileset_accept", timeout_s, name=name, path=path, settings=ready, **params)
+        changed = document.get("changed", True)
+    else:
+        changed = _accept_cold(session, invitation, name, path, observe, ready)
+    return {"fileset": name, "path": path, "changed": changed, **({"settings": ready} if ready else {})}
 
 
-def _accept_cold(session: Session, invitation: Invitation, name: str, path: str, observe: bool) -> bool:
+def _accept_cold(
+    session: Session, invitation: Invitation, name: str, path: str, observe: bool, ready: dict[str, Any]
+) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
     from instep.cli.filesets import check_root, mark_root
     from instep.model.ids import fileset_name
@@ -253,4 +280,5 @@ def _accept_cold(session: Session, invitation: Invitation, name: str, path: str,
         check_root(session, chosen, root)
         prepare = partial(mark_root, session, chosen, root)
     given: dict[str, object] = {"observe": True} if observe else {}
-    return config_edit.accept_fileset(session.node, name, str(root), invitation.inviter, given, prepare)
+    inviter = invitation.inviter
+    return config_edit.accept_fileset(session.node, name, str(root), inviter, given, prepare, ready)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Session, command, daemon_word, group, pass_session, timeout_option
 from instep.errors import UsageError
@@ -103,12 +104,12 @@ def _changed(session: Session, name: str, changed: bool, done: str) -> None:
 def partner_set(
     session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
 ) -> None:
-    """Change what a partner may have."""
+    """Change what a partner may have; list a member of the cluster that is none yet."""
     from instep.node import config_edit
 
-    if name not in session.settings().partners:
+    if name not in session.settings().partners and not _is_member(session, name):
         raise UsageError(
-            f"{name} is not a partner of this node",
+            f"{name} is neither a partner of this node nor a member of its cluster that it has heard of",
             hint=f"instep invite {name}; or: instep partner add {name} ADDRESS --pin FINGERPRINT",
             code="no_partner",
         )
@@ -122,6 +123,15 @@ def partner_set(
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
     _changed(session, name, config_edit.set_partner(session.node, name, given), f"{name} is set")
+
+
+def _is_member(session: Session, name: str) -> bool:
+    """Whether the daemon has heard of this node as one of its cluster, which need not be invited again."""
+    try:
+        nodes = session.call("node_list", 10.0)["nodes"]
+    except DaemonDown:
+        return False
+    return any(node["name"] == name and not node["self"] and node["pin"] is not None for node in nodes)
 
 
 @command("remove", parent=partner, example="instep partner remove s1")

@@ -19,6 +19,7 @@ from instep import errors
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
 from instep.node import config_keys as keys
+from instep.node.golden_keys import GOLDEN, REQUEST
 
 __all__ = ["pages"]
 
@@ -49,6 +50,8 @@ def settings_page() -> str:
         ("Filesets", "[filesets.NAME]", keys.FILESET),
         ("Archive", "archive = { ... } of a fileset", keys.ARCHIVE),
         ("Hooks", f"{', '.join(keys.HOOKS)} in [filesets.NAME.hooks]", keys.HOOK),
+        ("Golden answers", "[filesets.NAME.golden]", GOLDEN),
+        ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", REQUEST),
         ("Rollout", "[filesets.NAME.rollout]", keys.ROLLOUT),
         ("Facts", "NAME = { ... } in [facts]", keys.FACT),
     )

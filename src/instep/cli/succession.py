@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from instep.cli.output import printable
 from instep.cli.session import Session, command, pass_session, timeout_option
 
 __all__ = ["handover"]
@@ -24,6 +25,8 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
             print(f"{fileset}: {node} could become the writer now")
         elif document.get("changed"):
             print(f"{fileset}: {node} is the writer now; this node follows it")
+            for path in document.get("late", []):
+                print(f"  changed here after that, not published; it goes to the archive: {printable(path)}")
         else:
             print(f"{fileset}: {node} is the writer already")
 

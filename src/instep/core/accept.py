@@ -2,8 +2,9 @@
 
 Heads rise only (P4), by ``(epoch, number)``. A generation must bear the signature of its epoch's writer. An
 epoch record is valid when the previous epoch's writer signed it (handover), when the cluster's CA key did
-(promotion), or when this node's own configuration names its writer, who signed it. Two different valid
-records for one epoch: neither is accepted until a higher epoch resolves it. Implements design section 4.
+(promotion), or when this node's own configuration names its writer, who signed it; and the first one of a line when
+the line's origin, which the configuration names too, signed it for itself. Two different valid records for one epoch:
+neither is accepted until a higher epoch resolves it. Implements design section 4.
 
 Checking the signature is the caller's part (``net.pki``); its result comes in as a ``SignerVerdict``.
 """
@@ -28,11 +29,14 @@ __all__ = [
     "OldRecord",
     "Refused",
     "SignerVerdict",
+    "is_left_behind",
     "judge_epoch",
     "judge_head",
+    "word_of",
 ]
 
 RECORD_VERSION = 1
+FIRST_EPOCH = 1
 RECORD_MAX_BYTES = 64 << 10
 MESSAGE_MAX = 16 << 10
 AUTHOR_MAX = 256
@@ -61,6 +65,8 @@ class EpochClaim(msgspec.Struct, frozen=True, array_like=True):
     writer_key: bytes
     base: Digest = EMPTY_DIGEST
     """The id of the generation that the epoch builds on: the last one of before that still counts."""
+    is_promoted: bool = False
+    """The cluster's CA signed it: its writer publishes at once, for the base may be one that a revoked node signed."""
 
 
 class EpochBook(msgspec.Struct, frozen=True, array_like=True):
@@ -196,6 +202,8 @@ def _is_base(id_: Digest, body: GenerationBody, verdict: SignerVerdict, book: Ep
     current, previous = book.current, book.previous
     if current is None or book.disputed is not None or not current.base or id_ != current.base:
         return False
+    if current.is_promoted:
+        return True  # The CA named this very generation; out of a dispute its signer is a rival.
     return previous is None or body.epoch != previous.epoch or verdict.signer == previous.writer
 
 
@@ -210,9 +218,14 @@ def _dispute(book: EpochBook) -> Refused:
 
 
 def judge_epoch(
-    signed: SignedEpoch, verdict: SignerVerdict, line: LineId, book: EpochBook, configured_writer: NodeName
+    signed: SignedEpoch,
+    verdict: SignerVerdict,
+    line: LineId,
+    book: EpochBook,
+    configured_writer: NodeName | None,
 ) -> AcceptedEpoch | KnownRecord | OldRecord | Refused:
-    """Whether this epoch record is valid, and what the book is with it."""
+    """Whether this epoch record is valid, and what the book is with it. ``configured_writer`` is whom this node's own
+    configuration names; it counts where ``word_of`` says so, and None where it does not."""
     if len(signed.raw) > RECORD_MAX_BYTES:
         return _refused("record_too_large", f"epoch record of {len(signed.raw)} bytes")
     try:
@@ -222,8 +235,9 @@ def judge_epoch(
     wrong = _wrong_epoch(body, line)
     if wrong is not None:
         return wrong
-    claim = EpochClaim(body.epoch, signed.id, body.writer, body.writer_key, body.base)
-    if claim == book.current or claim in book.rivals:
+    claim = EpochClaim(body.epoch, signed.id, body.writer, body.writer_key, body.base, verdict.is_ca)
+    known = (book.current, book.previous, *book.rivals)
+    if any(one is not None and one.id == claim.id for one in known):
         return KnownRecord()
     highest = book.disputed or (book.current.epoch if book.current else 0)
     if body.epoch < highest:
@@ -261,16 +275,37 @@ def _wrong_epoch(body: EpochBody, line: LineId) -> Refused | None:
     return None
 
 
+def word_of(configured_writer: NodeName, book: EpochBook, *, overrules: bool) -> NodeName | None:
+    """Whom the configuration makes the writer by its own word. A file that still names a writer whom an accepted
+    record replaced says nothing: the one that was replaced could sign itself back with it. ``overrules``: an operator
+    wrote another name than the newest record's after that had been settled."""
+    if book.current is None or book.current.writer == configured_writer or overrules:
+        return configured_writer
+    return None
+
+
+def is_left_behind(head: HeadRef, book: EpochBook) -> bool:
+    """Whether a later epoch goes on without this generation: it is not begun to apply any more."""
+    current = book.current
+    if current is None or book.disputed is not None:
+        return False
+    return head.epoch < current.epoch and head.id != current.base
+
+
 def _not_valid(
-    body: EpochBody, verdict: SignerVerdict, book: EpochBook, configured_writer: NodeName
+    body: EpochBody, verdict: SignerVerdict, book: EpochBook, configured_writer: NodeName | None
 ) -> Refused | None:
     if not verdict.is_valid:
         return _refused(verdict.code or "bad_signature", verdict.reason or "the signature does not hold")
+    current = book.current
     if verdict.is_ca:
         return None
-    if body.writer == configured_writer and verdict.signer == body.writer:
+    is_next = current is None or body.epoch <= current.epoch + 1
+    if body.writer == configured_writer and verdict.signer == body.writer and is_next:
+        # By its own signature a writer takes the next epoch, never one so high that nobody could go above it.
         return None
-    current = book.current
+    if current is None and body.epoch == FIRST_EPOCH and verdict.signer == body.writer == body.line.origin:
+        return None
     if _is_second_handover(body, verdict, book):
         return None
     if current is not None and verdict.signer == current.writer:

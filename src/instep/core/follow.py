@@ -92,6 +92,7 @@ class FollowMachine(FollowApply):
                 self._passed("is_fetched")
                 assert self._progress is not None
                 self._progress.policy = event.policy
+                self._progress.is_reloaded = event.is_reloaded
             case f.Staged():
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():
@@ -160,7 +161,8 @@ class FollowMachine(FollowApply):
             self._arm_confirm()
 
     def _configure(self, config: FollowConfig) -> None:
-        if config == self._config:
+        if replace(config, orders_from=self._config.orders_from) == self._config:
+            self._config = config  # Who orders changed: nothing of what failed here may succeed by that.
             return
         self._config = config
         self._stuck = None

@@ -13,6 +13,7 @@ from instep.core.accept import (
     Refused,
     judge_epoch,
     judge_head,
+    word_of,
 )
 from instep.core.follow_state import FollowState, Job, named
 from instep.core.follow_vocabulary import FollowSourceEvent
@@ -110,7 +111,9 @@ class FollowHeads(FollowState):
         )
 
     def _epoch_seen(self, event: f.EpochSeen) -> None:
-        judged = judge_epoch(event.signed, event.verdict, self.line, self._facts.epochs, self._config.writer)
+        epochs, config = self._facts.epochs, self._config
+        word = word_of(config.writer, epochs, overrules=config.overrules)
+        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
         match judged:
             case AcceptedEpoch():
                 self._out.append(KeepEpoch(event.signed))

@@ -48,7 +48,7 @@ class FollowPermits(FollowHeads):
         config, facts, target = self._config, self._facts, progress.target
         if facts.tree is None or not config.knows_orders:
             return True
-        if not progress.policy.needs_permit(has_reload=config.has_reload) or facts.begun == target:
+        if not progress.needs_permit(config) or facts.begun == target:
             return True
         order = self._order_of(target)
         if order is None or order.verdict not in (Verdict.SWITCH, Verdict.KEEP):
@@ -59,8 +59,11 @@ class FollowPermits(FollowHeads):
         return True
 
     def _staged(self) -> HeadRef | None:
+        """What a rollout waits for; nothing where no permit is asked for, which spares a report an apply."""
         progress, config = self._progress, self._config
         if progress is None or not progress.is_staged or config.is_observing:
+            return None
+        if not progress.policy.needs_permit(has_reload=config.has_reload):
             return None
         is_gated = progress.is_gated or not config.has_gates
         is_valid = progress.is_validated or not config.has_validate
@@ -78,7 +81,7 @@ class FollowPermits(FollowHeads):
             and staged == self._wanted()
             and self._facts.tree is not None
             and self._facts.begun != staged
-            and progress.policy.needs_permit(has_reload=config.has_reload)
+            and progress.needs_permit(config)
         )
 
     def _is_draining(self, head: HeadRef) -> bool:

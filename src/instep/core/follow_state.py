@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core import follow_vocabulary as f
+from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
 from instep.core.follow_vocabulary import FollowConfig, FollowEffect, FollowFacts
@@ -68,6 +69,11 @@ class Progress:
     is_gated: bool = False
     is_validated: bool = False
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowState:
@@ -163,6 +169,8 @@ class FollowState:
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
             return None
         if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_left_behind(head, facts.epochs):
             return None
         return head
 

@@ -126,6 +126,8 @@ class FollowConfig:
     retry_max_ms: int = 60_000
     knows_orders: bool = False
     orders_from: NodeName | None = None
+    overrules: bool = False
+    """An operator wrote another writer's name than the newest epoch record's."""
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -228,10 +230,12 @@ class AskFailed:
 @dataclass(frozen=True, slots=True)
 class PagesFetched:
     """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
-    durably, because a journal will name them. ``policy`` is its definition's rollout."""
+    durably, because a journal will name them. ``policy`` is its definition's rollout; ``is_reloaded`` is False where
+    this node's reload hooks are all for paths that it does not change."""
 
     req: int
     policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from instep.core import publish_vocabulary as p
-from instep.core.accept import AcceptedEpoch, EpochClaim, Refused, judge_epoch
+from instep.core.accept import AcceptedEpoch, EpochClaim, Refused, judge_epoch, word_of
 from instep.core.backoff import Backoff, Chance
 from instep.core.guards import judge_deletions, judge_problems
 from instep.core.publish_standing import PublishSeen, publish_stand_of
@@ -287,7 +287,8 @@ class PublishMachine:
                 f"{current.writer} writes epoch {current.epoch} of this line{self._apart_from(current)}",
                 Retry.NEVER,
                 4,
-                f"set writer = {str(current.writer)!r} for {self.line.fileset} here",
+                f"follow it: instep fileset accept {self.line.fileset} PATH --from {current.writer} --replace "
+                "(what is here and not there goes to the archive)",
             )
         return None
 
@@ -400,7 +401,9 @@ class PublishMachine:
         self._unpublished.touch((), self._now, everything=True)
 
     def _epoch_seen(self, event: p.EpochSeen) -> None:
-        judged = judge_epoch(event.signed, event.verdict, self.line, self._facts.epochs, self._config.node)
+        epochs, config = self._facts.epochs, self._config
+        word = word_of(config.node, epochs, overrules=config.overrules)
+        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
         if isinstance(judged, AcceptedEpoch):
             self._out.append(KeepEpoch(event.signed))
             self._set(epochs=judged.book)
@@ -445,6 +448,8 @@ class PublishMachine:
     def _is_unchanged(self, run: _Run, summary: ScanSummary) -> bool:
         if run.parent != run.base:
             # Our newest generation is known by name only: what is here has to stand above it.
+            return False
+        if self._owes_a_generation:
             return False
         if run.base is None:
             # An empty tree is a first generation only when somebody asked for it by hand.
@@ -574,8 +579,25 @@ class PublishMachine:
             assert refusal is not None
             self._out.append(p.Answer(request.request, p.NotPublished(refusal)))
 
+    @property
+    def _owes_a_generation(self) -> bool:
+        """A promoted writer publishes at once, changed or not: who is behind may not be able to verify the base, once
+        the home that signed it is revoked."""
+        current, head = self._facts.epochs.current, self._facts.head
+        return (
+            current is not None
+            and current.is_promoted
+            and head is not None
+            and head.epoch < current.epoch
+            and self._not_the_writer() is None
+        )
+
     def _is_due(self) -> bool:
-        if self._config.mode is PublishMode.MANUAL or not self._backoff.is_ready("publish", self._now):
+        if not self._backoff.is_ready("publish", self._now):
+            return False
+        if self._owes_a_generation:
+            return True
+        if self._config.mode is PublishMode.MANUAL:
             return False
         if self._is_first_held:
             return False

@@ -97,6 +97,8 @@ class PublishConfig:
     ask_wait_ms: int = 5_000
     retry_min_ms: int = 500
     retry_max_ms: int = 60_000
+    overrules: bool = False
+    """An operator wrote this node's name where the newest epoch record names another."""
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):

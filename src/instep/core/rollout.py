@@ -12,13 +12,21 @@ from typing import assert_never
 import msgspec
 
 from instep.core import rollout_vocabulary as v
-from instep.core.rollout_nodes import Partner, Place, failure_of, in_order, is_counted, place_of
+from instep.core.rollout_nodes import (
+    Partner,
+    Place,
+    failure_of,
+    has_reloaded,
+    in_order,
+    is_behind_retry,
+    is_counted,
+    place_of,
+)
 from instep.core.rollout_vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Absent, OnFailure, Order, RolloutPolicy, Strategy, Verdict
-from instep.model.standing import Standing
 
 __all__ = ["RolloutMachine"]
 
@@ -185,13 +193,14 @@ class RolloutMachine:
                 self._facts = RolloutFacts(
                     target=facts.target, replaced=facts.replaced, policy=self._policy,
                     state=RolloutState.BARRIER, serial=facts.serial + 1, author=facts.author,
-                    started_wall_ms=self._wall_ms,
+                    started_wall_ms=self._wall_ms, retry_serial=facts.serial + 1,
                 )  # fmt: skip
                 self._permitted_at_ms.clear()
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
-                self._set(serial=facts.serial + 1, reload_serial=facts.serial + 1)
+                serial = facts.serial + 1
+                self._set(serial=serial, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
         return None
@@ -229,7 +238,8 @@ class RolloutMachine:
             partner = self._partners.get(name)
             if partner is None:
                 continue
-            why = failure_of(partner.report, facts.target)
+            is_old = is_behind_retry(partner.report, facts.retry_serial)
+            why = None if is_old else failure_of(partner.report, facts.target)
             if why is None and self._place(name) is not Place.SWITCHED:
                 at_ms = self._permitted_at_ms.setdefault(name, self._now) + within_ms
                 if self._now < at_ms:
@@ -268,9 +278,15 @@ class RolloutMachine:
     def _end(self, state: RolloutState) -> None:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)
         self._out.append(v.KeepRollout(self._facts))
-        number = self._facts.target.number if self._facts.target is not None else 0
-        why = f": {self._facts.failed_reason}" if self._facts.failed_reason else ""
-        self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))
+        facts = self._facts
+        if facts.granted or facts.failed_reason:  # where nobody waited for a permit there is nothing to tell
+            number = facts.target.number if facts.target is not None else 0
+            why = f": {self._failure()}" if facts.failed_reason else ""
+            self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))
+
+    def _failure(self) -> str:
+        who = f"{self._facts.failed_node}: " if self._facts.failed_node else ""
+        return f"{who}{self._facts.failed_reason}"
 
     def _strategy(self) -> Strategy:
         strategy = self._facts.policy.strategy
@@ -279,7 +295,10 @@ class RolloutMachine:
     def _place(self, name: NodeName) -> Place:
         assert self._facts.target is not None
         partner = self._partners.get(name)
-        return place_of(None if partner is None else partner.report, self._facts.target)
+        report = None if partner is None else partner.report
+        if is_behind_retry(report, self._facts.retry_serial):
+            return Place.STAGING
+        return place_of(report, self._facts.target)
 
     def _is_back(self, name: NodeName) -> bool:
         """Absent ones are not waited for: they find the order to go back when they return. One that was not
@@ -304,7 +323,7 @@ class RolloutMachine:
 
     def _is_barrier_met(self) -> bool:
         """``auto`` has none: its nodes go when they are ready, one at a time."""
-        if self._facts.policy.strategy is Strategy.AUTO:
+        if self._facts.policy.strategy is Strategy.AUTO or not self._partners:
             return True
         expected = self._expected()
         if not expected:
@@ -325,11 +344,17 @@ class RolloutMachine:
         return found
 
     def _in_flight(self) -> list[NodeName]:
-        return [
+        """Those in their wave, and those that are drained yet for the rollout before."""
+        granted = [
             n
             for n in self._facts.granted
             if n in self._partners and self._place(n) not in (Place.SWITCHED, Place.PUT_BACK)
         ]
+        return [*granted, *(n for n in sorted(self._partners) if n not in granted and self._is_out(n))]
+
+    def _is_out(self, name: NodeName) -> bool:
+        partner = self._partners[name]
+        return partner.lost_at_ms is None and partner.report is not None and partner.report.is_drained
 
     def _grant(self) -> None:
         waiting, in_flight = self._waiting(), self._in_flight()
@@ -363,7 +388,10 @@ class RolloutMachine:
         self._set(granted=(*self._facts.granted, *names), serial=self._facts.serial + 1)
 
     def _is_walked(self) -> bool:
-        """Everyone expected holds the target; who refused it without a permit is past helping."""
+        """Everyone expected holds the target; who refused it without a permit is past helping. A line without
+        partners has nobody to wait for; one whose partners are all away waits for the first."""
+        if not self._partners:
+            return True
         expected = self._expected()
         places = [self._place(name) for name in expected]
         return bool(expected) and not self._in_flight() and set(places) <= {Place.SWITCHED, Place.PUT_BACK}
@@ -379,10 +407,20 @@ class RolloutMachine:
             if partner.report.head != self._facts.target:
                 continue  # It takes orders for its head only; its report of the new head brings this one.
             order, old = self._order_for(name), self._orders.get(name)
-            if old is not None and _is_same(old, order):
+            if (old is not None and _is_same(old, order)) or self._needs_none(name, order):
                 continue
             self._orders[name] = order
             self._out.append(v.GiveOrder(name, order))
+
+    def _needs_none(self, name: NodeName, order: Order) -> bool:
+        """With ``auto`` a node that does not wait is not told to hold: it goes when it is ready, without a word."""
+        facts, report = self._facts, self._partners[name].report
+        return (
+            order.verdict is Verdict.HOLD
+            and facts.policy.strategy is Strategy.AUTO
+            and not (facts.retry_serial or name in self._orders or name in facts.granted)
+            and not (report is not None and report.waits_for_permit)
+        )
 
     def _order_for(self, name: NodeName) -> Order:
         facts = self._facts
@@ -392,9 +430,11 @@ class RolloutMachine:
         serial = facts.serial
         if verdict is Verdict.RELOAD:
             serial = facts.reload_serial
-        elif facts.reload_serial and self._place(name) is Place.SWITCHED:
+        elif facts.reload_serial and self._serves(name):
             serial = facts.reload_serial - 1  # Below the order to reload, which would else count as old.
         drains = self._strategy() is not Strategy.TOGETHER
+        if verdict is Verdict.RELOAD:
+            drains = not facts.reloads_together
         return Order(facts.target, serial, verdict, drains, policy.finish_within_ms, policy.confirm_within_ms)
 
     def _verdict(self, name: NodeName) -> Verdict:
@@ -406,40 +446,40 @@ class RolloutMachine:
             return Verdict.PUT_BACK if facts.failed_code == "aborted" else self._kept(is_granted)
         if facts.state is RolloutState.STOPPED:
             return self._kept(is_granted)
+        if (
+            facts.state is RolloutState.DONE
+            and self._place(name) is Place.SWITCHED
+            and self._may_reload(name)
+        ):
+            return Verdict.RELOAD  # also where the target went live without a permit
         if not is_granted or (facts.is_paused and self._place(name) is Place.STAGED):
             return Verdict.HOLD
-        if facts.state is RolloutState.DONE:
-            return Verdict.RELOAD if self._may_reload(name) else Verdict.KEEP
-        return Verdict.SWITCH
+        return Verdict.KEEP if facts.state is RolloutState.DONE else Verdict.SWITCH
 
     def _kept(self, is_granted: bool) -> Verdict:
         return Verdict.KEEP if is_granted else Verdict.HOLD
 
     def _may_reload(self, name: NodeName) -> bool:
         """Whether its turn has come: fewer than a batch before it have not finished theirs."""
-        if not self._facts.reload_serial:
+        facts = self._facts
+        if not facts.reload_serial:
             return False
+        if facts.reloads_together:
+            return True
         busy = 0
-        for other in in_order(self._facts.policy, tuple(self._partners)):
+        for other in in_order(facts.policy, tuple(self._partners)):
             if other == name:
-                return busy < self._facts.policy.batch
+                return busy < facts.policy.batch
             partner = self._partners[other]
-            if (
-                other in self._facts.granted
-                and partner.lost_at_ms is None
-                and not self._has_reloaded(partner)
-            ):
+            is_meant = partner.lost_at_ms is None and self._serves(other)
+            if is_meant and not has_reloaded(partner.report, facts.reload_serial):
                 busy += 1
         return False
 
-    def _has_reloaded(self, partner: Partner) -> bool:
-        report = partner.report
-        return (
-            report is not None
-            and report.order_serial >= self._facts.reload_serial
-            and not report.is_drained
-            and report.standing is not Standing.APPLYING
-        )
+    def _serves(self, name: NodeName) -> bool:
+        """Whether the target is live there, drained or not."""
+        report, target = self._partners[name].report, self._facts.target
+        return report is not None and report.live == report.tree == target and report.refused != target
 
     # --- small parts ----------------------------------------------------------------------------------------
 
@@ -478,8 +518,7 @@ class RolloutMachine:
     def _reason(self) -> str:
         facts = self._facts
         if facts.failed_reason:
-            who = f"{facts.failed_node}: " if facts.failed_node else ""
-            return f"{who}{facts.failed_reason}"
+            return self._failure()
         if facts.is_paused:
             return "paused"
         if facts.state is RolloutState.BARRIER:

@@ -10,8 +10,18 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import RolloutPolicy
 from instep.model.standing import Standing
 
-__all__ = ["Partner", "Place", "failure_of", "in_order", "is_counted", "place_of"]
+__all__ = [
+    "Partner",
+    "Place",
+    "failure_of",
+    "has_reloaded",
+    "in_order",
+    "is_behind_retry",
+    "is_counted",
+    "place_of",
+]
 
+_HOOK_FAILED = ("reload_failed", "probe_failed")
 _LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
 
 
@@ -45,6 +55,22 @@ def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
     if report.tree == target or report.is_drained:
         return Place.SWITCHING
     return Place.STAGED if report.staged == target else Place.STAGING
+
+
+def is_behind_retry(report: PartnerReport | None, retry_serial: int) -> bool:
+    """Whether a refusal in this report is older than the retry: the node had not heard of it when it told."""
+    return report is not None and report.refused is not None and report.order_serial < retry_serial
+
+
+def has_reloaded(report: PartnerReport | None, reload_serial: int) -> bool:
+    """Whether the node took the order to reload and nothing of it is left to do or failing."""
+    return (
+        report is not None
+        and report.order_serial >= reload_serial
+        and not report.is_drained
+        and report.standing is not Standing.APPLYING
+        and report.code not in _HOOK_FAILED
+    )
 
 
 def is_counted(partner: Partner, now_ms: int, policy_waits: bool, absent_after_ms: int) -> bool:

@@ -75,7 +75,8 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     """The intent, durable before any order that follows from it. What the nodes did is not here: their
     reports say it. ``granted`` are the nodes that got a permit for ``target``, in that order; ``serial``
     is that of the newest order of the line and only rises. ``reload_serial`` is the serial of the last order
-    to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its time."""
+    to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its time.
+    ``retry_serial`` is that of the last retry, 0 when there was none: a refusal told with a lower one is older."""
 
     version: int = 1
     target: HeadRef | None = None
@@ -94,6 +95,8 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     author: str = ""
     started_wall_ms: int = 0
     ended_wall_ms: int | None = None
+    retry_serial: int = 0
+    reloads_together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +197,10 @@ class RetryAsked:
 
 @dataclass(frozen=True, slots=True)
 class ReloadAsked:
-    """Run every partner's reload hook on what is live, one after another as the policy says."""
+    """Run every partner's reload hook on what is live: at once, or ``is_rolling``, a batch at a time and drained."""
 
     request: int
+    is_rolling: bool = False
 
 
 Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | RetryAsked | ReloadAsked

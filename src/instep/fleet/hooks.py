@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from instep.fleet.aside import Aside, Hangs
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified, request
 from instep.fleet.run_hook import MINIMAL_ENVIRONMENT, Account, Told, account_of, run_program
@@ -20,6 +21,8 @@ from instep.fleet.small_hooks import send_signal, touch
 __all__ = ["OUTPUT_KEPT", "HookCall", "HookOutcome", "HookSpec", "TlsMode", "run_hook"]
 
 _LONGEST_PAUSE_MS = 30_000
+SMALL = Aside("hook", 8)
+"""Signals and touched files of all filesets."""
 SYSTEMCTL = Path("/usr/bin/systemctl")
 
 
@@ -74,9 +77,9 @@ async def _attempt(
         return await request(spec, call)
     if spec.signal is not None:
         assert spec.pid_file is not None
-        return await _within(spec, asyncio.to_thread(send_signal, spec.signal, spec.pid_file))
+        return await _within(spec, partial(send_signal, spec.signal, spec.pid_file))
     if spec.touch is not None:
-        return await _within(spec, asyncio.to_thread(touch, spec.touch))
+        return await _within(spec, partial(touch, spec.touch))
     arguments = spec.run
     if spec.systemd is not None:
         verb, unit = spec.systemd
@@ -90,10 +93,9 @@ async def _attempt(
     )
 
 
-async def _within(spec: HookSpec, work: Coroutine[Any, Any, Attempt]) -> Attempt:
+async def _within(spec: HookSpec, work: Callable[[], Attempt]) -> Attempt:
     """A file system that hangs keeps its thread; whoever waits for the hook goes on at the timeout."""
     try:
-        async with asyncio.timeout(spec.timeout_ms / 1000):
-            return await work
-    except TimeoutError:
-        return Attempt(f"did not end within its timeout of {spec.timeout_ms} ms")
+        return await SMALL.run(work, spec.timeout_ms / 1000)
+    except Hangs as error:
+        return Attempt(f"did not end within its timeout of {spec.timeout_ms / 1000:g} s: {error}")

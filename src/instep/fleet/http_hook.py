@@ -11,23 +11,38 @@ import stat
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.fleet.aside import Aside, Hangs
 from instep.fleet.hook_spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, TlsMode
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["is_unverified", "request"]
+__all__ = [
+    "SECRETS",
+    "CannotAsk",
+    "Credentials",
+    "credentials_for",
+    "is_unverified",
+    "request",
+    "shown_url",
+    "why_not_asked",
+]
 
 BODY_SEARCHED = 1 << 20
 """Bytes of an answer that ``expect_body`` is looked for in."""
 _AUTH_BYTES_MAX = 4096
+SECRETS = Aside("credentials", 8)
+"""Reads of secret files, which may lie on a mount that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Credentials:
+class Credentials:
+    """Headers to send, and the secrets in them, which no text may repeat."""
+
     headers: Mapping[str, str]
     secrets: tuple[str, ...]
 
@@ -43,10 +58,10 @@ class _Credentials:
         return raw
 
 
-_NOBODY = _Credentials({}, ())
+_NOBODY = Credentials({}, ())
 
 
-class _CannotAsk(Exception):
+class CannotAsk(Exception):
     """Why the request was not even made."""
 
 
@@ -66,10 +81,10 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
 
     assert spec.http is not None
     method, url = spec.http
-    name = f"{method} {_shown(url)}"
+    name = f"{method} {shown_url(url)}"
     try:
-        credentials = _credentials(spec, url)
-    except _CannotAsk as error:
+        credentials = await SECRETS.run(partial(credentials_for, spec, url), spec.timeout_ms / 1000)
+    except (CannotAsk, Hangs) as error:
         return Attempt(f"{name}: {error}")
     headers = {
         "User-Agent": "instep",
@@ -99,7 +114,7 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
     except TimeoutError:
         return Attempt(f"{name}: no answer within {spec.timeout_ms / 1000:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Attempt(credentials.hide(f"{name}: {_said(error)}"))
+        return Attempt(credentials.hide(f"{name}: {why_not_asked(error)}"))
     reason = _judged(spec, answer.status, body)
     return Attempt(reason and f"{name}: {reason}", credentials.hide_bytes(body)[:OUTPUT_KEPT])
 
@@ -126,13 +141,14 @@ async def _body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def _said(error: Exception) -> str:
+def why_not_asked(error: Exception) -> str:
+    """What a client's error says to a person."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _shown(url: str) -> str:
+def shown_url(url: str) -> str:
     """Without credentials and query, which may hold secrets."""
     parts = urllib.parse.urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -148,25 +164,24 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _credentials(spec: HookSpec, url: str) -> _Credentials:
+def credentials_for(spec: HookSpec, url: str) -> Credentials:
+    """What the private files of ``spec`` say; ``CannotAsk`` with the reason."""
     parts = urllib.parse.urlsplit(url)
     if parts.username or parts.password:
-        raise _CannotAsk("the URL holds credentials; put them into an auth_file")
+        raise CannotAsk("the URL holds credentials; put them into an auth_file")
     if spec.auth_file is None and spec.headers_file is None:
         return _NOBODY
     if parts.scheme != "https" and not _is_loopback(parts.hostname) and spec.tls is not TlsMode.NONE:
-        raise _CannotAsk('credentials would travel unencrypted; use https, or say tls = "none"')
+        raise CannotAsk('credentials would travel unencrypted; use https, or say tls = "none"')
     found = _NOBODY
     if spec.auth_file is not None:
         lines = _private_lines("auth_file", spec.auth_file)
         if len(lines) != 1 or not lines[0].strip():
-            raise _CannotAsk(
-                f"auth_file {spec.auth_file} must hold one line: user:password or a bearer token"
-            )
+            raise CannotAsk(f"auth_file {spec.auth_file} must hold one line: user:password or a bearer token")
         found = _parsed(lines[0].strip(), spec.auth_file)
     if spec.headers_file is not None:
         more = _headers(_private_lines("headers_file", spec.headers_file), spec.headers_file)
-        found = _Credentials({**found.headers, **more}, (*found.secrets, *(v for v in more.values() if v)))
+        found = Credentials({**found.headers, **more}, (*found.secrets, *(v for v in more.values() if v)))
     return found
 
 
@@ -178,7 +193,7 @@ def _headers(lines: list[str], path: Path) -> dict[str, str]:
             continue
         name, colon, value = line.partition(":")
         if not colon or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name) or not line.isprintable():
-            raise _CannotAsk(f"headers_file {path}: line {number} is not a header such as X-Key: value")
+            raise CannotAsk(f"headers_file {path}: line {number} is not a header such as X-Key: value")
         found[name] = value.strip()
     return found
 
@@ -188,37 +203,37 @@ def _private_lines(key: str, path: Path) -> list[str]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _CannotAsk(f"{key} {path}: {error.strerror}") from error
+        raise CannotAsk(f"{key} {path}: {error.strerror}") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _CannotAsk(f"{key} {path} is not a regular file")
+            raise CannotAsk(f"{key} {path} is not a regular file")
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
-            raise _CannotAsk(f"{key} {path} has mode {mode:04o}; make it 0600")
+            raise CannotAsk(f"{key} {path} has mode {mode:04o}; make it 0600")
         if found.st_uid not in (0, os.geteuid()):
-            raise _CannotAsk(f"{key} {path} belongs to user {found.st_uid}, not to this node's or root")
+            raise CannotAsk(f"{key} {path} belongs to user {found.st_uid}, not to this node's or root")
         raw = os.read(descriptor, _AUTH_BYTES_MAX + 1)
     except OSError as error:
-        raise _CannotAsk(f"{key} {path}: {error.strerror}") from error
+        raise CannotAsk(f"{key} {path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
     try:
         lines = raw.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise _CannotAsk(f"{key} {path} is not UTF-8 text") from error
+        raise CannotAsk(f"{key} {path} is not UTF-8 text") from error
     if len(raw) > _AUTH_BYTES_MAX:
-        raise _CannotAsk(f"{key} {path} is longer than {_AUTH_BYTES_MAX} bytes")
+        raise CannotAsk(f"{key} {path} is longer than {_AUTH_BYTES_MAX} bytes")
     return lines
 
 
-def _parsed(line: str, path: Path) -> _Credentials:
+def _parsed(line: str, path: Path) -> Credentials:
     if ":" in line:
         coded = base64.b64encode(line.encode()).decode("ascii")
         password = line.partition(":")[2]
-        return _Credentials(
+        return Credentials(
             {"Authorization": f"Basic {coded}"}, tuple(one for one in (coded, line, password) if one)
         )
     if not line.isascii() or not line.isprintable() or " " in line:
-        raise _CannotAsk(f"auth_file {path} holds neither user:password nor a bearer token")
-    return _Credentials({"Authorization": f"Bearer {line}"}, (line,))
+        raise CannotAsk(f"auth_file {path} holds neither user:password nor a bearer token")
+    return Credentials({"Authorization": f"Bearer {line}"}, (line,))

@@ -41,6 +41,7 @@ __all__ = [
     "ChunkPagesRequest",
     "ContentsRequest",
     "Difference",
+    "Epochs",
     "ErrorReply",
     "FactsReply",
     "FactsRequest",
@@ -58,6 +59,7 @@ __all__ = [
     "Member",
     "Members",
     "Nudge",
+    "Obstacle",
     "Offer",
     "OfferReply",
     "Order",
@@ -72,6 +74,8 @@ __all__ = [
     "Report",
     "Revocations",
     "StreamMessage",
+    "TakeOverReply",
+    "TakeOverRequest",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -288,6 +292,38 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
     bundle: Bundle | None = None
     base: HeadRef | None = None
     writer: _Name | None = None
+
+
+class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
+    """The epoch records of a line whose writer changed, said by either side to who named the line itself: believed for
+    their signatures, not for their sender."""
+
+    line: LineId
+    records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
+
+
+class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
+    """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
+
+    number: _Count
+    line: LineId
+    partners: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class Obstacle(_Message, frozen=True, array_like=True):
+    """What stands against it: about which node (empty: about the partner itself), why, and what helps there."""
+
+    about: _Text
+    reason: _Text
+    hint: _Text
+
+
+class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=True):
+    """Nothing stands against it when there is no obstacle and no error."""
+
+    number: _Count
+    obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
 
 
 class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
@@ -591,6 +627,7 @@ StreamMessage = (
     | Offer
     | OfferReply
     | Head
+    | Epochs
     | HeadNotice
     | Report
     | Order
@@ -601,6 +638,8 @@ StreamMessage = (
     | VerifyReply
     | FactsRequest
     | FactsReply
+    | TakeOverRequest
+    | TakeOverReply
     | PagesRequest
     | PagesReply
     | Superseded

@@ -9,8 +9,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
@@ -18,12 +17,11 @@ from instep.errors import UnavailableError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest import diff
+from instep.model.manifest import Change, diff
 from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
-from instep.node.lingering import put_rows
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
@@ -33,7 +31,6 @@ from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
 from instep.tree.journal import Journal, Why
-from instep.tree.next_tree import Exchange
 from instep.tree.place import Place
 from instep.tree.recover import recover
 from instep.tree.stage import Stage
@@ -161,14 +158,6 @@ class Applying:
         prepare(stage.place, journal, local=stage.local)
         return journal
 
-    def _exchange(self) -> Exchange | None:
-        """How the root is exchanged whole, where that was chosen. Old trees that linger are bounded in number."""
-        service = self._service
-        if service.fileset.switch != "exchange":
-            return None
-        service.lingering.make_room()
-        return Exchange(service.fileset.carry, partial(put_rows, service.runtime.store, service.fileset.name))
-
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         service = self._service
         definition = self.definition(head)
@@ -185,7 +174,7 @@ class Applying:
             live_row=LiveRows(service.runtime.store, service.fileset.name),
             sources=(Archive(place).source(),),
             recut=recut,
-            exchange=self._exchange(),
+            exchange=service.lingering.exchange(),
         )
 
     def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
@@ -287,7 +276,7 @@ class Applying:
             sources=(Archive(place).source(),),
             recut=recut,
             why=why,
-            exchange=self._exchange() if why is None else None,
+            exchange=service.lingering.exchange() if why is None else None,
         )
 
     async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
@@ -320,14 +309,17 @@ class Applying:
 
     def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
         """What differs between two generations, for a hook."""
-        if head is None:
-            return []
         found: list[bytes] = []
-        for change in diff(base.root if base is not None else None, head.root, self.get):
+        for change in self.changes(base, head):
             found.append(change.path)
             if len(found) >= limit:
                 break
         return found
+
+    def changes(self, base: HeadRef | None, head: HeadRef | None) -> Iterator[Change]:
+        """What differs between two generations; pages are read as it is gone through."""
+        if head is not None:
+            yield from diff(base.root if base is not None else None, head.root, self.get)
 
     # Drift --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomlkit
@@ -38,6 +39,7 @@ __all__ = [
     "remove_partner",
     "set_fileset",
     "set_partner",
+    "toml_item",
 ]
 
 LOCK_WAIT_MS = 5_000
@@ -122,11 +124,14 @@ def accept_fileset(
     writer: str,
     given: Mapping[str, object],
     prepare: Callable[[], None] | None = None,
+    ready: Mapping[str, object] = MappingProxyType({}),
 ) -> bool:
-    """A fileset that is followed here; accepting again may change how it is followed, not where."""
+    """A fileset that is followed here; accepting again may change how it is followed, not where. ``ready`` are a
+    recipe's settings: written to a new fileset, and refused where the file says otherwise by now."""
 
     def change(document: Document) -> None:
-        _put_fileset(document, name, {"path": path, "writer": writer, **given}, fixed=("path", "writer"))
+        wanted = {"path": path, "writer": writer, **given, **ready}
+        _put_fileset(document, name, wanted, fixed=("path", "writer", *ready))
 
     return edit(node, change, prepare)
 
@@ -205,10 +210,7 @@ def _put_fileset(document: Document, name: str, wanted: Mapping[str, object], fi
     filesets = _section(document, "filesets")
     table = filesets.get(name)
     if table is None:
-        table = tomlkit.table()
-        for key, value in wanted.items():
-            table.add(key, value)
-        filesets.add(name, table)
+        filesets.add(name, toml_item(wanted))
         return
     differing = {key: _plain(table.get(key)) for key in fixed if _plain(table.get(key)) != wanted[key]}
     if differing:
@@ -222,7 +224,38 @@ def _put_fileset(document: Document, name: str, wanted: Mapping[str, object], fi
         )
     for key, value in wanted.items():
         if _plain(table.get(key)) != value:
-            table[key] = value
+            table[key] = toml_item(value) if isinstance(value, Mapping) else value
+
+
+def toml_item(settings: Mapping[str, object]) -> Table:
+    """A table as a person would write it: plain keys first, then tables with one hook a line, scripts on lines of
+    their own."""
+    made = tomlkit.table()
+    for key, value in sorted(settings.items(), key=lambda pair: isinstance(pair[1], Mapping)):
+        if isinstance(value, Mapping):
+            inner = tomlkit.table()
+            for name, one in value.items():
+                inner.add(name, _inline(one))
+            made.add(key, inner)
+        else:
+            made.add(key, _inline(value))
+    return made
+
+
+def _inline(value: object) -> Any:
+    if isinstance(value, str) and "\n" in value and "'''" not in value:
+        return tomlkit.string(value, literal=True, multiline=True)
+    if isinstance(value, Mapping):
+        row = tomlkit.inline_table()
+        for key, one in value.items():
+            row.add(key, _inline(one))
+        return row
+    if isinstance(value, list):
+        items = tomlkit.array()
+        for one in value:
+            items.append(_inline(one))
+        return items
+    return value
 
 
 def _assign(table: Table, key: str, text: str) -> None:

@@ -152,6 +152,9 @@ def _status(raw: object) -> int:
     return raw
 
 
+one_of, http_status = _one_of, _status  # for the keys that other modules declare
+
+
 def _gates(raw: object) -> tuple[str, ...]:
     texts = values.strings(raw)
     if len(texts) > GATES_MAX:
@@ -333,6 +336,12 @@ HOOK: tuple[Key, ...] = (
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
+    Key(
+        "tree",
+        values.boolean,
+        False,
+        "Only `validate` with `run`: `INSTEP_TREE` names the whole tree as it will be, not only what changes.",
+    ),
     Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 

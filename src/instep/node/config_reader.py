@@ -11,27 +11,26 @@ from typing import Any
 
 from instep.core.gates import BUILT_IN
 from instep.errors import InstepError
-from instep.fleet.hook_spec import HookSpec, TlsMode
-from instep.fleet.http_hook import is_unverified
 from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
 from instep.model.rollout import RolloutPolicy
 from instep.node import config_keys as keys
 from instep.node.definition_fields import definition_of, policy_of
-from instep.node.hook_fields import GO_WITH, hook_fields
+from instep.node.golden_reader import read_golden
+from instep.node.hook_fields import read_hooks
 from instep.node.settings import (
     ArchivePolicy,
     FactSettings,
     FilesetSettings,
-    HookSettings,
-    HooksSettings,
     PartnerSettings,
     Settings,
 )
-from instep.node.toml_lines import KeyPath
+from instep.node.toml_lines import KeyPath, path_text
 from instep.node.values import BadValue
 
 __all__ = ["Reader", "problem"]
+
+_FOLLOWED = "is for filesets that are followed here; this one is written here"
 
 
 def problem(line: int | None, key: str, value: object, why: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ class Reader:
         return None
 
     def wrong(self, path: KeyPath, value: object, why: str) -> None:
-        self.problems.append(problem(self.line(path), ".".join(path), value, why))
+        self.problems.append(problem(self.line(path), path_text(path), value, why))
 
     def warn(self, path: KeyPath, what: str) -> None:
         line = self.line(path)
@@ -201,14 +200,14 @@ class Reader:
     ) -> FilesetSettings | None:
         path = ("filesets", name)
         row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden"))
-        if "golden" in raw:
-            self.wrong((*path, "golden"), raw["golden"], keys.LATER)
         if row["switch"] == "exchange" and row["drift"] == "keep":
             self.wrong((*path, "drift"), "keep", keys.KEEP_AND_EXCHANGE)
         archive = self.read(
             (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
         )
-        hooks = self.hooks((*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})))
+        hooks = read_hooks(
+            self, (*path, "hooks"), self.table((*path, "hooks"), raw.get("hooks", {})), row["path"]
+        )
         policy = self.rollout((*path, "rollout"), self.table((*path, "rollout"), raw.get("rollout", {})))
         if row["settle_max"] < row["settle"]:
             self.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
@@ -219,14 +218,11 @@ class Reader:
                     why = f"travels with the fileset and is set at its writer {row['writer']}; remove it here"
                     self.wrong((*path, travelling), raw[travelling], why)
         if is_here and row["observe"]:
-            self.wrong(
-                (*path, "observe"), True, "is for filesets that are followed here; this one is written here"
-            )
+            self.wrong((*path, "observe"), True, _FOLLOWED)
         if is_here:
             for slot in ("freeze", "thaw", "repair"):
                 if getattr(hooks, slot):
-                    why = "is for filesets that are followed here; this one is written here"
-                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], why)
+                    self.wrong((*path, "hooks", slot), raw["hooks"][slot], _FOLLOWED)
         if row["path"] is None or row["writer"] is None:
             return None
         return FilesetSettings(
@@ -255,6 +251,7 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )
 
@@ -265,65 +262,6 @@ class Reader:
         if len(self.problems) > before:
             return RolloutPolicy()
         return policy_of(row, lambda key, why: self.wrong((*path, key), raw.get(key), why))
-
-    def hooks(self, path: KeyPath, raw: dict[str, Any]) -> HooksSettings:
-        self.read(path, raw, (), keys.HOOKS)
-        return HooksSettings(
-            **{name: self.slot((*path, name), raw[name]) for name in keys.HOOKS if name in raw}
-        )
-
-    def slot(self, path: KeyPath, raw: object) -> tuple[HookSettings, ...]:
-        """One table, or an array of tables."""
-        tables = raw if isinstance(raw, list) else [raw]
-        if len(tables) > keys.HOOKS_MAX:
-            self.wrong(path, len(tables), f"holds {len(tables)} hooks, the limit is {keys.HOOKS_MAX}")
-        found = [self.hook(path, table) for table in tables[: keys.HOOKS_MAX]]
-        return tuple(hook for hook in found if hook is not None)
-
-    def hook(self, path: KeyPath, raw: object) -> HookSettings | None:
-        before = len(self.problems)
-        row = self.read(path, self.table(path, raw), keys.HOOK)
-        if len(self.problems) > before or not isinstance(raw, dict):
-            return None
-        kinds = ("run", "http", "signal", "touch", "systemd")
-        given = [kind for kind in kinds if row[kind] is not None]
-        if len(given) != 1:
-            self.wrong(
-                path, raw, f"needs exactly one of {', '.join(kinds)}, it has {' and '.join(given) or 'none'}"
-            )
-            return None
-        for kind, names in GO_WITH.items():
-            for name in names:
-                if name in raw and given != [kind]:
-                    self.wrong((*path, name), raw[name], f"goes with {kind}, not with {given[0]}")
-        if given == ["signal"] and row["pid_file"] is None:
-            self.wrong(path, raw, "has signal but no pid_file")
-        if row["paths"] and path[-1] in ("freeze", "thaw", "repair", "on_failure"):
-            self.wrong(
-                (*path, "paths"), raw["paths"], f"does not go with {path[-1]}, which is for the whole fileset"
-            )
-        if row["timeout"] < 1:
-            self.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
-        hook = HookSettings(timeout_ms=row["timeout"], **hook_fields(row))
-        self.check_tls(path, hook)
-        return hook
-
-    def check_tls(self, path: KeyPath, hook: HookSettings) -> None:
-        """What is told to another machine without a verified certificate must be asked for, and is said in status."""
-        if hook.http is None:
-            return
-        is_plain = hook.http[1].startswith("http:")
-        if hook.tls == "none" and not is_plain:
-            self.wrong(
-                (*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify"
-            )
-        elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
-            if is_plain and hook.tls != "none":
-                why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
-                self.wrong((*path, "tls"), hook.tls, why)
-                return
-            how = "over plain http" if is_plain else "without verifying the certificate"
-            self.warn(path, f"{'.'.join(path)} asks another machine {how} (tls = {hook.tls})")
 
     def facts(self) -> dict[str, FactSettings]:
         found: dict[str, FactSettings] = {}
@@ -363,7 +301,7 @@ class Reader:
                 self.warn((*path, "to"), f"{name} in to is not a partner yet: instep invite {name}")
 
     def check_roots(self, filesets: Mapping[FilesetName, FilesetSettings]) -> None:
-        """No two roots may overlap, and none may hold the node directory, its keys or a hook's secret."""
+        """No two roots may overlap, and none may hold the node directory with its keys."""
         placed: list[FilesetSettings] = []
         for fileset in filesets.values():
             where: KeyPath = ("filesets", fileset.name, "path")
@@ -378,19 +316,6 @@ class Reader:
                 self.wrong(
                     where, str(fileset.path), f"overlaps the node directory {self.directory} with its keys"
                 )
-            self.check_hook_files(fileset)
-
-    def check_hook_files(self, fileset: FilesetSettings) -> None:
-        secret = "lies in the fileset: the secret would be carried to partners"
-        ours = "lies in the fileset: touching it would be a change of the tree"
-        pid = "lies in the fileset: who writes there would choose what gets the signal"
-        for kind in keys.HOOKS:
-            for hook in getattr(fileset.hooks, kind):
-                named = {"auth_file": secret, "headers_file": secret, "touch": ours, "pid_file": pid}
-                for key, why in named.items():
-                    file: Path | None = getattr(hook, key)
-                    if file is not None and file.is_relative_to(fileset.path):
-                        self.wrong(("filesets", fileset.name, "hooks", kind, key), str(file), why)
 
 
 def _overlap(one: Path, other: Path) -> bool:

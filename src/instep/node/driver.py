@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from instep.errors import InstepError
 
-__all__ = ["Driver", "Machine", "monotonic_ms", "wall_ms"]
+__all__ = ["Driver", "Machine", "monotonic_ms", "run_all", "wall_ms"]
 
 INBOX_MAX = 4096
 RECORDED_EVENTS_MAX = 500
@@ -149,6 +149,19 @@ class Driver(Generic[EventT, EffectT]):
         assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
         for effect in effects:
             await self._perform(effect)
+
+
+async def run_all(*works: Coroutine[Any, Any, None]) -> None:
+    """Run drivers that belong together until one ends: then all end, with its error."""
+    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def from_os_error(error: OSError) -> InstepError:

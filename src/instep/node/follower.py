@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -31,6 +32,7 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.paths import shown
 from instep.model.rollout import Order, decode_policy
@@ -40,14 +42,18 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
 from instep.node.driver import Driver, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
-from instep.node.hooks import CHANGED_MAX, run_hook
+from instep.node.golden import Golden
+from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
+from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.lingering import Lingering
+from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
@@ -55,6 +61,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.staged_view import staged_view
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.tree_view import tree_view
 from instep.node.uplink import Uplink
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -68,7 +75,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-DRAIN_REASON_MAX = 1_000
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
 OFFERED_MAX = 8
@@ -109,6 +115,7 @@ class FollowService:
         self.progress: m.Report | None = None
         self._net = net
         self.facts = follow_facts(runtime.store, self.line)
+        self.golden = Golden(runtime, fileset)
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
@@ -129,6 +136,7 @@ class FollowService:
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
         self._told: f.Report | None = None
+        self._behind = HubOrders(self.line, net)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +151,10 @@ class FollowService:
             has_gates=self._has_gates,
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
-            has_probe=bool(fileset.hooks.probe),
+            has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
+            knows_orders=True,
+            orders_from=orders_from(settings, fileset.writer, self.sources),
         )
 
     async def run(self) -> None:
@@ -169,9 +180,12 @@ class FollowService:
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
-        self.fileset = self.around.fileset = fileset
+        is_other = fileset != self.fileset
+        self.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
         self.driver.post(f.ConfigChanged(self.config()))
+        if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
+            self.driver.post(f.RetryAsked())
 
     def _rules(self) -> Rules:
         return Rules(self.known_definition() or Definition())
@@ -229,7 +243,7 @@ class FollowService:
         return m.Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(self.runtime.store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=self.runtime.store.get_blob(signed.body().definition) or b"",
             writer=self.writer,
         )
@@ -237,14 +251,14 @@ class FollowService:
     def shelf(self) -> Shelf:
         return self.applying.shelf()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(f.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
         runtime = self.runtime
-        book = self.facts.epochs
-        known = {claim.id for claim in (book.current, book.previous, *book.rivals) if claim is not None}
-        for epoch in head.epochs:
-            if epoch.id not in known:
-                self.driver.post(f.EpochSeen(source, epoch, verdict_on(runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
@@ -282,20 +296,33 @@ class FollowService:
         self.sources[source] = uplink
         has = head.id if head is not None else None
         self.driver.post(f.SourceUp(source, source == self.writer, has))
+        self.driver.post(f.ConfigChanged(self.config()))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
+        if self.sources:  # with nobody there, who ordered last goes on to be waited for
+            self.driver.post(f.ConfigChanged(self.config()))
 
     def reported(self, report: m.Report) -> None:
-        """Those behind this node follow it as they are ready."""
+        """Those behind this node go when the generation is live here."""
+        if not report.via:
+            self._behind.seen(report, own_state(self.facts, self.definition_of))
+
+    def partner_lost(self, who: NodeName) -> None:
+        self._behind.lost(who)
+
+    def partners_changed(self) -> None:
+        """Each that is behind this node reports anew."""
 
     def order_given(self, source: NodeName, order: Order) -> None:
-        if source != self.writer:
-            text = f"refused an order from {source} for {self.line}: only its writer {self.writer} orders"
+        """Another hub of the line is not listened to; who does not have the line is refused by name."""
+        orderer = orders_from(self.runtime.settings, self.writer, self.sources) or self.writer
+        if source == orderer:
+            self.driver.post(f.OrderGiven(source, order))
+        elif source not in self.sources:
+            text = f"refused an order from {source} for {self.line}: only {orderer} orders"
             self.runtime.note_of_peer(source, "refused", text, self.line, code="not_the_writer", node=source)
-            return
-        self.driver.post(f.OrderGiven(source, order))
 
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
@@ -324,28 +351,9 @@ class FollowService:
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
-        live, told = self.facts.live, self._told
-        drained = self.runtime.draining.reasons()
         done, total = self.applying.progress
-        return m.Report(
-            line=self.line,
-            node=self.runtime.name,
-            live=live,
-            head=self.facts.head,
-            standing=self.standing,
-            attested_root=live.root if live is not None else b"",
-            at_ms=wall_ms(),
-            done_bytes=done,
-            total_bytes=total,
-            staged=told.staged if told is not None else None,
-            replaced=told.replaced if told is not None else None,
-            refused=told.refused if told is not None else None,
-            waits_for_permit=told is not None and told.waits_for_permit,
-            is_drained=self.facts.is_drained,
-            drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
-            order_serial=told.order_serial if told is not None else 0,
-            tree=self.facts.tree,
-        )
+        report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
+        return msgspec.structs.replace(report, done_bytes=done, total_bytes=total)
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
@@ -477,8 +485,11 @@ class FollowService:
                 store.set_head(self.line, facts.head)
             if moved:
                 store.set_live(self.line, facts.live)
+        is_new_epoch = facts.epochs != self.facts.epochs
         self._saved_live = facts.live
         self.facts = facts
+        if is_new_epoch:
+            self._net.epochs_changed(self.line)
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
 
@@ -493,6 +504,7 @@ class FollowService:
         self.failures.stands(self.fileset, self.standing, self.facts.live)
         self.runtime.tell()
         await self._net.report(self.line)
+        self._behind.own_changed(own_state(self.facts, self.definition_of))
         if effect.live is not None and effect.standing is Standing.IN_STEP:
             message = self.head_message(None, with_bundle=True)
             if message is not None:
@@ -558,7 +570,16 @@ class FollowService:
             definition = self.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)
-        return f.PagesFetched(effect.req, decode_policy(definition.rollout))
+        is_reloaded = await self._is_reloaded(effect.head)
+        return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
+
+    async def _is_reloaded(self, head: HeadRef) -> bool:
+        """Whether a reload hook of this node is for what ``head`` changes; looked at only where hooks name paths."""
+        hooks, live = self.fileset.hooks.reload, self.facts.live
+        if live is None or not all(hook.paths for hook in hooks):
+            return True
+        changed = await self.worker.run(self.applying.changed_paths, live, head, CHANGED_MAX)
+        return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
         has_gates = bool(gates_of(self.definition_of(effect.head)))
@@ -592,10 +613,18 @@ class FollowService:
         )
         stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
         with contextlib.ExitStack() as stack:
-            staged = None
-            if stage is not None:
-                staged = await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))
-            trouble = await run_hook(self.runtime, self.fileset, effect, changed, staged)
+            views: dict[str, str] = {}
+            if stage is not None and self.fileset.hooks.validate:
+                views["INSTEP_STAGED"] = await asyncio.to_thread(
+                    stack.enter_context, staged_view(stage, changed)
+                )
+            if stage is not None and any(hook.tree for hook in self.fileset.hooks.validate):
+                changes = self.applying.changes(effect.base, effect.head)
+                view = tree_view(os.fsencode(self.fileset.path), stage, changes)
+                views["INSTEP_TREE"] = await self.worker.run(stack.enter_context, view)
+            trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
+        if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
+            trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
@@ -604,6 +633,8 @@ class FollowService:
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        if self.facts.live is not None and self.facts.live == self.facts.tree:
+            await self.golden.record(self.facts.live, wall_ms())
         try:
             async with self.around.frozen(effect.head, self.facts.live):
                 switched = await self.worker.run(self.applying.switch_now, effect.head)

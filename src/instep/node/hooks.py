@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
@@ -14,7 +15,7 @@ from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, HookSettings
 from instep.tree.rules import Rules
 
-__all__ = ["CHANGED_MAX", "run_hook", "run_slot", "spec_of"]
+__all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]
 
 CHANGED_MAX = 100_000
 """Changed paths that a hook is told at most; of more, none is left out by its ``paths``."""
@@ -48,16 +49,23 @@ def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) 
     return any(rules.ignored(path, False) for path in changed)
 
 
+def is_any_meant(hooks: Collection[HookSettings], changed: Collection[bytes]) -> bool:
+    """Whether any of a slot's hooks is for what changed between two known generations."""
+    is_known = 0 < len(changed) < CHANGED_MAX
+    return any(is_meant(hook, changed, is_known=is_known) for hook in hooks)
+
+
 async def run_hook(
     runtime: Runtime,
     fileset: FilesetSettings,
     effect: RunHook,
     changed: Collection[bytes],
-    staged: str | None = None,
+    views: Mapping[str, str] = MappingProxyType({}),
 ) -> Trouble | None:
-    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none."""
-    extra = {"INSTEP_STAGED": staged} if staged is not None else {}
-    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, extra)
+    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none.
+
+    ``views`` are directories for ``validate`` by the name of their variable."""
+    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, views)
     return await run_slot(runtime, fileset, call, changed)
 
 
@@ -102,7 +110,9 @@ async def _run_one(
     runtime: Runtime, fileset: FilesetSettings, hook: HookSettings, call: HookCall
 ) -> Trouble | None:
     kind = call.hook
-    told = {**call.extra, "INSTEP_PATH": str(fileset.path)}
+    told = {"INSTEP_PATH": str(fileset.path), **call.extra}
+    if hook.tree:
+        told.setdefault("INSTEP_TREE", str(fileset.path))
     outcome = await run_one(spec_of(hook), dataclasses.replace(call, extra=told))
     line = fileset.line
     if outcome.ok:

@@ -10,6 +10,7 @@ import msgspec
 
 from instep.core.follow_vocabulary import FollowFacts
 from instep.core.publish_vocabulary import PublishFacts
+from instep.core.succession import follows_by_itself, to_follow, to_publish
 from instep.errors import DamagedError
 from instep.model.ids import LineId
 from instep.store.port import NodeStore
@@ -21,8 +22,6 @@ __all__ = [
     "pending_key",
     "publish_facts",
     "save_facts",
-    "to_follow",
-    "to_publish",
 ]
 
 FOLLOW = "follow"
@@ -48,7 +47,7 @@ def note_change(
     current = new.epochs.current
     if new.epochs == old.epochs or current is None:
         return
-    if isinstance(new, PublishFacts) and (new.head.id if new.head is not None else b"") != current.base:
+    if isinstance(new, PublishFacts) and not follows_by_itself(new, new.epochs):
         return
     store.put(pending_key(line), current.id)
 
@@ -95,36 +94,3 @@ def follow_facts(store: NodeStore, line: LineId) -> FollowFacts:
         found = to_follow(found)
         save_facts(store, line, found)
     return found or FollowFacts()
-
-
-def to_publish(facts: FollowFacts) -> PublishFacts:
-    """A follower becomes the writer: what its tree holds is what its first scan compares with.
-
-    A head that it knew but never applied is not its own; its numbers are, so that none is used twice."""
-    holds = facts.tree or facts.live
-    known = [ref.number for ref in (facts.head, facts.refused, holds) if ref is not None]
-    current = facts.epochs.current
-    return PublishFacts(
-        epoch=max([current.epoch if current else 1, holds.epoch if holds else 1]),
-        head=holds,
-        base=holds,
-        highest=max(known, default=0),
-        was_confirmed=holds is not None,
-        is_paused=facts.is_paused,
-        paused_reason=facts.paused_reason,
-        paused_until_wall_ms=facts.paused_until_wall_ms,
-        epochs=facts.epochs,
-    )
-
-
-def to_follow(facts: PublishFacts) -> FollowFacts:
-    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it."""
-    return FollowFacts(
-        head=facts.head,
-        live=facts.head,
-        tree=facts.head,
-        is_paused=facts.is_paused,
-        paused_reason=facts.paused_reason,
-        paused_until_wall_ms=facts.paused_until_wall_ms,
-        epochs=facts.epochs,
-    )

@@ -30,5 +30,12 @@ class LineNet(Protocol):
         """Partners whose stream is open and who may have the line."""
         ...
 
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it, connected or not, by name."""
+        ...
+
     async def report(self, line: LineId) -> None:
         """The line's standing here changed: tell who wants to know."""
+
+    def epochs_changed(self, line: LineId) -> None:
+        """Who writes the line changed: tell everybody who named it."""

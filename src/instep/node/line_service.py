@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from instep.core.accept import EpochBook
 from instep.errors import InstepError
 from instep.model.definition import Definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
@@ -25,6 +28,13 @@ class HasRoom(Protocol):
     async def room(self) -> None: ...
 
 
+class HasEpochs(Protocol):
+    """What was saved of a line, in whichever role."""
+
+    @property
+    def epochs(self) -> EpochBook: ...
+
+
 class LineService(Protocol):
     """What the connections need of a line, written or followed here."""
 
@@ -35,6 +45,9 @@ class LineService(Protocol):
 
     @property
     def driver(self) -> HasRoom: ...
+
+    @property
+    def facts(self) -> HasEpochs: ...
 
     @property
     def head(self) -> HeadRef | None: ...
@@ -59,8 +72,17 @@ class LineService(Protocol):
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """A peer sent a head of this line."""
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        """A peer sent epoch records of this line."""
+
     def partner_told(self, source: NodeName) -> None:
         """A partner told everything that it holds of this line."""
+
+    def partner_lost(self, who: NodeName) -> None:
+        """A partner's stream ended."""
+
+    def partners_changed(self) -> None:
+        """Who follows this line here may have changed."""
 
     def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None: ...
 

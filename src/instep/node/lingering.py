@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from instep.errors import InstepError
@@ -18,7 +19,7 @@ from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings
 from instep.store.port import NodeStore
 from instep.tree.linger import end_linger, lingering
-from instep.tree.next_tree import NEXT
+from instep.tree.next_tree import NEXT, Exchange
 from instep.tree.place import Place
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _end(service: HasLine, place: Place, batch: bytes) -> None:
         batch,
         wall_ms(),
         live_row=LiveRows(store, name),
-        keep_rows=lambda rows: put_rows(store, name, rows),
+        keep_rows=partial(put_rows, store, name),
     )
     if ended.late:
         paths = [shown(path) for path in ended.named[:NAMED_MAX]]
@@ -100,10 +101,13 @@ class Lingering:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._begin)
 
-    def make_room(self) -> None:
-        """Before one more tree is built. In the worker thread."""
+    def exchange(self) -> Exchange | None:
+        """How the root is exchanged, where that was chosen; makes room for one more old tree. In the worker thread."""
         service = self._service
+        if service.fileset.switch != "exchange":
+            return None
         end_due(service, service.place(), most=TREES_MAX - 1)
+        return Exchange(service.fileset.carry, partial(put_rows, service.runtime.store, service.fileset.name))
 
     def _begin(self) -> None:
         self._timer = None

@@ -48,6 +48,9 @@ class Membership:
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
         self._met: set[NodeName] = set()
+        self._has_news = False
+        self.on_news: Callable[[], None] | None = None
+        """Called when a member came, moved or has other keys: those who are connected are told."""
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -196,10 +199,15 @@ class Membership:
         if known == member or (known is None and len(self.members) >= MEMBERS_MAX):
             return False
         self.members[member.name] = member
+        if known is None or _told(known) != _told(member):
+            self._has_news = True
         return True
 
     def _save_members(self) -> None:
         self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+        if self._has_news and self.on_news is not None:
+            self._has_news = False
+            self.on_news()
 
     def forget(self, name: NodeName) -> None:
         if self.members.pop(name, None) is not None:
@@ -217,3 +225,8 @@ class Membership:
 
     def allow_list(self) -> AllowList:
         return AllowList(str(network) for network in self._runtime.settings.allow)
+
+
+def _told(member: m.Member) -> tuple[str, str, bytes]:
+    """What others act on; when it was last heard of is no news."""
+    return member.address, member.pin, member.sign_key

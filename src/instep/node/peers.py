@@ -24,6 +24,7 @@ from instep.net.transfer import Answer
 from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
+from instep.node.epoch_records import records_of
 from instep.node.fact_cache import FactCache
 from instep.node.fetching import Fetcher
 from instep.node.gating import gates_of
@@ -47,6 +48,7 @@ class Peers:
         self.runtime = runtime
         self.tls = tls
         self.membership = membership
+        membership.on_news = self._tell_members
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
@@ -99,6 +101,22 @@ class Peers:
             return ()
         return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
 
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it: they say so, or reported of it before."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        found = []
+        for who in sorted(self.runtime.settings.partners):
+            session = self.sessions.get(who)
+            has_said = session is not None and (line in session.accepted or line in session.declined)
+            is_in = (
+                line in session.accepted if session is not None and has_said else who in self.reported(line)
+            )
+            if is_in and who != service.writer and self.access.why_not(who, service) is None:
+                found.append(who)
+        return tuple(found)
+
     async def report(self, line: LineId) -> None:
         """Tell every sender of this line how it stands here."""
         service = self.service(line)
@@ -106,6 +124,26 @@ class Peers:
             return
         for uplink in self.uplinks.values():
             uplink.tell_report(service.report_message())
+
+    def epochs_changed(self, line: LineId) -> None:
+        """Who writes the line changed: whoever named it is told, over whichever stream there is."""
+        for session in self.sessions.values():
+            session.tell_epochs(line)
+        for uplink in self.uplinks.values():
+            uplink.tell_epochs(line)
+
+    def epochs_of(self, line: LineId) -> m.Epochs | None:
+        """What a peer is told of the writers of a line; None while it has had only one."""
+        service = self.service(line)
+        if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
+            return None
+        return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
+
+    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
+        """A peer says who writes a line; the machine judges the records by their signatures."""
+        service = self.service(message.line)
+        if service is not None:
+            service.epochs_seen(who, message.records)
 
     def pass_on(self, report: m.Report) -> None:
         """A hub passes its partners' reports on towards the writer."""
@@ -134,7 +172,14 @@ class Peers:
         """Tell every session what it is offered now, and dial who is to be dialled."""
         for session in self.sessions.values():
             session.offer_all()
+        for service in self.lines.values():
+            service.partners_changed()
         self._dial()
+
+    def _tell_members(self) -> None:
+        """Somebody joined or moved: a node that may have to go on for another knows where everybody is."""
+        for session in self.sessions.values():
+            session.tell(self.membership.members_message())
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""
@@ -166,6 +211,8 @@ class Peers:
 
     def cut(self, name: NodeName) -> None:
         """A partner was removed or revoked: end what runs with it."""
+        for known in self._reported.values():
+            known.discard(name)
         session = self.sessions.get(name)
         if session is not None:
             session.abandon("unlinked")
@@ -301,6 +348,8 @@ class Peers:
         finally:
             if self.sessions.get(who) is session:
                 del self.sessions[who]
+                for service in self.lines.values():
+                    service.partner_lost(who)
             session.ended_at_ms = wall_ms()
             self.runtime.tell()
 

@@ -8,41 +8,50 @@ from collections.abc import Callable
 import msgspec
 
 from instep.core import rollout_vocabulary as r
+from instep.core.rollout import RolloutMachine
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.rollout import RolloutPolicy, Strategy
 from instep.net import messages as m
-from instep.node.driver import Driver, Machine
+from instep.node.driver import Driver, wall_ms
 from instep.node.line_net import LineNet
 from instep.node.runtime import Runtime
+from instep.store.port import NodeStore
 
-__all__ = ["RolloutService", "view_of_report"]
+__all__ = ["RolloutService", "finished_rollouts", "saved_rollout", "view_of_report"]
 
 
 class RolloutService:
-    """One per fileset that is written here. ``make`` makes the machine from the facts that were saved last."""
+    """One per fileset that is written here."""
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        line: LineId,
-        net: LineNet,
-        make: Callable[[r.RolloutFacts | None], Machine[r.RolloutEvent, r.RolloutEffect]],
-    ) -> None:
+    def __init__(self, runtime: Runtime, line: LineId, net: LineNet) -> None:
         self.line = line
         self.view: r.RolloutView | None = None
+        """What ``instep rollout show`` prints; None before the first generation."""
         self._runtime = runtime
         self._net = net
+        self._followers: tuple[NodeName, ...] = ()
         self._request = 0
         self._requests: dict[int, asyncio.Future[Trouble | None]] = {}
-        raw = runtime.store.load_rollout(line)
-        facts = msgspec.msgpack.decode(raw, type=r.RolloutFacts) if raw is not None else None
+        self.machine = RolloutMachine(line, saved_rollout(runtime.store, line), runtime.settings.poll_ms)
         self.driver: Driver[r.RolloutEvent, r.RolloutEffect] = Driver(
-            f"rollout {line}", make(facts), self._perform, TimerFired
+            f"rollout {line}", _Clocked(self.machine), self._perform, TimerFired
         )
 
-    async def run(self, head: HeadRef | None) -> None:
-        """Own the machine until cancelled; ``head`` is the line's when it begins."""
+    @property
+    def facts(self) -> r.RolloutFacts:
+        return self.machine.facts
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def begin(self, head: HeadRef | None, policy: RolloutPolicy) -> None:
+        """First of all: the line's head when its service starts, and the policy that this head names."""
+        self.driver.post(r.PolicyChanged(policy))
+        self.partners_changed()
         self.driver.post(r.Started(head))
+
+    async def run(self) -> None:
+        """Own the machine until cancelled."""
         try:
             await self.driver.run()
         finally:
@@ -62,23 +71,40 @@ class RolloutService:
         finally:
             del self._requests[number]
 
+    # What happens -------------------------------------------------------------------------------------------
+
+    def published(self, head: HeadRef, before: HeadRef | None, author: str, policy: RolloutPolicy) -> None:
+        """``head`` was announced after ``before``."""
+        self.driver.post(r.PolicyChanged(policy))
+        self.driver.post(r.HeadPublished(head, before, author))
+
+    def partners_changed(self) -> None:
+        """Who takes part may have changed: told when it did."""
+        followers = self._net.followers(self.line)
+        if followers != self._followers:
+            self._followers = followers
+            self.driver.post(r.PartnersChanged(followers))
+
     def reported(self, report: m.Report) -> None:
         """A direct partner told how it stands; what hubs tell of others decides nothing here."""
         if not report.via:
+            self.partners_changed()
             self.driver.post(r.PartnerSeen(report.node, view_of_report(report)))
 
     def lost(self, node: NodeName) -> None:
         self.driver.post(r.PartnerLost(node))
 
+    # Effects ------------------------------------------------------------------------------------------------
+
     async def _perform(self, effect: r.RolloutEffect) -> None:
         store = self._runtime.store
         match effect:
             case r.SaveRollout(facts):
-                store.save_rollout(self.line, msgspec.msgpack.encode(facts))
+                store.save_rollout(self.line, msgspec.msgpack.encode(facts), durable=_has_ordered(facts))
             case r.GiveOrder(node, order):
                 self._net.order(self.line, node, order)
             case r.KeepRollout(facts):
-                store.keep_rollout(self.line, msgspec.msgpack.encode(facts))
+                store.keep_rollout(self.line, msgspec.msgpack.encode(facts), durable=_has_ordered(facts))
             case r.ShowRollout(view):
                 self.view = view
                 self._runtime.tell()
@@ -93,6 +119,23 @@ class RolloutService:
             case SetTimer(name, at_ms):
                 assert at_ms is not None
                 self.driver.set_timer(name, at_ms)
+
+
+class _Clocked:
+    """The machine with the clock for showing, which its driver does not know."""
+
+    def __init__(self, machine: RolloutMachine) -> None:
+        self._machine = machine
+
+    def step(self, event: r.RolloutEvent, now_ms: int) -> tuple[r.RolloutEffect, ...]:
+        return self._machine.step(event, now_ms, wall_ms())
+
+
+def _has_ordered(facts: r.RolloutFacts) -> bool:
+    """Whether orders may follow from these facts. Where nobody waits for a permit nothing does, and a publish is
+    not made to wait for the disk: what a power cut takes is begun anew from the head."""
+    is_idle = facts.policy.strategy is Strategy.AUTO and not facts.granted and not facts.failed_code
+    return not is_idle or bool(facts.retry_serial or facts.reload_serial) or facts.is_paused
 
 
 def view_of_report(report: m.Report) -> r.PartnerReport:
@@ -112,3 +155,14 @@ def view_of_report(report: m.Report) -> r.PartnerReport:
         drain_reason=report.drain_reason or None,
         order_serial=report.order_serial,
     )
+
+
+def saved_rollout(store: NodeStore, line: LineId) -> r.RolloutFacts | None:
+    """What the line's machine saved last, None before the first."""
+    raw = store.load_rollout(line)
+    return msgspec.msgpack.decode(raw, type=r.RolloutFacts) if raw is not None else None
+
+
+def finished_rollouts(store: NodeStore, line: LineId, limit: int) -> list[r.RolloutFacts]:
+    """The newest finished rollouts, newest first."""
+    return [msgspec.msgpack.decode(raw, type=r.RolloutFacts) for raw in store.rollouts(line, limit)]

@@ -39,6 +39,8 @@ class Session:
         self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
+        self.declined: set[LineId] = set()
+        """Lines that the partner said it does not follow."""
         self.known: dict[LineId, HeadRef | None] = {
             line.line: line.head for line in hello.lines if peers.service(line.line) is not None
         }
@@ -51,6 +53,7 @@ class Session:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
         self._told = asyncio.Event()
+        self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
         self._reader: asyncio.Task[None] | None = None
 
@@ -64,6 +67,15 @@ class Session:
         """Orders are levels: of those that wait for one line the newest is enough."""
         self._orders[order.line] = order
         self._wake.set()
+
+    def tell_epochs(self, line: LineId) -> None:
+        """Say who writes a line that the partner named itself, once for each change: also when this node does not
+        write it any more and lets the partner have nothing of it."""
+        named = line in self.accepted or any(known.line == line for known in self.hello.lines)
+        message = self._peers.epochs_of(line) if named else None
+        if message is not None and self._told_epochs.get(line) != message:
+            self._told_epochs[line] = message
+            self.tell(message)
 
     def tell(self, message: m.StreamMessage) -> None:
         """Queue a message. A partner that lets too many pile up is cut: it comes back and is told what stands."""
@@ -153,6 +165,8 @@ class Session:
         self._peers.membership.met(self.who, self.hello)
         self.tell(self._peers.membership.members_message())
         self.tell(m.Revocations(runtime.pki.crl_pem()))
+        for known in self.hello.lines:
+            self.tell_epochs(known.line)
         self.offer_all()
         self.tell(m.Ping(0))
         try:
@@ -200,16 +214,24 @@ class Session:
             case m.Report():
                 self._reported(message)
             case m.OfferReply(line, is_accepted, path):
-                if is_accepted and self._peers.service(line) is not None:
+                service = self._peers.service(line)
+                if is_accepted and service is not None:
                     self.accepted[line] = path
+                    self.tell_epochs(line)
+                    self.declined.discard(line)
                     self._tell_known(line)
                 else:
                     self.accepted.pop(line, None)
+                    self.declined.update((line,) if service is not None else ())
+                if service is not None:
+                    service.partners_changed()
                 self._peers.runtime.tell()
             case m.Head():
                 service = self._peers.service(message.line)
                 if service is not None and (service.is_written_here or service.writer == self.who):
                     service.head_seen(self.who, message)
+            case m.Epochs():
+                self._peers.heard_epochs(self.who, message)
             case m.HeadNotice(line, head):
                 if self._peers.service(line) is not None:
                     self.known[line] = head
@@ -221,7 +243,7 @@ class Session:
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
-            case m.PagesReply() | m.VerifyReply() | m.FactsReply():
+            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply():
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -242,6 +264,7 @@ class Session:
             raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
         if report.node == self.who:
             self.known[report.line] = report.head
+            self._peers.reported(report.line).add(report.node)
         elif not self._may_pass_on(report):
             return
         self._peers.runtime.store.save_report(report.line, report.node, raw)
@@ -319,6 +342,18 @@ class Session:
         if not isinstance(reply, m.VerifyReply):
             raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
         return reply
+
+    async def could_take_over(
+        self, line: LineId, partners: tuple[NodeName, ...], within_s: float
+    ) -> tuple[m.Obstacle, ...]:
+        """What stands against this partner going on with the line as its writer, for these nodes."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
+        if not isinstance(reply, m.TakeOverReply):
+            raise PeerError(f"{self.who} answered take_over with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply.obstacles
 
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""

@@ -16,6 +16,8 @@ __all__ = [
     "ArchivePolicy",
     "FactSettings",
     "FilesetSettings",
+    "GoldenRequest",
+    "GoldenSettings",
     "HookSettings",
     "HooksSettings",
     "PartnerSettings",
@@ -39,6 +41,8 @@ class HookSettings:
     """Who ``run`` runs as; None: as the daemon."""
     paths: tuple[str, ...] = ()
     """Gitignore patterns: it runs when a changed path matches; empty: always."""
+    tree: bool = False
+    """A ``validate`` that looks at the whole tree as it will be."""
     tls: str = "strict"
     timeout_ms: int = 30_000
     retries: int = 0
@@ -62,6 +66,37 @@ class HooksSettings:
     probe: tuple[HookSettings, ...] = ()
     repair: tuple[HookSettings, ...] = ()
     on_failure: tuple[HookSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRequest:
+    """One request whose answer must stay the same; ``path`` begins with a slash and may have a query."""
+
+    name: str
+    method: str
+    path: str
+    compare: str = "digest"
+    expect_status: int = 200
+    body: str | None = None
+    ignore: tuple[str, ...] = ()
+    """Regular expressions; what they match does not count."""
+    tolerance: int = 0
+    max_share_percent: float = 0.0
+    is_change_expected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenSettings:
+    """The requests, and whom to ask: ``url`` is this node's own application, ``balancer`` what users call."""
+
+    url: str | None = None
+    balancer: str | None = None
+    timeout_ms: int = 10_000
+    retries: int = 0
+    auth_file: Path | None = None
+    headers_file: Path | None = None
+    tls: str = "strict"
+    requests: tuple[GoldenRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +167,7 @@ class FilesetSettings:
     observe: bool = False
     """Compare and report, never write."""
     hooks: HooksSettings = HooksSettings()
+    golden: GoldenSettings = GoldenSettings()
     origin: NodeName | None = None
     """Who began the line, where that is not its writer: a change of writer keeps the line."""
 

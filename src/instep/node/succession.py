@@ -10,11 +10,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from instep.core.accept import EpochBook
+from instep.core.succession import base_of, writer_by
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.follower import FollowService
 from instep.node.line_facts import pending_key
 from instep.node.writer_edit import change_writer
+from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Succession"]
 
+NOTED = register("succession.noted")
+WRITTEN = register("succession.written")
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +53,7 @@ class Succession:
     def _settle(self, service: WriterService | FollowService) -> None:
         daemon, runtime, line = self._daemon, self._daemon.runtime, service.line
         book = service.facts.epochs
-        writer = _writer_by(book)
+        writer = writer_by(book)
         if writer is None or writer == service.fileset.writer:
             if writer is not None:
                 runtime.store.delete(pending_key(line))
@@ -58,8 +62,10 @@ class Succession:
         if is_ours and not _is_at_base(service, book):
             return
         definition = service.known_definition() if is_ours else None
+        failpoint(NOTED)
         try:
             change_writer(daemon.directory, line, writer, definition, self._address_of(writer))
+            failpoint(WRITTEN)
             daemon.reload()
         except InstepError as error:
             if self._told.get(line.fileset) != error.reason:
@@ -70,6 +76,14 @@ class Succession:
         self._told.pop(line.fileset, None)
         runtime.store.delete(pending_key(line))
         runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))
+        row = runtime.settings.partners.get(writer)
+        if not is_ours and (row is None or row.address is None):
+            runtime.note(
+                "writer_unknown",
+                f"nobody told where {writer} can be dialled; here: instep partner set {writer} --address HOST:PORT",
+                line,
+                writer=str(writer),
+            )
 
     def _address_of(self, writer: NodeName) -> str | None:
         """Where to dial a writer that is not dialled yet."""
@@ -79,14 +93,9 @@ class Succession:
         return member.address if member is not None and member.address else None
 
 
-def _writer_by(book: EpochBook) -> NodeName | None:
-    """Who writes by the newest record; nobody while two nodes claim the epoch."""
-    return book.current.writer if book.current is not None and book.disputed is None else None
-
-
 def _is_at_base(service: WriterService | FollowService, book: EpochBook) -> bool:
     """Whether this tree holds, in full, what the new epoch builds on."""
-    live, current = service.live, book.current
+    current = book.current
     if current is None or service.fileset.observe or service.known_definition() is None:
         return False
-    return (live.id if live is not None else b"") == current.base
+    return base_of(service.live) == current.base

@@ -1,17 +1,28 @@
 """Which line of a TOML document holds which key, so that every problem can name its line.
 
 The scanner only runs on text that ``tomllib`` accepted, so it needs no error handling of its own: it follows
-strings, arrays and inline tables far enough to know where each key begins.
+strings, arrays and inline tables far enough to know where each key begins. The elements of an array are told apart
+by ``element(0)``, ``element(1)`` in a path; without them a path means the first.
 """
 
 from __future__ import annotations
 
 import tomllib
 
-__all__ = ["KeyPath", "key_lines"]
+__all__ = ["KeyPath", "element", "key_lines", "path_text"]
 
 KeyPath = tuple[str, ...]
 _BARE_END = frozenset(" \t\r\n.=]#,}")
+
+
+def element(index: int) -> str:
+    """What stands for one element of an array in a path. No bare key looks like it."""
+    return f"[{index}]"
+
+
+def path_text(path: KeyPath) -> str:
+    """How a path is shown: ``filesets.data.hooks.reload[1].timeout``."""
+    return ".".join(path).replace(".[", "[")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
@@ -28,6 +39,8 @@ class _Scanner:
         self.lines: dict[KeyPath, int] = {}
         self._counted_to = 0
         self._line = 1
+        self._elements: dict[KeyPath, int] = {}
+        """How many elements each array of tables has so far."""
 
     def line(self) -> int:
         self._line += self.text.count("\n", self._counted_to, self.at)
@@ -36,6 +49,24 @@ class _Scanner:
 
     def peek(self) -> str:
         return self.text[self.at : self.at + 1]
+
+    def note(self, path: KeyPath, from_depth: int, line: int) -> None:
+        """Keep the line of ``path`` and of the tables on the way that are new, with and without elements."""
+        for depth in range(from_depth, len(path) + 1):
+            exact = path[:depth]
+            self.lines.setdefault(exact, line)
+            self.lines.setdefault(tuple(part for part in exact if not part.startswith("[")), line)
+
+    def resolved(self, header: KeyPath, *, is_array: bool) -> KeyPath:
+        """The header's path with the newest element of each array of tables on the way."""
+        path: KeyPath = ()
+        for depth, part in enumerate(header, 1):
+            path = (*path, part)
+            if is_array and depth == len(header):
+                self._elements[path] = self._elements.get(path, 0) + 1
+            if path in self._elements:
+                path = (*path, element(self._elements[path] - 1))
+        return path
 
     def blank(self) -> None:
         """Skip white space, line ends and comments."""
@@ -54,10 +85,10 @@ class _Scanner:
         while self.at < len(self.text):
             if self.peek() == "[":
                 line = self.line()
-                self.at += 2 if self.text.startswith("[[", self.at) else 1
-                table = self.key()
-                for depth in range(1, len(table) + 1):
-                    self.lines.setdefault(table[:depth], line)
+                is_array = self.text.startswith("[[", self.at)
+                self.at += 2 if is_array else 1
+                table = self.resolved(self.key(), is_array=is_array)
+                self.note(table, 1, line)
                 while self.peek() == "]":
                     self.at += 1
             else:
@@ -67,8 +98,7 @@ class _Scanner:
     def pair(self, table: KeyPath) -> None:
         line = self.line()
         path = table + self.key()
-        for depth in range(len(table) + 1, len(path) + 1):
-            self.lines.setdefault(path[:depth], line)
+        self.note(path, len(table) + 1, line)
         self.at += 1  # the equals sign
         self.value(path)
 
@@ -119,6 +149,7 @@ class _Scanner:
 
     def sequence(self, path: KeyPath, closing: str) -> None:
         self.at += 1
+        index = 0
         while True:
             self.blank()
             if self.peek() == closing:
@@ -127,6 +158,9 @@ class _Scanner:
             if self.peek() == ",":
                 self.at += 1
             elif closing == "]":
-                self.value(path)
+                inner = (*path, element(index))
+                index += 1
+                self.lines.setdefault(inner, self.line())
+                self.value(inner)
             else:
                 self.pair(path)

@@ -15,6 +15,7 @@ from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
 from instep.node.driver import wall_ms
+from instep.node.obstacles import obstacles
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Uplink:
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
+        self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
@@ -142,7 +144,9 @@ class Uplink:
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._replies.clear()
         self._heads.clear()
+        self._told_epochs.clear()
         for service in self._peers.lines.values():
+            self.tell_epochs(service.line)
             if service.is_written_here or service.head is None:
                 continue
             theirs = known.get(service.line)
@@ -162,6 +166,13 @@ class Uplink:
         if key in self._reports or len(self._reports) < REPORTS_MAX:
             self._reports[key] = report
             self._wake.set()
+
+    def tell_epochs(self, line: LineId) -> None:
+        """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
+        message = self._peers.epochs_of(line) if self.is_up else None
+        if message is not None and self._told_epochs.get(line) != message:
+            self._told_epochs[line] = message
+            self.reply(message)
 
     def reply(self, message: m.StreamMessage) -> None:
         """Queue a message; what finds no room is lost, as with a broken connection. Of heads the newest is kept."""
@@ -210,6 +221,10 @@ class Uplink:
                 self._offered(message)
             case m.Head():
                 self._head(message)
+            case m.Epochs():
+                self._peers.heard_epochs(self.name, message)
+            case m.TakeOverRequest():
+                self.reply(self._could_take_over(message))
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
@@ -322,6 +337,16 @@ class Uplink:
             return pages_reply(self._peers.runtime.store, request, m.STREAM_PAGES_BYTES_MAX)
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
+
+    def _could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
+        """The line's writer asks before it hands the line over; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            return m.TakeOverReply(request.number, obstacles(self._peers, service, request.partners))
+        except InstepError as error:
+            return m.TakeOverReply(request.number, error=reply_of_error(error))
 
     async def _tell_facts(self, request: m.FactsRequest) -> None:
         """The line's writer asks for what its gates are about; nobody else is told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -26,8 +26,9 @@ from instep.core.vocabulary import (
 )
 from instep.errors import InstepError
 from instep.model.definition import Definition, decode_definition
+from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.rollout import Order
+from instep.model.rollout import Order, RolloutPolicy, decode_policy
 from instep.model.standing import StandingRecord
 from instep.net.messages import (
     BUNDLE_BYTES_MAX,
@@ -40,15 +41,20 @@ from instep.net.messages import (
 )
 from instep.node.around import FailureTeller
 from instep.node.committing import commit
-from instep.node.driver import Driver, wall_ms
+from instep.node.draining import rollout_key
+from instep.node.driver import Driver, run_all, wall_ms
+from instep.node.epoch_records import overrules, records_of, unknown
+from instep.node.golden import Golden
 from instep.node.hooks import run_hook
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
 from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
+from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
+from instep.node.snapshot import definition_of
 from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
 from instep.node.unscanned import Unscanned
@@ -93,16 +99,17 @@ class WriterService:
         self._returned_to: HeadRef | None = None
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
-        facts = publish_facts(runtime.store, self.line)
-        self.facts = facts
+        self.facts = facts = publish_facts(runtime.store, self.line)
         self.standing = first_writer_standing(self.line, facts)
         self._announced = facts.head
         self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
+        self.rollout = RolloutService(runtime, self.line, net)
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
+        self.golden = Golden(runtime, fileset)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -127,16 +134,19 @@ class WriterService:
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
+            overrules=overrules(self.runtime.store, self.line, fileset.writer),
         )
 
     async def run(self) -> None:
         """Own the line until cancelled."""
         await self._recover()
+        self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
+        self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
         self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
         try:
             await self.watch.start()
-            await self.driver.run()
+            await run_all(self.driver.run(), self.rollout.run())
         finally:
             self.watch.close()
             await self.failures.close()
@@ -159,7 +169,7 @@ class WriterService:
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
         assert fileset.definition is not None
-        self.fileset = fileset
+        self.fileset = self.golden.fileset = fileset
         self.definition = fileset.definition
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
@@ -190,7 +200,10 @@ class WriterService:
                 with store.transaction():
                     save_facts(store, self.line, facts)
                     note_change(store, self.line, self.facts, facts)
+                is_new_epoch = facts.epochs != self.facts.epochs
                 self.facts = facts
+                if is_new_epoch:
+                    self._net.epochs_changed(self.line)
                 if facts.head is not None:
                     store.set_head(self.line, facts.head)
                     store.set_live(self.line, facts.head)
@@ -285,10 +298,13 @@ class WriterService:
     def place(self) -> Place:
         return self.tree.place()
 
+    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
+        for epoch in unknown(records, self.facts.epochs):
+            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+
     def head_seen(self, source: NodeName, head: Head) -> None:
         """A partner holds a head of this line: a writer with amnesia learns its own past."""
-        for epoch in head.epochs:
-            self.driver.post(v.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+        self.epochs_seen(source, head.epochs)
         signed = head.generation
         verdict = verdict_on(self.runtime, signed.signature, signed.id)
         if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
@@ -307,7 +323,13 @@ class WriterService:
         """A writer has no source."""
 
     def reported(self, report: Report) -> None:
-        """What partners report is kept by the connections; status reads it there."""
+        self.rollout.reported(report)
+
+    def partner_lost(self, who: NodeName) -> None:
+        self.rollout.lost(who)
+
+    def partners_changed(self) -> None:
+        self.rollout.partners_changed()
 
     def order_given(self, source: NodeName, order: Order) -> None:
         """Nobody orders a writer: it has no source, so no order reaches it."""
@@ -401,19 +423,25 @@ class WriterService:
         return Head(
             line=self.line,
             generation=signed,
-            epochs=tuple(store.epochs(self.line)),
+            epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=raw or b"",
             bundle=bundle,
             base=base,
             writer=self.runtime.name,
         )
 
+    def _policy(self) -> RolloutPolicy:
+        """How the head goes through the partners: what its own definition says, which is what they read."""
+        definition = definition_of(self.runtime.store, self.head) or self.definition
+        return decode_policy(definition.rollout)
+
     async def _announce(self, head: HeadRef) -> None:
-        self._announced = head
+        before, self._announced = self._announced, head
         message = self.head_message(None, with_bundle=True)
         assert message is not None
         self.runtime.tell()
         await self._net.announce(message)
+        self.rollout.published(head, before, message.generation.body().author, self._policy())
 
     async def _hook(self, effect: RunHook) -> v.PublishEvent:
         paths = self._pending.surveyed.paths if self._pending is not None else ()
@@ -432,7 +460,3 @@ class WriterService:
         await self.worker.run(restore_tree, self, effect.target, effect.base)
         self._returned_to = effect.target
         return v.Restored(effect.req)
-
-    def status(self) -> Mapping[str, Any]:
-        """For the flight recorder and bug reports."""
-        return {"facts": repr(self.facts), "events": [repr(e) for _, e in self.driver.recorded]}

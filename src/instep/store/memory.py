@@ -205,10 +205,10 @@ class MemoryStore:
     def load_rollout(self, line: LineId) -> bytes | None:
         return self._tables.rollout_states.get(line)
 
-    def save_rollout(self, line: LineId, state: bytes) -> None:
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
         self._tables.rollout_states[line] = state
 
-    def keep_rollout(self, line: LineId, finished: bytes) -> None:
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
         kept = (*self._tables.rollouts.get(line, ()), finished)
         self._tables.rollouts[line] = kept[-ROLLOUTS_KEPT:]
 

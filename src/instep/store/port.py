@@ -139,10 +139,11 @@ class NodeStore(Protocol):
     def load_rollout(self, line: LineId) -> bytes | None:
         """The state that the line's rollout machine last saved."""
 
-    def save_rollout(self, line: LineId, state: bytes) -> None: ...
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        """Not ``durable`` for a state that permits nothing yet and is derived anew from the head."""
 
-    def keep_rollout(self, line: LineId, finished: bytes) -> None:
-        """Append a finished rollout and prune the line's to the newest ``ROLLOUTS_KEPT``; on disk on return."""
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        """Append a finished rollout and prune the line's to the newest ``ROLLOUTS_KEPT``."""
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
         """The newest ``limit`` finished rollouts, newest first."""

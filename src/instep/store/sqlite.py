@@ -254,11 +254,11 @@ class SqliteStore:
     def load_rollout(self, line: LineId) -> bytes | None:
         return self._blob(rollout_table.LOAD, line.fileset, line.origin)
 
-    def save_rollout(self, line: LineId, state: bytes) -> None:
-        self._change(rollout_table.SAVE, line.fileset, line.origin, state, durable=True)
+    def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
+        self._change(rollout_table.SAVE, line.fileset, line.origin, state, durable=durable)
 
-    def keep_rollout(self, line: LineId, finished: bytes) -> None:
-        with self._database.write(durable=True) as connection:
+    def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        with self._database.write(durable=durable) as connection:
             rollout_table.keep(connection, line, finished)
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:

@@ -199,6 +199,13 @@ def test_commands_that_only_change_configuration_work_without_a_daemon(
     assert json.loads(instep("fileset", "list", "--json")[1])["filesets"][0]["name"] == "catalog"
     assert instep("fileset", "add", "other", str(tmp_path))[0] == 4, "it would hold the node directory"
     assert instep("fileset", "add", "other", str(tmp_path / "nothing"))[0] == 4
+    both = ("fileset", "add", "other", str(tmp_path / "nothing"), "--gate", "java > 17")
+    code, out, _ = instep(*both, "--json")
+    why = [problem["why"] for problem in json.loads(out)["error"]["facts"]["problems"]]
+    assert (code, len(why)) == (3, 2), out
+    assert "is not a directory" in why[0] and "java > 17" in why[1], why
+    code, _, err = instep(*both)
+    assert "is not a directory" in err and "java > 17" in err, err
     assert instep("fileset", "remove", "catalog")[0] == 0
     assert data.exists()
     assert node.config.read_text().count("catalog") == 0
@@ -239,9 +246,7 @@ def test_a_token_that_cannot_work_is_refused_with_the_command_that_helps(
 def test_what_a_later_version_will_have_is_refused_by_name(instep: Run, tmp_path: Path) -> None:
     for words in (
         ("fileset", "add", "c", str(tmp_path), "--mode", "shared"),
-        ("fileset", "add", "c", str(tmp_path), "--recipe", "geoserver"),
         ("fileset", "accept", "c", str(tmp_path), "--drift", "offer"),
-        ("recipe", "list"),
     ):
         code, _, err = instep(*words)
         assert code == 4

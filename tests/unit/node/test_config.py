@@ -219,6 +219,35 @@ def test_values() -> None:
     assert MaxDeletions(percent=None).limit(10) is None
 
 
+ARRAY = """name = "s1"
+[filesets.data]
+path = "/srv/data"
+writer = "main"
+[[filesets.data.hooks.reload]]
+touch = "/run/one"
+[[filesets.data.hooks.reload]]
+touch = "/run/two"
+paths = ["a"]
+expect_body = "x"
+[[filesets.data.hooks.reload]]
+touch = "/srv/data/three"
+[filesets.data.hooks]
+probe = [
+  { touch = "/run/a" },
+  { touch = "/run/b", timeout = "soon" },
+]
+"""
+
+
+def test_a_problem_in_an_array_of_tables_names_its_own_element() -> None:
+    found = [(p["line"], p["key"]) for p in problems(ARRAY)]
+    assert found == [
+        (10, "filesets.data.hooks.reload[1].expect_body"),
+        (12, "filesets.data.hooks.reload[2].touch"),
+        (16, "filesets.data.hooks.probe[1].timeout"),
+    ]
+
+
 def test_lines_are_found_in_every_form_of_toml() -> None:
     text = 'a = """\n[x]\n"""\n"b.c" = [1, # [y]\n  { d = 2 }, "}"]\n'
     text += "[t.u]\n  e.f = { g = '''\n''' }\nh = -1\n"

@@ -33,7 +33,7 @@ def test_a_follower_that_becomes_the_writer_goes_on_from_what_its_tree_holds() -
     save_facts(store, LINE, FollowFacts(head=ref(9), live=ref(7), tree=ref(7), epochs=BOOK, is_paused=True))
     facts = publish_facts(store, LINE)
     assert (facts.head, facts.base, facts.highest, facts.epoch) == (ref(7), ref(7), 9, 2)
-    assert facts.was_confirmed and facts.has_pages and facts.is_paused and facts.epochs == BOOK
+    assert facts.was_confirmed and facts.has_pages and not facts.is_paused and facts.epochs == BOOK
     assert load_facts(store, LINE) == facts  # kept in its new role
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from instep.node.commands import archive, filesets, handover, lines, looking, mapping, members, verifying
+from instep.node.commands import (
+    archive,
+    filesets,
+    handover,
+    lines,
+    looking,
+    mapping,
+    members,
+    trying,
+    verifying,
+)
 from instep.node.control import Command
 
 if TYPE_CHECKING:
@@ -17,7 +27,7 @@ __all__ = ["commands_of"]
 def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
-    for module in (lines, handover, looking, verifying, filesets, archive, members, mapping):
+    for module in (lines, handover, looking, trying, verifying, filesets, archive, members, mapping):
         for name, command in module.commands(daemon).items():
             assert name not in found, name
             found[name] = command

@@ -253,6 +253,7 @@ class Filesets:
                 str(path),
                 writer,
                 {k: v for k, v in given.items() if v is not None},
+                ready=_ready(params),
             )
             if changed:
                 self._daemon.reload()
@@ -281,7 +282,9 @@ class Filesets:
         chosen = {k: v for k, v in given.items() if v is not None}
         if offer.line.origin != offer.writer:
             chosen["origin"] = str(offer.line.origin)
-        config_edit.accept_fileset(self._daemon.directory, name, str(path), offer.writer, chosen)
+        config_edit.accept_fileset(
+            self._daemon.directory, name, str(path), offer.writer, chosen, ready=_ready(params)
+        )
         self._daemon.reload()
         runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
         return {
@@ -321,6 +324,14 @@ def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
     """Whether the directory carries this node's own marker of this fileset: it was accepted before."""
     marker = read_marker(path)
     return marker is not None and (marker.fileset, marker.node) == (name, node)
+
+
+def _ready(params: Params) -> Mapping[str, object]:
+    """A recipe's settings, filled in by the command line of this node's own operator."""
+    found = params.get("settings") or {}
+    if not isinstance(found, dict) or {"path", "writer", "origin"} & found.keys():
+        raise UsageError("settings is not a table of a fileset's keys", code="bad_flags")
+    return found
 
 
 def _without(params: Params) -> frozenset[Preserve]:

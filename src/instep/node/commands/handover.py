@@ -1,22 +1,32 @@
-"""``handover``: the writer gives its line to a partner that is in step, and loses nothing."""
+"""``handover``: the writer gives its line to a partner that is in step, and loses nothing.
+
+Everything that is written here is published and taken over by the partner before the record is signed, in a moment when
+nothing is written if there is one; what is written later is drift of a follower, goes to the archive, and is told by
+path. A handover that is killed leaves one writer: the record is durable here before anybody hears of it, and the same
+command goes on where it was.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instep.core import publish_vocabulary as p
-from instep.errors import ContentionError, RefusedError, UnavailableError
+from instep.errors import ContentionError, InstepError, RefusedError, UnavailableError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.node.commands.lines import error_of, writer_of
 from instep.node.commands.parameters import service_of
+from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.control import Command, Params, Speaker
+from instep.node.driver import wall_ms
+from instep.node.follower import FollowService
+from instep.node.session import Session
 from instep.node.signers import verdict_on
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
+from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -24,7 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 HANDOVER_S = 300.0
-POLL_S = 1.0
+ASK_S = 20.0
+QUIET_TRIES = 5
+"""So often a moment is looked for in which nothing is written; the last try signs without one."""
+LATE_MAX = 100
+"""So many late paths are named."""
+DRIFT_EVENTS = ("drift_archived", "drift_reverted")
+PAUSED = register("handover.paused")
+SIGNED = register("handover.signed")
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -38,12 +55,15 @@ class Handover:
     async def handover(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         target = node_name(str(params["node"]))
         service = service_of(self._daemon, params)
+        deadline = deadline_in(float(params.get("timeout_s") or HANDOVER_S))
+        me = self._daemon.runtime.name
         if service.fileset.writer == target:
-            return self._told(service.fileset.name, target, None, is_changed=False)
+            if target != me and not params.get("dry_run"):  # a handover that was interrupted is finished
+                await self._taken(service, target, deadline, speaker)
+            return self._told(service.fileset.name, target, service.head, is_changed=False)
         writer = writer_of(self._daemon, params)
-        deadline = asyncio.get_running_loop().time() + float(params.get("timeout_s") or HANDOVER_S)
         current = writer.facts.epochs.current
-        if current is not None and current.writer != self._daemon.runtime.name:
+        if current is not None and current.writer != me:
             if current.writer != target:
                 raise RefusedError(
                     f"{current.writer} writes epoch {current.epoch} of {writer.line} already, not {target}",
@@ -52,35 +72,19 @@ class Handover:
                     writer=current.writer,
                     asked=target,
                 )
-            return await self._finish(writer, target, deadline, speaker)
-        self._check(writer, target)
+            return await self._finish(writer, target, deadline, speaker, wall_ms(), [])
+        partners = self._check(writer, target)
+        await self._ask(writer, target, partners)
         if params.get("dry_run"):
-            return {
-                **self._told(writer.fileset.name, target, writer.head, is_changed=True),
-                "dry_run": True,
-            }
-        reason = f"handing over to {target}"
-        if writer.facts.is_paused and writer.facts.paused_reason != reason:
-            raise RefusedError(
-                f"publishing is paused here: {writer.facts.paused_reason or 'no reason given'}",
-                hint=f"instep resume {writer.fileset.name}",
-                code="paused",
-            )
-        if not writer.facts.is_paused:
-            await self._publish(writer, deadline)
-            await self._in_step(writer, target, deadline, speaker)
-            await self._publish(writer, deadline)
-            writer.driver.post(p.Paused(reason, None))
-        try:
-            await self._until(lambda: writer.facts.is_paused, deadline, "publishing did not stop")
-            await self._in_step(writer, target, deadline, speaker)
-            await self._sign(writer, target, deadline)
-        finally:
-            writer.driver.post(p.Resumed())
-        return await self._finish(writer, target, deadline, speaker)
+            told = self._told(writer.fileset.name, target, writer.head, is_changed=True)
+            return {**told, "dry_run": True, "partners": [str(name) for name in partners]}
+        began_ms, late = await self._give(writer, target, deadline, speaker)
+        return await self._finish(writer, target, deadline, speaker, began_ms, late)
 
-    def _check(self, service: WriterService, target: NodeName) -> None:
-        """``RefusedError`` or ``UnavailableError`` while the target could not go on with the line."""
+    # Checks -------------------------------------------------------------------------------------------------
+
+    def _check(self, service: WriterService, target: NodeName) -> tuple[NodeName, ...]:
+        """Whom the target would serve; ``RefusedError`` or ``UnavailableError`` while it could not go on."""
         name, peers = service.fileset.name, self._daemon.peers
         session = peers.sessions.get(target)
         why = peers.access.why_not(target, service)
@@ -100,52 +104,120 @@ class Handover:
                 code="not_accepted",
                 node=target,
             )
-        report = reports_of(self._daemon.runtime.store, service.line).get(target)
+        reports = reports_of(self._daemon.runtime.store, service.line)
+        report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
+        followers = {who for who, said in reports.items() if not said.via}
+        followers |= {who for who, other in peers.sessions.items() if service.line in other.accepted}
+        return tuple(
+            sorted(
+                who
+                for who in followers
+                if who != target
+                and who in self._daemon.runtime.settings.partners
+                and peers.access.why_not(who, service) is None
+            )
+        )
+
+    async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
+        """The target says what it lacks to go on with the line for everybody, this node too."""
+        me, name = self._daemon.runtime.name, service.fileset.name
+        found = await self._session(target).could_take_over(service.line, (me, *partners), ASK_S)
+        if not found:
+            return
+        hints = list(dict.fromkeys(each.hint for each in found))
+        raise RefusedError(
+            f"{target} could not go on with {name}: {'; '.join(each.reason for each in found)}",
+            hint="; ".join(hints),
+            code="not_ready",
+            node=target,
+            partners=sorted({each.about for each in found if each.about}),
+            hints=hints,
+        )
+
+    def _session(self, target: NodeName) -> Session:
+        session = self._daemon.peers.sessions.get(target)
+        if session is None:
+            raise UnavailableError(
+                f"{target} is not connected", hint=AGAIN, code="not_connected", node=target
+            )
+        return session
+
+    # Giving -------------------------------------------------------------------------------------------------
+
+    async def _give(
+        self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker
+    ) -> tuple[int, list[str]]:
+        """Publish until nothing is left, and sign in a moment when nothing is written; where there is none, what was
+        written since the last publish is named. The wall clock of the signature, and those paths."""
+        reason, facts = f"handing over to {target}", service.facts
+        if facts.is_paused and facts.paused_reason != reason:
+            raise RefusedError(
+                f"publishing is paused here: {facts.paused_reason or 'no reason given'}",
+                hint=f"instep resume {service.fileset.name}",
+                code="paused",
+            )
+        for left_tries in reversed(range(QUIET_TRIES)):
+            if service.facts.is_paused:
+                service.driver.post(p.Resumed())
+                await self._until(lambda: not service.facts.is_paused, deadline, "publishing did not go on")
+            await self._publish(service, deadline)
+            service.driver.post(p.Paused(reason, wall_ms() + int(left(deadline) * 1000)))
+            try:
+                await self._until(
+                    lambda: service.facts.is_paused and service.machine.phase is None,
+                    deadline,
+                    "publishing did not stop",
+                )
+                failpoint(PAUSED)
+                await self._in_step(service, target, deadline, speaker)
+                late = await service.worker.run(service.changes_now, LATE_MAX)
+                if not late or not left_tries:
+                    began_ms = wall_ms()
+                    await self._sign(service, target, deadline)
+                    return began_ms, [str(change["path"]) for change in late]
+            finally:
+                service.driver.post(p.Resumed())
+        raise AssertionError("the last try signs or raises")
 
     async def _publish(self, service: WriterService, deadline: float) -> None:
         """Publish what is unpublished, also where publishing is manual."""
-        left = max(1.0, deadline - asyncio.get_running_loop().time())
         try:
-            outcome = await service.ask(lambda number: p.PublishAsked(number), left)
+            outcome = await service.ask(lambda number: p.PublishAsked(number), left(deadline))
         except TimeoutError as error:
             raise ContentionError("publishing what is here did not end in time", code="timed_out") from error
         if isinstance(outcome, p.NotPublished):
             raise error_of(outcome.trouble)
 
+    def _is_there(self, service: WriterService, target: NodeName) -> bool:
+        report = reports_of(self._daemon.runtime.store, service.line).get(target)
+        head = service.facts.head
+        return (
+            report is not None
+            and head is not None
+            and report.live is not None
+            and report.live.id == head.id
+            and report.standing.standing is Standing.IN_STEP
+        )
+
     async def _in_step(
         self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker
     ) -> None:
         await speaker.progress(f"waiting for {target}", 0, None, "nodes")
-
-        def is_there() -> bool:
-            report = reports_of(self._daemon.runtime.store, service.line).get(target)
-            head = service.facts.head
-            return (
-                report is not None
-                and head is not None
-                and report.live is not None
-                and report.live.id == head.id
-                and report.standing.standing is Standing.IN_STEP
-            )
-
-        await self._until(is_there, deadline, f"{target} is not in step with {service.fileset.name}")
+        await self._until(
+            lambda: self._is_there(service, target),
+            deadline,
+            f"{target} is not in step with {service.fileset.name}",
+        )
 
     async def _sign(self, service: WriterService, target: NodeName, deadline: float) -> None:
         """Make the record, and let the machine accept and save it; only then it is told."""
         runtime, line, head = self._daemon.runtime, service.line, service.facts.head
-        session = self._daemon.peers.sessions.get(target)
+        sign_key = self._session(target).hello.sign_key
         assert head is not None
-        if session is None:
-            raise UnavailableError(f"{target} is not connected", code="not_connected", node=target)
-        for known in runtime.store.epochs(line):
-            service.driver.post(
-                p.EpochSeen(runtime.name, known, verdict_on(runtime, known.signature, known.id))
-            )
-        body = EpochBody(
-            1, line.fileset, line.origin, service.facts.epoch + 1, target, session.hello.sign_key, head.id
-        )
+        service.epochs_seen(runtime.name, runtime.store.epochs(line))
+        body = EpochBody(1, line.fileset, line.origin, service.facts.epoch + 1, target, sign_key, head.id)
         raw = body.encoded()
         signed = SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))
         verdict = verdict_on(runtime, signed.signature, signed.id)
@@ -156,13 +228,31 @@ class Handover:
             return current is not None and current.id == signed.id
 
         await self._until(is_saved, deadline, f"the record of epoch {body.epoch} was not accepted here")
-        message = service.head_message(None, with_bundle=False)
-        assert message is not None
-        await self._daemon.peers.announce(message)
+        failpoint(SIGNED)
+
+    # Finishing ----------------------------------------------------------------------------------------------
 
     async def _finish(
-        self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker
+        self,
+        service: WriterService,
+        target: NodeName,
+        deadline: float,
+        speaker: Speaker,
+        began_ms: int,
+        late: list[str],
     ) -> Mapping[str, Any]:
+        head = service.facts.head
+        await self._taken(service, target, deadline, speaker)
+        named = dict.fromkeys([*late, *await self._late(service, began_ms)])
+        if named:
+            text = f"{len(named)} paths were written here while or after {target} became the writer"
+            self._daemon.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
+        told = self._told(service.fileset.name, target, head, is_changed=True)
+        return {**told, "late": list(named)[:LATE_MAX]}
+
+    async def _taken(
+        self, service: WriterService | FollowService, target: NodeName, deadline: float, speaker: Speaker
+    ) -> None:
         """Wait until this node follows and the target offers the line as its writer."""
         line, peers = service.line, self._daemon.peers
         await speaker.progress(f"waiting for {target} to take over", 0, None, "nodes")
@@ -179,24 +269,30 @@ class Handover:
             )
 
         await self._until(
-            is_taken, deadline, f"{target} is the writer by a signed record, but did not say so here yet"
+            is_taken,
+            deadline,
+            f"{target} is the writer by a signed record, but did not say so here yet; nobody else publishes",
         )
-        return self._told(service.fileset.name, target, service.head, is_changed=True)
+
+    async def _late(self, service: WriterService, began_ms: int) -> list[str]:
+        """Paths that somebody changed here after they were given away: told, and kept in the archive."""
+        found: dict[str, None] = {}
+        running = self._daemon.services.get(service.line.fileset)
+        if isinstance(running, FollowService):
+            try:
+                for change in await running.worker.run(running.changes_now, LATE_MAX):
+                    found[str(change["path"])] = None
+            except InstepError as error:  # the tree is being looked at: the events tell what came of it
+                self._daemon.runtime.note("late_unknown", error.reason, service.line)
+        for event in self._daemon.runtime.store.events(began_ms):
+            if event.kind in DRIFT_EVENTS and event.line == service.line:
+                paths = event.facts.get("paths")
+                if isinstance(paths, Sequence):
+                    found.update(dict.fromkeys(map(str, paths)))
+        return list(found)[:LATE_MAX]
 
     async def _until(self, holds: Callable[[], bool], deadline: float, what: str) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            changed = self._daemon.runtime.changed
-            if holds():
-                return
-            left = deadline - loop.time()
-            if left <= 0:
-                raise ContentionError(what, hint="run the same command again: it goes on", code="timed_out")
-            try:
-                async with asyncio.timeout(min(left, POLL_S)):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+        await until(self._daemon, holds, deadline, what)
 
     def _told(self, name: str, target: NodeName, head: HeadRef | None, *, is_changed: bool) -> dict[str, Any]:
         return {

@@ -1,0 +1,1 @@
+"""Worked examples with real servers: what they share."""

@@ -1,0 +1,132 @@
+"""Real ``instep`` nodes on loopback, made and asked through the public commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.servers import free_port
+from examples.waiting import Failed, eventually_seen
+
+__all__ = ["Fleet", "Node"]
+
+COMMAND_S = 90.0
+SOURCE = str(Path(__file__).resolve().parents[1] / "src")
+
+
+@dataclass
+class Node:
+    """One node directory, its daemon and the root of the fileset on it."""
+
+    name: str
+    directory: Path
+    tree: Path
+    port: int
+    health: int
+    agent: int
+    is_verbose: bool = False
+
+    def run(self, *words: str, expect: int = 0) -> Any:
+        """One public command; its JSON document. ``Failed`` when it ends with another code than ``expect``."""
+        if self.is_verbose and words[0] != "status":
+            print(f"  $ instep --dir {self.directory} {' '.join(words)}", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words, "--json"],
+            capture_output=True, text=True, timeout=COMMAND_S, check=False,
+            env={**os.environ, "PYTHONPATH": SOURCE},
+        )  # fmt: skip
+        if done.returncode != expect:
+            raise Failed(
+                f"{self.name}: instep {' '.join(words)} ended with {done.returncode}, not {expect}: "
+                f"{done.stdout}{done.stderr}"
+            )
+        return json.loads(done.stdout) if done.stdout.strip() else {}
+
+    def add_settings(self, text: str, *, at_top: bool = False) -> None:
+        """What an operator would write into ``instep.toml``."""
+        path = self.directory / "instep.toml"
+        old = path.read_text()
+        path.write_text(f"{text}\n{old}" if at_top else f"{old}\n{text}\n")
+        self.run("config", "reload")
+
+    def line(self, fileset: str) -> dict[str, Any]:
+        for each in self.run("status")["filesets"]:
+            if each["name"] == fileset:
+                found: dict[str, Any] = each["lines"][0]
+                return found
+        raise Failed(f"{self.name} has no fileset {fileset}")
+
+    @property
+    def pid(self) -> int | None:
+        try:
+            pid = int((self.directory / "daemon.pid").read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return pid
+
+
+class Fleet:
+    """A writer ``home`` and the nodes that serve, below one directory, with one fileset."""
+
+    def __init__(self, top: Path, fileset: str, *, is_verbose: bool) -> None:
+        self.top = top
+        self.fileset = fileset
+        self._is_verbose = is_verbose
+        self.nodes: dict[str, Node] = {}
+
+    @property
+    def home(self) -> Node:
+        return self.nodes["home"]
+
+    @property
+    def serving(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node is not self.home]
+
+    def make(self, count: int, letter: str) -> None:
+        """The nodes, not yet with a fileset. ``home`` is where changes are made; it serves nobody."""
+        for name in ("home", *(f"{letter}{number}" for number in range(1, count + 1))):
+            ports = free_port(), free_port(), free_port()
+            (self.top / name).mkdir()
+            directory, tree = self.top / name / "node", self.top / name / "tree"
+            self.nodes[name] = Node(name, directory, tree, *ports, is_verbose=self._is_verbose)
+        self.home.tree.mkdir()
+        self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--start")
+
+    def join(self, node: Node) -> None:
+        token = self.home.run("invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
+        file = node.directory.parent / "token"
+        file.touch(0o600)
+        file.write_text(token)
+        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start")
+        file.unlink()
+        node.add_settings(
+            f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"\npoll = "1s"',
+            at_top=True,
+        )
+
+    def publish(self, message: str) -> int:
+        """Publish what lies in ``home``'s tree; the number of the generation."""
+        return int(self.home.run("publish", self.fileset, "-m", message)["generation"]["number"])
+
+    def wait(self, timeout_s: float = 60.0) -> None:
+        """Until every serving node is in step."""
+        self.home.run("wait", self.fileset, "--timeout", f"{timeout_s:g}s")
+
+    def await_standing(self, node: Node, standing: str, code: str | None = None) -> dict[str, Any]:
+        def stands() -> tuple[bool, dict[str, Any]]:
+            line = node.line(self.fileset)
+            return line["standing"] == standing and (code is None or line["code"] == code), line
+
+        return eventually_seen(stands, f"{node.name} to stand {standing} {code or ''}")
+
+    def close(self) -> None:
+        """End every daemon, each by its own command."""
+        for node in reversed(self.nodes.values()):
+            if node.pid is not None:
+                node.run("stop")

@@ -1,0 +1,123 @@
+"""Servers from Debian packages, started on loopback below one directory, ended by their process ids. No root needed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from examples.waiting import Failed, eventually
+
+__all__ = ["FastCgi", "Servers", "free_port", "nginx_main", "program"]
+
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
+STOP_S = 10.0
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now, another one at each call."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
+
+
+def program(name: str, package: str) -> str:
+    """Where a program lies; ``Failed`` names the package to install."""
+    found = shutil.which(name, path=SEARCHED)
+    if found is None:
+        raise Failed(f"{name} is not installed: sudo apt-get install {package}")
+    return found
+
+
+def nginx_main(top: Path, name: str, *, keepalive_s: int = 15) -> str:
+    """What stands before a site in an nginx of ours: one process group in one directory, nothing of the system's."""
+    user = f"user {pwd.getpwuid(os.geteuid()).pw_name};\n" if os.geteuid() == 0 else ""
+    temp = "".join(
+        f"    {kind}_temp_path {top}/{name}.{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return (
+        f"{user}worker_processes 1;\npid {top}/{name}.pid;\nerror_log {top}/{name}.log warn;\n"
+        "events { worker_connections 256; }\n"
+        f"http {{\n    access_log off;\n    keepalive_timeout {keepalive_s}s;\n{temp}"
+    )
+
+
+class FastCgi:
+    """A FastCGI program without a web server of its own: several processes accept on one socket, as ``spawn-fcgi`` and
+    ``multiwatch`` do it."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], count: int, log: Path) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(64)
+        self.port: int = self._socket.getsockname()[1]
+        with log.open("ab") as output:
+            self.processes = [
+                subprocess.Popen(
+                    command,
+                    stdin=self._socket.fileno(),
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **environment},
+                )
+                for _ in range(count)
+            ]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait(STOP_S)
+        self._socket.close()
+
+
+class Servers:
+    """What was started, in order."""
+
+    def __init__(self) -> None:
+        self._running: list[tuple[str, subprocess.Popen[bytes] | FastCgi]] = []
+
+    def start(self, what: str, command: Sequence[str], port: int, log: Path) -> subprocess.Popen[bytes]:
+        """Start a server that stays in the foreground, and wait until it accepts on ``port``."""
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self._running.append((what, process))
+
+        def accepts() -> bool:
+            if process.poll() is not None:
+                raise Failed(f"{what} ended with {process.returncode}: {log.read_text()[-2000:]}")
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return True
+
+        eventually(accepts, f"{what} to accept on port {port}", 20)
+        return process
+
+    def keep(self, what: str, fastcgi: FastCgi) -> FastCgi:
+        self._running.append((what, fastcgi))
+        return fastcgi
+
+    def close(self) -> None:
+        """End what was started, the last one first: the balancer before what it asks."""
+        for _, process in reversed(self._running):
+            if isinstance(process, FastCgi):
+                process.close()
+                continue
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_S)
+        self._running.clear()

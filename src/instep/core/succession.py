@@ -1,0 +1,109 @@
+"""What a change of writer makes of a line's facts, and which generations it costs. Pure functions.
+
+A **handover** is signed by the writer of before and builds on its newest generation; a **promotion** is signed by the
+cluster's CA and builds on what the promoted node serves. Implements design sections 1, 4 and 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from instep.core.accept import EpochBook
+from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.publish_vocabulary import PublishFacts
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
+
+__all__ = [
+    "Lost",
+    "base_of",
+    "follows_by_itself",
+    "lost_generations",
+    "next_epoch",
+    "rests_on",
+    "to_follow",
+    "to_publish",
+    "writer_by",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A generation that a promotion leaves behind, and which nodes are known to have heard of it."""
+
+    ref: HeadRef
+    known_by: tuple[NodeName, ...]
+
+
+def writer_by(book: EpochBook) -> NodeName | None:
+    """Who writes by the newest record; nobody while two nodes claim the epoch."""
+    return book.current.writer if book.current is not None and book.disputed is None else None
+
+
+def base_of(held: HeadRef | None) -> Digest:
+    """What an epoch record names as its base."""
+    return held.id if held is not None else EMPTY_DIGEST
+
+
+def next_epoch(book: EpochBook, seen: Iterable[HeadRef]) -> int:
+    """An epoch above every record and head that is known, so that no old head can stand above the new ones."""
+    known = [1, *(ref.epoch for ref in seen), *(claim.epoch for claim in book.rivals)]
+    return max(known if book.current is None else [*known, book.current.epoch]) + 1
+
+
+def follows_by_itself(facts: PublishFacts, book: EpochBook) -> bool:
+    """Whether a writer that was replaced may become a follower without being asked: nothing of its own stands
+    outside the line."""
+    return book.current is not None and base_of(facts.head) == book.current.base
+
+
+def rests_on(facts: FollowFacts) -> HeadRef | None:
+    """The generation that a follower's tree holds in full and at rest; None while it holds none or is being
+    changed."""
+    is_at_rest = facts.tree is not None and facts.tree == facts.live and facts.due is Due.NOTHING
+    return facts.live if is_at_rest else None
+
+
+def lost_generations(
+    held: HeadRef | None, told: Iterable[tuple[NodeName, HeadRef]], recorded: Iterable[HeadRef] = ()
+) -> tuple[Lost, ...]:
+    """The generations above ``held`` that somebody is known to have had, oldest first.
+
+    ``told`` are heads that nodes reported or offered, ``recorded`` generations whose signed records are here. Numbers
+    between them that nobody told of are not made up: a home may have published more than anybody here heard of."""
+    known: dict[HeadRef, dict[NodeName, None]] = {ref: {} for ref in recorded}
+    for node, ref in told:
+        known.setdefault(ref, {})[node] = None
+    position = held.position if held is not None else (0, 0)
+    above = [ref for ref in known if ref.position > position]
+    above.sort(key=lambda ref: (ref.position, ref.id))
+    return tuple(Lost(ref, tuple(sorted(known[ref]))) for ref in above)
+
+
+def to_publish(facts: FollowFacts) -> PublishFacts:
+    """A follower becomes the writer: what its tree holds is what its first scan compares with.
+
+    A head that it knew but never applied is not its own; its numbers are, so that none is used twice. A pause was
+    about following and does not hold back publishing."""
+    holds = facts.tree or facts.live
+    known = [ref.number for ref in (facts.head, facts.refused, holds) if ref is not None]
+    current = facts.epochs.current
+    return PublishFacts(
+        epoch=max([current.epoch if current else 1, holds.epoch if holds else 1]),
+        head=holds,
+        base=holds,
+        highest=max(known, default=0),
+        was_confirmed=holds is not None,
+        epochs=facts.epochs,
+    )
+
+
+def to_follow(facts: PublishFacts) -> FollowFacts:
+    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it.
+    A pause was about publishing and ends with it."""
+    return FollowFacts(
+        head=facts.head,
+        live=facts.head,
+        tree=facts.head,
+        epochs=facts.epochs,
+    )

@@ -1,0 +1,46 @@
+"""Waiting for what the daemon's services show, with a deadline that says what is still missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from instep.errors import ContentionError
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["AGAIN", "deadline_in", "left", "until"]
+
+POLL_S = 1.0
+AGAIN = "run the same command again: it goes on"
+
+
+def deadline_in(seconds: float) -> float:
+    """The moment of the event loop's clock by which a command ends."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+def left(deadline: float) -> float:
+    """Seconds until then, at least a little, so that a last question can still be answered."""
+    return max(1.0, deadline - asyncio.get_running_loop().time())
+
+
+async def until(
+    daemon: Daemon, holds: Callable[[], bool], deadline: float, what: str | Callable[[], str]
+) -> None:
+    """Return once ``holds``; ``ContentionError`` with ``what`` is missing when the deadline passes."""
+    loop = asyncio.get_running_loop()
+    while True:
+        changed = daemon.runtime.changed
+        if holds():
+            return
+        rest = deadline - loop.time()
+        if rest <= 0:
+            raise ContentionError(what if isinstance(what, str) else what(), hint=AGAIN, code="timed_out")
+        try:
+            async with asyncio.timeout(min(rest, POLL_S)):
+                await changed.wait()
+        except TimeoutError:
+            continue

@@ -1,0 +1,310 @@
+"""A recipe: ready settings for a known application, as a data file. Read strictly, filled with parameters, never run.
+
+A recipe becomes plain settings of ``instep.toml`` when an operator asks for it by name, and nothing else ever comes
+of it: no message of a peer can name, send or change one.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from instep.errors import ConfigError, UsageError
+from instep.node import config_keys as keys
+from instep.node import values
+from instep.node.config_reader import Reader, problem
+from instep.node.toml_lines import KeyPath, key_lines
+from instep.node.values import BadValue
+
+__all__ = ["FOLLOWED", "WRITTEN", "Parameter", "Recipe", "read_recipe"]
+
+WRITTEN, FOLLOWED = "writer", "partner"
+"""Where the settings go: beside the writer of the fileset, or where it is followed."""
+BOTH = "both"
+PARAMETERS_MAX = 32
+VALUE_MAX = 4096
+NOT_IN_A_RECIPE = ("path", "writer", "origin", "to", "observe", "stage", "mode")
+"""What the command itself says."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_MARK = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_HERE, _ELSEWHERE, _FILESET = "here", "elsewhere", "recipe"
+_ROOT = "/srv/recipe"
+
+
+def _url(raw: object) -> str:
+    text = values.string(raw)
+    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", text):
+        raise BadValue("is not a URL such as http://localhost:8080/app, without a user or password")
+    return text
+
+
+def _path(raw: object) -> str:
+    return str(values.absolute_path(raw))
+
+
+KINDS: Mapping[str, Callable[[object], str]] = {"text": values.string, "url": _url, "path": _path}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What an operator may or must say. ``default`` None: must; empty: settings that are only this are left out."""
+
+    name: str
+    help: str
+    kind: str = "text"
+    default: str | None = None
+    example: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One file that was read and is right. ``tables`` are as written, their parameters not filled in."""
+
+    name: str
+    about: str
+    note: str
+    parameters: tuple[Parameter, ...]
+    tables: Mapping[str, Mapping[str, Any]]
+    lines: Mapping[KeyPath, int]
+    file: Path
+    is_packaged: bool
+    """It came with instep, and is not an operator's own."""
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """A value for every parameter: its default, or else its example."""
+        return {p.name: p.example if p.default is None else p.default for p in self.parameters}
+
+    def settings(self, role: str, given: Mapping[str, str], root: Path | None = None) -> dict[str, Any]:
+        """The fileset's keys for one role, parameters filled in; ``UsageError`` that names every parameter that is
+        missing, unknown or unfit, ``ConfigError`` when what comes out is no right setting for ``root``."""
+        self._check_given(role, given)
+        filled = _filled(self.tables, role, {**self.examples, **given})
+        problems = _problems(filled, role, self.lines, str(root or _ROOT))
+        if problems:
+            raise _refusal(self.file, problems)
+        return filled
+
+    def required(self, role: str) -> tuple[Parameter, ...]:
+        """Parameters that must be given for one role: those without a default that its settings use."""
+        texts = (text for part in (BOTH, role) for _, text in _texts(self.tables.get(part, {}), ()))
+        used = {name for text in texts for name in _MARK.findall(text)}
+        return tuple(p for p in self.parameters if p.default is None and p.name in used)
+
+    def _check_given(self, role: str, given: Mapping[str, str]) -> None:
+        known = {p.name: p for p in self.parameters}
+        wrong: list[str] = []
+        for name, text in given.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                wrong.append(f"it has no parameter {name}" + (f"; did you mean {near[0]}?" if near else ""))
+                continue
+            if text == "" and known[name].default == "":
+                continue
+            try:
+                _value(text, known[name].kind)
+            except BadValue as error:
+                wrong.append(f"{name} = {text!r} {error}")
+        lacking = [p for p in self.required(role) if p.name not in given]
+        wrong += [f"{p.name} is missing: {p.help}" for p in lacking]
+        if wrong:
+            words = "".join(f" --param {p.name}={p.example}" for p in lacking)
+            raise UsageError(
+                f"recipe {self.name}: {'; '.join(wrong)}",
+                hint=f"add{words}" if words else f"instep recipe show {self.name}",
+                code="recipe_parameters",
+                recipe=self.name,
+            )
+
+
+def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recipe:
+    """The recipe that ``text`` is; ``ConfigError`` with every problem and its line."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise _refusal(file, [problem(line, "", None, f"is not TOML: {error}")]) from None
+    lines = key_lines(text)
+    reader = Reader(document, lines, None)
+    top = reader.read((), document, _TOP, ("parameters", BOTH, WRITTEN, FOLLOWED))
+    parameters = _parameters(reader)
+    tables = {
+        part: reader.table((part,), document[part]) for part in (BOTH, WRITTEN, FOLLOWED) if part in document
+    }
+    if not tables:
+        reader.wrong((), None, f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]")
+    for part, table in tables.items():
+        for key in NOT_IN_A_RECIPE:
+            if key in table:
+                reader.wrong((part, key), table[key], "is said by the command, not by a recipe")
+    _check_marks(reader, parameters, tables)
+    if not reader.problems:
+        examples = {p.name: p.example if p.default is None else p.default for p in parameters}
+        for role in (WRITTEN, FOLLOWED):
+            for each in _problems(_filled(tables, role, examples), role, lines, _ROOT):
+                if each not in reader.problems:
+                    reader.problems.append(each)
+    if reader.problems:
+        raise _refusal(file, sorted(reader.problems, key=lambda p: (p["line"] or 0, p["key"])))
+    return Recipe(
+        name, top["about"], top["note"] or "", parameters, MappingProxyType(tables), lines, file, is_packaged
+    )
+
+
+_TOP = (
+    keys.Key("about", values.string, keys.NO_DEFAULT, "What it is for, in one line."),
+    keys.Key("note", values.string, None, "What else an operator should know."),
+)
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise BadValue("is not a text in quotes")
+    return raw
+
+
+def _kind(raw: object) -> str:
+    if raw not in KINDS:
+        raise BadValue(f"is not one of {', '.join(KINDS)}")
+    return str(raw)
+
+
+_PARAMETER = (
+    keys.Key("help", values.string, keys.NO_DEFAULT, "What it is."),
+    keys.Key("kind", _kind, "text", "text, url or path."),
+    keys.Key("default", _text, None, "Taken when it is not given."),
+    keys.Key("example", values.string, None, "Shown where it has no default."),
+)
+
+
+def _parameters(reader: Reader) -> tuple[Parameter, ...]:
+    raw = reader.table(("parameters",), reader.document.get("parameters", {}))
+    if len(raw) > PARAMETERS_MAX:
+        reader.wrong(("parameters",), len(raw), f"has {len(raw)} parameters, the limit is {PARAMETERS_MAX}")
+    found: list[Parameter] = []
+    for name, table in [*raw.items()][:PARAMETERS_MAX]:
+        path = ("parameters", name)
+        if not _NAME.fullmatch(name):
+            reader.wrong(path, name, "is not a parameter's name: small letters, digits and _, a letter first")
+        row = reader.read(path, reader.table(path, table), _PARAMETER)
+        shown = row["default"] if row["default"] is not None else row["example"]
+        if shown is None:
+            reader.wrong(path, None, "needs a default, or an example where it must be given")
+        elif shown != "":
+            try:
+                _value(shown, row["kind"])
+            except BadValue as error:
+                reader.wrong(path, shown, str(error))
+        found.append(Parameter(name, row["help"] or "", row["kind"], row["default"], row["example"] or ""))
+    return tuple(found)
+
+
+def _value(text: str, kind: str) -> str:
+    if len(text) > VALUE_MAX or not text.isprintable():
+        raise BadValue(f"is longer than {VALUE_MAX} characters or holds control characters")
+    return KINDS[kind](text)
+
+
+# Filling in -------------------------------------------------------------------------------------------------
+
+
+def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, path)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+
+
+def _check_marks(reader: Reader, parameters: tuple[Parameter, ...], tables: Mapping[str, Any]) -> None:
+    known = {p.name for p in parameters}
+    used: set[str] = set()
+    for part, table in tables.items():
+        for path, text in _texts(table, (part,)):
+            for name in _MARK.findall(text):
+                used.add(name)
+                if name not in known:
+                    near = difflib.get_close_matches(name, known, 1)
+                    more = f"; did you mean {near[0]}?" if near else ""
+                    reader.wrong(path, text, f"names {name}, which [parameters] does not have{more}")
+    for name in sorted(known - used):
+        reader.wrong(("parameters", name), None, "is used nowhere")
+
+
+def _filled(tables: Mapping[str, Mapping[str, Any]], role: str, given: Mapping[str, str]) -> dict[str, Any]:
+    joined = _joined(tables.get(BOTH, {}), tables.get(role, {}))
+    filled = _fill(joined, given)
+    assert isinstance(filled, dict)
+    return filled
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables key by key; what ``other`` says counts."""
+    found = copy.deepcopy(dict(one))
+    for key, value in other.items():
+        both = (
+            isinstance(found.get(key), dict)
+            and isinstance(value, dict)
+            and key in ("hooks", "archive", "rollout")
+        )
+        found[key] = _joined(found[key], value) if both else copy.deepcopy(value)
+    return found
+
+
+def _fill(value: Any, given: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _MARK.sub(lambda found: given[found[1]], value)
+    if isinstance(value, list):
+        return [_fill(item, given) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item, given) for key, item in value.items() if not _is_nothing(item, given)}
+    return value
+
+
+def _is_nothing(value: object, given: Mapping[str, str]) -> bool:
+    """Whether it is a parameter that stands alone and is empty."""
+    found = _MARK.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and given[found[1]] == ""
+
+
+def _problems(
+    table: dict[str, Any], role: str, lines: Mapping[KeyPath, int], root: str
+) -> list[dict[str, Any]]:
+    """What the reader of ``instep.toml`` says of the settings, under the names that they have in the recipe."""
+    top = ("filesets", _FILESET)
+    moved = {
+        (*top, *path[1:]): line for part in (BOTH, role) for path, line in lines.items() if path[0] == part
+    }
+    writer = _HERE if role == WRITTEN else _ELSEWHERE
+    document = {"name": _HERE, "filesets": {_FILESET: {"path": root, "writer": writer, **table}}}
+    reader = Reader(document, moved, None)
+    reader.settings("")
+    found = []
+    for each in reader.problems:
+        rest = tuple(each["key"].split("."))[2:]
+        at = (role, *rest)
+        while at[:-1] and at not in lines and (BOTH, *at[1:]) not in lines:
+            at = at[:-1]
+        part = role if at in lines and len(at) > 1 else BOTH if (BOTH, *at[1:]) in lines else role
+        found.append({**each, "key": ".".join((part, *rest))})
+    return found
+
+
+def _refusal(file: Path, problems: list[dict[str, Any]]) -> ConfigError:
+    told = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return ConfigError(
+        f"recipe {file} has {told}", hint=f"edit {file}, then: instep recipe show {file.stem}",
+        code="bad_recipe", file=str(file), problems=problems,
+    )  # fmt: skip

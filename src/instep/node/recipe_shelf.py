@@ -1,0 +1,113 @@
+"""Where recipes lie: this node's own, this machine's own, and those that come with instep, in that order."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import instep.fleet
+from instep.errors import ConfigError, RefusedError, UsageError
+from instep.node.directory import NodeDirectory
+from instep.node.recipe import Recipe, read_recipe
+
+__all__ = ["MACHINE", "PACKAGED", "Shelf"]
+
+PACKAGED = Path(instep.fleet.__file__).parent / "recipes"
+MACHINE = Path("/etc/instep/recipes")
+FILE_BYTES_MAX = 64 << 10
+FILES_MAX = 1_000
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+class Shelf:
+    """The recipes that one node can use. The first directory that has a name counts."""
+
+    def __init__(self, node: NodeDirectory, machine: Path = MACHINE) -> None:
+        self.directories = (node.path / "recipes", machine, PACKAGED)
+
+    def names(self) -> dict[str, tuple[Path, ...]]:
+        """Every name with its files, the one that counts first."""
+        found: dict[str, tuple[Path, ...]] = {}
+        for directory in self.directories:
+            try:
+                listed = sorted(os.listdir(directory))[:FILES_MAX]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot list {directory}: {error.strerror}", code="unreadable_recipe"
+                ) from error
+            for name in listed:
+                stem = name.removesuffix(".toml")
+                if stem != name and _NAME.fullmatch(stem):
+                    found[stem] = (*found.get(stem, ()), directory / name)
+        return dict(sorted(found.items()))
+
+    def load(self, name: str, roots: Iterable[Path] = ()) -> Recipe:
+        """The recipe of that name. ``roots`` are followed filesets: what lies in one, another node wrote."""
+        names = self.names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            raise UsageError(
+                f"there is no recipe {name}" + (f"; did you mean {near[0]}?" if near else ""),
+                hint="instep recipe list",
+                code="no_recipe",
+                recipe=name,
+                looked_in=[str(directory) for directory in self.directories],
+            )
+        file = names[name][0]
+        is_packaged = file.parent == PACKAGED
+        text = _read(file, None if is_packaged else (os.geteuid(), 0), roots)
+        return read_recipe(name, text, file, is_packaged=is_packaged)
+
+
+def _read(file: Path, owners: tuple[int, ...] | None, roots: Iterable[Path]) -> str:
+    """The text, from one descriptor. A recipe names programs to run, so nobody else may be able to write it."""
+    real = Path(os.path.realpath(file))
+    for root in roots:
+        if real.is_relative_to(os.path.realpath(root)):
+            raise RefusedError(
+                f"recipe {file} lies in {root}, which another node writes",
+                hint=f"copy what you have read to {MACHINE}",
+                code="foreign_recipe",
+                file=str(file),
+                root=str(root),
+            )
+    try:
+        with file.open("rb") as opened:
+            about = os.fstat(opened.fileno())
+            if owners is not None:
+                _check_writers(file, about, owners)
+            raw = opened.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read recipe {file}: {error.strerror}", code="unreadable_recipe", file=str(file)
+        ) from error
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError(
+            f"recipe {file} is larger than {FILE_BYTES_MAX} bytes", code="unreadable_recipe", file=str(file)
+        )
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"recipe {file} line {line} is not UTF-8", code="unreadable_recipe", file=str(file), line=line
+        ) from None
+
+
+def _check_writers(file: Path, about: os.stat_result, owners: tuple[int, ...]) -> None:
+    mode = stat.S_IMODE(about.st_mode)
+    if about.st_uid in owners and not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    raise RefusedError(
+        f"recipe {file} could be written by others: owner {about.st_uid}, mode {mode:04o}; wanted is owner "
+        f"{' or '.join(map(str, sorted(set(owners))))}, writable by nobody else",
+        hint=f"look at it, then: chown {owners[0]} {file}; chmod go-w {file}",
+        code="writable_recipe",
+        file=str(file),
+    )

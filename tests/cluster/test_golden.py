@@ -1,0 +1,160 @@
+"""Golden answers in a fleet: what was not declared different is put back and named, the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fleet import Fleet, Node
+from tests.support.pictures import png
+from tests.support.served import Application, application
+from tests.support.waiting import eventually
+
+STAMP = "ignore = ['answered at [0-9]+']"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+def _golden(node: Node, head: str, **requests: str) -> None:
+    """Replace the node's golden answers; ``head`` are keys of the section, each request the keys of one."""
+    path = node.directory / "instep.toml"
+    text = path.read_text().split("\n[filesets.data.golden]")[0] + f"\n[filesets.data.golden]\n{head}\n"
+    for name, keys in requests.items():
+        text += f'\n[filesets.data.golden.requests.{name}]\nrequest = "GET /{name}?q=1"\n{keys}\n'
+    path.write_text(text)
+    node.run("config", "reload")
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.read_text() == text
+
+
+def _events(node: Node, what: str) -> list[dict[str, Any]]:
+    return [event for event in node.run("events").json["events"] if event["what"] == what]
+
+
+def _start(fleet: Fleet, stack: ExitStack, partners: int) -> tuple[Path, dict[str, Application]]:
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "page").write_text("welcome")
+    (tree / "map").write_bytes(png(40, 30))
+    fleet.make(partners)
+    fleet.wait()
+    return tree, {name: stack.enter_context(application(fleet.tree(name))) for name in fleet.nodes}
+
+
+def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: an unchanged answer lets a generation through; a changed one puts each node back that asks for it, and is
+    named with both values; declared different it goes live without more being typed, and is remembered anew."""
+    tree, apps = _start(fleet, stack, 2)
+    for name in ("s1", "s2"):
+        _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
+    (tree / "other").write_text("nobody asks for it")
+    fleet.wait()
+    assert "1 golden answers of data are right, 1 of them compared" in str(_events(fleet["s1"], "golden"))
+    document = fleet["s1"].run("test").json
+    assert document["ok"] and document["generation"]["number"] == 2
+    assert [(t["name"], t["kind"], t["node"], t["compared"]) for t in document["tests"]] == [
+        ("page", "golden", "s1", True)
+    ]
+    (tree / "page").write_text("farewell")
+    fleet.main.run("publish", "data")
+    for name in ("s1", "s2"):
+        line = fleet[name].await_standing("failing", code="probe_failed")
+        asked = f"golden answer page (GET {apps[name].url}/page?...): before 200 sha256 "
+        assert asked in line["reason"] and ", now 200 sha256 " in line["reason"], line
+        eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
+        assert line["live"]["number"] == 2 and line["head"]["number"] == 3, line
+    assert {p["code"] for p in fleet.main.line()["partners"]} == {"probe_failed"}
+    _golden(fleet["s1"], f'url = "{apps["s1"].url}"', page=STAMP + '\nchanges = "expected"')
+    fleet["s1"].await_standing("in_step")
+    assert (fleet.tree("s1") / "page").read_text() == "farewell"
+    assert fleet["s2"].standing() == "failing"
+    # Not declared any more: what it answers since then is what counts, also after a restart.
+    _golden(fleet["s1"], f'url = "{apps["s1"].url}"', page=STAMP)
+    fleet["s1"].stop()
+    fleet["s1"].start()
+    (tree / "other").write_text("again")
+    fleet.main.run("publish", "data")
+    fleet["s1"].await_standing("in_step")
+    fleet["s2"].await_standing("failing", code="probe_failed")
+    assert "page" in fleet["s2"].line()["reason"]
+
+
+def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: ``test`` runs probes and golden requests when it is asked to, says what differs from when it went live,
+    exits 4 when something is wrong, refuses where there is nothing to test, and leaves no trace in events."""
+    tree, apps = _start(fleet, stack, 1)
+    s1, app = fleet["s1"], apps["s1"]
+    assert s1.run("test", expect=4).error["code"] == "nothing_to_test"
+    _golden(s1, f'url = "{app.url}"', page=STAMP)
+    assert s1.run("test", "--through-balancer", expect=4).error["code"] == "no_balancer"
+    assert [t["compared"] for t in s1.run("test").json["tests"]] == [False]
+    (tree / "other").write_text("1")
+    fleet.wait()
+    with (s1.directory / "instep.toml").open("a") as config:
+        config.write(
+            f'\n[filesets.data.hooks]\nprobe = {{ run = ["/bin/grep", "-q", "welcome", "{fleet.tree("s1")}/page"] }}\n'
+        )
+    s1.run("config", "reload")
+    before = [event["what"] for event in s1.run("events").json["events"]]
+    assert [(t["name"], t["ok"]) for t in s1.run("test").json["tests"]] == [("probe", True), ("page", True)]
+    app.root = fleet.base / "elsewhere"
+    app.root.mkdir()
+    (app.root / "page").write_text("welcomed by another")
+    document = s1.run("test", expect=4).json
+    assert not document["ok"] and [t["ok"] for t in document["tests"]] == [True, False]
+    wrong = document["tests"][1]
+    assert wrong["before"]["sha256"] != wrong["now"]["sha256"] and "before 200" in wrong["reason"], wrong
+    assert s1.run("test", "--timeout", "1ms", expect=7).error["code"] == "timed_out"
+    assert [event["what"] for event in s1.run("events").json["events"]] == before
+
+
+def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a
+    status that is not the expected one after the switch is put back."""
+    tree, apps = _start(fleet, stack, 1)
+    s1, app = fleet["s1"], apps["s1"]
+    _golden(s1, f'url = "{app.url}"\nretries = 1', index=STAMP)
+    (tree / "other").write_text("1")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", code="probe_failed")
+    assert "answered 404, expected 200" in line["reason"], line
+    assert "index answered 404, expected 200" in str(_events(s1, "golden_missing"))
+    (tree / "index").write_text("repaired")
+    fleet.wait()
+    assert (fleet.tree("s1") / "index").read_text() == "repaired"
+
+
+def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: a picture may differ as far as it is allowed to; beyond that it is put back, with how much of it and by how
+    much it differed; what is no picture any more is put back too."""
+    pytest.importorskip("PIL", reason="the extra images is not installed")
+    tree, apps = _start(fleet, stack, 1)
+    s1 = fleet["s1"]
+    _golden(s1, f'url = "{apps["s1"].url}"', map='compare = "image"\ntolerance = 4\nmax_share = "2%"')
+    (tree / "map").write_bytes(
+        png(40, 30, lambda x, y: (x % 256, y % 256, 93 if x else 200, 255) if y else (0, 0, 90, 255))
+    )
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", code="probe_failed")
+    assert (
+        "5.33% of the pixels differ by more than 4, at most 2% may; the largest difference is 110"
+        in line["reason"]
+    )
+    (tree / "map").write_bytes(png(40, 30, lambda x, y: (x, y, 93 if (x, y) != (0, 0) else 200, 255)))
+    fleet.wait()
+    (tree / "map").write_text("<ServiceException/>")
+    fleet.main.run("publish", "data")
+    line = s1.await_standing("failing", code="probe_failed")
+    assert "is no PNG or JPEG image: it begins with b'<ServiceException/>" in line["reason"], line
+    eventually(lambda: (fleet.tree("s1") / "map").read_bytes().startswith(b"\x89PNG"), 20, s1.log)

@@ -1,0 +1,61 @@
+"""A small web application of a node: it answers with what lies in the node's tree, and a moment that always differs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+__all__ = ["Application", "application"]
+
+
+class Application(ThreadingHTTPServer):
+    """``url`` answers ``/NAME`` with the file of that name; ``status`` is what all answers have."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.status = 200
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Application
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, dict(self.headers)))
+        try:
+            body = (self.server.root / self.path.partition("?")[0].lstrip("/")).read_bytes()
+            status = self.server.status
+        except OSError:
+            body, status = b"not there", 404
+        if not body.startswith(b"\x89PNG"):
+            body += f"\nanswered at {time.time_ns()}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of http.server
+        """Nothing on the test's stderr."""
+
+
+@contextmanager
+def application(root: Path) -> Iterator[Application]:
+    """Runs until the end of the block."""
+    server = Application(root)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

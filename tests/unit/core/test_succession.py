@@ -1,0 +1,108 @@
+"""Who may take a line, whom a file that is not up to date makes the writer, and what a promotion costs."""
+
+from __future__ import annotations
+
+from instep.core.accept import (
+    AcceptedEpoch,
+    AcceptedHead,
+    EpochBook,
+    KnownRecord,
+    Refused,
+    SignerVerdict,
+    is_left_behind,
+    judge_epoch,
+    judge_head,
+    word_of,
+)
+from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.publish_vocabulary import PublishFacts
+from instep.core.succession import follows_by_itself, lost_generations, next_epoch, rests_on, to_publish
+from instep.model.ids import NodeName
+from tests.golden.dialogue import HUB, LINE, MAIN, OK, epoch, generation, ref
+from tests.unit.core.test_accept import CA, S1, based_on, book, code_of
+
+FIRST = book((1, MAIN, "", OK))
+BY_S1 = SignerVerdict(True, S1)
+
+
+def test_a_replaced_writer_cannot_sign_itself_back_through_a_file_that_still_names_it() -> None:
+    """Goal: the record counts, not the file it has not reached yet. Method: a promotion, then the old writer's own."""
+    promoted = judge_epoch(based_on(generation(8), 2, S1), CA, LINE, FIRST, MAIN)
+    assert isinstance(promoted, AcceptedEpoch)
+    own = epoch(3, MAIN, "again")
+    stale = word_of(MAIN, promoted.book, overrules=False)
+    assert stale is None
+    assert code_of(judge_epoch(own, OK, LINE, promoted.book, stale)) == "not_entitled"
+    by_hand = word_of(MAIN, promoted.book, overrules=True)
+    assert isinstance(judge_epoch(own, OK, LINE, promoted.book, by_hand), AcceptedEpoch)
+
+
+def test_no_writer_signs_itself_an_epoch_that_nobody_could_go_above() -> None:
+    """Goal: a stolen key does not end a line for ever. Method: the highest epoch there is, and the next one."""
+    assert code_of(judge_epoch(epoch(1 << 53, MAIN, "x"), OK, LINE, FIRST, MAIN)) == "epoch_gap"
+    assert isinstance(judge_epoch(epoch(2, MAIN, "x"), OK, LINE, FIRST, MAIN), AcceptedEpoch)
+
+
+def test_who_comes_after_a_handover_begins_with_the_first_record() -> None:
+    """Goal: a new partner verifies the whole row. Method: records 1 to 3 at a node that knows none, its file naming
+    the last writer; and a first record that another node signed for itself."""
+    known = EpochBook()
+    for record, verdict in ((epoch(1), OK), (epoch(2, S1, "b"), OK), (epoch(3, HUB, "c"), BY_S1)):
+        judged = judge_epoch(record, verdict, LINE, known, word_of(HUB, known, overrules=False))
+        assert isinstance(judged, AcceptedEpoch), judged
+        known = judged.book
+    assert code_of(judge_epoch(epoch(1, S1), BY_S1, LINE, EpochBook(), HUB)) == "not_entitled"
+
+
+def test_the_same_record_under_another_signature_is_no_rival() -> None:
+    handed = judge_epoch(epoch(2, S1, "b"), OK, LINE, FIRST, MAIN)
+    assert isinstance(handed, AcceptedEpoch)
+    assert isinstance(judge_epoch(epoch(2, S1, "b"), CA, LINE, handed.book, S1), KnownRecord)
+
+
+def test_a_promotion_leaves_behind_what_it_does_not_build_on() -> None:
+    """Goal: nobody begins a generation that the line goes on without. Method: the base, and what was above it."""
+    judged = judge_epoch(based_on(generation(8), 2, S1), CA, LINE, FIRST, MAIN)
+    assert isinstance(judged, AcceptedEpoch)
+    assert judged.book.current is not None and judged.book.current.is_promoted
+    assert not is_left_behind(generation(8).ref(), judged.book)
+    assert is_left_behind(generation(9).ref(), judged.book)
+    assert not is_left_behind(generation(9, epoch=2).ref(), judged.book)
+
+
+def test_the_base_of_a_promotion_out_of_a_dispute_counts_whoever_signed_it() -> None:
+    """Goal: who is behind gets the base. Method: two claims, then the CA's word for the second claimant."""
+    disputed = book((1, MAIN, "", OK), (2, S1, "base", CA), (2, HUB, "base", CA))
+    base = generation(9, epoch=2, signer=HUB)
+    resolved = judge_epoch(based_on(base, 3, HUB), CA, LINE, disputed, MAIN)
+    assert isinstance(resolved, AcceptedEpoch)
+    by_hub = SignerVerdict(True, HUB)
+    assert isinstance(judge_head(base, by_hub, LINE, generation(8).ref(), resolved.book), AcceptedHead)
+    other = generation(9, epoch=2, root="other")
+    assert isinstance(judge_head(other, BY_S1, LINE, generation(8).ref(), resolved.book), Refused)
+
+
+def test_what_a_promotion_loses_is_what_somebody_told_of_above_what_is_held() -> None:
+    """Goal: every generation that is known above the base is named once, with who knows it; none below."""
+    told = [(MAIN, ref(9)), (NodeName("s2"), ref(8)), (MAIN, ref(8)), (NodeName("s2"), ref(3))]
+    lost = lost_generations(ref(6), told, [ref(7), ref(6), ref(9)])
+    assert [(one.ref.number, one.known_by) for one in lost] == [(7, ()), (8, ("main", "s2")), (9, ("main",))]
+    assert lost_generations(ref(9), told) == ()
+    assert next_epoch(FIRST, [ref(9)]) == 2
+    assert next_epoch(book((1, MAIN, "", OK), (2, S1, "a", CA), (2, HUB, "b", CA)), []) == 3
+    assert next_epoch(EpochBook(), [generation(4, epoch=6).ref()]) == 7
+
+
+def test_only_a_tree_at_rest_is_built_on() -> None:
+    whole = FollowFacts(head=ref(9), live=ref(7), tree=ref(7))
+    assert rests_on(whole) == ref(7)
+    assert rests_on(FollowFacts(head=ref(9), live=ref(7), tree=ref(9), due=Due.RELOAD)) is None
+    assert rests_on(FollowFacts()) is None
+    assert to_publish(whole).highest == 9
+
+
+def test_a_writer_steps_back_by_itself_only_when_the_line_holds_all_it_made() -> None:
+    handed = judge_epoch(based_on(generation(8), 2, S1), OK, LINE, FIRST, MAIN)
+    assert isinstance(handed, AcceptedEpoch)
+    assert follows_by_itself(PublishFacts(head=generation(8).ref()), handed.book)
+    assert not follows_by_itself(PublishFacts(head=generation(9).ref()), handed.book)

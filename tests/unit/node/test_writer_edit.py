@@ -1,0 +1,49 @@
+"""What a change of writer makes of ``instep.toml``: everything that travels goes along, or it is refused before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instep.model.ids import FilesetName, LineId, NodeName
+from instep.node.config import load, parse
+from instep.node.directory import NodeDirectory
+from instep.node.writer_edit import change_writer, check_change
+
+LINE = LineId(FilesetName("data"), NodeName("main"))
+S1 = NodeName("s1")
+AT_THE_WRITER = """
+name = "main"
+[filesets.data]
+path = "/srv/data"
+writer = "main"
+class = "data"
+ignore = ["*.tmp"]
+gates = ["version"]
+rollout = { strategy = "canary", order = ["s2", "s1"], quorum = "50%", canary_for = "3s", confirm_within = "2m" }
+"""
+AT_A_PARTNER = """# kept words
+name = "s1"
+[filesets.data]
+path = "/srv/data"
+writer = "main"
+[partners.main]
+address = "127.0.0.1:7443"
+"""
+
+
+def test_the_new_writer_publishes_with_the_same_definition(tmp_path: Path) -> None:
+    """Goal: nothing of what travels is lost. Method: every kind of key there, from one file into the other."""
+    definition = parse(AT_THE_WRITER).filesets[FilesetName("data")].definition
+    assert definition is not None
+    node = NodeDirectory(tmp_path)
+    node.config.write_text(AT_A_PARTNER)
+    check_change(node, LINE, S1, definition)
+    assert node.config.read_text() == AT_A_PARTNER
+    assert change_writer(node, LINE, S1, definition, None)
+    found = load(tmp_path).filesets[FilesetName("data")]
+    assert (found.definition, found.writer, found.line) == (definition, S1, LINE)
+    assert node.config.read_text().startswith("# kept words")
+    assert change_writer(node, LINE, NodeName("s2"), None, "127.0.0.1:7")
+    back = load(tmp_path)
+    assert back.filesets[FilesetName("data")].definition is None
+    assert str(back.partners[NodeName("s2")].address) == "127.0.0.1:7"
