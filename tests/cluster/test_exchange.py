@@ -15,13 +15,10 @@ from tests.support.waiting import eventually
 
 SPECS = (
     "exchange.built",
-    "exchange.preparing",
     "switch.begun",
     "exchange.carried",
     "exchange.swapped",
-    "exchange.synced",
     "archive.renamed",
-    "apply.recording",
     "follow.live_saved",
     "exchange.unlinked:9",
     "exchange.tree_gone",

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from instep.tree.beneath import Root
-from instep.tree.next_tree import NEXT
 from instep.tree.stages import staged_slot
 
 __all__ = ["staged_view"]
@@ -27,18 +26,12 @@ def staged_view(stage: bytes, changed: Sequence[bytes]) -> Iterator[str]:
     try:
         with Root(stage) as tree:
             for path in changed:
-                slot = _slot(tree, path)
+                slot = staged_slot(tree, path)
                 if slot is not None:
                     _show(tree, stage + b"/" + slot, slot, view + b"/" + path)
         yield os.fsdecode(view)
     finally:
         shutil.rmtree(view, ignore_errors=True)
-
-
-def _slot(tree: Root, path: bytes) -> bytes | None:
-    """An exchange has laid everything in its next tree already."""
-    slot = NEXT + b"/" + path
-    return slot if tree.stat_or_none(slot) is not None else staged_slot(tree, path)
 
 
 def _show(tree: Root, staged: bytes, slot: bytes, name: bytes) -> None:

@@ -13,13 +13,13 @@ from instep.model.definition import Definition
 from instep.model.statrow import StatRow
 from instep.tree import exchange as exchanging
 from instep.tree.archive import Archive
-from instep.tree.beneath import rename_exchange
-from instep.tree.journal import Why
+from instep.tree.beneath import Root, rename_exchange
+from instep.tree.journal import Why, stage_name
 from instep.tree.linger import end_linger, lingering
 from instep.tree.next_tree import Exchange
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.rows import RACY_NS, is_same, is_settled
-from instep.tree.stages import clear_stages
+from instep.tree.stages import clear_stages, staged_slot
 from instep.tree.switch import finish, prepare, switch
 from tests.support.apply_world import START_NS, Tree, World, digest
 
@@ -172,6 +172,11 @@ def test_a_prepared_stage_that_is_taken_up_again_fetches_nothing(tmp_path: Path)
     world = world_at(tmp_path)
     target = world.generation(NEW)
     prepare(world.place, world.stage(target), local=world.local)
+    with Root(world.place.stage / os.fsdecode(stage_name(target))) as stage:
+        slot = staged_slot(stage, b"dir/changed")
+        assert slot is not None
+        assert Path(os.fsdecode(stage.path + b"/" + slot)).read_bytes() == b"new", "what a validate hook sees"
+        assert staged_slot(stage, b"gone/x") is None
     world.fetched.clear()
     journal = world.stage(target)
     assert world.fetched == []
