@@ -582,6 +582,7 @@ class FollowService:
         return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
+        self.lingering.give_way()
         has_gates = bool(gates_of(self.definition_of(effect.head)))
         if has_gates != self._has_gates:  # the machine learns it before it goes on
             self._has_gates = has_gates
@@ -633,6 +634,7 @@ class FollowService:
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        self.lingering.give_way()
         if self.facts.live is not None and self.facts.live == self.facts.tree:
             await self.golden.record(self.facts.live, wall_ms())
         try:

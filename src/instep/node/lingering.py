@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,7 @@ __all__ = ["Lingering", "end_due", "put_rows"]
 TREES_MAX = 4
 """So many old trees linger at once; before one more is built the oldest goes, whatever ``linger`` says."""
 AGAIN_S = 60.0
+GIVEN_WAY_MS = 1_000
 NAMED_MAX = 20
 log = logging.getLogger(__name__)
 
@@ -52,16 +54,20 @@ def put_rows(store: NodeStore, fileset: FilesetName, rows: Sequence[StatRow]) ->
     store.put_stat_rows(fileset, list(rows))
 
 
-def end_due(service: HasLine, place: Place, *, most: int = TREES_MAX) -> int | None:
+def end_due(
+    service: HasLine, place: Place, *, most: int = TREES_MAX, stopping: threading.Event | None = None
+) -> int | None:
     """Take down the trees whose time is over, and the oldest of more than ``most``; milliseconds until the next is
-    due, None when none is left. In the tree's worker thread. ``OSError``."""
+    due, None when none is left. Once ``stopping`` is set the rest is left for later. In the tree's worker thread.
+    ``OSError``."""
     batches = lingering(place)
     now = wall_ms()
     left: int | None = None
     for count, batch in enumerate(batches):
         due = _begun_ms(place, batch) + service.fileset.linger_ms - now
         if due <= 0 or len(batches) - count > most:
-            _end(service, place, batch)
+            if not _end(service, place, batch, stopping):
+                return GIVEN_WAY_MS
         else:
             left = due if left is None else min(left, due)
     return left
@@ -72,7 +78,7 @@ def _begun_ms(place: Place, batch: bytes) -> int:
     return os.stat(os.fsencode(place.archive) + b"/" + batch + b"/" + NEXT).st_ctime_ns // 1_000_000
 
 
-def _end(service: HasLine, place: Place, batch: bytes) -> None:
+def _end(service: HasLine, place: Place, batch: bytes, stopping: threading.Event | None) -> bool:
     store, name = service.runtime.store, service.fileset.name
     ended = end_linger(
         place,
@@ -80,11 +86,13 @@ def _end(service: HasLine, place: Place, batch: bytes) -> None:
         wall_ms(),
         live_row=LiveRows(store, name),
         keep_rows=partial(put_rows, store, name),
+        stopping=stopping,
     )
     if ended.late:
         paths = [shown(path) for path in ended.named[:NAMED_MAX]]
         text = f"{ended.late} local changes met an exchange of the root and went to the archive"
         service.runtime.note("late_archived", text, service.line, paths=paths)
+    return ended.is_done
 
 
 class Lingering:
@@ -94,12 +102,17 @@ class Lingering:
         self._service = service
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._stopping = threading.Event()
 
     def plan(self, delay_s: float = 0.0) -> None:
         """Look for trees that are due, now or later. On the event loop."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._begin)
+
+    def give_way(self) -> None:
+        """A stage or a switch wants the tree's thread: what is being taken down goes on a second later."""
+        self._stopping.set()
 
     def exchange(self) -> Exchange | None:
         """How the root is exchanged, where that was chosen; makes room for one more old tree. In the worker thread."""
@@ -118,21 +131,23 @@ class Lingering:
 
     async def _end(self) -> None:
         service = self._service
+        self._stopping = stopping = threading.Event()
         try:
-            left = await service.worker.run(self._end_now)
+            left = await service.worker.run(self._end_now, stopping)
         except (InstepError, OSError) as error:
             log.warning("an old tree of %s was not taken down: %s", service.line, error)
             left = round(AGAIN_S * 1000)
         if left is not None and self._timer is None:
             self.plan(left / 1000)
 
-    def _end_now(self) -> int | None:
-        return end_due(self._service, self._service.place())
+    def _end_now(self, stopping: threading.Event) -> int | None:
+        return end_due(self._service, self._service.place(), stopping=stopping)
 
     async def close(self) -> None:
         """No tree is taken down from now on; those that are left go after the next start."""
         if self._timer is not None:
             self._timer.cancel()
+        self._stopping.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

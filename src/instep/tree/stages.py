@@ -120,8 +120,8 @@ def _remove_differences(path: bytes, old_root: Digest, new_root: Digest, get_pag
 
 
 def staged_slot(tree: Root, path: bytes) -> bytes | None:
-    """Where ``path`` is staged: in the next tree of an exchange, else in the object of itself or of one of its ancestors;
-    None when it is not."""
+    """Where ``path`` is staged: in the next tree of an exchange, else in the object of itself or of one of its
+    ancestors; None when it is not."""
     if tree.stat_or_none(NEXT) is not None:
         slot = NEXT + b"/" + path
         return slot if tree.stat_or_none(slot) is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ def test_who_has_the_old_root_open_sees_the_old_generation_whole_until_its_time_
         (batch,) = lingering(world.place)
         Archive(world.place).prune([batch.decode()])
         assert (before / "gone/x").read_bytes() == b"gone", "a lingering tree was pruned"
+        stopping = threading.Event()
+        stopping.set()
+        assert not end_linger(world.place, batch, 5, stopping=stopping).is_done
         assert end_linger(world.place, batch, 5).late == 0
         assert os.listdir(old) == []
     finally:
