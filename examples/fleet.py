@@ -105,10 +105,8 @@ class Fleet:
         file.write_text(token)
         node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start")
         file.unlink()
-        node.add_settings(
-            f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"\npoll = "1s"',
-            at_top=True,
-        )
+        listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
+        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', at_top=True)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""

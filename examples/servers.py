@@ -13,7 +13,7 @@ from pathlib import Path
 
 from examples.waiting import Failed, eventually
 
-__all__ = ["FastCgi", "Servers", "free_port", "nginx_main", "program"]
+__all__ = ["FastCgi", "Servers", "free_port", "nginx_local", "nginx_main", "program"]
 
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
 STOP_S = 10.0
@@ -39,18 +39,18 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def nginx_main(top: Path, name: str, *, keepalive_s: int = 15) -> str:
-    """What stands before a site in an nginx of ours: one process group in one directory, nothing of the system's."""
+def nginx_local(top: Path, name: str) -> tuple[str, str]:
+    """What an nginx of ours says before ``events`` and in ``http``, so that it touches nothing of the system's."""
     user = f"user {pwd.getpwuid(os.geteuid()).pw_name};\n" if os.geteuid() == 0 else ""
-    temp = "".join(
-        f"    {kind}_temp_path {top}/{name}.{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    return (
-        f"{user}worker_processes 1;\npid {top}/{name}.pid;\nerror_log {top}/{name}.log warn;\n"
-        "events { worker_connections 256; }\n"
-        f"http {{\n    access_log off;\n    keepalive_timeout {keepalive_s}s;\n{temp}"
-    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temp = "".join(f"{kind}_temp_path {top}/{name}.{kind};\n" for kind in kinds)
+    return f"{user}worker_processes 1;\npid {top}/{name}.pid;\nerror_log {top}/{name}.log warn;\n", temp
+
+
+def nginx_main(top: Path, name: str) -> str:
+    """What stands before a site, up to the open ``http`` block."""
+    main, http = nginx_local(top, name)
+    return f"{main}events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n{http}"
 
 
 class FastCgi:

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from examples.fleet import Fleet, Node
-from examples.load import Answer, Load, ask
+from examples.load import Load, ask, told
+from examples.play import narrated, play
 from examples.servers import FastCgi, Servers, free_port, nginx_main, program
 from examples.waiting import Failed, eventually
 
@@ -66,20 +65,16 @@ def layer(name: str, kind: str, lines: list[list[tuple[int, int]]]) -> str:
 class Example:
     """The cluster, its servers and the load, step by step."""
 
-    def __init__(self, top: Path, rollouts: int, *, is_quiet: bool) -> None:
+    def __init__(self, top: Path, given: argparse.Namespace) -> None:
         self.top = top
-        self.rollouts = rollouts
-        self._is_quiet = is_quiet
-        self.fleet = Fleet(top, FILESET, is_verbose=not is_quiet)
+        self.rollouts: int = given.rollouts
+        self.tell = narrated(given)
+        self.fleet = Fleet(top, FILESET, is_verbose=not given.json)
         self.servers = Servers()
         self.front = free_port()
         self.ports: dict[str, int] = {}
         self.good: dict[str, str] = {}
         """Digest of a picture, and which change it shows."""
-
-    def tell(self, text: str) -> None:
-        if not self._is_quiet:
-            print(text, flush=True)
 
     # The map ------------------------------------------------------------------------------------------------
 
@@ -118,8 +113,6 @@ class Example:
 
     def expected(self) -> str:
         """The picture that ``home``'s tree gives now, drawn by MapServer without any node."""
-        from hashlib import sha256
-
         query = WMS.partition("?")[2]
         done = subprocess.run(
             [program("mapserv", "cgi-mapserver")],
@@ -204,7 +197,7 @@ class Example:
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
         self.balance()
         eventually(lambda: ask(self.front, WMS).status == 200, "the first picture through HAProxy", 20)
-        load = Load(self.front, WMS)
+        load = Load(self.front, WMS, every_s=0.2)
         load.start()
         try:
             self.roll(load)
@@ -246,7 +239,7 @@ class Example:
         )
         self.write("city.map", CITY.replace(ENABLED, '"wms_enable_request" ""'))
         broken = self.fleet.publish("no WMS")
-        line = self.fleet.await_standing(nodes[0], "blocked")
+        line = self.fleet.await_standing(nodes[0], "failing", "probe_failed")
         self.tell(f"   {nodes[0].name}: {line['reason']}")
         for node in nodes:
             live = node.line(FILESET)["live"]["number"]
@@ -260,60 +253,8 @@ class Example:
         self.require_picture(picture)
 
     def report(self, load: Load) -> dict[str, Any]:
-        failures = load.failures(PNG, self.good)
-        return {
-            "rollouts": self.rollouts,
-            "requests": len(load.answers),
-            "failures": len(failures),
-            "first_failures": [told(each) for each in failures[:5]],
-            "longest_pause_ms": load.longest_pause_ms(),
-            "longest_answer_ms": load.longest_answer_ms(),
-            "answered_by": load.by_node(),
-        }
-
-
-def told(answer: Answer) -> str:
-    what = answer.error or f"{answer.status} {answer.kind} {answer.digest} {answer.head!r}"
-    return f"{answer.began:.3f}+{answer.ended - answer.began:.3f} s from {answer.node or 'nobody'}: {what}"
-
-
-@contextlib.contextmanager
-def place(keep: bool) -> Iterator[Path]:
-    top = Path(tempfile.mkdtemp(prefix="instep-maps-"))
-    try:
-        yield top
-    finally:
-        if keep:
-            print(f"everything is left in {top}", file=sys.stderr)
-        else:
-            import shutil
-
-            shutil.rmtree(top, ignore_errors=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=10, help="changes of style (10)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--keep", action="store_true", help="leave directories and logs")
-    given = parser.parse_args()
-    with place(given.keep) as top:
-        example = Example(top, given.rollouts, is_quiet=given.json)
-        try:
-            report = example.play()
-        except Failed as error:
-            print(f"example: {error}", file=sys.stderr)
-            return 1
-        finally:
-            example.servers.close()
-            example.fleet.close()
-    if given.json:
-        print(json.dumps(report))
-    else:
-        for key, value in report.items():
-            print(f"{key.replace('_', ' '):20} {value}")
-    return 1 if report["failures"] else 0
+        return {"rollouts": self.rollouts, **load.report(PNG, self.good)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(play(__doc__, Example, rollouts=10))

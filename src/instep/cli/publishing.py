@@ -8,7 +8,7 @@ import click
 
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
-from instep.errors import UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
 """A publish reads every new byte, and says nothing meanwhile when nobody watches."""
@@ -71,12 +71,28 @@ def publish(
     )  # fmt: skip
     session.show(document, lambda: _show_publish(document, dry_run))
     waited = document.get("wait")
-    if isinstance(waited, dict) and not waited.get("reached", True):
-        raise click.exceptions.Exit(UnavailableError.exit_code)
+    if isinstance(waited, dict):
+        _exit_unless_reached(waited)
+
+
+def _exit_unless_reached(document: dict[str, Any]) -> None:
+    """4 when somebody refused the generation or its rollout failed, 7 when it may still come."""
+    if not document.get("reached"):
+        raise click.exceptions.Exit((RefusedError if document.get("failed") else UnavailableError).exit_code)
 
 
 def _show_wait(document: dict[str, Any]) -> None:
     number = (document.get("generation") or {}).get("number")
+    failed = document.get("failed")
+    if failed:
+        state = f"the rollout is {str(failed['state']).replace('_', ' ')}: " if failed.get("state") else ""
+        who = f"{printable(failed['node'])}: " if failed.get("node") else ""
+        name = document.get("fileset", "")
+        print(
+            f"{name}: generation {number} is not served by all: {state}{who}{printable(failed.get('reason'))}"
+        )
+        print(f"  next: repair the cause, then: instep retry {name}")
+        return
     if document.get("reached"):
         print(f"{document.get('fileset', '')}: all are in step with generation {number}".removeprefix(": "))
         return
@@ -107,8 +123,7 @@ def wait(
         "wait", timeout_ms / 1000, fileset=fileset, generation=generation, nodes=list(nodes), fleet=fleet
     )
     session.show(document, lambda: _show_wait(document))
-    if not document.get("reached"):
-        raise click.exceptions.Exit(UnavailableError.exit_code)
+    _exit_unless_reached(document)
 
 
 @command("rollback", example='instep rollback catalog 41 -m "styles were wrong"')

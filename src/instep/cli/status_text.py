@@ -103,6 +103,8 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
             serving = sum((row.get("live") or {}).get("id") == head.get("id") for row in rows)
             counted = f"{serving} of {len(rows)} serve generation {head['number']}"
             yield f"{name}   {_word_of_all(rows)}   {counted} {_about(head)}"
+        if line.get("rollout"):
+            yield from _rollout_lines(line["rollout"])
         troubled = [row for row in rows if row.get("standing") != "in_step" or row.get("code")]
         names = max((len(printable(row["name"])) for row in troubled), default=0)
         for row in troubled:
@@ -111,6 +113,14 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
             yield f"  without {', '.join(fileset['without'])}: this file system cannot keep it"
         for note in fileset.get("notes") or ():
             yield f"  {printable(note)}"
+
+
+def _rollout_lines(rollout: Mapping[str, Any]) -> Iterator[str]:
+    state = str(rollout.get("state")).replace("_", " ") + (", paused" if rollout.get("paused") else "")
+    done = f"{rollout.get('switched')} of {rollout.get('total')} switched"
+    yield f"  rollout {state}: {done}; {printable(rollout.get('reason'))}"
+    if rollout.get("next"):
+        yield f"  next: {'; or: '.join(printable(step) for step in rollout['next'])}"
 
 
 def _word_of_all(rows: list[Mapping[str, Any]]) -> str:

@@ -154,14 +154,3 @@ class FollowDue(FollowPermits):
         if self._is_forgiven:
             self._is_forgiven = False
             self._set(refused=None, refused_code="", refused_reason="")
-
-    def _forgive(self) -> None:
-        """Forget the refused generation; a put-back that runs is finished first."""
-        facts = self._facts
-        if facts.refused is None:
-            return
-        if self._job is not None and self._job.phase is Phase.PUT_BACK:
-            self._is_forgiven = True
-            return
-        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
-        self._set(refused=None, refused_code="", refused_reason="", due=due)

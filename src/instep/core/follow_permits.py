@@ -38,6 +38,11 @@ class FollowPermits(FollowHeads):
         elif order.verdict is Verdict.PUT_BACK and facts.refused != order.head:
             reason = f"{event.source} orders it to be put back"
             self._refuse(order.head, "put_back_ordered", Trouble("put_back_ordered", reason, Retry.NEVER, 4))
+        elif order.verdict in (Verdict.HOLD, Verdict.SWITCH) and self._was_ordered_back(order.head):
+            self._forgive()  # Who ordered it back begins anew; what this node refused by itself stays refused.
+
+    def _was_ordered_back(self, head: HeadRef) -> bool:
+        return self._facts.refused == head and self._facts.refused_code == "put_back_ordered"
 
     def _order_of(self, head: HeadRef | None) -> Order | None:
         order = self._facts.order

@@ -15,7 +15,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
-from instep.core.follow_vocabulary import FollowConfig, FollowEffect, FollowFacts
+from instep.core.follow_vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
 from instep.core.sources import Sources
 from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -152,6 +152,17 @@ class FollowState:
 
     def _note(self, what: str, text: str, **facts: object) -> None:
         self._out.append(Note(what, text, tuple(facts.items())))
+
+    def _forgive(self) -> None:
+        """Forget the refused generation; a put-back that runs is finished first."""
+        facts = self._facts
+        if facts.refused is None:
+            return
+        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+            self._is_forgiven = True
+            return
+        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
+        self._set(refused=None, refused_code="", refused_reason="", due=due)
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
         reason = trouble.reason

@@ -21,6 +21,8 @@ from instep.core.rollout_nodes import (
     is_behind_retry,
     is_counted,
     place_of,
+    says_the_same,
+    tries_again,
 )
 from instep.core.rollout_vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
@@ -105,6 +107,12 @@ class RolloutMachine:
                     self._set(is_watched=True, state=RolloutState.WAVES)
                 elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
                     self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+            case v.AnswersDiffered(request, head, reason):
+                is_running = head == self._facts.target and self._facts.state in (*_GOING, *_WALKED)
+                refusal = None if is_running else self._refusal("of that generation to put back")
+                if is_running:
+                    self._fail(None, "golden_differs", reason)
+                self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
 
@@ -190,12 +198,7 @@ class RolloutMachine:
             case v.RetryAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
-                self._facts = RolloutFacts(
-                    target=facts.target, replaced=facts.replaced, policy=self._policy,
-                    state=RolloutState.BARRIER, serial=facts.serial + 1, author=facts.author,
-                    started_wall_ms=self._wall_ms, retry_serial=facts.serial + 1,
-                )  # fmt: skip
-                self._permitted_at_ms.clear()
+                self._retry()
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
@@ -204,6 +207,22 @@ class RolloutMachine:
             case _:
                 assert_never(ask)
         return None
+
+    def _retry(self) -> None:
+        facts = self._facts
+        if not v.ended(facts.state):
+            self._end(RolloutState.PUT_BACK)
+        self._facts = RolloutFacts(
+            target=facts.target, replaced=facts.replaced, policy=self._policy, state=RolloutState.BARRIER,
+            serial=facts.serial + 1, author=facts.author, started_wall_ms=self._wall_ms,
+            retry_serial=facts.serial + 1,
+        )  # fmt: skip
+        self._permitted_at_ms.clear()
+        self._timer("back", None)
+
+    def _is_repaired(self) -> bool:
+        partner = self._partners.get(self._facts.failed_node) if self._facts.failed_node is not None else None
+        return partner is not None and tries_again(partner, self._facts.target, self._facts.serial)
 
     def _refusal(self, what: str) -> Trouble:
         reason = f"there is no rollout {what}: its state is {self._facts.state.value}"
@@ -215,6 +234,8 @@ class RolloutMachine:
         facts = self._facts
         if facts.target is None:
             return
+        if facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK) and self._is_repaired():
+            self._retry()
         if facts.state in _GOING or facts.state is RolloutState.CONFIRMING:
             self._judge()
         if self._facts.state is RolloutState.PUTTING_BACK:
@@ -250,7 +271,7 @@ class RolloutMachine:
                 self._fail(name, *why)
                 return
 
-    def _fail(self, name: NodeName, code: str, reason: str) -> None:
+    def _fail(self, name: NodeName | None, code: str, reason: str) -> None:
         if self._facts.policy.on_failure is OnFailure.PUT_BACK:
             self._go_back(name, code, reason)
             return
@@ -407,7 +428,7 @@ class RolloutMachine:
             if partner.report.head != self._facts.target:
                 continue  # It takes orders for its head only; its report of the new head brings this one.
             order, old = self._order_for(name), self._orders.get(name)
-            if (old is not None and _is_same(old, order)) or self._needs_none(name, order):
+            if (old is not None and says_the_same(old, order)) or self._needs_none(name, order):
                 continue
             self._orders[name] = order
             self._out.append(v.GiveOrder(name, order))
@@ -446,11 +467,7 @@ class RolloutMachine:
             return Verdict.PUT_BACK if facts.failed_code == "aborted" else self._kept(is_granted)
         if facts.state is RolloutState.STOPPED:
             return self._kept(is_granted)
-        if (
-            facts.state is RolloutState.DONE
-            and self._place(name) is Place.SWITCHED
-            and self._may_reload(name)
-        ):
+        if facts.state is RolloutState.DONE and self._serves(name) and self._may_reload(name):
             return Verdict.RELOAD  # also where the target went live without a permit
         if not is_granted or (facts.is_paused and self._place(name) is Place.STAGED):
             return Verdict.HOLD
@@ -529,13 +546,6 @@ class RolloutMachine:
             return f"waits for {', '.join(busy[:NAMED_MAX])}"
         words: str = facts.state.value
         return words
-
-
-def _is_same(old: Order, new: Order) -> bool:
-    """Whether ``new`` says nothing that ``old`` did not; to reload is said once a serial."""
-    if new.verdict is Verdict.RELOAD:
-        return old == new
-    return bool(msgspec.structs.replace(old, serial=new.serial) == new)
 
 
 def _is_above(head: HeadRef, other: HeadRef) -> bool:

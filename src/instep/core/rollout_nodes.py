@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import msgspec
+
 from instep.core.rollout_vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import RolloutPolicy
+from instep.model.rollout import Order, RolloutPolicy, Verdict
 from instep.model.standing import Standing
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "is_behind_retry",
     "is_counted",
     "place_of",
+    "says_the_same",
+    "tries_again",
 ]
 
 _HOOK_FAILED = ("reload_failed", "probe_failed")
@@ -91,3 +95,18 @@ def in_order(policy: RolloutPolicy, partners: tuple[NodeName, ...]) -> tuple[Nod
     """The named ones first, in that order, the others by name."""
     named = [name for name in policy.order if name in partners]
     return (*named, *sorted(name for name in partners if name not in named))
+
+
+def tries_again(partner: Partner, target: HeadRef | None, serial: int) -> bool:
+    """Whether a node that failed was made to try again there: it heard that all went back and waits anew."""
+    report = partner.report
+    if report is None or partner.lost_at_ms is not None or report.refused is not None:
+        return False
+    return report.waits_for_permit and report.staged == target and report.order_serial >= serial
+
+
+def says_the_same(old: Order, new: Order) -> bool:
+    """Whether ``new`` says nothing that ``old`` did not; to reload is said once a serial."""
+    if new.verdict is Verdict.RELOAD:
+        return old == new
+    return bool(msgspec.structs.replace(old, serial=new.serial) == new)

@@ -203,10 +203,28 @@ class ReloadAsked:
     is_rolling: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AnswersDiffered:
+    """Users get other answers since ``head`` is live: a failure of no single node. Done does not keep it from being
+    put back. Answered like an ``Ask``."""
+
+    request: int
+    head: HeadRef
+    reason: str
+
+
 Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | RetryAsked | ReloadAsked
 
 RolloutEvent = (
-    Started | PolicyChanged | PartnersChanged | HeadPublished | PartnerSeen | PartnerLost | Ask | TimerFired
+    Started
+    | PolicyChanged
+    | PartnersChanged
+    | HeadPublished
+    | PartnerSeen
+    | PartnerLost
+    | AnswersDiffered
+    | Ask
+    | TimerFired
 )
 
 

@@ -94,14 +94,17 @@ class Golden:
 
     def recording(self, slot: Slot, generation: HeadRef | None) -> Recording | None:
         """What was recorded there, if it was of this generation."""
+        found = self.last(slot)
+        return found if found is not None and found.generation == generation else None
+
+    def last(self, slot: Slot) -> Recording | None:
+        """What was recorded there, of whatever generation."""
         raw = self.runtime.store.get(self._key(slot))
-        if raw is None or generation is None:
-            return None
         try:
-            found = msgspec.msgpack.decode(raw, type=Recording)
+            found = None if raw is None else msgspec.msgpack.decode(raw, type=Recording)
         except msgspec.DecodeError:
             return None  # of another version: it is recorded again before the next switch
-        return found if found.version == 1 and found.generation == generation else None
+        return found if found is not None and found.version == 1 else None
 
     def keep(self, slot: Slot, generation: HeadRef, answers: Sequence[Answer], at_ms: int) -> None:
         """Replace what was recorded there."""

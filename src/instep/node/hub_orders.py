@@ -100,6 +100,7 @@ def verdict_for(report: Report, own: OwnState) -> Verdict | None:
     if head != own.live:
         return None
     if report.live != head:
-        return Verdict.SWITCH if report.waits_for_permit else None
+        was_ordered_back = report.refused == head and report.standing.code == "put_back_ordered"
+        return Verdict.SWITCH if report.waits_for_permit or was_ordered_back else None
     is_kept = own.policy.confirm_within_ms is not None and own.unconfirmed != head
     return Verdict.KEEP if is_kept and report.order_serial else None

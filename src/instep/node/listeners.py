@@ -7,6 +7,7 @@ port that is taken is trouble in ``status`` and is tried again; the daemon goes 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,23 @@ class Listeners:
         except BadValue as error:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
         fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
-        who = f"{request.remote} {request.query.get('by', '')}".strip()
-        self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+        if self._is_prober(request.remote):
+            who = f"{request.remote} {request.query.get('by', '')}".strip()
+            knows_out = request.query.get("acts") == "out"
+            is_told_ready = fitness.is_ready if "acts" not in request.query else not knows_out
+            self._daemon.runtime.draining.answered(who, is_ready=is_told_ready)
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
+
+    def _is_prober(self, remote: str | None) -> bool:
+        """Whether a drain waits for who asks from there: named balancers only, and this machine, where any is named."""
+        probers = self._daemon.runtime.settings.probers
+        try:
+            ip = ipaddress.ip_address((remote or "").partition("%")[0])
+        except ValueError:
+            return not probers
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return not probers or ip.is_loopback or any(ip in network for network in probers)
 
     def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
         """This node's answer for the filesets asked for, or for all."""
@@ -169,8 +184,9 @@ class Listeners:
         try:
             fitness = self.fitness()
             address = writer.get_extra_info("peername")
-            who = f"agent {address[0]}" if address else "agent"
-            self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+            if self._is_prober(address[0] if address else None):
+                who = f"agent {address[0]}" if address else "agent"
+                self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
             async with asyncio.timeout(ANSWER_S):
                 writer.write(agent_line(fitness))
                 await writer.drain()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from instep.errors import InstepError, PeerError, UnavailableError
+from instep.errors import InstepError, PeerError, RefusedError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
@@ -34,6 +34,7 @@ class Session:
     def __init__(self, peers: Peers, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.who = who
         self.hello = hello
+        self.version = m.agree(m.VERSIONS, hello.versions)
         self.since_ms = wall_ms()
         self.last_heard_ms = self.since_ms
         self.ended_at_ms: int | None = None
@@ -49,6 +50,7 @@ class Session:
         self._heads: dict[LineId, m.Head] = {}
         self._orders: dict[LineId, m.Order] = {}
         self._others: list[m.StreamMessage] = []
+        self._members_due = False
         self._wake = asyncio.Event()
         self._number = 0
         self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
@@ -64,7 +66,10 @@ class Session:
         self._wake.set()
 
     def tell_order(self, order: m.Order) -> None:
-        """Orders are levels: of those that wait for one line the newest is enough."""
+        """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
+        applies when it is ready."""
+        if m.since(order) > self.version:
+            return
         self._orders[order.line] = order
         self._wake.set()
 
@@ -84,6 +89,11 @@ class Session:
             self._wake.set()
         elif self._reader is not None:
             self._reader.cancel()
+
+    def tell_members(self) -> None:
+        """The newest word about all members, once however often it changes before it leaves."""
+        self._members_due = True
+        self._wake.set()
 
     def offer_all(self) -> None:
         """Offer what the partner may have now, withdraw what it may not have any more."""
@@ -133,9 +143,12 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._others or self._heads or self._orders:
+            while self._others or self._heads or self._orders or self._members_due:
                 if self._others:
                     await self._stream.send(self._others.pop(0))
+                elif self._members_due:
+                    self._members_due = False
+                    await self._stream.send(self._peers.membership.members_message())
                 elif self._heads:
                     await self._stream.send(self._heads.pop(next(iter(self._heads))))
                 else:  # after the heads: an order is about a head that the partner has been told
@@ -153,17 +166,18 @@ class Session:
         )
         self._reader = asyncio.current_task()
         welcome = m.Welcome(
-            version=m.agree(m.VERSIONS, self.hello.versions),
+            version=self.version,
             name=runtime.name,
             session=runtime.session,
             time_ms=wall_ms(),
             lines=lines,
             sign_key=runtime.pki.sign_key,
             poll_ms=runtime.settings.poll_ms,
+            takes=m.TAKES,
         )
         await self._stream.send(welcome)
         self._peers.membership.met(self.who, self.hello)
-        self.tell(self._peers.membership.members_message())
+        self.tell_members()
         self.tell(m.Revocations(runtime.pki.crl_pem()))
         for known in self.hello.lines:
             self.tell_epochs(known.line)
@@ -243,7 +257,16 @@ class Session:
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
-            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply():
+            case m.Members():
+                self._peers.membership.told_self(self.who, message)
+            case (
+                m.PagesReply()
+                | m.VerifyReply()
+                | m.FactsReply()
+                | m.TakeOverReply()
+                | m.TestReply()
+                | m.DrainReply()
+            ):
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -355,12 +378,49 @@ class Session:
             raise error_of_reply(reply.error, self.who)
         return reply.obstacles
 
+    async def test(self, line: LineId, within_s: float) -> m.TestReply:
+        """What the partner's own probes and golden requests come to now."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
+        if not isinstance(reply, m.TestReply):
+            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""
+        key = self._peers.runtime.facts.key
+        request = m.FactsRequest(line, self._number + 1, key)
+        if m.since(request) > self.version:
+            raise UnavailableError(
+                f"{self.who} speaks protocol {self.version}, facts are told since {m.since(request)}",
+                hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
+                code="version",
+                node=self.who,
+            )
         number, future = self._next()
-        reply = await self._ask(number, future, m.FactsRequest(line, number), within_s)
+        reply = await self._ask(number, future, m.FactsRequest(line, number, key), within_s)
         if not isinstance(reply, m.FactsReply):
             raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
+        """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
+        if "drain" not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be drained from elsewhere",
+                hint=f"on {self.who}: instep node {'drain' if is_drained else 'undrain'}",
+                code="cannot_drain",
+                node=self.who,
+            )
+        number, future = self._next()
+        request = m.DrainRequest(number, is_drained, reason, for_ms)
+        reply = await self._ask(number, future, request, within_s)
+        if not isinstance(reply, m.DrainReply):
+            raise PeerError(f"{self.who} answered drain with {type(reply).__name__}", code="bad_answer")
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply

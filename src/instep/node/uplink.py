@@ -16,6 +16,7 @@ from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
 from instep.node.driver import wall_ms
 from instep.node.obstacles import obstacles
+from instep.node.partner_drain import drain_for_partner
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
 VERIFYING_MAX = 2
 TELLING_MAX = 64
+TEST_S = 600.0
+"""A test has the deadlines of its probes and requests; this is the last one."""
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -57,12 +60,15 @@ class Uplink:
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
+        self._takes: tuple[str, ...] = ()
+        self._self_due = False
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
         self._verifying: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
+        self._testing: set[asyncio.Task[None]] = set()
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -122,6 +128,7 @@ class Uplink:
             lines=tuple(m.KnownLine(s.line, s.head, s.live) for s in self._peers.lines.values()),
             address=str(runtime.settings.advertise),
             sign_key=runtime.pki.sign_key,
+            takes=m.TAKES,
         )
         async with self.client.stream(hello) as (welcome, stream):
             self._welcomed(welcome)
@@ -142,8 +149,10 @@ class Uplink:
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
+        self._takes = welcome.takes
         self._replies.clear()
         self._heads.clear()
+        self.tell_self()
         self._told_epochs.clear()
         for service in self._peers.lines.values():
             self.tell_epochs(service.line)
@@ -167,6 +176,11 @@ class Uplink:
             self._reports[key] = report
             self._wake.set()
 
+    def tell_self(self) -> None:
+        """How this node serves, to a sender that listens to that."""
+        self._self_due = "members" in self._takes
+        self._wake.set()
+
     def tell_epochs(self, line: LineId) -> None:
         """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
         message = self._peers.epochs_of(line) if self.is_up else None
@@ -186,8 +200,11 @@ class Uplink:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._heads or self._replies or self._reports:
-                if self._heads:
+            while self._heads or self._replies or self._reports or self._self_due:
+                if self._self_due:
+                    self._self_due = False
+                    await stream.send(m.Members((self._peers.membership.me(),)))
+                elif self._heads:
                     await stream.send(self._heads.pop(next(iter(self._heads))))
                 elif self._replies:
                     message = self._replies.popleft()
@@ -251,6 +268,15 @@ class Uplink:
                 telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
                 self._telling.add(telling)
                 telling.add_done_callback(self._telling.discard)
+            case m.TestRequest() if self._testing:
+                full = UnavailableError("a test is under way already", code="busy")
+                self.reply(m.TestReply(message.number, error=reply_of_error(full)))
+            case m.TestRequest():
+                testing = asyncio.get_running_loop().create_task(self._test(message))
+                self._testing.add(testing)
+                testing.add_done_callback(self._testing.discard)
+            case m.DrainRequest():
+                self.reply(drain_for_partner(self._peers.runtime, self.name, message))
             case m.PagesRequest():
                 self.reply(message)
             case m.Nudge(line, what):
@@ -354,10 +380,25 @@ class Uplink:
             service = self._followed(request.line)
             if service is None or service.writer != self.name:
                 raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            found = await self._peers.facts_of_line(service)
+            found = await self._peers.facts_of_line(service, request.key)
             self.reply(m.FactsReply(found, wall_ms(), request.number))
         except InstepError as error:
             self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
+
+    async def _test(self, request: m.TestRequest) -> None:
+        """The line's writer wants to know whether the application is well here; nobody else is told."""
+        try:
+            service = self._followed(request.line)
+            if service is None or service.writer != self.name:
+                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
+            async with asyncio.timeout(TEST_S):
+                rows = await service.test()
+            self.reply(m.TestReply(request.number, service.live, rows[: m.TEST_ROWS_MAX]))
+        except TimeoutError:
+            late = UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out")
+            self.reply(m.TestReply(request.number, error=reply_of_error(late)))
+        except InstepError as error:
+            self.reply(m.TestReply(request.number, error=reply_of_error(error)))
 
     async def _verify(self, request: m.VerifyRequest) -> None:
         service = self._followed(request.line)

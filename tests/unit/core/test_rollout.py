@@ -128,3 +128,98 @@ def test_pause_holds_the_next_wave_and_resuming_twice_permits_once() -> None:
     assert fleet.verdicts()[1] is Verdict.HOLD
     fleet.say(v.ResumeAsked(2), v.ResumeAsked(3))
     assert fleet.machine.facts.granted == ("s1", "s2")
+
+
+def test_a_retry_waits_for_nodes_to_hear_of_it_and_begins_anew() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.report("s1", refused=NEW, code="probe_failed", reason="status 500")
+    stale = fleet.orders["s1"].order.serial
+    fleet.say(v.RetryAsked(1))
+    old = PartnerReport(Standing.FAILING, head=NEW, live=OLD, tree=OLD, refused=NEW, order_serial=stale)
+    fleet.say(v.PartnerSeen(NodeName("s1"), old))
+    assert (fleet.state, fleet.kept) == (RolloutState.BARRIER, [RolloutState.PUT_BACK])
+    fleet.stage(*NODES)
+    assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
+
+
+def test_a_node_that_was_repaired_and_made_to_try_again_begins_the_rollout_anew() -> None:
+    fleet = Fleet()
+    fleet.stage(*NODES)
+    for _ in range(2):
+        fleet.report("s1", refused=NEW, code="probe_failed", reason="status 500")
+        assert fleet.kept == [RolloutState.PUT_BACK]
+    fleet.stage("s1")
+    assert fleet.state is RolloutState.WAVES
+    assert fleet.orders["s1"].order.verdict is Verdict.SWITCH
+    assert fleet.orders["s2"].order.verdict is Verdict.HOLD
+
+
+def test_nobody_begins_while_a_node_is_drained_for_the_rollout_before() -> None:
+    fleet = Fleet()
+    fleet.report("s1", is_drained=True, tree=OLD)
+    fleet.stage("s2")
+    assert "s2" not in fleet.machine.facts.granted
+    fleet.report("s1")
+    assert fleet.machine.facts.granted == ("s2",)
+
+
+def test_with_auto_a_node_that_does_not_wait_gets_no_order_and_a_line_without_partners_is_done() -> None:
+    fleet = Fleet()
+    for node in NODES:
+        fleet.report(node)
+        fleet.switched(node)
+    assert (fleet.orders, fleet.kept) == ({}, [RolloutState.DONE])
+    alone = RolloutMachine(LINE)
+    alone.step(v.Started(NEW), 0)
+    assert alone.facts.state is RolloutState.DONE
+
+
+def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fails() -> None:
+    fleet = Fleet()
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD and "s2" not in fleet.orders
+    fleet.report("s1", live=NEW, tree=NEW, is_drained=True)
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+    fleet.report("s1", live=NEW, tree=NEW, code="reload_failed")
+    assert "s2" not in fleet.orders
+    fleet.switched("s1")
+    assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
+    together = Fleet()
+    for node in NODES:
+        together.switched(node)
+    together.say(v.ReloadAsked(1))
+    assert together.verdicts() == [Verdict.RELOAD] * 3
+    assert not together.orders["s1"].order.drains
+
+
+def test_other_answers_through_the_balancer_put_back_what_is_done() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    for node in NODES:
+        fleet.switched(node)
+    assert fleet.kept == [RolloutState.DONE]
+    fleet.say(v.AnswersDiffered(1, OLD, "of another generation"))
+    assert fleet.verdicts() == [Verdict.KEEP] * 3
+    fleet.say(v.AnswersDiffered(2, NEW, "map: 12% of the pixels differ"))
+    assert fleet.verdicts() == [Verdict.PUT_BACK] * 3
+    assert fleet.state is RolloutState.PUTTING_BACK
+    for node in NODES:
+        fleet.report(node, refused=NEW)
+    assert fleet.kept == [RolloutState.DONE, RolloutState.PUT_BACK]
+    facts = fleet.machine.facts
+    assert (facts.failed_node, facts.failed_code) == (None, "golden_differs")
+    fleet.say(v.AnswersDiffered(3, NEW, "again"))
+    assert fleet.kept == [RolloutState.DONE, RolloutState.PUT_BACK]
+
+
+def test_other_answers_stop_where_the_policy_says_so() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING, on_failure=OnFailure.STOP)
+    fleet.stage(*NODES)
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.AnswersDiffered(1, NEW, "map: 12% of the pixels differ"))
+    assert fleet.kept == [RolloutState.DONE, RolloutState.STOPPED]
+    assert fleet.verdicts() == [Verdict.KEEP] * 3

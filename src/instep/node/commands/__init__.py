@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from instep.node.commands import (
     archive,
+    balancers,
     filesets,
     handover,
     lines,
     looking,
     mapping,
     members,
+    promote,
+    rollouts,
     trying,
     verifying,
 )
@@ -27,7 +30,10 @@ __all__ = ["commands_of"]
 def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
-    for module in (lines, handover, looking, trying, verifying, filesets, archive, members, mapping):
+    for module in (
+        lines, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
+        balancers,
+    ):  # fmt: skip
         for name, command in module.commands(daemon).items():
             assert name not in found, name
             found[name] = command

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
+from instep.core import rollout_vocabulary as r
 from instep.core.vocabulary import Trouble
 from instep.errors import InstepError, RefusedError, UnavailableError, UsageError, family_of
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
@@ -18,6 +19,7 @@ from instep.node.commands.parameters import changes_between, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.rollout_view import FAILED, why_never
 from instep.node.snapshot import moment, reports_of
 from instep.node.writer import WriterService
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
+RETRY_S = 30.0
+GOING_BACK = r.RolloutState.PUTTING_BACK.value
+GOING_BACK_S = 10.0
+"""Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
@@ -149,11 +155,17 @@ class Lines:
             target = self._target(service, params)
         else:
             target = await self._followed_target(service, params, limit)
+        settled = deadline
         while True:
             changed = self._daemon.runtime.changed
             waiting = self._waiting_for(service, target, params)
             if not waiting:
                 return self._waited(service, target, True, [])
+            failed = self._failed(service, target, waiting)
+            now = asyncio.get_running_loop().time()
+            settled = now + GOING_BACK_S if failed is None else settled
+            if failed is not None and (failed["state"] != GOING_BACK or now >= settled):
+                return {**self._waited(service, target, False, waiting), "failed": failed}
             await self._show(service, waiting, speaker)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -163,6 +175,22 @@ class Lines:
                     await changed.wait()
             except TimeoutError:
                 continue
+
+    def _failed(
+        self, service: WriterService | FollowService, target: HeadRef | None, waiting: list[str]
+    ) -> dict[str, Any] | None:
+        """Why to wait longer is in vain: a rollout that failed, a node that refused the generation."""
+        if isinstance(service, FollowService):
+            goal, standing = target or service.facts.head, service.standing
+            if goal is None or service.facts.refused != goal:
+                return None
+            name = self._daemon.runtime.name
+            return {"node": name, "code": standing.code, "reason": standing.reason, "state": None}
+        if target is None:
+            return None
+        reports = reports_of(self._daemon.runtime.store, service.line)
+        names = [NodeName(word.split(" ")[0]) for word in waiting]
+        return why_never(service.rollout.facts, target, {n: reports[n] for n in names if n in reports})
 
     async def _show(
         self, service: WriterService | FollowService, waiting: list[str], speaker: Speaker
@@ -335,6 +363,8 @@ class Lines:
                     node=node,
                 )
             session.tell(m.Nudge(service.line, "retry"))
+            if isinstance(service, WriterService) and service.rollout.facts.state in FAILED:
+                await service.rollout.ask(r.RetryAsked, RETRY_S)
             return {"fileset": service.fileset.name, "node": node, "changed": True}
         names = [params["fileset"]] if params.get("fileset") else list(self._daemon.services)
         for name in names:
@@ -343,6 +373,9 @@ class Lines:
                 service.asked_to("retry")
             else:
                 service.driver.post(p.RetryAsked())
+                if service.rollout.facts.state in FAILED:  # begun anew, for everybody
+                    self._daemon.peers.nudge(service.line, "retry")
+                    await service.rollout.ask(r.RetryAsked, RETRY_S)
         return {"fileset": ", ".join(names), "changed": bool(names)}
 
     async def pause(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:

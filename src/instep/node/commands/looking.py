@@ -18,6 +18,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
     generation_document,
@@ -139,6 +140,7 @@ class Looking:
         if self._daemon.runtime.state_note is not None:
             warnings.append(self._daemon.runtime.state_note)
         warnings += self._daemon.listeners.troubles.values()
+        warnings += self._daemon.balancers.troubles.values()
         for drain in self._daemon.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
@@ -160,6 +162,11 @@ class Looking:
         )
         if isinstance(service, FollowService) and service.machine.phase is not None:
             line["doing"] = service.machine.phase
+        if isinstance(service, WriterService):
+            rollout = service.rollout
+            shown_rollout = status_document(runtime.store, service.line, rollout.facts, rollout.view)
+            if shown_rollout is not None:
+                line["rollout"] = shown_rollout
         document = fileset_document(service.fileset, service.known_definition(), [line])
         if service.fileset.without:
             document["without"] = sorted(service.fileset.without)

@@ -1,0 +1,211 @@
+"""``rollout``: how a generation goes through the partners. ``reload``: the reload hooks without a new generation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from instep.cli.control import DaemonDown
+from instep.cli.output import coloured, moment, printable, table, write_json
+from instep.cli.session import Session, command, group, pass_session, timeout_option
+from instep.errors import RefusedError, UnavailableError
+
+__all__ = ["reload", "rollout"]
+
+BAR = 30
+FAILED = ("put_back", "stopped", "aborted")
+
+rollout = group("rollout", "How a new generation goes through the partners, one wave after another.")
+
+
+# show ---------------------------------------------------------------------------------------------------
+
+
+@command("show", parent=rollout, example="instep rollout show catalog --watch")
+@click.argument("fileset", required=False)
+@click.option("--watch", is_flag=True, help="Show every change until interrupted.")
+@pass_session
+def show(session: Session, fileset: str | None, watch: bool) -> None:
+    """Where each partner is, what is waited for, and how the last rollouts went; on the writer."""
+    if watch:
+        _watch(session, fileset)
+        return
+    document = session.call_or(lambda: _offline(session, fileset), "rollout_show", fileset=fileset)
+    session.show(document, lambda: print("\n".join(lines_of(document))))
+
+
+def _offline(session: Session, fileset: str | None) -> dict[str, Any]:
+    from instep.node.rollout_view import offline_rollouts
+
+    document: dict[str, Any] = offline_rollouts(session.node.path, fileset)
+    return document
+
+
+def _watch(session: Session, fileset: str | None) -> None:
+    is_terminal, shown = sys.stdout.isatty(), ""
+    while True:
+        try:
+            for document in session.control.items("rollout_show", {"fileset": fileset, "watch": True}):
+                if session.is_json:
+                    write_json(document)
+                    continue
+                text = "\n".join(lines_of(document, past=5))
+                if text == shown:
+                    continue
+                shown = text
+                if is_terminal:
+                    sys.stdout.write("\x1b[H\x1b[2J")
+                print(text, flush=True)
+                if not is_terminal:
+                    print(flush=True)
+        except UnavailableError as error:
+            if error.error_code == "timeout":
+                continue  # nothing changed for long: ask anew
+            raise
+        raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
+
+
+def lines_of(document: Mapping[str, Any], past: int = 20) -> Iterator[str]:
+    """The text of ``rollout show``, line by line."""
+    now = document.get("rollout")
+    if not now:
+        yield f"{document.get('fileset')}: no rollout yet"
+    else:
+        yield from _present(str(document.get("fileset")), now)
+    rows = (document.get("past") or [])[:past]
+    if rows:
+        yield ""
+        yield "past, newest first"
+        yield from (f"  {_past_line(row)}" for row in rows)
+
+
+def _present(name: str, now: Mapping[str, Any]) -> Iterator[str]:
+    state = str(now.get("state"))
+    colour = "red" if state in FAILED or state == "putting_back" else "green" if state == "done" else "yellow"
+    word = coloured(state.replace("_", " ").upper(), colour)
+    paused = ", paused" if now.get("paused") else ""
+    yield f"{name}   {word}{paused}   {_what(now)}"
+    done, total = int(now.get("switched") or 0), int(now.get("total") or 0)
+    if total:
+        filled = BAR * done // total
+        yield f"  [{'#' * filled}{'-' * (BAR - filled)}] {done} of {total} switched"
+    if now.get("reason") and now["reason"] != state:
+        yield f"  {printable(now['reason'])}"
+    nodes = now.get("nodes") or ()
+    width = max((len(printable(node["name"])) for node in nodes), default=0)
+    for node in nodes:
+        wave = f"wave {node['wave']}" if node.get("wave") else ""
+        drained = "drained" if node.get("drained") else ""
+        words = (str(node["state"]).replace("_", " ").ljust(12), wave.ljust(7), drained.ljust(7))
+        line = (
+            f"  {printable(node['name']).ljust(width)}  {'  '.join(words)}  {printable(node.get('reason'))}"
+        )
+        yield line.rstrip()
+    if now.get("next"):
+        yield f"  next: {'; or: '.join(printable(step) for step in now['next'])}"
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    number = (row.get("generation") or {}).get("number")
+    author = f"{printable(row['author'])}, " if row.get("author") else ""
+    message = f', "{printable(row["message"])}"' if row.get("message") else ""
+    took = "" if row.get("took_ms") is None else f", took {row['took_ms'] / 1000:.1f} s"
+    begun = moment(row.get("started_at"))
+    return f"generation {number} ({author}{begun}{message}), {row.get('strategy')}{took}"
+
+
+def _past_line(row: Mapping[str, Any]) -> str:
+    failed = row.get("failed")
+    why = ""
+    if failed:
+        who = f"{printable(failed['node'])}: " if failed.get("node") else ""
+        why = f"   {who}{printable(failed.get('reason'))}"
+    return f"{str(row.get('state')).replace('_', ' ').ljust(10)}  {_what(row)}{why}"
+
+
+# pause, resume, abort, confirm, retry -------------------------------------------------------------------
+
+
+def _ask(session: Session, fileset: str | None, name: str, said: str, **more: Any) -> None:
+    document = session.call(f"rollout_{name}", 60.0, fileset=fileset, **more)
+
+    def text() -> None:
+        number = (document.get("generation") or {}).get("number")
+        word = said if document.get("changed") else "nothing to change"
+        print(f"{document['fileset']}: generation {number}: {word}; it is {_state(document)}")
+
+    session.show(document, text)
+
+
+def _state(document: Mapping[str, Any]) -> str:
+    return str(document.get("state")).replace("_", " ") + (", paused" if document.get("paused") else "")
+
+
+@command("pause", parent=rollout, example="instep rollout pause catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def pause(session: Session, fileset: str | None) -> None:
+    """Let no further partner begin; those that began finish."""
+    _ask(session, fileset, "pause", "paused")
+
+
+@command("resume", parent=rollout, example="instep rollout resume catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def resume(session: Session, fileset: str | None) -> None:
+    """Go on with a paused rollout."""
+    _ask(session, fileset, "resume", "goes on")
+
+
+@command("abort", parent=rollout, example="instep rollout abort catalog")
+@click.argument("fileset", required=False)
+@click.option("--keep", is_flag=True, help="Partners that switched keep the generation.")
+@pass_session
+def abort(session: Session, fileset: str | None, keep: bool) -> None:
+    """End the rollout: no further partner switches, and those that did go back to what they served before."""
+    _ask(session, fileset, "abort", "aborted", keep=keep)
+
+
+@command("confirm", parent=rollout, example="instep rollout confirm catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def confirm(session: Session, fileset: str | None) -> None:
+    """Say in time that the generation is good, so that nobody goes back."""
+    _ask(session, fileset, "confirm", "confirmed")
+
+
+@command("retry", parent=rollout, example="instep rollout retry catalog")
+@click.argument("fileset", required=False)
+@pass_session
+def retry(session: Session, fileset: str | None) -> None:
+    """Begin a rollout that failed anew; partners forget that they refused the generation."""
+    _ask(session, fileset, "retry", "begun anew")
+
+
+# reload -------------------------------------------------------------------------------------------------
+
+
+@command("reload", example="instep reload catalog --rolling")
+@click.argument("fileset", required=False)
+@click.option("--rolling", is_flag=True, help="A batch at a time, each taken out of its balancer meanwhile.")
+@timeout_option("5m")
+@pass_session
+def reload(session: Session, fileset: str | None, rolling: bool, timeout_ms: int) -> None:
+    """Run the reload hooks, here and on the direct partners, with no new generation."""
+    document = session.call("reload", timeout_ms / 1000, fileset=fileset, rolling=rolling)
+
+    def text() -> None:
+        print(f"{document['fileset']}: reloaded on {', '.join(document['reloaded'])}")
+        rows = [(one["node"], one["code"], one["reason"]) for one in document["failed"]]
+        rows += [(one["node"], "waits", one["standing"]) for one in document["waiting_for"]]
+        rows += [(name, "absent", "reloads when it is back") for name in document["absent"]]
+        table(rows)
+
+    session.show(document, text)
+    if document["failed"]:
+        raise click.exceptions.Exit(RefusedError.exit_code)
+    if document["waiting_for"]:
+        raise click.exceptions.Exit(UnavailableError.exit_code)
