@@ -237,8 +237,7 @@ class Filesets:
         given = {
             "drift": params.get("drift"),
             "switch": params.get("switch"),
-            "carry": list(params.get("carry") or ()) or None,
-            "without": list(params.get("without") or ()) or None,
+            **{key: list(params.get(key) or ()) or None for key in ("carry", "without")},
             "observe": True if mode == "observe" else None,
         }
         running = runtime.settings.filesets.get(name)
