@@ -118,3 +118,16 @@ async def test_an_answer_of_an_earlier_drain_tells_nothing_of_this_one() -> None
     node.end(OPERATOR)
     node.begin(OPERATOR, "")
     assert await node.told_out(0.01) == ("a",)
+
+
+async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before() -> None:
+    clock = Clock()
+    node = draining(MemoryStore(), clock)
+    ask(node, "haproxy", times=2)
+    node.begin(rollout_key("catalog"), "")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(node.told_out(30.0))
+        await asyncio.sleep(0)
+        node.nobody_can_ask()
+    assert waiting.result() == ()
+    assert node.probers() == ()
