@@ -57,8 +57,11 @@ class RolloutMachine(RolloutShow):
         match event:
             case v.Started(head):
                 self._start(head)
-            case v.PolicyChanged(policy):
+            case v.PolicyChanged(policy, absent_after_ms):
                 self._policy = policy
+                if absent_after_ms not in (None, self._absent_after_ms):
+                    self._absent_after_ms = absent_after_ms
+                    self._timer("absent", self._now + absent_after_ms)
             case v.PartnersChanged(partners):
                 before, self._partners = self._partners, {}
                 for name in partners:
