@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.fleet import Fleet, Node, free_port
 from tests.support.waiting import eventually
 
 HOSTS = {"main": "127.0.0.1", "s1": "127.0.0.2", "s2": "127.0.0.3"}
+MANUAL = 'update = "manual"\n'
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin")
 needs_haproxy = pytest.mark.skipif(
     shutil.which("haproxy") is None, reason="haproxy is not installed, so nothing can be watched behind one"
@@ -52,7 +54,7 @@ class Front:
             f'haproxy_socket = "{folder}/h.sock"\nupdate = "manual"\n'
             f'reload = {{ signal = "USR2", pid_file = "{folder}/haproxy.pid" }}\n',
         )
-        self.web(f'reload = {{ signal = "HUP", pid_file = "{folder}/nginx.pid" }}\n')
+        self.web(MANUAL)
 
     def web(self, more: str, listen: int = 0) -> None:
         """What is said of nginx."""
@@ -98,10 +100,19 @@ class Front:
         pid = str(self.folder / "haproxy.pid")
         return self.running(self.haproxy, ["haproxy", "-W", "-db", "-p", pid, "-f", str(self.haproxy_file)])
 
-    def with_nginx(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def with_nginx(self) -> Iterator[None]:
+        """As long as it runs its file is kept by itself."""
         assert NGINX is not None
+        self.web("")
+        eventually(self.nginx_file.exists, 20)
         more = f"daemon off; pid {self.folder}/nginx.pid; error_log stderr;"
-        return self.running(self.nginx, [NGINX, "-e", "stderr", "-c", str(self.nginx_file), "-g", more])
+        try:
+            with self.running(self.nginx, [NGINX, "-e", "stderr", "-c", str(self.nginx_file), "-g", more]):
+                self.web(f'reload = {{ signal = "HUP", pid_file = "{self.folder}/nginx.pid" }}\n')
+                yield
+        finally:
+            self.web(MANUAL)
 
     def reload_by_hand(self) -> None:
         """As ``systemctl reload haproxy`` does, without a word to any node."""
@@ -185,11 +196,41 @@ def test_a_session_stays_until_its_node_is_drained(front: Front) -> None:
         follow_a_session(front, front.haproxy)
 
 
+@needs_haproxy
+def test_a_session_moves_only_when_a_rollout_drains_its_node(front: Front) -> None:
+    """And nobody else notices the rollout either."""
+    fleet, port = front.fleet, front.haproxy
+    fleet.main.run("balancer", "render", "haproxy", "maps", "--output", str(front.haproxy_file))
+    for name in ("s1", "s2"):
+        path = fleet[name].directory / "instep.toml"
+        hook = f'hooks = {{ reload = {{ touch = "{front.folder}/{name}.reloaded" }} }}'
+        path.write_text(path.read_text().replace("[filesets.data]\n", f"[filesets.data]\n{hook}\n"))
+        fleet[name].run("config", "reload")
+    with front.with_haproxy():
+        cookie = eventually(partial(cookie_of, port, "s1"), 20) or ""
+        with Clients(port) as others, Clients(port, 1, {"Cookie": cookie}) as session:
+            (fleet.tree("main") / "a").write_text("b")
+            fleet.wait(timeout=60)
+            until = session.total + 20
+            eventually(partial(session.has_served, until), 20)
+    assert (front.folder / "s1.reloaded").exists()
+    assert (front.folder / "s2.reloaded").exists()
+    assert others.failures == session.failures == []
+    stays = [who for who, _ in groupby(session.sequence)]
+    assert stays[0] == "s1"
+    assert 1 < len(stays) <= 3, stays
+
+
+def cookie_of(port: int, node: str) -> str | None:
+    """A session that begins on this node."""
+    _, words, headers = asked(port)
+    return headers["set-cookie"].partition(";")[0] if words[0] == node else None
+
+
 @needs_nginx
 def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
     """It asks nobody itself. A node that moves, drains or comes back is in its file a moment later."""
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
-    eventually(front.nginx_file.exists, 20)
     with front.with_nginx():
         follow_a_session(front, port)
         with Clients(port) as clients:
@@ -213,7 +254,7 @@ def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
 @needs_nginx
 def test_what_is_refused_leaves_the_balancer_as_it_was(front: Front) -> None:
     main, file = front.fleet.main, front.nginx_file
-    eventually(file.exists, 20)
+    main.run("balancer", "reload", "web")
     before = file.read_text()
     front.web('check = ["/bin/false", "{file}"]\n', listen=free_port())
     answer = main.run("balancer", "reload", "web", expect=4)

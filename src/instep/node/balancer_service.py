@@ -92,7 +92,10 @@ class Balancers:
             return True
         self._forget_gone(files)
         plans = {file.path: self.plans(file.sections, file.path) for file in files}
-        self.watch.follow([(file.first.program, file.path, plans[file.path]) for file in files])
+        kept = [
+            file for file in files if file.first.is_automatic
+        ]  # a drain would wait in vain for the others
+        self.watch.follow([(file.first.program, file.path, plans[file.path]) for file in kept])
         for file in files:
             self._keep_state(file)
         is_whole = await self._push()

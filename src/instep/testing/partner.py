@@ -81,6 +81,8 @@ class SimPartner(PartnerDrift):
         machine_of: Any = self.world_machine or FollowMachine
         machine: FollowMachine = machine_of(self.line, self.config, rng, self.store.facts)
         self.ledger.woke(self.name, machine.facts, self.store)
+        if self.rollouts is not None:
+            self.rollouts.born()
         return machine
 
     world_machine: Callable[..., FollowMachine] | None = None
@@ -113,6 +115,8 @@ class SimPartner(PartnerDrift):
 
     def closed(self, other: str) -> None:
         self.sessions.pop(other, None)
+        if self.rollouts is not None:
+            self.rollouts.closed(other)
         if other in self.sources:
             self.post(f.SourceDown(NodeName(other)), 1)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instep.core import follow_vocabulary as f
-from instep.core.rollout_hub import order_behind
+from instep.core.rollout_hub import HubBook, OwnState, own_state
+from instep.core.rollout_vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Order
+from instep.model.rollout import DEFAULT_POLICY, Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.testing.disk import content_digest
@@ -20,7 +21,7 @@ from instep.testing.world import BrokenPromise
 if TYPE_CHECKING:
     from instep.testing.partner import SimPartner
 
-__all__ = ["RolloutSide"]
+__all__ = ["RolloutSide", "view_of"]
 
 FINISH_SLACK_MS = 3_000
 
@@ -31,20 +32,22 @@ class RolloutSide:
     def __init__(self, partner: SimPartner, watch: RolloutWatch) -> None:
         self.partner = partner
         self.watch = watch
-        self._behind: dict[str, m.Report] = {}
-        self._given: dict[str, Order | None] = {}
+        self._book = HubBook()
         self._begun: tuple[HeadRef, int, int] | None = None
 
     # --- reports and orders ---------------------------------------------------------------------------------
 
     def opened(self, other: str) -> None:
         report = self.partner.machine.report
-        if other in self.partner.sources:
-            if report is not None:
-                self._tell(other, report)
-        else:
-            self._behind.pop(other, None)
-            self._given.pop(other, None)
+        if other in self.partner.sources and report is not None:
+            self._tell(other, report)
+
+    def closed(self, other: str) -> None:
+        self._book.lost(NodeName(other))
+
+    def born(self) -> None:
+        """The process that knew what it had ordered is gone."""
+        self._book = HubBook()
 
     def tell(self, report: f.Report) -> None:
         for other in self.partner.sessions:
@@ -71,22 +74,24 @@ class RolloutSide:
         me.net.stream(me.name, other, m.encode(message))
 
     def heard_report(self, sender: str, message: m.Report) -> None:
-        self._behind[sender] = message
-        self.order_those_behind()
+        order = self._book.seen(NodeName(sender), view_of(message), self._own())
+        if order is not None:
+            self._give(sender, order)
 
     def order_those_behind(self) -> None:
         """Level: compared after every step with what was given."""
+        for other, order in self._book.own_changed(self._own()):
+            self._give(other, order)
+
+    def _own(self) -> OwnState:
+        facts: f.FollowFacts = self.partner.machine.facts
+        live = facts.live
+        return own_state(facts, DEFAULT_POLICY if live is None else self.partner.ledger.policy_of(live))
+
+    def _give(self, other: str, order: Order) -> None:
         me = self.partner
-        for other in list(me.sessions):
-            told = self._behind.get(other)
-            if told is None or other in me.sources:
-                continue
-            order = order_behind(me.machine.facts, told.head, told.order_serial)
-            if order is None or order == self._given.get(other):
-                continue
-            self._given[other] = order
-            self.watch.ordered(other, order)
-            me.net.stream(me.name, other, m.encode(m.Order(me.line, order)))
+        self.watch.ordered(other, order)
+        me.net.stream(me.name, other, m.encode(m.Order(me.line, order)))
 
     def heard_order(self, sender: str, message: m.Order) -> None:
         me = self.partner
@@ -139,3 +144,22 @@ class RolloutSide:
                 )
 
         me.later(within * 1.1 + FINISH_SLACK_MS, check)
+
+
+def view_of(report: m.Report) -> PartnerReport:
+    """What machines decide by."""
+    return PartnerReport(
+        standing=report.standing.standing,
+        head=report.head,
+        live=report.live,
+        tree=report.tree,
+        staged=report.staged,
+        replaced=report.replaced,
+        refused=report.refused,
+        code=report.standing.code,
+        reason=report.standing.reason,
+        waits_for_permit=report.waits_for_permit,
+        is_drained=report.is_drained,
+        drain_reason=report.drain_reason or None,
+        order_serial=report.order_serial,
+    )

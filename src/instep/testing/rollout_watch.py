@@ -82,7 +82,8 @@ class RolloutWatch:
             raise BrokenPromise("R6", f"permits went from {old.granted} to {facts.granted}")
         if facts.serial < old.serial:
             raise BrokenPromise("R6", f"the serial of orders fell from {old.serial} to {facts.serial}")
-        if v.ended(old.state) and facts.state is not old.state:
+        differs = facts.failed_code == "golden_differs" and old.state is v.RolloutState.DONE
+        if v.ended(old.state) and facts.state is not old.state and not differs:
             raise BrokenPromise("R6", f"an ended rollout went from {old.state.value} to {facts.state.value}")
         if old.state is v.RolloutState.PUTTING_BACK and facts.state is v.RolloutState.DONE:
             raise BrokenPromise("R7", "a rollout that is put back was confirmed")
@@ -90,7 +91,8 @@ class RolloutWatch:
     def rollout_ended(self, facts: v.RolloutFacts) -> None:
         assert facts.target is not None
         key = (facts.target.id, facts.attempt)
-        if key in self.ended and not self.was_restored:
+        was_done = self.ended.get(key) is v.RolloutState.DONE and facts.failed_code == "golden_differs"
+        if key in self.ended and not self.was_restored and not was_done:
             raise BrokenPromise(
                 "R6", f"the rollout of {facts.target.number} ended twice: {facts.state.value}"
             )

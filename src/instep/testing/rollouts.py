@@ -13,6 +13,7 @@ from instep.core.vocabulary import Note, SetTimer, TimerFired
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import RolloutPolicy
 from instep.net import messages as m
+from instep.testing.rollout_partner import view_of
 from instep.testing.rollout_watch import RolloutWatch
 
 if TYPE_CHECKING:
@@ -78,26 +79,11 @@ class SimRollouts:
     def reported(self, sender: str, report: m.Report) -> None:
         if report.via or report.node != sender:
             return
-        seen = v.PartnerReport(
-            standing=report.standing.standing,
-            head=report.head,
-            live=report.live,
-            tree=report.tree,
-            staged=report.staged,
-            replaced=report.replaced,
-            refused=report.refused,
-            code=report.standing.code,
-            reason=report.standing.reason,
-            waits_for_permit=report.waits_for_permit,
-            is_drained=report.is_drained,
-            drain_reason=report.drain_reason or None,
-            order_serial=report.order_serial,
-        )
-        self.say(v.PartnerSeen(NodeName(sender), seen))
+        self.say(v.PartnerSeen(NodeName(sender), view_of(report)))
 
     # --- operators ------------------------------------------------------------------------------------------
 
-    def ask(self, make: Callable[[int], v.Ask]) -> None:
+    def ask(self, make: Callable[[int], v.RolloutEvent]) -> None:
         if self.writer.is_alive and self.machine is not None:
             self._last_request += 1
             self.watch.asked(self._last_request)
@@ -105,18 +91,24 @@ class SimRollouts:
 
     def ask_something(self, people: Random) -> None:
         """What a person at the writer might type now."""
-        kinds: tuple[Callable[[int], v.Ask], ...] = (
+        kinds: tuple[Callable[[int], v.RolloutEvent], ...] = (
             v.PauseAsked,
             v.ResumeAsked,
             v.ResumeAsked,
             v.ConfirmAsked,
             v.ConfirmAsked,
             v.RetryAsked,
-            v.ReloadAsked,
+            lambda number: v.ReloadAsked(number, is_rolling=people.random() < 0.5),
+            self._answers_differ,
             lambda number: v.AbortAsked(number, puts_back=people.random() < 0.5),
         )
         is_confirming = self.watch.facts.state is v.RolloutState.CONFIRMING
         self.ask(v.ConfirmAsked if is_confirming and people.random() < 0.5 else people.choice(kinds))
+
+    def _answers_differ(self, number: int) -> v.RolloutEvent:
+        """The writer asked through the balancer, and users would get other answers."""
+        target = self.watch.facts.target
+        return v.RetryAsked(number) if target is None else v.AnswersDiffered(number, target, "other pixels")
 
     def end_well(self) -> None:
         """After the faults: somebody resumes, confirms, and begins anew what did not end well."""
