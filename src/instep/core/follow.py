@@ -135,6 +135,7 @@ class FollowMachine(FollowApply):
             case f.Reverted():
                 self._reverted(event.paths)
             case f.RevertFailed():
+                self._unstage()
                 self._drift.touch(self._drift.drifted)
                 self._fail("revert", event.trouble)
             case f.Compared():

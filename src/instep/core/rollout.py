@@ -58,8 +58,11 @@ class RolloutMachine(RolloutShow):
         match event:
             case v.Started(head):
                 self._start(head)
-            case v.PolicyChanged(policy):
+            case v.PolicyChanged(policy, absent_after_ms):
                 self._policy = policy
+                if absent_after_ms not in (None, self._absent_after_ms):
+                    self._absent_after_ms = absent_after_ms
+                    self._timer("absent", self._now + absent_after_ms)
             case v.PartnersChanged(partners):
                 before, self._partners = self._partners, {}
                 for name in partners:
@@ -72,13 +75,7 @@ class RolloutMachine(RolloutShow):
             case v.PartnerLost(node):
                 self._lost(node)
             case TimerFired(name):
-                self._timers.pop(name, None)
-                if name == "watch" and self._facts.state is RolloutState.WATCHING:
-                    self._end_watch()
-                elif name == "renew" and self._facts.state in UNCONFIRMED:
-                    self._set(serial=self._facts.serial + 1)
-                elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
-                    self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+                self._fired(name)
             case v.AnswersDiffered(request, head, reason):
                 is_running = head == self._facts.target and self._facts.state in (*GOING, *_WALKED)
                 refusal = None if is_running else self._refusal("of that generation to put back")
@@ -87,6 +84,16 @@ class RolloutMachine(RolloutShow):
                 self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
+
+    def _fired(self, name: str) -> None:
+        self._timers.pop(name, None)
+        state = self._facts.state
+        if name == "watch" and state is RolloutState.WATCHING:
+            self._end_watch()
+        elif name == "renew" and state in UNCONFIRMED:
+            self._set(serial=self._facts.serial + 1)
+        elif name == "confirm" and state is RolloutState.CONFIRMING:
+            self._go_back(None, "not_confirmed", "nobody confirmed it in time")
 
     def _start(self, head: HeadRef | None) -> None:
         """Restarted times are the whole times: what ran before the start is not known."""
