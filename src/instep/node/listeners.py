@@ -91,6 +91,8 @@ class Listeners:
 
     async def _close(self, name: str) -> None:
         self._at[name] = None
+        if not any(self._at.values()):
+            self._daemon.runtime.draining.nobody_can_ask()
         door = self._doors.pop(name, None)
         if door is not None:
             door.close()
