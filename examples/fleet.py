@@ -116,12 +116,27 @@ class Fleet:
         """Until every serving node is in step."""
         self.home.run("wait", self.fileset, "--timeout", f"{timeout_s:g}s")
 
-    def await_standing(self, node: Node, standing: str, code: str | None = None) -> dict[str, Any]:
+    def await_failing(self, node: Node, generation: int, code: str, word: str = "") -> dict[str, Any]:
+        """Until the node says that this generation failed there, with the code and the word in its reason."""
+
         def stands() -> tuple[bool, dict[str, Any]]:
             line = node.line(self.fileset)
-            return line["standing"] == standing and (code is None or line["code"] == code), line
+            reason = line["reason"] or ""
+            is_this = reason.startswith(f"generation {generation}:") and word in reason
+            return (line["standing"], line["code"]) == ("failing", code) and is_this, line
 
-        return eventually_seen(stands, f"{node.name} to stand {standing} {code or ''}")
+        return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
+
+    def untold(self) -> list[str]:
+        """Drains and returns for which a balancer did not ask in time, as each serving node noted them."""
+        found = []
+        for node in self.serving:
+            document = node.run("events", "--since", "1h")
+            events = next(value for value in document.values() if isinstance(value, list))
+            found += [
+                f"{node.name}: {each['text']}" for each in events if "did not ask in time" in each["text"]
+            ]
+        return found
 
     def close(self) -> None:
         """End every daemon, each by its own command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -17,18 +18,25 @@ __all__ = ["FastCgi", "Servers", "free_port", "nginx_local", "nginx_main", "prog
 
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
 STOP_S = 10.0
-_given: set[int] = set()
+FIRST_PORT, LAST_PORT = 9_000, 11_999
+_START = os.getpid() % (LAST_PORT - FIRST_PORT)
+_PORTS = (FIRST_PORT + (_START + step) % (LAST_PORT - FIRST_PORT) for step in range(LAST_PORT - FIRST_PORT))
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now, another one at each call."""
-    while True:
+    """A loopback port that nobody uses now, another one at each call. It lies below those that the kernel hands out for
+    outgoing connections, so that it is still free when a server listens there."""
+    for port in _PORTS:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        return port
+    raise Failed(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
 
 
 def program(name: str, package: str) -> str:
@@ -59,7 +67,8 @@ class FastCgi:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], count: int, log: Path) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", free_port()))
         self._socket.listen(64)
         self.port: int = self._socket.getsockname()[1]
         with log.open("ab") as output:

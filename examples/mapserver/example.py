@@ -1,4 +1,4 @@
-"""Three MapServer nodes behind HAProxy: ten changes of style under load, then two broken mapfiles.
+"""Three MapServer nodes behind HAProxy: ten changes of style under load, then three broken maps.
 
 ``home`` is where maps are made; it serves nobody. ``m1`` to ``m3`` are nginx and MapServer, each on its own copy.
 """
@@ -22,10 +22,13 @@ from examples.servers import FastCgi, Servers, free_port, nginx_main, program
 from examples.waiting import Failed, eventually
 
 FILESET = "maps"
-WMS = (
-    "/wms?SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS=blocks,roads&STYLES=&CRS=EPSG:3857"
+ASKED = (
+    "/wms?SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS={}&STYLES=&CRS=EPSG:3857"
     "&BBOX=0,0,100,100&WIDTH=200&HEIGHT=200&FORMAT=image/png"
 )
+WMS = ASKED.format("coast,blocks,roads")
+COAST = ASKED.format("coast")
+"""A golden answer: no change of style may change it."""
 PNG = "image/png"
 ENABLED = '"wms_enable_request" "*"'
 CITY = f"""MAP
@@ -42,6 +45,7 @@ CITY = f"""MAP
       {ENABLED}
     END
   END
+  INCLUDE "layers/coast.map"
   INCLUDE "layers/blocks.map"
   INCLUDE "layers/roads.map"
 END
@@ -101,7 +105,12 @@ class Example:
         self.write("layers/blocks.map", layer("blocks", "POLYGON", blocks))
         self.write("layers/roads.map", layer("roads", "LINE", roads))
         self.write("city.map", CITY)
+        self.write("styles/coast.map", style(0, "20 20 20"))
+        self.write_coast([(2, 2), (98, 4), (96, 97), (3, 95)])
         self.write_style(0)
+
+    def write_coast(self, points: list[tuple[int, int]]) -> None:
+        self.write("layers/coast.map", layer("coast", "LINE", [points]))
 
     def config(self, name: str, tree: Path) -> Path:
         """MapServer's own configuration, which stays on its node: which maps there are."""
@@ -192,6 +201,10 @@ class Example:
             config = str(self.top / node.name / "mapserver.conf")
             words = ["--param", f"url={url}", *params[:-1], "--param", f"config={config}"]
             node.run("fileset", "accept", FILESET, str(node.tree), *words)
+            node.add_settings(
+                f'[filesets.{FILESET}.golden]\nurl = "http://127.0.0.1:{self.ports[node.name]}"\n'
+                f'[filesets.{FILESET}.golden.requests.coast]\nrequest = "GET {COAST}"'
+            )
         self.fleet.wait()
         self.good[self.expected()] = "the first map"
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
@@ -204,6 +217,7 @@ class Example:
             self.break_it(load)
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -239,21 +253,32 @@ class Example:
         )
         self.write("city.map", CITY.replace(ENABLED, '"wms_enable_request" ""'))
         broken = self.fleet.publish("no WMS")
-        line = self.fleet.await_standing(nodes[0], "failing", "probe_failed")
-        self.tell(f"   {nodes[0].name}: {line['reason']}")
-        for node in nodes:
-            live = node.line(FILESET)["live"]["number"]
-            if live >= broken:
-                raise Failed(f"{node.name} serves generation {live}, which is broken")
-        self.require_picture(picture)
-        self.tell("6. The mapfile mended, and on every node.")
+        line = self.fleet.await_failing(nodes[0], broken, "probe_failed", "probe hook")
+        self.require_before(broken, line, picture)
+        self.tell("6. A map that serves, but has lost a piece of its coast: the golden answer differs.")
         self.write("city.map", CITY)
-        self.fleet.publish("WMS again")
+        self.write_coast([(2, 2), (98, 4), (3, 95)])
+        broken = self.fleet.publish("less coast")
+        line = self.fleet.await_failing(nodes[0], broken, "probe_failed", "golden answer")
+        self.require_before(broken, line, picture)
+        self.tell("7. The map mended, and on every node.")
+        self.write_map()
+        self.write_style(self.rollouts)
+        self.fleet.publish("all coast again")
         self.fleet.wait()
         self.require_picture(picture)
 
+    def require_before(self, broken: int, line: dict[str, Any], picture: str) -> None:
+        """The first node says why it went back; no other ever had it; all show what they showed."""
+        self.tell(f"   {self.fleet.serving[0].name}: {line['reason']}")
+        for node in self.fleet.serving:
+            live = node.line(FILESET)["live"]["number"]
+            if live >= broken:
+                raise Failed(f"{node.name} serves generation {live}, and {broken} is broken")
+        self.require_picture(picture)
+
     def report(self, load: Load) -> dict[str, Any]:
-        return {"rollouts": self.rollouts, **load.report(PNG, self.good)}
+        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report(PNG, self.good)}
 
 
 if __name__ == "__main__":

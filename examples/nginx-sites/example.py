@@ -167,6 +167,7 @@ class Example:
             self.put_back_everywhere()
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -206,7 +207,7 @@ class Example:
         self.write_site(91, "include local/only-at-home.conf;\n")
         broken = self.fleet.publish("rejected on the nodes")
         for node in nodes:
-            line = self.fleet.await_standing(node, "failing", "validate_failed")
+            line = self.fleet.await_failing(node, broken, "validate_failed")
             self.tell(f"   {node.name}: {line['reason']}")
         self.require_before(broken)
 
@@ -225,10 +226,10 @@ class Example:
         for node in nodes[:2]:
             eventually_seen(lambda node=node: serves(node), f"{node.name} to serve what will be put back", 60)  # type: ignore[misc]
             self.tell(f"   {node.name} serves it")
-        line = self.fleet.await_standing(nodes[2], "failing", "probe_failed")
+        line = self.fleet.await_failing(nodes[2], broken, "probe_failed", "500")
         self.tell(f"   n3: {line['reason']}")
         for node in nodes[:2]:
-            line = self.fleet.await_standing(node, "failing", "put_back_ordered")
+            line = self.fleet.await_failing(node, broken, "put_back_ordered")
             self.tell(f"   {node.name}: {line['reason']}")
 
         def is_back() -> tuple[bool, object]:
@@ -246,8 +247,8 @@ class Example:
 
     def report(self, load: Load) -> dict[str, Any]:
         good = {digest(page(number)) for number in (*range(1, self.number + 1), 92)}
-        return {"rollouts": self.rollouts, **load.report("text/plain", good)}
+        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report("text/plain", good)}
 
 
 if __name__ == "__main__":
-    sys.exit(play(__doc__, Example, rollouts=3))
+    sys.exit(play(__doc__, Example, rollouts=2))

@@ -61,10 +61,14 @@ def asked(
 
 
 class Clients:
-    """Some clients that ask one after the other until they are told to stop; each answer and each failure is counted."""
+    """Some clients that ask one after the other until they are told to stop; each answer and each failure is counted.
+    They take a new cookie like a browser."""
 
-    def __init__(self, port: int, count: int = 4) -> None:
+    def __init__(self, port: int, count: int = 4, headers: dict[str, str] | None = None) -> None:
         self._port = port
+        self._headers = headers
+        self.sequence: list[str] = []
+        """Who answered, in order."""
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._served: Counter[str] = Counter()
@@ -85,15 +89,18 @@ class Clients:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                status, words, _ = asked(self._port)
+                status, words, told = asked(self._port, "/", self._headers)
                 who = words[0] if status == 200 else ""
                 why = "" if who else f"status {status}"
             except (OSError, http.client.HTTPException) as error:
-                who, why = "", repr(error)
+                who, why, told = "", repr(error), {}
             with self._lock:
                 if who:
                     self._served[who] += 1
                     self.total += 1
+                    self.sequence.append(who)
+                    if self._headers is not None and "set-cookie" in told:
+                        self._headers = {"Cookie": told["set-cookie"].partition(";")[0]}
                 else:
                     self.failures.append(why)
             self._stop.wait(0.002)

@@ -95,7 +95,7 @@ def _checked(
 def reload(session: Session, names: tuple[str, ...], replace: bool, timeout_ms: int) -> None:
     """Render, check, put in place and reload every file that [balancers] names.
 
-    What the balancer's parser refuses changes nothing. When the reload fails, the file before comes back.
+    What the balancer's parser refuses changes nothing. A reload that fails is tried again until it goes well.
     """
     document = session.call("balancer_reload", timeout_ms / 1000, names=list(names), replace=replace)
 

@@ -134,6 +134,7 @@ class FollowMachine(FollowApply):
             case f.Reverted():
                 self._reverted(event.paths)
             case f.RevertFailed():
+                self._unstage()
                 self._drift.touch(self._drift.drifted)
                 self._fail("drift", event.trouble)
             case f.Compared():

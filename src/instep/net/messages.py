@@ -121,7 +121,7 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain")
+TAKES = ("members", "drain", "test")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 WANTS_MAX = 65_536

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instep.errors import InstepError, RefusedError
-from instep.fleet.balancer_file import PREVIOUS, Program, check_file, keep_file, read_kept
+from instep.errors import InstepError, RefusedError, UnavailableError
+from instep.fleet.balancer_file import Program, check_file, keep_file, read_kept
 from instep.fleet.balancer_plan import BalancerPlan
 from instep.fleet.haproxy import drain_commands
 from instep.fleet.haproxy_socket import tell
@@ -92,7 +92,10 @@ class Balancers:
             return True
         self._forget_gone(files)
         plans = {file.path: self.plans(file.sections, file.path) for file in files}
-        self.watch.follow([(file.first.program, file.path, plans[file.path]) for file in files])
+        kept = [
+            file for file in files if file.first.is_automatic
+        ]  # a drain would wait in vain for the others
+        self.watch.follow([(file.first.program, file.path, plans[file.path]) for file in kept])
         for file in files:
             self._keep_state(file)
         is_whole = await self._push()
@@ -221,8 +224,8 @@ class Balancers:
     async def apply(
         self, file: FileOf, *, may_replace: bool = False, is_asked: bool = False
     ) -> dict[str, Any]:
-        """Render, let the parser read it, put it in place, reload. What was there stays when the parser refuses, and
-        comes back when the reload fails. ``is_asked`` reloads even when nothing changed."""
+        """Render, let the parser read it, put it in place, reload. What was there stays when the parser refuses.
+        ``is_asked`` reloads even when nothing changed."""
         async with self._applying:
             made = self.rendered(file)
             first = file.first
@@ -234,7 +237,7 @@ class Balancers:
                 changed = await asyncio.to_thread(self._keep, file, made, may_replace)
                 is_due = changed or is_asked or self._is_reload_due(file.path)
                 if is_due:
-                    await self._reload(file, changed=changed)
+                    await self._reload(file)
             except RefusedError:
                 self._refused[file.path] = made.text
                 raise
@@ -272,24 +275,17 @@ class Balancers:
             store.delete(key)
         return changed
 
-    async def _reload(self, file: FileOf, *, changed: bool) -> None:
+    async def _reload(self, file: FileOf) -> None:
+        """The file stays also when this fails: its parser liked it, and a balancer that is down begins with it."""
         outcome = await self._run_reload(file)
-        store, key = self._daemon.runtime.store, DUE + str(file.path)
-        store.delete(key)
-        if outcome is None:
-            return
-        previous = read_kept(file.path.with_name(file.path.name + PREVIOUS)) if changed else None
-        back = ""
-        if previous is not None:
-            keep_file(file.path, previous, may_replace=True)
-            again = await self._run_reload(file)
-            back = "; the file before is back" + (f", but its reload: {again}" if again is not None else "")
-        raise RefusedError(
-            f"{file.path}: reload of {file.first.program.value} failed: {outcome}{back}",
-            hint="look at the balancer's log; then: instep balancer reload",
-            code="balancer_reload_failed",
-            path=str(file.path),
-        )
+        if outcome is not None:
+            raise UnavailableError(
+                f"{file.path} is in place, but the reload of {file.first.program.value} failed: {outcome}",
+                hint="it is tried again; look at the balancer's log, then: instep balancer reload",
+                code="balancer_reload_failed",
+                path=str(file.path),
+            )
+        self._daemon.runtime.store.delete(DUE + str(file.path))
 
     async def _run_reload(self, file: FileOf) -> str | None:
         """None when it went well, or there is no hook."""

@@ -25,6 +25,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.draining import rollout_key
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.golden import forget_golden
 from instep.node.housekeeping import Housekeeping
 from instep.node.listeners import Listeners
 from instep.node.membership import Membership
@@ -222,6 +223,7 @@ class Daemon:
         self._tasks[name].cancel()
         if name not in self.runtime.settings.filesets:
             forget_marker(self.runtime.store, name)
+            forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -17,13 +18,13 @@ from instep.model.ids import FilesetName
 from instep.model.standing import Standing
 from instep.node import values
 from instep.node.driver import wall_ms
-from instep.node.fitness import Fitness, LineView, fitness_of
-from instep.node.values import Address, BadValue
+from instep.node.fitness import Fitness, LineView, fitness_of, is_one_generation
+from instep.node.values import Address, BadValue, IpNetwork
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "is_prober"]
 
 AGAIN_S = 5.0
 CONNECTIONS_MAX = 256
@@ -90,6 +91,8 @@ class Listeners:
 
     async def _close(self, name: str) -> None:
         self._at[name] = None
+        if not any(self._at.values()):
+            self._daemon.runtime.draining.nobody_can_ask()
         door = self._doors.pop(name, None)
         if door is not None:
             door.close()
@@ -140,23 +143,12 @@ class Listeners:
         except BadValue as error:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
         fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
-        if self._is_prober(request.remote):
+        if is_prober(self._daemon.runtime.settings.probers, request.remote):
             who = f"{request.remote} {request.query.get('by', '')}".strip()
-            knows_out = request.query.get("acts") == "out"
-            is_told_ready = fitness.is_ready if "acts" not in request.query else not knows_out
-            self._daemon.runtime.draining.answered(who, is_ready=is_told_ready)
+            acts = request.query.get("acts")
+            is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
+            self._daemon.runtime.draining.answered(who, is_ready=is_ready)
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
-
-    def _is_prober(self, remote: str | None) -> bool:
-        """Whether a drain waits for who asks from there: named balancers only, and this machine, where any is named."""
-        probers = self._daemon.runtime.settings.probers
-        try:
-            ip = ipaddress.ip_address((remote or "").partition("%")[0])
-        except ValueError:
-            return not probers
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return not probers or ip.is_loopback or any(ip in network for network in probers)
 
     def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
         """This node's answer for the filesets asked for, or for all."""
@@ -184,7 +176,7 @@ class Listeners:
         try:
             fitness = self.fitness()
             address = writer.get_extra_info("peername")
-            if self._is_prober(address[0] if address else None):
+            if is_prober(self._daemon.runtime.settings.probers, address[0] if address else None):
                 who = f"agent {address[0]}" if address else "agent"
                 self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
             async with asyncio.timeout(ANSWER_S):
@@ -195,6 +187,17 @@ class Listeners:
         finally:
             self._agents -= 1
             writer.close()
+
+
+def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
+    """Whether a drain waits for who asks from there: where any network is named only those, and this machine."""
+    try:
+        ip = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return not probers
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return not probers or ip.is_loopback or any(ip in network for network in probers)
 
 
 def _answer(document: dict[str, Any], status: int) -> web.Response:
@@ -227,8 +230,7 @@ def _view(service: object) -> LineView:
     is_in_step = record.standing is Standing.IN_STEP
     is_whole = True
     if isinstance(service, FollowService) and not service.fileset.observe:
-        facts = service.facts
-        is_whole = facts.tree is not None and facts.live is not None and facts.tree.id == facts.live.id
+        is_whole = is_one_generation(service.facts)
     return LineView(
         fileset=service.fileset.name,
         standing=record,

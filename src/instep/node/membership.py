@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.errors import NotAllowedError, RefusedError
+from instep.errors import NotAllowedError, PeerError, RefusedError
 from instep.model.ids import NodeName
 from instep.model.link import Link
 from instep.net import messages as m
@@ -186,14 +186,16 @@ class Membership:
 
     def told_self(self, who: NodeName, message: m.Members) -> None:
         """A partner says how it serves, on its own verified connection: its word about others is not taken."""
+        if [member.name for member in message.members] != [who]:
+            raise PeerError(f"{who} tells of other members than itself", code="unexpected_message")
         known = self.members.get(who)
-        for member in message.members:
-            if member.name == who and known is not None:
-                self._remember(
-                    msgspec.structs.replace(
-                        known, address=member.address, serving=member.serving, updated_ms=wall_ms()
-                    )
+        if known is not None:
+            (told,) = message.members
+            self._remember(
+                msgspec.structs.replace(
+                    known, address=told.address, serving=told.serving, updated_ms=wall_ms()
                 )
+            )
 
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
         """A pinned partner told its signing key over the connection that its pin verifies: its records hold

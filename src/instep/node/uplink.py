@@ -14,8 +14,8 @@ from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
+from instep.node.answering import Answering
 from instep.node.driver import wall_ms
-from instep.node.obstacles import obstacles
 from instep.node.partner_drain import drain_for_partner
 from instep.node.serving import pages_reply
 
@@ -31,10 +31,6 @@ REPLIES_MAX = 256
 REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
-VERIFYING_MAX = 2
-TELLING_MAX = 64
-TEST_S = 600.0
-"""A test has the deadlines of its probes and requests; this is the last one."""
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -66,9 +62,7 @@ class Uplink:
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
-        self._verifying: set[asyncio.Task[None]] = set()
-        self._telling: set[asyncio.Task[None]] = set()
-        self._testing: set[asyncio.Task[None]] = set()
+        self._answering = Answering(peers, name, self.reply)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -241,7 +235,7 @@ class Uplink:
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
             case m.TakeOverRequest():
-                self.reply(self._could_take_over(message))
+                self.reply(self._answering.could_take_over(message))
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
@@ -254,27 +248,8 @@ class Uplink:
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
-            case m.VerifyRequest() if len(self._verifying) >= VERIFYING_MAX:
-                busy = UnavailableError("verifications are under way already", code="busy")
-                self.reply(m.VerifyReply(message.number, message.line, None, b"", error=reply_of_error(busy)))
-            case m.VerifyRequest():
-                task = asyncio.get_running_loop().create_task(self._verify(message))
-                self._verifying.add(task)
-                task.add_done_callback(self._verifying.discard)
-            case m.FactsRequest() if len(self._telling) >= TELLING_MAX:
-                full = UnavailableError("facts are being gathered already", code="busy")
-                self.reply(m.FactsReply((), 0, message.number, reply_of_error(full)))
-            case m.FactsRequest():
-                telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
-                self._telling.add(telling)
-                telling.add_done_callback(self._telling.discard)
-            case m.TestRequest() if self._testing:
-                full = UnavailableError("a test is under way already", code="busy")
-                self.reply(m.TestReply(message.number, error=reply_of_error(full)))
-            case m.TestRequest():
-                testing = asyncio.get_running_loop().create_task(self._test(message))
-                self._testing.add(testing)
-                testing.add_done_callback(self._testing.discard)
+            case m.VerifyRequest() | m.FactsRequest() | m.TestRequest():
+                self._answering.take(message)
             case m.DrainRequest():
                 self.reply(drain_for_partner(self._peers.runtime, self.name, message))
             case m.PagesRequest():
@@ -327,8 +302,7 @@ class Uplink:
             self.reply(m.OfferReply(line, False))
 
     def _followed(self, line: LineId) -> LineService | None:
-        service = self._peers.service(line)
-        return None if service is None or service.is_written_here else service
+        return self._answering.followed(line)
 
     def _head(self, head: m.Head) -> None:
         service = self._followed(head.line)
@@ -363,60 +337,3 @@ class Uplink:
             return pages_reply(self._peers.runtime.store, request, m.STREAM_PAGES_BYTES_MAX)
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
-
-    def _could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
-        """The line's writer asks before it hands the line over; nobody else is told."""
-        try:
-            service = self._followed(request.line)
-            if service is None or service.writer != self.name:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            return m.TakeOverReply(request.number, obstacles(self._peers, service, request.partners))
-        except InstepError as error:
-            return m.TakeOverReply(request.number, error=reply_of_error(error))
-
-    async def _tell_facts(self, request: m.FactsRequest) -> None:
-        """The line's writer asks for what its gates are about; nobody else is told."""
-        try:
-            service = self._followed(request.line)
-            if service is None or service.writer != self.name:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            found = await self._peers.facts_of_line(service, request.key)
-            self.reply(m.FactsReply(found, wall_ms(), request.number))
-        except InstepError as error:
-            self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
-
-    async def _test(self, request: m.TestRequest) -> None:
-        """The line's writer wants to know whether the application is well here; nobody else is told."""
-        try:
-            service = self._followed(request.line)
-            if service is None or service.writer != self.name:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            async with asyncio.timeout(TEST_S):
-                rows = await service.test()
-            self.reply(m.TestReply(request.number, service.live, rows[: m.TEST_ROWS_MAX]))
-        except TimeoutError:
-            late = UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out")
-            self.reply(m.TestReply(request.number, error=reply_of_error(late)))
-        except InstepError as error:
-            self.reply(m.TestReply(request.number, error=reply_of_error(error)))
-
-    async def _verify(self, request: m.VerifyRequest) -> None:
-        service = self._followed(request.line)
-        try:
-            if service is None:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            reply = await service.verify(is_deep=request.is_deep)
-        except InstepError as error:
-            reply = m.VerifyReply(0, request.line, None, b"", error=reply_of_error(error))
-        self.reply(
-            m.VerifyReply(
-                request.number,
-                reply.line,
-                reply.live,
-                reply.attested_root,
-                reply.differing,
-                reply.differs,
-                reply.read_bytes,
-                reply.error,
-            )
-        )

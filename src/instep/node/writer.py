@@ -178,6 +178,7 @@ class WriterService:
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
         self.driver.post(v.ConfigChanged(self.config()))
+        self.rollout.reconfigure(self._policy())
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         self.driver.post(v.TreeChanged(paths, is_overflow))

@@ -204,9 +204,10 @@ def test_other_answers_through_the_balancer_put_back_what_is_done() -> None:
     fleet.say(v.AnswersDiffered(1, OLD, "of another generation"))
     assert fleet.verdicts() == [Verdict.KEEP] * 3
     fleet.say(v.AnswersDiffered(2, NEW, "map: 12% of the pixels differ"))
-    assert fleet.verdicts() == [Verdict.PUT_BACK] * 3
+    assert fleet.verdicts() == [Verdict.PUT_BACK, Verdict.HOLD, Verdict.HOLD]
     assert fleet.state is RolloutState.PUTTING_BACK
     for node in NODES:
+        assert fleet.orders[node].order.verdict is Verdict.PUT_BACK
         fleet.report(node, refused=NEW)
     assert fleet.kept == [RolloutState.DONE, RolloutState.PUT_BACK]
     facts = fleet.machine.facts
