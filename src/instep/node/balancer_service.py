@@ -24,7 +24,7 @@ from instep.model.ids import FilesetName
 from instep.net import messages as m
 from instep.node.balancer_settings import BalancerSettings
 from instep.node.balancer_watch import Watch
-from instep.node.balancing import STATE, Rendered, chosen, plan_of, render
+from instep.node.balancing import STATE, Rendered, chosen, plan_of, render, surroundings
 from instep.node.hooks import spec_of
 
 if TYPE_CHECKING:
@@ -177,9 +177,8 @@ class Balancers:
         first = file.first
         before = read_kept(file.path) if first.program is Program.PROXY_MAP else None
         plans = self.plans(file.sections, file.path)
-        return render(
-            first.program, plans, is_whole=first.is_whole, socket=first.haproxy_socket, before=before
-        )
+        around = surroundings(file.sections)
+        return render(first.program, plans, is_whole=first.is_whole, around=around, before=before)
 
     def render_for(
         self, program: Program, names: Collection[str], *, is_whole: bool, before: str | None
@@ -189,8 +188,7 @@ class Balancers:
         plans: list[BalancerPlan] = []
         for each in sections:
             plans += self.plans((each,), each.file if each.program is program else None)
-        socket = next((each.haproxy_socket for each in sections if each.haproxy_socket is not None), None)
-        return render(program, plans, is_whole=is_whole, socket=socket, before=before)
+        return render(program, plans, is_whole=is_whole, around=surroundings(sections), before=before)
 
     # Files ------------------------------------------------------------------------------------------------------
 
