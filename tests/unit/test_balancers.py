@@ -141,6 +141,13 @@ def test_an_address_from_a_member_cannot_write_configuration(host: str) -> None:
         assert refused.value.facts["node"] == "s1"
 
 
+def test_two_applications_cannot_both_take_everything_at_a_port() -> None:
+    one = plan(1, services=SERVICES[:1])
+    with pytest.raises(RefusedError) as refused:
+        haproxy([one, BalancerPlan("docs", SERVICES[:1], one.servers)], WHOLE)
+    assert refused.value.error_code == "same_port"
+
+
 def test_nginx_refuses_what_it_cannot_do() -> None:
     with pytest.raises(RefusedError) as refused:
         nginx([plan(1)], is_whole=True)
