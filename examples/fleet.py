@@ -105,10 +105,8 @@ class Fleet:
         file.write_text(token)
         node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start")
         file.unlink()
-        node.add_settings(
-            f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"\npoll = "1s"',
-            at_top=True,
-        )
+        listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
+        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', at_top=True)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""
@@ -118,12 +116,16 @@ class Fleet:
         """Until every serving node is in step."""
         self.home.run("wait", self.fileset, "--timeout", f"{timeout_s:g}s")
 
-    def await_standing(self, node: Node, standing: str, code: str | None = None) -> dict[str, Any]:
+    def await_failing(self, node: Node, generation: int, code: str, word: str = "") -> dict[str, Any]:
+        """Until the node says that this generation failed there, with the code and the word in its reason."""
+
         def stands() -> tuple[bool, dict[str, Any]]:
             line = node.line(self.fileset)
-            return line["standing"] == standing and (code is None or line["code"] == code), line
+            reason = line["reason"] or ""
+            is_this = reason.startswith(f"generation {generation}:") and word in reason
+            return (line["standing"], line["code"]) == ("failing", code) and is_this, line
 
-        return eventually_seen(stands, f"{node.name} to stand {standing} {code or ''}")
+        return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
 
     def close(self) -> None:
         """End every daemon, each by its own command."""

@@ -10,8 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["Answer", "Load", "ask"]
+__all__ = ["Answer", "Load", "ask", "told"]
 
 TIMEOUT_S = 15.0
 
@@ -94,6 +95,17 @@ class Load:
             if each.error or each.status != 200 or each.kind != kind or each.digest not in digests
         ]  # fmt: skip
 
+    def report(self, kind: str, digests: Collection[str]) -> dict[str, Any]:
+        failures = self.failures(kind, digests)
+        return {
+            "requests": len(self.answers),
+            "failures": len(failures),
+            "first_failures": [told(each) for each in failures[:5]],
+            "longest_pause_ms": self.longest_pause_ms(),
+            "longest_answer_ms": self.longest_answer_ms(),
+            "answered_by": self.by_node(),
+        }
+
     def longest_answer_ms(self) -> int:
         return round(1000 * max((each.ended - each.began for each in self.answers), default=0.0))
 
@@ -104,3 +116,9 @@ class Load:
 
     def by_node(self) -> dict[str, int]:
         return dict(sorted(Counter(each.node for each in self.answers).items()))
+
+
+def told(answer: Answer) -> str:
+    """One answer for a person who follows a failure."""
+    what = answer.error or f"{answer.status} {answer.kind} {answer.digest} {answer.head!r}"
+    return f"{answer.began:.3f}+{answer.ended - answer.began:.3f} s from {answer.node or 'nobody'}: {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -13,22 +14,29 @@ from pathlib import Path
 
 from examples.waiting import Failed, eventually
 
-__all__ = ["FastCgi", "Servers", "free_port", "nginx_main", "program"]
+__all__ = ["FastCgi", "Servers", "free_port", "nginx_local", "nginx_main", "program"]
 
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
 STOP_S = 10.0
-_given: set[int] = set()
+FIRST_PORT, LAST_PORT = 9_000, 11_999
+_START = os.getpid() % (LAST_PORT - FIRST_PORT)
+_PORTS = (FIRST_PORT + (_START + step) % (LAST_PORT - FIRST_PORT) for step in range(LAST_PORT - FIRST_PORT))
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now, another one at each call."""
-    while True:
+    """A loopback port that nobody uses now, another one at each call. It lies below those that the kernel hands out for
+    outgoing connections, so that it is still free when a server listens there."""
+    for port in _PORTS:
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        return port
+    raise Failed(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
 
 
 def program(name: str, package: str) -> str:
@@ -39,18 +47,18 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def nginx_main(top: Path, name: str, *, keepalive_s: int = 15) -> str:
-    """What stands before a site in an nginx of ours: one process group in one directory, nothing of the system's."""
+def nginx_local(top: Path, name: str) -> tuple[str, str]:
+    """What an nginx of ours says before ``events`` and in ``http``, so that it touches nothing of the system's."""
     user = f"user {pwd.getpwuid(os.geteuid()).pw_name};\n" if os.geteuid() == 0 else ""
-    temp = "".join(
-        f"    {kind}_temp_path {top}/{name}.{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    return (
-        f"{user}worker_processes 1;\npid {top}/{name}.pid;\nerror_log {top}/{name}.log warn;\n"
-        "events { worker_connections 256; }\n"
-        f"http {{\n    access_log off;\n    keepalive_timeout {keepalive_s}s;\n{temp}"
-    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temp = "".join(f"{kind}_temp_path {top}/{name}.{kind};\n" for kind in kinds)
+    return f"{user}worker_processes 1;\npid {top}/{name}.pid;\nerror_log {top}/{name}.log warn;\n", temp
+
+
+def nginx_main(top: Path, name: str) -> str:
+    """What stands before a site, up to the open ``http`` block."""
+    main, http = nginx_local(top, name)
+    return f"{main}events {{ worker_connections 256; }}\nhttp {{\naccess_log off;\n{http}"
 
 
 class FastCgi:
@@ -59,7 +67,8 @@ class FastCgi:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], count: int, log: Path) -> None:
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", free_port()))
         self._socket.listen(64)
         self.port: int = self._socket.getsockname()[1]
         with log.open("ab") as output:

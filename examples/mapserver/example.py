@@ -1,4 +1,4 @@
-"""Three MapServer nodes behind HAProxy: ten changes of style under load, then two broken mapfiles.
+"""Three MapServer nodes behind HAProxy: ten changes of style under load, then three broken maps.
 
 ``home`` is where maps are made; it serves nobody. ``m1`` to ``m3`` are nginx and MapServer, each on its own copy.
 """
@@ -6,27 +6,29 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from examples.fleet import Fleet, Node
-from examples.load import Answer, Load, ask
+from examples.load import Load, ask, told
+from examples.play import narrated, play
 from examples.servers import FastCgi, Servers, free_port, nginx_main, program
 from examples.waiting import Failed, eventually
 
 FILESET = "maps"
-WMS = (
-    "/wms?SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS=blocks,roads&STYLES=&CRS=EPSG:3857"
+ASKED = (
+    "/wms?SERVICE=WMS&VERSION=1.3.0&REQUEST=GetMap&LAYERS={}&STYLES=&CRS=EPSG:3857"
     "&BBOX=0,0,100,100&WIDTH=200&HEIGHT=200&FORMAT=image/png"
 )
+WMS = ASKED.format("coast,blocks,roads")
+COAST = ASKED.format("coast")
+"""A golden answer: no change of style may change it."""
 PNG = "image/png"
 ENABLED = '"wms_enable_request" "*"'
 CITY = f"""MAP
@@ -43,6 +45,7 @@ CITY = f"""MAP
       {ENABLED}
     END
   END
+  INCLUDE "layers/coast.map"
   INCLUDE "layers/blocks.map"
   INCLUDE "layers/roads.map"
 END
@@ -66,20 +69,16 @@ def layer(name: str, kind: str, lines: list[list[tuple[int, int]]]) -> str:
 class Example:
     """The cluster, its servers and the load, step by step."""
 
-    def __init__(self, top: Path, rollouts: int, *, is_quiet: bool) -> None:
+    def __init__(self, top: Path, given: argparse.Namespace) -> None:
         self.top = top
-        self.rollouts = rollouts
-        self._is_quiet = is_quiet
-        self.fleet = Fleet(top, FILESET, is_verbose=not is_quiet)
+        self.rollouts: int = given.rollouts
+        self.tell = narrated(given)
+        self.fleet = Fleet(top, FILESET, is_verbose=not given.json)
         self.servers = Servers()
         self.front = free_port()
         self.ports: dict[str, int] = {}
         self.good: dict[str, str] = {}
         """Digest of a picture, and which change it shows."""
-
-    def tell(self, text: str) -> None:
-        if not self._is_quiet:
-            print(text, flush=True)
 
     # The map ------------------------------------------------------------------------------------------------
 
@@ -106,7 +105,12 @@ class Example:
         self.write("layers/blocks.map", layer("blocks", "POLYGON", blocks))
         self.write("layers/roads.map", layer("roads", "LINE", roads))
         self.write("city.map", CITY)
+        self.write("styles/coast.map", style(0, "20 20 20"))
+        self.write_coast([(2, 2), (98, 4), (96, 97), (3, 95)])
         self.write_style(0)
+
+    def write_coast(self, points: list[tuple[int, int]]) -> None:
+        self.write("layers/coast.map", layer("coast", "LINE", [points]))
 
     def config(self, name: str, tree: Path) -> Path:
         """MapServer's own configuration, which stays on its node: which maps there are."""
@@ -118,8 +122,6 @@ class Example:
 
     def expected(self) -> str:
         """The picture that ``home``'s tree gives now, drawn by MapServer without any node."""
-        from hashlib import sha256
-
         query = WMS.partition("?")[2]
         done = subprocess.run(
             [program("mapserv", "cgi-mapserver")],
@@ -199,12 +201,16 @@ class Example:
             config = str(self.top / node.name / "mapserver.conf")
             words = ["--param", f"url={url}", *params[:-1], "--param", f"config={config}"]
             node.run("fileset", "accept", FILESET, str(node.tree), *words)
+            node.add_settings(
+                f'[filesets.{FILESET}.golden]\nurl = "http://127.0.0.1:{self.ports[node.name]}"\n'
+                f'[filesets.{FILESET}.golden.requests.coast]\nrequest = "GET {COAST}"'
+            )
         self.fleet.wait()
         self.good[self.expected()] = "the first map"
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
         self.balance()
         eventually(lambda: ask(self.front, WMS).status == 200, "the first picture through HAProxy", 20)
-        load = Load(self.front, WMS)
+        load = Load(self.front, WMS, every_s=0.2)
         load.start()
         try:
             self.roll(load)
@@ -246,74 +252,33 @@ class Example:
         )
         self.write("city.map", CITY.replace(ENABLED, '"wms_enable_request" ""'))
         broken = self.fleet.publish("no WMS")
-        line = self.fleet.await_standing(nodes[0], "blocked")
-        self.tell(f"   {nodes[0].name}: {line['reason']}")
-        for node in nodes:
-            live = node.line(FILESET)["live"]["number"]
-            if live >= broken:
-                raise Failed(f"{node.name} serves generation {live}, which is broken")
-        self.require_picture(picture)
-        self.tell("6. The mapfile mended, and on every node.")
+        line = self.fleet.await_failing(nodes[0], broken, "probe_failed", "probe hook")
+        self.require_before(broken, line, picture)
+        self.tell("6. A map that serves, but has lost a piece of its coast: the golden answer differs.")
         self.write("city.map", CITY)
-        self.fleet.publish("WMS again")
+        self.write_coast([(2, 2), (98, 4), (3, 95)])
+        broken = self.fleet.publish("less coast")
+        line = self.fleet.await_failing(nodes[0], broken, "probe_failed", "golden answer")
+        self.require_before(broken, line, picture)
+        self.tell("7. The map mended, and on every node.")
+        self.write_map()
+        self.write_style(self.rollouts)
+        self.fleet.publish("all coast again")
         self.fleet.wait()
         self.require_picture(picture)
 
+    def require_before(self, broken: int, line: dict[str, Any], picture: str) -> None:
+        """The first node says why it went back; no other ever had it; all show what they showed."""
+        self.tell(f"   {self.fleet.serving[0].name}: {line['reason']}")
+        for node in self.fleet.serving:
+            live = node.line(FILESET)["live"]["number"]
+            if live >= broken:
+                raise Failed(f"{node.name} serves generation {live}, and {broken} is broken")
+        self.require_picture(picture)
+
     def report(self, load: Load) -> dict[str, Any]:
-        failures = load.failures(PNG, self.good)
-        return {
-            "rollouts": self.rollouts,
-            "requests": len(load.answers),
-            "failures": len(failures),
-            "first_failures": [told(each) for each in failures[:5]],
-            "longest_pause_ms": load.longest_pause_ms(),
-            "longest_answer_ms": load.longest_answer_ms(),
-            "answered_by": load.by_node(),
-        }
-
-
-def told(answer: Answer) -> str:
-    what = answer.error or f"{answer.status} {answer.kind} {answer.digest} {answer.head!r}"
-    return f"{answer.began:.3f}+{answer.ended - answer.began:.3f} s from {answer.node or 'nobody'}: {what}"
-
-
-@contextlib.contextmanager
-def place(keep: bool) -> Iterator[Path]:
-    top = Path(tempfile.mkdtemp(prefix="instep-maps-"))
-    try:
-        yield top
-    finally:
-        if keep:
-            print(f"everything is left in {top}", file=sys.stderr)
-        else:
-            import shutil
-
-            shutil.rmtree(top, ignore_errors=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rollouts", type=int, default=10, help="changes of style (10)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--keep", action="store_true", help="leave directories and logs")
-    given = parser.parse_args()
-    with place(given.keep) as top:
-        example = Example(top, given.rollouts, is_quiet=given.json)
-        try:
-            report = example.play()
-        except Failed as error:
-            print(f"example: {error}", file=sys.stderr)
-            return 1
-        finally:
-            example.servers.close()
-            example.fleet.close()
-    if given.json:
-        print(json.dumps(report))
-    else:
-        for key, value in report.items():
-            print(f"{key.replace('_', ' '):20} {value}")
-    return 1 if report["failures"] else 0
+        return {"rollouts": self.rollouts, **load.report(PNG, self.good)}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(play(__doc__, Example, rollouts=10))

@@ -8,7 +8,7 @@ below; the reference page of codes is generated from these classes.
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "ConfigError",
@@ -39,7 +39,7 @@ class InstepError(Exception):
 
     code: ClassVar[str] = "unexpected"
     exit_code: ClassVar[int] = 1
-    retry: ClassVar[Retry] = Retry.NEVER
+    retry: Retry = Retry.NEVER
 
     def __init__(
         self, reason: str, *, hint: str | None = None, code: str | None = None, **facts: object
@@ -49,6 +49,11 @@ class InstepError(Exception):
         self.hint = hint
         self.facts: dict[str, object] = facts
         self.error_code: str = code or self.code
+
+    def later(self) -> Self:
+        """This one can succeed by itself, whatever its family says."""
+        self.retry = Retry.LATER
+        return self
 
     def as_json(self) -> dict[str, object]:
         """The ``error`` object that every ``--json`` command prints."""

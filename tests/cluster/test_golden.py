@@ -90,15 +90,43 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     assert "page" in fleet["s2"].line()["reason"]
 
 
+def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
+    every node back, also over a restart of the writer between; declared different they stay."""
+    tree, apps = _start(fleet, stack, 2)
+    main, section = fleet.main, f'balancer = "{apps["s2"].url}"'  # which sends everybody to s2
+    _golden(main, section, page=STAMP)
+    eventually(lambda: _events(main, "golden"), 20, main.log)
+    (tree / "other").write_text("nobody asks for it")
+    fleet.wait()
+    eventually(lambda: "1 of them compared" in str(_events(main, "golden")), 20, main.log)
+    document = main.run("test", "--through-balancer").json
+    assert [(t["kind"], t["ok"], t["compared"]) for t in document["tests"]] == [("balancer", True, True)]
+    (tree / "page").write_text("farewell")
+    main.run("publish", "data")
+    for name in ("s1", "s2"):
+        fleet[name].await_standing("failing", code="put_back_ordered")
+        eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
+    assert "through the balancer: golden answer page (GET " in str(_events(main, "golden_differs"))
+    main.stop()
+    main.start()
+    _golden(main, section, page=STAMP + '\nchanges = "expected"')
+    main.run("publish", "data", "-m", "the new page")
+    (tree / "page").write_text("farewell again")
+    fleet.wait()
+    eventually(lambda: main.run("test", "--through-balancer").json["tests"][0]["compared"], 20, main.log)
+
+
 def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: ``test`` runs probes and golden requests when it is asked to, says what differs from when it went live,
-    exits 4 when something is wrong, refuses where there is nothing to test, and leaves no trace in events."""
+    """Goal: ``test`` runs probes and golden requests when it is asked to, on partners too, says what differs from when it
+    went live and between nodes, exits 4 when something is wrong, refuses where there is nothing to test, and leaves no
+    trace in events."""
     tree, apps = _start(fleet, stack, 1)
-    s1, app = fleet["s1"], apps["s1"]
+    main, s1, app = fleet.main, fleet["s1"], apps["s1"]
     assert s1.run("test", expect=4).error["code"] == "nothing_to_test"
     _golden(s1, f'url = "{app.url}"', page=STAMP)
     assert s1.run("test", "--through-balancer", expect=4).error["code"] == "no_balancer"
-    assert [t["compared"] for t in s1.run("test").json["tests"]] == [False]
+    assert s1.run("test", "--fleet", expect=4).error["code"] == "not_the_writer"
     (tree / "other").write_text("1")
     fleet.wait()
     with (s1.directory / "instep.toml").open("a") as config:
@@ -108,15 +136,29 @@ def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> No
     s1.run("config", "reload")
     before = [event["what"] for event in s1.run("events").json["events"]]
     assert [(t["name"], t["ok"]) for t in s1.run("test").json["tests"]] == [("probe", True), ("page", True)]
+    _golden(main, f'url = "{apps["main"].url}"', page=STAMP)
+    document = main.run("test", "--fleet").json
+    assert document["nodes"] == ["main", "s1"]
+    assert [(t["node"], t["name"]) for t in document["tests"]] == [
+        ("main", "page"),
+        ("s1", "probe"),
+        ("s1", "page"),
+    ]
     app.root = fleet.base / "elsewhere"
     app.root.mkdir()
     (app.root / "page").write_text("welcomed by another")
-    document = s1.run("test", expect=4).json
-    assert not document["ok"] and [t["ok"] for t in document["tests"]] == [True, False]
-    wrong = document["tests"][1]
-    assert wrong["before"]["sha256"] != wrong["now"]["sha256"] and "before 200" in wrong["reason"], wrong
+    document = main.run("test", "--fleet", expect=4).json
+    assert [(t["kind"], t["ok"]) for t in document["tests"]] == [
+        ("golden", True), ("probe", True), ("golden", False), ("fleet", False),
+    ]  # fmt: skip
+    here, _, differs, unequal = document["tests"]
+    assert differs["before"]["sha256"] == here["now"]["sha256"] != differs["now"]["sha256"], document
+    assert f"main {here['now']['sha256'][:12]}, s1 {differs['now']['sha256'][:12]}" in unequal["reason"]
     assert s1.run("test", "--timeout", "1ms", expect=7).error["code"] == "timed_out"
     assert [event["what"] for event in s1.run("events").json["events"]] == before
+    s1.stop()
+    tests = main.run("test", "--node", "s1", expect=4).json["tests"]
+    assert [(t["node"], t["reason"]) for t in tests] == [("s1", "s1 is not connected")]
 
 
 def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) -> None:

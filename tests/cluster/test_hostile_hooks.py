@@ -14,6 +14,7 @@ from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.generation import UNSIGNED, SignedGeneration
 from instep.model.ids import LineId, fileset_name, node_name
+from instep.model.rollout import Order, Verdict
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
@@ -21,12 +22,13 @@ from instep.net.pki import Pki
 from instep.net.stream import SocketStream
 from instep.net.tls import TlsContexts
 from tests.cluster.test_hooks import _hooks, _script
+from tests.property.test_hostile_bytes import HEAD as STREAM_HEAD
 from tests.property.test_hostile_bytes import STREAM
 from tests.support import peers
 from tests.support.fleet import SOURCE, Fleet
 from tests.support.hostile import HostileWriter, Looped, Victim, file, look, wall_ms
 
-SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest)
+SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest, m.Order)
 """What a writer sends: any other kind cuts the stream, which one example shows."""
 LINE = LineId(fileset_name("data"), node_name("main"))
 
@@ -69,6 +71,10 @@ def _sent_down(evil: Path) -> Iterator[bytes]:
     gates = Definition(gates=("java", f"run contains {evil}")).encoded()
     for each in (definition, gates):
         yield m.encode(m.Offer(LINE, node_name("main"), "mirror", "metadata", definition=each))
+    reload = Order(STREAM_HEAD, 9, Verdict.RELOAD, True, 1_000, 1_000)
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(reload))
+    yield _with_tail(m.Order(LINE, reload), tail)
+    yield msgspec.msgpack.encode(["order", LINE, [*fields, *tail]])
     for what in ("reload", "hook", f"run:{evil}", "retry", "resend"):
         yield _with_tail(m.Nudge(LINE, what), tail)
     yield _with_tail(m.FactsRequest(LINE, 1), [["java", *tail]])
@@ -84,7 +90,8 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
     tree.mkdir(parents=True)
     (tree / "file").write_text("first")
     fleet.make(1)
-    fleet.main.run("invite", "eve", "--from", "127.0.0.1")
+    toml = fleet.main.directory / "instep.toml"
+    toml.write_text(toml.read_text() + "\n[partners.eve]\nreplicate = true\ndata = true\nhub = true\n")
     _hooks(fleet.main, validate=f'run = ["{ours}", "main"]')
     _hooks(fleet["s1"], reload=f'run = ["{ours}", "s1"]')
     files = [fleet[name].directory / "instep.toml" for name in ("main", "s1")]
@@ -102,8 +109,8 @@ def test_no_message_adds_or_alters_a_hook(fleet: Fleet) -> None:
 def _as_partner(fleet: Fleet, looped: Looped, evil: Path, ours: Path) -> None:
     """``eve`` says it all to the writer, which then publishes with its own hook and no other."""
     eve = peers.member(Pki(fleet.main.directory / "pki"), fleet.base / "eve-pki", "eve", life_s=86_400)
-    for raw in _messages(evil):
-        looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw))
+    ends = [looped.run(_said(eve, f"127.0.0.1:{fleet.main.port}", raw)) for raw in _messages(evil)]
+    assert {"open", "unexpected_message", "bad_message"} <= set(ends), ends
     (fleet.tree("main") / "file").write_text("second")
     fleet.wait("--node", "s1")
     assert set((fleet.base / "ran.main").read_text().splitlines()) == {f"{ours} validate "}
@@ -145,8 +152,8 @@ def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]
         writer.close()
 
 
-async def _said(pki: Pki, address: str, raw: bytes) -> None:
-    """Say hello, then this, and hear the answer or the end."""
+async def _said(pki: Pki, address: str, raw: bytes) -> str:
+    """Say hello, then this; the code with which the stream ends, or ``open``."""
     client = PeerClient(TlsContexts(pki), node_name("main"), address)
     try:
         async with client.stream(m.Hello(m.VERSIONS, node_name("eve"), os.urandom(8))) as (_, stream):
@@ -154,10 +161,13 @@ async def _said(pki: Pki, address: str, raw: bytes) -> None:
             await stream._socket.send_bytes(raw)
             await stream.send(m.Ping(77))
             while (message := await stream.receive()) is not None:
-                if isinstance(message, m.ErrorReply) or message == m.Pong(77):
-                    return
-    except InstepError:
-        return
+                if isinstance(message, m.ErrorReply):
+                    return message.code
+                if isinstance(message, m.Pong):
+                    return "open"
+            return "closed"
+    except InstepError as error:
+        return error.error_code
     finally:
         await client.close()
 

@@ -313,6 +313,10 @@ def _report(node: str, via: str = "", reason: str = "fine", number: int = 1) -> 
     return m.Report(DATA, node_name(node), head, head, standing, b"r" * 32, 1, via)
 
 
+def _serving(node: str, health: str) -> m.Member:
+    return m.Member(node_name(node), "127.0.0.1:1", "", serving=m.Serving(health, filesets=("data",)))
+
+
 async def _told(scene: Scene, *raws: bytes, times: int = 1) -> str:
     """Say hello as eve, then this; the code with which the stream ends, or ``open``."""
     client = PeerClient(TlsContexts(scene.eve), node_name("main"), scene.address)
@@ -352,6 +356,15 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
         "a nudge": (m.Nudge(DATA, "retry"), "unexpected_message"),
         "an order": (m.Order(DATA, Order(data, 9, Verdict.PUT_BACK)), "unexpected_message"),
         "members": (m.Members(()), "unexpected_message"),
+        "where another node serves": (
+            m.Members((_serving("eve", "10.0.0.1:80"), _serving("s1", "6.6.6.6:80"))),
+            "unexpected_message",
+        ),
+        "an address that is more than one": (
+            m.Members((_serving("eve", "10.0.0.1:80 backup\n    server x 6.6.6.6:80"),)),
+            "open",
+        ),
+        "to be drained": (m.DrainRequest(1, True), "unexpected_message"),
         "no message": (b"\xc1", "bad_message"),
         "deep": (b"\x91" * 100_000, "bad_message"),
         "to run something": (
@@ -376,6 +389,7 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
         assert scene.looped.run(_told(scene, raw)) == code, name
         victim.assert_unharmed()
     victim.await_code(since, "unexpected_message")
+    victim.await_code(since, "bad_address")
     victim.await_code(since, "not_ours", "not_the_writer")
     partners = {row["name"]: row for row in victim.line()["partners"]}
     assert partners["s1"]["live"]["id"] == scene.victim.line()["head"]["id"]

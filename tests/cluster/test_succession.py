@@ -100,3 +100,101 @@ def test_a_handover_under_writes_loses_nothing_and_who_was_away_learns_it_from_t
     s3.run("fileset", "accept", "data", str(fleet.tree("s3")), "--from", "s1")
     await_same(fleet, "s1", "s3")
     assert s3.await_standing("in_step")["writer"] == "s1"
+
+
+def link(upper: Node, lower: Node) -> None:
+    """``lower`` may follow ``upper``: listed there, dialled from here."""
+    upper.run("partner", "set", lower.name, "--replicate", "--data")
+    lower.run("partner", "set", upper.name, "--address", f"127.0.0.1:{upper.port}")
+
+
+def promotion(fleet: Fleet) -> tuple[str, ...]:
+    """The command that takes the CA from a backup made now on ``main``."""
+    secret, backup = fleet.base / "secret", fleet.base / "ca.backup"
+    secret.write_text("a long enough passphrase")
+    secret.chmod(0o600)
+    fleet.main.run("pki", "backup", "--to", str(backup), "--passphrase-file", str(secret))
+    return "promote", "data", "--home-is-dead", "--pki-backup", str(backup), "--passphrase-file", str(secret)
+
+
+@pytest.mark.timeout(240)
+def test_a_promotion_loses_exactly_what_it_names_and_the_home_that_is_back_is_told(fleet: Fleet) -> None:
+    """Goal: with the home and its CA key gone a partner goes on, naming what that costs; the home that comes back is
+    refused, told, and keeps what only it had. Method: s1 away while two generations are published, the home killed."""
+    fleet.make(2)
+    main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
+    take = promotion(fleet)
+    (fleet.tree("main") / "kept").write_text("kept")
+    base = fleet.wait()["generation"]
+    link(s1, s2)
+    s1.stop()
+    numbers = []
+    for name in ("lost1", "lost2"):
+        (fleet.tree("main") / name).write_text(name)
+        numbers.append(main.run("publish", "data").json["generation"]["number"])
+    eventually(lambda: (fleet.tree("s2") / "lost2").exists(), 30.0, s2.log)
+    main.kill()
+    s1.start()
+    assert s1.run("promote", "data", expect=2).error["code"] == "home_lives"
+    assert s1.run("promote", "data", "--home-is-dead", expect=4).error["code"] == "no_ca_key"
+
+    def named() -> list[int]:
+        return [one["number"] for one in s1.run("promote", "data", "--dry-run").json["lost"]]
+
+    eventually(lambda: named() == numbers, 30.0, s1.log)
+    done = s1.run(*take).json
+    assert (done["writer"], done["epoch"], done["base"]["id"]) == ("s1", 2, base["id"])
+    assert [one["number"] for one in done["lost"]] == numbers
+    assert done["lost"][-1]["known_by"] == ["s2"]
+    assert done["generation"]["epoch"] == 2 and done["generation"]["number"] > base["number"]
+    assert not s1.run(*take).json["changed"]
+    await_same(fleet, "s1", "s2")
+    assert {path.name for path in fleet.tree("s2").iterdir()} - {".instep"} == {"kept"}
+    assert await_writer(s2, "s1", 2)["head"]["epoch"] == 2
+
+    main.start()
+    refused = main.await_standing("blocked", code="not_the_writer")
+    assert "--from s1 --replace" in refused["next"][0]
+    assert main.run("publish", "data", expect=None).error["code"] == "not_the_writer"
+    tree = str(fleet.tree("main"))
+    told = main.run("fileset", "accept", "data", tree, expect=4).error
+    assert told["code"] == "left_behind"
+    given = main.run("fileset", "accept", "data", tree, "--from", "s1", "--replace").json
+    assert [one["number"] for one in given["set_aside"]] == numbers
+    await_same(fleet, "main", "s1")
+    archived = {item["path"] for item in main.run("archive", "list", "data").json["items"]}
+    assert {"lost1", "lost2"} <= archived
+
+
+@pytest.mark.timeout(240)
+def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet) -> None:
+    """Goal: nobody follows either, everybody names both, and a third word resolves it. Method: the line handed to s1
+    and, by the CA, to s2, which did not hear of it."""
+    fleet.make(2)
+    main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
+    take = promotion(fleet)
+    (fleet.tree("main") / "kept").write_text("kept")
+    fleet.wait()
+    link(s1, s2)
+    s2.stop()
+    assert main.run("handover", "data", "s1", "--timeout", "40s").json["changed"]
+    main.stop()
+    s1.stop()
+    s2.start()
+    assert s2.run(*take).json["epoch"] == 2
+    (fleet.tree("s2") / "theirs").write_text("by s2")
+    s1.start()
+    main.start()
+    for node in (s1, s2, main):
+        line = node.await_standing("blocked", code="epoch_conflict")
+        assert "s1" in line["reason"] and "s2" in line["reason"], line
+    assert s1.run("publish", "data", expect=None).error["code"] == "epoch_conflict"
+    resolved = main.run("promote", "data", "--home-is-dead").json
+    assert (resolved["epoch"], resolved["writer"]) == (3, "main")
+    assert resolved["lost"], resolved
+    assert (
+        s2.await_standing("blocked", code="not_the_writer")["head"]["number"]
+        == resolved["lost"][-1]["number"]
+    )
+    s1.await_standing("in_step")
+    assert await_writer(s1, "main", 3)["writer"] == "main"

@@ -14,12 +14,14 @@ from collections.abc import Callable
 
 import pytest
 
-from instep.testing.plants import PLANTS
+from instep.testing.plants import PLANTS, ROLLOUT_RULES
 from instep.testing.simulation import Result, simulate
 
 SEEDS_TO_FIND_A_PLANT = 120
 KEPT_SEEDS = (5, 9, 13, 17, 26, 32, 70, 98, 125, 134, 174, 181, 1956, 2459, 2693)
 """Each found a bug once; they stay."""
+KEPT_ROLLOUTS = (1, 4, 22, 25, 40, 41, 60, 96, 143, 154, 219, 1050)
+"""The same, with rollouts whatever the seed draws."""
 
 
 def story(result: Result) -> str:
@@ -36,6 +38,12 @@ def story(result: Result) -> str:
 def test_seeds_that_once_found_a_bug(seed: int) -> None:
     result = simulate(seed)
     assert result.broken is None, story(result)
+
+
+@pytest.mark.parametrize("seed", KEPT_ROLLOUTS)
+def test_rollouts_that_once_found_a_bug(seed: int) -> None:
+    result = simulate(seed, always_rollouts=True)
+    assert result.broken is None, f"{story(result)} --rollouts"
 
 
 @pytest.mark.timeout(900)
@@ -58,7 +66,7 @@ def test_fresh_seeds_break_no_promise(record_property: Callable[[str, object], N
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_planted_bug_is_found(plant: str) -> None:
     for seed in range(1, SEEDS_TO_FIND_A_PLANT + 1):
-        if simulate(seed, plant).broken is not None:
+        if simulate(seed, plant, always_rollouts=plant in ROLLOUT_RULES).broken is not None:
             return
     pytest.fail(f"{plant} was not found in {SEEDS_TO_FIND_A_PLANT} seeds")
 

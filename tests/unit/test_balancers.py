@@ -1,8 +1,10 @@
-"""Rendered balancer files, read by HAProxy's own parser."""
+"""Rendered balancer files: what they say, and what the balancers' own parsers say of them."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,23 +12,97 @@ from pathlib import Path
 import pytest
 
 from instep.errors import RefusedError
-from instep.fleet.balancers import BalancerPlan, Endpoint, ServerPlan, Service, haproxy, server_names
+from instep.fleet.balancer_file import Program, check_file, keep_file
+from instep.fleet.balancer_plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
+from instep.fleet.haproxy import drained_state, haproxy
+from instep.fleet.nginx import nginx
+from instep.fleet.proxy_map import merged, proxy_map
+from instep.model.address import Address
 
-HEAD = "defaults\n    timeout connect 5s\n    timeout client 30s\n    timeout server 30s\n\n"
 SERVICES = (
-    Service("http", Endpoint("127.0.0.1", 18080), 8080),
-    Service("https", Endpoint("::1", 18443), 8443),
-    Service("websocket", Endpoint("127.0.0.1", 17919), 7919),
+    Service(Kind.HTTP, Address("127.0.0.1", 18080)),
+    Service(Kind.HTTPS, Address("::1", 18443)),
+    Service(Kind.WEBSOCKET, Address("127.0.0.1", 17919)),
+)
+PORTS = {Kind.HTTP: 8080, Kind.HTTPS: 8443, Kind.WEBSOCKET: 7919}
+ODD = ("a.b-c.example", "0", "s.1", "s-1", "x" * 63)
+GOLDEN = Path(__file__).parents[1] / "golden" / "balancers"
+needs_haproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="haproxy is not installed, so its parser cannot be asked"
+)
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin") is None,
+    reason="nginx is not installed, so its parser cannot be asked",
 )
 
 
-def plan(count: int, affinity: str, *, admin: str | None, has_agent: bool, first: int = 0) -> BalancerPlan:
-    servers = [ServerPlan("main", "10.0.0.1", True, Endpoint("10.0.0.1", 7481))]
+def server(
+    node: str, host: str, *, is_writer: bool = False, has_agent: bool = True, **more: bool
+) -> ServerPlan:
+    at = {kind: Address(host, port) for kind, port in PORTS.items()}
+    agent = Address(host, 7482) if has_agent else None
+    return ServerPlan(node, at, is_writer, Address(host, 7481), agent, **more)
+
+
+def plan(
+    count: int,
+    affinity: Affinity = Affinity.COOKIE,
+    *,
+    admin: str | None = "/geoserver/web",
+    has_agent: bool = True,
+    services: tuple[Service, ...] = SERVICES,
+) -> BalancerPlan:
+    servers = [server("main", "10.0.0.1", is_writer=True, has_agent=has_agent)]
     for number in range(1, count):
         host = f"fd00::{number:x}" if number % 2 else f"10.0.1.{number}"
-        agent = Endpoint(host, 7482) if has_agent else None
-        servers.append(ServerPlan(f"s {number}", host, False, Endpoint(host, 7481), agent))
-    return BalancerPlan("ma ps", SERVICES[first:], tuple(servers), affinity, admin)
+        name = ODD[number - 2] if 2 <= number < len(ODD) + 2 else f"s{number}"
+        servers.append(server(name, host, has_agent=has_agent, is_out=number == 1))
+    return BalancerPlan(
+        "maps",
+        services,
+        tuple(servers),
+        affinity,
+        admin_path=admin,
+        filesets=("catalog",),
+        trusted=("10.9.0.0/16",),
+    )
+
+
+def two_on_a_port(count: int) -> tuple[BalancerPlan, ...]:
+    first = plan(count, services=SERVICES[:1])
+    at = {Kind.HTTP: Address("10.0.2.1", 9090)}
+    docs = BalancerPlan(
+        "docs", SERVICES[:1], (ServerPlan("main", at, True, Address("10.0.0.1", 7481)),), Affinity.SOURCE,
+        paths=("/docs",), hosts=("docs.example.org",), admin_host="admin.example.org", filesets=("docs",),
+        max_behind="30s", trusted=("10.9.0.0/16",), front=Address("10.0.0.9", 80),
+    )  # fmt: skip
+    return first, docs
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=maps.example.org"]
+    subprocess.run(
+        ["openssl", *words, "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True, timeout=30
+    )  # fmt: skip
+    (folder / "both.pem").write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
+    return folder
+
+
+def ended_here(certificate: Path, *, is_nginx: bool) -> tuple[Service, ...]:
+    files = (
+        (certificate / "cert.pem", certificate / "key.pem") if is_nginx else (certificate / "both.pem", None)
+    )
+    return SERVICES[0], Service(Kind.HTTPS, Address("::1", 18443), *files), SERVICES[2]
+
+
+def accepted(program: Program, text: str, *, is_whole: bool) -> None:
+    try:
+        verdict = asyncio.run(check_file(program, text, is_whole=is_whole))
+    except RefusedError as error:
+        raise AssertionError(f"{error.facts}\n{text}") from error
+    assert "WARNING" not in verdict.output.replace("Can't open server state file", ""), verdict.output
 
 
 def test_odd_names_never_collide() -> None:
@@ -35,38 +111,109 @@ def test_odd_names_never_collide() -> None:
     assert all(" " not in name and ":" not in name for name in names.values())
 
 
-def test_one_service_is_checked_and_the_others_track_it() -> None:
-    text = haproxy(plan(3, "cookie", admin="/geoserver/web", has_agent=True))
+def test_one_port_is_checked_and_the_others_track_it() -> None:
+    text = haproxy([plan(3)], is_whole=True)
     assert text.count(" check ") == 3
-    assert text.count(" track ma_ps_http/") == 8
-    assert text.count("http-request del-header X-Forwarded-For") == 2
-    assert (
-        "server s_1 [fd00::1]:8080 cookie s_1 check inter 1s rise 1 fall 1 addr [fd00::1] port 7481" in text
-    )
-    admin = text[text.index("\nbackend ma_ps_http_admin") + 1 :].split("\n\n")[0]
+    assert text.count(" track maps_http/") == 6
+    assert "server s1 [fd00::1]:8080 cookie s1 check inter 1s rise 1 fall 1 addr [fd00::1] port 7481" in text
+    admin = text[text.index("\nbackend maps_http_admin") + 1 :].split("\n\n")[0]
     assert [row.split()[1] for row in admin.splitlines() if "server " in row] == ["main"]
+    assert "del-header X-Forwarded-For unless from_trusted" in text
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1\n    bind :1", "a b", "", "x" * 300])
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1\n    bind :1", "a b", "", "x" * 300, "1.2.3", "fe80::1%eth0", "a;b"]
+)
 def test_an_address_from_a_member_cannot_write_configuration(host: str) -> None:
-    made = BalancerPlan("maps", SERVICES, (ServerPlan("s1", host),))
+    at = {Kind.HTTP: Address(host, 80)}
+    made = BalancerPlan("maps", SERVICES[:1], (ServerPlan("s1", at),))
+    for render in (haproxy, nginx):
+        with pytest.raises(RefusedError) as refused:
+            render([made], is_whole=True)
+        assert refused.value.error_code == "unwritable_for_balancer"
+        assert refused.value.facts["node"] == "s1"
+
+
+def test_nginx_refuses_what_it_cannot_do() -> None:
     with pytest.raises(RefusedError) as refused:
-        haproxy(made)
-    assert refused.value.error_code == "unwritable_for_balancer"
+        nginx([plan(1)], is_whole=True)
+    assert refused.value.error_code == "not_in_this_version"
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
-def test_haproxy_accepts_every_combination(tmp_path: Path) -> None:
-    for count, affinity, admin, has_agent, first in itertools.product(
-        (1, 3, 50), ("cookie", "source", "off"), (None, "/geoserver/web"), (False, True), (0, 1)
+def test_a_proxy_in_front_is_pointed_at_the_balancer_and_keeps_its_other_lines() -> None:
+    plans = two_on_a_port(1)[1:]
+    assert proxy_map(plans) == "docs=http://10.0.0.9:80/docs/\n"
+    before = "# docs=old\nanalytics=http://a/\ndocs: http://old/docs/ \\\n   more\ndocs=again\nheader=http://h\\\n=x\n"
+    wanted = "# docs=old\nanalytics=http://a/\ndocs=http://10.0.0.9:80/docs/\nheader=http://h\\\n=x\n"
+    assert merged(before, plans) == wanted
+    assert merged(wanted, plans) == wanted
+
+
+@needs_haproxy
+def test_haproxy_accepts_every_combination(certificate: Path) -> None:
+    for count, affinity, admin, has_agent in itertools.product(
+        (1, 3, 50), Affinity, (None, "/geoserver/web"), (False, True)
     ):
-        if count == 50 and affinity != "cookie":
+        if count != 3 and (affinity is not Affinity.COOKIE or admin is None):
             continue
-        path = tmp_path / "haproxy.cfg"
-        made = plan(count, affinity, admin=admin, has_agent=has_agent, first=first)
-        path.write_text(HEAD + haproxy(made))
-        done = subprocess.run(
-            ["haproxy", "-c", "-f", str(path)], capture_output=True, text=True, timeout=20, check=False
+        is_whole = has_agent
+        services = SERVICES if admin else ended_here(certificate, is_nginx=False)
+        made = plan(count, affinity, admin=admin, has_agent=has_agent, services=services)
+        accepted(
+            Program.HAPROXY, haproxy([made], is_whole=is_whole, socket=Path("/run/h.sock")), is_whole=is_whole
         )
-        assert done.returncode == 0, f"{done.stderr}\n{path.read_text()}"
-        assert "[WARNING]" not in done.stderr, done.stderr
+    accepted(Program.HAPROXY, haproxy(two_on_a_port(3), is_whole=True), is_whole=True)
+
+
+@needs_nginx
+def test_nginx_accepts_every_combination(certificate: Path) -> None:
+    for count, affinity, admin in itertools.product((1, 3, 50), Affinity, (None, "/geoserver/web")):
+        if count != 3 and (affinity is not Affinity.COOKIE or admin is None):
+            continue
+        services = ended_here(certificate, is_nginx=True) if admin else (SERVICES[0], SERVICES[2])
+        made = plan(count, affinity, admin=admin, services=services)
+        accepted(Program.NGINX, nginx([made], is_whole=count != 3), is_whole=count != 3)
+    accepted(Program.NGINX, nginx(two_on_a_port(3), is_whole=True), is_whole=True)
+
+
+@needs_haproxy
+def test_what_the_parser_refuses_is_told_in_its_words() -> None:
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(check_file(Program.HAPROXY, "nonsense here\n", is_whole=True))
+    assert "nonsense" in str(refused.value.facts["last_lines"])
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_rendered_files_are_the_ones_in_the_repository(count: int) -> None:
+    """``INSTEP_GOLDEN=write`` writes them."""
+    made = two_on_a_port(count)
+    whole = plan(count, admin="/admin", services=SERVICES)
+    texts = {
+        f"haproxy-{count}.cfg": haproxy([whole], is_whole=True, socket=Path("/run/haproxy/admin.sock")),
+        f"haproxy-shared-{count}.cfg": haproxy(made, is_whole=False),
+        f"nginx-{count}.conf": nginx(made, is_whole=True),
+        f"drained-{count}.state": drained_state([whole]),
+    }
+    for name, text in texts.items():
+        path = GOLDEN / name
+        if os.environ.get("INSTEP_GOLDEN") == "write":
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.read_text() == text, f"{name}: INSTEP_GOLDEN=write, then look at the difference"
+
+
+def test_a_file_is_replaced_whole_and_only_when_it_is_ours(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.cfg", tmp_path / "haproxy.cfg"
+    real.write_text("mine\n")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    text = haproxy([plan(1)], is_whole=True)
+    with pytest.raises(RefusedError) as refused:
+        keep_file(link, text)
+    assert (refused.value.error_code, real.read_text()) == ("not_ours", "mine\n")
+    assert keep_file(link, text, may_replace=True)
+    assert link.is_symlink()
+    assert (real.read_text(), real.stat().st_mode & 0o777) == (text, 0o640)
+    assert (tmp_path / "real.cfg.previous").read_text() == "mine\n"
+    assert not keep_file(link, text)
+    assert keep_file(link, text + "# more\n")

@@ -255,7 +255,7 @@ def _accept_cold(
     session: Session, invitation: Invitation, name: str, path: str, observe: bool, ready: dict[str, Any]
 ) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
-    from instep.cli.filesets import check_root, mark_root
+    from instep.cli.roots import check_root, mark_root
     from instep.model.ids import fileset_name
     from instep.node import config_edit
 

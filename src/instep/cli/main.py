@@ -26,10 +26,11 @@ COMMANDS: dict[str, str] = {
     "fileset": "filesets", "recipe": "recipes",
     "publish": "publishing", "wait": "publishing", "rollback": "publishing",
     "retry": "publishing", "pause": "publishing", "resume": "publishing",
-    "rollout": "rollouts", "reload": "rollouts", "handover": "succession",
+    "rollout": "rollouts", "reload": "rollouts", "handover": "succession", "promote": "succession",
     "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
     "verify": "looking", "explain": "looking", "test": "trying",
     "archive": "archive",
+    "balancer": "balancers",
     "demo": "demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""

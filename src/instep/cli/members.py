@@ -141,7 +141,7 @@ def node_facts(session: Session, name: str | None) -> None:
 @click.option("--reason", help="Shown in status.")
 @pass_session
 def node_drain(session: Session, name: str | None, for_ms: int | None, reason: str | None) -> None:
-    """Say that a node should get no new work."""
+    """Say that a node should get no new work: this one, or a partner whose allow_drain names this one."""
     document = session.call("drain", node=name, for_s=_seconds(for_ms), reason=reason)
     session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is drained"))
 
@@ -152,7 +152,8 @@ def node_drain(session: Session, name: str | None, for_ms: int | None, reason: s
 def node_undrain(session: Session, name: str | None) -> None:
     """Take a drain back."""
     document = session.call("undrain", node=name)
-    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is not drained"))
+    still = "still drained, for another reason" if document.get("drained") else "not drained"
+    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is {still}"))
 
 
 def _seconds(ms: int | None) -> float | None:

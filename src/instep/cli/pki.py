@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from instep.net.certs import CertificateFacts
     from instep.net.pki import Pki
 
-__all__ = ["pki"]
+__all__ = ["passphrase_option", "pki", "read_passphrase"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -121,7 +121,7 @@ def pki_revoke(session: Session, name: str) -> None:
     session.show(document, lambda: print(done))
 
 
-def _passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[bytes, str | None]:
+def read_passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[bytes, str | None]:
     """The passphrase, and the same as text when it was made here and must be shown once."""
     if file is not None:
         mode = stat.S_IMODE(file.stat().st_mode)
@@ -141,7 +141,7 @@ def _passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[b
     return made.encode(), made
 
 
-def _passphrase_option(function: Function) -> Function:
+def passphrase_option(function: Function) -> Function:
     return click.option(
         "--passphrase-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -169,13 +169,13 @@ def _show_written(session: Session, what: str, files: list[Path], made: str | No
     "--to", "target", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="A file that does not exist yet.",
 )  # fmt: skip
-@_passphrase_option
+@passphrase_option
 @pass_session
 def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
     """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
     from instep.net.keystore import backup
 
-    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
     backup(_open(session), target, passphrase, int(time.time() * 1000))
     _show_written(session, "the CA", [target], made)
 
@@ -188,14 +188,14 @@ def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> 
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
 )
-@_passphrase_option
+@passphrase_option
 @pass_session
 def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
     """Put the CA and keys of a backup into a node directory that has none."""
     from instep.net.keystore import restore
     from instep.net.pki import Pki
 
-    passphrase, _ = _passphrase(session, passphrase_file, is_new=False)
+    passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
     session.node.create()
     found = restore(source, session.node.pki, passphrase)
     Pki(session.node.pki).mark_backed_up(int(time.time() * 1000))
@@ -211,7 +211,7 @@ def pki_restore(session: Session, source: Path, passphrase_file: Path | None) ->
     "--to", "target", type=click.Path(path_type=Path), metavar="PATH",
     help="The file; for pem the directory. Default: NAME.p12, NAME.jks or NAME-pem here.",
 )  # fmt: skip
-@_passphrase_option
+@passphrase_option
 @pass_session
 def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
@@ -227,7 +227,7 @@ def pki_export(
             code="no_key_here",
         )
     endings = {"pem": "-pem", "pkcs12": ".p12", "jks": ".jks"}
-    passphrase, made = _passphrase(session, passphrase_file, is_new=True)
+    passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
     files = export(found, ExportFormat(form), target or Path(f"{name}{endings[form]}"), passphrase)
     _show_written(session, name, files, made)
 

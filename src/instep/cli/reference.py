@@ -18,6 +18,7 @@ import instep
 from instep import errors
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
+from instep.node import balancer_keys
 from instep.node import config_keys as keys
 from instep.node.golden_keys import GOLDEN, REQUEST
 
@@ -54,6 +55,9 @@ def settings_page() -> str:
         ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", REQUEST),
         ("Rollout", "[filesets.NAME.rollout]", keys.ROLLOUT),
         ("Facts", "NAME = { ... } in [facts]", keys.FACT),
+        ("Balancers", "[balancers.NAME]", balancer_keys.BALANCER),
+        ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancer_keys.SERVICE),
+        ("A node's place", "address, and each of backends, where they are tables", balancer_keys.PLACE),
     )
     parts = [
         "# Settings",

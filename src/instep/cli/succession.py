@@ -1,13 +1,20 @@
-"""``handover``: another node becomes the writer of a fileset."""
+"""``handover`` and ``promote``: another node becomes the writer of a fileset."""
 
 from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import click
 
 from instep.cli.output import printable
+from instep.cli.pki import passphrase_option, read_passphrase
 from instep.cli.session import Session, command, pass_session, timeout_option
+from instep.errors import RefusedError, UsageError
 
-__all__ = ["handover"]
+__all__ = ["handover", "promote"]
 
 
 @command("handover", example="instep handover catalog s1 --timeout 2m")
@@ -31,3 +38,105 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
             print(f"{fileset}: {node} is the writer already")
 
     session.show(document, show)
+
+
+@command(
+    "promote",
+    example="instep promote catalog --home-is-dead --pki-backup /media/safe/instep-ca.backup",
+)
+@click.argument("fileset")
+@click.option("--home-is-dead", is_flag=True, help="Say that the home will not come back as the writer.")
+@click.option(
+    "--pki-backup", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="Take over the CA from this backup: needed where the CA key is not on this node.",
+)  # fmt: skip
+@passphrase_option
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.option("--dry-run", is_flag=True, help="Only name what may be lost.")
+@timeout_option("2m")
+@pass_session
+def promote(
+    session: Session,
+    fileset: str,
+    home_is_dead: bool,
+    pki_backup: Path | None,
+    passphrase_file: Path | None,
+    yes: bool,
+    dry_run: bool,
+    timeout_ms: int,
+) -> None:
+    """Make this node the writer because the home is dead; names the generations that may be lost first.
+
+    While the home lives, use handover there: it loses nothing. The home, back again, is refused and told how it
+    becomes a partner; what it had published beyond is kept in its archive and history.
+    """
+    if not home_is_dead and not dry_run:
+        raise UsageError(
+            "promote leaves behind what only the home has, so it must be said that the home is dead",
+            hint=f"instep promote {fileset} --home-is-dead; while it lives, there: instep handover {fileset} NODE",
+            code="home_lives",
+        )
+    plan = session.call("promote", timeout_ms / 1000, fileset=fileset, dry_run=True)
+    if dry_run:
+        session.show(plan, lambda: _show_plan(plan))
+        return
+    if plan["changed"] and not plan["has_ca_key"] and pki_backup is None:
+        raise RefusedError(
+            "the cluster's CA key is not on this node, and only it can make another node the writer",
+            hint=f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup)",
+            code="no_ca_key",
+        )
+    if plan["changed"] and not session.is_json and not yes and sys.stdin.isatty():
+        _show_plan(plan)
+        if not click.confirm("Go on without them?" if plan["lost"] else "Go on?", err=True):
+            raise RefusedError("nothing was changed", code="declined")
+    if pki_backup is not None and not plan["has_ca_key"]:
+        _take_ca(session, pki_backup, passphrase_file)
+    document = session.call("promote", timeout_ms / 1000, fileset=fileset)
+    session.show(document, lambda: _show_promoted(document))
+
+
+def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None:
+    from instep.net.keystore import adopt_ca
+    from instep.net.pki import Pki
+
+    passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
+    pki = Pki(session.node.pki)
+    if adopt_ca(file, pki, passphrase):
+        pki.mark_backed_up(int(time.time() * 1000))
+        session.message("this node holds the cluster's CA now: invite, renew and revoke here")
+
+
+def _show_lost(document: dict[str, Any], what: str) -> None:
+    for one in document["lost"]:
+        words = [f"generation {one['number']} of epoch {one['epoch']}"]
+        if one.get("published_at"):
+            words.append(f"{one['published_at']} by {printable(one['author'])}")
+        if one.get("message"):
+            words.append(f'"{printable(one["message"])}"')
+        words.append(f"known by {', '.join(one['known_by'])}" if one["known_by"] else "nobody here has it")
+        print(f"  {what}: {', '.join(words)}")
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    base = plan["base"]
+    if not plan["changed"]:
+        print(f"{plan['fileset']}: {plan['writer']} is the writer already")
+        return
+    number = f"generation {base['number']}" if base is not None else "nothing"
+    print(f"{plan['fileset']}: {plan['writer']} would go on from {number}")
+    _show_lost(plan, "may be lost")
+    if not plan["lost"]:
+        print("  nothing newer is known here")
+
+
+def _show_promoted(document: dict[str, Any]) -> None:
+    if not document["changed"]:
+        print(f"{document['fileset']}: {document['writer']} is the writer already")
+        return
+    head = document["generation"]
+    published = f" and published generation {head['number']}" if head is not None else ""
+    print(f"{document['fileset']}: {document['writer']} writes epoch {document['epoch']}{published}")
+    _show_lost(document, "left behind")
+    for step in document["next"]:
+        print(f"  next, {step}")

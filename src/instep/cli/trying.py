@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from instep.cli.output import printable
@@ -11,26 +14,47 @@ from instep.errors import RefusedError
 __all__ = ["test"]
 
 
-@command("test", example="instep test catalog --through-balancer")
+@command("test", example="instep test catalog --fleet --through-balancer")
 @click.argument("fileset", required=False)
 @click.option(
     "--through-balancer", is_flag=True, help="Ask the golden requests through the balancer as well."
 )
+@click.option(
+    "--node", "nodes", multiple=True, metavar="NODE", help="Test on these partners; run it on the writer."
+)
+@click.option("--fleet", is_flag=True, help="Test here and on every partner, and compare what they answer.")
 @timeout_option("2m")
 @pass_session
-def test(session: Session, fileset: str | None, through_balancer: bool, timeout_ms: int) -> None:
+def test(
+    session: Session,
+    fileset: str | None,
+    through_balancer: bool,
+    nodes: tuple[str, ...],
+    fleet: bool,
+    timeout_ms: int,
+) -> None:
     """Run the probe hooks and golden requests of a fileset now; nothing is changed. Exit 0 only when all are right."""
-    document = session.call("test", timeout_ms / 1000, fileset=fileset, through_balancer=through_balancer)
+    document = session.call(
+        "test",
+        timeout_ms / 1000,
+        fileset=fileset,
+        through_balancer=through_balancer,
+        nodes=list(nodes),
+        fleet=fleet,
+    )
 
     def text() -> None:
         for one in document["tests"]:
-            where = "" if one["kind"] != "balancer" else "  through the balancer"
-            if one["ok"]:
-                how = "" if one["kind"] == "probe" else "  same answer" if one["compared"] else "  answers"
-                print(f"ok    {printable(one['name'])} on {one['node']}{how}{where}")
-            else:
-                print(f"FAIL  {printable(one['name'])} on {one['node']}{where}  {printable(one['reason'])}")
+            print(_line(one))
 
     session.show(document, text)
     if not document["ok"]:
         raise click.exceptions.Exit(RefusedError.exit_code)
+
+
+def _line(one: Mapping[str, Any]) -> str:
+    where = f"on {one['node']}" + (" through the balancer" if one["kind"] == "balancer" else "")
+    what = f"{printable(one['name'])} {where}"
+    if not one["ok"]:
+        return f"FAIL  {what}  {printable(one['reason'])}"
+    return f"ok    {what}" + ("  same answer as before" if one["compared"] else "")

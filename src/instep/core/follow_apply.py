@@ -73,10 +73,10 @@ class FollowApply(FollowDrift):
         elif config.has_validate and not progress.is_validated:
             self._out.append(RunHook(self._begin(Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
         elif self._has_permit(progress):
-            if not self._is_draining(target):
+            if self._facts.begun != target or not self._is_draining(target):
                 self._out.append(f.Switch(self._begin(Phase.SWITCH, target), target, tree))
         else:
-            return False
+            return self._wanted() != target and self._is_applying()
         return True
 
     def _is_unstuck(self, target: HeadRef) -> bool:

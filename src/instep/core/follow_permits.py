@@ -28,10 +28,22 @@ class FollowPermits(FollowHeads):
         order, old, facts = event.order, self._facts.order, self._facts
         if not self._config.knows_orders or event.source != self._orders_from() or order.head != facts.head:
             return
-        if old is not None and old.head == order.head and order.serial < old.serial:
-            return
+        if old is not None and old.head == order.head:
+            if order.serial < old.serial:
+                return
+            if order.attempt != old.attempt and facts.refused == order.head:
+                if self._job is not None and self._job.phase is Phase.PUT_BACK:
+                    return  # It is given again, because the report does not name its serial.
+                self._forgive()
+        facts = self._facts
+        is_going_back = facts.refused is not None and facts.refused == facts.tree
+        if order.verdict is Verdict.PUT_BACK and is_going_back and facts.refused != order.head:
+            return  # One put-back at a time, and what is refused is remembered until it is out of the tree.
         self._set(order=order)
-        if order.verdict is Verdict.KEEP and facts.unconfirmed == order.head:
+        is_renewed = old is not None and old.head == order.head and order.serial > old.serial
+        if order.verdict is Verdict.SWITCH and facts.unconfirmed == order.head and is_renewed:
+            self._arm_confirm()
+        elif order.verdict is Verdict.KEEP and facts.unconfirmed == order.head:
             self._set(unconfirmed=None)
             self._out.append(SetTimer("confirm", None))
             self._note("confirmed", f"generation {order.head.number} is confirmed")
@@ -51,10 +63,13 @@ class FollowPermits(FollowHeads):
     def _has_permit(self, progress: Progress) -> bool:
         """Whether the switch may begin; using a permit begins it, and from then on it is finished first."""
         config, facts, target = self._config, self._facts, progress.target
-        if facts.tree is None or not config.knows_orders:
+        if facts.live is None or not config.knows_orders:
             return True
         if not progress.needs_permit(config) or facts.begun == target:
             return True
+        if target != facts.head:
+            self._sticky = None  # No order is about it any more.
+            return False
         order = self._order_of(target)
         if order is None or order.verdict not in (Verdict.SWITCH, Verdict.KEEP):
             return False
@@ -84,7 +99,7 @@ class FollowPermits(FollowHeads):
         return (
             staged is not None
             and staged == self._wanted()
-            and self._facts.tree is not None
+            and self._facts.live is not None
             and self._facts.begun != staged
             and progress.needs_permit(config)
         )

@@ -76,7 +76,7 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
             (f"instep resume {line.fileset}",),
         )
     if facts.epochs.disputed is not None:
-        return _disputed(facts.epochs)
+        return _disputed(line, facts.epochs)
     if facts.refused is not None and facts.refused in (facts.tree, facts.head):
         return _refused(line, facts, seen)
     if seen.trouble is not None:
@@ -123,13 +123,16 @@ def _out_of_reach(reason: str) -> Stand:
     return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check"))
 
 
-def _disputed(epochs: EpochBook) -> Stand:
+def _disputed(line: LineId, epochs: EpochBook) -> Stand:
     names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
     return Stand(
         Standing.BLOCKED,
         "epoch_conflict",
         f"epoch {epochs.disputed} was given to {names}",
-        ("find out which of them shall write; take the other out with: instep pki revoke NAME",),
+        (
+            f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",
+            "take one that was stolen out with: instep pki revoke NAME",
+        ),
     )
 
 
@@ -157,6 +160,7 @@ def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
     if trouble.exit_code == _DAMAGED_EXIT:
         standing = Standing.DAMAGED
     elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
+        "no_space",
         "reused_number",
         "not_the_writer",
         "old_epoch",

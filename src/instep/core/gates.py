@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CLOCK = "clock"
-BUILT_IN = ("instep", "protocol", "platform", "path", "mount", "user", "service", "access", CLOCK)
+BUILT_IN = ("instep", "protocol", "platform", "path", "mount", "run_as", "user", "service", "access", CLOCK)
 """Names that ``[facts]`` cannot take."""
 GATES_MAX = 64
 LITERAL_MAX = 200

@@ -15,7 +15,7 @@ from typing import assert_never
 import msgspec
 
 from instep.core import publish_vocabulary as p
-from instep.core.accept import AcceptedEpoch, EpochClaim, Refused, judge_epoch, word_of
+from instep.core.accept import AcceptedEpoch, Refused, judge_epoch, word_of
 from instep.core.backoff import Backoff, Chance
 from instep.core.guards import judge_deletions, judge_problems
 from instep.core.publish_standing import PublishSeen, publish_stand_of
@@ -28,6 +28,7 @@ from instep.core.publish_vocabulary import (
     PublishMode,
     ScanSummary,
 )
+from instep.core.right_to_write import owes_a_generation, why_not_writer
 from instep.core.unpublished import YOUNG_MS, Unpublished
 from instep.core.vocabulary import (
     Cancel,
@@ -276,32 +277,7 @@ class PublishMachine:
         return self._not_the_writer()
 
     def _not_the_writer(self) -> Trouble | None:
-        epochs = self._facts.epochs
-        if epochs.disputed is not None:
-            names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
-            return Trouble("epoch_conflict", f"epoch {epochs.disputed} was given to {names}", Retry.NEVER, 4)
-        current = epochs.current
-        if current is not None and current.writer != self._config.node:
-            return Trouble(
-                "not_the_writer",
-                f"{current.writer} writes epoch {current.epoch} of this line{self._apart_from(current)}",
-                Retry.NEVER,
-                4,
-                f"follow it: instep fileset accept {self.line.fileset} PATH --from {current.writer} --replace "
-                "(what is here and not there goes to the archive)",
-            )
-        return None
-
-    def _apart_from(self, current: EpochClaim) -> str:
-        """In words, that the new epoch does not build on this node's newest generation."""
-        head = self._facts.head
-        if head is None or head.epoch >= current.epoch or head.id == current.base:
-            return ""
-        base = f"generation {current.base.hex()[:16]}" if current.base else "no generation"
-        return (
-            f"; it builds on {base}, the newest of this node is generation {head.number} of epoch {head.epoch} "
-            f"({head.id.hex()[:16]}), which is not that one"
-        )
+        return why_not_writer(self.line, self._facts, self._config.node)
 
     def _timer(self, name: str) -> None:
         if name == "settle":
@@ -449,7 +425,7 @@ class PublishMachine:
         if run.parent != run.base:
             # Our newest generation is known by name only: what is here has to stand above it.
             return False
-        if self._owes_a_generation:
+        if owes_a_generation(self._facts, self._config.node):
             return False
         if run.base is None:
             # An empty tree is a first generation only when somebody asked for it by hand.
@@ -579,23 +555,10 @@ class PublishMachine:
             assert refusal is not None
             self._out.append(p.Answer(request.request, p.NotPublished(refusal)))
 
-    @property
-    def _owes_a_generation(self) -> bool:
-        """A promoted writer publishes at once, changed or not: who is behind may not be able to verify the base, once
-        the home that signed it is revoked."""
-        current, head = self._facts.epochs.current, self._facts.head
-        return (
-            current is not None
-            and current.is_promoted
-            and head is not None
-            and head.epoch < current.epoch
-            and self._not_the_writer() is None
-        )
-
     def _is_due(self) -> bool:
         if not self._backoff.is_ready("publish", self._now):
             return False
-        if self._owes_a_generation:
+        if owes_a_generation(self._facts, self._config.node):
             return True
         if self._config.mode is PublishMode.MANUAL:
             return False

@@ -56,6 +56,8 @@ def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
         return Place.PUTTING_BACK if holds else Place.PUT_BACK
     if report.live == target and report.tree == target:
         return Place.SWITCHING if report.is_drained else Place.SWITCHED
+    if report.staged == target and report.waits_for_permit:
+        return Place.STAGED  # Also while it is out, because what it went back to is not served either.
     if report.tree == target or report.is_drained:
         return Place.SWITCHING
     return Place.STAGED if report.staged == target else Place.STAGING

@@ -74,9 +74,11 @@ def ended(state: RolloutState) -> bool:
 class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     """The intent, durable before any order that follows from it. What the nodes did is not here: their
     reports say it. ``granted`` are the nodes that got a permit for ``target``, in that order; ``serial``
-    is that of the newest order of the line and only rises. ``reload_serial`` is the serial of the last order
-    to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its time.
-    ``retry_serial`` is that of the last retry, 0 when there was none: a refusal told with a lower one is older."""
+    is that of the newest order of the line and only rises; ``attempt`` counts the rollouts of ``target``.
+    ``finishing`` got a permit for the head before and may still be on their way to it. ``reload_serial`` is the serial
+    of the last order to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its
+    time. ``retry_serial`` is that of the last retry, 0 when there was none: a refusal told with a lower one is
+    older."""
 
     version: int = 1
     target: HeadRef | None = None
@@ -97,6 +99,8 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     ended_wall_ms: int | None = None
     retry_serial: int = 0
     reloads_together: bool = False
+    attempt: int = 1
+    finishing: tuple[NodeName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +209,28 @@ class ReloadAsked:
     is_rolling: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class AnswersDiffered:
+    """Users get other answers since ``head`` is live: a failure of no single node. Done does not keep it from being
+    put back. Answered like an ``Ask``."""
+
+    request: int
+    head: HeadRef
+    reason: str
+
+
 Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | RetryAsked | ReloadAsked
 
 RolloutEvent = (
-    Started | PolicyChanged | PartnersChanged | HeadPublished | PartnerSeen | PartnerLost | Ask | TimerFired
+    Started
+    | PolicyChanged
+    | PartnersChanged
+    | HeadPublished
+    | PartnerSeen
+    | PartnerLost
+    | AnswersDiffered
+    | Ask
+    | TimerFired
 )
 
 

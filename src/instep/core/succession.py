@@ -27,12 +27,19 @@ __all__ = [
 ]
 
 
+UNNAMED_MAX = 1_000
+"""So many numbers below a known one are listed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A generation that a promotion leaves behind, and which nodes are known to have heard of it."""
+    """A generation that a promotion leaves behind, and which nodes are known to have heard of it. ``id`` is None for a
+    number below a known one that nobody here heard of by name."""
 
-    ref: HeadRef
-    known_by: tuple[NodeName, ...]
+    epoch: int
+    number: int
+    id: Digest | None
+    known_by: tuple[NodeName, ...] = ()
 
 
 def writer_by(book: EpochBook) -> NodeName | None:
@@ -65,19 +72,42 @@ def rests_on(facts: FollowFacts) -> HeadRef | None:
 
 
 def lost_generations(
-    held: HeadRef | None, told: Iterable[tuple[NodeName, HeadRef]], recorded: Iterable[HeadRef] = ()
+    held: HeadRef | None,
+    told: Iterable[tuple[NodeName, HeadRef]],
+    recorded: Iterable[HeadRef] = (),
+    disputed: int | None = None,
 ) -> tuple[Lost, ...]:
-    """The generations above ``held`` that somebody is known to have had, oldest first.
+    """The generations that a line which goes on from ``held`` leaves behind, oldest first.
 
     ``told`` are heads that nodes reported or offered, ``recorded`` generations whose signed records are here. Numbers
-    between them that nobody told of are not made up: a home may have published more than anybody here heard of."""
-    known: dict[HeadRef, dict[NodeName, None]] = {ref: {} for ref in recorded}
-    for node, ref in told:
-        known.setdefault(ref, {})[node] = None
+    rise one by one, so those between ``held`` and the newest known of its epoch are named too. Out of a dispute about
+    the epoch ``disputed`` every generation of it is left behind that is not recorded here."""
+    ours = {ref.id for ref in recorded}
+    known: dict[tuple[int, int, Digest | None], dict[NodeName, None]] = {}
     position = held.position if held is not None else (0, 0)
-    above = [ref for ref in known if ref.position > position]
-    above.sort(key=lambda ref: (ref.position, ref.id))
-    return tuple(Lost(ref, tuple(sorted(known[ref]))) for ref in above)
+
+    def is_lost(ref: HeadRef) -> bool:
+        is_rival = ref.epoch == disputed and ref.id not in ours
+        return ref.position > position or is_rival
+
+    for ref in recorded:
+        if is_lost(ref):
+            known.setdefault((ref.epoch, ref.number, ref.id), {})
+    for node, ref in told:
+        if is_lost(ref):
+            known.setdefault((ref.epoch, ref.number, ref.id), {})[node] = None
+    if held is not None:
+        numbers = {number for epoch, number, _ in known if epoch == held.epoch}
+        first = max(held.number + 1, max(numbers, default=0) - UNNAMED_MAX)
+        for number in range(first, max(numbers, default=0)):
+            if number not in numbers:
+                known[held.epoch, number, None] = {}
+    return tuple(
+        Lost(epoch, number, id_, tuple(sorted(nodes)))
+        for (epoch, number, id_), nodes in sorted(
+            known.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or b"")
+        )
+    )
 
 
 def to_publish(facts: FollowFacts) -> PublishFacts:

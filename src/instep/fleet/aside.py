@@ -14,13 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-__all__ = ["Aside", "Hangs"]
+__all__ = ["Aside", "Full", "Hangs"]
 
 T = TypeVar("T")
 
 
 class Hangs(Exception):
     """The call did not end in time, or so many hang already that it was not begun; the message says which."""
+
+
+class Full(Hangs):
+    """It was not begun."""
 
 
 class Aside:
@@ -38,12 +42,13 @@ class Aside:
         return self._running
 
     async def run(self, call: Callable[[], T], within_s: float) -> T:
-        """What ``call`` returns or raises; ``Hangs`` when that takes longer than ``within_s``."""
+        """What ``call`` returns or raises; ``Hangs`` when that takes longer than ``within_s``, ``Full`` when
+        too many hang already."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         with self._counting:
             if self._running >= self._most:
-                raise Hangs(f"{self._running} calls before it still hang; not begun")
+                raise Full(f"{self._running} calls before it still hang; not begun")
             self._running += 1
         threading.Thread(target=self._work, args=(call, loop, future), name=self._name, daemon=True).start()
         try:

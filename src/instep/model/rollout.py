@@ -97,7 +97,8 @@ DEFAULT_POLICY = RolloutPolicy()
 
 class Order(msgspec.Struct, frozen=True, array_like=True):
     """The whole present order for one node about ``head``. Level: a later one of the same head has a higher
-    ``serial`` and replaces it; a lower one is ignored."""
+    ``serial`` and replaces it; a lower one is ignored. ``attempt`` counts the rollouts of this head from 1: a node that
+    refused it in an earlier one forgets that."""
 
     head: HeadRef
     serial: int
@@ -105,6 +106,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     drains: bool = False
     finish_within_ms: int = 300_000
     confirm_within_ms: int | None = None
+    attempt: int = 1
 
 
 def decode_policy(raw: bytes) -> RolloutPolicy:
@@ -155,6 +157,8 @@ def why_not_order(order: Order) -> str | None:
     """Why an order that a node sent is not taken; None when it can be."""
     if order.serial < 1:
         return f"serial is {order.serial}, the first is 1"
+    if order.attempt < 1:
+        return f"attempt is {order.attempt}, the first is 1"
     return _why_not_durations(order.finish_within_ms, order.confirm_within_ms)
 
 

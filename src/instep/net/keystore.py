@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from instep.errors import DamagedError, NotAllowedError, RefusedError, ResourceError, UsageError
-from instep.net.certs import Purpose, certificates_of_pem, crl_of_pem
+from instep.net.certs import Purpose, certificates_of_pem, crl_of_pem, pin_of
 from instep.net.pki import Pki, write_file
 
-__all__ = ["ExportFormat", "backup", "export", "restore"]
+__all__ = ["ExportFormat", "adopt_ca", "backup", "export", "restore"]
 
 _MAGIC = b"instep pki backup 1\n"
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 16, 8, 1
@@ -78,6 +78,44 @@ def restore(file: Path, directory: Path, passphrase: bytes) -> Pki:
     a revocation list there that is newer stays. ``NotAllowedError`` ``bad_passphrase``, ``DamagedError``."""
     if (directory / "ca.key").exists():
         raise RefusedError(f"{directory} holds a CA already", code="exists", path=str(directory))
+    content = _opened(file, passphrase)
+    certificates_of_pem(content.files["ca.crt"])
+    crl_of_pem(content.files["crl.pem"])
+    (directory / "trusted").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (directory / "issued").mkdir(mode=0o700, exist_ok=True)
+    for name, data in sorted(content.files.items(), key=lambda item: item[0] == "ca.key"):
+        if name == "crl.pem" and (directory / name).exists():
+            continue
+        write_file(directory / name, data, mode=0o600 if name.endswith(".key") else 0o644)
+    return Pki(directory)
+
+
+def adopt_ca(file: Path, pki: Pki, passphrase: bytes) -> bool:
+    """Take the CA of a backup, and nothing else of it, into a node that has its own keys: it issues and revokes from
+    now on. Whether it was news. ``RefusedError`` ``other_cluster`` when this node trusts another CA."""
+    content = _opened(file, passphrase)
+    theirs = certificates_of_pem(content.files["ca.crt"])[0]
+    if pin_of(theirs) not in {pin_of(one) for one in pki.authorities()}:
+        raise RefusedError(
+            f"{file} is the backup of another cluster's CA ({theirs.subject.rfc4514_string()})",
+            hint="name the backup of this cluster: instep pki list shows its CA",
+            code="other_cluster",
+            path=str(file),
+            ours=pin_of(pki.ca()),
+            theirs=pin_of(theirs),
+        )
+    if pki.is_ca:
+        return False
+    pki.take_ca(
+        content.files["ca.key"],
+        content.files["crl.pem"],
+        {name: data for name, data in content.files.items() if name.startswith("issued/")},
+    )
+    return True
+
+
+def _opened(file: Path, passphrase: bytes) -> _Backup:
+    """A backup whose seal fits the passphrase and whose names are all ours."""
     try:
         if file.stat().st_size > _BACKUP_MAX:
             raise DamagedError(f"{file} is no backup of instep's keys: too large", code="bad_backup")
@@ -101,15 +139,7 @@ def restore(file: Path, directory: Path, passphrase: bytes) -> Pki:
         folder, _, base = name.rpartition("/")
         if name not in _ALWAYS and (folder != "issued" or not base.endswith(".json") or base.startswith(".")):
             raise DamagedError(f"{file} holds {name!r}, which is not ours", code="bad_backup")
-    certificates_of_pem(content.files["ca.crt"])
-    crl_of_pem(content.files["crl.pem"])
-    (directory / "trusted").mkdir(mode=0o700, parents=True, exist_ok=True)
-    (directory / "issued").mkdir(mode=0o700, exist_ok=True)
-    for name, data in sorted(content.files.items(), key=lambda item: item[0] == "ca.key"):
-        if name == "crl.pem" and (directory / name).exists():
-            continue
-        write_file(directory / name, data, mode=0o600 if name.endswith(".key") else 0o644)
-    return Pki(directory)
+    return content
 
 
 def _key(passphrase: bytes, salt: bytes) -> bytes:

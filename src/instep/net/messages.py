@@ -24,15 +24,19 @@ __all__ = [
     "BUNDLE_BYTES_MAX",
     "DEFINITION_BYTES_MAX",
     "DIGESTS_MAX",
+    "DRAIN_MS_MAX",
     "ERROR_HEADER",
     "FACTS_BYTES_MAX",
     "HEADS_REPLY_BYTES_MAX",
     "JOIN_BYTES_MAX",
+    "MEMBERS_BYTES_MAX",
     "MESSAGE_BYTES_MAX",
     "PAGES_REPLY_BYTES_MAX",
     "PREFIX",
     "REQUEST_BYTES_MAX",
+    "SERVING_BYTES_MAX",
     "STREAM_PAGES_BYTES_MAX",
+    "TAKES",
     "VERSIONS",
     "VERSION_HEADER",
     "WANTS_MAX",
@@ -41,6 +45,8 @@ __all__ = [
     "ChunkPagesRequest",
     "ContentsRequest",
     "Difference",
+    "DrainReply",
+    "DrainRequest",
     "Epochs",
     "ErrorReply",
     "FactsReply",
@@ -73,9 +79,14 @@ __all__ = [
     "RenewRequest",
     "Report",
     "Revocations",
+    "Serving",
     "StreamMessage",
     "TakeOverReply",
     "TakeOverRequest",
+    "TestAnswer",
+    "TestReply",
+    "TestRequest",
+    "TestRow",
     "VerifyReply",
     "VerifyRequest",
     "Versions",
@@ -84,6 +95,7 @@ __all__ = [
     "decode",
     "decode_stream",
     "encode",
+    "since",
     "versions_of_header",
 ]
 
@@ -103,12 +115,21 @@ STREAM_PAGES_BYTES_MAX = 2 << 20
 """The same for a reply on the stream, which must fit a message there."""
 HEADS_REPLY_BYTES_MAX = 8 << 20
 """Decompressed size of a reply with heads. A sender that has more leaves bundles out, then heads."""
+MEMBERS_BYTES_MAX = 3 << 20
+"""What members say of how they serve, together; of more, the last ones are told without it."""
+SERVING_BYTES_MAX = 16 << 10
+"""Most that one member may say of how it serves."""
+DRAIN_MS_MAX = 365 * 86_400_000
+"""Longest drain with an end that a partner can ask for."""
+TAKES = ("members", "drain", "test")
+"""Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 WANTS_MAX = 65_536
 RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
+TEST_ROWS_MAX = 256
 _TEXT_MAX = 4_096
 _INT_MAX = (1 << 63) - 1
 
@@ -120,6 +141,8 @@ _Name = Annotated[
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
 _Small = Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
 _Address = Annotated[str, msgspec.Meta(max_length=300)]
+_Word = Annotated[str, msgspec.Meta(max_length=64)]
+_Takes = Annotated[tuple[_Word, ...], msgspec.Meta(max_length=32)]
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -175,7 +198,13 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.low}-{self.high}"
 
 
-VERSIONS = Versions(1, 1)
+VERSIONS = Versions(1, 2)
+
+
+def since(message: msgspec.Struct) -> int:
+    """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
+    for a kind that it does not know."""
+    return 2 if isinstance(message, FactsRequest | Order) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
@@ -228,6 +257,7 @@ class Hello(_Message, tag="hello", frozen=True, array_like=True):
     address: _Address = ""
     sign_key: _Small = b""
     members_digest: _Small = b""
+    takes: _Takes = ()
 
 
 class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
@@ -240,6 +270,7 @@ class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
     lines: _Known = ()
     sign_key: _Small = b""
     poll_ms: _Count = 30_000
+    takes: _Takes = ()
 
 
 class Offer(_Message, tag="offer", frozen=True, array_like=True):
@@ -326,6 +357,46 @@ class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=Tru
     error: ErrorReply | None = None
 
 
+class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and what is
+    run stands in the partner's own configuration."""
+
+    number: _Count
+    line: LineId
+
+
+class TestAnswer(_Message, frozen=True, array_like=True):
+    """What an application answered; of the body only the digest, in hex."""
+
+    status: _Count
+    sha256: _Text
+    size_bytes: _Count
+    problem: _Text
+
+
+class TestRow(_Message, frozen=True, array_like=True):
+    """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
+    the same."""
+
+    name: _Text
+    kind: _Text
+    reason: _Text
+    compare: _Text = ""
+    asked: _Text = ""
+    is_compared: bool = False
+    before: TestAnswer | None = None
+    now: TestAnswer | None = None
+    largest_difference: _Count | None = None
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
+    number: _Count
+    live: HeadRef | None = None
+    rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
+    error: ErrorReply | None = None
+
+
 class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
     """The speaker now knows this head: nothing of it needs to be sent back."""
 
@@ -367,6 +438,19 @@ class Order(_Message, tag="order", frozen=True, array_like=True):
     order: RolloutOrder
 
 
+class Serving(_Message, frozen=True, array_like=True):
+    """How a node can be put behind a balancer, in its own words. Addresses are ``host:port``, empty where there is
+    none; ``places`` are (balancer, kind, host or host and port), with an empty kind for all that are not named."""
+
+    health: _Address = ""
+    agent: _Address = ""
+    filesets: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    written: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    """Of those, which it writes."""
+    places: Annotated[tuple[tuple[_Word, _Word, _Address], ...], msgspec.Meta(max_length=512)] = ()
+    is_drained: bool = False
+
+
 class Member(_Message, frozen=True, array_like=True):
     """A node of the cluster as its CA issued it. ``pin`` is the hex SHA-256 of the TLS public key."""
 
@@ -375,10 +459,12 @@ class Member(_Message, frozen=True, array_like=True):
     pin: Annotated[str, msgspec.Meta(max_length=64)]
     sign_key: _Small = b""
     updated_ms: _Count = 0
+    serving: Serving | None = None
 
 
 class Members(_Message, tag="members", frozen=True, array_like=True):
-    """All members that the speaker knows."""
+    """All members that the speaker knows, told again when that changes. Towards a sender that takes ``members``: the
+    speaker alone."""
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
 
@@ -394,6 +480,25 @@ class Nudge(_Message, tag="nudge", frozen=True, array_like=True):
 
     line: LineId | None
     what: _Text
+
+
+class DrainRequest(_Message, tag="drain", frozen=True, array_like=True):
+    """An operator at the sender wants the partner drained, or its own drain taken back. Done only where the partner's
+    ``allow_drain`` names the sender. ``for_ms`` 0: until it is taken back."""
+
+    number: _Count
+    is_drained: bool
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    for_ms: Annotated[int, msgspec.Meta(ge=0, le=DRAIN_MS_MAX)] = 0
+
+
+class DrainReply(_Message, tag="drained", frozen=True, array_like=True):
+    """Whether that changed anything, and how the partner stands now: it may be drained for another reason."""
+
+    number: _Count
+    changed: bool = False
+    is_drained: bool = False
+    error: ErrorReply | None = None
 
 
 class VerifyRequest(_Message, tag="verify", frozen=True, array_like=True):
@@ -606,10 +711,12 @@ class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True
 
 class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
-    the line's writer asks its partner, with a ``number``."""
+    the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
+    the asker's own and random."""
 
     line: LineId
     number: _Count = 0
+    key: _Small = b""
 
 
 class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
@@ -634,12 +741,16 @@ StreamMessage = (
     | Members
     | Revocations
     | Nudge
+    | DrainRequest
+    | DrainReply
     | VerifyRequest
     | VerifyReply
     | FactsRequest
     | FactsReply
     | TakeOverRequest
     | TakeOverReply
+    | TestRequest
+    | TestReply
     | PagesRequest
     | PagesReply
     | Superseded

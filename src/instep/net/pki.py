@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -356,6 +356,18 @@ class Pki:
                 raise PeerError("the newer revocation list forgets revocations", code="bad_crl")
             self._write("crl.pem", pem_of(crl))
         return True
+
+    def take_ca(self, key: bytes, crl: bytes, issued: Mapping[str, bytes]) -> None:
+        """Become the cluster's CA with what a backup of it holds; the key comes last, so that a crash leaves either no
+        CA or a whole one. A revocation list here that is newer stays."""
+        self._make_directories()
+        if crl_number(crl_of_pem(crl)) > crl_number(self.crl()):
+            self.adopt_crl(crl)
+        with self._locked():
+            for name, data in issued.items():
+                if not self._path(name).exists():
+                    self._write(name, data)
+            self._write("ca.key", key)
 
     def records(self) -> list[Record]:
         """All that this CA issued, oldest first."""

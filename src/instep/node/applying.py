@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
@@ -22,11 +23,13 @@ from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
+from instep.node.mounts import require_mount
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
 from instep.node.recording import record_rows, store_rows
 from instep.node.serving import Shelf
+from instep.node.space import require_room
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
@@ -80,6 +83,7 @@ class Applying:
         service = self._service
         runtime, fileset = service.runtime, service.fileset
         if fileset.observe:
+            require_mount(fileset.name, Path(os.path.realpath(fileset.path)), fileset.expect_mount)
             return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
         return find_root(
             runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
@@ -157,10 +161,12 @@ class Applying:
         definition = self.definition(head)
         taken = self.taken()
         place = taken.place
+        found = base.root if base is not None else self._found_root(head, definition, taken)
+        require_room(place, found, head.root, self.get)
         return Stage.open(
             place,
             head,
-            base.root if base is not None else self._found_root(head, definition, taken),
+            found,
             self.get,
             definition,
             previous=base,

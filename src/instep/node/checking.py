@@ -12,9 +12,11 @@ from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.net import messages as m
 from instep.node.driver import wall_ms
-from instep.node.facts import mount_of
 from instep.node.follower import FollowService
-from instep.node.gating import compare_facts, gates_of, look_at_gates
+from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
+from instep.node.mounts import mount_at, why_shared
+from instep.node.space import room_for
+from instep.tree.place import Place
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -114,6 +116,26 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         )
 
 
+async def _check_room(daemon: Daemon, service: FollowService, place: Place) -> AsyncIterator[dict[str, Any]]:
+    """Room for a generation that waits to be staged, once its pages are here."""
+    head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.applying.get
+    if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
+        return
+    try:
+        root = base.root if base is not None else None
+        room = await service.worker.run(room_for, place, root, head.root, get)
+    except KeyError:
+        return  # its pages are not fetched yet: nothing is known of its size
+    yield result(
+        f"space for generation {head.number} of {service.fileset.name}",
+        room.is_enough,
+        daemon.runtime.name,
+        f"{room.free_bytes} bytes free",
+        f"needs {room.need_bytes} bytes",
+        "free space: instep archive prune --dry-run; it goes on by itself",
+    )
+
+
 async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[dict[str, Any]]:
     """Each gate of a followed line, now, whether or not a generation waits."""
     fileset, definition = service.fileset, service.known_definition()
@@ -123,7 +145,7 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
     try:
         gates = gates_of(definition)
         client = writer.client if writer is not None else service.source(service.writer).client
-        looks = await look_at_gates(daemon.runtime.settings, fileset, service.line, gates, client)
+        looks = await look_at_gates(daemon.runtime, fileset, service.line, gates, client)
     except InstepError as error:
         me = daemon.runtime.name
         yield result(f"gates of {fileset.name}", False, service.writer, me, error.reason, error.hint)
@@ -142,7 +164,10 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
 async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncIterator[dict[str, Any]]:
     """Each gate of a line written here against every connected partner that accepted it."""
     runtime, fileset = daemon.runtime, service.fileset
-    gates = gates_of(service.known_definition())
+    gates, unknown = known_gates(service.known_definition())
+    for text in unknown:
+        what = f"gates of {fileset.name}"
+        yield result(what, False, runtime.name, text, None, f"instep fileset set {fileset.name} gates=...")
     sessions = [
         session
         for name, session in sorted(daemon.peers.sessions.items())
@@ -150,7 +175,7 @@ async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncI
     ]
     if not gates or not sessions:
         return
-    ours = dict(await daemon.peers.facts_of_line(service))
+    ours = dict(await daemon.peers.facts_of_line(service, runtime.facts.key))
     asked = [_facts_now(session, service) for session in sessions]
     for session, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
         name = session.who
@@ -187,6 +212,10 @@ async def _check_fileset(
     except (InstepError, OSError) as error:
         reason = error.reason if isinstance(error, InstepError) else str(error)
         hint = error.hint if isinstance(error, InstepError) else None
+        if isinstance(error, InstepError) and error.error_code == "mount_missing":
+            ours, expected = error.facts["ours"], error.facts["expected"]
+            yield result(f"mount of {fileset.name}", False, me, ours, expected, hint)
+            return
         yield result(f"root of {fileset.name}", False, me, str(fileset.path), reason, hint)
         return
     yield result(f"root of {fileset.name}", True, me, str(place.root), "marked as this fileset's")
@@ -231,16 +260,26 @@ async def _check_fileset(
                 path,
                 f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
             )
-    mount = await asyncio.to_thread(mount_of, place.root)
-    yield result(f"mount of {fileset.name}", True, me, mount, str(place.root))
+    mount = mount_at(place.root)
+    yield result(f"mount of {fileset.name}", True, me, str(mount), why_shared(mount) or str(place.root))
+    async for each in _check_line(daemon, service, place):
+        yield each
+
+
+async def _check_line(
+    daemon: Daemon, service: WriterService | FollowService, place: Place
+) -> AsyncIterator[dict[str, Any]]:
+    """Gates, and room for what waits."""
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(daemon, service):
             yield each
     else:
         async for each in _check_gates(daemon, service):
             yield each
+        async for each in _check_room(daemon, service, place):
+            yield each
         yield result(
-            f"source of {fileset.name}",
+            f"source of {service.fileset.name}",
             bool(service.sources),
             service.writer,
             f"follows {service.writer}",

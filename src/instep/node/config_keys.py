@@ -19,6 +19,8 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
+from instep.node.fact_people import read_service
+from instep.node.mounts import read_expected
 from instep.node.values import BadValue
 
 __all__ = [
@@ -58,12 +60,12 @@ class Key:
 
 
 def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    known = values.choice(*choices)
+
     def read(raw: object) -> str:
         if raw in later:
             raise BadValue(LATER)
-        if not isinstance(raw, str) or raw not in choices:
-            raise BadValue(f"is not one of {', '.join(choices)}")
-        return raw
+        return known(raw)
 
     return read
 
@@ -187,8 +189,21 @@ NODE: tuple[Key, ...] = (
     Key("panel", _only("off"), "off", "Listener of the web panel; only `off` in this version."),
     Key("health", _address_or_off, "off", "Where `/live` and `/ready` are answered over HTTP, or `off`."),
     Key("agent", _address_or_off, "off", "Where HAProxy's agent-check is answered, or `off`."),
+    Key(
+        "probers",
+        _networks,
+        [],
+        "Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for.",
+    ),
+    Key(
+        "allow_drain",
+        _nodes,
+        [],
+        "Partners that may drain this node with `instep node drain`; nobody by default.",
+    ),
     Key("allow", _networks, [], "Networks from which peers may connect; empty means loopback only."),
     Key("poll", values.duration_ms, "30s", "How often a partner without news asks, jittered."),
+    Key("drain_linger", values.duration_ms, "1s", "For requests in flight, once balancers know of a drain."),
     Key(
         "rate_limit",
         values.rate_limit,
@@ -301,6 +316,19 @@ FILESET: tuple[Key, ...] = (
     ),
     Key("without", _some_of(*WITHOUT), [], "What this node's file system cannot keep and is given up here."),
     Key("observe", values.boolean, False, "Compare and report, never write."),
+    Key(
+        "service",
+        read_service,
+        None,
+        'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
+        '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
+    ),
+    Key(
+        "expect_mount",
+        read_expected,
+        None,
+        "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
+    ),
 )
 
 ARCHIVE: tuple[Key, ...] = (
@@ -333,21 +361,11 @@ HOOK: tuple[Key, ...] = (
         "machines. Status warns of the last two.",
     ),
     Key("user", _user, None, "Who `run` runs as, with that user's groups only; the daemon must be root."),
-    Key(
-        "signal",
-        _one_of(*SIGNALS),
-        None,
-        "A signal for the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM.",
-    ),
+    Key("signal", _one_of(*SIGNALS), None, "For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."),
     Key("pid_file", values.absolute_path, None, "Where the process of `signal` writes its number."),
     Key("touch", values.absolute_path, None, "A file whose time is set to now; made when it is missing."),
     Key("systemd", _systemd, None, "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."),
-    Key(
-        "tree",
-        values.boolean,
-        False,
-        "Only `validate` with `run`: `INSTEP_TREE` names the whole tree as it will be, not only what changes.",
-    ),
+    Key("tree", values.boolean, False, "Only `validate`: `INSTEP_TREE` is the whole tree as it will be."),
     Key("paths", values.patterns, [], "Gitignore patterns: it runs only when a changed path matches."),
 )
 

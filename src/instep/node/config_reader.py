@@ -15,6 +15,7 @@ from instep.model.ids import FilesetName, NodeName, fileset_name, node_name
 from instep.model.link import Link
 from instep.model.rollout import RolloutPolicy
 from instep.node import config_keys as keys
+from instep.node.balancer_reader import read_balancers
 from instep.node.definition_fields import definition_of, policy_of
 from instep.node.golden_reader import read_golden
 from instep.node.hook_fields import read_hooks
@@ -114,8 +115,6 @@ class Reader:
     def settings(self, fingerprint: str) -> Settings | None:
         raw = self.document
         top = self.read((), raw, keys.NODE, ("partners", "filesets", "facts", "balancers"))
-        if "balancers" in raw:
-            self.wrong(("balancers",), None, keys.LATER)
         name = top["name"]
         listen = top["listen"]
         if top["poll"] < 100:
@@ -137,6 +136,7 @@ class Reader:
         partners = self.partners(name)
         filesets = self.filesets(name, partners)
         facts = self.facts()
+        balancers = read_balancers(self, filesets)
         if self.problems:
             return None
         return Settings(
@@ -148,11 +148,15 @@ class Reader:
             agent=top["agent"],
             allow=top["allow"],
             poll_ms=top["poll"],
+            drain_linger_ms=top["drain_linger"],
             rate_limit=top["rate_limit"],
             allow_preserve=frozenset(top["allow_preserve"]),
             partners=MappingProxyType(partners),
             filesets=MappingProxyType(filesets),
             facts=MappingProxyType(facts),
+            balancers=MappingProxyType(balancers),
+            probers=top["probers"],
+            allow_drain=frozenset(NodeName(name) for name in top["allow_drain"]),
             warnings=tuple(self.warnings),
             fingerprint=fingerprint,
         )
@@ -250,6 +254,8 @@ class Reader:
             without=frozenset(row["without"]),
             observe=row["observe"],
             hooks=hooks,
+            service=row["service"],
+            expect_mount=row["expect_mount"],
             golden=read_golden(self, (*path, "golden"), raw.get("golden", {}), row["path"]),
             origin=None if row["origin"] is None else NodeName(row["origin"]),
         )

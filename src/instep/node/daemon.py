@@ -16,6 +16,7 @@ from instep.net.messages import RenewRequest
 from instep.net.pki import Pki
 from instep.net.server import PeerServer, Refusal
 from instep.net.tls import TlsContexts
+from instep.node.balancer_service import Balancers
 from instep.node.commands import commands_of
 from instep.node.config import load
 from instep.node.config_file import ConfigFile
@@ -24,6 +25,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.draining import rollout_key
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.golden import forget_golden
 from instep.node.housekeeping import Housekeeping
 from instep.node.listeners import Listeners
 from instep.node.membership import Membership
@@ -61,6 +63,7 @@ class Daemon:
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None
         self.listeners = Listeners(self)
+        self.balancers = Balancers(self)
         self.started_ms = wall_ms()
         self.stopping = asyncio.Event()
         self._config_file = ConfigFile(directory.config)
@@ -92,6 +95,7 @@ class Daemon:
             loop.create_task(self._config_file.mind(self.reload)),
             loop.create_task(Housekeeping(self).run()),
             loop.create_task(self.listeners.run()),
+            loop.create_task(self.balancers.run()),
             loop.create_task(watch_state(self.runtime.store)),
             loop.create_task(Succession(self).run()),
         ]
@@ -157,6 +161,7 @@ class Daemon:
         for name in old.partners:
             if name not in settings.partners:
                 self.peers.cut(name)
+                self.membership.unlink(name)
                 if self._server is not None:
                     self._server.drop(name)
         if self._server is not None:
@@ -218,6 +223,7 @@ class Daemon:
         self._tasks[name].cancel()
         if name not in self.runtime.settings.filesets:
             forget_marker(self.runtime.store, name)
+            forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
 
     async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from instep.node.driver import monotonic_ms, wall_ms
 from instep.store.port import NodeStore
 
-__all__ = ["OPERATOR", "Drain", "Draining", "rollout_key"]
+__all__ = ["OPERATOR", "Drain", "Draining", "partner_key", "rollout_key"]
 
 OPERATOR = "operator"
 PROBER_SEEN_MS = 30_000
@@ -28,6 +28,7 @@ PROBERS_MAX = 256
 PROBER_NAME_MAX = 128
 REASON_MAX = 500
 LINGER_MS = 1_000
+_PARTNER = "partner "
 _KEY = "draining"
 _KEY_BEFORE = "drain"
 """Where the operator's only drain was kept before there were keys."""
@@ -36,6 +37,11 @@ _KEY_BEFORE = "drain"
 def rollout_key(fileset: str) -> str:
     """The key of the drains that a rollout of this fileset asks for."""
     return f"rollout:{fileset}"
+
+
+def partner_key(name: str) -> str:
+    """The key of the drain that this partner asked for."""
+    return f"{_PARTNER}{name}"
 
 
 class Drain(msgspec.Struct, frozen=True):
@@ -107,6 +113,11 @@ class Draining:
         if key in self._drains:
             self._save({other: drain for other, drain in self._drains.items() if other != key})
         return was_in_force
+
+    def end_asked(self) -> bool:
+        """The operator of this node takes back what people asked for, here or at a partner; a rollout's drain stays."""
+        asked = [key for key in self._drains if key == OPERATOR or key.startswith(_PARTNER)]
+        return sum(self.end(key) for key in asked) > 0
 
     def _save(self, drains: dict[str, Drain]) -> None:
         with self._store().transaction():

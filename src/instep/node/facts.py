@@ -1,140 +1,124 @@
-"""Facts of a node: built-in ones, and those that ``[facts]`` names. Secrets appear as slow fingerprints only.
+"""Facts of a node: built-in ones, and those that ``[facts]`` names, each as a call that may block.
 
-See docs/decisions/fact-fingerprints.md. A fact that cannot be had says why in angle brackets; no gate agrees to that.
+A fact that cannot be had says why in angle brackets; no gate agrees to that. Secrets appear as keyed fingerprints only,
+see docs/decisions/fact-fingerprints.md.
 """
 
 from __future__ import annotations
 
 import functools
-import grp
 import hashlib
+import hmac
 import os
 import platform
-import pwd
 import re
-from collections.abc import Iterable
-from pathlib import Path
-
-from blake3 import blake3
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from instep import __version__
 from instep.net.messages import VERSIONS
+from instep.node.fact_files import digest_of, names_in, secret_of, text_of
+from instep.node.fact_people import access_of, run_as, service_of
 from instep.node.fact_program import output_of
+from instep.node.mounts import mount_at
 from instep.node.settings import FactSettings, FilesetSettings, Settings
 
-__all__ = ["facts_for", "facts_of", "mount_of"]
+__all__ = ["FACT_S", "Value", "calls_for", "calls_of", "told"]
 
-TEXT_MAX = 64 << 10
 VALUE_MAX = 4_096
-RUN_S = 10.0
-LIST_MAX = 1_000
+FACT_S = 10.0
+"""The deadline of one fact."""
 
 
-def facts_of(settings: Settings) -> dict[str, str]:
+class Fingerprint(bytes):
+    """A slow digest of a secret. It never leaves this node: who asks is told its HMAC under the key of the question."""
+
+
+Value = str | Fingerprint
+Calls = dict[str, Callable[[], Value]]
+
+
+def calls_of(settings: Settings) -> Calls:
     """All facts of this node that belong to no fileset."""
-    return _built_in() | {name: _told(name, fact) for name, fact in settings.facts.items()}
+    return _built_in() | {name: partial(_fact, name, fact) for name, fact in settings.facts.items()}
 
 
-def facts_for(settings: Settings, fileset: FilesetSettings, names: Iterable[str]) -> dict[str, str]:
-    """The built-in facts for this fileset, and those of ``[facts]`` that are named. May run programs: call it in a
-    thread."""
+def calls_for(settings: Settings, fileset: FilesetSettings, names: Iterable[str]) -> Calls:
+    """The built-in facts for this fileset, and of ``[facts]`` and of what is tried those that are named."""
     found = _built_in()
-    found["path"] = os.path.realpath(fileset.path)
-    found["mount"] = mount_of(fileset.path)
+    found["path"] = partial(os.path.realpath, fileset.path)
+    found["mount"] = lambda: str(mount_at(fileset.path) or "<not mounted>")
+    if fileset.service is not None:
+        found["service"] = partial(service_of, fileset.service, FACT_S)
     for name in names:
         fact = settings.facts.get(name)
-        if fact is not None:
-            found[name] = _told(name, fact)
+        if name == "access":
+            found[name] = partial(access_of, fileset.path, fileset.service, FACT_S)
+        elif fact is not None:
+            found[name] = partial(_fact, name, fact)
     return found
 
 
-def _built_in() -> dict[str, str]:
-    libc = "-".join(part for part in platform.libc_ver()[:1] if part) or "unknown"
+def told(found: Mapping[str, Value], key: bytes) -> dict[str, str]:
+    """The facts as whoever asked with ``key`` is told them: the same secret is the same only under the same key."""
     return {
-        "instep": __version__,
-        "protocol": str(VERSIONS),
-        "platform": f"{platform.system().lower()}-{platform.machine()}-{libc}",
-        "user": f"{_user(os.geteuid())}:{_group(os.getegid())}",
+        name: _keyed(value, key) if isinstance(value, Fingerprint) else value for name, value in found.items()
     }
 
 
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+def _keyed(fingerprint: Fingerprint, key: bytes) -> str:
+    if len(key) < 16:
+        return "<asked without a key: upgrade the node that asks>"
+    return hmac.digest(key, b"instep.fact.fingerprint.3\0" + fingerprint, "sha256")[:16].hex()
 
 
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+def _built_in() -> Calls:
+    libc = "-".join(part for part in platform.libc_ver()[:1] if part) or "unknown"
+    built_on = f"{platform.system().lower()}-{platform.machine()}-{libc}"
+    return {
+        "instep": lambda: __version__,
+        "protocol": lambda: str(VERSIONS),
+        "platform": lambda: built_on,
+        "run_as": run_as,
+        "user": run_as,
+    }
 
 
-def mount_of(path: Path) -> str:
-    """The kind of file system that holds ``path`` and its options: ``nfs4 rw,vers=4.2``."""
-    real = os.path.realpath(path)
-    best, found = -1, "<not mounted>"
-    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        at = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4])
-        if len(at) >= best and (real == at or real.startswith(at.rstrip("/") + "/")):
-            best, found = len(at), f"{after.split()[0]} {fields[5]}"
-    return found
-
-
-def _told(name: str, fact: FactSettings) -> str:
+def _fact(name: str, fact: FactSettings) -> Value:
     try:
         value = _value(name, fact)
     except OSError as error:
         return f"<cannot be read: {error.strerror}>"
-    if len(value) > VALUE_MAX:
+    if not isinstance(value, Fingerprint) and len(value) > VALUE_MAX:
         return f"<longer than {VALUE_MAX} characters>"
     return value
 
 
-def _value(name: str, fact: FactSettings) -> str:
+def _value(name: str, fact: FactSettings) -> Value:
     if fact.value is not None:
         return fact.value
     if fact.file is not None:
-        return _matched(_text(fact.file), fact.match)
+        return _matched(text_of(fact.file), fact.match)
     if fact.run is not None:
-        return _printed(fact.run, fact.match)
+        return _matched(output_of(fact.run, FACT_S), fact.match)
     if fact.list is not None:
-        names = sorted(os.listdir(fact.list))
-        if len(names) > LIST_MAX:
-            return f"<more than {LIST_MAX} names>"
-        return "\n".join(names)
+        return names_in(fact.list)
     if fact.digest_of is not None:
-        hasher = blake3()
-        with fact.digest_of.open("rb") as file:
-            while piece := file.read(1 << 20):
-                hasher.update(piece)
-        return hasher.hexdigest()
+        return digest_of(fact.digest_of)
     assert fact.fingerprint_of is not None
-    with fact.fingerprint_of.open("rb") as file:
-        return _fingerprint(name, file.read(TEXT_MAX))
+    secret = secret_of(fact.fingerprint_of)
+    return secret if isinstance(secret, str) else _fingerprint(name, secret)
 
 
 @functools.lru_cache(maxsize=64)
-def _fingerprint(name: str, secret: bytes) -> str:
-    salt = b"instep.fact.fingerprint.2\0" + name.encode()
-    return hashlib.scrypt(secret, salt=salt, n=1 << 14, r=8, p=1, dklen=16).hex()
-
-
-def _printed(words: tuple[str, ...], pattern: str | None) -> str:
-    output = output_of(words, RUN_S)
-    return output if output.startswith("<") and output.endswith(">") else _matched(output, pattern)
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.read(TEXT_MAX).decode("utf-8", "replace")
+def _fingerprint(name: str, secret: bytes) -> Fingerprint:
+    salt = b"instep.fact.fingerprint.3\0" + name.encode()
+    return Fingerprint(hashlib.scrypt(secret, salt=salt, n=1 << 14, r=8, p=1, dklen=32))
 
 
 def _matched(text: str, pattern: str | None) -> str:
+    if text.startswith("<") and text.endswith(">"):
+        return text  # why there is none
     if pattern is None:
         return text.strip()
     found = re.search(pattern, text, re.MULTILINE)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-import os
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -57,11 +55,11 @@ from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, verdict_on
-from instep.node.staged_view import staged_view
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
-from instep.node.tree_view import tree_view
+from instep.node.trying import try_node
 from instep.node.uplink import Uplink
+from instep.node.validate_views import validate_views
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
 from instep.tree.failpoints import failpoint, register
@@ -356,6 +354,9 @@ class FollowService:
         """How far the verify under way has read."""
         return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
 
+    async def test(self) -> tuple[m.TestRow, ...]:
+        return await try_node(self)
+
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
         """Compare the tree with what is live, and say what it really holds."""
         live = self.facts.live
@@ -600,24 +601,14 @@ class FollowService:
         gates = gates_of(self.definition_of(effect.head))
         if gates:
             client = self.source(self.writer).client
-            await require_gates(self.runtime.settings, self.fileset, self.line, gates, client)
+            await require_gates(self.runtime, self.fileset, self.line, gates, client)
         return f.GatesChecked(effect.req)
 
     async def _hook(self, effect: RunHook) -> f.FollowEvent:
         changed: Sequence[bytes] = await self.worker.run(
             self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
         )
-        stage = self.applying.staged_path() if effect.kind is HookKind.VALIDATE else None
-        with contextlib.ExitStack() as stack:
-            views: dict[str, str] = {}
-            if stage is not None and self.fileset.hooks.validate:
-                views["INSTEP_STAGED"] = await asyncio.to_thread(
-                    stack.enter_context, staged_view(stage, changed)
-                )
-            if stage is not None and any(hook.tree for hook in self.fileset.hooks.validate):
-                changes = self.applying.changes(effect.base, effect.head)
-                view = tree_view(os.fsencode(self.fileset.path), stage, changes)
-                views["INSTEP_TREE"] = await self.worker.run(stack.enter_context, view)
+        async with validate_views(self.applying, self.fileset, effect, changed) as views:
             trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
         if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
             trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())

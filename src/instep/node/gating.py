@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,10 +12,11 @@ from instep.model.ids import LineId
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.node.driver import wall_ms
-from instep.node.facts import facts_for
-from instep.node.settings import FilesetSettings, Settings
+from instep.node.facts import told
+from instep.node.runtime import Runtime
+from instep.node.settings import FilesetSettings
 
-__all__ = ["GateLook", "compare_facts", "gates_of", "look_at_gates", "require_gates"]
+__all__ = ["GateLook", "compare_facts", "gates_of", "known_gates", "look_at_gates", "require_gates"]
 
 CALL_S = 20.0
 
@@ -32,31 +32,41 @@ class GateLook:
     reason: str | None = None
 
 
-def gates_of(definition: Definition | None) -> tuple[Gate, ...]:
-    """The gates that travelled; ``RefusedError`` for one that this version does not know."""
-    found = []
+def known_gates(definition: Definition | None) -> tuple[tuple[Gate, ...], tuple[str, ...]]:
+    """The gates that travelled, and the texts that this version does not know, each with why."""
+    found: list[Gate] = []
+    unknown: list[str] = []
     for text in definition.gates if definition is not None else ():
         try:
             found.append(parse_gate(text))
         except ValueError as error:
-            raise RefusedError(
-                f"gate {text[:200]!r} {error}",
-                hint="upgrade instep here, or change the gate at the writer",
-                code="gates_unknown",
-            ) from None
-    return tuple(found)
+            unknown.append(f"gate {text[:200]!r} {error}")
+    return tuple(found), tuple(unknown)
+
+
+def gates_of(definition: Definition | None) -> tuple[Gate, ...]:
+    """The gates that travelled; ``RefusedError`` for one that this version does not know."""
+    found, unknown = known_gates(definition)
+    if unknown:
+        raise RefusedError(
+            unknown[0],
+            hint="upgrade instep here, or change the gate at the writer",
+            code="gates_unknown",
+        )
+    return found
 
 
 async def look_at_gates(
-    settings: Settings, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
 ) -> list[GateLook]:
     """Every gate of the line, compared with what its writer says now."""
-    reply = await client.facts(m.FactsRequest(line), total_s=CALL_S)
+    key = runtime.facts.key
+    reply = await client.facts(m.FactsRequest(line, key=key), total_s=CALL_S)
     now = wall_ms()  # the writer stamps its answer when it leaves, however long it gathered
     theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
-    ours = await asyncio.to_thread(facts_for, settings, fileset, [gate.name for gate in gates])
-    ours[CLOCK] = str(now)
-    return compare_facts(gates, ours, theirs, settings.name, fileset.writer)
+    found = await runtime.facts.facts(runtime.settings, fileset, [gate.name for gate in gates])
+    ours = told(found, key) | {CLOCK: str(now)}
+    return compare_facts(gates, ours, theirs, runtime.name, fileset.writer)
 
 
 def compare_facts(
@@ -76,11 +86,11 @@ def compare_facts(
 
 
 async def require_gates(
-    settings: Settings, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
 ) -> None:
     """``RefusedError`` with both values for the first gate that does not hold. ``client`` is the writer's: a hub's
     facts are not the writer's."""
-    for look in await look_at_gates(settings, fileset, line, gates, client):
+    for look in await look_at_gates(runtime, fileset, line, gates, client):
         if look.code is not None:
             raise RefusedError(
                 look.reason or "",

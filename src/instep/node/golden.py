@@ -20,8 +20,9 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.model.ids import HeadRef
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, GoldenSettings
+from instep.store.port import NodeStore
 
-__all__ = ["Golden", "Slot", "specs_of"]
+__all__ = ["Golden", "Recording", "Slot", "forget_golden", "specs_of"]
 
 KEPT_BYTES_MAX = 16 << 20
 """Bytes of pictures in one recording; one that would need more is not kept, and is named."""
@@ -94,14 +95,17 @@ class Golden:
 
     def recording(self, slot: Slot, generation: HeadRef | None) -> Recording | None:
         """What was recorded there, if it was of this generation."""
+        found = self.last(slot)
+        return found if found is not None and found.generation == generation else None
+
+    def last(self, slot: Slot) -> Recording | None:
+        """What was recorded there, of whatever generation."""
         raw = self.runtime.store.get(self._key(slot))
-        if raw is None or generation is None:
-            return None
         try:
-            found = msgspec.msgpack.decode(raw, type=Recording)
+            found = None if raw is None else msgspec.msgpack.decode(raw, type=Recording)
         except msgspec.DecodeError:
             return None  # of another version: it is recorded again before the next switch
-        return found if found.version == 1 and found.generation == generation else None
+        return found if found is not None and found.version == 1 else None
 
     def keep(self, slot: Slot, generation: HeadRef, answers: Sequence[Answer], at_ms: int) -> None:
         """Replace what was recorded there."""
@@ -136,12 +140,17 @@ class Golden:
         noted: there is nothing left to put back to."""
         if not self.specs:
             return None
-        before = self.recording(Slot.BEFORE, live)
         is_back = head == live
+        before = self.recording(Slot.BEFORE, live)
+        if before is None and is_back:
+            before = self.recording(Slot.LIVE, live)
         verdicts = await self.verdicts(self.specs, before, retries=self.fileset.golden.retries)
         differing = [one for one in verdicts if not one.ok]
         failing = [one for one in differing if not (is_back and one.is_difference)]
         name, line = self.fileset.name, self.fileset.line
+        if before is None and live is not None:
+            text = f"there are no golden answers of {name} from before the switch to compare with"
+            self.runtime.note("golden_missing", text, line, generation=head.number)
         if differing:
             text = "; ".join(f"golden answer {named(one.spec)} of {name}: {one.reason}" for one in differing)
             self.runtime.note("golden_differs", text, line, generation=head.number)
@@ -177,7 +186,17 @@ class Golden:
         ]
 
     def _key(self, slot: Slot) -> str:
-        return f"golden:{slot.value}:{self.fileset.name}"
+        return _key_of(self.fileset.name, slot)
+
+
+def _key_of(fileset: str, slot: Slot) -> str:
+    return f"golden:{slot.value}:{fileset}"
+
+
+def forget_golden(store: NodeStore, fileset: str) -> None:
+    """Drop what was recorded for a fileset that was removed here."""
+    for slot in Slot:
+        store.delete(_key_of(fileset, slot))
 
 
 def trouble_of_verdicts(fileset: str, failing: Sequence[Verdict]) -> Trouble:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.node import config_keys as keys
-from instep.node.settings import HookSettings, HooksSettings
+from instep.node.hook_settings import HookSettings
+from instep.node.settings import HooksSettings
 from instep.node.toml_lines import KeyPath, element, path_text
 
 if TYPE_CHECKING:
     from instep.node.config_reader import Reader
 
-__all__ = ["read_hooks"]
+__all__ = ["read_hook", "read_hooks"]
 
 GO_WITH = {
     "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
@@ -28,6 +29,11 @@ def read_hooks(reader: Reader, path: KeyPath, raw: dict[str, Any], root: Path | 
     return HooksSettings(
         **{name: _slot(reader, (*path, name), raw[name], root) for name in keys.HOOKS if name in raw}
     )
+
+
+def read_hook(reader: Reader, path: KeyPath, raw: object) -> HookSettings | None:
+    """A ``reload`` that belongs to no fileset."""
+    return _hook(reader, path, raw, "reload", None)
 
 
 def _slot(reader: Reader, path: KeyPath, raw: object, root: Path | None) -> tuple[HookSettings, ...]:

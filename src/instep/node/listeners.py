@@ -7,7 +7,9 @@ port that is taken is trouble in ``status`` and is tried again; the daemon goes 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -17,12 +19,12 @@ from instep.model.standing import Standing
 from instep.node import values
 from instep.node.driver import wall_ms
 from instep.node.fitness import Fitness, LineView, fitness_of
-from instep.node.values import Address, BadValue
+from instep.node.values import Address, BadValue, IpNetwork
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "is_prober"]
 
 AGAIN_S = 5.0
 CONNECTIONS_MAX = 256
@@ -141,8 +143,11 @@ class Listeners:
         except BadValue as error:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
         fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
-        who = f"{request.remote} {request.query.get('by', '')}".strip()
-        self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+        if is_prober(self._daemon.runtime.settings.probers, request.remote):
+            who = f"{request.remote} {request.query.get('by', '')}".strip()
+            acts = request.query.get("acts")
+            is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
+            self._daemon.runtime.draining.answered(who, is_ready=is_ready)
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
 
     def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
@@ -171,8 +176,9 @@ class Listeners:
         try:
             fitness = self.fitness()
             address = writer.get_extra_info("peername")
-            who = f"agent {address[0]}" if address else "agent"
-            self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+            if is_prober(self._daemon.runtime.settings.probers, address[0] if address else None):
+                who = f"agent {address[0]}" if address else "agent"
+                self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
             async with asyncio.timeout(ANSWER_S):
                 writer.write(agent_line(fitness))
                 await writer.drain()
@@ -181,6 +187,17 @@ class Listeners:
         finally:
             self._agents -= 1
             writer.close()
+
+
+def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
+    """Whether a drain waits for who asks from there: where any network is named only those, and this machine."""
+    try:
+        ip = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return not probers
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return not probers or ip.is_loopback or any(ip in network for network in probers)
 
 
 def _answer(document: dict[str, Any], status: int) -> web.Response:

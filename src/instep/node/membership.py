@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.errors import NotAllowedError, RefusedError
+from instep.errors import NotAllowedError, PeerError, RefusedError
 from instep.model.ids import NodeName
 from instep.model.link import Link
 from instep.net import messages as m
@@ -18,6 +18,7 @@ from instep.net.tls import TlsContexts
 from instep.net.tokens import Invitation, PendingInvite, TokenBook, token_text
 from instep.node import config_edit
 from instep.node.driver import wall_ms
+from instep.node.presence import serving_of, why_not_serving
 from instep.node.runtime import Runtime
 from instep.node.signers import PINNED_KEY
 
@@ -48,9 +49,11 @@ class Membership:
         known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
         self._met: set[NodeName] = set()
+        self.version = 0
+        """Rises when what is known of somebody has changed, whatever the clock says."""
         self._has_news = False
         self.on_news: Callable[[], None] | None = None
-        """Called when a member came, moved or has other keys: those who are connected are told."""
+        """Called when a member came, moved, has other keys or serves otherwise: those who are connected are told."""
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -130,7 +133,9 @@ class Membership:
             tls_cert=issued.tls,
             sign_cert=issued.sign,
             crl=runtime.pki.crl_pem(),
-            members=self.members_message().members,
+            members=tuple(
+                msgspec.structs.replace(each, serving=None) for each in self.members_message().members
+            ),
             offers=offers,
         )
 
@@ -152,18 +157,45 @@ class Membership:
             runtime.pki.pin,
             runtime.pki.sign_key,
             wall_ms(),
+            serving_of(runtime.settings, is_drained=runtime.draining.is_drained),
         )
 
+    def myself(self) -> m.Member:
+        """This node as a balancer needs to know it, without its keys."""
+        settings = self._runtime.settings
+        serving = serving_of(settings, is_drained=self._runtime.draining.is_drained)
+        return m.Member(settings.name, str(settings.advertise), "", serving=serving)
+
     def members_message(self) -> m.Members:
-        return m.Members((self.me(), *(self.members[name] for name in sorted(self.members))))
+        """Everybody, as far as there is room for how they serve."""
+        room, told = m.MEMBERS_BYTES_MAX, []
+        for member in (self.me(), *(self.members[name] for name in sorted(self.members))):
+            if member.serving is not None:
+                room -= len(m.encode(member.serving))
+            told.append(member if room >= 0 else msgspec.structs.replace(member, serving=None))
+        return m.Members(tuple(told))
 
     def met(self, who: NodeName, hello: m.Hello) -> None:
         """A partner introduced itself on a verified connection."""
         known = self.members.get(who)
         pin = known.pin if known is not None else ""
+        serving = known.serving if known is not None else None
         self._met.add(who)
         self.pinned_key_told(who, hello.sign_key)
-        self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms()))
+        self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms(), serving))
+
+    def told_self(self, who: NodeName, message: m.Members) -> None:
+        """A partner says how it serves, on its own verified connection: its word about others is not taken."""
+        if [member.name for member in message.members] != [who]:
+            raise PeerError(f"{who} tells of other members than itself", code="unexpected_message")
+        known = self.members.get(who)
+        if known is not None:
+            (told,) = message.members
+            self._remember(
+                msgspec.structs.replace(
+                    known, address=told.address, serving=told.serving, updated_ms=wall_ms()
+                )
+            )
 
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
         """A pinned partner told its signing key over the connection that its pin verifies: its records hold
@@ -180,10 +212,16 @@ class Membership:
         not touch what a node said of itself, and cannot come from the future to stay for ever."""
         latest = wall_ms() + SKEW_MS
         is_news = False
+        followed = self._runtime.settings.filesets.values()
+        is_believed = not followed or any(fileset.writer == source for fileset in followed)
         for member in message.members:
             if member.name == self._runtime.name or (member.name in self._met and member.name != source):
                 continue
             known = self.members.get(member.name)
+            if member.name != source and not is_believed:
+                # Where requests of users go is told by each node itself, or by the writer that we follow.
+                told = known.serving if known is not None else None
+                member = msgspec.structs.replace(member, serving=told)
             if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
                 is_news = self._take(member) or is_news
         if is_news:
@@ -194,12 +232,20 @@ class Membership:
             self._save_members()
 
     def _take(self, member: m.Member) -> bool:
-        """Whether it is news, and there is room for it."""
+        """Whether it is to be kept, and there is room for it. An address that could say more in a balancer's file than
+        where something listens is refused, and the node then stands in none."""
         known = self.members.get(member.name)
+        why = why_not_serving(member)
+        if why is not None:
+            text = f"{member.name} cannot stand behind a balancer: it {why}"
+            self._runtime.note_of_peer(member.name, "bad_address", text, node=member.name)
+            member = msgspec.structs.replace(member, serving=None)
         if known == member or (known is None and len(self.members) >= MEMBERS_MAX):
             return False
         self.members[member.name] = member
-        if known is None or _told(known) != _told(member):
+        is_same = known is not None and msgspec.structs.replace(member, updated_ms=known.updated_ms) == known
+        if not is_same:
+            self.version += 1
             self._has_news = True
         return True
 
@@ -211,7 +257,15 @@ class Membership:
 
     def forget(self, name: NodeName) -> None:
         if self.members.pop(name, None) is not None:
+            self.version += 1
+            self._has_news = True
             self._save_members()
+
+    def unlink(self, name: NodeName) -> None:
+        """It is no partner any more: what it said of how it serves is not passed on, and no balancer gets it."""
+        known = self.members.get(name)
+        if known is not None and known.serving is not None:
+            self._remember(msgspec.structs.replace(known, serving=None, updated_ms=wall_ms()))
 
     # Certificates -------------------------------------------------------------------------------------------
 
@@ -225,8 +279,3 @@ class Membership:
 
     def allow_list(self) -> AllowList:
         return AllowList(str(network) for network in self._runtime.settings.allow)
-
-
-def _told(member: m.Member) -> tuple[str, str, bytes]:
-    """What others act on; when it was last heard of is no news."""
-    return member.address, member.pin, member.sign_key

@@ -25,9 +25,9 @@ from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
 from instep.node.epoch_records import records_of
-from instep.node.fact_cache import FactCache
+from instep.node.facts import told
 from instep.node.fetching import Fetcher
-from instep.node.gating import gates_of
+from instep.node.gating import known_gates
 from instep.node.line_service import LineService
 from instep.node.membership import Membership
 from instep.node.runtime import Runtime
@@ -48,14 +48,13 @@ class Peers:
         self.runtime = runtime
         self.tls = tls
         self.membership = membership
-        membership.on_news = self._tell_members
+        membership.on_news = self.tell_members
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self.belonging = Belonging()
-        self._told_facts = FactCache()
         self._verifying: set[NodeName] = set()
         self._reported: dict[LineId, set[NodeName]] = {}
 
@@ -183,10 +182,17 @@ class Peers:
             service.partners_changed()
         self._dial()
 
-    def _tell_members(self) -> None:
-        """Somebody joined or moved: a node that may have to go on for another knows where everybody is."""
+    def tell_members(self) -> None:
+        """What is known of a member has changed: everybody who listens to us hears it."""
         for session in self.sessions.values():
-            session.tell(self.membership.members_message())
+            session.tell_members()
+        self.runtime.tell()
+
+    def tell_self(self) -> None:
+        """How this node serves has changed."""
+        for uplink in self.uplinks.values():
+            uplink.tell_self()
+        self.tell_members()
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""
@@ -303,14 +309,14 @@ class Peers:
     async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
         """Only to who may have the line, only built-in facts and those that its gates name."""
         service = self.access.require(who, self.service(request.line), request.line)
-        found = await self.facts_of_line(service)
+        found = await self.facts_of_line(service, request.key)
         return m.FactsReply(found, wall_ms())
 
-    async def facts_of_line(self, service: LineService) -> tuple[tuple[str, str], ...]:
-        """The built-in facts, and those that the line's gates name."""
-        names = [gate.name for gate in gates_of(service.known_definition())]
-        found = await self._told_facts.facts(self.runtime.settings, service.fileset, names)
-        return tuple(sorted(found.items()))
+    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
+        """The built-in facts, and those that the line's gates name, for who asked with ``key``."""
+        names = [gate.name for gate in known_gates(service.known_definition())[0]]
+        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
+        return tuple(sorted(told(found, key).items()))
 
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         service = self.access.require(who, self.service(request.line), request.line)

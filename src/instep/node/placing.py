@@ -15,6 +15,7 @@ import msgspec
 
 from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
+from instep.node.mounts import require_mount
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.tree.marker import Marker, check_marker, create_marker, read_marker
@@ -87,7 +88,11 @@ def check_new_root(settings: Settings, fileset: FilesetName, path: Path, node_di
 def find_root(
     store: NodeStore, settings: Settings, fileset: FilesetName, path: Path, node_dir: Path, stage: Path | None
 ) -> Taken:
-    """The root as it was taken. ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``."""
+    """The root as it was taken. ``RefusedError`` ``mount_missing``, ``root_missing``, ``marker_missing``,
+    ``marker_foreign``."""
+    known_settings = settings.filesets.get(fileset)
+    if known_settings is not None and known_settings.expect_mount is not None:
+        require_mount(fileset, Path(os.path.realpath(path)), known_settings.expect_mount)
     place = _resolve(settings, fileset, path, stage, node_dir)
     known = store.get(_key(fileset))
     random = msgspec.json.decode(known, type=Marker).random if known is not None else None

@@ -18,6 +18,7 @@ from instep.errors import ContentionError, InstepError
 from instep.node.config import load
 from instep.node.daemon import Daemon
 from instep.node.directory import NodeDirectory
+from instep.node.driver import shift_wall_clock
 from instep.node.logs import set_up_logs
 from instep.node.settings import Settings
 from instep.node.state import StateLost, open_state
@@ -88,6 +89,7 @@ def run(path: Path) -> None:
     """Run the node in ``path`` until it is stopped; exits with the error's code when it cannot start."""
     set_up_logs()
     arm_from_text(os.environ.get("INSTEP_FAILPOINT", ""))
+    shift_wall_clock(int(os.environ.get("INSTEP_DEBUG_CLOCK_MS", "0")))
     directory = NodeDirectory(path)
     try:
         directory.require()

@@ -62,7 +62,7 @@ class RolloutService:
             for future in self._requests.values():
                 future.cancel()
 
-    async def ask(self, make: Callable[[int], r.Ask], timeout_s: float) -> Trouble | None:
+    async def ask(self, make: Callable[[int], r.Ask | r.AnswersDiffered], timeout_s: float) -> Trouble | None:
         """What an operator asks; why nothing was done, None when it was. ``TimeoutError`` at the deadline."""
         self._request += 1
         number = self._request

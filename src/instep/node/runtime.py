@@ -14,6 +14,7 @@ from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
 from instep.node.draining import Draining
 from instep.node.driver import monotonic_ms, wall_ms
+from instep.node.fact_cache import FactCache
 from instep.node.quiet import Quiet
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
@@ -67,6 +68,7 @@ class Runtime:
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
+        self.facts = FactCache()
         self.draining = Draining(lambda: self.store, self.tell)
         """Whether this node wants new work, and which balancers know."""
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
-from instep.net.faults import error_of_reply
 from instep.net.service import PeerStream
+from instep.node.asking import Asking
 from instep.node.driver import wall_ms
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-ALIVE_S = 3.0
 OTHERS_MAX = 2_048
 """Messages that wait to leave. All offers of a node fit."""
 ANSWERS_MAX = 1_024
@@ -28,12 +27,13 @@ REPORTS_MAX = 1_024
 log = logging.getLogger(__name__)
 
 
-class Session:
+class Session(Asking):
     """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
 
     def __init__(self, peers: Peers, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.who = who
         self.hello = hello
+        self.version = m.agree(m.VERSIONS, hello.versions)
         self.since_ms = wall_ms()
         self.last_heard_ms = self.since_ms
         self.ended_at_ms: int | None = None
@@ -49,9 +49,9 @@ class Session:
         self._heads: dict[LineId, m.Head] = {}
         self._orders: dict[LineId, m.Order] = {}
         self._others: list[m.StreamMessage] = []
+        self._members_due = False
         self._wake = asyncio.Event()
-        self._number = 0
-        self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
+        super().__init__()
         self._told = asyncio.Event()
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
@@ -64,7 +64,10 @@ class Session:
         self._wake.set()
 
     def tell_order(self, order: m.Order) -> None:
-        """Orders are levels: of those that wait for one line the newest is enough."""
+        """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
+        applies when it is ready."""
+        if m.since(order) > self.version:
+            return
         self._orders[order.line] = order
         self._wake.set()
 
@@ -84,6 +87,11 @@ class Session:
             self._wake.set()
         elif self._reader is not None:
             self._reader.cancel()
+
+    def tell_members(self) -> None:
+        """The newest word about all members, once however often it changes before it leaves."""
+        self._members_due = True
+        self._wake.set()
 
     def offer_all(self) -> None:
         """Offer what the partner may have now, withdraw what it may not have any more."""
@@ -133,9 +141,12 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._others or self._heads or self._orders:
+            while self._others or self._heads or self._orders or self._members_due:
                 if self._others:
                     await self._stream.send(self._others.pop(0))
+                elif self._members_due:
+                    self._members_due = False
+                    await self._stream.send(self._peers.membership.members_message())
                 elif self._heads:
                     await self._stream.send(self._heads.pop(next(iter(self._heads))))
                 else:  # after the heads: an order is about a head that the partner has been told
@@ -153,17 +164,18 @@ class Session:
         )
         self._reader = asyncio.current_task()
         welcome = m.Welcome(
-            version=m.agree(m.VERSIONS, self.hello.versions),
+            version=self.version,
             name=runtime.name,
             session=runtime.session,
             time_ms=wall_ms(),
             lines=lines,
             sign_key=runtime.pki.sign_key,
             poll_ms=runtime.settings.poll_ms,
+            takes=m.TAKES,
         )
         await self._stream.send(welcome)
         self._peers.membership.met(self.who, self.hello)
-        self.tell(self._peers.membership.members_message())
+        self.tell_members()
         self.tell(m.Revocations(runtime.pki.crl_pem()))
         for known in self.hello.lines:
             self.tell_epochs(known.line)
@@ -243,7 +255,16 @@ class Session:
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
-            case m.PagesReply() | m.VerifyReply() | m.FactsReply() | m.TakeOverReply():
+            case m.Members():
+                self._peers.membership.told_self(self.who, message)
+            case (
+                m.PagesReply()
+                | m.VerifyReply()
+                | m.FactsReply()
+                | m.TakeOverReply()
+                | m.TestReply()
+                | m.DrainReply()
+            ):
                 self._answer(message.number, message)
             case m.ErrorReply():
                 self._peers.told_error(self.who, message)
@@ -283,87 +304,6 @@ class Session:
             return False
         known.add(report.node)
         return True
-
-    # Asking -------------------------------------------------------------------------------------------------
-
-    def _answer(self, number: int, message: m.StreamMessage) -> None:
-        future = self._waiting.pop(number, None)
-        if future is not None and not future.done():
-            future.set_result(message)
-
-    def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
-        self._number += 1
-        future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = future
-        return self._number, future
-
-    async def _ask(
-        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
-    ) -> m.StreamMessage:
-        self.tell(message)
-        try:
-            async with asyncio.timeout(within_s):
-                return await future
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
-            ) from error
-        finally:
-            self._waiting.pop(number, None)
-
-    async def asks_told(self, within_s: float) -> bool:
-        """Whether the partner, asked now, told all it holds of our lines."""
-        number, future = self._next()
-        try:
-            await self._ask(number, future, m.Ping(number), within_s)
-        except UnavailableError:
-            return False
-        return True
-
-    async def is_alive(self) -> bool:
-        """Whether the process at the other end still answers."""
-        return await self.asks_told(ALIVE_S)
-
-    async def fetch_pages(self, request: m.PagesRequest) -> m.PagesReply:
-        """Pages by the partner's own stream: for a writer that lost them."""
-        number, future = self._next()
-        asked = m.PagesRequest(request.line, request.generation, request.digests, number)
-        reply = await self._ask(number, future, asked, 60.0)
-        if not isinstance(reply, m.PagesReply):
-            raise PeerError(f"{self.who} answered pages with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None and not reply.pages:
-            raise error_of_reply(reply.error, self.who)
-        return reply
-
-    async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
-        """What the partner's tree really holds."""
-        number, future = self._next()
-        reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
-        if not isinstance(reply, m.VerifyReply):
-            raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
-        return reply
-
-    async def could_take_over(
-        self, line: LineId, partners: tuple[NodeName, ...], within_s: float
-    ) -> tuple[m.Obstacle, ...]:
-        """What stands against this partner going on with the line as its writer, for these nodes."""
-        number, future = self._next()
-        reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
-        if not isinstance(reply, m.TakeOverReply):
-            raise PeerError(f"{self.who} answered take_over with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply.obstacles
-
-    async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
-        """The partner's facts that the gates of a line written here are about."""
-        number, future = self._next()
-        reply = await self._ask(number, future, m.FactsRequest(line, number), within_s)
-        if not isinstance(reply, m.FactsReply):
-            raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply
 
 
 def _gone(who: NodeName) -> UnavailableError:

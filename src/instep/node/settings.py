@@ -10,10 +10,14 @@ from pathlib import Path
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
+from instep.node.balancer_settings import BalancerSettings
+from instep.node.hook_settings import HookSettings
+from instep.node.mounts import ExpectedMount
 from instep.node.values import Address, IpNetwork, MaxDeletions
 
 __all__ = [
     "ArchivePolicy",
+    "BalancerSettings",
     "FactSettings",
     "FilesetSettings",
     "GoldenRequest",
@@ -21,38 +25,9 @@ __all__ = [
     "HookSettings",
     "HooksSettings",
     "PartnerSettings",
+    "ServiceSettings",
     "Settings",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class HookSettings:
-    """One thing to do. Exactly one of ``run``, ``http``, ``signal``, ``touch`` and ``systemd`` is set."""
-
-    run: tuple[str, ...] = ()
-    http: tuple[str, str] | None = None
-    """Method and URL."""
-    signal: str | None = None
-    pid_file: Path | None = None
-    touch: Path | None = None
-    systemd: tuple[str, str] | None = None
-    """Verb and unit."""
-    user: str | None = None
-    """Who ``run`` runs as; None: as the daemon."""
-    paths: tuple[str, ...] = ()
-    """Gitignore patterns: it runs when a changed path matches; empty: always."""
-    tree: bool = False
-    """A ``validate`` that looks at the whole tree as it will be."""
-    tls: str = "strict"
-    timeout_ms: int = 30_000
-    retries: int = 0
-    auth_file: Path | None = None
-    headers_file: Path | None = None
-    body: str | None = None
-    expect_status: int | None = None
-    """None means any status from 200 to 299."""
-    expect_body: str | None = None
-    """A text that the answer must contain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +100,17 @@ class FactSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The program that uses a fileset's tree, by one of these: whose user the facts ``service`` and ``access`` are
+    about."""
+
+    unit: str | None = None
+    """A systemd unit."""
+    pid_file: Path | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PartnerSettings:
     """One partner: what this node lets it have, and where to dial it."""
 
@@ -163,6 +149,9 @@ class FilesetSettings:
     observe: bool = False
     """Compare and report, never write."""
     hooks: HooksSettings = HooksSettings()
+    service: ServiceSettings | None = None
+    expect_mount: ExpectedMount | None = None
+    """Which file system must hold the root."""
     golden: GoldenSettings = GoldenSettings()
     origin: NodeName | None = None
     """Who began the line, where that is not its writer: a change of writer keeps the line."""
@@ -196,6 +185,8 @@ class Settings:
     """Where HAProxy's agent-check is answered."""
     allow: tuple[IpNetwork, ...] = ()
     poll_ms: int = 30_000
+    drain_linger_ms: int = 1_000
+    """What requests in flight get before a switch, once every balancer that asks knows that this node is drained."""
     rate_limit: int | None = None
     """Bytes a second of contents sent, None for no limit."""
     allow_preserve: frozenset[str] = frozenset()
@@ -203,6 +194,11 @@ class Settings:
     partners: Mapping[NodeName, PartnerSettings] = field(default_factory=dict)
     filesets: Mapping[FilesetName, FilesetSettings] = field(default_factory=dict)
     facts: Mapping[str, FactSettings] = field(default_factory=dict)
+    balancers: Mapping[str, BalancerSettings] = field(default_factory=dict)
+    probers: tuple[IpNetwork, ...] = ()
+    """Where balancers ask from; nobody else counts as one, when any is named."""
+    allow_drain: frozenset[NodeName] = frozenset()
+    """Partners that may drain this node."""
     warnings: tuple[str, ...] = ()
     """What is allowed but probably not meant; status repeats them."""
     fingerprint: str = ""

@@ -17,6 +17,7 @@ async def drain(runtime: Runtime, line: LineId, effect: f.Drain) -> f.Drained:
     """Take this node out; the drain is on disk before anybody is told of it, so that a crash does not lose it."""
     reason = f"generation {effect.head.number} of {line.fileset} is going live"
     runtime.draining.begin(rollout_key(line.fileset), reason)
+    runtime.draining.linger_ms = runtime.settings.drain_linger_ms
     return f.Drained(effect.req, await runtime.draining.told_out(TOLD_WITHIN_S))
 
 

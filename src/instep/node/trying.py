@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from instep.fleet.golden import named
-from instep.fleet.golden_spec import Answer, GoldenSpec, Verdict
+from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
 from instep.fleet.hooks import HookCall
 from instep.fleet.hooks import run_hook as run_one
 from instep.model.ids import FilesetName
+from instep.net.messages import TestAnswer, TestRow
 from instep.node.golden import Recording, Slot
 from instep.node.hooks import spec_of
 
@@ -18,49 +20,31 @@ if TYPE_CHECKING:
     from instep.node.follower import FollowService
     from instep.node.writer import WriterService
 
-__all__ = ["row", "try_balancer", "try_node"]
+__all__ = ["as_json", "try_balancer", "try_node", "unequal"]
+
+REASON_MAX = 2_000
 
 
-def row(name: str, kind: str, node: str, reason: str, **more: Any) -> dict[str, Any]:
-    """One test of ``test --json``; all rows have the same keys. ``reason`` is None when it went well."""
-    return {
-        "name": name,
-        "kind": kind,
-        "node": node,
-        "ok": not reason,
-        "reason": reason or None,
-        "compared": False,
-        "before": None,
-        "now": None,
-        "largest_difference": None,
-        "share_percent": None,
-        **more,
-    }
-
-
-async def try_node(service: WriterService | FollowService) -> list[dict[str, Any]]:
+async def try_node(service: WriterService | FollowService) -> tuple[TestRow, ...]:
     """Every probe hook, and every golden request at this node's own application. An answer is compared with that of
     when what is live went live, or from before it was put back."""
-    fileset, me, live = service.fileset, str(service.runtime.name), service.live
+    fileset, live = service.fileset, service.live
     rows = []
     for number, hook in enumerate(fileset.hooks.probe, 1):
-        call = HookCall(
-            "probe", FilesetName(fileset.name), live, live, extra={"INSTEP_PATH": str(fileset.path)}
-        )
+        told = {"INSTEP_PATH": str(fileset.path)}
+        call = HookCall("probe", FilesetName(fileset.name), live, live, extra=told)
         outcome = await run_one(spec_of(hook), call)
         name = "probe" if len(fileset.hooks.probe) == 1 else f"probe {number}"
-        rows.append(row(name, "probe", me, outcome.reason))
+        rows.append(TestRow(name, "probe", outcome.reason[:REASON_MAX]))
     golden = service.golden
     before = golden.recording(Slot.LIVE, live) or golden.recording(Slot.BEFORE, live)
-    return rows + await _asked(service, golden.specs, before, "golden", me)
+    return (*rows, *await _asked(service, golden.specs, before, "golden"))
 
 
-async def try_balancer(service: WriterService | FollowService) -> list[dict[str, Any]]:
-    """Every golden request at what users call, compared with what this node's own application was last seen to answer
-    there."""
+async def try_balancer(service: WriterService | FollowService) -> tuple[TestRow, ...]:
+    """Every golden request at what users call, compared with what was answered there after the last rollout."""
     golden = service.golden
-    before = golden.recording(Slot.BALANCER, service.live)
-    return await _asked(service, golden.balancer_specs, before, "balancer", str(service.runtime.name))
+    return await _asked(service, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
 
 
 async def _asked(
@@ -68,27 +52,83 @@ async def _asked(
     specs: Sequence[GoldenSpec],
     before: Recording | None,
     kind: str,
-    me: str,
-) -> list[dict[str, Any]]:
+) -> tuple[TestRow, ...]:
     # Here nothing is about to change: what was declared different before is to stay as it is now.
     settled = [replace(spec, is_change_expected=False) for spec in specs]
-    retries = service.fileset.golden.retries
-    return [_shown(one, kind, me) for one in await service.golden.verdicts(settled, before, retries=retries)]
+    verdicts = await service.golden.verdicts(settled, before, retries=service.fileset.golden.retries)
+    asked = {
+        one.name: repr((one.method, one.path, one.body, one.ignore))
+        for one in service.fileset.golden.requests
+    }
+    return tuple(_row(one, kind, asked[one.spec.name]) for one in verdicts)
 
 
-def _shown(verdict: Verdict, kind: str, me: str) -> dict[str, Any]:
-    return row(
-        verdict.spec.name,
-        kind,
-        me,
-        "" if verdict.ok else f"{named(verdict.spec)}: {verdict.reason}",
-        compared=verdict.is_compared,
-        before=_json(verdict.before),
-        now=_json(verdict.now),
+def _row(verdict: Verdict, kind: str, asked: str) -> TestRow:
+    reason = "" if verdict.ok else f"{named(verdict.spec)}: {verdict.reason}"
+    return TestRow(
+        name=verdict.spec.name,
+        kind=kind,
+        reason=reason[:REASON_MAX],
+        compare=verdict.spec.compare.value,
+        asked=hashlib.sha256(asked.encode()).hexdigest(),
+        is_compared=verdict.is_compared,
+        before=None if verdict.before is None else _answer(verdict.before),
+        now=_answer(verdict.now),
         largest_difference=verdict.largest,
         share_percent=verdict.share_percent,
     )
 
 
-def _json(answer: Answer | None) -> dict[str, object] | None:
-    return None if answer is None else answer.as_json()
+def _answer(answer: Answer) -> TestAnswer:
+    return TestAnswer(answer.status, answer.sha256, answer.size_bytes, answer.problem[:REASON_MAX])
+
+
+def as_json(row: TestRow, node: str) -> dict[str, Any]:
+    """One test of ``test --json``; all rows have the same keys."""
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "node": node,
+        "ok": not row.reason,
+        "reason": row.reason or None,
+        "compared": row.is_compared,
+        "before": _shown(row.before),
+        "now": _shown(row.now),
+        "largest_difference": row.largest_difference,
+        "share_percent": row.share_percent,
+    }
+
+
+def _shown(answer: TestAnswer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    return {
+        "status": answer.status or None,
+        "sha256": answer.sha256 or None,
+        "bytes": answer.size_bytes,
+        "problem": answer.problem or None,
+    }
+
+
+def unequal(found: Mapping[str, Sequence[TestRow]]) -> list[tuple[str, TestRow]]:
+    """Nodes whose applications answer another digest than the first node's to the same question: rows of kind
+    ``fleet`` that name both. What has no answer is in a row of its own already."""
+    first: dict[str, tuple[str, TestRow]] = {}
+    rows = []
+    for node, tests in found.items():
+        for one in tests:
+            if (
+                one.kind != "golden"
+                or one.compare != Compare.DIGEST.value
+                or one.now is None
+                or one.now.problem
+            ):
+                continue
+            other, theirs = first.setdefault(one.asked, (node, one))
+            assert theirs.now is not None
+            if theirs.now.sha256 != one.now.sha256:
+                values = f"{other} {theirs.now.sha256[:12]}, {node} {one.now.sha256[:12]}"
+                rows.append(
+                    (node, TestRow(one.name, "fleet", f"two nodes answer differently: sha256 {values}"))
+                )
+    return rows

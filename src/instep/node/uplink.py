@@ -14,8 +14,9 @@ from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
+from instep.node.answering import Answering
 from instep.node.driver import wall_ms
-from instep.node.obstacles import obstacles
+from instep.node.partner_drain import drain_for_partner
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ REPLIES_MAX = 256
 REPORTS_MAX = 4_096
 OFFERS_MAX = 1_024
 OFFERED_BYTES_MAX = 4 << 20
-VERIFYING_MAX = 2
-TELLING_MAX = 64
 PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
@@ -57,12 +56,13 @@ class Uplink:
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
+        self._takes: tuple[str, ...] = ()
+        self._self_due = False
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._random = random.SystemRandom()
-        self._verifying: set[asyncio.Task[None]] = set()
-        self._telling: set[asyncio.Task[None]] = set()
+        self._answering = Answering(peers, name, self.reply)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -122,6 +122,7 @@ class Uplink:
             lines=tuple(m.KnownLine(s.line, s.head, s.live) for s in self._peers.lines.values()),
             address=str(runtime.settings.advertise),
             sign_key=runtime.pki.sign_key,
+            takes=m.TAKES,
         )
         async with self.client.stream(hello) as (welcome, stream):
             self._welcomed(welcome)
@@ -142,8 +143,10 @@ class Uplink:
         self.last_heard_ms = wall_ms()
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
+        self._takes = welcome.takes
         self._replies.clear()
         self._heads.clear()
+        self.tell_self()
         self._told_epochs.clear()
         for service in self._peers.lines.values():
             self.tell_epochs(service.line)
@@ -167,6 +170,11 @@ class Uplink:
             self._reports[key] = report
             self._wake.set()
 
+    def tell_self(self) -> None:
+        """How this node serves, to a sender that listens to that."""
+        self._self_due = "members" in self._takes
+        self._wake.set()
+
     def tell_epochs(self, line: LineId) -> None:
         """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
         message = self._peers.epochs_of(line) if self.is_up else None
@@ -186,8 +194,11 @@ class Uplink:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._heads or self._replies or self._reports:
-                if self._heads:
+            while self._heads or self._replies or self._reports or self._self_due:
+                if self._self_due:
+                    self._self_due = False
+                    await stream.send(m.Members((self._peers.membership.me(),)))
+                elif self._heads:
                     await stream.send(self._heads.pop(next(iter(self._heads))))
                 elif self._replies:
                     message = self._replies.popleft()
@@ -224,7 +235,7 @@ class Uplink:
             case m.Epochs():
                 self._peers.heard_epochs(self.name, message)
             case m.TakeOverRequest():
-                self.reply(self._could_take_over(message))
+                self.reply(self._answering.could_take_over(message))
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
@@ -237,20 +248,10 @@ class Uplink:
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
-            case m.VerifyRequest() if len(self._verifying) >= VERIFYING_MAX:
-                busy = UnavailableError("verifications are under way already", code="busy")
-                self.reply(m.VerifyReply(message.number, message.line, None, b"", error=reply_of_error(busy)))
-            case m.VerifyRequest():
-                task = asyncio.get_running_loop().create_task(self._verify(message))
-                self._verifying.add(task)
-                task.add_done_callback(self._verifying.discard)
-            case m.FactsRequest() if len(self._telling) >= TELLING_MAX:
-                full = UnavailableError("facts are being gathered already", code="busy")
-                self.reply(m.FactsReply((), 0, message.number, reply_of_error(full)))
-            case m.FactsRequest():
-                telling = asyncio.get_running_loop().create_task(self._tell_facts(message))
-                self._telling.add(telling)
-                telling.add_done_callback(self._telling.discard)
+            case m.VerifyRequest() | m.FactsRequest() | m.TestRequest():
+                self._answering.take(message)
+            case m.DrainRequest():
+                self.reply(drain_for_partner(self._peers.runtime, self.name, message))
             case m.PagesRequest():
                 self.reply(message)
             case m.Nudge(line, what):
@@ -301,8 +302,7 @@ class Uplink:
             self.reply(m.OfferReply(line, False))
 
     def _followed(self, line: LineId) -> LineService | None:
-        service = self._peers.service(line)
-        return None if service is None or service.is_written_here else service
+        return self._answering.followed(line)
 
     def _head(self, head: m.Head) -> None:
         service = self._followed(head.line)
@@ -337,45 +337,3 @@ class Uplink:
             return pages_reply(self._peers.runtime.store, request, m.STREAM_PAGES_BYTES_MAX)
         except InstepError as error:
             return m.PagesReply((), request.number, reply_of_error(error))
-
-    def _could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
-        """The line's writer asks before it hands the line over; nobody else is told."""
-        try:
-            service = self._followed(request.line)
-            if service is None or service.writer != self.name:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            return m.TakeOverReply(request.number, obstacles(self._peers, service, request.partners))
-        except InstepError as error:
-            return m.TakeOverReply(request.number, error=reply_of_error(error))
-
-    async def _tell_facts(self, request: m.FactsRequest) -> None:
-        """The line's writer asks for what its gates are about; nobody else is told."""
-        try:
-            service = self._followed(request.line)
-            if service is None or service.writer != self.name:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            found = await self._peers.facts_of_line(service)
-            self.reply(m.FactsReply(found, wall_ms(), request.number))
-        except InstepError as error:
-            self.reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
-
-    async def _verify(self, request: m.VerifyRequest) -> None:
-        service = self._followed(request.line)
-        try:
-            if service is None:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            reply = await service.verify(is_deep=request.is_deep)
-        except InstepError as error:
-            reply = m.VerifyReply(0, request.line, None, b"", error=reply_of_error(error))
-        self.reply(
-            m.VerifyReply(
-                request.number,
-                reply.line,
-                reply.live,
-                reply.attested_root,
-                reply.differing,
-                reply.differs,
-                reply.read_bytes,
-                reply.error,
-            )
-        )

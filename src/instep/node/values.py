@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from instep.model.address import Address, parse_address
 from instep.model.definition import PATTERNS_MAX, why_not_pattern
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "absolute_path",
     "address",
     "boolean",
+    "choice",
     "count",
     "duration_ms",
     "fingerprint",
@@ -51,38 +54,6 @@ _LEAST_DELETIONS = 20
 
 class BadValue(ValueError):
     """The value cannot be used; the message completes the sentence "... because it"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A host (name, IPv4 or IPv6) and a port, as ``host:port`` or ``[v6]:port``."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only programs on the same machine can reach it."""
-        if self.host == "localhost" or self.host.endswith(".localhost"):
-            return True
-        ip = self.ip
-        return ip is not None and ip.is_loopback
-
-    @property
-    def is_wildcard(self) -> bool:
-        """Whether it means every interface and therefore cannot be dialled."""
-        ip = self.ip
-        return ip is not None and ip.is_unspecified
-
-    @property
-    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +181,23 @@ def max_deletions(raw: object) -> MaxDeletions:
 def address(raw: object) -> Address:
     """``host:port``; an IPv6 address stands in brackets."""
     text = string(raw)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
+    found = parse_address(text)
+    if found is None and text.count(":") > 1 and "[" not in text:
         raise BadValue("has an IPv6 address without brackets; write [::1]:7443")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or " " in host:
+    if found is None or " " in found.host:
         raise BadValue("is not HOST:PORT such as 10.20.0.1:7443")
-    return Address(host, int(port))
+    return found
+
+
+def choice(*choices: str) -> Callable[[object], str]:
+    """One of these words."""
+
+    def read(raw: object) -> str:
+        if not isinstance(raw, str) or raw not in choices:
+            raise BadValue(f"is not one of {', '.join(choices)}")
+        return raw
+
+    return read
 
 
 def network(raw: object) -> IpNetwork:

@@ -37,9 +37,11 @@ from instep.net.messages import (
     Difference,
     Head,
     Report,
+    TestRow,
     VerifyReply,
 )
 from instep.node.around import FailureTeller
+from instep.node.balancer_check import BalancerCheck
 from instep.node.committing import commit
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
@@ -57,6 +59,7 @@ from instep.node.signers import broken_standing, verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
+from instep.node.trying import try_node
 from instep.node.unscanned import Unscanned
 from instep.node.watching import TreeWatch
 from instep.node.writer_tree import WriterTree
@@ -110,6 +113,7 @@ class WriterService:
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
         self.golden = Golden(runtime, fileset)
+        self.balancer = BalancerCheck(runtime, self.golden, self.rollout)
         self._unscanned = Unscanned()
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ class WriterService:
         self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
         try:
             await self.watch.start()
-            await run_all(self.driver.run(), self.rollout.run())
+            await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
         finally:
             self.watch.close()
             await self.failures.close()
@@ -353,6 +357,9 @@ class WriterService:
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
         return self.tree.verifying.read_bytes if self.tree.verifying is not None else 0
+
+    async def test(self) -> tuple[TestRow, ...]:
+        return await try_node(self)
 
     async def verify(self, *, is_deep: bool) -> VerifyReply:
         """Compare the tree with the head: what differs is unpublished, or damaged."""

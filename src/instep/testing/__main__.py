@@ -18,22 +18,25 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long to soak (default 20)")
     parser.add_argument("--first", type=int, default=1, help="first seed of the soak (default 1)")
     parser.add_argument("--plant", choices=PLANTS, help="plant this bug")
+    parser.add_argument(
+        "--rollouts", action="store_true", help="every seed has rollouts, not only every other"
+    )
     chosen = parser.parse_args()
     if chosen.soak:
-        return soak(chosen.first, chosen.seconds, chosen.plant)
+        return soak(chosen.first, chosen.seconds, chosen.plant, always_rollouts=chosen.rollouts)
     if chosen.seed is None:
         parser.error("give a SEED, or --soak")
     began = time.perf_counter()
-    result = simulate(chosen.seed, chosen.plant)
+    result = simulate(chosen.seed, chosen.plant, always_rollouts=chosen.rollouts)
     show(result, time.perf_counter() - began)
     return 0 if result.broken is None else 10
 
 
-def soak(first: int, seconds: float, plant: str | None) -> int:
+def soak(first: int, seconds: float, plant: str | None, *, always_rollouts: bool = False) -> int:
     began = time.perf_counter()
     seed, events, virtual = first, 0, 0
     while time.perf_counter() - began < seconds:
-        result = simulate(seed, plant)
+        result = simulate(seed, plant, always_rollouts=always_rollouts)
         events += result.events
         virtual += result.virtual_ms
         if result.broken is not None:

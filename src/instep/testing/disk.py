@@ -46,6 +46,8 @@ class SimStore:
         self.facts: Any = None
         self._volatile: list[tuple[dict[Digest, Any], Digest]] = []
         self._durable_facts: Any = None
+        self.rollout: Any = None
+        """Facts of the line's rollout: durable when saved."""
 
     def put(self, table: dict[Digest, Any], key: Digest, value: Any) -> None:
         if key not in table:
@@ -84,11 +86,13 @@ class SimStore:
             dict(self.epochs),
             dict(self.history),
             self._durable_facts,
+            self.rollout,
         )
 
     def restore(self, backup: tuple[Any, ...]) -> None:
         self.pages, self.generations, self.epochs, self.history = (dict(t) for t in backup[:4])
         self.facts = self._durable_facts = backup[4]
+        self.rollout = backup[5]
         self._volatile.clear()
 
 

@@ -9,6 +9,7 @@ from instep.core.follow_vocabulary import FollowFacts
 from instep.core.follow_vocabulary import Report as FollowReport
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
+from instep.model.rollout import RolloutPolicy, decode_policy
 from instep.model.standing import Standing
 from instep.testing.disk import SimStore
 from instep.testing.world import BrokenPromise
@@ -32,10 +33,17 @@ class Ledger:
     """What was published, and what each partner saved last."""
 
     committed: dict[Digest, SignedGeneration] = field(default_factory=dict)
+    definitions: dict[Digest, bytes] = field(default_factory=dict)
+    """The rollout policies of all generations, encoded, by the digest of the definition."""
     last: dict[str, FollowFacts] = field(default_factory=dict)
     reports: dict[str, FollowReport] = field(default_factory=dict)
     asked: dict[int, None] = field(default_factory=dict)
     answered: dict[int, None] = field(default_factory=dict)
+
+    def policy_of(self, head: HeadRef) -> RolloutPolicy:
+        """What a generation's definition says of its rollout."""
+        signed = self.committed.get(head.id)
+        return decode_policy(b"" if signed is None else self.definitions[signed.body().definition])
 
     def saves(self, name: str, facts: FollowFacts, store: SimStore) -> None:
         """A partner makes these facts durable."""
@@ -47,12 +55,16 @@ class Ledger:
                 raise BrokenPromise("P3", f"{name}: {what} {ref.number} was never published by the writer")
         if facts.head is not None and facts.head.id not in store.generations:
             raise BrokenPromise("P4", f"{name} names head {facts.head.number}, whose record it does not have")
-        if _falls(before.live, facts.live):
+        is_put_back = before.tree == facts.live or (
+            before.refused is not None and before.refused == before.live
+        )
+        if _falls(before.live, facts.live) and not (is_put_back and facts.live == before.replaced):
             raise BrokenPromise(
                 "P4", f"{name}: recorded live falls from {_pos(before.live)} to {_pos(facts.live)}"
             )
+        is_refused = before.refused is not None and before.refused == before.tree
         if _falls(before.tree, facts.tree) and not (
-            facts.tree == before.live and before.refused is not None and before.refused == before.tree
+            is_refused and facts.tree in (before.live, before.replaced)
         ):
             raise BrokenPromise(
                 "P4", f"{name}: the tree falls from {_pos(before.tree)} and nothing was put back"

@@ -38,6 +38,10 @@ class Network:
         self._world = world
         self._rng = world.stream("network")
         self._cuts: dict[tuple[str, str], None] = {}
+        self._streams: dict[tuple[str, str], int] = {}
+        self._opened = 0
+        self._last_at: dict[tuple[str, str], float] = {}
+        self._broken: dict[tuple[str, str], None] = {}
         self.peers: dict[str, Peer] = {}
 
     def cut(self, source: str, target: str) -> None:
@@ -59,6 +63,40 @@ class Network:
         for _ in range(self._copies()):
             damaged = self._damaged(raw)
             self._world.at(self._delay(), partial(self._arrive, source, peer, damaged))
+
+    def open_stream(self, one: str, other: str) -> None:
+        self._opened += 1
+        self._streams[_pair(one, other)] = self._opened
+
+    def is_broken(self, one: str, other: str) -> bool:
+        return _pair(one, other) in self._broken
+
+    def close_stream(self, one: str, other: str) -> None:
+        self._streams.pop(_pair(one, other), None)
+        self._broken.pop(_pair(one, other), None)
+
+    def stream(self, source: str, target: str, raw: bytes) -> None:
+        """A message that arrives once and in its turn, or the stream breaks: what TCP and TLS promise. Nothing of a
+        stream arrives after its end."""
+        pair = _pair(source, target)
+        number = self._streams.get(pair)
+        if number is None or pair in self._broken:
+            return
+        if self._copies() == 0 or self._damaged(raw) != raw:
+            self._broken[pair] = None
+            return
+        at = max(self._world.now + self._delay(), self._last_at.get((source, target), 0.0))
+        self._last_at[source, target] = at
+
+        def arrive() -> None:
+            if self._streams.get(pair) != number or pair in self._broken:
+                return
+            if self.is_open(source, target):
+                self.peers[target].hear(source, raw)
+            else:
+                self._broken[pair] = None
+
+        self._world.at(at - self._world.now, arrive)
 
     def call(self, source: str, target: str, raw: bytes, done: Callable[[bytes | None], None]) -> None:
         """A request: ``done`` is called once, with the answer or with None after a timeout."""
@@ -106,3 +144,7 @@ class Network:
             return raw
         at = self._rng.randrange(len(raw))
         return raw[:at] + bytes([raw[at] ^ (1 << self._rng.randrange(8))]) + raw[at + 1 :]
+
+
+def _pair(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one < other else (other, one)

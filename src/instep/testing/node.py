@@ -118,30 +118,38 @@ class SimNode(ABC):
             self.later(delay_ms + self.rng.uniform(0, 500), lambda: self.take(event))
 
     def take(self, event: Any) -> None:
+        self.drive(self.machine, event, self.perform)
+
+    def drive(self, machine: Any, event: Any, perform: Callable[[Any], None]) -> None:
+        """One event into a machine of this node, its effects in order; the process may die before each."""
         self.world.events += 1
         self.world.record(self.name, ">", event)
-        effects = self.machine.step(event, self.now_ms())
+        effects = machine.step(event, self.now_ms())
         try:
             for effect in effects:
                 if self.world.is_faulty and self.rng.random() < self.world.options.crash_at_effect:
                     raise Crashed(f"before {type(effect).__name__}")
                 self.world.record(self.name, "<", effect)
-                self.perform(effect)
+                perform(effect)
         except Crashed as death:
             self.crash(str(death))
             return
         self.after_step()
 
-    def set_timer(self, effect: SetTimer, fired: Callable[[str], Any]) -> None:
-        number = self._timers.get(effect.name, 0) + 1
-        self._timers[effect.name] = number
+    def set_timer(
+        self, effect: SetTimer, fired: Callable[[str], Any], take: Callable[[Any], None] | None = None
+    ) -> None:
+        """``take`` gets the event when it is not this node's first machine that set the timer."""
+        name = effect.name if take is None else f"{effect.name} of another machine"
+        number = self._timers.get(name, 0) + 1
+        self._timers[name] = number
         if effect.at_ms is None:
             return
         delay = max(0, effect.at_ms - self.now_ms()) / self._clock_rate + 1
 
         def fire() -> None:
-            if self._timers.get(effect.name) == number:
-                self.take(fired(effect.name))
+            if self._timers.get(name) == number:
+                (take or self.take)(fired(effect.name))
 
         self.later(delay, fire)
 
@@ -298,10 +306,20 @@ class SimNode(ABC):
             return
         if isinstance(message, m.Head):
             self.heard_head(sender, message)
+        elif isinstance(message, m.Report) and sender in self.sessions:
+            self.heard_report(sender, message)
+        elif isinstance(message, m.Order) and sender in self.sessions:
+            self.heard_order(sender, message)
 
     @abstractmethod
     def heard_head(self, sender: str, message: m.Head) -> None:
         """A head came over the stream."""
+
+    def heard_report(self, sender: str, message: m.Report) -> None:  # noqa: B027  not every node is reported to
+        """A node told how the line stands there."""
+
+    def heard_order(self, sender: str, message: m.Order) -> None:  # noqa: B027  not every node takes orders
+        """A node ordered what to do with a head."""
 
     @abstractmethod
     def opened(self, other: str, *, is_dialer: bool) -> None:

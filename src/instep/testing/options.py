@@ -3,10 +3,13 @@ mixture)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from random import Random
 
-__all__ = ["Options"]
+from instep.model.ids import NodeName
+from instep.model.rollout import DEFAULT_POLICY, Absent, OnFailure, RolloutPolicy, Strategy
+
+__all__ = ["Options", "drawn_policy", "policy_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,18 @@ class Options:
     clock_drift: float = 0.0
     pause_every_ms: int = 0
     step_ms: int = 1
+    has_rollouts: bool = False
+    policy: RolloutPolicy = DEFAULT_POLICY
+    policy_every_ms: int = 0
+    ask_rollout_every_ms: int = 0
+    probe_fails: float = 0.0
+    drain_ms: int = 0
+    one_hook_less: bool = False
 
     @staticmethod
-    def drawn(rng: Random) -> Options:
-        """A swarm: each kind of fault is in or out, and its rate is drawn."""
+    def drawn(rng: Random, rollouts: Random, *, always_rollouts: bool = False) -> Options:
+        """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts comes from a
+        stream of its own, so that a seed without them stays what it was."""
 
         def maybe(share: float, low: float, high: float) -> float:
             return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
@@ -57,7 +68,7 @@ class Options:
         def every(share: float, low: int, high: int) -> int:
             return rng.randrange(low, high) if rng.random() < share else 0
 
-        return Options(
+        drawn = Options(
             partners=rng.randrange(1, 4),
             has_hub=rng.random() < 0.4,
             files=rng.choice((3, 12, 40)),
@@ -89,11 +100,59 @@ class Options:
             pause_every_ms=every(0.2, 5_000, 20_000),
             step_ms=rng.choice((1, 20, 100)),
         )
+        has_rollouts = rollouts.random() < 0.5 or always_rollouts
+        return _with_rollouts(drawn, rollouts) if has_rollouts else drawn
 
     def but(self, **changes: object) -> Options:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return " ".join(
-            f"{name}={value}" for name, value in asdict(self).items() if value not in (0, 0.0, False)
-        )
+        values = ((each.name, getattr(self, each.name)) for each in fields(self) if each.name != "policy")
+        words = [f"{name}={value}" for name, value in values if value not in (0, 0.0, False)]
+        if self.has_rollouts:
+            words.append(f"policy: {policy_words(self.policy)}")
+        return " ".join(words)
+
+
+def drawn_policy(rng: Random) -> RolloutPolicy:
+    """Durations are short, so that deadlines pass within a run."""
+    strategy = rng.choice(
+        (Strategy.ROLLING, Strategy.ROLLING, Strategy.CANARY, Strategy.TOGETHER, Strategy.AUTO)
+    )
+    order = [NodeName(name) for name in ("p0", "p1", "p2", "hub")]
+    rng.shuffle(order)
+    return RolloutPolicy(
+        strategy=strategy,
+        batch=rng.choice((1, 1, 2)),
+        order=tuple(order[: rng.randrange(4)]),
+        quorum_percent=rng.choice((100, 100, 60, 30)),
+        absent=rng.choice((Absent.SKIP, Absent.SKIP, Absent.WAIT)),
+        on_failure=rng.choice((OnFailure.PUT_BACK, OnFailure.PUT_BACK, OnFailure.STOP)),
+        confirm_within_ms=rng.choice((None, None, 2_000, 8_000)),
+        finish_within_ms=rng.choice((1_000, 4_000, 15_000)),
+        canary_for_ms=rng.choice((0, 500, 5_000)),
+    )
+
+
+def policy_words(policy: RolloutPolicy) -> str:
+    confirm = "" if policy.confirm_within_ms is None else f", confirm within {policy.confirm_within_ms}"
+    return (
+        f"{policy.strategy.value}, batch {policy.batch}, order {'/'.join(policy.order) or 'by name'}, quorum "
+        f"{policy.quorum_percent}%, absent {policy.absent.value}, on failure {policy.on_failure.value}, finish within "
+        f"{policy.finish_within_ms}{confirm}, canary for {policy.canary_for_ms}"
+    )
+
+
+def _with_rollouts(options: Options, rng: Random) -> Options:
+    """Fewer heads than else, so that a rollout has the time to end."""
+    return options.but(
+        has_rollouts=True,
+        policy=drawn_policy(rng),
+        edit_every_ms=rng.choice((1_000, 4_000, 12_000)),
+        policy_every_ms=rng.choice((0, 0, 15_000)),
+        ask_rollout_every_ms=rng.choice((0, 2_000, 6_000)),
+        probe_fails=rng.choice((0.0, 0.0, 0.05, 0.3)),
+        drain_ms=rng.choice((1, 100, 1_500)),
+        one_hook_less=rng.random() < 0.3,
+        bound_ms=400_000,
+    )

@@ -31,7 +31,9 @@ from instep.net import messages as m
 from instep.testing.disk import Journal, content_digest
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
-from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
+from instep.testing.node import checked, sign, trouble, verdict_of
+from instep.testing.partner_drift import PartnerDrift
+from instep.testing.rollout_partner import RolloutSide
 from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SimPartner"]
@@ -40,7 +42,7 @@ BAD = b"bad"
 """A file of this content makes the probe fail: a generation that an application cannot serve."""
 
 
-class SimPartner(SimNode):
+class SimPartner(PartnerDrift):
     """Follows one line from ``sources``; a hub also serves what it has live."""
 
     def __init__(
@@ -54,9 +56,11 @@ class SimPartner(SimNode):
         self.staging = 0
         self.switching: list[tuple[bytes, Digest | None, Digest | None]] | None = None
         self.offered_to: dict[str, HeadRef | None] = {}
+        self.rollouts: RolloutSide | None = None
 
     def _config(self) -> f.FollowConfig:
         options = self.world.options
+        has_reload = options.has_hooks and not (options.one_hook_less and self.name == "p0")
         return f.FollowConfig(
             writer=NodeName(self.line.origin),
             poll_ms=options.poll_ms,
@@ -65,9 +69,11 @@ class SimPartner(SimNode):
             is_observing=options.is_one_observing and self.name == "p0",
             has_gates=options.has_gates,
             has_validate=options.has_hooks,
-            has_reload=options.has_hooks,
+            has_reload=has_reload,
             has_probe=options.has_hooks,
             retry_min_ms=100,
+            knows_orders=options.has_rollouts,
+            orders_from=None if self.line.origin in self.sources else NodeName(self.sources[0]),
         )
 
     def make_machine(self) -> FollowMachine:
@@ -75,6 +81,8 @@ class SimPartner(SimNode):
         machine_of: Any = self.world_machine or FollowMachine
         machine: FollowMachine = machine_of(self.line, self.config, rng, self.store.facts)
         self.ledger.woke(self.name, machine.facts, self.store)
+        if self.rollouts is not None:
+            self.rollouts.born()
         return machine
 
     world_machine: Callable[..., FollowMachine] | None = None
@@ -94,9 +102,21 @@ class SimPartner(SimNode):
                 self.net.send(self.name, other, m.encode(head))
         else:
             self.offer_to(other)
+        if self.rollouts is not None:
+            self.rollouts.opened(other)
+
+    def heard_report(self, sender: str, message: m.Report) -> None:
+        if self.rollouts is not None:
+            self.rollouts.heard_report(sender, message)
+
+    def heard_order(self, sender: str, message: m.Order) -> None:
+        if self.rollouts is not None:
+            self.rollouts.heard_order(sender, message)
 
     def closed(self, other: str) -> None:
         self.sessions.pop(other, None)
+        if self.rollouts is not None:
+            self.rollouts.closed(other)
         if other in self.sources:
             self.post(f.SourceDown(NodeName(other)), 1)
 
@@ -135,8 +155,7 @@ class SimPartner(SimNode):
     def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
         match effect:
             case f.Save():
-                self.ledger.saves(self.name, effect.facts, self.store)
-                self.store.save(effect.facts, is_durable=self.world.plant != "save_not_durable")
+                self._save(effect.facts)
             case KeepGeneration():
                 self.store.put(self.store.generations, effect.signed.id, effect.signed)
             case KeepEpoch():
@@ -180,6 +199,14 @@ class SimPartner(SimNode):
                 self.set_timer(effect, TimerFired)
             case f.Report():
                 self.ledger.reported(self.name, effect)
+                if self.rollouts is not None:
+                    self.rollouts.tell(effect)
+            case f.Drain():
+                assert self.rollouts is not None
+                self.rollouts.drain(effect)
+            case f.Return():
+                assert self.rollouts is not None
+                self.rollouts.offer_again(effect)
             case Refuse() | Note():
                 pass
 
@@ -198,6 +225,8 @@ class SimPartner(SimNode):
             self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
         elif not journal.is_finished and self.rng.random() < 0.3:
             place.undo(journal)
+            if self.rollouts is not None:
+                self.rollouts.watch.undone(self.name)
             self.post(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
         else:
             if not journal.is_finished:
@@ -223,7 +252,7 @@ class SimPartner(SimNode):
     def _fetch_pages(self, effect: f.FetchPages) -> None:
         def done(failed: Trouble | None) -> None:
             if failed is None:
-                self.post(f.PagesFetched(effect.req))
+                self.post(f.PagesFetched(effect.req, self.ledger.policy_of(effect.head)))
             elif failed.code == "superseded":
                 self.post(f.Superseded(effect.req))
             else:
@@ -314,6 +343,10 @@ class SimPartner(SimNode):
         if self.fails(self.world.options.disk_full) or not self.place.has_marker:
             self.post(f.SwitchFailed(effect.req, trouble("disk_full", 8)))
             return
+        if self.rollouts is not None:
+            self.rollouts.watch.switches(
+                self.name, effect.head, self.machine.facts, has_reload=self.config.has_reload
+            )
         self._go(effect.head, effect.base, lambda drifted: f.Switched(effect.req, drifted))
 
     def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
@@ -346,12 +379,19 @@ class SimPartner(SimNode):
             raise BrokenPromise(
                 "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
             )
-        self.ledger.saves(self.name, effect.facts, self.store)
-        self.store.save(effect.facts, is_durable=self.world.plant != "save_not_durable")
+        self._save(effect.facts)
         self.place.journal = None
         self.place.stage.clear()
         self.place.sealed_for = None
         self.post(f.LiveRecorded(effect.req), self._io_ms())
+
+    def _save(self, facts: f.FollowFacts) -> None:
+        before = self.store.facts or f.FollowFacts()
+        self.ledger.saves(self.name, facts, self.store)
+        self.store.save(facts, is_durable=self.world.plant != "save_not_durable")
+        if self.rollouts is not None:
+            self.rollouts.watch.node_saved(self.name, before, facts)
+            self.rollouts.saved(facts)
 
     def _put_back(self, effect: f.PutBack) -> None:
         plan = self._plan(effect.base, effect.head)
@@ -367,69 +407,26 @@ class SimPartner(SimNode):
         if self.fails(self.world.options.disk_full):
             self.post(f.PutBackFailed(effect.req, trouble("disk_full", 8)))
             return
+        if self.rollouts is not None:
+            self.rollouts.watch.goes_back(self.name)
         self._go(effect.head, effect.base, lambda _: f.PutBackDone(effect.req))
 
     def _hook(self, effect: RunHook) -> None:
         assert effect.head is not None
         failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
         if effect.kind is HookKind.PROBE:
-            if self.place.tree.get(b"config") == BAD:
+            is_bad_here = self.rollouts is not None and self.rollouts.probe_fails(effect.head)
+            if self.place.tree.get(b"config") == BAD or is_bad_here:
                 failed = trouble("probe_failed", 1)
             elif failed is not None and self.machine.facts.live is not None:
                 failed = None
+            if failed is None and self.rollouts is not None:
+                self.rollouts.watch.probed(self.name)
         elif effect.kind is HookKind.VALIDATE:
             failed = None
         elif failed is None:
             self.loaded = effect.head.id
         self.post(HookEnded(effect.req, effect.kind, failed))
-
-    def differing(self, base: HeadRef) -> list[bytes]:
-        wanted = {e.path: e.digest for e in iterate(base.root, self.store.get_page)}
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        return [p for p in sorted(there | wanted) if there.get(p) != wanted.get(p)]
-
-    def _check_drift(self, effect: f.CheckDrift) -> None:
-        if self.is_cancelled(effect.req):
-            return
-        if not self.place.has_marker:
-            self.post(f.DriftCheckFailed(effect.req, trouble("marker_missing", 4)))
-        elif self.fails(self.world.options.read_error):
-            self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
-        else:
-            paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
-            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
-
-    def _revert(self, effect: f.Revert) -> None:
-        wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
-        for path in effect.paths:
-            entry = wanted.get(path)
-            data = None if entry is None else self._content(entry.digest, effect.source)
-            if entry is not None and data is None:
-                self.post(f.RevertFailed(effect.req, trouble("unavailable")))
-                return
-            self.place.make_visible(
-                path, data, entry.digest if entry else None, archives=self.world.plant != "revert_unarchived"
-            )
-        self.place.sync()
-        self.post(f.Reverted(effect.req, effect.paths))
-
-    def _content(self, digest: Digest, source: str | None) -> bytes | None:
-        """From here, else from ``source``."""
-        found = self.place.content_of(digest)
-        if found is None and source is not None and self.net.is_open(self.name, source):
-            server = self.net.peers[source]
-            assert isinstance(server, SimNode)
-            found = server.store.history.get(digest) or server.place.content_of(digest)
-        return found
-
-    def _compare(self, effect: f.Compare) -> None:
-        wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        added = [p for p in wanted if p not in there]
-        removed = [p for p in there if p not in wanted]
-        changed = [p for p in wanted if p in there and wanted[p] != there[p]]
-        sample = tuple(sorted((*added, *changed, *removed))[:5])
-        self.post(f.Compared(effect.req, len(added), len(changed), len(removed), sample))
 
     def _ask_heads(self, effect: f.AskHeads) -> None:
         facts: f.FollowFacts = self.machine.facts
@@ -456,6 +453,8 @@ class SimPartner(SimNode):
             if self.offered_to.get(other) != facts.live:
                 self.offered_to[other] = facts.live
                 self.offer_to(other)
+        if self.rollouts is not None:
+            self.rollouts.order_those_behind()
 
     # --- operators ------------------------------------------------------------------------------------------
 

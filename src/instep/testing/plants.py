@@ -13,13 +13,17 @@ import msgspec
 
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
+from instep.core import rollout_vocabulary as v
 from instep.core.accept import AcceptedHead
 from instep.core.follow import FollowMachine
+from instep.core.follow_state import Progress
 from instep.core.publish import PublishMachine
-from instep.core.vocabulary import KeepGeneration
-from instep.model.ids import HeadRef
+from instep.core.rollout import RolloutMachine
+from instep.core.vocabulary import KeepGeneration, Trouble
+from instep.model.ids import HeadRef, NodeName
+from instep.model.rollout import Verdict
 
-__all__ = ["FOLLOW_PLANTS", "PLANTS", "PUBLISH_PLANTS"]
+__all__ = ["FOLLOW_PLANTS", "PLANTS", "PUBLISH_PLANTS", "ROLLOUT_RULES", "ROLLOUT_PLANTS"]
 
 
 class _AnswersWithoutNumber(FollowMachine):
@@ -99,17 +103,84 @@ class _AdoptsLower(PublishMachine):
                 self._pages_from = {event.source: None}
 
 
+class _ReturnsBeforeTheProbe(FollowMachine):
+    """Offers the node again as soon as the tree is switched."""
+
+    def _is_paying(self) -> bool:
+        if self._facts.due is f.Due.PROBE and self._is_returning():
+            return True
+        return super()._is_paying()
+
+
+class _ConfirmsLate(FollowMachine):
+    """Takes a ``keep`` that came after nobody had confirmed in time."""
+
+    def _take_order(self, event: f.OrderGiven) -> None:
+        super()._take_order(event)
+        if event.order.verdict is Verdict.KEEP and self._facts.refused_code == "not_confirmed":
+            self._forgive()
+
+
+class _GoesWithoutPermit(FollowMachine):
+    """Does not wait for its turn."""
+
+    def _has_permit(self, progress: Progress) -> bool:
+        return True
+
+
+class _ForgetsASwitchedNode(RolloutMachine):
+    """Puts back who failed, and leaves out the first that had switched."""
+
+    def _verdict(self, name: NodeName) -> Verdict:
+        verdict = super()._verdict(name)
+        return Verdict.KEEP if verdict is Verdict.PUT_BACK and self._is_left_out(name) else verdict
+
+    def _is_back(self, name: NodeName) -> bool:
+        return self._is_left_out(name) or super()._is_back(name)
+
+    def _is_left_out(self, name: NodeName) -> bool:
+        return self._facts.granted[:1] == (name,) and self._facts.failed_node != name
+
+
+class _ResumesTwice(RolloutMachine):
+    """Begins the waves again after a restart of the writer."""
+
+    def _start(self, head: HeadRef | None) -> None:
+        if not v.ended(self._facts.state):
+            self._set(granted=(), state=v.RolloutState.BARRIER)
+        super()._start(head)
+
+
+class _ConfirmsWhatIsPutBack(RolloutMachine):
+    """Lets somebody confirm after the time is over."""
+
+    def _do(self, ask: v.Ask) -> Trouble | None:
+        if isinstance(ask, v.ConfirmAsked) and self._facts.state is v.RolloutState.PUTTING_BACK:
+            self._set(state=v.RolloutState.CONFIRMING)
+        return super()._do(ask)
+
+
 FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "answers_without_number": _AnswersWithoutNumber,
     "hook_forgotten": _ForgetsTheHook,
     "head_may_fall": _HeadMayFall,
     "anybody_may_write": _AnybodyMayWrite,
+    "return_before_probe": _ReturnsBeforeTheProbe,
+    "confirm_after_expiry": _ConfirmsLate,
+    "no_permit": _GoesWithoutPermit,
+}
+ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
+    "forgets_a_switched_node": _ForgetsASwitchedNode,
+    "resumes_twice": _ResumesTwice,
+    "confirms_what_is_put_back": _ConfirmsWhatIsPutBack,
 }
 PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "no_guards": _NoGuards,
     "forgets_its_past": _ForgetsItsPast,
     "adopts_lower": _AdoptsLower,
 }
+ROLLOUT_RULES = (*ROLLOUT_PLANTS, "return_before_probe", "confirm_after_expiry", "no_permit")
+"""Plants that break a rule of rollouts: looked for where there are some."""
 PLANTS = (
     "unverified",
     "save_not_durable",
@@ -117,5 +188,6 @@ PLANTS = (
     "no_journal",
     *FOLLOW_PLANTS,
     *PUBLISH_PLANTS,
+    *ROLLOUT_PLANTS,
 )
 """All planted bugs by name; the first four are switches in the simulated driver."""

@@ -5,24 +5,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instep.core.follow_vocabulary import FollowFacts, Paused, Resumed, RetryAsked
+import msgspec
+
+from instep.core.follow_vocabulary import Paused, Resumed, RetryAsked
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
-from instep.model.standing import Standing
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode
-from instep.testing.options import Options
+from instep.testing.options import Options, drawn_policy
 from instep.testing.partner import BAD, SimPartner
-from instep.testing.plants import FOLLOW_PLANTS, PUBLISH_PLANTS
+from instep.testing.plants import FOLLOW_PLANTS, PUBLISH_PLANTS, ROLLOUT_PLANTS
+from instep.testing.rest import Rest
+from instep.testing.rollout_partner import RolloutSide
+from instep.testing.rollout_watch import RolloutWatch
+from instep.testing.rollouts import SimRollouts
 from instep.testing.world import BrokenPromise, World
 from instep.testing.writer import SimWriter
 
 __all__ = ["Result", "simulate"]
 
 SESSION_MS = 300
-REST_MS = 2_000
-"""In step must last that long to count as rest."""
+ENOUGH_MS = 30_000
+"""Within that time every switch of this world is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,14 @@ class Result:
     transcript: tuple[str, ...] = ()
 
 
-def simulate(seed: int, plant: str | None = None, options: Options | None = None) -> Result:
-    """Run one seed to its end or to its first broken promise."""
+def simulate(
+    seed: int, plant: str | None = None, options: Options | None = None, *, always_rollouts: bool = False
+) -> Result:
+    """Run one seed to its end or to its first broken promise. Half of the seeds have rollouts, or all."""
     drawing = World(seed, Options())
-    options = options or Options.drawn(drawing.stream("options"))
+    options = options or Options.drawn(
+        drawing.stream("options"), drawing.stream("rollout options"), always_rollouts=always_rollouts
+    )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
     broken = promise = None
@@ -51,12 +60,12 @@ def simulate(seed: int, plant: str | None = None, options: Options | None = None
         cluster.disturb()
         world.run(options.faulty_ms)
         cluster.make_peace()
-        if not world.run(world.now + options.bound_ms, cluster.is_at_rest):
+        if not world.run(world.now + options.bound_ms, cluster.rest.is_at_rest):
             raise BrokenPromise(
-                "P8", f"not in step {options.bound_ms} ms after the faults: {cluster.lagging()}"
+                "P8", f"not in step {options.bound_ms} ms after the faults: {cluster.rest.lagging()}"
             )
         converged = world.now - options.faulty_ms
-        cluster.check_end()
+        cluster.rest.check_end()
     except BrokenPromise as finding:
         broken, promise = str(finding), finding.promise
     except (AssertionError, InstepError, KeyError) as error:
@@ -97,9 +106,10 @@ class _Cluster:
             sources = ("hub", "main") if name in direct and options.has_hub else ("main",)
             self.partners.append(self._partner(name, line, sources if name in direct else ("hub",)))
         self.nodes: list[SimNode] = [self.writer, *self.partners]
+        self.rollouts = self._rollouts(direct) if options.has_rollouts else None
+        self.rest = Rest(world, self.writer, self.partners)
         self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
         self._edits = 0
-        self._rest_since: int | None = None
         self._backups: list[tuple[object, ...]] = []
         for number in range(options.files):
             self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
@@ -113,6 +123,15 @@ class _Cluster:
         partner.world_machine = FOLLOW_PLANTS.get(self.world.plant or "")
         return partner
 
+    def _rollouts(self, direct: tuple[str, ...]) -> SimRollouts:
+        watch = RolloutWatch(self.world, direct)
+        rollouts = SimRollouts(self.writer, watch, self.world.options.policy)
+        rollouts.world_machine = ROLLOUT_PLANTS.get(self.world.plant or "")
+        self.writer.rollouts = rollouts
+        for partner in self.partners:
+            partner.rollouts = RolloutSide(partner, watch)
+        return rollouts
+
     # --- sessions -------------------------------------------------------------------------------------------
 
     def _tend_sessions(self) -> None:
@@ -124,15 +143,18 @@ class _Cluster:
                 key = (partner.name, source)
                 lives = (partner.incarnation, other.incarnation)
                 is_open = self.net.is_open(*key) and self.net.is_open(source, partner.name)
+                is_open = is_open and not self.net.is_broken(*key)
                 known = self._sessions.get(key)
                 if known is not None and (not is_open or known != lives):
                     del self._sessions[key]
+                    self.net.close_stream(*key)
                     if partner.is_alive and known[0] == partner.incarnation:
                         partner.closed(source)
                     if other.is_alive and known[1] == other.incarnation:
                         other.closed(partner.name)
                 elif known is None and is_open:
                     self._sessions[key] = lives
+                    self.net.open_stream(*key)
                     partner.opened(source, is_dialer=True)
                     other.opened(partner.name, is_dialer=False)
         self.world.at(SESSION_MS, self._tend_sessions)
@@ -149,6 +171,8 @@ class _Cluster:
         self._every(options.unmount_every_ms, self._unmount)
         self._every(options.restore_every_ms, self._restore_backup)
         self._every(options.pause_every_ms, self._pause)
+        self._every(options.policy_every_ms, self._change_policy)
+        self._every(options.ask_rollout_every_ms, self._ask_rollout)
         self._every(7_000, lambda: self.writer.ask_publish())
         self._every(5_000, lambda: self._backups.append(self.writer.store.backup()))
 
@@ -233,10 +257,29 @@ class _Cluster:
         """The writer's node directory is restored from an older copy, or lost altogether."""
         writer = self.writer
         writer.crash("its node directory is restored")
+        if self.rollouts is not None:
+            self.rollouts.watch.restored()
         if self._backups and self.rng.random() < 0.8:
             writer.store.restore(self.rng.choice(self._backups))
         else:
-            writer.store.restore(({}, {}, {}, {}, None))
+            writer.store.restore(({}, {}, {}, {}, None, None))
+
+    def _change_policy(self) -> None:
+        self.writer.change_policy(drawn_policy(self.people))
+
+    def _ask_rollout(self) -> None:
+        assert self.rollouts is not None
+        if self.people.random() < 0.8:
+            self.rollouts.ask_something(self.people)
+        else:
+            self._retry(self.people.choice(self.partners))
+
+    def _retry(self, partner: SimPartner) -> None:
+        """``instep retry`` at a partner."""
+        if partner.is_alive:
+            if partner.rollouts is not None:
+                partner.rollouts.watch.forgiven(partner.name)
+            partner.post(RetryAsked())
 
     def _pause(self) -> None:
         partner = self.rng.choice(self.partners)
@@ -261,85 +304,27 @@ class _Cluster:
             if partner.is_alive:
                 partner.post(Resumed())
         self._end_fights()
+        if self.rollouts is not None:
+            # Who sees that a switch takes longer than its deadline gives it more.
+            self.writer.change_policy(
+                msgspec.structs.replace(self.rollouts.policy, finish_within_ms=ENOUGH_MS)
+            )
+            self._end_rollouts()
         self.writer.unreadable.clear()
         self.writer.edit_tree(b"config", b"good in the end")
         self.writer.overflow()
         self.writer.ask_publish(accept_deletions=True)
-        self._rest_since = None
+        self.rest.begin_anew()
 
     def _end_fights(self) -> None:
         """The programs are stopped; whoever sees a fight on the status page types ``instep retry``."""
         for partner in self.partners:
             report = self.ledger.reports.get(partner.name)
-            if partner.is_alive and report is not None and report.code == "drift_fight":
-                partner.post(RetryAsked())
+            if report is not None and report.code == "drift_fight":
+                self._retry(partner)
         self.world.at(20_000, self._end_fights)
 
-    def is_at_rest(self) -> bool:
-        if self.world.now < self.world.options.faulty_ms + 8_600 or self.lagging(is_short=True):
-            self._rest_since = None
-            return False
-        if self._rest_since is None:
-            self._rest_since = self.world.now
-        return self.world.now - self._rest_since >= REST_MS
-
-    def lagging(self, *, is_short: bool = False) -> str:
-        """Who is not in step, and why; empty when everybody is."""
-        writer, head = self.writer, self.writer.announced
-        if head is None or not writer.is_alive:
-            return "the writer has announced nothing"
-        if writer.machine.facts.head != head:
-            return "the writer has not announced its head"
-        if writer.place.tree != self._published():
-            return "the writer has not published its tree"
-        late = []
-        for partner in self.partners:
-            facts: FollowFacts = partner.machine.facts
-            report = self.ledger.reports.get(partner.name)
-            standing = report.standing if report else None
-            if partner.config.is_observing:
-                is_right = standing is Standing.OBSERVING and facts.head == head
-            elif partner.config.drift.value == "keep":
-                is_right = standing in (Standing.IN_STEP, Standing.DRIFTED) and facts.live == head
-            else:
-                is_right = standing is Standing.IN_STEP and facts.live == head and not partner.differing(head)
-            if not (partner.is_alive and is_right):
-                if is_short:
-                    return partner.name
-                late.append(f"{partner.name} {standing and standing.value}: {report and report.reason}")
-        return "; ".join(late)
-
-    def _published(self) -> dict[bytes, bytes]:
-        """The writer's tree as its head says, where the digests agree."""
-        from instep.model.walk import iterate
-        from instep.testing.disk import content_digest
-
-        head = self.writer.announced
-        assert head is not None
-        entries = {e.path: e.digest for e in iterate(head.root, self.writer.store.get_page)}
-        tree = self.writer.place.tree
-        is_same = entries == {path: content_digest(data) for path, data in tree.items()}
-        return tree if is_same else {}
-
-    def check_end(self) -> None:
-        """What must hold at rest."""
-        for partner in self.partners:
-            if partner.config.is_observing:
-                if partner.machine.facts.tree is not None:
-                    raise BrokenPromise("P3", f"{partner.name} observes, and wrote")
-                continue
-            live = partner.machine.facts.live
-            assert live is not None
-            if partner.config.drift.value != "keep":
-                differing = partner.differing(live)
-                if differing:
-                    raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
-            if partner.config.has_reload and partner.loaded != live.id:
-                raise BrokenPromise(
-                    "P2", f"{partner.name}: the reload hook that was due for {live.number} never ran"
-                )
-            if partner.place.stage:
-                raise BrokenPromise("P2", f"{partner.name}: staging is not empty")
-        unanswered = [r for r in self.ledger.asked if r not in self.ledger.answered]
-        if unanswered:
-            raise BrokenPromise("P9", f"requests without an answer: {unanswered[:5]}")
+    def _end_rollouts(self) -> None:
+        assert self.rollouts is not None
+        self.rollouts.end_well()
+        self.world.at(1_000, self._end_rollouts)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from instep.core import publish_vocabulary as p
+from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
 from instep.core.guards import DeletionPolicy, ScanProblem
 from instep.core.publish import PublishMachine
@@ -28,12 +29,15 @@ from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, Sign
 from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
 from instep.model.manifest import build
 from instep.model.paths import sort_key
+from instep.model.rollout import RolloutPolicy
 from instep.model.walk import iterate, lookup
 from instep.net import messages as m
 from instep.testing.disk import SMALL, content_digest, entry_of
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
+from instep.testing.options import policy_words
+from instep.testing.rollouts import SimRollouts
 from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SimWriter"]
@@ -58,6 +62,8 @@ class SimWriter(SimNode):
         self.announced: HeadRef | None = None
         self._last_request = 0
         options = world.options
+        self.rollouts: SimRollouts | None = None
+        self.definition = options.policy.encoded()
         self.config = p.PublishConfig(
             node=NodeName(name),
             settle_ms=50,
@@ -77,6 +83,9 @@ class SimWriter(SimNode):
         self.announced = None
         machine_of: Any = self.world_machine or PublishMachine
         machine: PublishMachine = machine_of(self.line, self.config, rng, self.store.facts)
+        if self.rollouts is not None:
+            facts = machine.facts
+            self.rollouts.boot(facts.head if facts.head == facts.base else None)
         return machine
 
     def started(self) -> p.Started:
@@ -86,15 +95,26 @@ class SimWriter(SimNode):
         # Who asked gets an error from the broken connection; the machine owes nothing to the dead.
         self.ledger.answered.update(self.ledger.asked)
         self.accepting.clear()
+        if self.rollouts is not None:
+            self.rollouts.watch.near.clear()
 
     # --- sessions -------------------------------------------------------------------------------------------
 
     def opened(self, other: str, *, is_dialer: bool) -> None:
         self.sessions[other] = None
         self._offer_to(other)
+        if self.rollouts is not None:
+            self.rollouts.watch.near[other] = self.world.now
 
     def closed(self, other: str) -> None:
         self.sessions.pop(other, None)
+        if self.rollouts is not None:
+            self.rollouts.watch.near.pop(other, None)
+            self.rollouts.say(v.PartnerLost(NodeName(other)))
+
+    def heard_report(self, sender: str, message: m.Report) -> None:
+        if self.rollouts is not None:
+            self.rollouts.reported(sender, message)
 
     def offered(self, other: str) -> HeadRef | None:
         return self.announced
@@ -133,7 +153,9 @@ class SimWriter(SimNode):
                 failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
                 self.post(HookEnded(effect.req, effect.kind, failed), 3)
             case p.Announce():
-                self.announced = effect.head
+                replaced, self.announced = self.announced, effect.head
+                if self.rollouts is not None:
+                    self.rollouts.say(v.HeadPublished(effect.head, replaced))
                 for other in self.sessions:
                     self._offer_to(other)
             case p.AskPartners():
@@ -189,7 +211,12 @@ class SimWriter(SimNode):
             removed=sum(1 for c in found if c.new is None),
             changed_bytes=0,
             problems=problems,
+            definition_changed=self._is_definition_changed(base),
         )
+
+    def _is_definition_changed(self, base: HeadRef | None) -> bool:
+        signed = None if base is None else self.ledger.committed.get(base.id)
+        return signed is not None and signed.body().definition != content_digest(self.definition)
 
     def _commit(self, effect: p.Commit) -> None:
         if self.fails(self.world.options.disk_full):
@@ -198,6 +225,8 @@ class SimWriter(SimNode):
         self._guard(effect)
         self._first_epoch(effect)
         parent = EMPTY_DIGEST if effect.parent is None else effect.parent.id
+        definition = content_digest(self.definition)
+        self.ledger.definitions[definition] = self.definition
         body = GenerationBody(
             1,
             self.line.fileset,
@@ -206,7 +235,7 @@ class SimWriter(SimNode):
             effect.number,
             parent,
             effect.root,
-            content_digest(b"definition"),
+            definition,
             effect.author,
             effect.message,
             self.world.now,
@@ -217,6 +246,8 @@ class SimWriter(SimNode):
         signed = SignedGeneration(unsigned.raw, sign(self.name, unsigned.id))
         head = signed.ref()
         self.ledger.committed[head.id] = signed
+        if self.rollouts is not None:
+            self.rollouts.watch.policies[head.id] = self.ledger.policy_of(head)
         self.store.put(self.store.generations, head.id, signed)
         for entry in iterate(effect.root, self.store.get_page):
             data = self.place.tree.get(entry.path)
@@ -300,6 +331,16 @@ class SimWriter(SimNode):
             self.place.tree[path] = data
         if self.is_alive and not self.fails(self.world.options.watch_loss):
             self.post(p.TreeChanged((path,)), self.rng.uniform(0, 2))
+
+    def change_policy(self, policy: RolloutPolicy) -> None:
+        """Somebody edits ``[filesets.catalog.rollout]``."""
+        assert self.rollouts is not None
+        self.world.record(self.name, "!", f"the policy is {policy_words(policy)}")
+        self.definition = policy.encoded()
+        self.rollouts.policy = policy
+        if self.is_alive:
+            self.rollouts.say(v.PolicyChanged(policy))
+            self.overflow()
 
     def overflow(self) -> None:
         if self.is_alive:

@@ -193,3 +193,34 @@ def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fail
     together.say(v.ReloadAsked(1))
     assert together.verdicts() == [Verdict.RELOAD] * 3
     assert not together.orders["s1"].order.drains
+
+
+def test_other_answers_through_the_balancer_put_back_what_is_done() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    for node in NODES:
+        fleet.switched(node)
+    assert fleet.kept == [RolloutState.DONE]
+    fleet.say(v.AnswersDiffered(1, OLD, "of another generation"))
+    assert fleet.verdicts() == [Verdict.KEEP] * 3
+    fleet.say(v.AnswersDiffered(2, NEW, "map: 12% of the pixels differ"))
+    assert fleet.verdicts() == [Verdict.PUT_BACK, Verdict.HOLD, Verdict.HOLD]
+    assert fleet.state is RolloutState.PUTTING_BACK
+    for node in NODES:
+        assert fleet.orders[node].order.verdict is Verdict.PUT_BACK
+        fleet.report(node, refused=NEW)
+    assert fleet.kept == [RolloutState.DONE, RolloutState.PUT_BACK]
+    facts = fleet.machine.facts
+    assert (facts.failed_node, facts.failed_code) == (None, "golden_differs")
+    fleet.say(v.AnswersDiffered(3, NEW, "again"))
+    assert fleet.kept == [RolloutState.DONE, RolloutState.PUT_BACK]
+
+
+def test_other_answers_stop_where_the_policy_says_so() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING, on_failure=OnFailure.STOP)
+    fleet.stage(*NODES)
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.AnswersDiffered(1, NEW, "map: 12% of the pixels differ"))
+    assert fleet.kept == [RolloutState.DONE, RolloutState.STOPPED]
+    assert fleet.verdicts() == [Verdict.KEEP] * 3

@@ -86,8 +86,13 @@ def test_what_a_promotion_loses_is_what_somebody_told_of_above_what_is_held() ->
     """Goal: every generation that is known above the base is named once, with who knows it; none below."""
     told = [(MAIN, ref(9)), (NodeName("s2"), ref(8)), (MAIN, ref(8)), (NodeName("s2"), ref(3))]
     lost = lost_generations(ref(6), told, [ref(7), ref(6), ref(9)])
-    assert [(one.ref.number, one.known_by) for one in lost] == [(7, ()), (8, ("main", "s2")), (9, ("main",))]
+    assert [(one.number, one.known_by) for one in lost] == [(7, ()), (8, ("main", "s2")), (9, ("main",))]
     assert lost_generations(ref(9), told) == ()
+    gap = lost_generations(ref(6), [(MAIN, ref(9))])
+    assert [(one.number, one.id) for one in gap] == [(7, None), (8, None), (9, ref(9).id)]
+    rival = generation(8, epoch=2, root="other").ref()
+    mine = generation(9, epoch=2).ref()
+    assert [one.id for one in lost_generations(mine, [(HUB, rival), (S1, mine)], [mine], 2)] == [rival.id]
     assert next_epoch(FIRST, [ref(9)]) == 2
     assert next_epoch(book((1, MAIN, "", OK), (2, S1, "a", CA), (2, HUB, "b", CA)), []) == 3
     assert next_epoch(EpochBook(), [generation(4, epoch=6).ref()]) == 7

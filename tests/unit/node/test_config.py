@@ -125,7 +125,7 @@ def test_all_problems_are_told_at_once_with_line_and_value() -> None:
         ('name = "A b"\n', 1, "not a node name"),
         ("listen = 1\n", 1, "text in quotes"),
         ('name = "a"\npanel = "127.0.0.1:80"\n', 2, "not in this version"),
-        ('name = "a"\n[balancers.maps]\nhttp = 1\n', 2, "not in this version"),
+        ('name = "a"\n[balancers.maps]\nhttp = 1\n', 3, 'neither "off" nor a table'),
         ('name = "a"\nallow = ["10.0.0.1/8"]\n', 2, "did you mean 10.0.0.0/8"),
         ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "relative"\n', 4, "absolute path"),
         ('name = "a"\n[filesets.x]\nwriter = "a"\npath = "/x"\nobserve = true\n', 5, "written here"),

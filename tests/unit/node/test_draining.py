@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 
 import msgspec
+import pytest
 
-from instep.node.draining import OPERATOR, PROBER_SEEN_MS, PROBERS_MAX, Draining, rollout_key
+from instep.node.draining import OPERATOR, PROBER_SEEN_MS, PROBERS_MAX, Draining, partner_key, rollout_key
+from instep.node.listeners import is_prober
 from instep.store.memory import MemoryStore
 
 
@@ -131,3 +134,30 @@ async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before()
         node.nobody_can_ask()
     assert waiting.result() == ()
     assert node.probers() == ()
+
+
+def test_the_operator_takes_back_what_people_asked_for_and_not_a_rollout() -> None:
+    node = draining(MemoryStore(), Clock())
+    for key in (OPERATOR, partner_key("main"), rollout_key("catalog")):
+        node.begin(key, "")
+    assert node.end_asked()
+    assert [drain.key for drain in node.reasons()] == ["rollout:catalog"]
+    assert not node.end_asked()
+
+
+@pytest.mark.parametrize(
+    ("remote", "named", "counts"),
+    [
+        ("10.0.0.9", (), True),
+        ("10.0.0.9", ("10.0.0.2/32",), False),
+        ("10.0.0.2", ("10.0.0.2/32",), True),
+        ("::ffff:10.0.0.2", ("10.0.0.2/32",), True),
+        ("127.0.0.1", ("10.0.0.2/32",), True),
+        ("fd00::9%eth0", ("fd00::/64",), True),
+        (None, ("10.0.0.2/32",), False),
+    ],
+)
+def test_where_balancers_are_named_nobody_else_is_waited_for(
+    remote: str | None, named: tuple[str, ...], counts: bool
+) -> None:
+    assert is_prober([ipaddress.ip_network(each) for each in named], remote) is counts

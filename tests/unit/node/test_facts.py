@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from instep.model.ids import FilesetName, NodeName
-from instep.node import facts
+from instep.node import fact_cache, facts
 from instep.node.fact_cache import FactCache
-from instep.node.settings import FactSettings, FilesetSettings, Settings
+from instep.node.fact_people import access_of, run_as, service_of
+from instep.node.mounts import ExpectedMount, mount_at, why_shared
+from instep.node.settings import FactSettings, FilesetSettings, ServiceSettings, Settings
 from instep.node.values import Address
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_async
 
 ADDRESS = Address("127.0.0.1", 7443)
 SH = "/bin/sh"
 
 
-def told(**fact: FactSettings) -> dict[str, str]:
+KEY = b"k" * 32
+
+
+def told(key: bytes = KEY, **fact: FactSettings) -> dict[str, str]:
     settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS, facts=fact)
-    found = facts.facts_of(settings)
-    return {name: found[name] for name in fact}
+    found = facts.calls_of(settings)
+    return facts.told({name: found[name]() for name in fact}, key)
 
 
 def test_every_source(tmp_path: Path) -> None:
@@ -58,6 +67,128 @@ def test_every_source(tmp_path: Path) -> None:
     ), "equal secrets under two names look different"
 
 
+def test_a_fingerprint_is_told_under_the_key_of_the_question_only(tmp_path: Path) -> None:
+    """Goal: what one node was told helps nobody else to guess, and what is shown is worth nothing without the key."""
+    secret = tmp_path / "secret"
+    secret.write_text("password")
+    fact = FactSettings(fingerprint_of=secret)
+    assert told(database=fact) == told(database=fact)
+    assert told(database=fact) != told(b"o" * 32, database=fact)
+    assert told(b"", database=fact) == {"database": "<asked without a key: upgrade the node that asks>"}
+
+
+def test_pipes_devices_and_what_is_too_large_are_refused_at_once(tmp_path: Path) -> None:
+    """Goal: bounded. Method: a FIFO nobody writes to, an endless device, a directory, sparse files over the limits."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate((4 << 30) + 1)
+    for path in (fifo, Path("/dev/zero"), tmp_path):
+        found = told(
+            a=FactSettings(file=path), b=FactSettings(digest_of=path), c=FactSettings(fingerprint_of=path)
+        )
+        assert set(found.values()) == {"<not a regular file>"}, (path, found)
+    found = told(
+        a=FactSettings(file=large), b=FactSettings(digest_of=large), c=FactSettings(fingerprint_of=large)
+    )
+    assert [value.rpartition(" ")[2] for value in found.values()] == ["1048576>", "4294967296>", "65536>"]
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(1_001):
+        (many / str(number)).touch()
+    assert told(many=FactSettings(list=many)) == {"many": "<more than 1000 names>"}
+
+
+def test_a_fact_that_hangs_delays_no_other_and_is_not_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a deadline for each fact. Method: of two facts one blocks as a dead mount does, then it comes back."""
+    free, asked = threading.Event(), []
+
+    def hangs() -> str:
+        asked.append(1)
+        free.wait(30)
+        return "late"
+
+    monkeypatch.setattr(facts, "FACT_S", -2.9)
+    monkeypatch.setattr(fact_cache, "calls_of", lambda _: {"dead": hangs, "good": lambda: "1"})
+    settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS)
+
+    async def ask() -> None:
+        cache = FactCache()
+        assert await cache.of_node(settings) == {"dead": "<no answer within 0.1 s>", "good": "1"}
+        found = await cache.of_node(settings)
+        assert found == {"dead": "<still no answer to the last question>", "good": "1"}
+        assert asked == [1]
+        free.set()
+
+        async def is_back() -> bool:
+            return (await cache.of_node(settings))["dead"] == "late"
+
+        await eventually_async(is_back)
+
+    asyncio.run(ask())
+
+
+def test_the_user_of_a_service_by_pid_file(tmp_path: Path) -> None:
+    """Goal: E19: who the service runs as; of a root process that only starts others, those count."""
+    pid_file = tmp_path / "pid"
+    service = ServiceSettings(pid_file=pid_file)
+    assert service_of(service, 5) == "<cannot be read: No such file or directory>"
+    pid_file.write_text("no number")
+    assert service_of(service, 5) == f"<{pid_file} holds no process number>"
+    pid_file.write_text(str(os.getpid()))
+    assert service_of(service, 5) == run_as()
+    assert service_of(ServiceSettings(user="no-such-user"), 5) == "<no user no-such-user here>"
+    if os.geteuid() == 0:
+        assert service_of(ServiceSettings(user="nobody"), 5) == "nobody:nogroup"
+        script = f"echo $$ > {pid_file}; setpriv --reuid 65534 --regid 65534 --clear-groups sleep 60 & wait"
+        with subprocess.Popen((SH, "-c", script), start_new_session=True) as starter:
+            try:
+                eventually(lambda: service_of(service, 5) == "nobody:nogroup", 10)
+            finally:
+                os.killpg(starter.pid, signal.SIGKILL)
+
+
+def test_access_is_tried_as_the_services_user_and_leaves_nothing() -> None:
+    """Goal: E18, D9: read, write, rename and delete as that user, for real. Method: below a place that all reach."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        root = Path(place) / "root"
+        root.mkdir(mode=0o755)
+        (root / "file").write_text("mine")
+        assert access_of(root, None, 10) == "read\nwrite\nrename\ndelete"
+        if os.geteuid() == 0:
+            nobody = ServiceSettings(user="nobody")
+            found = access_of(root, nobody, 10).splitlines()
+            assert found[:2] == ["read", "no write: Permission denied"], found
+            (root / "file").chmod(0o600)
+            assert access_of(root, nobody, 10).splitlines()[0] == "no read: Permission denied"
+            (root / "file").chmod(0o644)
+            root.chmod(0o1777)
+            assert access_of(root, nobody, 10) == "read\nwrite\nrename\ndelete"
+        assert os.listdir(root) == ["file"]
+
+
+def test_the_mount_that_holds_a_path() -> None:
+    """Goal: G5, E16: kind, place and the options that count; the last of several at one place."""
+    table = """21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 21 0:40 / /mnt/ma\\040ps rw,noatime - nfs4 srv:/m rw,vers=4.2,hard,clientaddr=10.0.0.1,addr=10.0.0.2
+31 21 0:41 / /mnt/other ro - tmpfs none rw,size=1k
+""".replace("\\\\", "\\")
+    maps = mount_at(Path("/mnt/ma ps/data"), table)
+    assert str(maps) == "nfs4 rw,noatime,vers=4.2,hard"
+    assert maps is not None
+    assert maps.named == "nfs4 on /mnt/ma ps"
+    assert "every machine that mounts it may write" in str(why_shared(maps))
+    assert str(mount_at(Path("/mnt/mapsomething"), table)) == "ext4 rw,relatime"
+    assert str(mount_at(Path("/mnt/other"), table)) == "tmpfs ro"
+    assert ExpectedMount("nfs4").holds(maps)
+    assert ExpectedMount(None, "/mnt/ma ps").holds(maps)
+    assert not ExpectedMount("nfs4", "/mnt/maps").holds(maps)
+    assert not ExpectedMount("ext4").holds(maps)
+    assert why_shared(mount_at(Path("/x"), table)) is None
+
+
 def test_a_program_that_prints_without_end_is_ended() -> None:
     """Goal: bounded. Method: ``yes`` prints forever; the answer comes at the limit, not at the deadline."""
     assert told(endless=FactSettings(run=("/usr/bin/yes",))) == {"endless": "<prints more than 65536 bytes>"}
@@ -65,7 +196,7 @@ def test_a_program_that_prints_without_end_is_ended() -> None:
 
 def test_what_a_program_started_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: bounded. Method: a program leaves a child that holds the pipe; the deadline ends the group."""
-    monkeypatch.setattr(facts, "RUN_S", 0.5)
+    monkeypatch.setattr(facts, "FACT_S", 0.5)
     pid_file = tmp_path / "pid"
     script = f"sleep 60 & echo $! > {pid_file}; exit 0"
     assert told(slow=FactSettings(run=(SH, "-c", script))) == {"slow": "<no answer within 0.5 s>"}

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from instep.node.commands import (
     archive,
+    balancers,
     filesets,
     handover,
     lines,
     looking,
     mapping,
     members,
+    promote,
     rollouts,
     trying,
     verifying,
@@ -29,7 +31,8 @@ def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
     for module in (
-        lines, rollouts, handover, looking, trying, verifying, filesets, archive, members, mapping,
+        lines, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
+        balancers,
     ):  # fmt: skip
         for name, command in module.commands(daemon).items():
             assert name not in found, name

@@ -15,6 +15,7 @@ from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node import config_edit
 from instep.node.commands.parameters import service_of
+from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.fetching import Fetcher
@@ -23,6 +24,7 @@ from instep.node.placing import check_new_root, take_root
 from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.uplink import Uplink
+from instep.node.writer import WriterService
 from instep.tree.abilities import Ability, lacking, probe_filesystem
 from instep.tree.beneath import Root
 from instep.tree.fidelity import Allow, Local
@@ -226,6 +228,9 @@ class Filesets:
         name = fileset_name(str(params["name"]))
         path = Path(str(params["path"]))
         mode = params.get("mode") or ("observe" if params.get("observe") else None)
+        written = self._daemon.services.get(name)
+        if isinstance(written, WriterService) and was_replaced(written):
+            return step_back(self._daemon, written, path, params.get("from"), mode)
         given = {
             "drift": params.get("drift"),
             "switch": params.get("switch"),
@@ -237,9 +242,7 @@ class Filesets:
             self._require_same(running.path, running.writer, path, name, params)
             writer = running.writer
             if running.is_written_here:
-                raise RefusedError(
-                    f"{name} is written on this node", code="written_here", fileset=name, node=runtime.name
-                )
+                raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
                 take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)

@@ -140,6 +140,7 @@ class Looking:
         if self._daemon.runtime.state_note is not None:
             warnings.append(self._daemon.runtime.state_note)
         warnings += self._daemon.listeners.troubles.values()
+        warnings += self._daemon.balancers.troubles.values()
         for drain in self._daemon.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""

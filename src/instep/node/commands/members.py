@@ -11,13 +11,14 @@ from instep.errors import NotAllowedError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
 from instep.net.client import split_address
+from instep.net.messages import DRAIN_MS_MAX
 from instep.net.tls import trust_fetch
 from instep.node import config_edit
 from instep.node.checking import check_node
 from instep.node.control import Command, Params, Speaker
-from instep.node.draining import OPERATOR
+from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
-from instep.node.facts import facts_of
+from instep.node.facts import told
 from instep.node.snapshot import moment, reports_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["commands"]
 
 FETCH_S = 10.0
 FACTS_S = 20.0
+DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 
 
@@ -158,7 +160,7 @@ class Members:
                 "self": True,
                 "address": me.address,
                 "pin": me.pin,
-                "facts": facts_of(daemon.runtime.settings),
+                "facts": await self._own_facts(),
                 "standing": self._own_standing(),
                 "drained": daemon.runtime.draining.is_drained,
             }
@@ -210,7 +212,12 @@ class Members:
         me = self._daemon.runtime.name
         if node is not None and node != me:
             return {"node": node, "facts": await self._facts_of_partner(NodeName(str(node)))}
-        return {"node": me, "facts": await asyncio.to_thread(facts_of, self._daemon.runtime.settings)}
+        return {"node": me, "facts": await self._own_facts()}
+
+    async def _own_facts(self) -> dict[str, str]:
+        """Under this daemon's key: a fingerprint equals one that a partner tells this node."""
+        runtime = self._daemon.runtime
+        return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
         """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
@@ -238,34 +245,52 @@ class Members:
     # Drain ----------------------------------------------------------------------------------------------------
 
     async def drain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        """Say that this node should get no new work; whoever balances asks ``node list`` or ``status``."""
-        self._require_self(params, "drain")
-        runtime = self._daemon.runtime
-        until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
+        """Say that a node should get no new work: this one, or a connected partner that lets us."""
+        for_s = float(params["for_s"]) if params.get("for_s") else None
         reason = str(params.get("reason") or "")
+        other = self._other(params)
+        if other is not None:
+            return await self._drain_partner(other, reason, for_s, is_drained=True)
+        runtime = self._daemon.runtime
+        until = wall_ms() + int(for_s * 1000) if for_s else None
         changed = runtime.draining.begin(OPERATOR, reason, until)
         runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
         return {"node": runtime.name, "changed": changed, "drained": True, "until": moment(until)}
 
     async def undrain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        """Take the operator's drain back; a rollout's goes on until it returns the node."""
-        self._require_self(params, "undrain")
+        """Take back what people asked for; a rollout's drain goes on until it returns the node."""
+        other = self._other(params)
+        if other is not None:
+            return await self._drain_partner(other, "", None, is_drained=False)
         runtime = self._daemon.runtime
-        changed = runtime.draining.end(OPERATOR)
+        changed = runtime.draining.end_asked()
         if changed:
             runtime.note("undrained", f"{runtime.name} is not drained any more")
         return {"node": runtime.name, "changed": changed, "drained": runtime.draining.is_drained}
 
-    def _require_self(self, params: Params, verb: str) -> None:
-        node, me = params.get("node"), self._daemon.runtime.name
-        if node is not None and node != me:
-            raise RefusedError(
-                f"{node} is drained on {node} itself, not on {me}",
-                hint=f"on {node}: instep node {verb}",
-                code="other_node",
-                node=node,
-                here=me,
+    def _other(self, params: Params) -> NodeName | None:
+        node = params.get("node")
+        return node_name(str(node)) if node is not None and node != self._daemon.runtime.name else None
+
+    async def _drain_partner(
+        self, name: NodeName, reason: str, for_s: float | None, *, is_drained: bool
+    ) -> Mapping[str, Any]:
+        """Over the connection that the partner keeps open; its own ``allow_drain`` decides."""
+        session = self._daemon.peers.sessions.get(name)
+        verb = "drain" if is_drained else "undrain"
+        if session is None:
+            raise UnavailableError(
+                f"{name} is not connected to {self._daemon.runtime.name}, so it cannot be told to {verb}",
+                hint=f"on {name}: instep node {verb}",
+                code="not_connected",
+                node=name,
             )
+        for_ms = min(int(for_s * 1000), DRAIN_MS_MAX) if for_s else 0
+        reply = await session.drain(
+            is_drained=is_drained, reason=reason[:REASON_MAX], for_ms=for_ms, within_s=DRAIN_S
+        )
+        until = moment(wall_ms() + for_ms) if for_ms else None
+        return {"node": name, "changed": reply.changed, "drained": reply.is_drained, "until": until}
 
     # Certificates ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,70 @@
+"""What ``fileset add`` and its kin look at and make in the root of a new fileset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.cli.session import Session
+from instep.errors import ConfigError, InstepError, RefusedError
+
+if TYPE_CHECKING:
+    from instep.model.ids import FilesetName
+
+__all__ = ["all_wrong", "check_root", "mark_root"]
+
+
+def all_wrong(
+    session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
+) -> InstepError:
+    """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
+    from instep.node import config_edit
+
+    def stop() -> None:
+        raise refused
+
+    try:
+        config_edit.add_fileset(session.node, name, root, given, stop)
+    except ConfigError as error:
+        path = f"filesets.{name}.path"
+        found = error.facts.get("problems")
+        problems = [each for each in found if each["key"] != path] if isinstance(found, list) else []
+        if not problems:
+            return refused
+        told = [{"line": None, "key": path, "value": root, "why": refused.reason}, *problems]
+        return ConfigError(
+            f"{name} is not added, {len(told)} things are wrong",
+            hint=refused.hint,
+            code=error.error_code,
+            **{**refused.facts, **error.facts, "problems": told},
+        )
+    except InstepError as error:
+        return error
+    return refused
+
+
+def check_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
+    from instep.tree.marker import check_marker, read_marker
+    from instep.tree.place import resolve_place
+
+    if not root.is_dir():
+        raise RefusedError(
+            f"{root} is not a directory",
+            hint=f"mkdir -p {root}, or name the right one",
+            code="root_missing",
+            root=str(root),
+        )
+    settings = session.settings()
+    others = [other.path for other in settings.filesets.values()]
+    resolve_place(root, name, others=others, node_dir=session.node.path)
+    if read_marker(root) is not None:
+        check_marker(root, name, settings.name)
+
+
+def mark_root(session: Session, name: FilesetName, root: Path) -> None:
+    """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
+    from instep.tree.marker import create_marker, read_marker
+
+    if read_marker(root) is None:
+        create_marker(root, name, session.settings().name)

@@ -1,0 +1,85 @@
+"""What a hub orders those behind it: to go where it has been, and back when it went back.
+
+A hub has no rollout of its own: its state is the order. Those behind it get their permits together, once the
+generation is live at the hub; waves are the writer's affair, among its direct partners. Because they go together
+nobody drains: else all of them would be out at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.rollout_vocabulary import PartnerReport
+from instep.model.ids import HeadRef, NodeName
+from instep.model.rollout import Order, RolloutPolicy, Verdict
+
+__all__ = ["HubBook", "OwnState", "own_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnState:
+    """How the line stands at the hub itself. ``live`` is None while a switch or a hook is under way."""
+
+    live: HeadRef | None
+    refused: HeadRef | None
+    unconfirmed: HeadRef | None
+    policy: RolloutPolicy
+
+
+def own_state(facts: FollowFacts, policy: RolloutPolicy) -> OwnState:
+    """What those behind a hub may be told of it; ``policy`` is that of the live generation's definition."""
+    is_whole = facts.live == facts.tree and facts.due is Due.NOTHING
+    return OwnState(facts.live if is_whole else None, facts.refused, facts.unconfirmed, policy)
+
+
+class HubBook:
+    """The direct partners of one followed line, how they told they stand, and the order that each got last."""
+
+    def __init__(self) -> None:
+        self._reports: dict[NodeName, PartnerReport] = {}
+        self._given: dict[NodeName, Order] = {}
+
+    def seen(self, node: NodeName, report: PartnerReport, own: OwnState) -> Order | None:
+        """A direct partner told how it stands: what it is to be given now."""
+        self._reports[node] = report
+        return self._order(node, report, own)
+
+    def lost(self, node: NodeName) -> None:
+        self._reports.pop(node, None)
+        self._given.pop(node, None)
+
+    def own_changed(self, own: OwnState) -> tuple[tuple[NodeName, Order], ...]:
+        """The hub itself stands otherwise: who is to be given what."""
+        found = [(node, self._order(node, report, own)) for node, report in self._reports.items()]
+        return tuple((node, order) for node, order in found if order is not None)
+
+    def _order(self, node: NodeName, report: PartnerReport, own: OwnState) -> Order | None:
+        """Level: what the node should hold, given when it does not hold it. A serial above all that it knows."""
+        verdict = _verdict(report, own)
+        if verdict is None or report.head is None:
+            return None
+        given = self._given.get(node)
+        if given is not None and given.head == report.head and given.verdict is verdict:
+            return given if report.order_serial < given.serial else None
+        serial = max(report.order_serial, given.serial if given is not None else 0) + 1
+        policy, head = own.policy, report.head
+        confirm_ms = policy.confirm_within_ms if own.unconfirmed == head else None
+        order = self._given[node] = Order(head, serial, verdict, False, policy.finish_within_ms, confirm_ms)
+        return order
+
+
+def _verdict(report: PartnerReport, own: OwnState) -> Verdict | None:
+    """What the hub's own state means for a node behind it; None when nothing is to be said."""
+    head = report.head
+    if head is None:
+        return None
+    if head == own.refused:
+        return Verdict.PUT_BACK if report.refused != head else None
+    if head != own.live:
+        return None
+    if report.live != head:
+        was_ordered_back = report.refused == head and report.code == "put_back_ordered"
+        return Verdict.SWITCH if report.waits_for_permit or was_ordered_back else None
+    is_kept = own.policy.confirm_within_ms is not None and own.unconfirmed != head
+    return Verdict.KEEP if is_kept and report.order_serial else None

@@ -1,0 +1,72 @@
+"""Where something listens: a host and a port, and which hosts may be written into another program's file."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+__all__ = ["Address", "parse_address", "why_not_plain_host"]
+
+_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+                   r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host (name, IPv4 or IPv6 without brackets) and a port, shown as ``host:port`` or ``[v6]:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on the same machine can reach it."""
+        if self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        ip = self.ip
+        return ip is not None and ip.is_loopback
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it means every interface and therefore cannot be dialled."""
+        ip = self.ip
+        return ip is not None and ip.is_unspecified
+
+    @property
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+
+def parse_address(text: str) -> Address | None:
+    """``host:port``, an IPv6 address in brackets; None for anything else."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return None
+    if not colon or not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        return None
+    return Address(host, int(port))
+
+
+def why_not_plain_host(host: str) -> str | None:
+    """Why a host cannot stand in a balancer's file, completing "... because it": anything but a name of the DNS or an
+    address without a zone could say more there than where something listens."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        if ":" in host or re.fullmatch(r"[0-9.]+", host):
+            return "is not an address"
+        return None if _NAME.fullmatch(host) else "is neither a name nor an address"
+    if isinstance(ip, ipaddress.IPv6Address) and ip.scope_id is not None:
+        return "has a zone, which means something on one machine only"
+    if ip.is_multicast:
+        return "is a multicast address"
+    return None

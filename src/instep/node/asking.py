@@ -1,0 +1,159 @@
+"""What a sender asks a partner over the partner's own stream: numbered, each with a deadline."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from typing import TYPE_CHECKING
+
+from instep.errors import PeerError, RefusedError, UnavailableError
+from instep.model.ids import LineId, NodeName
+from instep.net import messages as m
+from instep.net.faults import error_of_reply
+
+if TYPE_CHECKING:
+    from instep.node.peers import Peers
+
+__all__ = ["Asking"]
+
+ALIVE_S = 3.0
+
+
+class Asking(abc.ABC):
+    """The asking half of a session."""
+
+    who: NodeName
+    hello: m.Hello
+    version: int
+    _peers: Peers
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
+
+    @abc.abstractmethod
+    def tell(self, message: m.StreamMessage) -> None:
+        """Queue a message."""
+
+    def _answer(self, number: int, message: m.StreamMessage) -> None:
+        future = self._waiting.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
+        self._number += 1
+        future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = future
+        return self._number, future
+
+    async def _ask(
+        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
+    ) -> m.StreamMessage:
+        self.tell(message)
+        try:
+            async with asyncio.timeout(within_s):
+                return await future
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
+            ) from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def asks_told(self, within_s: float) -> bool:
+        """Whether the partner, asked now, told all it holds of our lines."""
+        number, future = self._next()
+        try:
+            await self._ask(number, future, m.Ping(number), within_s)
+        except UnavailableError:
+            return False
+        return True
+
+    async def is_alive(self) -> bool:
+        """Whether the process at the other end still answers."""
+        return await self.asks_told(ALIVE_S)
+
+    async def fetch_pages(self, request: m.PagesRequest) -> m.PagesReply:
+        """Pages by the partner's own stream: for a writer that lost them."""
+        number, future = self._next()
+        asked = m.PagesRequest(request.line, request.generation, request.digests, number)
+        reply = await self._ask(number, future, asked, 60.0)
+        if not isinstance(reply, m.PagesReply):
+            raise PeerError(f"{self.who} answered pages with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None and not reply.pages:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
+        """What the partner's tree really holds."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
+        if not isinstance(reply, m.VerifyReply):
+            raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
+        return reply
+
+    async def could_take_over(
+        self, line: LineId, partners: tuple[NodeName, ...], within_s: float
+    ) -> tuple[m.Obstacle, ...]:
+        """What stands against this partner going on with the line as its writer, for these nodes."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
+        if not isinstance(reply, m.TakeOverReply):
+            raise PeerError(f"{self.who} answered take_over with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply.obstacles
+
+    async def test(self, line: LineId, within_s: float) -> m.TestReply:
+        """What the partner's own probes and golden requests come to now."""
+        if "test" not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be tested from elsewhere",
+                hint=f"on {self.who}: instep test {line.fileset}",
+                code="cannot_test",
+                node=self.who,
+            )
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
+        if not isinstance(reply, m.TestReply):
+            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
+        """The partner's facts that the gates of a line written here are about."""
+        key = self._peers.runtime.facts.key
+        request = m.FactsRequest(line, self._number + 1, key)
+        if m.since(request) > self.version:
+            raise UnavailableError(
+                f"{self.who} speaks protocol {self.version}, facts are told since {m.since(request)}",
+                hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
+                code="version",
+                node=self.who,
+            )
+        number, future = self._next()
+        reply = await self._ask(number, future, m.FactsRequest(line, number, key), within_s)
+        if not isinstance(reply, m.FactsReply):
+            raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
+        """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
+        if "drain" not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be drained from elsewhere",
+                hint=f"on {self.who}: instep node {'drain' if is_drained else 'undrain'}",
+                code="cannot_drain",
+                node=self.who,
+            )
+        number, future = self._next()
+        request = m.DrainRequest(number, is_drained, reason, for_ms)
+        reply = await self._ask(number, future, request, within_s)
+        if not isinstance(reply, m.DrainReply):
+            raise PeerError(f"{self.who} answered drain with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply

@@ -1,0 +1,204 @@
+"""From settings and membership to a balancer's file: who serves an application, where, and who is out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from instep.errors import RefusedError
+from instep.fleet.balancer_file import Program
+from instep.fleet.balancer_plan import BalancerPlan, Kind, ServerPlan
+from instep.fleet.haproxy import drained_state, haproxy
+from instep.fleet.nginx import nginx
+from instep.fleet.proxy_map import merged, proxy_map
+from instep.model.address import Address
+from instep.model.ids import NodeName
+from instep.net import messages as m
+from instep.node.balancer_settings import BalancerSettings, Place
+from instep.node.presence import host_of, place_of
+from instep.node.settings import Settings
+
+__all__ = ["STATE", "Rendered", "chosen", "plan_of", "render"]
+
+STATE = ".drained"
+"""Added to the name of HAProxy's file: who is out, for an HAProxy that was reloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A file's text and what the operator should know of it. ``state`` is what lies beside it as ``STATE``."""
+
+    program: Program
+    text: str
+    is_whole: bool
+    plans: tuple[BalancerPlan, ...]
+    state: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(warning for plan in self.plans for warning in plan.warnings)
+
+
+def chosen(settings: Settings, names: Collection[str]) -> tuple[BalancerSettings, ...]:
+    """The sections that say where something listens, all or those named. ``RefusedError`` for none."""
+    known = {name: each for name, each in settings.balancers.items() if each.services}
+    unknown = [name for name in names if name not in known]
+    if unknown or not known:
+        what = f"no balancer {unknown[0]}" if unknown else "no balancer"
+        raise RefusedError(
+            f"{what} is configured here",
+            hint=f"there is {', '.join(known)}" if known else "add [balancers.NAME] to instep.toml",
+            code="no_balancer",
+            balancers=list(known),
+        )
+    return tuple(each for name, each in known.items() if not names or name in names)
+
+
+def plan_of(
+    settings: Settings,
+    balancer: BalancerSettings,
+    me: m.Member,
+    members: Mapping[NodeName, m.Member],
+    out: Collection[NodeName] = (),
+    *,
+    state_file: Path | None = None,
+) -> BalancerPlan:
+    """Who serves the application: this node and every member that has all its filesets, and whoever ``backends`` names.
+    ``out`` are nodes that answered that they are not ready."""
+    servers: list[ServerPlan] = []
+    warnings: list[str] = []
+    everybody = {**members, me.name: me}
+    for name in sorted({*everybody, *balancer.backends}):
+        if balancer.nodes is not None and name not in balancer.nodes:
+            continue
+        member = everybody.get(name)
+        serving = member.serving if member is not None else None
+        own = balancer.backends.get(name)
+        has_all = serving is not None and all(fileset in serving.filesets for fileset in balancer.filesets)
+        if own is None and not has_all:
+            if serving is not None and any(fileset in serving.filesets for fileset in balancer.filesets):
+                missing = [fileset for fileset in balancer.filesets if fileset not in serving.filesets]
+                warnings.append(f"{balancer.name}: {name} is left out: it has no {', '.join(missing)}")
+            continue
+        place, why = _place(settings, balancer, name, member, is_self=name == me.name)
+        if place is None:
+            warnings.append(f"{balancer.name}: {name} is left out: {why}")
+            continue
+        if place.health is None:
+            warnings.append(
+                f"{balancer.name}: {name} cannot be asked how it is; set health in its instep.toml"
+            )
+        is_drained = serving is not None and serving.is_drained
+        servers.append(
+            ServerPlan(
+                node=name,
+                at=_at(balancer, place),
+                is_writer=serving is not None and all(each in serving.written for each in balancer.filesets),
+                health=place.health,
+                agent=place.agent,
+                is_out=is_drained or name in out,
+            )
+        )
+    if not servers:
+        warnings.append(f"{balancer.name}: nobody serves {', '.join(balancer.filesets)} yet")
+    if (balancer.admin_path or balancer.admin_host) and not any(server.is_writer for server in servers):
+        warnings.append(
+            f"{balancer.name}: no writer of {', '.join(balancer.filesets)} is known for admin requests"
+        )
+    return BalancerPlan(
+        name=balancer.name,
+        services=balancer.services,
+        servers=tuple(servers),
+        affinity=balancer.affinity,
+        paths=balancer.paths,
+        hosts=balancer.hosts,
+        admin_path=balancer.admin_path,
+        admin_host=balancer.admin_host,
+        trusted=balancer.trusted,
+        filesets=balancer.filesets,
+        max_behind=balancer.max_behind,
+        front=balancer.front,
+        state_file=state_file,
+        warnings=tuple(warnings),
+    )
+
+
+def _place(
+    settings: Settings,
+    balancer: BalancerSettings,
+    name: NodeName,
+    member: m.Member | None,
+    *,
+    is_self: bool,
+) -> tuple[Place | None, str]:
+    """Where it serves, this node's word before its own; or why it cannot be used."""
+    own = balancer.backends.get(name)
+    serving = member.serving if member is not None else None
+    told = place_of(serving, balancer.name) if serving is not None else Place()
+    host = told.host or (host_of(member) if member is not None else None)
+    if not is_self:
+        why = _why_not_there(settings, told, host if own is None else None)
+        if why is not None:
+            if own is None:
+                return None, why
+            told = Place()
+    if own is not None:
+        return Place(
+            own.host or host,
+            own.port if own.host is not None else told.port,
+            own.at or told.at,
+            own.health or told.health,
+            own.agent or told.agent,
+        ), ""
+    if host is None and not told.at:
+        return None, "it has no address that could be dialled; set address in its [balancers] section"
+    return Place(host, told.port, told.at, told.health, told.agent), ""
+
+
+def _why_not_there(settings: Settings, told: Place, host: str | None) -> str | None:
+    """Another machine's word must not lead requests to programs of the balancer's own machine."""
+    if settings.advertise.is_loopback:
+        return None  # all nodes are on this machine
+    doors = [*told.at.values(), *(door for door in (told.health, told.agent) if door is not None)]
+    if host is not None:
+        doors.append(Address(host, 1))
+    for door in doors:
+        ip = door.ip
+        is_near = ip is not None and ip.is_link_local
+        if door.is_loopback or door.is_wildcard or is_near:
+            return f"it says that it serves at {door.host}, which is another place on each machine"
+    return None
+
+
+def _at(balancer: BalancerSettings, place: Place) -> dict[Kind, Address]:
+    found: dict[Kind, Address] = {}
+    for number, service in enumerate(balancer.services):
+        kind = service.kind
+        if kind in place.at:
+            found[kind] = place.at[kind]
+        elif place.host is not None:
+            port = place.port if number == 0 and place.port is not None else balancer.ports[kind]
+            found[kind] = Address(place.host, port)
+    return found
+
+
+def render(
+    program: Program,
+    plans: Iterable[BalancerPlan],
+    *,
+    is_whole: bool,
+    socket: Path | None = None,
+    before: str | None = None,
+) -> Rendered:
+    """The file's text. ``before`` is what a proxy map's file holds now: only our lines in it change."""
+    plans = tuple(plans)
+    state: str | None = None
+    if program is Program.HAPROXY:
+        text = haproxy(plans, is_whole=is_whole, socket=socket)
+        state = drained_state(plans) if any(plan.state_file is not None for plan in plans) else None
+    elif program is Program.NGINX:
+        text = nginx(plans, is_whole=is_whole)
+    else:
+        text = proxy_map(plans) if before is None else merged(before, plans)
+    return Rendered(program, text, is_whole, plans, state)

@@ -1,0 +1,288 @@
+"""``promote``: this node goes on as the writer of a line whose home is dead, by the word of the cluster's CA.
+
+First it names what that may cost: every generation above what this node serves that anybody here has heard of. The
+record builds on what is served here, and the new writer publishes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.core import follow_vocabulary as f
+from instep.core import publish_vocabulary as p
+from instep.core.succession import Lost, base_of, lost_generations, next_epoch, rests_on
+from instep.errors import ContentionError, RefusedError
+from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
+from instep.model.ids import HeadRef, NodeName
+from instep.node.commands.parameters import service_of
+from instep.node.commands.patience import AGAIN, deadline_in, until
+from instep.node.control import Command, Params, Speaker
+from instep.node.follower import FollowService
+from instep.node.obstacles import why_unserved
+from instep.node.signers import verdict_on
+from instep.node.snapshot import generation_document, reports_of
+from instep.node.writer import WriterService
+from instep.node.writer_edit import check_change
+from instep.tree.failpoints import failpoint, register
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["commands"]
+
+PROMOTE_S = 120.0
+SETTLE_S = 5.0
+"""So long what is on its way here may still arrive, so that it need not be lost."""
+REASON = "being promoted"
+RECORDED_MAX = 10_000
+MOVING = ("switch", "reload", "probe", "record", "put_back", "revert", "drain", "return")
+SIGNED = register("promote.signed")
+
+_Service = WriterService | FollowService
+
+
+def commands(daemon: Daemon) -> Mapping[str, Command]:
+    return {"promote": Promote(daemon).promote}
+
+
+class Promote:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def promote(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        service = service_of(self._daemon, params)
+        deadline = deadline_in(float(params.get("timeout_s") or PROMOTE_S))
+        book, me = service.facts.epochs, self._daemon.runtime.name
+        is_mine = book.current is not None and book.current.writer == me and book.disputed is None
+        if is_mine or (book.current is None and service.is_written_here):
+            changed = not params.get("dry_run") and await self._finish(service, deadline, speaker)
+            return self._told(service, (), None, is_changed=changed)
+        self._check(service)
+        if params.get("dry_run"):
+            return {
+                **self._told(service, self._lost(service), self._held(service), is_changed=True),
+                "dry_run": True,
+            }
+        if not self._daemon.pki.is_ca:
+            raise RefusedError(
+                f"the cluster's CA key is not on {me}, and only it can make another node the writer",
+                hint=f"instep promote {service.fileset.name} --home-is-dead --pki-backup FILE",
+                code="no_ca_key",
+                node=me,
+            )
+        if isinstance(service, FollowService):
+            await self._settle(service, deadline, speaker)
+        try:
+            lost, held = self._lost(service), self._held(service)
+            await self._sign(service, held, deadline)
+        finally:
+            service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
+        failpoint(SIGNED)
+        await self._finish(service, deadline, speaker)
+        return self._told(self._running(service), lost, held, is_changed=True)
+
+    # Before -------------------------------------------------------------------------------------------------
+
+    def _check(self, service: _Service) -> None:
+        """``RefusedError`` where nothing could go on here, or the home is not dead."""
+        daemon, me = self._daemon, self._daemon.runtime.name
+        name, book = service.fileset.name, service.facts.epochs
+        homes = {claim.writer for claim in book.rivals} or {
+            book.current.writer if book.current else service.writer
+        }
+        for home in sorted(homes - {me}):
+            uplink = daemon.peers.uplinks.get(home)
+            if book.disputed is None and (
+                (uplink is not None and uplink.is_up) or home in daemon.peers.sessions
+            ):
+                raise RefusedError(
+                    f"{home} is not dead: it is connected now",
+                    hint=f"on {home}: instep handover {name} {me}",
+                    code="home_lives",
+                    home=home,
+                )
+        if service.fileset.observe:
+            raise RefusedError(
+                f"{me} only observes {name} and holds nothing of it",
+                hint="promote a node that holds it",
+                code="observing",
+                node=me,
+            )
+        definition = service.known_definition()
+        if definition is None or service.live is None:
+            raise RefusedError(
+                f"{me} serves no generation of {name}, so there is nothing to go on from",
+                hint="promote a node that serves one: instep status, on each",
+                code="nothing_held",
+                node=me,
+            )
+        check_change(daemon.directory, service.line, me, definition)
+
+    async def _settle(self, service: FollowService, deadline: float, speaker: Speaker) -> None:
+        """Let what is staged go live, for it would be lost otherwise; then hold still."""
+        await speaker.progress("finishing what is on its way here", 0, None, "nodes")
+        if service.facts.is_paused:
+            service.driver.post(f.Resumed())
+        service.driver.post(f.PollAsked())
+        loop = asyncio.get_running_loop()
+
+        def is_newest() -> bool:
+            facts = service.facts
+            return rests_on(facts) is not None and facts.live == facts.head and not facts.is_paused
+
+        try:
+            await until(self._daemon, is_newest, min(deadline, loop.time() + SETTLE_S), "")
+        except ContentionError:
+            pass  # what did not arrive is named as lost
+        service.driver.post(f.Paused(REASON))
+        await until(
+            self._daemon,
+            lambda: (
+                service.facts.is_paused
+                and rests_on(service.facts) is not None
+                and service.machine.phase not in MOVING
+            ),
+            deadline,
+            lambda: (
+                f"the tree here does not come to rest: {service.standing.reason or service.machine.phase}"
+            ),
+        )
+
+    def _held(self, service: _Service) -> HeadRef | None:
+        return service.facts.head if isinstance(service, WriterService) else service.facts.live
+
+    def _lost(self, service: _Service) -> tuple[Lost, ...]:
+        store, line = self._daemon.runtime.store, service.line
+        recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
+        return lost_generations(
+            self._held(service), self._heard(service), recorded, service.facts.epochs.disputed
+        )
+
+    def _heard(self, service: _Service) -> Iterator[tuple[NodeName, HeadRef]]:
+        """Every head of the line that a node told of, by report, greeting or offer."""
+        line, peers = service.line, self._daemon.peers
+        told: list[tuple[NodeName, HeadRef | None]] = [(service.writer, service.facts.head)]
+        for node, report in reports_of(self._daemon.runtime.store, line).items():
+            told += [(node, report.head), (node, report.live)]
+        for node, session in peers.sessions.items():
+            told.append((node, session.known.get(line)))
+            told += [
+                (node, ref)
+                for known in session.hello.lines
+                if known.line == line
+                for ref in (known.head, known.live)
+            ]
+        for node, uplink in peers.uplinks.items():
+            offer = uplink.offers.get(line)
+            told.append((node, offer.head if offer is not None else None))
+        return ((node, ref) for node, ref in told if ref is not None)
+
+    # The record ---------------------------------------------------------------------------------------------
+
+    async def _sign(self, service: _Service, held: HeadRef | None, deadline: float) -> None:
+        runtime, line = self._daemon.runtime, service.line
+        seen = [ref for _, ref in self._heard(service)]
+        epoch = next_epoch(service.facts.epochs, seen)
+        body = EpochBody(
+            1, line.fileset, line.origin, epoch, runtime.name, runtime.pki.sign_key, base_of(held)
+        )
+        raw = body.encoded()
+        signed = SignedEpoch(raw, runtime.pki.sign_as_ca(SignedEpoch(raw, UNSIGNED).id))
+        verdict = verdict_on(runtime, signed.signature, signed.id)
+        if isinstance(service, FollowService):
+            service.driver.post(f.EpochSeen(runtime.name, signed, verdict))
+        else:
+            service.driver.post(p.EpochSeen(runtime.name, signed, verdict))
+
+        def is_saved() -> bool:
+            current = service.facts.epochs.current
+            return current is not None and current.id == signed.id
+
+        await until(self._daemon, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
+
+    def _running(self, service: _Service) -> _Service:
+        return self._daemon.services.get(service.line.fileset, service)
+
+    async def _finish(self, service: _Service, deadline: float, speaker: Speaker) -> bool:
+        """Wait until this node has published in its epoch; whether there was anything to wait for."""
+        current = service.facts.epochs.current
+        epoch = current.epoch if current is not None else 1
+        is_promoted = current is not None and current.is_promoted
+
+        def has_published() -> bool:
+            running = self._running(service)
+            head = running.head
+            return isinstance(running, WriterService) and (
+                not is_promoted or (head is not None and head.epoch >= epoch)
+            )
+
+        if has_published():
+            return False
+        await speaker.progress("publishing in the new epoch", 0, None, "nodes")
+        await until(
+            self._daemon,
+            has_published,
+            deadline,
+            lambda: (
+                f"{self._daemon.runtime.name} is the writer by a record of the CA, but has not published yet: "
+                f"{self._running(service).standing.reason or AGAIN}"
+            ),
+        )
+        return True
+
+    # After --------------------------------------------------------------------------------------------------
+
+    def _told(
+        self, service: _Service, lost: tuple[Lost, ...], held: HeadRef | None, *, is_changed: bool
+    ) -> dict[str, Any]:
+        daemon, me = self._daemon, self._daemon.runtime.name
+        current = service.facts.epochs.current
+        document: dict[str, Any] = {
+            "fileset": service.fileset.name,
+            "writer": str(me),
+            "changed": is_changed,
+            "epoch": current.epoch if current is not None else 1,
+            "generation": service.head.as_json() if service.head is not None else None,
+            "base": held.as_json() if held is not None else None,
+            "lost": [self._lost_document(one) for one in lost],
+            "has_ca_key": daemon.pki.is_ca,
+            "next": self._next_steps(service),
+        }
+        if lost and is_changed and isinstance(service, WriterService):
+            numbers = ", ".join(str(one.number) for one in lost)
+            daemon.runtime.note(
+                "promoted",
+                f"{me} writes on from generation {held.number if held else 0}; left behind: {numbers}",
+                service.line,
+            )
+        return document
+
+    def _lost_document(self, one: Lost) -> dict[str, Any]:
+        signed = self._daemon.runtime.store.generation(one.id) if one.id is not None else None
+        known = generation_document(signed) if signed is not None else {}
+        return {
+            **known,
+            "epoch": one.epoch,
+            "number": one.number,
+            "id": one.id.hex() if one.id is not None else None,
+            "known_by": [str(name) for name in one.known_by],
+        }
+
+    def _next_steps(self, service: _Service) -> list[str]:
+        """What only an operator can do, on which node: partners dial, so each has to know whom."""
+        daemon, runtime, name = self._daemon, self._daemon.runtime, service.fileset.name
+        me, definition = runtime.name, service.known_definition()
+        steps: list[str] = []
+        for member in sorted(daemon.membership.members):
+            if member == me or definition is None:
+                continue
+            found = why_unserved(daemon.peers, service, definition.fileset_class, member)
+            steps += [f"for {member}, if it follows {name}: {each.hint}" for each in found]
+            if member not in daemon.peers.sessions:
+                steps.append(
+                    f"for {member}, if it follows {name}: on {member}: instep partner set {me} "
+                    f"--address {runtime.settings.advertise}"
+                )
+        return steps

@@ -1,0 +1,75 @@
+"""A former writer gives in: it follows the line that went on without its newest generations, and keeps those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.core.succession import writer_by
+from instep.errors import RefusedError
+from instep.node.snapshot import generation_document
+from instep.node.writer import WriterService
+from instep.node.writer_edit import change_writer
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["step_back", "was_replaced"]
+
+RECORDED_MAX = 10_000
+
+
+def was_replaced(service: WriterService) -> bool:
+    """Whether the newest record gives the line to another node than this one, whose file still says otherwise."""
+    current = service.facts.epochs.current
+    return current is not None and current.writer != service.runtime.name
+
+
+def step_back(
+    daemon: Daemon, service: WriterService, path: Path, home: str | None, mode: str | None
+) -> Mapping[str, Any]:
+    """Follow the writer that the newest record names. What this tree holds and the line does not goes to the archive
+    by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked for."""
+    runtime, name, line = daemon.runtime, service.fileset.name, service.line
+    book = service.facts.epochs
+    writer = writer_by(book)
+    if writer is None or writer == runtime.name or home not in (None, writer):
+        raise RefusedError(
+            f"{name} is written on this node", code="written_here", fileset=name, node=runtime.name
+        )
+    assert book.current is not None
+    outside = _outside(daemon, service)
+    numbers = ", ".join(f"{one['epoch']}.{one['number']}" for one in outside)
+    if path != service.fileset.path or mode not in ("replace", "seed"):
+        raise RefusedError(
+            f"{writer} writes epoch {book.current.epoch} of {name}, which does not hold what was published here since: "
+            f"{numbers or 'changes'}",
+            hint=f"instep fileset accept {name} {service.fileset.path} --from {writer} --replace "
+            "(the contents go to the archive)",
+            code="left_behind",
+            writer=writer,
+            generations=numbers,
+        )
+    member = daemon.membership.members.get(writer)
+    change_writer(daemon.directory, line, writer, None, member.address if member is not None else None)
+    runtime.note(
+        "stepped_back",
+        f"{runtime.name} follows {writer}; generations {numbers} stay here, outside the line",
+        line,
+        generations=numbers,
+    )
+    daemon.reload()
+    return {"fileset": name, "path": str(path), "writer": str(writer), "changed": True, "set_aside": outside}
+
+
+def _outside(daemon: Daemon, service: WriterService) -> list[dict[str, Any]]:
+    """The generations that were published here and that the line went on without, oldest first."""
+    current = service.facts.epochs.current
+    assert current is not None
+    found: list[dict[str, Any]] = []
+    for signed in daemon.runtime.store.generations(service.line, RECORDED_MAX):
+        if signed.id == current.base or signed.body().epoch >= current.epoch:
+            break
+        found.append(generation_document(signed))
+    return found[::-1]

@@ -1,0 +1,63 @@
+"""How a simulated partner looks for local changes, reverts them, and compares its tree with a head."""
+
+from __future__ import annotations
+
+from instep.core import follow_vocabulary as f
+from instep.model.ids import Digest, HeadRef
+from instep.model.walk import iterate
+from instep.testing.disk import content_digest
+from instep.testing.node import SimNode, trouble
+
+__all__ = ["PartnerDrift"]
+
+
+class PartnerDrift(SimNode):
+    """Reads and restores the tree; faults of the disk happen here too."""
+
+    def differing(self, base: HeadRef) -> list[bytes]:
+        wanted = {e.path: e.digest for e in iterate(base.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        return [p for p in sorted(there | wanted) if there.get(p) != wanted.get(p)]
+
+    def _check_drift(self, effect: f.CheckDrift) -> None:
+        if self.is_cancelled(effect.req):
+            return
+        if not self.place.has_marker:
+            self.post(f.DriftCheckFailed(effect.req, trouble("marker_missing", 4)))
+        elif self.fails(self.world.options.read_error):
+            self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
+        else:
+            paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
+            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
+
+    def _revert(self, effect: f.Revert) -> None:
+        wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
+        for path in effect.paths:
+            entry = wanted.get(path)
+            data = None if entry is None else self._content(entry.digest, effect.source)
+            if entry is not None and data is None:
+                self.post(f.RevertFailed(effect.req, trouble("unavailable")))
+                return
+            self.place.make_visible(
+                path, data, entry.digest if entry else None, archives=self.world.plant != "revert_unarchived"
+            )
+        self.place.sync()
+        self.post(f.Reverted(effect.req, effect.paths))
+
+    def _content(self, digest: Digest, source: str | None) -> bytes | None:
+        """From here, else from ``source``."""
+        found = self.place.content_of(digest)
+        if found is None and source is not None and self.net.is_open(self.name, source):
+            server = self.net.peers[source]
+            assert isinstance(server, SimNode)
+            found = server.store.history.get(digest) or server.place.content_of(digest)
+        return found
+
+    def _compare(self, effect: f.Compare) -> None:
+        wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        added = [p for p in wanted if p not in there]
+        removed = [p for p in there if p not in wanted]
+        changed = [p for p in wanted if p in there and wanted[p] != there[p]]
+        sample = tuple(sorted((*added, *changed, *removed))[:5])
+        self.post(f.Compared(effect.req, len(added), len(changed), len(removed), sample))
