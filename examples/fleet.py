@@ -127,6 +127,17 @@ class Fleet:
 
         return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
 
+    def untold(self) -> list[str]:
+        """Drains and returns for which a balancer did not ask in time, as each serving node noted them."""
+        found = []
+        for node in self.serving:
+            document = node.run("events", "--since", "1h")
+            events = next(value for value in document.values() if isinstance(value, list))
+            found += [
+                f"{node.name}: {each['text']}" for each in events if "did not ask in time" in each["text"]
+            ]
+        return found
+
     def close(self) -> None:
         """End every daemon, each by its own command."""
         for node in reversed(self.nodes.values()):

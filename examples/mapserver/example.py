@@ -217,6 +217,7 @@ class Example:
             self.break_it(load)
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -277,7 +278,7 @@ class Example:
         self.require_picture(picture)
 
     def report(self, load: Load) -> dict[str, Any]:
-        return {"rollouts": self.rollouts, **load.report(PNG, self.good)}
+        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report(PNG, self.good)}
 
 
 if __name__ == "__main__":

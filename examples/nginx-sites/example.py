@@ -167,6 +167,7 @@ class Example:
             self.put_back_everywhere()
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -246,8 +247,8 @@ class Example:
 
     def report(self, load: Load) -> dict[str, Any]:
         good = {digest(page(number)) for number in (*range(1, self.number + 1), 92)}
-        return {"rollouts": self.rollouts, **load.report("text/plain", good)}
+        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report("text/plain", good)}
 
 
 if __name__ == "__main__":
-    sys.exit(play(__doc__, Example, rollouts=3))
+    sys.exit(play(__doc__, Example, rollouts=2))

@@ -31,6 +31,7 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["failures"] == 0
+    assert report["untold"] == [], "a drain or a return waited in vain for a balancer"
     return report
 
 
@@ -45,6 +46,7 @@ def test_mapserver_nodes_behind_haproxy() -> None:
     report = run_example("mapserver")
     assert report["rollouts"] == 10
     assert report["requests"] > 200
+    assert report["asked_again"] == 0, "HAProxy closes no connection"
     assert set(report["answered_by"]) == {"m1", "m2", "m3"}
 
 

@@ -90,6 +90,33 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     assert "page" in fleet["s2"].line()["reason"]
 
 
+def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: where nodes go one at a time, the first one that answers otherwise is put back and ends the rollout, so that
+    the second never has the generation; declared different, a retry brings it to both."""
+    tree, apps = _start(fleet, stack, 2)
+    seen = {name: fleet.base / f"{name}.seen" for name in ("s1", "s2")}
+    reload = 'reload = {{ run = ["/bin/cp", "--backup=t", "{tree}/page", "{seen}"] }}'
+    for name, there in seen.items():
+        hook = reload.format(tree=fleet.tree(name), seen=there)
+        with (fleet[name].directory / "instep.toml").open("a") as config:
+            config.write(f"\n[filesets.data.hooks]\n{hook}\n")
+        _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
+    (tree / "page").write_text("farewell")
+    fleet.main.run("publish", "data")
+    eventually(lambda: "put_back" in str(_events(fleet.main, "rollout")), 30, fleet.main.log)
+    codes = {name: fleet[name].await_standing("failing")["code"] for name in seen}
+    assert sorted(codes.values()) == ["probe_failed", "put_back_ordered"]
+    other = next(name for name, code in codes.items() if code == "put_back_ordered")
+    for name in seen:
+        eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
+    assert not list(fleet.base.glob(f"{other}.seen*")), "it was reloaded only where it was tried"
+    for name in seen:
+        _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP + '\nchanges = "expected"')
+    fleet.main.run("retry", "data")
+    fleet.wait()
+    fleet.assert_same()
+
+
 def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
     every node back, also over a restart of the writer between; declared different they stay."""

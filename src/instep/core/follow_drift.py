@@ -60,8 +60,14 @@ class FollowDrift(FollowDue):
             self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
             self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
 
+    def _unstage(self) -> None:
+        """A revert is staged itself, in the place of what was staged: that is staged again before it is switched to."""
+        if self._progress is not None:
+            self._progress.is_staged = False
+
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
         self._succeed("drift")
+        self._unstage()
         self._drift.reverted(paths, self._now)
         named = [shown(p) for p in paths[:NAMED_MAX]]
         more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from instep.core import rollout_vocabulary as v
-from instep.core.rollout_book import GOING, GRACE_MS
+from instep.core.rollout_book import GOING, GRACE_MS, UNCONFIRMED
 from instep.core.rollout_nodes import (
     Partner,
     Place,
@@ -44,6 +44,7 @@ class RolloutMachine(RolloutShow):
             self._advance()
             self._order_all()
             self._mind_who_is_out()
+            self._renew()
             self._show()
         if self._facts == self._saved:
             return tuple(self._out)
@@ -73,7 +74,7 @@ class RolloutMachine(RolloutShow):
                 self._timers.pop(name, None)
                 if name == "watch" and self._facts.state is RolloutState.WATCHING:
                     self._set(is_watched=True, state=RolloutState.WAVES)
-                elif name == "renew" and self._facts.state in GOING:
+                elif name == "renew" and self._facts.state in UNCONFIRMED:
                     self._set(serial=self._facts.serial + 1)
                 elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
                     self._go_back(None, "not_confirmed", "nobody confirmed it in time")
@@ -228,7 +229,6 @@ class RolloutMachine(RolloutShow):
             self._grant()
         elif self._facts.state in _WALKED:
             self._grant_late()
-        self._renew()
 
     def _judge(self) -> None:
         """A granted node that refused the target, or that did not come to hold it in time, has failed."""

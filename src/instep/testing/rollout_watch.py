@@ -99,7 +99,8 @@ class RolloutWatch:
         if not v.ended(facts.state):
             raise BrokenPromise("R6", f"a rollout ended as {facts.state.value}")
         self.ended[key] = facts.state
-        if facts.state is v.RolloutState.PUT_BACK or facts.failed_code == "aborted":
+        is_aborted = facts.state is v.RolloutState.ABORTED and facts.failed_code == "aborted"
+        if facts.state is v.RolloutState.PUT_BACK or is_aborted:
             self._check_put_back(facts)
         self.count(facts.state.value)
 

@@ -16,17 +16,28 @@ from dataclasses import dataclass
 from instep.errors import DamagedError, RefusedError
 from instep.model.paths import is_below, shown
 from instep.model.statrow import StatRow
-from instep.tree.beneath import NOT_BENEATH, Root
+from instep.tree.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Journal, LinkedRecord, Op, Step, encode_record
-from instep.tree.laying import remove_object
+from instep.tree.laying import SYNC_SINGLY_MAX, remove_object
 from instep.tree.marker import CONTROL_NAME
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter
 from instep.tree.rows import RACY_NS, is_same, is_settled
 from instep.tree.rules import Rules
+from instep.tree.subtree import walk_below
 
-__all__ = ["LINKED", "NEXT", "PREPARED", "Exchange", "Relinked", "build_next", "refused", "take_apart"]
+__all__ = [
+    "LINKED",
+    "NEXT",
+    "PREPARED",
+    "Exchange",
+    "Relinked",
+    "build_next",
+    "refused",
+    "sync_tree",
+    "take_apart",
+]
 
 _LINKED_ONE = register("exchange.linked")
 _BUILT = register("exchange.built")
@@ -282,6 +293,29 @@ def _attributes(fd: int) -> dict[str, bytes]:
         if error.errno in (errno.ENOTSUP, errno.ENODATA):
             return {}
         raise
+
+
+def sync_tree(tree: Root) -> None:
+    """Make all names below ``tree`` durable; what they name was synced before it was staged, or is live."""
+    directories = [found.path for found in walk_below(tree, b"") if stat.S_ISDIR(found.stat.st_mode)]
+    fd = tree.open_dir(b"")
+    try:
+        if len(directories) > SYNC_SINGLY_MAX:
+            syncfs(fd)
+            return
+        try:
+            for directory in reversed(directories):
+                below = tree.open_dir(directory)
+                try:
+                    os.fsync(below)
+                finally:
+                    os.close(below)
+        except PermissionError:  # a mode that we may not open, without being root
+            syncfs(fd)
+            return
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def take_apart(place: Place, stage: bytes) -> None:

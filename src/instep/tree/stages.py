@@ -11,7 +11,7 @@ from instep.model.manifest import GetPage, PageMissing, diff
 from instep.tree.beneath import Root
 from instep.tree.journal import Header, Journal, decode_record, encode_record, stage_name
 from instep.tree.laying import remove_object
-from instep.tree.next_tree import take_apart
+from instep.tree.next_tree import NEXT, take_apart
 from instep.tree.place import Place
 from instep.tree.plan import object_key
 from instep.tree.records import RecordWriter, read_records
@@ -120,7 +120,11 @@ def _remove_differences(path: bytes, old_root: Digest, new_root: Digest, get_pag
 
 
 def staged_slot(tree: Root, path: bytes) -> bytes | None:
-    """Where ``path`` is staged: in the object of itself or of one of its ancestors; None when it is not."""
+    """Where ``path`` is staged: in the next tree of an exchange, else in the object of itself or of one of its
+    ancestors; None when it is not."""
+    if tree.stat_or_none(NEXT) is not None:
+        slot = NEXT + b"/" + path
+        return slot if tree.stat_or_none(slot) is not None else None
     end = -1
     while True:
         end = path.find(b"/", end + 1)

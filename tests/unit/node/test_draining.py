@@ -123,19 +123,6 @@ async def test_an_answer_of_an_earlier_drain_tells_nothing_of_this_one() -> None
     assert await node.told_out(0.01) == ("a",)
 
 
-async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before() -> None:
-    clock = Clock()
-    node = draining(MemoryStore(), clock)
-    ask(node, "haproxy", times=2)
-    node.begin(rollout_key("catalog"), "")
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(node.told_out(30.0))
-        await asyncio.sleep(0)
-        node.nobody_can_ask()
-    assert waiting.result() == ()
-    assert node.probers() == ()
-
-
 def test_the_operator_takes_back_what_people_asked_for_and_not_a_rollout() -> None:
     node = draining(MemoryStore(), Clock())
     for key in (OPERATOR, partner_key("main"), rollout_key("catalog")):
@@ -161,3 +148,16 @@ def test_where_balancers_are_named_nobody_else_is_waited_for(
     remote: str | None, named: tuple[str, ...], counts: bool
 ) -> None:
     assert is_prober([ipaddress.ip_network(each) for each in named], remote) is counts
+
+
+async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before() -> None:
+    clock = Clock()
+    node = draining(MemoryStore(), clock)
+    ask(node, "haproxy", times=2)
+    node.begin(rollout_key("catalog"), "")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(node.told_out(30.0))
+        await asyncio.sleep(0)
+        node.nobody_can_ask()
+    assert waiting.result() == ()
+    assert node.probers() == ()

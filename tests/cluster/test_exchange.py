@@ -1,0 +1,90 @@
+"""The whole root is exchanged: killed anywhere it is one generation, nothing is lost, and what is carried stays open."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_crash_partner import Workload, assert_both_there, difference
+from tests.support.crashes import Crasher, Tree, assert_nothing_lost, assert_rested, crashers, tables
+from tests.support.fleet import Fleet, tree_of
+from tests.support.waiting import eventually
+
+SPECS = (
+    "exchange.built",
+    "switch.begun",
+    "exchange.carried",
+    "exchange.swapped",
+    "archive.renamed",
+    "follow.live_saved",
+    "exchange.unlinked:9",
+    "exchange.tree_gone",
+)
+"""At each failpoint there is: ``tests/contract/test_killed_applies.py``. Here those between which a daemon differs."""
+
+
+def setup(fleet: Fleet, reloads: Path) -> None:
+    node = fleet["s1"]
+    node.run("fileset", "set", "data", "switch=exchange", "carry=logs", "linger=0ms")
+    tables(
+        node,
+        f'[filesets.data.hooks.reload]\nrun = ["/bin/sh", "-c", "echo $INSTEP_GENERATION >> {reloads}"]\n',
+    )
+
+
+def without_logs(root: Path) -> Tree:
+    return {path: what for path, what in tree_of(root).items() if path.partition(b"/")[0] != b"logs"}
+
+
+def old_trees(fleet: Fleet) -> list[Path]:
+    return list((fleet.base / "s1" / ".instep-data" / "archive").glob("*/next"))
+
+
+@pytest.mark.timeout(200)
+def test_killed_in_an_exchange(fleet: Fleet) -> None:
+    """Goal: P2, P3, P5 where the root is exchanged. Method: a publish with every kind of change meets a partner armed
+    to die; restarted while the writer is frozen its tree is exactly old or new, then it comes in step."""
+    workload = Workload(fleet.tree("main"))
+    fleet.make(1, add=("--settle", "20ms", "--ignore", "logs/", "--publish", "manual"))
+    reloads = fleet.base / "reloads"
+    setup(fleet, reloads)
+    with crashers(fleet, "main", "s1") as (main, s1):
+        s1.await_in_step(main.publish()["number"])
+        logs = fleet.tree("s1") / "logs"
+        logs.mkdir()
+        with (logs / "app.log").open("a") as log:
+            for spec in SPECS:
+                log.write(f"before {spec}\n")
+                log.flush()
+                number = one_death(fleet, main, s1, workload, spec)
+                assert str(number) in reloads.read_text().split(), f"{spec}: no reload"
+                assert os.stat(logs / "app.log").st_ino == os.fstat(log.fileno()).st_ino, spec
+        assert (logs / "app.log").read_text().splitlines() == [f"before {spec}" for spec in SPECS]
+        main.note_numbers()
+
+
+def one_death(fleet: Fleet, main: Crasher, s1: Crasher, workload: Workload, spec: str) -> int:
+    mine = fleet.tree("s1")
+    s1.kill()
+    old = without_logs(mine)
+    workload.turn()
+    number = int(main.publish()["number"])
+    new = tree_of(fleet.tree("main"))
+    s1.spawn(spec)
+    assert s1.await_end() == -signal.SIGKILL, f"{spec}: the partner ended otherwise"
+    assert_both_there(mine, old, new, spec)
+    with main.frozen():
+        s1.start()
+        s1.await_recovered()
+        eventually(
+            lambda: without_logs(mine) in (old, new), 5, lambda: f"{spec}: {difference(mine, old, new)}"
+        )
+    s1.await_in_step(number)
+    assert without_logs(mine) == new, f"{spec}: {difference(mine, old, new)}"
+    eventually(lambda: not old_trees(fleet), 10, lambda: f"{spec}: {old_trees(fleet)} linger")
+    assert_rested(fleet, "s1")
+    assert_nothing_lost(fleet, "s1", old, new)
+    return number
