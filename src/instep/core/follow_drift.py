@@ -27,14 +27,13 @@ class FollowDrift(FollowDue):
             return
         if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
             return
-        if not self._backoff.is_ready("revert", self._now):
-            return  # Its timer wakes us; that it could be looked at does not make it restorable.
         free, fought = drift.fights.split(drift.drifted, self._now)
-        if free:
+        if not free:
+            self._succeed("revert")  # What is left alone fails no more: it is told as a fight.
+            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
+        elif self._backoff.is_ready("revert", self._now):
             source = next((s.name for s in self._sources.all_up() if s.has == tree.id), None)
             self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
-        else:
-            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
 
     def _observe(self) -> None:
         head = self._facts.head

@@ -161,6 +161,8 @@ class FollowState:
         if self._job is not None and self._job.phase is Phase.PUT_BACK:
             self._is_forgiven = True
             return
+        if facts.refused == facts.tree:
+            self._succeed("due")  # What kept it from going back is over with the wish to go back.
         due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
         self._set(refused=None, refused_code="", refused_reason="", due=due)
 
