@@ -74,13 +74,7 @@ class RolloutMachine(RolloutShow):
             case v.PartnerLost(node):
                 self._lost(node)
             case TimerFired(name):
-                self._timers.pop(name, None)
-                if name == "watch" and self._facts.state is RolloutState.WATCHING:
-                    self._set(is_watched=True, state=RolloutState.WAVES)
-                elif name == "renew" and self._facts.state in UNCONFIRMED:
-                    self._set(serial=self._facts.serial + 1)
-                elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
-                    self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+                self._timed_out(name)
             case v.AnswersDiffered(request, head, reason):
                 is_running = head == self._facts.target and self._facts.state in (*GOING, *_WALKED)
                 refusal = None if is_running else self._refusal("of that generation to put back")
@@ -89,6 +83,15 @@ class RolloutMachine(RolloutShow):
                 self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
+
+    def _timed_out(self, name: str) -> None:
+        self._timers.pop(name, None)
+        if name == "watch" and self._facts.state is RolloutState.WATCHING:
+            self._set(is_watched=True, state=RolloutState.WAVES)
+        elif name == "renew" and self._facts.state in UNCONFIRMED:
+            self._set(serial=self._facts.serial + 1)
+        elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
+            self._go_back(None, "not_confirmed", "nobody confirmed it in time")
 
     def _start(self, head: HeadRef | None) -> None:
         """Restarted times are the whole times: what ran before the start is not known."""
