@@ -57,11 +57,8 @@ class RolloutMachine(RolloutShow):
         match event:
             case v.Started(head):
                 self._start(head)
-            case v.PolicyChanged(policy, absent_after_ms):
-                self._policy = policy
-                if absent_after_ms not in (None, self._absent_after_ms):
-                    self._absent_after_ms = absent_after_ms
-                    self._timer("absent", self._now + absent_after_ms)
+            case v.PolicyChanged():
+                self._configure(event)
             case v.PartnersChanged(partners):
                 before, self._partners = self._partners, {}
                 for name in partners:
@@ -74,7 +71,13 @@ class RolloutMachine(RolloutShow):
             case v.PartnerLost(node):
                 self._lost(node)
             case TimerFired(name):
-                self._timed_out(name)
+                self._timers.pop(name, None)
+                if name == "watch" and self._facts.state is RolloutState.WATCHING:
+                    self._set(is_watched=True, state=RolloutState.WAVES)
+                elif name == "renew" and self._facts.state in UNCONFIRMED:
+                    self._set(serial=self._facts.serial + 1)
+                elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
+                    self._go_back(None, "not_confirmed", "nobody confirmed it in time")
             case v.AnswersDiffered(request, head, reason):
                 is_running = head == self._facts.target and self._facts.state in (*GOING, *_WALKED)
                 refusal = None if is_running else self._refusal("of that generation to put back")
@@ -84,14 +87,11 @@ class RolloutMachine(RolloutShow):
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
 
-    def _timed_out(self, name: str) -> None:
-        self._timers.pop(name, None)
-        if name == "watch" and self._facts.state is RolloutState.WATCHING:
-            self._set(is_watched=True, state=RolloutState.WAVES)
-        elif name == "renew" and self._facts.state in UNCONFIRMED:
-            self._set(serial=self._facts.serial + 1)
-        elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
-            self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+    def _configure(self, event: v.PolicyChanged) -> None:
+        self._policy = event.policy
+        if event.absent_after_ms not in (None, self._absent_after_ms):
+            self._absent_after_ms = event.absent_after_ms
+            self._timer("absent", self._now + event.absent_after_ms)
 
     def _start(self, head: HeadRef | None) -> None:
         """Restarted times are the whole times: what ran before the start is not known."""
