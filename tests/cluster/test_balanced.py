@@ -96,9 +96,9 @@ class Front:
                 running.terminate()
                 running.wait(10)
 
-    def with_haproxy(self) -> AbstractContextManager[None]:
-        pid = str(self.folder / "haproxy.pid")
-        return self.running(self.haproxy, ["haproxy", "-W", "-db", "-p", pid, "-f", str(self.haproxy_file)])
+    def with_haproxy(self, file: Path | None = None) -> AbstractContextManager[None]:
+        words = ["haproxy", "-W", "-db", "-p", str(self.folder / "haproxy.pid"), "-f"]
+        return self.running(self.haproxy, [*words, str(file or self.haproxy_file)])
 
     @contextmanager
     def with_nginx(self) -> Iterator[None]:
@@ -171,6 +171,20 @@ def test_a_drain_holds_through_reloads_of_haproxy_and_no_request_fails(front: Fr
         assert main.run("balancer", "reload", "maps").json["files"][0]["reloaded"]
         eventually(lambda: clients.take().keys() == {"main", "s1", "s2"}, 20)
     assert clients.failures == []
+
+
+@needs_haproxy
+def test_a_drain_does_not_wait_for_the_next_question(front: Front) -> None:
+    """This HAProxy asks once an hour; the runtime socket tells it."""
+    main, slow = front.fleet.main, front.folder / "slow.cfg"
+    text = main.run("balancer", "render", "haproxy", "maps", json=False).stdout
+    assert "agent-inter 1s" in text
+    slow.write_text(text.replace("inter 1s", "inter 1h"))
+    with front.with_haproxy(slow):
+        main.run("node", "drain", "s1")
+        eventually(lambda: served(front.haproxy) == {"main", "s2"}, 10)
+        main.run("node", "undrain", "s1")
+        eventually(lambda: served(front.haproxy) == {"main", "s1", "s2"}, 10)
 
 
 def follow_a_session(front: Front, port: int) -> None:
@@ -260,6 +274,8 @@ def test_what_is_refused_leaves_the_balancer_as_it_was(front: Front) -> None:
     answer = main.run("balancer", "reload", "web", expect=4)
     assert (answer.error["code"], file.read_text()) == ("balancer_refused", before)
     assert eventually(lambda: any("refuses the rendered file" in each for each in main.status()["warnings"]))
+    checks = {each["name"]: each for each in main.run("check", expect=None).json["checks"]}
+    assert (checks["balancer maps"]["ok"], checks["balancer web"]["ok"]) == (True, False), checks
     with front.with_nginx():
         front.web(f'reload = {{ signal = "HUP", pid_file = "{front.folder}/later.pid" }}\n')
         front.fleet["s1"].run("node", "drain")

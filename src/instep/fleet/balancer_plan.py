@@ -138,11 +138,20 @@ def cookie_of(plan: BalancerPlan) -> str:
 
 def doors_of(plans: Iterable[BalancerPlan]) -> tuple[Door, ...]:
     """The ports of all applications, each once, in the order of the plans. Within one, an application that names
-    neither paths nor hosts comes last: it takes what is left."""
+    neither paths nor hosts comes last: it takes what is left. ``RefusedError`` (``same_port``) when two would."""
     found: dict[Address, list[tuple[BalancerPlan, Service]]] = {}
     for plan in plans:
         for service in plan.services:
             found.setdefault(service.listen, []).append((plan, service))
+    for listen, rows in found.items():
+        takers = [plan.name for plan, service in rows if _is_open(plan) or service.is_passed_through]
+        if len(takers) > 1 or (takers and any(service.is_passed_through for _, service in rows[1:])):
+            raise RefusedError(
+                f"{' and '.join(takers)} take everything at {listen}",
+                hint="render them into files of their own, or give them paths or hosts",
+                code="same_port",
+                balancers=takers,
+            )
     return tuple(
         Door(listen, rows[0][1].is_passed_through, tuple(sorted(rows, key=lambda row: _is_open(row[0]))))
         for listen, rows in found.items()

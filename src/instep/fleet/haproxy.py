@@ -7,6 +7,7 @@ drain is told to all of them together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from instep.fleet.balancer_plan import (
@@ -24,8 +25,16 @@ from instep.fleet.balancer_plan import (
 )
 from instep.model.address import Address
 
-__all__ = ["drain_commands", "drained_state", "haproxy"]
+__all__ = ["Surroundings", "drain_commands", "drained_state", "haproxy"]
 
+TIMEOUTS = (
+    "connect 5s",
+    "client 60s",
+    "server 60s",
+    "http-request 15s",
+    "http-keep-alive 15s",
+    "queue 15s",
+)
 STATE_COLUMNS = (
     "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
     "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state "
@@ -36,26 +45,26 @@ STOPPED, FORCED_DRAIN, FAILED, CHECKED, AGENT_CHECKED = 0, 8, 2, 6, 22
 """From HAProxy's management guide, "show servers state"."""
 
 
-def haproxy(plans: Sequence[BalancerPlan], *, is_whole: bool, socket: Path | None = None) -> str:
-    """A whole file, or the frontends and backends to stand after a ``global`` and ``defaults`` of your own.
-    ``socket`` is where the whole file takes commands.
-    ``RefusedError`` (``unwritable_for_balancer``) for an address or a path that could say more than that."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a whole file has besides the applications. ``socket`` is where it takes commands, ``account`` who it runs as
+    once it listens; ``of_global`` and ``of_defaults`` are the operator's own lines, the last word in their section."""
+
+    socket: Path | None = None
+    account: str | None = None
+    of_global: tuple[str, ...] = ()
+    of_defaults: tuple[str, ...] = ()
+
+
+def haproxy(plans: Sequence[BalancerPlan], around: Surroundings | None) -> str:
+    """A whole file, or with no surroundings the frontends and backends to stand after a ``global`` and ``defaults`` of
+    your own. ``RefusedError`` (``unwritable_for_balancer``) for an address or a path that could say more than that."""
     for plan in plans:
         require_writable(plan)
     rows = opening(plans)
-    if is_whole:
-        if socket is not None:
-            rows += ["", "global", f"    stats socket {socket} mode 660 level admin"]
-        rows += [
-            "",
-            "defaults",
-            "    timeout connect 5s",
-            "    timeout client 60s",
-            "    timeout server 60s",
-            "    timeout http-request 15s",
-            "    timeout http-keep-alive 15s",
-            "    timeout queue 15s",
-        ]
+    if around is not None:
+        rows += ["", *_global(around), "", "defaults", *(f"    timeout {each}" for each in TIMEOUTS)]
+        rows += [f"    {line}" for line in around.of_defaults]
     for door in doors_of(plans):
         rows += ["", *_frontend(door)]
     for plan in plans:
@@ -65,6 +74,15 @@ def haproxy(plans: Sequence[BalancerPlan], *, is_whole: bool, socket: Path | Non
             if _has_admin(plan, service):
                 rows += ["", *_admin(plan, service, names)]
     return "\n".join(rows) + "\n"
+
+
+def _global(around: Surroundings) -> list[str]:
+    rows = ["global"]
+    if around.socket is not None:
+        rows.append(f"    stats socket {around.socket} mode 660 level admin")
+    if around.account is not None:
+        rows += [f"    user {around.account}", f"    group {around.account}"]
+    return [*rows, *(f"    {line}" for line in around.of_global)]
 
 
 def _has_admin(plan: BalancerPlan, service: Service) -> bool:

@@ -80,6 +80,16 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
     for service in daemon.services.values():
         async for each in _check_fileset(daemon, service):
             yield each
+    for file in daemon.balancers.files():
+        problem_of_file = await daemon.balancers.why_not(file)
+        names = ", ".join(section.name for section in file.sections)
+        yield result(
+            f"balancer {names}",
+            problem_of_file is None,
+            me,
+            problem_of_file or f"{file.path} would be accepted",
+            hint="see what [balancers] and the nodes say: instep balancer render KIND --check",
+        )
 
 
 async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:
