@@ -47,11 +47,10 @@ class Node:
             )
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
-    def add_settings(self, text: str, *, at_top: bool = False) -> None:
-        """What an operator would write into ``instep.toml``."""
+    def add_settings(self, top: str = "", tables: str = "") -> None:
+        """What an operator would write into ``instep.toml``: keys of the node, and tables."""
         path = self.directory / "instep.toml"
-        old = path.read_text()
-        path.write_text(f"{text}\n{old}" if at_top else f"{old}\n{text}\n")
+        path.write_text(f"{top}\n{path.read_text()}\n{tables}\n")
         self.run("config", "reload")
 
     def line(self, fileset: str) -> dict[str, Any]:
@@ -98,15 +97,16 @@ class Fleet:
         self.home.tree.mkdir()
         self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--start")
 
-    def join(self, node: Node) -> None:
+    def join(self, node: Node, *words: str, settings: str = "") -> None:
+        """``words`` are further options of ``join``, ``settings`` what is written into its file after it."""
         token = self.home.run("invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
         file = node.directory.parent / "token"
         file.touch(0o600)
         file.write_text(token)
-        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start")
+        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start", *words)
         file.unlink()
         listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
-        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', at_top=True)
+        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', settings)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""

@@ -109,7 +109,7 @@ class Example:
             f'{node.name} = "127.0.0.1:{self.ports[node.name]}"' for node in self.fleet.serving
         )
         home.add_settings(
-            f'[balancers.site]\nkind = "nginx"\nonly = "backend"\nfile = "{file}"\nfilesets = ["{FILESET}"]\n'
+            tables=f'[balancers.site]\nkind = "nginx"\nonly = "backend"\nfile = "{file}"\nfilesets = ["{FILESET}"]\n'
             f'nodes = {json.dumps(names)}\naffinity = "off"\nbackends = {{ {places} }}\n'
             f'http = {{ listen = "127.0.0.1:{self.front}", backend = 80 }}\n'
             f'reload = {{ signal = "HUP", pid_file = "{top}/front.pid" }}\n'
@@ -145,7 +145,7 @@ class Example:
             "fileset", "add", FILESET, str(home.tree), "--publish", "manual", "--recipe", "nginx",
             "--ignore", "/local/",
         )  # fmt: skip
-        home.add_settings(f'[filesets.{FILESET}.rollout]\nstrategy = "rolling"')
+        home.add_settings(tables=f'[filesets.{FILESET}.rollout]\nstrategy = "rolling"')
         self.fleet.publish("the first site")
         for node in self.fleet.serving:
             self.serve(node)

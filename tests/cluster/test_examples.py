@@ -55,6 +55,6 @@ def test_mapserver_nodes_behind_haproxy() -> None:
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
     """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is put
     back on all three, while the nginx in front serves without a failed request."""
-    report = run_example("nginx-sites")
+    report = run_example("nginx-sites", "--rollouts", "1")
     assert report["requests"] > 200
     assert set(report["answered_by"]) == {"n1", "n2", "n3"}

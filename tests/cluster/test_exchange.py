@@ -1,4 +1,4 @@
-"""The whole root is exchanged: killed anywhere it is one generation, nothing is lost, and what is carried stays open."""
+"""The whole root is exchanged: killed anywhere it is one generation; what stands against it is named."""
 
 from __future__ import annotations
 
@@ -88,3 +88,33 @@ def one_death(fleet: Fleet, main: Crasher, s1: Crasher, workload: Workload, spec
     assert_rested(fleet, "s1")
     assert_nothing_lost(fleet, "s1", old, new)
     return number
+
+
+def test_what_stands_against_an_exchange_is_named_with_both_values(fleet: Fleet) -> None:
+    fleet.make(1, add=("--settle", "20ms", "--ignore", "logs/"))
+    s1, root = fleet["s1"], fleet.tree("s1")
+    (fleet.tree("main") / "page").write_text("one")
+    fleet.wait()
+    (root / "logs").mkdir()
+    (root / "logs/app.log").write_text("ours")
+    s1.run("fileset", "set", "data", "switch=exchange")
+    (row,) = [c for c in s1.run("check", expect=4).json["checks"] if c["name"] == "exchange of data"]
+    assert not row["ok"]
+    assert "carry (nothing)" in row["ours"]
+    assert row["theirs"] == "logs"
+    (fleet.tree("main") / "page").write_text("two")
+    s1.await_standing("blocked")
+    assert s1.line()["code"] == "exchange_refused"
+    assert (root / "page").read_text() == "one"
+    s1.run("fileset", "set", "data", "carry=logs")
+    fleet.wait()
+    assert ((root / "page").read_text(), (root / "logs/app.log").read_text()) == ("two", "ours")
+    refused = s1.run("fileset", "set", "data", "drift=keep", expect=3).error["facts"]["problems"]
+    assert "does not go with switch = exchange" in refused[0]["why"]
+    s1.run("fileset", "remove", "data")
+    accept = ("fileset", "accept", "data", str(root), "--seed", "--switch", "exchange")
+    assert s1.run(*accept, expect=4).error["code"] == "exchange_refused"
+    s1.run(*accept, "--carry", "logs")
+    (fleet.tree("main") / "page").write_text("three")
+    fleet.wait()
+    assert (root / "page").read_text() == "three"

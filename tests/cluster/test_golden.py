@@ -204,6 +204,26 @@ def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) ->
     assert (fleet.tree("s1") / "index").read_text() == "repaired"
 
 
+def test_what_was_recorded_outlives_a_crash_between_switch_and_probe(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: a node that is killed once the tree holds the new generation compares after its start with what it recorded
+    before, and goes back. Method: the daemon is killed when it has written down that it switched."""
+    tree, apps = _start(fleet, stack, 1)
+    s1, page = fleet["s1"], fleet.tree("s1") / "page"
+    _golden(s1, f'url = "{apps["s1"].url}"', page=STAMP)
+    s1.stop()
+    s1.environment["INSTEP_FAILPOINT"] = "follow.tree_saved:2"
+    s1.start()
+    (tree / "page").write_text("farewell")
+    fleet.main.run("publish", "data")
+    s1.await_death()
+    assert page.read_text() == "farewell"
+    del s1.environment["INSTEP_FAILPOINT"]
+    s1.start()
+    line = s1.await_standing("failing", code="probe_failed")
+    assert "golden answer page" in line["reason"] and ", now 200 sha256 " in line["reason"], line
+    eventually(partial(_holds, page, "welcome"), 20, s1.log)
+
+
 def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: a picture may differ as far as it is allowed to; beyond that it is put back, with how much of it and by how
     much it differed; what is no picture any more is put back too."""

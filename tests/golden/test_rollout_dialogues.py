@@ -104,3 +104,15 @@ def test_a_second_attempt_makes_a_node_forget_that_it_refused() -> None:
     d.say(f.OrderGiven(MAIN, Order(ref(2), 3, Verdict.HOLD, attempt=2)))
     assert d.machine.facts.refused is None
     d.check("second_attempt")
+
+
+def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_back() -> None:
+    """A rollout that counted on the old tree would end while the new one lands."""
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, False, 60_000)))
+    switch = d.asked(f.Switch)
+    d.say(TimerFired("finish"))
+    assert (d.machine.report.refused, d.machine.report.tree) == (ref(2), ref(2))
+    d.say(f.Switched(switch))
+    d.say(f.PutBackDone(d.asked(f.PutBack)))
+    assert d.machine.report.tree == ref(1)

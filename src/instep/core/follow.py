@@ -261,8 +261,11 @@ class FollowMachine(FollowApply):
         if self._job is not None and self._job.phase is Phase.RECORD:
             return  # Live is told when it is recorded.
         stand, facts = self._stand(), self._facts
+        tree, job = facts.tree, self._job
+        if job is not None and job.phase is Phase.SWITCH and job.head == facts.refused:
+            tree = job.head  # Refused while it is switched: nobody is to count on the old one.
         report = f.Report(
-            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, facts.tree
+            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
         )
         if self._config.knows_orders:
             report = replace(

@@ -341,10 +341,15 @@ class PublishMachine:
         elif head is not None and ref == head:
             if not self._facts.has_pages:
                 self._pages_from[event.source] = None
-        elif event.verdict.signer != self._config.node:
+        elif event.verdict.signer != self._config.node and not self._is_our_base(ref):
             self._refuse(event.source, "not_ours", f"{event.verdict.signer} signed generation {ref.number}")
         else:
             self._adopt(ref, event)
+
+    def _is_our_base(self, ref: HeadRef) -> bool:
+        """Another writer's generation that our own epoch builds on: part of our past like what we signed."""
+        current = self._facts.epochs.current
+        return current is not None and current.writer == self._config.node and ref.id == current.base
 
     def _adopt(self, ref: HeadRef, event: p.HeadOfOursSeen) -> None:
         highest = max(self._facts.highest, ref.number)

@@ -24,8 +24,10 @@ def why_not_writer(line: LineId, facts: PublishFacts, node: NodeName) -> Trouble
             f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",
         )
     current = epochs.current
-    if current is None or current.writer == node:
+    if current is None:
         return None
+    if current.writer == node:
+        return _why_not_here(line, facts, current)
     apart = _apart_from(facts, current)
     hint = (
         f"follow it: instep fileset accept {line.fileset} PATH --from {current.writer} --replace "
@@ -37,6 +39,25 @@ def why_not_writer(line: LineId, facts: PublishFacts, node: NodeName) -> Trouble
         Retry.NEVER,
         4,
         hint,
+    )
+
+
+def _why_not_here(line: LineId, facts: PublishFacts, current: EpochClaim) -> Trouble | None:
+    """A writer stands on the generation that its epoch builds on, or on one of its own of that epoch. One whose state
+    was put back to an older copy would publish over what others wrote in between."""
+    head = facts.head
+    is_above = head is not None and (head.epoch >= current.epoch or head.id == current.base)
+    if is_above or not current.base:
+        return None
+    here = f"generation {head.number} of epoch {head.epoch}" if head is not None else "nothing"
+    return Trouble(
+        "base_missing",
+        f"epoch {current.epoch} builds on generation {current.base.hex()[:16]}, and the state here knows {here}: it "
+        "is older than that",
+        Retry.LATER,
+        4,
+        "a partner that has it tells it when it connects; if none is left that has it: "
+        f"instep promote {line.fileset} --home-is-dead",
     )
 
 

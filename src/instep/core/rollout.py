@@ -57,11 +57,8 @@ class RolloutMachine(RolloutShow):
         match event:
             case v.Started(head):
                 self._start(head)
-            case v.PolicyChanged(policy, absent_after_ms):
-                self._policy = policy
-                if absent_after_ms not in (None, self._absent_after_ms):
-                    self._absent_after_ms = absent_after_ms
-                    self._timer("absent", self._now + absent_after_ms)
+            case v.PolicyChanged():
+                self._configure(event)
             case v.PartnersChanged(partners):
                 before, self._partners = self._partners, {}
                 for name in partners:
@@ -89,6 +86,12 @@ class RolloutMachine(RolloutShow):
                 self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
+
+    def _configure(self, event: v.PolicyChanged) -> None:
+        self._policy = event.policy
+        if event.absent_after_ms not in (None, self._absent_after_ms):
+            self._absent_after_ms = event.absent_after_ms
+            self._timer("absent", self._now + event.absent_after_ms)
 
     def _start(self, head: HeadRef | None) -> None:
         """Restarted times are the whole times: what ran before the start is not known."""

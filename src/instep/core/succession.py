@@ -52,9 +52,11 @@ def base_of(held: HeadRef | None) -> Digest:
     return held.id if held is not None else EMPTY_DIGEST
 
 
-def next_epoch(book: EpochBook, seen: Iterable[HeadRef]) -> int:
-    """An epoch above every record and head that is known, so that no old head can stand above the new ones."""
-    known = [1, *(ref.epoch for ref in seen), *(claim.epoch for claim in book.rivals)]
+def next_epoch(book: EpochBook, seen: Iterable[HeadRef], heard: int = 0) -> int:
+    """An epoch above every record and head that is known, so that no old head can stand above the new ones. ``heard``
+    is the highest epoch of a record that was signed by a node of the cluster and not accepted here: behind a cut the
+    others may have gone on from another one."""
+    known = [1, heard, *(ref.epoch for ref in seen), *(claim.epoch for claim in book.rivals)]
     return max(known if book.current is None else [*known, book.current.epoch]) + 1
 
 
@@ -129,11 +131,7 @@ def to_publish(facts: FollowFacts) -> PublishFacts:
 
 
 def to_follow(facts: PublishFacts) -> FollowFacts:
-    """The writer was replaced: its tree holds its last generation, whether or not the new epoch builds on it.
-    A pause was about publishing and ends with it."""
-    return FollowFacts(
-        head=facts.head,
-        live=facts.head,
-        tree=facts.head,
-        epochs=facts.epochs,
-    )
+    """The writer was replaced: its tree holds what it published or read last, whether or not the new epoch builds on
+    it. A newer head of its own that it only heard of again is not in the tree. A pause was about publishing and ends
+    with it."""
+    return FollowFacts(head=facts.head, live=facts.base, tree=facts.base, epochs=facts.epochs)

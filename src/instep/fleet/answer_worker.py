@@ -109,7 +109,11 @@ def main() -> None:
     try:
         confine()
     except OSError as error:
-        tell({"error": f"cannot be looked at: the program that does could not give up its rights: {error.strerror}"})
+        tell(
+            {
+                "error": f"cannot be looked at: the program that does could not give up its rights: {error.strerror}"
+            }
+        )
         return
     bodies = [sys.stdin.buffer.read(size) for size in order["sizes"]]
     try:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instep.core.accept import EpochBook
+from instep.errors import PeerError
 from instep.model.generation import SignedEpoch
 from instep.model.ids import LineId, NodeName
 from instep.node.line_facts import load_facts, pending_key
 from instep.node.runtime import Runtime
 from instep.store.port import NodeStore
 
-__all__ = ["overrules", "records_of", "unknown"]
+__all__ = ["epoch_of", "overrules", "records_of", "unknown"]
+
+UNREADABLE = 1 << 53
 
 
 def records_of(runtime: Runtime, line: LineId, book: EpochBook) -> tuple[SignedEpoch, ...]:
@@ -32,17 +35,15 @@ def unknown(records: Sequence[SignedEpoch], book: EpochBook) -> list[SignedEpoch
     claims = [claim for claim in (book.current, book.previous, *book.rivals) if claim is not None]
     known = {claim.id for claim in claims}
     lowest = book.disputed or (book.current.epoch if book.current is not None else 0)
-    return [record for record in records if record.id not in known and _epoch_of(record) >= lowest]
+    return [record for record in records if record.id not in known and epoch_of(record) >= lowest]
 
 
-def _epoch_of(record: SignedEpoch) -> int:
+def epoch_of(record: SignedEpoch) -> int:
     """The epoch that a record claims; one that cannot be read is the machine's to refuse."""
-    from instep.errors import PeerError
-
     try:
         return record.body().epoch
     except PeerError:
-        return 1 << 62
+        return UNREADABLE
 
 
 def overrules(store: NodeStore, line: LineId, configured: NodeName) -> bool:

@@ -24,7 +24,7 @@ from instep.net.transfer import Answer
 from instep.node.access import Access
 from instep.node.belonging import Belonging
 from instep.node.driver import wall_ms
-from instep.node.epoch_records import records_of
+from instep.node.epoch_records import epoch_of, records_of, unknown
 from instep.node.facts import told
 from instep.node.fetching import Fetcher
 from instep.node.gating import known_gates
@@ -33,11 +33,13 @@ from instep.node.membership import Membership
 from instep.node.runtime import Runtime
 from instep.node.serving import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
+from instep.node.signers import verdict_on
 from instep.node.uplink import Uplink
 
 __all__ = ["Access", "LineService", "Peers"]
 
 ASK_S = 5.0
+HEARD_AHEAD_MAX = 64
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,8 @@ class Peers:
         self.tls = tls
         self.membership = membership
         membership.on_news = self.tell_members
+        self.highest_heard: dict[LineId, int] = {}
+        """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
         self.access = Access(runtime)
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
@@ -148,8 +152,16 @@ class Peers:
     def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
         """A peer says who writes a line; the machine judges the records by their signatures."""
         service = self.service(message.line)
-        if service is not None:
-            service.epochs_seen(who, message.records)
+        if service is None:
+            return
+        book = service.facts.epochs
+        known = book.current.epoch if book.current is not None else 0
+        for record in unknown(message.records, book):
+            epoch = epoch_of(record)
+            is_near = epoch <= known + HEARD_AHEAD_MAX  # one node alone cannot use up the numbers
+            if is_near and verdict_on(self.runtime, record.signature, record.id).is_valid:
+                self.highest_heard[message.line] = max(self.highest_heard.get(message.line, 0), epoch)
+        service.epochs_seen(who, message.records)
 
     def pass_on(self, report: m.Report) -> None:
         """A hub passes its partners' reports on towards the writer."""

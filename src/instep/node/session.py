@@ -14,6 +14,7 @@ from instep.node.asking import Asking
 from instep.node.driver import wall_ms
 
 if TYPE_CHECKING:
+    from instep.node.line_service import LineService
     from instep.node.peers import Peers
 
 __all__ = ["Session"]
@@ -99,7 +100,8 @@ class Session(Asking):
 
         offered: dict[LineId, m.Offer] = {}
         for service in self._peers.lines.values():
-            if self._peers.access.why_not(self.who, service) is None and service.writer != self.who:
+            may_have = self._peers.access.why_not(self.who, service) is None
+            if may_have and (service.writer != self.who or self._is_short_of(service)):
                 offer = offer_of(service)
                 if offer is not None:
                     offered[service.line] = offer
@@ -115,6 +117,13 @@ class Session(Asking):
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
         self._offered = offered
+
+    def _is_short_of(self, service: LineService) -> bool:
+        """Whether the line's own writer greeted with less than is live here: one that was given the line and then put
+        back to an older state gets what its epoch builds on from whoever has it."""
+        told = next((known.head for known in self.hello.lines if known.line == service.line), None)
+        live = service.live
+        return live is not None and (told is None or told.position < live.position)
 
     def _tell_known(self, line: LineId) -> None:
         """A line was accepted just now: its head may have been told when nobody listened."""

@@ -54,17 +54,23 @@ class Succession:
         daemon, runtime, line = self._daemon, self._daemon.runtime, service.line
         book = service.facts.epochs
         writer = writer_by(book)
-        if writer is None or writer == service.fileset.writer:
-            if writer is not None:
-                runtime.store.delete(pending_key(line))
+        if writer is None:
             return
+        if writer == service.fileset.writer and self._is_dialled(writer):
+            runtime.store.delete(pending_key(line))
+            return
+        if writer == service.fileset.writer and self._address_of(writer) is None:
+            return  # until somebody tells where it is
         is_ours = writer == runtime.name
         if is_ours and not _is_at_base(service, book):
             return
         definition = service.known_definition() if is_ours else None
         failpoint(NOTED)
+        # A file that names the writer already waits for nothing but its address.
+        is_direct = service.fileset.writer == writer or self._is_direct(service)
+        address = self._address_of(writer) if is_direct else None
         try:
-            change_writer(daemon.directory, line, writer, definition, self._address_of(writer))
+            change_writer(daemon.directory, line, writer, definition, address)
             failpoint(WRITTEN)
             daemon.reload()
         except InstepError as error:
@@ -74,16 +80,24 @@ class Succession:
                 runtime.note("writer_change_refused", error.reason, line, writer=str(writer))
             return
         self._told.pop(line.fileset, None)
-        runtime.store.delete(pending_key(line))
         runtime.note("writer_changed", f"{writer} writes {line.fileset} now", line, writer=str(writer))
-        row = runtime.settings.partners.get(writer)
-        if not is_ours and (row is None or row.address is None):
-            runtime.note(
-                "writer_unknown",
-                f"nobody told where {writer} can be dialled; here: instep partner set {writer} --address HOST:PORT",
-                line,
-                writer=str(writer),
-            )
+        if not is_direct or self._is_dialled(writer):
+            runtime.store.delete(pending_key(line))
+            return
+        runtime.note(
+            "writer_unknown",
+            f"nobody told where {writer} can be dialled; here: instep partner set {writer} --address HOST:PORT",
+            line,
+            writer=str(writer),
+        )
+
+    def _is_direct(self, service: WriterService | FollowService) -> bool:
+        """Whether this node dials the line's writer itself; behind a hub it goes on asking the hub."""
+        return service.fileset.writer == self._daemon.runtime.name or self._is_dialled(service.fileset.writer)
+
+    def _is_dialled(self, node: NodeName) -> bool:
+        row = self._daemon.runtime.settings.partners.get(node)
+        return node == self._daemon.runtime.name or (row is not None and row.address is not None)
 
     def _address_of(self, writer: NodeName) -> str | None:
         """Where to dial a writer that is not dialled yet."""

@@ -39,6 +39,8 @@ class Ledger:
     reports: dict[str, FollowReport] = field(default_factory=dict)
     asked: dict[int, None] = field(default_factory=dict)
     answered: dict[int, None] = field(default_factory=dict)
+    requests: int = 0
+    """The number of the last request of an operator, anywhere."""
 
     def policy_of(self, head: HeadRef) -> RolloutPolicy:
         """What a generation's definition says of its rollout."""

@@ -60,7 +60,7 @@ class SimWriter(SimNode):
         self.unreadable: dict[bytes, None] = {}
         self.accepting: dict[int, None] = {}
         self.announced: HeadRef | None = None
-        self._last_request = 0
+        self._asked_here: dict[int, None] = {}
         options = world.options
         self.rollouts: SimRollouts | None = None
         self.definition = options.policy.encoded()
@@ -93,7 +93,8 @@ class SimWriter(SimNode):
 
     def on_crash(self) -> None:
         # Who asked gets an error from the broken connection; the machine owes nothing to the dead.
-        self.ledger.answered.update(self.ledger.asked)
+        self.ledger.answered.update(self._asked_here)
+        self._asked_here.clear()
         self.accepting.clear()
         if self.rollouts is not None:
             self.rollouts.watch.near.clear()
@@ -350,9 +351,9 @@ class SimWriter(SimNode):
         """An operator types ``instep publish``."""
         if not self.is_alive:
             return
-        self._last_request += 1
-        request = self._last_request
-        self.ledger.asked[request] = None
+        self.ledger.requests += 1
+        request = self.ledger.requests
+        self.ledger.asked[request] = self._asked_here[request] = None
         if accept_deletions:
             self.accepting[request] = None
         self.take(p.PublishAsked(request, "ana", "by hand", accept_deletions))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
+from instep.core import publish_vocabulary as p
 from instep.core.accept import (
     AcceptedEpoch,
     AcceptedHead,
     EpochBook,
+    EpochClaim,
     KnownRecord,
     Refused,
     SignerVerdict,
@@ -15,8 +19,17 @@ from instep.core.accept import (
     word_of,
 )
 from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.publish import PublishMachine
 from instep.core.publish_vocabulary import PublishFacts
-from instep.core.succession import follows_by_itself, lost_generations, next_epoch, rests_on, to_publish
+from instep.core.right_to_write import owes_a_generation, why_not_writer
+from instep.core.succession import (
+    follows_by_itself,
+    lost_generations,
+    next_epoch,
+    rests_on,
+    to_follow,
+    to_publish,
+)
 from instep.model.ids import NodeName
 from tests.golden.dialogue import HUB, LINE, MAIN, OK, epoch, generation, ref
 from tests.unit.core.test_accept import CA, S1, based_on, book, code_of
@@ -111,3 +124,38 @@ def test_a_writer_steps_back_by_itself_only_when_the_line_holds_all_it_made() ->
     assert isinstance(handed, AcceptedEpoch)
     assert follows_by_itself(PublishFacts(head=generation(8).ref()), handed.book)
     assert not follows_by_itself(PublishFacts(head=generation(9).ref()), handed.book)
+
+
+def test_a_writer_whose_state_is_older_than_its_epoch_waits_for_the_base_and_takes_it_from_whoever_has_it() -> (
+    None
+):
+    """Goal: a restored backup publishes over nothing. Method: a record that builds on a generation of another node,
+    at a writer that knows an older one; then that generation from a partner, and one that is not it."""
+    record = based_on(generation(9, epoch=2, signer=S1), 3, MAIN)
+    names = EpochBook(EpochClaim(2, based_on(generation(8), 2, S1).id, S1, b""))
+    judged = judge_epoch(record, BY_S1, LINE, names, MAIN)
+    assert isinstance(judged, AcceptedEpoch)
+    facts = PublishFacts(epoch=3, head=ref(7), base=ref(7), highest=7, was_confirmed=True, epochs=judged.book)
+    assert (why := why_not_writer(LINE, facts, MAIN)) is not None and why.code == "base_missing"
+    machine = PublishMachine(LINE, p.PublishConfig(MAIN), Random(1), facts)
+    machine.step(p.Started(), 0)
+    other = generation(9, epoch=2, root="other", signer=S1)
+    machine.step(p.HeadOfOursSeen(HUB, other, BY_S1), 1)
+    assert machine.facts.head == ref(7)
+    machine.step(p.HeadOfOursSeen(HUB, generation(9, epoch=2, signer=S1), BY_S1), 2)
+    assert machine.facts.head == generation(9, epoch=2, signer=S1).ref()
+    assert why_not_writer(LINE, machine.facts, MAIN) is None
+    assert to_follow(machine.facts).tree == ref(7)
+
+
+def test_a_promoted_writer_publishes_at_once_though_nothing_changed() -> None:
+    judged = judge_epoch(based_on(generation(8), 2, MAIN), CA, LINE, FIRST, MAIN)
+    assert isinstance(judged, AcceptedEpoch)
+    held = generation(8).ref()
+    facts = PublishFacts(epoch=2, head=held, base=held, highest=8, was_confirmed=True, epochs=judged.book)
+    assert owes_a_generation(facts, MAIN)
+    machine = PublishMachine(LINE, p.PublishConfig(MAIN, mode=p.PublishMode.MANUAL), Random(1), facts)
+    scan = next(e for e in machine.step(p.Started(), 0) if isinstance(e, p.Scan))
+    same = p.ScanSummary(held.root, 1, 1, 1, 0, 0, 0, 0)
+    commit = next(e for e in machine.step(p.Scanned(scan.req, same), 1) if isinstance(e, p.Commit))
+    assert (commit.epoch, commit.number, commit.root) == (2, 9, held.root)

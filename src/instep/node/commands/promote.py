@@ -184,7 +184,7 @@ class Promote:
     async def _sign(self, service: _Service, held: HeadRef | None, deadline: float) -> None:
         runtime, line = self._daemon.runtime, service.line
         seen = [ref for _, ref in self._heard(service)]
-        epoch = next_epoch(service.facts.epochs, seen)
+        epoch = next_epoch(service.facts.epochs, seen, self._daemon.peers.highest_heard.get(line, 0))
         body = EpochBody(
             1, line.fileset, line.origin, epoch, runtime.name, runtime.pki.sign_key, base_of(held)
         )
