@@ -167,7 +167,7 @@ def test_the_new_root_and_its_directories_are_dressed_like_the_old_ones(tmp_path
     os.mkfifo(world.root / "pipe")
 
     def dress() -> list[tuple[object, ...]]:
-        found = []
+        found: list[tuple[object, ...]] = []
         for directory in (world.root, world.root / "dir"):
             status = directory.stat()
             purpose = os.getxattr(directory, "user.purpose")
