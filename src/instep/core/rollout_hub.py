@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from instep.core.follow_vocabulary import Due, FollowFacts
 from instep.core.rollout_vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Order, RolloutPolicy, Verdict
+from instep.model.rollout import SERIAL_MAX, Order, RolloutPolicy, Verdict
 
 __all__ = ["HubBook", "OwnState", "own_state"]
 
@@ -62,7 +62,7 @@ class HubBook:
         given = self._given.get(node)
         if given is not None and given.head == report.head and given.verdict is verdict:
             return given if report.order_serial < given.serial else None
-        serial = max(report.order_serial, given.serial if given is not None else 0) + 1
+        serial = min(SERIAL_MAX, max(report.order_serial, given.serial if given is not None else 0) + 1)
         policy, head = own.policy, report.head
         confirm_ms = policy.confirm_within_ms if own.unconfirmed == head else None
         order = self._given[node] = Order(head, serial, verdict, False, policy.finish_within_ms, confirm_ms)
