@@ -215,6 +215,9 @@ class FollowService:
     def live(self) -> HeadRef | None:
         return self.facts.live
 
+    async def room(self) -> None:
+        await self.driver.room()
+
     def known_definition(self) -> Definition | None:
         for ref in (self.facts.head, self.facts.live):
             definition = self.definition_of(ref) if ref is not None else None

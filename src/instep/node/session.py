@@ -226,7 +226,7 @@ class Session(Asking):
             self.last_heard_ms = wall_ms()
             self._take(message)
             for service in list(self._peers.lines.values()):
-                await service.driver.room()
+                await service.room()
 
     def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
         if len(self._others) >= ANSWERS_MAX:

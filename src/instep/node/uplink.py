@@ -223,7 +223,7 @@ class Uplink:
                 )
             await self._take(message)
             for service in list(self._peers.lines.values()):
-                await service.driver.room()
+                await service.room()
 
     # Taking -------------------------------------------------------------------------------------------------
 
