@@ -199,10 +199,10 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
 VERSIONS = Versions(1, 2)
 
 
-def since(message: msgspec.Struct) -> int:
+def since(kind: type[msgspec.Struct]) -> int:
     """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
-    for a kind that it does not know."""
-    return 2 if isinstance(message, FactsRequest | Order) else 1
+    for a kind that it does not know, and never sends it."""
+    return 2 if issubclass(kind, FactsRequest | Order) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
