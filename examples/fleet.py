@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,10 @@ class Node:
             )
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
-    def add_settings(self, text: str, *, at_top: bool = False) -> None:
-        """What an operator would write into ``instep.toml``."""
+    def add_settings(self, top: str = "", tables: str = "") -> None:
+        """What an operator would write into ``instep.toml``: keys of the node, and tables."""
         path = self.directory / "instep.toml"
-        old = path.read_text()
-        path.write_text(f"{text}\n{old}" if at_top else f"{old}\n{text}\n")
+        path.write_text(f"{top}\n{path.read_text()}\n{tables}\n")
         self.run("config", "reload")
 
     def line(self, fileset: str) -> dict[str, Any]:
@@ -98,15 +98,16 @@ class Fleet:
         self.home.tree.mkdir()
         self.home.run("init", "home", "--listen", f"127.0.0.1:{self.home.port}", "--start")
 
-    def join(self, node: Node) -> None:
+    def join(self, node: Node, *words: str, settings: str = "") -> None:
+        """``words`` are further options of ``join``, ``settings`` what is written into its file after it."""
         token = self.home.run("invite", node.name, "--from", "127.0.0.1")["tokens"][0]["token"]
         file = node.directory.parent / "token"
         file.touch(0o600)
         file.write_text(token)
-        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start")
+        node.run("join", "--token-file", str(file), "--listen", f"127.0.0.1:{node.port}", "--start", *words)
         file.unlink()
         listeners = f'health = "127.0.0.1:{node.health}"\nagent = "127.0.0.1:{node.agent}"'
-        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', at_top=True)
+        node.add_settings(f'{listeners}\npoll = "1s"\ndrain_linger = "200ms"', settings)
 
     def publish(self, message: str) -> int:
         """Publish what lies in ``home``'s tree; the number of the generation."""
@@ -126,6 +127,39 @@ class Fleet:
             return (line["standing"], line["code"]) == ("failing", code) and is_this, line
 
         return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """What home keeps of the rollouts: the present one first, then those before it."""
+        document = self.home.run("rollout", "show", self.fileset)
+        return [*([document["rollout"]] if document["rollout"] else []), *document["past"]]
+
+    def await_put_back(self, generation: int) -> str:
+        """Until the rollout of this generation has put back every node; who failed, and why."""
+
+        def is_over() -> tuple[bool, dict[str, Any]]:
+            found = self.rollouts()[0]
+            return found["generation"]["number"] == generation and found["state"] == "put_back", found
+
+        failed = eventually_seen(is_over, f"the rollout of generation {generation} to be put back", 60)[
+            "failed"
+        ]
+        return f"{failed['node']} failed ({failed['code']})"
+
+    def outcomes(self) -> dict[str, int]:
+        """How the rollouts ended, by the words of ``rollout show``."""
+        by_generation = {each["generation"]["number"]: each["state"] for each in self.rollouts()}
+        return dict(Counter(by_generation.values()))
+
+    def untold(self) -> list[str]:
+        """Drains and returns for which a balancer did not ask in time, as each serving node noted them."""
+        found = []
+        for node in self.serving:
+            document = node.run("events", "--since", "1h")
+            events = next(value for value in document.values() if isinstance(value, list))
+            found += [
+                f"{node.name}: {each['text']}" for each in events if "did not ask in time" in each["text"]
+            ]
+        return found
 
     def close(self) -> None:
         """End every daemon, each by its own command."""

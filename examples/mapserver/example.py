@@ -169,7 +169,7 @@ class Example:
             for node in self.fleet.serving
         )
         home.add_settings(
-            f'[balancers.maps]\nfilesets = ["{FILESET}"]\nnodes = {json.dumps(names)}\naffinity = "off"\n'
+            tables=f'[balancers.maps]\nfilesets = ["{FILESET}"]\nnodes = {json.dumps(names)}\naffinity = "off"\n'
             f'http = {{ listen = "127.0.0.1:{self.front}", backend = 80 }}\nbackends = {{ {places} }}\n'
         )
         path = self.top / "haproxy.cfg"
@@ -191,20 +191,18 @@ class Example:
             "fileset", "add", FILESET, str(home.tree), "--publish", "manual", *params, f"config={config}"
         )
         home.add_settings(
-            f'[filesets.{FILESET}.rollout]\nstrategy = "canary"\ncanary_for = "200ms"\nbatch = 1'
+            tables=f'[filesets.{FILESET}.rollout]\nstrategy = "canary"\ncanary_for = "200ms"\nbatch = 1'
         )
         self.fleet.publish("the first map")
         for node in self.fleet.serving:
-            self.fleet.join(node)
             self.serve(node)
-            url = f"http://127.0.0.1:{self.ports[node.name]}/wms?"
+            at = f"http://127.0.0.1:{self.ports[node.name]}"
             config = str(self.top / node.name / "mapserver.conf")
-            words = ["--param", f"url={url}", *params[:-1], "--param", f"config={config}"]
-            node.run("fileset", "accept", FILESET, str(node.tree), *words)
-            node.add_settings(
-                f'[filesets.{FILESET}.golden]\nurl = "http://127.0.0.1:{self.ports[node.name]}"\n'
-                f'[filesets.{FILESET}.golden.requests.coast]\nrequest = "GET {COAST}"'
-            )
+            self.fleet.join(
+                node, "--accept", f"{FILESET}={node.tree}", "--param", f"url={at}/wms?", *params, f"config={config}",
+                settings=f'[filesets.{FILESET}.golden]\nurl = "{at}"\n'
+                f'[filesets.{FILESET}.golden.requests.coast]\nrequest = "GET {COAST}"',
+            )  # fmt: skip
         self.fleet.wait()
         self.good[self.expected()] = "the first map"
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
@@ -217,6 +215,7 @@ class Example:
             self.break_it(load)
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -270,6 +269,7 @@ class Example:
     def require_before(self, broken: int, line: dict[str, Any], picture: str) -> None:
         """The first node says why it went back; no other ever had it; all show what they showed."""
         self.tell(f"   {self.fleet.serving[0].name}: {line['reason']}")
+        self.tell(f"   the rollout is put back: {self.fleet.await_put_back(broken)}")
         for node in self.fleet.serving:
             live = node.line(FILESET)["live"]["number"]
             if live >= broken:
@@ -277,7 +277,12 @@ class Example:
         self.require_picture(picture)
 
     def report(self, load: Load) -> dict[str, Any]:
-        return {"rollouts": self.rollouts, **load.report(PNG, self.good)}
+        return {
+            "changes": self.rollouts,
+            "rollouts": self.fleet.outcomes(),
+            "untold": self.fleet.untold(),
+            **load.report(PNG, self.good),
+        }
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Example:
             f'{node.name} = "127.0.0.1:{self.ports[node.name]}"' for node in self.fleet.serving
         )
         home.add_settings(
-            f'[balancers.site]\nkind = "nginx"\nonly = "backend"\nfile = "{file}"\nfilesets = ["{FILESET}"]\n'
+            tables=f'[balancers.site]\nkind = "nginx"\nonly = "backend"\nfile = "{file}"\nfilesets = ["{FILESET}"]\n'
             f'nodes = {json.dumps(names)}\naffinity = "off"\nbackends = {{ {places} }}\n'
             f'http = {{ listen = "127.0.0.1:{self.front}", backend = 80 }}\n'
             f'reload = {{ signal = "HUP", pid_file = "{top}/front.pid" }}\n'
@@ -145,7 +145,7 @@ class Example:
             "fileset", "add", FILESET, str(home.tree), "--publish", "manual", "--recipe", "nginx",
             "--ignore", "/local/",
         )  # fmt: skip
-        home.add_settings(f'[filesets.{FILESET}.rollout]\nstrategy = "rolling"')
+        home.add_settings(tables=f'[filesets.{FILESET}.rollout]\nstrategy = "rolling"')
         self.fleet.publish("the first site")
         for node in self.fleet.serving:
             self.serve(node)
@@ -167,6 +167,7 @@ class Example:
             self.put_back_everywhere()
         finally:
             load.stop()
+            load.keep(self.top / "requests.log")
         return {**self.report(load), "seconds": round(time.monotonic() - began, 1)}
 
     def roll(self, load: Load) -> None:
@@ -231,11 +232,7 @@ class Example:
             line = self.fleet.await_failing(node, broken, "put_back_ordered")
             self.tell(f"   {node.name}: {line['reason']}")
 
-        def is_back() -> tuple[bool, object]:
-            found = [node.line(FILESET)["live"]["number"] for node in nodes]
-            return max(found) < broken, found
-
-        eventually_seen(is_back, "every node to be put back", 60)
+        self.tell(f"   the rollout is put back: {self.fleet.await_put_back(broken)}")
         self.require_before(broken)
         self.tell("7. The configuration mended, and on every node.")
         self.write_site(self.number + 1)
@@ -246,8 +243,13 @@ class Example:
 
     def report(self, load: Load) -> dict[str, Any]:
         good = {digest(page(number)) for number in (*range(1, self.number + 1), 92)}
-        return {"rollouts": self.rollouts, **load.report("text/plain", good)}
+        return {
+            "changes": self.rollouts,
+            "rollouts": self.fleet.outcomes(),
+            "untold": self.fleet.untold(),
+            **load.report("text/plain", good),
+        }
 
 
 if __name__ == "__main__":
-    sys.exit(play(__doc__, Example, rollouts=3))
+    sys.exit(play(__doc__, Example, rollouts=2))

@@ -35,6 +35,7 @@ class Front:
     def __init__(self, folder: Path) -> None:
         self.fleet = fleet = Fleet(folder)
         self.folder, self.serves = folder, free_port()
+        self.sick: set[str] = set()
         self.haproxy, self.nginx = free_port(), free_port()
         self.haproxy_file, self.nginx_file = folder / "haproxy.cfg", folder / "nginx.conf"
         (fleet.tree("main")).mkdir(parents=True)
@@ -50,7 +51,7 @@ class Front:
             fleet.main,
             "maps",
             f'filesets = ["data"]\nhttp = {{ listen = "127.0.0.1:{self.haproxy}", backend = {self.serves} }}\n'
-            f'admin_path = "/admin"\ntrusted = ["127.0.0.9"]\nfile = "{self.haproxy_file}"\n'
+            f'admin_path = "/admin"\nhealth_path = "/health?deep=1"\ntrusted = ["127.0.0.9"]\nfile = "{self.haproxy_file}"\n'
             f'haproxy_socket = "{folder}/h.sock"\nupdate = "manual"\n'
             f'reload = {{ signal = "USR2", pid_file = "{folder}/haproxy.pid" }}\n',
         )
@@ -62,12 +63,14 @@ class Front:
             self.fleet.main,
             "web",
             f'filesets = ["data"]\nkind = "nginx"\nfile = "{self.nginx_file}"\nadmin_path = "/admin"\n'
+            f'health_path = "/health"\n'
             f'http = {{ listen = "127.0.0.1:{listen or self.nginx}", backend = {self.serves} }}\n{more}',
         )
 
     def _doors(self, node: Node) -> None:
         path = node.directory / "instep.toml"
-        doors = f'health = "127.0.0.1:{free_port()}"\nagent = "127.0.0.1:{free_port()}"\n'
+        host = HOSTS[node.name]
+        doors = f'health = "{host}:{free_port()}"\nagent = "{host}:{free_port()}"\n'
         path.write_text(f'{doors}allow_drain = ["main"]\nprobers = ["10.255.0.1"]\n{path.read_text()}')
 
     def say(self, node: Node, name: str, text: str) -> None:
@@ -87,7 +90,7 @@ class Front:
         """The three applications, and a balancer before them."""
         with ExitStack() as stack:
             for name, host in HOSTS.items():
-                stack.enter_context(application(host, self.serves, name))
+                stack.enter_context(application(host, self.serves, name, self.sick))
             running = subprocess.Popen(words, stderr=subprocess.DEVNULL)
             try:
                 eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
@@ -96,9 +99,9 @@ class Front:
                 running.terminate()
                 running.wait(10)
 
-    def with_haproxy(self) -> AbstractContextManager[None]:
-        pid = str(self.folder / "haproxy.pid")
-        return self.running(self.haproxy, ["haproxy", "-W", "-db", "-p", pid, "-f", str(self.haproxy_file)])
+    def with_haproxy(self, file: Path | None = None) -> AbstractContextManager[None]:
+        words = ["haproxy", "-W", "-db", "-p", str(self.folder / "haproxy.pid"), "-f"]
+        return self.running(self.haproxy, [*words, str(file or self.haproxy_file)])
 
     @contextmanager
     def with_nginx(self) -> Iterator[None]:
@@ -173,6 +176,20 @@ def test_a_drain_holds_through_reloads_of_haproxy_and_no_request_fails(front: Fr
     assert clients.failures == []
 
 
+@needs_haproxy
+def test_a_drain_does_not_wait_for_the_next_question(front: Front) -> None:
+    """This HAProxy asks once an hour; the runtime socket tells it."""
+    main, slow = front.fleet.main, front.folder / "slow.cfg"
+    text = main.run("balancer", "render", "haproxy", "maps", json=False).stdout
+    assert "agent-inter 1s" in text
+    slow.write_text(text.replace("inter 1s", "inter 1h"))
+    with front.with_haproxy(slow):
+        main.run("node", "drain", "s1")
+        eventually(lambda: served(front.haproxy) == {"main", "s2"}, 10)
+        main.run("node", "undrain", "s1")
+        eventually(lambda: served(front.haproxy) == {"main", "s1", "s2"}, 10)
+
+
 def follow_a_session(front: Front, port: int) -> None:
     _, words, headers = asked(port)
     cookie = {"Cookie": headers["set-cookie"].partition(";")[0]}
@@ -189,11 +206,20 @@ def follow_a_session(front: Front, port: int) -> None:
     assert {asked(port, "/", cookie)[1][0] for _ in range(20)} == {moved[0]}
 
 
+def see_a_sick_application_out(front: Front, port: int) -> None:
+    """Its node is well, and says so."""
+    front.sick.add("s2")
+    eventually(lambda: served(port) == {"main", "s1"}, 20)
+    front.sick.clear()
+    eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
+
+
 @needs_haproxy
 def test_a_session_stays_until_its_node_is_drained(front: Front) -> None:
     front.fleet.main.run("balancer", "render", "haproxy", "maps", "--output", str(front.haproxy_file))
     with front.with_haproxy():
         follow_a_session(front, front.haproxy)
+        see_a_sick_application_out(front, front.haproxy)
 
 
 @needs_haproxy
@@ -233,6 +259,7 @@ def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
     with front.with_nginx():
         follow_a_session(front, port)
+        see_a_sick_application_out(front, port)
         with Clients(port) as clients:
             main.run("node", "drain", "s1")
             eventually(lambda: served(port) == {"main", "s2"}, 20)
@@ -260,6 +287,8 @@ def test_what_is_refused_leaves_the_balancer_as_it_was(front: Front) -> None:
     answer = main.run("balancer", "reload", "web", expect=4)
     assert (answer.error["code"], file.read_text()) == ("balancer_refused", before)
     assert eventually(lambda: any("refuses the rendered file" in each for each in main.status()["warnings"]))
+    checks = {each["name"]: each for each in main.run("check", expect=None).json["checks"]}
+    assert (checks["balancer maps"]["ok"], checks["balancer web"]["ok"]) == (True, False), checks
     with front.with_nginx():
         front.web(f'reload = {{ signal = "HUP", pid_file = "{front.folder}/later.pid" }}\n')
         front.fleet["s1"].run("node", "drain")

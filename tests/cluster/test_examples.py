@@ -31,6 +31,7 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["failures"] == 0
+    assert report["untold"] == [], "a drain or a return waited in vain for a balancer"
     return report
 
 
@@ -43,8 +44,10 @@ def test_mapserver_nodes_behind_haproxy() -> None:
     """Goal: ten changes of style reach three MapServer nodes under load without one failed or mixed picture; a mapfile
     that serves no WMS is stopped at the first node and put back, and nobody saw it."""
     report = run_example("mapserver")
-    assert report["rollouts"] == 10
+    assert report["changes"] == 10
+    assert report["rollouts"]["put_back"] == 2
     assert report["requests"] > 200
+    assert report["asked_again"] == 0, "HAProxy closes no connection"
     assert set(report["answered_by"]) == {"m1", "m2", "m3"}
 
 
@@ -53,6 +56,7 @@ def test_mapserver_nodes_behind_haproxy() -> None:
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
     """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is put
     back on all three, while the nginx in front serves without a failed request."""
-    report = run_example("nginx-sites")
+    report = run_example("nginx-sites", "--rollouts", "1")
+    assert report["rollouts"]["put_back"] == 1
     assert report["requests"] > 200
     assert set(report["answered_by"]) == {"n1", "n2", "n3"}

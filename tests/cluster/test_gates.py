@@ -18,7 +18,7 @@ from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from tests.support import peers
 from tests.support.fleet import Fleet, Node
-from tests.support.hostile import Looped
+from tests.support.hostile import HostileWriter, Looped, file
 from tests.support.mounts import mounted, need_root, unmount
 from tests.support.waiting import eventually
 
@@ -27,6 +27,12 @@ def _fact(node: Node, name: str, source: str) -> None:
     path = node.directory / "instep.toml"
     path.write_text(path.read_text() + f"\n[facts.{name}]\n{source}\n")
     node.run("config", "reload")
+
+
+def _failed(node: Node) -> dict[str, tuple[str, str]]:
+    """What ``check`` refuses (exit 4), with both values."""
+    checks = node.run("check", expect=4).json["checks"]
+    return {check["name"]: (check["ours"], check["theirs"]) for check in checks if not check["ok"]}
 
 
 def test_a_version_that_differs_is_refused_and_recovers_by_itself(fleet: Fleet) -> None:
@@ -62,17 +68,20 @@ def test_a_version_that_differs_is_refused_and_recovers_by_itself(fleet: Fleet) 
 
 
 def test_another_path_is_refused(fleet: Fleet) -> None:
-    """Goal: E15: with the gate ``path`` both roots must be the same path. Method: two nodes have different ones."""
+    """Goal: E15: with the gate ``path`` both roots must be the same path. Method: two nodes have different ones, until
+    the writer asks for something else."""
     fleet.tree("main").mkdir(parents=True)
     (fleet.tree("main") / "file").write_text("first")
     fleet.make(1, add=("--settle", "20ms", "--gate", "path"))
-    line = fleet["s1"].await_standing("blocked", code="gate_differs")
-    assert str(fleet.tree("main")) in line["reason"] and str(fleet.tree("s1")) in line["reason"], line
+    s1, here, there = fleet["s1"], str(fleet.tree("main")), str(fleet.tree("s1"))
+    line = s1.await_standing("blocked", code="gate_differs")
+    assert line["reason"] == f"gate path: main {here}, s1 {there}", line
     assert not (fleet.tree("s1") / "file").exists()
-    failed = [c for c in fleet["s1"].run("check", expect=4).json["checks"] if not c["ok"]]
-    assert [(c["ours"], c["theirs"]) for c in failed] == [(str(fleet.tree("s1")), str(fleet.tree("main")))], (
-        failed
-    )
+    assert _failed(s1) == {"gate path of data": (there, here)}
+    assert _failed(fleet.main)["gate path of data on s1"] == (here, there)
+    fleet.main.run("fileset", "set", "data", f"gates=path = {there}")
+    s1.await_standing("in_step")
+    assert s1.run("check").json["ok"]
 
 
 def test_a_clock_ten_minutes_off_is_refused_and_recovers(fleet: Fleet) -> None:
@@ -116,12 +125,6 @@ def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
         fleet["s1"].await_standing("in_step")
         assert (fleet.tree("s1") / "large").stat().st_size == 28 << 20
         fleet["s1"].stop()
-
-
-def _failed(node: Node) -> dict[str, tuple[str, str]]:
-    """What ``check`` refuses (exit 4), with both values."""
-    checks = node.run("check", expect=4).json["checks"]
-    return {check["name"]: (check["ours"], check["theirs"]) for check in checks if not check["ok"]}
 
 
 def _set(node: Node, assignment: str) -> None:
@@ -223,6 +226,30 @@ def test_an_older_partner_is_not_cut_off_by_the_check(fleet: Fleet) -> None:
     assert not row["ok"]
     assert "speaks protocol 1, facts are told since 2" in row["theirs"], row
     assert next(check for check in told["checks"] if check["name"] == "partner old")["ok"], told
+
+
+def test_an_older_writer_is_not_waited_for(fleet: Fleet) -> None:
+    """Goal: who gives no orders is waited for by nobody. Method: a partner with a reload hook, which asks a writer of
+    today for a permit, follows one that speaks protocol 1."""
+    fleet.tree("main").mkdir(parents=True)
+    (fleet.tree("main") / "file").write_text("first")
+    fleet.make(1)
+    fleet.wait()
+    s1 = fleet["s1"]
+    path = s1.directory / "instep.toml"
+    path.write_text(
+        f'{path.read_text()}\n[filesets.data.hooks]\nreload = {{ touch = "{fleet.base}/reloaded" }}\n'
+    )
+    s1.run("config", "reload")
+    fleet.main.stop()
+    writer = HostileWriter(fleet.main, version=1)
+    try:
+        writer.await_streams("s1")
+        head = writer.publish([file(b"file", b"second")])
+        eventually(lambda: s1.line()["live"]["id"] == head.id.hex(), 20, lambda: f"{s1.line()}\n{s1.log()}")
+        assert (fleet.base / "reloaded").exists()
+    finally:
+        writer.close()
 
 
 async def _old_partner(pki: Pki, address: str, main: Node) -> dict[str, Any]:

@@ -90,6 +90,33 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     assert "page" in fleet["s2"].line()["reason"]
 
 
+def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: ExitStack) -> None:
+    """Goal: where nodes go one at a time, the first one that answers otherwise is put back and ends the rollout, so that
+    the second never has the generation; declared different, a retry brings it to both."""
+    tree, apps = _start(fleet, stack, 2)
+    seen = {name: fleet.base / f"{name}.seen" for name in ("s1", "s2")}
+    reload = 'reload = {{ run = ["/bin/cp", "--backup=t", "{tree}/page", "{seen}"] }}'
+    for name, there in seen.items():
+        hook = reload.format(tree=fleet.tree(name), seen=there)
+        with (fleet[name].directory / "instep.toml").open("a") as config:
+            config.write(f"\n[filesets.data.hooks]\n{hook}\n")
+        _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
+    (tree / "page").write_text("farewell")
+    fleet.main.run("publish", "data")
+    eventually(lambda: "put_back" in str(_events(fleet.main, "rollout")), 30, fleet.main.log)
+    codes = {name: fleet[name].await_standing("failing")["code"] for name in seen}
+    assert sorted(codes.values()) == ["probe_failed", "put_back_ordered"]
+    other = next(name for name, code in codes.items() if code == "put_back_ordered")
+    for name in seen:
+        eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
+    assert not list(fleet.base.glob(f"{other}.seen*")), "it was reloaded only where it was tried"
+    for name in seen:
+        _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP + '\nchanges = "expected"')
+    fleet.main.run("retry", "data")
+    fleet.wait()
+    fleet.assert_same()
+
+
 def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
     every node back, also over a restart of the writer between; declared different they stay."""
@@ -161,12 +188,15 @@ def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> No
     assert [(t["node"], t["reason"]) for t in tests] == [("s1", "s1 is not connected")]
 
 
-def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a
-    status that is not the expected one after the switch is put back."""
+def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
+    fleet: Fleet, stack: ExitStack
+) -> None:
+    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is not
+    the expected one after the switch is put back. A node that is killed once the tree holds the new generation compares
+    after its start with what it recorded before. Method: it is killed when it has written down that it switched."""
     tree, apps = _start(fleet, stack, 1)
-    s1, app = fleet["s1"], apps["s1"]
-    _golden(s1, f'url = "{app.url}"\nretries = 1', index=STAMP)
+    s1, index = fleet["s1"], fleet.tree("s1") / "index"
+    _golden(s1, f'url = "{apps["s1"].url}"\nretries = 1', index=STAMP)
     (tree / "other").write_text("1")
     fleet.main.run("publish", "data")
     line = s1.await_standing("failing", code="probe_failed")
@@ -174,7 +204,19 @@ def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) ->
     assert "index answered 404, expected 200" in str(_events(s1, "golden_missing"))
     (tree / "index").write_text("repaired")
     fleet.wait()
-    assert (fleet.tree("s1") / "index").read_text() == "repaired"
+    assert index.read_text() == "repaired"
+    s1.stop()
+    s1.environment["INSTEP_FAILPOINT"] = "follow.tree_saved:2"
+    s1.start()
+    (tree / "index").write_text("broken again")
+    fleet.main.run("publish", "data")
+    s1.await_death()
+    assert index.read_text() == "broken again"
+    del s1.environment["INSTEP_FAILPOINT"]
+    s1.start()
+    line = s1.await_standing("failing", code="probe_failed")
+    assert "golden answer index" in line["reason"] and ", now 200 sha256 " in line["reason"], line
+    eventually(partial(_holds, index, "repaired"), 20, s1.log)
 
 
 def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> None:

@@ -144,7 +144,8 @@ def test_class_data_and_links_without_it(fleet: Fleet) -> None:
 
 def test_a_chain_over_a_hub(fleet: Fleet) -> None:
     """Goal: main -> s1 (hub) -> s2, which lists s1 only: every change arrives through s1, ``wait --fleet`` includes
-    s2, the writer sees its standing; with the hub flag off nothing flows and both say why."""
+    s2, the writer sees its standing; with a reload hook s2 gets its permit from the hub; with the hub flag off nothing
+    flows and both say why."""
     tree = _start(fleet, 1)
     main, s1 = fleet.main, fleet["s1"]
     s2 = fleet.join("s2", accept=False)
@@ -164,6 +165,10 @@ def test_a_chain_over_a_hub(fleet: Fleet) -> None:
     eventually(lambda: _row(main, "s2")["standing"] == "in_step", 20, lambda: str(main.line()))
     why = {row["node"]: row for row in main.run("explain", "data", "file").json["to"]}["s2"]
     assert why["gets"] and "s1" in why["via"], why
+    reloaded = fleet.base / "reloaded"
+    config = s2.directory / "instep.toml"
+    config.write_text(config.read_text() + f'\n[filesets.data.hooks]\nreload = {{ touch = "{reloaded}" }}\n')
+    s2.run("config", "reload")
     # The hub is down: s2 stays, says so, and catches up when it is back.
     s1.stop()
     (tree / "file").write_text("3")
@@ -173,6 +178,7 @@ def test_a_chain_over_a_hub(fleet: Fleet) -> None:
     s1.start()
     fleet.wait("--fleet")
     fleet.assert_same("s1", "s2")
+    assert reloaded.exists()
     s1.run("partner", "set", "s2", "--no-hub")
     (tree / "file").write_text("4")
     fleet.wait()

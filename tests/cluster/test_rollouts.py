@@ -226,7 +226,8 @@ def test_half_done_and_the_writer_gone_a_partner_goes_back_by_its_own_deadline(r
     rolling.main.start()
     shown = rolling.await_state("put_back")
     assert (shown["failed"]["node"], shown["failed"]["code"]) == ("s2", "not_finished"), shown
-    assert rolling.words() == [before] * 3
+    eventually(lambda: rolling.words() == [before] * 3, 30, lambda: f"{rolling.words()} {rolling.show()}")
     rolling.await_nobody_drained()
+    assert [rolling.is_drained(name) for name in rolling.partners] == [False] * 3
     waited = rolling.main.run("wait", "data", expect=4).json
     assert (waited["reached"], waited["failed"]["code"]) == (False, "not_finished"), waited

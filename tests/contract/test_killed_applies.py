@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("options", [(), ("--no-renameat2",)], ids=["renameat2", "without renameat2"])
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--no-renameat2",), ("--exchange",)],
+    ids=["renameat2", "without renameat2", "the root exchanged"],
+)
 def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -28,6 +32,7 @@ def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(
     )
     cases = [json.loads(line) for line in done.stdout.splitlines()]
     killed = [case for case in cases if case.get("killed")]
+    assert [case for case in cases if case.get("status")] == [], done.stderr
     assert len({case["spec"].partition(":")[0] for case in killed}) >= 20
     assert {case["kind"] for case in killed} == {"nothing", "undone", "finished"}
     for case in killed:
@@ -36,3 +41,4 @@ def test_killed_anywhere_a_tree_is_one_generation_and_nothing_is_lost(
         assert case["left"] == [], case
         assert case["not_kept"] == {}, case
         assert not case["journal_left"], case
+        assert case["trees_left"] == [], case

@@ -12,6 +12,7 @@ from instep.core import publish_vocabulary as p
 from instep.core.accept import SignerVerdict
 from instep.core.follow import FollowMachine
 from instep.core.publish import PublishMachine
+from instep.core.rollout import RolloutMachine
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.testing.world import words
@@ -49,7 +50,7 @@ def ref(number: int, root: str = "") -> HeadRef:
 class Dialogue:
     """Feeds a machine and keeps the transcript. Answers name the request of the effect that asked: the last."""
 
-    def __init__(self, machine: FollowMachine | PublishMachine) -> None:
+    def __init__(self, machine: FollowMachine | PublishMachine | RolloutMachine) -> None:
         self.machine: Any = machine
         self.lines: list[str] = []
         self.now = 0

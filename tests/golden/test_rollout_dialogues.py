@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from instep.core import follow_vocabulary as f
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
+from instep.errors import Retry
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
 from tests.golden.dialogue import MAIN, OK, Dialogue, epoch, follower, generation, ref
 
@@ -74,3 +75,44 @@ def test_without_a_keep_in_time_live_goes_back_and_a_late_keep_changes_nothing()
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))
     assert (d.machine.facts.live, d.machine.facts.refused) == (ref(1), ref(2))
     d.check("confirm_expired")
+
+
+def test_what_is_not_finished_in_time_is_put_back_also_without_the_writer() -> None:
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000)), f.SourceDown(MAIN))
+    drain = d.machine._job.req
+    d.say(f.Drained(drain))
+    switch = d.asked(f.Switch)
+    d.at(60_000).say(TimerFired("finish"))
+    d.say(f.Switched(switch))
+    d.say(f.PutBackDone(d.asked(f.PutBack)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+    d.say(f.Returned(d.asked(f.Return)))
+    facts = d.machine.facts
+    assert (facts.live, facts.tree, facts.refused, facts.is_drained) == (ref(1), ref(1), ref(2), False)
+    d.check("not_finished")
+
+
+def test_a_second_attempt_makes_a_node_forget_that_it_refused() -> None:
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
+    d.say(f.PutBackDone(d.asked(f.PutBack)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK)))
+    assert d.machine.facts.refused == ref(2)
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 3, Verdict.HOLD, attempt=2)))
+    assert d.machine.facts.refused is None
+    d.check("second_attempt")
+
+
+def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_back() -> None:
+    """A rollout that counted on the old tree would end while the new one lands."""
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, False, 60_000)))
+    switch = d.asked(f.Switch)
+    d.say(TimerFired("finish"))
+    assert (d.machine.report.refused, d.machine.report.tree) == (ref(2), ref(2))
+    d.say(f.Switched(switch))
+    d.say(f.PutBackDone(d.asked(f.PutBack)))
+    assert d.machine.report.tree == ref(1)

@@ -52,7 +52,7 @@ def _nothing_stays_armed() -> Iterator[None]:
     failpoints.disarm_all()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_trees, _trees, st.sampled_from(POINTS), st.integers(1, 4), st.sampled_from([None, Exchange()]))
 def test_from_any_tree_to_any_tree(
     first: Tree, second: Tree, point: str, hit: int, exchange: Exchange | None

@@ -6,6 +6,7 @@ child is cheap.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -63,6 +64,7 @@ NEW: Tree = {
 IGNORED = b"half/cache.tmp"
 DEFINITION = Definition(ignore=("*.tmp",))
 HITS = (1, 2, 5)
+LATE = "late"
 
 
 def old_tree() -> Tree:
@@ -88,6 +90,9 @@ def second(at: Path, world: World, spec: str) -> None:
     if spec:
         failpoints.arm_from_text(spec)
     journal = world.stage(target, now_ns=START_NS + 9, live_row=rows.get)
+    if world.exchange is not None:
+        switching.prepare(world.place, journal, local=world.local)
+        (world.root / LATE).write_bytes(b"after the next tree was built")
     switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=9)
     list(stat_rows(world.place, switched.journal))
     finish(world.place, switched.journal)
@@ -105,6 +110,7 @@ def wanted(world: World, tree: Tree) -> dict[str, tuple[object, ...]]:
 
 def observed(world: World) -> dict[str, tuple[object, ...]]:
     found = seen(world.root)
+    found.pop(LATE, None)
     if "half/cache.tmp" in found:
         found["half/cache.tmp"] = ("file", "ignored")
     if "half" in found:
@@ -179,6 +185,8 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
     clear_stages(world.place)
     left = [str(p) for p in world.place.stage.iterdir()]
     kept = {}
+    if world.exchange is not None and not is_kept(world, at):
+        kept[LATE] = "is neither in the tree nor in the archive"
     for path in (b"a/changed", b"a/removed", b"gone/one", b"becomes-file/x", b"becomes-dir", b"half/data"):
         try:
             where = Archive(world.place).restore(path, at / "restored")
@@ -200,6 +208,13 @@ def after(at: Path, world: World, first: object, spec: str) -> dict[str, object]
         "journal_left": world.place.journal.exists(),
         "trees_left": [name.decode() for name in lingering(world.place)],
     }
+
+
+def is_kept(world: World, at: Path) -> bool:
+    """Whether a file that came between the building of the next tree and the exchange is there, or archived."""
+    with contextlib.suppress(InstepError):
+        Archive(world.place).restore(LATE.encode(), at / "restored")
+    return (world.root / LATE).exists() or (at / "restored" / LATE).exists()
 
 
 def without_renameat2() -> None:

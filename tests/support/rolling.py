@@ -138,15 +138,19 @@ class Rolling:
         return last
 
     def await_nobody_drained(self) -> None:
-        """Everybody is offered again, or the failure names who is not and why."""
-        for name in self.partners:
-            node = self.fleet[name]
+        """Everybody tells the writer that it is offered again, or the failure names who is not and why."""
+        last: list[Any] = []
 
-            def is_in(node: Node = node) -> bool:
-                me = next(each for each in node.run("node", "list").json["nodes"] if each["self"])
-                return not me["drained"]
+        def are_in() -> bool:
+            last[:] = self.show()["rollout"]["nodes"]
+            return not any(node["drained"] for node in last)
 
-            eventually(is_in, 30, lambda node=node: f"{node.name} is drained: {node.status()['warnings']}")  # type: ignore[misc]
+        eventually(are_in, 30, lambda: f"drained: {last}")
+
+    def is_drained(self, name: str) -> bool:
+        """What the node itself says."""
+        nodes = self.fleet[name].run("node", "list").json["nodes"]
+        return bool(next(node for node in nodes if node["self"])["drained"])
 
     def close(self) -> None:
         self.fleet.close()

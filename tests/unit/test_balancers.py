@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from instep.errors import RefusedError
 from instep.fleet.balancer_file import Program, check_file, keep_file
 from instep.fleet.balancer_plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
-from instep.fleet.haproxy import drained_state, haproxy
+from instep.fleet.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.nginx import nginx
 from instep.fleet.proxy_map import merged, proxy_map
 from instep.model.address import Address
@@ -26,6 +28,12 @@ SERVICES = (
 )
 PORTS = {Kind.HTTP: 8080, Kind.HTTPS: 8443, Kind.WEBSOCKET: 7919}
 ODD = ("a.b-c.example", "0", "s.1", "s-1", "x" * 63)
+WHOLE = Surroundings(
+    Path("/run/haproxy/admin.sock"),
+    "root",
+    ("log /dev/log local0",),
+    ("log global", "option dontlognull", "timeout server 5m"),
+)
 GOLDEN = Path(__file__).parents[1] / "golden" / "balancers"
 needs_haproxy = pytest.mark.skipif(
     shutil.which("haproxy") is None, reason="haproxy is not installed, so its parser cannot be asked"
@@ -70,11 +78,11 @@ def plan(
 
 def two_on_a_port(count: int) -> tuple[BalancerPlan, ...]:
     first = plan(count, services=SERVICES[:1])
-    at = {Kind.HTTP: Address("10.0.2.1", 9090)}
+    at = {Kind.HTTP: Address("10.0.0.1", 9090)}
     docs = BalancerPlan(
         "docs", SERVICES[:1], (ServerPlan("main", at, True, Address("10.0.0.1", 7481)),), Affinity.SOURCE,
         paths=("/docs",), hosts=("docs.example.org",), admin_host="admin.example.org", filesets=("docs",),
-        max_behind="30s", trusted=("10.9.0.0/16",), front=Address("10.0.0.9", 80),
+        max_behind="30s", health_path="/docs/?a=b&c=%20", trusted=("10.9.0.0/16",), front=Address("10.0.0.9", 80),
     )  # fmt: skip
     return first, docs
 
@@ -112,7 +120,7 @@ def test_odd_names_never_collide() -> None:
 
 
 def test_one_port_is_checked_and_the_others_track_it() -> None:
-    text = haproxy([plan(3)], is_whole=True)
+    text = haproxy([plan(3)], WHOLE)
     assert text.count(" check ") == 3
     assert text.count(" track maps_http/") == 6
     assert "server s1 [fd00::1]:8080 cookie s1 check inter 1s rise 1 fall 1 addr [fd00::1] port 7481" in text
@@ -127,11 +135,30 @@ def test_one_port_is_checked_and_the_others_track_it() -> None:
 def test_an_address_from_a_member_cannot_write_configuration(host: str) -> None:
     at = {Kind.HTTP: Address(host, 80)}
     made = BalancerPlan("maps", SERVICES[:1], (ServerPlan("s1", at),))
-    for render in (haproxy, nginx):
+    for render in (partial(haproxy, [made], WHOLE), partial(nginx, [made], is_whole=True)):
         with pytest.raises(RefusedError) as refused:
-            render([made], is_whole=True)
+            render()
         assert refused.value.error_code == "unwritable_for_balancer"
         assert refused.value.facts["node"] == "s1"
+
+
+def test_the_application_is_asked_after_the_node_where_it_can_be() -> None:
+    made = dataclasses.replace(plan(3), health_path="/geoserver/ows?service=WMS")
+    assert why_not_asked(made) is None
+    assert "    http-check connect port 8080\n    http-check send meth GET uri /geoserver/ows?" in haproxy(
+        [made], None
+    )
+    moved = dataclasses.replace(made.servers[0], health=Address("10.0.0.9", 7481))
+    apart = dataclasses.replace(made, servers=(moved, *made.servers[1:]))
+    assert "main has health at another address" in str(why_not_asked(apart))
+    assert "connect port" not in haproxy([apart], None)
+
+
+def test_two_applications_cannot_both_take_everything_at_a_port() -> None:
+    one = plan(1, services=SERVICES[:1])
+    with pytest.raises(RefusedError) as refused:
+        haproxy([one, BalancerPlan("docs", SERVICES[:1], one.servers)], WHOLE)
+    assert refused.value.error_code == "same_port"
 
 
 def test_nginx_refuses_what_it_cannot_do() -> None:
@@ -159,10 +186,8 @@ def test_haproxy_accepts_every_combination(certificate: Path) -> None:
         is_whole = has_agent
         services = SERVICES if admin else ended_here(certificate, is_nginx=False)
         made = plan(count, affinity, admin=admin, has_agent=has_agent, services=services)
-        accepted(
-            Program.HAPROXY, haproxy([made], is_whole=is_whole, socket=Path("/run/h.sock")), is_whole=is_whole
-        )
-    accepted(Program.HAPROXY, haproxy(two_on_a_port(3), is_whole=True), is_whole=True)
+        accepted(Program.HAPROXY, haproxy([made], WHOLE if is_whole else None), is_whole=is_whole)
+    accepted(Program.HAPROXY, haproxy(two_on_a_port(3), WHOLE), is_whole=True)
 
 
 @needs_nginx
@@ -189,8 +214,8 @@ def test_rendered_files_are_the_ones_in_the_repository(count: int) -> None:
     made = two_on_a_port(count)
     whole = plan(count, admin="/admin", services=SERVICES)
     texts = {
-        f"haproxy-{count}.cfg": haproxy([whole], is_whole=True, socket=Path("/run/haproxy/admin.sock")),
-        f"haproxy-shared-{count}.cfg": haproxy(made, is_whole=False),
+        f"haproxy-{count}.cfg": haproxy([whole], WHOLE),
+        f"haproxy-shared-{count}.cfg": haproxy(made, None),
         f"nginx-{count}.conf": nginx(made, is_whole=True),
         f"drained-{count}.state": drained_state([whole]),
     }
@@ -207,7 +232,7 @@ def test_a_file_is_replaced_whole_and_only_when_it_is_ours(tmp_path: Path) -> No
     real.write_text("mine\n")
     real.chmod(0o640)
     link.symlink_to(real)
-    text = haproxy([plan(1)], is_whole=True)
+    text = haproxy([plan(1)], WHOLE)
     with pytest.raises(RefusedError) as refused:
         keep_file(link, text)
     assert (refused.value.error_code, real.read_text()) == ("not_ours", "mine\n")

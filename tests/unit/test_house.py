@@ -31,8 +31,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/pki.py": 600,
     "src/instep/node/config_keys.py": 450,
     "src/instep/node/follower.py": 720,
-    "src/instep/node/session.py": 440,
-    "src/instep/node/uplink.py": 430,
     "src/instep/node/writer.py": 500,
     "src/instep/store/sqlite.py": 420,
     "src/instep/testing/partner.py": 480,

@@ -66,7 +66,9 @@ def render(
         if output is not None:
             say(f"{output} is {'written' if document['changed'] else 'as it was'}")
         if output is None or to_stdout:
-            sys.stdout.write(text)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+            sys.stdout.buffer.flush()
 
     session.show(document, show)
 

@@ -146,6 +146,9 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")
 @click.option("--switch", type=click.Choice(["inplace", "exchange"]), help="Default: inplace.")
 @click.option(
+    "--carry", multiple=True, metavar="RELPATH", help="With exchange: an ignored path that moves along."
+)
+@click.option(
     "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
 )
 @recipe_options
@@ -162,6 +165,7 @@ def fileset_accept(
     observe: bool,
     drift: str | None,
     switch: str | None,
+    carry: tuple[str, ...],
     without: str | None,
     recipe_name: str | None,
     params: tuple[str, ...],
@@ -175,9 +179,8 @@ def fileset_accept(
     """
     from instep.node.recipe import FOLLOWED
 
-    for word, value in (("drift", drift), ("switch", switch)):
-        if value in ("offer", "exchange"):
-            later(f"{word} {value}")
+    if drift == "offer":
+        later(f"drift {drift}")
     settings = session.settings()
     flags = {"replace": replace, "seed": seed, "observe": observe}
     chosen = [flag for flag, is_given in flags.items() if is_given]
@@ -186,6 +189,8 @@ def fileset_accept(
     how = chosen[0] if chosen else None
     given = {"from": home, "mode": how, "drift": drift, "switch": switch}
     asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if carry:
+        asked["carry"] = list(carry)
     if without:
         asked["without"] = [item.strip() for item in without.split(",")]
     root = absolute(path)

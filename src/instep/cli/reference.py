@@ -55,7 +55,7 @@ def settings_page() -> str:
         ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", REQUEST),
         ("Rollout", "[filesets.NAME.rollout]", keys.ROLLOUT),
         ("Facts", "NAME = { ... } in [facts]", keys.FACT),
-        ("Balancers", "[balancers.NAME]", balancer_keys.BALANCER),
+        ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancer_keys.BALANCER),
         ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancer_keys.SERVICE),
         ("A node's place", "address, and each of backends, where they are tables", balancer_keys.PLACE),
     )

@@ -125,8 +125,9 @@ class FollowMachine(FollowApply):
                 self._is_recovered = False
                 self._fail("due", event.trouble)
             case f.DriftChecked():
-                self._troubles.pop("drift", None)
-                self._backoff.clear("drift")
+                self._succeed("drift")
+                if not event.paths:
+                    self._succeed("revert")
                 self._drift.found(event.paths, event.total, event.writers)
             case f.DriftCheckFailed():
                 self._drift.failed()
@@ -134,8 +135,9 @@ class FollowMachine(FollowApply):
             case f.Reverted():
                 self._reverted(event.paths)
             case f.RevertFailed():
+                self._unstage()
                 self._drift.touch(self._drift.drifted)
-                self._fail("drift", event.trouble)
+                self._fail("revert", event.trouble)
             case f.Compared():
                 self._took_comparison(event, job)
             case f.Drained():
@@ -247,7 +249,7 @@ class FollowMachine(FollowApply):
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
-            drift_trouble=self._troubles.get("drift"),
+            drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None
                 if compared is None
@@ -260,8 +262,11 @@ class FollowMachine(FollowApply):
         if self._job is not None and self._job.phase is Phase.RECORD:
             return  # Live is told when it is recorded.
         stand, facts = self._stand(), self._facts
+        tree, job = facts.tree, self._job
+        if job is not None and job.phase is Phase.SWITCH and job.head == facts.refused:
+            tree = job.head  # Refused while it is switched: nobody is to count on the old one.
         report = f.Report(
-            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, facts.tree
+            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
         )
         if self._config.knows_orders:
             report = replace(

@@ -15,7 +15,7 @@ from instep.core.accept import (
     judge_head,
     word_of,
 )
-from instep.core.follow_state import FollowState, Job, named
+from instep.core.follow_state import FollowState, Job, Phase, named
 from instep.core.follow_vocabulary import FollowSourceEvent
 from instep.core.sources import Source
 from instep.core.vocabulary import KeepEpoch, KeepGeneration, Refuse, SetTimer, Trouble
@@ -98,7 +98,9 @@ class FollowHeads(FollowState):
             source.has = judged.head.id
         self._out.append(KeepGeneration(event.signed))
         self._set(head=judged.head)
-        if facts.refused is not None and facts.refused != facts.tree:
+        job = self._job
+        switching_to = job.head if job is not None and job.phase is Phase.SWITCH else None
+        if facts.refused is not None and facts.refused not in (facts.tree, switching_to):
             self._set(refused=None, refused_code="", refused_reason="")
         self._offer_trouble = None
         self._compared = None

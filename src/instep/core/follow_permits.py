@@ -41,7 +41,8 @@ class FollowPermits(FollowHeads):
             return  # One put-back at a time, and what is refused is remembered until it is out of the tree.
         self._set(order=order)
         is_renewed = old is not None and old.head == order.head and order.serial > old.serial
-        if order.verdict is Verdict.SWITCH and facts.unconfirmed == order.head and is_renewed:
+        is_waiting = order.verdict in (Verdict.SWITCH, Verdict.HOLD) and facts.unconfirmed == order.head
+        if is_waiting and is_renewed:
             self._arm_confirm()
         elif order.verdict is Verdict.KEEP and facts.unconfirmed == order.head:
             self._set(unconfirmed=None)
@@ -155,6 +156,7 @@ class FollowPermits(FollowHeads):
         if begun is None or begun in (live, self._facts.refused) or live is None:
             return
         self._sticky = None
+        self._set(begun=None)
         reason = f"it was not live within the time to finish; {named(live)} is kept"
         self._refuse(begun, "not_finished", Trouble("not_finished", reason, Retry.NEVER, 7))
 

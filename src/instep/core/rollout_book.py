@@ -22,11 +22,13 @@ from instep.model.ids import LineId, NodeName
 from instep.model.rollout import Absent, Order, Strategy, Verdict
 from instep.model.standing import Standing
 
-__all__ = ["GOING", "GRACE_MS", "RolloutBook"]
+__all__ = ["GOING", "GRACE_MS", "UNCONFIRMED", "RolloutBook"]
 
 GRACE_MS = 15_000
 """What a node gets over ``finish_within`` for its report to arrive."""
 GOING = (RolloutState.BARRIER, RolloutState.WAVES, RolloutState.WATCHING)
+UNCONFIRMED = (*GOING, RolloutState.PUTTING_BACK)
+"""While nodes may have the target and nobody can confirm it."""
 
 
 class RolloutBook:
@@ -122,7 +124,9 @@ class RolloutBook:
             return False
         order, place = self._orders.get(name), self._place(name)
         is_ordered = order is not None and order.verdict is Verdict.PUT_BACK and place is Place.SWITCHED
-        return is_ordered or place in (Place.SWITCHING, Place.PUTTING_BACK)
+        report = self._partners[name].report
+        is_out = report is not None and report.is_drained
+        return is_ordered or is_out or place in (Place.SWITCHING, Place.PUTTING_BACK)
 
     def _end(self, state: RolloutState) -> None:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)

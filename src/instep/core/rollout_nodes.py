@@ -58,8 +58,8 @@ def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
         return Place.SWITCHING if report.is_drained else Place.SWITCHED
     if report.staged == target and report.waits_for_permit:
         return Place.STAGED  # Also while it is out, because what it went back to is not served either.
-    if report.tree == target or report.is_drained:
-        return Place.SWITCHING
+    if report.tree == target or (report.is_drained and report.staged == target):
+        return Place.SWITCHING  # Who is out for the head before this one has not staged this one yet.
     return Place.STAGED if report.staged == target else Place.STAGING
 
 

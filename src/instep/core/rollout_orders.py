@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core import rollout_vocabulary as v
-from instep.core.rollout_book import GOING
+from instep.core.rollout_book import UNCONFIRMED
 from instep.core.rollout_nodes import (
     Place,
     has_reloaded,
@@ -40,7 +40,7 @@ class RolloutOrders(RolloutWaves):
 
     def _is_renewed(self, name: NodeName, old: Order, new: Order) -> bool:
         """Who waits to be confirmed is told of every step, so that its own time begins anew."""
-        is_waiting = new.verdict is Verdict.SWITCH and new.confirm_within_ms is not None
+        is_waiting = new.verdict in (Verdict.SWITCH, Verdict.HOLD) and new.confirm_within_ms is not None
         return is_waiting and new.serial > old.serial and self._place(name) is Place.SWITCHED
 
     def _order_for(self, name: NodeName) -> Order:
@@ -62,10 +62,11 @@ class RolloutOrders(RolloutWaves):
         )
 
     def _confirm_within_ms(self) -> int | None:
-        """Before everybody has it nobody can confirm: until then a node's time is longer, and begins anew with every
-        step and every ``renew``, so that only a writer that is gone lets it pass."""
+        """Before everybody has it nobody can confirm, and who waits for its turn to go back shall not go before: then a
+        node's time is longer, and begins anew with every step and every ``renew``. Only a writer that is gone lets it
+        pass."""
         within_ms = self._facts.policy.confirm_within_ms
-        if within_ms is None or self._facts.state not in GOING:
+        if within_ms is None or self._facts.state not in UNCONFIRMED:
             return within_ms
         return min(DURATION_MS_MAX, max(within_ms, RENEW_MS_MIN) + self._within_ms)
 

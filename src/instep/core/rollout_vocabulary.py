@@ -134,9 +134,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """Counts from the next rollout on: one that runs keeps the policy that it began with."""
+    """Counts from the next rollout on: one that runs keeps the policy that it began with. ``absent_after_ms`` is how
+    long a partner may be out of contact before it counts as absent, at once; None leaves it."""
 
     policy: RolloutPolicy
+    absent_after_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

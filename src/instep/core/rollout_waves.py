@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.core.rollout_book import GOING, RolloutBook
+from instep.core.rollout_book import UNCONFIRMED, RolloutBook
 from instep.core.rollout_nodes import (
     Place,
     in_order,
@@ -143,7 +143,7 @@ class RolloutWaves(RolloutBook):
     def _renew(self) -> None:
         """Keep those from giving up that have the target and wait for the others."""
         within_ms = self._facts.policy.confirm_within_ms
-        is_waiting = within_ms is not None and bool(self._facts.granted) and self._facts.state in GOING
+        is_waiting = within_ms is not None and bool(self._facts.granted) and self._facts.state in UNCONFIRMED
         if not is_waiting:
             self._timer("renew", None)
         elif "renew" not in self._timers:

@@ -106,7 +106,15 @@ def main() -> None:
             return
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         Image.preinit()  # reads the code of the decoders while files may still be read
-    confine()
+    try:
+        confine()
+    except OSError as error:
+        tell(
+            {
+                "error": f"cannot be looked at: the program that does could not give up its rights: {error.strerror}"
+            }
+        )
+        return
     bodies = [sys.stdin.buffer.read(size) for size in order["sizes"]]
     try:
         result = work(order, bodies)

@@ -62,13 +62,16 @@ async def check_file(
     """
     if program is Program.PROXY_MAP and command is None:
         return Verdict(None)
-    with tempfile.TemporaryDirectory(prefix="instep-balancer-") as folder:
-        file, around = Path(folder) / "rendered.conf", Path(folder) / "around.conf"
-        file.write_text(text)
-        if program in _AROUND:
-            around.write_text(_AROUND[program].format(file=file))
-        arguments = _arguments(program, is_whole, file, around, command)
-        output = await _run(program, arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="instep-balancer-") as folder:
+            file, around = Path(folder) / "rendered.conf", Path(folder) / "around.conf"
+            file.write_bytes(text.encode("utf-8", "surrogateescape"))
+            if program in _AROUND:
+                around.write_text(_AROUND[program].format(file=file))
+            arguments = _arguments(program, is_whole, file, around, command)
+            output = await _run(program, arguments)
+    except OSError as error:
+        raise ResourceError(f"the rendered file could not be checked: {error.strerror or error}") from error
     shown = tuple(word.replace(folder, "...") for word in arguments)
     return Verdict(shown, output.replace(folder, "..."))
 

@@ -7,6 +7,7 @@ drain is told to all of them together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from instep.fleet.balancer_plan import (
@@ -24,8 +25,16 @@ from instep.fleet.balancer_plan import (
 )
 from instep.model.address import Address
 
-__all__ = ["drain_commands", "drained_state", "haproxy"]
+__all__ = ["Surroundings", "drain_commands", "drained_state", "haproxy", "why_not_asked"]
 
+TIMEOUTS = (
+    "connect 5s",
+    "client 60s",
+    "server 60s",
+    "http-request 15s",
+    "http-keep-alive 15s",
+    "queue 15s",
+)
 STATE_COLUMNS = (
     "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
     "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state "
@@ -36,26 +45,26 @@ STOPPED, FORCED_DRAIN, FAILED, CHECKED, AGENT_CHECKED = 0, 8, 2, 6, 22
 """From HAProxy's management guide, "show servers state"."""
 
 
-def haproxy(plans: Sequence[BalancerPlan], *, is_whole: bool, socket: Path | None = None) -> str:
-    """A whole file, or the frontends and backends to stand after a ``global`` and ``defaults`` of your own.
-    ``socket`` is where the whole file takes commands.
-    ``RefusedError`` (``unwritable_for_balancer``) for an address or a path that could say more than that."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a whole file has besides the applications. ``socket`` is where it takes commands, ``account`` who it runs as
+    once it listens; ``of_global`` and ``of_defaults`` are the operator's own lines, the last word in their section."""
+
+    socket: Path | None = None
+    account: str | None = None
+    of_global: tuple[str, ...] = ()
+    of_defaults: tuple[str, ...] = ()
+
+
+def haproxy(plans: Sequence[BalancerPlan], around: Surroundings | None) -> str:
+    """A whole file, or with no surroundings the frontends and backends to stand after a ``global`` and ``defaults`` of
+    your own. ``RefusedError`` (``unwritable_for_balancer``) for an address or a path that could say more than that."""
     for plan in plans:
         require_writable(plan)
     rows = opening(plans)
-    if is_whole:
-        if socket is not None:
-            rows += ["", "global", f"    stats socket {socket} mode 660 level admin"]
-        rows += [
-            "",
-            "defaults",
-            "    timeout connect 5s",
-            "    timeout client 60s",
-            "    timeout server 60s",
-            "    timeout http-request 15s",
-            "    timeout http-keep-alive 15s",
-            "    timeout queue 15s",
-        ]
+    if around is not None:
+        rows += ["", *_global(around), "", "defaults", *(f"    timeout {each}" for each in TIMEOUTS)]
+        rows += [f"    {line}" for line in around.of_defaults]
     for door in doors_of(plans):
         rows += ["", *_frontend(door)]
     for plan in plans:
@@ -65,6 +74,15 @@ def haproxy(plans: Sequence[BalancerPlan], *, is_whole: bool, socket: Path | Non
             if _has_admin(plan, service):
                 rows += ["", *_admin(plan, service, names)]
     return "\n".join(rows) + "\n"
+
+
+def _global(around: Surroundings) -> list[str]:
+    rows = ["global"]
+    if around.socket is not None:
+        rows.append(f"    stats socket {around.socket} mode 660 level admin")
+    if around.account is not None:
+        rows += [f"    user {around.account}", f"    group {around.account}"]
+    return [*rows, *(f"    {line}" for line in around.of_global)]
 
 
 def _has_admin(plan: BalancerPlan, service: Service) -> bool:
@@ -158,14 +176,47 @@ def _backend(plan: BalancerPlan, service: Service, names: dict[str, str]) -> lis
         rows += ["    load-server-state-from-file local", f"    server-state-file-name {plan.state_file}"]
     is_checked = service is plan.services[0]
     if is_checked and any(server.health is not None for server in plan.serving(kind)):
-        rows += ["    option httpchk", f"    http-check send meth GET uri {plan.ready}"]
-        rows.append("    http-check expect status 200")
+        rows += _questions(plan)
     for server in plan.serving(kind):
         row = f"    server {names[server.node]} {server.at[kind]}"
         if has_cookie:
             row += f" cookie {names[server.node]}"
         rows.append(row + (_checks(server) if is_checked else _tracks(plan, server, names)))
     return rows
+
+
+def _questions(plan: BalancerPlan) -> list[str]:
+    """What a node is asked, and then its application on the same host."""
+    rows = ["    option httpchk"]
+    asks = plan.health_path is not None and why_not_asked(plan) is None
+    if asks:
+        rows.append("    http-check connect")
+    rows += [f"    http-check send meth GET uri {plan.ready}", "    http-check expect status 200"]
+    if asks:
+        first = plan.services[0].kind
+        port = plan.serving(first)[0].at[first].port
+        rows += [
+            f"    http-check connect port {port}",
+            f"    http-check send meth GET uri {plan.health_path}",
+        ]
+        rows.append("    http-check expect rstatus ^[23]")
+    return rows
+
+
+def why_not_asked(plan: BalancerPlan) -> str | None:
+    """Why HAProxy cannot ask the application itself, besides the node; None when it can, or need not."""
+    first = plan.services[0]
+    servers = [server for server in plan.serving(first.kind) if server.health is not None]
+    if plan.health_path is None or not servers:
+        return None
+    if first.is_passed_through:
+        return f"{plan.name}: health_path is not asked, because {first.kind.value} is passed through"
+    if len({server.at[first.kind].port for server in servers}) > 1:
+        return f"{plan.name}: health_path is not asked, because its port differs from node to node"
+    apart = [s.node for s in servers if s.health is not None and s.health.host != s.at[first.kind].host]
+    if apart:
+        return f"{plan.name}: health_path is not asked, because {apart[0]} has health at another address"
+    return None
 
 
 def _admin(plan: BalancerPlan, service: Service, names: dict[str, str]) -> list[str]:

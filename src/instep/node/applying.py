@@ -38,7 +38,7 @@ from instep.tree.place import Place
 from instep.tree.recover import recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
-from instep.tree.switch import Switched, finish, switch
+from instep.tree.switch import Switched, finish, prepare, switch
 
 if TYPE_CHECKING:
     from instep.node.follower import FollowService
@@ -152,9 +152,15 @@ class Applying:
             stage = await service.worker.run(self._open, effect.head, effect.base)
             try:
                 await self._fill(stage, effect.source, effect.head)
-                self._sealed = await service.worker.run(stage.seal, time.time_ns())
+                self._sealed = await service.worker.run(self._seal, stage)
             finally:
                 await asyncio.shield(service.worker.run(stage.close))
+
+    def _seal(self, stage: Stage) -> Journal:
+        """All that can be done before the permit is done here."""
+        journal = stage.seal(time.time_ns())
+        prepare(stage.place, journal, local=stage.local)
+        return journal
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         service = self._service
@@ -174,6 +180,7 @@ class Applying:
             live_row=LiveRows(service.runtime.store, service.fileset.name),
             sources=(Archive(place).source(),),
             recut=recut,
+            exchange=service.lingering.exchange(),
         )
 
     def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
@@ -242,6 +249,7 @@ class Applying:
         clear_stages(place)
 
     def drop_stage(self) -> None:
+        self._service.lingering.give_up()
         clear_stages(self.taken().place)
 
     def staged_path(self) -> bytes | None:
@@ -275,6 +283,7 @@ class Applying:
             sources=(Archive(place).source(),),
             recut=recut,
             why=why,
+            exchange=service.lingering.exchange() if why is None else None,
         )
 
     async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
@@ -287,7 +296,7 @@ class Applying:
                 clients = service.sources_for(source) if source is not None else []
                 link_of = Archive(stage.place).source().readlink
                 await self._pull(stage, target, clients, {}, link_of)
-                journal = await service.worker.run(stage.seal, time.time_ns())
+                journal = await service.worker.run(self._seal, stage)
             finally:
                 await asyncio.shield(service.worker.run(stage.close))
             await service.worker.run(self._switch_at_once, journal, target)
@@ -370,6 +379,7 @@ class Applying:
         await self._service.worker.run(self.close_now)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
+        self._service.lingering.give_up()
         definition = self.definition(base)
         found = self.inspection(definition, self.taken()).found_root(base.root, paths, wall_ms())
         return self._open_return(base, found, Why.DRIFT)

@@ -105,6 +105,20 @@ def _check(raw: object) -> tuple[str, ...]:
     return words
 
 
+def _question(raw: object) -> str:
+    text = values.string(raw)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}", text):
+        raise BadValue("is not a path of a URL, with or without a query, such as /geoserver/ows?service=WMS")
+    return text
+
+
+def _lines(raw: object) -> tuple[str, ...]:
+    found = tuple(line.strip() for line in values.strings(raw))
+    if len(found) > LISTED_MAX or not all(line.isprintable() and line for line in found):
+        raise BadValue(f"is not a list of at most {LISTED_MAX} lines of text")
+    return found
+
+
 def place(raw: object) -> Place:
     """``"10.0.0.5"``, ``"10.0.0.5:8081"``, or a table of ``PLACE``."""
     if isinstance(raw, dict):
@@ -179,6 +193,13 @@ BALANCER: tuple[Key, ...] = (
         "A node that has not been in step for longer gets no requests, or `off`.",
     ),
     Key(
+        "health_path",
+        _question,
+        None,
+        "A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as "
+        "`/geoserver/ows?service=WMS&request=GetCapabilities`.",
+    ),
+    Key(
         "haproxy_socket",
         _off_or_path,
         "off",
@@ -197,6 +218,13 @@ BALANCER: tuple[Key, ...] = (
         "Where `balancer reload` puts it, or `off`. Sections with the same file are rendered together.",
     ),
     Key("only", values.choice("off", "backend"), "off", "`backend`: not the whole file, the rest is yours."),
+    Key(
+        "global",
+        _lines,
+        [],
+        "Your own lines in the `global` of HAProxy's whole file, such as `log /dev/log local0`.",
+    ),
+    Key("defaults", _lines, [], "The same in its `defaults`, such as `timeout server 5m`."),
     Key(
         "check",
         _check,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_balancers"]
 
-OF_A_FILE = ("kind", "only", "check", "reload", "update", "haproxy_socket")
+OF_A_FILE = ("kind", "only", "check", "reload", "update", "haproxy_socket", "global", "defaults")
 """What sections with one file must say alike; one that leaves it out takes the others' word."""
 
 
@@ -101,6 +101,9 @@ def _balancer(reader: Reader, name: str, raw: dict[str, Any]) -> BalancerSetting
         reader.wrong(
             (*path, "haproxy_socket"), raw["haproxy_socket"], f"goes with haproxy, not with {row['kind']}"
         )
+    for key in ("global", "defaults"):
+        if row[key] and (program is not Program.HAPROXY or row["only"] == "backend"):
+            reader.wrong((*path, key), raw.get(key), "goes with a whole file of haproxy")
     return BalancerSettings(
         name=name,
         filesets=row["filesets"],
@@ -117,7 +120,10 @@ def _balancer(reader: Reader, name: str, raw: dict[str, Any]) -> BalancerSetting
         trusted=row["trusted"],
         front=row["front"],
         max_behind=row["max_behind"],
+        health_path=row["health_path"],
         haproxy_socket=row["haproxy_socket"],
+        of_global=row["global"],
+        of_defaults=row["defaults"],
         program=program,
         file=row["file"],
         is_whole=row["only"] == "off",

@@ -24,7 +24,7 @@ from instep.model.ids import FilesetName
 from instep.net import messages as m
 from instep.node.balancer_settings import BalancerSettings
 from instep.node.balancer_watch import Watch
-from instep.node.balancing import STATE, Rendered, chosen, plan_of, render
+from instep.node.balancing import STATE, Rendered, chosen, plan_of, render, surroundings
 from instep.node.hooks import spec_of
 
 if TYPE_CHECKING:
@@ -177,20 +177,20 @@ class Balancers:
         first = file.first
         before = read_kept(file.path) if first.program is Program.PROXY_MAP else None
         plans = self.plans(file.sections, file.path)
-        return render(
-            first.program, plans, is_whole=first.is_whole, socket=first.haproxy_socket, before=before
-        )
+        around = surroundings(file.sections)
+        return render(first.program, plans, is_whole=first.is_whole, around=around, before=before)
 
     def render_for(
         self, program: Program, names: Collection[str], *, is_whole: bool, before: str | None
     ) -> Rendered:
-        """The text of all sections or those named, whatever their ``kind`` is."""
+        """The text of the sections that are named, else of those of this kind, else of all."""
         sections = chosen(self._daemon.runtime.settings, names)
+        if not names:
+            sections = tuple(each for each in sections if each.program is program) or sections
         plans: list[BalancerPlan] = []
         for each in sections:
             plans += self.plans((each,), each.file if each.program is program else None)
-        socket = next((each.haproxy_socket for each in sections if each.haproxy_socket is not None), None)
-        return render(program, plans, is_whole=is_whole, socket=socket, before=before)
+        return render(program, plans, is_whole=is_whole, around=surroundings(sections), before=before)
 
     # Files ------------------------------------------------------------------------------------------------------
 
@@ -238,8 +238,10 @@ class Balancers:
                 is_due = changed or is_asked or self._is_reload_due(file.path)
                 if is_due:
                     await self._reload(file)
-            except RefusedError:
-                self._refused[file.path] = made.text
+            except InstepError as error:
+                if isinstance(error, RefusedError):
+                    self._refused[file.path] = made.text
+                self._trouble(str(file.path), error)
                 raise
             self._refused.pop(file.path, None)
             self.troubles.pop(str(file.path), None)
@@ -257,6 +259,15 @@ class Balancers:
                 "reloaded": is_due and first.reload is not None,
                 "warnings": list(made.warnings),
             }
+
+    async def why_not(self, file: FileOf) -> str | None:
+        """What stands against the file as it would be now: its parser, a node that cannot be asked, a failed reload."""
+        try:
+            made = self.rendered(file)
+            await check_file(made.program, made.text, is_whole=made.is_whole, command=file.first.check)
+        except InstepError as error:
+            return error.reason
+        return self.troubles.get(str(file.path)) or "; ".join(made.warnings) or None
 
     def _keep(self, file: FileOf, made: Rendered, may_replace: bool) -> bool:
         """The reload is due from before the file is there, so that a crash in between forgets nothing."""

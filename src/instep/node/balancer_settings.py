@@ -52,7 +52,11 @@ class BalancerSettings:
     trusted: tuple[str, ...] = ()
     front: Address | None = None
     max_behind: str | None = None
+    health_path: str | None = None
     haproxy_socket: Path | None = None
+    of_global: tuple[str, ...] = ()
+    of_defaults: tuple[str, ...] = ()
+    """The operator's own lines in a whole file of HAProxy."""
     program: Program = Program.HAPROXY
     file: Path | None = None
     """None: rendered only when it is asked for."""

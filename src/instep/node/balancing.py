@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import grp
+import os
+import pwd
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import RefusedError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import BalancerPlan, Kind, ServerPlan
-from instep.fleet.haproxy import drained_state, haproxy
+from instep.fleet.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.nginx import nginx
 from instep.fleet.proxy_map import merged, proxy_map
 from instep.model.address import Address
@@ -19,8 +22,9 @@ from instep.node.balancer_settings import BalancerSettings, Place
 from instep.node.presence import host_of, place_of
 from instep.node.settings import Settings
 
-__all__ = ["STATE", "Rendered", "chosen", "plan_of", "render"]
+__all__ = ["STATE", "Rendered", "chosen", "plan_of", "render", "surroundings"]
 
+ACCOUNT = "haproxy"
 STATE = ".drained"
 """Added to the name of HAProxy's file: who is out, for an HAProxy that was reloaded."""
 
@@ -37,7 +41,10 @@ class Rendered:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(warning for plan in self.plans for warning in plan.warnings)
+        found = [warning for plan in self.plans for warning in plan.warnings]
+        if self.program is Program.HAPROXY:
+            found += [why for plan in self.plans if (why := why_not_asked(plan)) is not None]
+        return tuple(found)
 
 
 def chosen(settings: Settings, names: Collection[str]) -> tuple[BalancerSettings, ...]:
@@ -118,6 +125,7 @@ def plan_of(
         trusted=balancer.trusted,
         filesets=balancer.filesets,
         max_behind=balancer.max_behind,
+        health_path=balancer.health_path,
         front=balancer.front,
         state_file=state_file,
         warnings=tuple(warnings),
@@ -183,19 +191,39 @@ def _at(balancer: BalancerSettings, place: Place) -> dict[Kind, Address]:
     return found
 
 
+def surroundings(sections: Sequence[BalancerSettings]) -> Surroundings:
+    """Of sections that are rendered together. Where this daemon is root, HAProxy gives that up as its package would."""
+    socket = next((each.haproxy_socket for each in sections if each.haproxy_socket is not None), None)
+    of_global = next((each.of_global for each in sections if each.of_global), ())
+    of_defaults = next((each.of_defaults for each in sections if each.of_defaults), ())
+    is_said = any(line.split()[0] in ("user", "uid") for line in of_global)
+    is_root = os.geteuid() == 0 and not is_said
+    return Surroundings(socket, ACCOUNT if is_root and _is_known(ACCOUNT) else None, of_global, of_defaults)
+
+
+def _is_known(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+        grp.getgrnam(user)
+    except KeyError:
+        return False
+    return True
+
+
 def render(
     program: Program,
     plans: Iterable[BalancerPlan],
     *,
     is_whole: bool,
-    socket: Path | None = None,
+    around: Surroundings | None = None,
     before: str | None = None,
 ) -> Rendered:
-    """The file's text. ``before`` is what a proxy map's file holds now: only our lines in it change."""
+    """The file's text. ``around`` is what a whole file of HAProxy has besides; ``before`` is what a proxy map's file
+    holds now: only our lines in it change."""
     plans = tuple(plans)
     state: str | None = None
     if program is Program.HAPROXY:
-        text = haproxy(plans, is_whole=is_whole, socket=socket)
+        text = haproxy(plans, (around or Surroundings()) if is_whole else None)
         state = drained_state(plans) if any(plan.state_file is not None for plan in plans) else None
     elif program is Program.NGINX:
         text = nginx(plans, is_whole=is_whole)

@@ -12,6 +12,7 @@ from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.net import messages as m
 from instep.node.driver import wall_ms
+from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.mounts import mount_at, why_shared
@@ -79,6 +80,16 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
     for service in daemon.services.values():
         async for each in _check_fileset(daemon, service):
             yield each
+    for file in daemon.balancers.files():
+        problem_of_file = await daemon.balancers.why_not(file)
+        names = ", ".join(section.name for section in file.sections)
+        yield result(
+            f"balancer {names}",
+            problem_of_file is None,
+            me,
+            problem_of_file or f"{file.path} would be accepted",
+            hint="see what [balancers] and the nodes say: instep balancer render KIND --check",
+        )
 
 
 async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:
@@ -269,20 +280,37 @@ async def _check_fileset(
 async def _check_line(
     daemon: Daemon, service: WriterService | FollowService, place: Place
 ) -> AsyncIterator[dict[str, Any]]:
-    """Gates, and room for what waits."""
+    """What only a writer, or only a follower, can look at."""
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(daemon, service):
             yield each
     else:
-        async for each in _check_gates(daemon, service):
+        async for each in _check_followed(daemon, service, place):
             yield each
-        async for each in _check_room(daemon, service, place):
-            yield each
-        yield result(
-            f"source of {service.fileset.name}",
-            bool(service.sources),
-            service.writer,
-            f"follows {service.writer}",
-            ", ".join(service.sources) or "no node that sends it is connected",
-            f"on {service.writer}: instep partner list; instep fileset list",
-        )
+
+
+async def _check_followed(
+    daemon: Daemon, service: FollowService, place: Place
+) -> AsyncIterator[dict[str, Any]]:
+    """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
+    me, fileset = daemon.runtime.name, service.fileset
+    if fileset.switch == "exchange":
+        definition = service.known_definition()
+        found = await service.worker.run(obstacles, place, definition, fileset.carry)
+        for obstacle in found:
+            name = f"exchange of {fileset.name}"
+            yield result(name, False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT)
+        if not found:
+            yield result(f"exchange of {fileset.name}", True, me, "nothing stands against it")
+    async for each in _check_gates(daemon, service):
+        yield each
+    async for each in _check_room(daemon, service, place):
+        yield each
+    yield result(
+        f"source of {fileset.name}",
+        bool(service.sources),
+        service.writer,
+        f"follows {service.writer}",
+        ", ".join(service.sources) or "no node that sends it is connected",
+        f"on {service.writer}: instep partner list; instep fileset list",
+    )

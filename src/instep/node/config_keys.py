@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from instep.core.gates import GATES_MAX, BadGate, parse_gate
 from instep.errors import InstepError
@@ -19,6 +18,7 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import node_name
 from instep.model.rollout import Absent, OnFailure, Strategy
 from instep.node import values
+from instep.node.config_key import NO_DEFAULT, Key
 from instep.node.fact_people import read_service
 from instep.node.mounts import read_expected
 from instep.node.values import BadValue
@@ -38,25 +38,12 @@ __all__ = [
     "Key",
 ]
 
-NO_DEFAULT = object()
 LATER = "is not in this version of instep"
+KEEP_AND_EXCHANGE = (
+    "does not go with switch = exchange, which archives local changes that come shortly before it"
+)
 PRESERVE_HERE = ("owner", "setuid", "security")
 WITHOUT = (*(item.value for item in Preserve), "setuid", "security", "mode", "times", "symlinks")
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key. ``default`` is a raw TOML value, read like one; ``NO_DEFAULT`` where it must be given."""
-
-    name: str
-    read: Callable[[object], object]
-    default: object
-    help: str
-    travels: bool = False
-
-    @property
-    def is_required(self) -> bool:
-        return self.default is NO_DEFAULT
 
 
 def _one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
@@ -301,7 +288,14 @@ FILESET: tuple[Key, ...] = (
         "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
     ),
     Key("to", _nodes, None, "Partners that may have it; every partner that the flags allow when not given."),
-    Key("switch", _one_of("inplace", later=("exchange",)), "inplace", "How a generation goes live."),
+    Key(
+        "switch",
+        _one_of("inplace", "exchange"),
+        "inplace",
+        "How a generation goes live where it is followed: `inplace`, path by path; `exchange`, the whole root at once.",
+    ),
+    Key("carry", values.relative_paths, [], "With `exchange`: ignored paths that move to the new tree."),
+    Key("linger", values.duration_ms, "1m", "With `exchange`: how long the old tree stays for open readers."),
     Key(
         "drift",
         _one_of("revert", "keep", later=("offer",)),

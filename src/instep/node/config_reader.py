@@ -203,10 +203,9 @@ class Reader:
         self, name: FilesetName, raw: dict[str, Any], self_name: str | None
     ) -> FilesetSettings | None:
         path = ("filesets", name)
-        row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden", "linger", "carry"))
-        for later in ("linger", "carry"):
-            if later in raw:
-                self.wrong((*path, later), raw[later], keys.LATER)
+        row = self.read(path, raw, keys.FILESET, ("archive", "hooks", "rollout", "golden"))
+        if row["switch"] == "exchange" and row["drift"] == "keep":
+            self.wrong((*path, "drift"), "keep", keys.KEEP_AND_EXCHANGE)
         archive = self.read(
             (*path, "archive"), self.table((*path, "archive"), raw.get("archive", {})), keys.ARCHIVE
         )
@@ -244,6 +243,8 @@ class Reader:
             history=row["history"],
             to=None if row["to"] is None else tuple(NodeName(n) for n in row["to"]),
             switch=row["switch"],
+            carry=tuple(map(os.fsencode, row["carry"])),
+            linger_ms=row["linger"],
             drift=row["drift"],
             stage=row["stage"],
             archive=ArchivePolicy(

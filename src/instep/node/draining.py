@@ -172,6 +172,14 @@ class Draining:
         self._probers[prober] = _Prober(now, answers, self._turn, is_ready)
         while len(self._probers) > PROBERS_MAX:
             del self._probers[next(iter(self._probers))]  # the one that asked longest ago
+        self._wake()
+
+    def nobody_can_ask(self) -> None:
+        """Both listeners are closed: a drain is not to wait for balancers that cannot be told."""
+        self._probers.clear()
+        self._wake()
+
+    def _wake(self) -> None:
         self._answered.set()
         self._answered = asyncio.Event()
 

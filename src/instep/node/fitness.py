@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instep.core.follow_vocabulary import Due, FollowFacts
 from instep.model.standing import Standing, StandingRecord
 from instep.node.draining import Drain
 
-__all__ = ["Fitness", "LineView", "fitness_of"]
+__all__ = ["Fitness", "LineView", "fitness_of", "is_one_generation"]
 
 _NEVER_READY = frozenset({Standing.DAMAGED})
 
@@ -37,6 +38,14 @@ class Fitness:
     code: str
     """``ready``, ``drained``, or the code of the first line that is not ready."""
     document: dict[str, Any]
+
+
+def is_one_generation(facts: FollowFacts) -> bool:
+    """Whether the tree holds one complete generation that its hooks found well: live, or one whose recording alone is
+    owed. So it is while a node that was put back is offered again: what it serves is well, and recorded right after."""
+    if facts.tree is None or facts.live is None:
+        return False
+    return facts.tree.id == facts.live.id or facts.due is Due.RECORD
 
 
 def fitness_of(

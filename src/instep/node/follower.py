@@ -50,6 +50,7 @@ from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
+from instep.node.lingering import Lingering
 from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
@@ -119,7 +120,7 @@ class FollowService:
         self.applying = Applying(self)
         self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
-        self.culprits = Culprits(fileset.path)
+        self.culprits, self.lingering = Culprits(fileset.path), Lingering(self)
         self.watch: TreeWatch | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
@@ -139,6 +140,8 @@ class FollowService:
 
     def config(self) -> f.FollowConfig:
         fileset, settings = self.fileset, self.runtime.settings
+        leader = orders_from(settings, fileset.writer, self.sources)
+        ordering = self.sources.get(leader or fileset.writer)
         return f.FollowConfig(
             writer=fileset.writer,
             poll_ms=settings.poll_ms,
@@ -150,8 +153,8 @@ class FollowService:
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
             overrules=overrules(self.runtime.store, self.line, fileset.writer),
-            knows_orders=True,
-            orders_from=orders_from(settings, fileset.writer, self.sources),
+            knows_orders=ordering is None or ordering.version >= m.since(m.Order),
+            orders_from=leader,
         )
 
     async def run(self) -> None:
@@ -160,6 +163,7 @@ class FollowService:
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
+        self.lingering.plan()
         if self.facts.paused_until_wall_ms is not None:
             delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
             until = self.facts.paused_until_wall_ms
@@ -169,6 +173,7 @@ class FollowService:
             await self.driver.run()
         finally:
             self.watch.close()
+            await self.lingering.close()
             await self.around.close()
             await self.failures.close()
             await asyncio.to_thread(self.worker.close)
@@ -209,6 +214,9 @@ class FollowService:
     @property
     def live(self) -> HeadRef | None:
         return self.facts.live
+
+    async def room(self) -> None:
+        await self.driver.room()
 
     def known_definition(self) -> Definition | None:
         for ref in (self.facts.head, self.facts.live):
@@ -525,6 +533,7 @@ class FollowService:
         await self.around.settle()
         if journal is None:
             return f.Recovered(req, kind)
+        self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
             return f.Recovered(req, kind, target)
@@ -579,6 +588,7 @@ class FollowService:
         return is_any_meant(hooks, changed)
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
+        self.lingering.give_way()
         has_gates = bool(gates_of(self.definition_of(effect.head)))
         if has_gates != self._has_gates:  # the machine learns it before it goes on
             self._has_gates = has_gates
@@ -620,6 +630,7 @@ class FollowService:
         return HookEnded(effect.req, effect.kind, trouble)
 
     async def _switch(self, effect: f.Switch) -> f.FollowEvent:
+        self.lingering.give_way()
         if self.facts.live is not None and self.facts.live == self.facts.tree:
             await self.golden.record(self.facts.live, wall_ms())
         try:
@@ -629,11 +640,7 @@ class FollowService:
             if self.facts.live is None and error.error_code != "freeze_failed":
                 await self.around.repair(effect.head, None)
             raise
-        if self.watch is not None:
-            definition = self.definition_of(effect.head)
-            if definition is not None and self._watched != (definition.ignore, definition.include):
-                self.watch.restart(self.fileset.path, Rules(definition))
-                self._watched = (definition.ignore, definition.include)
+        self._watch_anew(effect.head, is_other_root=switched.journal.is_exchange)
         if switched.kept:
             named = [shown(path) for path in switched.kept[:NAMED_MAX]]
             text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
@@ -641,6 +648,17 @@ class FollowService:
         if switched.missed:
             self.driver.post(f.TreeTouched(tuple(switched.missed)))
         return f.Switched(effect.req, tuple(switched.drifted))
+
+    def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
+        """After a switch: other rules are watched, or another directory, which is then looked at as a whole."""
+        definition = self.definition_of(head) or Definition()
+        if is_other_root:
+            self.culprits.root_changed()
+            self.lingering.plan()
+        watched = (definition.ignore, definition.include)
+        if self.watch is not None and (is_other_root or self._watched != watched):
+            self.watch.restart(self.fileset.path, Rules(definition))
+            self._watched = watched
 
     async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
         await self.worker.run(self.applying.record_now)
@@ -651,6 +669,7 @@ class FollowService:
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
         async with self.around.frozen(effect.head, effect.base, must_freeze=False):
             await self.applying.put_back(effect)
+        self._watch_anew(effect.head, is_other_root=self.fileset.switch == "exchange")
         await self.around.repair(effect.base, effect.head)
         return f.PutBackDone(effect.req)
 

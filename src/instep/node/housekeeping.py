@@ -20,6 +20,7 @@ from instep.model.pages import decode_inner, decode_leaf, level_of
 from instep.node.commands.archive import policy_of
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.lingering import end_due
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
@@ -65,7 +66,9 @@ class Housekeeping:
             await service.worker.run(self._collect_history, service, kept)
 
     def _prune_archive(self, service: WriterService | FollowService) -> None:
-        archive = Archive(service.place())
+        place = service.place()
+        end_due(service, place)
+        archive = Archive(place)
         plan = plan_prune(archive.batches(), policy_of(service, {}), wall_ms())
         if plan.names:
             freed = archive.prune(plan.names)

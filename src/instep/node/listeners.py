@@ -18,7 +18,7 @@ from instep.model.ids import FilesetName
 from instep.model.standing import Standing
 from instep.node import values
 from instep.node.driver import wall_ms
-from instep.node.fitness import Fitness, LineView, fitness_of
+from instep.node.fitness import Fitness, LineView, fitness_of, is_one_generation
 from instep.node.values import Address, BadValue, IpNetwork
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class Listeners:
 
     async def _close(self, name: str) -> None:
         self._at[name] = None
+        if not any(self._at.values()):
+            self._daemon.runtime.draining.nobody_can_ask()
         door = self._doors.pop(name, None)
         if door is not None:
             door.close()
@@ -228,8 +230,7 @@ def _view(service: object) -> LineView:
     is_in_step = record.standing is Standing.IN_STEP
     is_whole = True
     if isinstance(service, FollowService) and not service.fileset.observe:
-        facts = service.facts
-        is_whole = facts.tree is not None and facts.live is not None and facts.tree.id == facts.live.id
+        is_whole = is_one_generation(service.facts)
     return LineView(
         fileset=service.fileset.name,
         standing=record,

@@ -46,9 +46,13 @@ class RolloutService:
 
     def begin(self, head: HeadRef | None, policy: RolloutPolicy) -> None:
         """First of all: the line's head when its service starts, and the policy that this head names."""
-        self.driver.post(r.PolicyChanged(policy))
+        self.reconfigure(policy)
         self.partners_changed()
         self.driver.post(r.Started(head))
+
+    def reconfigure(self, policy: RolloutPolicy) -> None:
+        """The policy that the head names; a partner that is away for longer than a poll interval is absent."""
+        self.driver.post(r.PolicyChanged(policy, self._runtime.settings.poll_ms))
 
     async def run(self) -> None:
         """Own the machine until cancelled."""
@@ -75,7 +79,7 @@ class RolloutService:
 
     def published(self, head: HeadRef, before: HeadRef | None, author: str, policy: RolloutPolicy) -> None:
         """``head`` was announced after ``before``."""
-        self.driver.post(r.PolicyChanged(policy))
+        self.reconfigure(policy)
         self.driver.post(r.HeadPublished(head, before, author))
 
     def partners_changed(self) -> None:

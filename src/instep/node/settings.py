@@ -140,6 +140,10 @@ class FilesetSettings:
     to: tuple[NodeName, ...] | None = None
     """None: every partner that its link allows."""
     switch: str = "inplace"
+    carry: tuple[bytes, ...] = ()
+    """With ``exchange``: ignored paths that move along."""
+    linger_ms: int = 60_000
+    """With ``exchange``: how long the old tree stays whole."""
     drift: str = "revert"
     stage: Path | None = None
     """None: beside the root where possible, else in ``.instep/`` below it."""

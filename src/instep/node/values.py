@@ -33,6 +33,7 @@ __all__ = [
     "percent",
     "rate_limit",
     "relative_path",
+    "relative_paths",
     "shown_duration",
     "size_bytes",
     "string",
@@ -227,6 +228,18 @@ def relative_path(raw: object) -> str:
     if any(part in ("", ".", "..") for part in parts) or parts[0].lower().startswith(".instep"):
         raise BadValue("is not a path relative to the fileset's root")
     return text
+
+
+def relative_paths(raw: object) -> tuple[str, ...]:
+    """Paths below a fileset's root, none of which lies in another; a trailing slash is allowed."""
+    found = tuple(relative_path(item.removesuffix("/")) for item in strings(raw))
+    if len(found) > PATTERNS_MAX:
+        raise BadValue(f"has {len(found)} paths, the limit is {PATTERNS_MAX}")
+    for path in found:
+        inside = next((other for other in found if path.startswith(f"{other}/")), None)
+        if inside is not None:
+            raise BadValue(f"has {path}, which lies in {inside}")
+    return tuple(dict.fromkeys(found))
 
 
 def fingerprint(raw: object) -> str:

@@ -178,6 +178,7 @@ class WriterService:
         if self.watch is not None:
             self.watch.restart(fileset.path, Rules(self.definition))
         self.driver.post(v.ConfigChanged(self.config()))
+        self.rollout.reconfigure(self._policy())
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         self.driver.post(v.TreeChanged(paths, is_overflow))
@@ -282,6 +283,10 @@ class WriterService:
     def live(self) -> HeadRef | None:
         """A writer's own tree is live with its head."""
         return self.head
+
+    async def room(self) -> None:
+        await self.driver.room()
+        await self.rollout.driver.room()
 
     def known_definition(self) -> Definition | None:
         return self.definition

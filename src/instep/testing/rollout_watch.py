@@ -99,7 +99,8 @@ class RolloutWatch:
         if not v.ended(facts.state):
             raise BrokenPromise("R6", f"a rollout ended as {facts.state.value}")
         self.ended[key] = facts.state
-        if facts.state is v.RolloutState.PUT_BACK or facts.failed_code == "aborted":
+        is_aborted = facts.state is v.RolloutState.ABORTED and facts.failed_code == "aborted"
+        if facts.state is v.RolloutState.PUT_BACK or is_aborted:
             self._check_put_back(facts)
         self.count(facts.state.value)
 
@@ -148,7 +149,8 @@ class RolloutWatch:
     def switches(self, node: str, head: HeadRef, facts: FollowFacts, *, has_reload: bool) -> None:
         self._change(node)
         is_asked_for = self.policies[head.id].needs_permit(has_reload=has_reload)
-        if facts.live is not None and is_asked_for and facts.begun != head:
+        is_used = head in (facts.begun, facts.refused)  # Its deadline may pass before the switch begins.
+        if facts.live is not None and is_asked_for and not is_used:
             raise BrokenPromise("R1", f"{node} switches to {head.number} and has used no permit for it")
 
     def _begins(self, node: str, facts: FollowFacts) -> None:

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+from instep.core.rollout_vocabulary import PartnerReport, RolloutFacts, RolloutView
 from instep.model.ids import HeadRef
+from instep.model.rollout import Order
 from instep.testing.options import Options
 
 __all__ = ["BrokenPromise", "World"]
@@ -88,6 +90,14 @@ def words(what: object) -> str:
             parts.append(f"{name}={value.epoch}.{value.number}/{value.id.hex()[:6]}")
         elif name == "facts" and hasattr(value, "head"):
             parts.append(_facts(value))
+        elif isinstance(value, RolloutFacts):
+            parts.append(_rollout(value))
+        elif isinstance(value, Order):
+            parts.append(_order(value))
+        elif isinstance(value, PartnerReport):
+            parts.append(_partner(value))
+        elif isinstance(value, RolloutView):
+            parts.append(f"{value.facts.state.value}: {value.reason}")
         elif name == "signed":
             parts.append(f"{value.id.hex()[:6]} by {value.signature.signer}")
         elif name == "trouble":
@@ -103,6 +113,8 @@ def words(what: object) -> str:
             "at_ms",
             "text",
             "answered",
+            "node",
+            "partners",
         ):
             parts.append(f"{name}={getattr(value, 'value', value)}")
     return " ".join(parts)
@@ -117,3 +129,38 @@ def _facts(facts: object) -> str:
         elif value is not None and name in ("due", "highest"):
             shown.append(f"{name} {getattr(value, 'value', value)}")
     return "(" + ", ".join(shown) + ")"
+
+
+def _order(order: Order) -> str:
+    confirm = "" if order.confirm_within_ms is None else f" confirm within {order.confirm_within_ms}"
+    attempt = "" if order.attempt == 1 else f" attempt {order.attempt}"
+    drains = " drained" if order.drains else ""
+    head = f"{order.head.epoch}.{order.head.number}"
+    return f"{order.verdict.value} {head}{drains} serial {order.serial}{attempt}{confirm}"
+
+
+def _rollout(facts: RolloutFacts) -> str:
+    target = "nothing" if facts.target is None else f"{facts.target.epoch}.{facts.target.number}"
+    parts = [f"{facts.state.value} {target}", f"serial {facts.serial}"]
+    listed = (("granted", facts.granted), ("finishing", facts.finishing))
+    parts.extend(f"{name} {'/'.join(nodes)}" for name, nodes in listed if nodes)
+    if facts.attempt > 1:
+        parts.append(f"attempt {facts.attempt}")
+    if facts.is_paused:
+        parts.append("paused")
+    if facts.failed_code:
+        parts.append(f"failed {facts.failed_node or ''} {facts.failed_code}")
+    return f"({', '.join(parts)})"
+
+
+def _partner(report: PartnerReport) -> str:
+    parts = [report.standing.value]
+    for name in ("head", "live", "tree", "staged", "replaced", "refused"):
+        ref = getattr(report, name)
+        if ref is not None:
+            parts.append(f"{name} {ref.epoch}.{ref.number}")
+    if report.waits_for_permit:
+        parts.append("waits")
+    if report.is_drained:
+        parts.append("drained")
+    return f"({', '.join((*parts, f'serial {report.order_serial}'))})"

@@ -92,12 +92,14 @@ def close_batch(
     sync_directory(stage)
     failpoint(_INDEXED)
     archive = os.fsencode(place.archive)
+    is_first = not os.path.lexists(archive)
     os.makedirs(archive, 0o700, exist_ok=True)
+    if is_first:
+        sync_directory(place.control)
     os.rename(stage, archive + b"/" + journal.header.batch.encode())
     failpoint(_RENAMED)
     sync_directory(archive)
     sync_directory(place.stage)
-    sync_directory(place.control)
 
 
 def _examined(

@@ -69,6 +69,10 @@ class Culprits:
                     os.close(opened)
                 self._marked[folder] = None
 
+    def root_changed(self) -> None:
+        """Another directory is the root now: its directories are marked when something in them is put back again."""
+        self._marked.clear()
+
     def names(self, paths: Iterable[bytes]) -> dict[bytes, str]:
         """Which program wrote each of ``paths`` last, as far as it was seen: ``python3 (process 12)``."""
         self._drain()

@@ -75,7 +75,7 @@ def check_swap(place: Place, journal: Journal) -> None:
 
 
 def swap(place: Place, journal: Journal, stage: bytes) -> None:
-    """Carry over what is carried, exchange root and ``next``, sync both folders. ``RefusedError`` ``root_replaced``
+    """Carry over what is carried, exchange root and ``next``, make it durable. ``RefusedError`` ``root_replaced``
     when the root is neither of the two."""
     header = journal.header
     here = os.stat(place.root, follow_symlinks=False).st_ino
@@ -140,9 +140,9 @@ def _exchange(live: Root, tree: Root, path: bytes) -> None:
 
 
 def _sync(place: Place, journal: Journal, stage: bytes) -> None:
-    """Both folders whose names were exchanged, and those that gave or got carried paths."""
+    """The folder that names the root, and those that gave or got carried paths; the stage is synced as it becomes the
+    archive's."""
     sync_directory(place.root.parent)
-    sync_directory(stage)
     parents = {parent_of(step.path) for step in _carried(journal)}
     for tree in (os.fsencode(place.root), stage + b"/" + NEXT):
         for parent in sorted(parents):

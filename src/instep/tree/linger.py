@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,10 +42,12 @@ _OWN = 0o700
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """``late``: how many objects of the old tree no switch knew; all are in the archive. ``named``: some of them."""
+    """``late``: how many objects of the old tree no switch knew; all are in the archive. ``named``: some of them.
+    ``is_done`` is False when it was told to stop: the rest is for another call."""
 
     late: int
     named: tuple[bytes, ...]
+    is_done: bool = True
 
 
 def lingering(place: Place) -> list[bytes]:
@@ -64,14 +67,17 @@ def end_linger(
     *,
     live_row: LiveRow | None = None,
     keep_rows: KeepRows | None = None,
+    stopping: threading.Event | None = None,
 ) -> Ended:
     """Take down the old tree of ``batch``; after a crash or an error simply again. Rows of live files that lose the
-    other name are kept true. ``OSError``."""
+    other name are kept true. Once ``stopping`` is set it ends at the next object. ``OSError``."""
     failpoint(_ENDING)
     path = os.fsencode(place.archive) + b"/" + batch
     with Root(path) as opened, Root(place.root) as live:
         ending = _Ending(opened, live, now_ms, Relinked(live_row, keep_rows))
-        ending.run()
+        is_done = ending.run(stopping or threading.Event())
+    if not is_done:
+        return Ended(ending.late, tuple(ending.named), False)
     failpoint(_TREE_GONE)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + b"/" + LINKED)
@@ -94,9 +100,10 @@ class _Ending:
         self.named: list[bytes] = []
         self.summary = _summary(batch)
 
-    def run(self) -> None:
+    def run(self, stopping: threading.Event) -> bool:
+        """Whether all of it is gone."""
         stack = [(b"", iter(self._listed(b"")))]
-        while stack:
+        while stack and not stopping.is_set():
             directory, names = stack[-1]
             found = next(names, None)
             if found is None:
@@ -109,7 +116,9 @@ class _Ending:
                 stack.append((path, iter(self._listed(path))))
             else:
                 self._take(path, status)
+        self._keep_late()
         self.relinked.flush()
+        return not stack
 
     def _listed(self, directory: bytes) -> list[tuple[bytes, os.stat_result]]:
         slot = NEXT + b"/" + directory if directory else NEXT

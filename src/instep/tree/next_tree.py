@@ -16,17 +16,28 @@ from dataclasses import dataclass
 from instep.errors import DamagedError, RefusedError
 from instep.model.paths import is_below, shown
 from instep.model.statrow import StatRow
-from instep.tree.beneath import NOT_BENEATH, Root
+from instep.tree.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Journal, LinkedRecord, Op, Step, encode_record
-from instep.tree.laying import remove_object
+from instep.tree.laying import SYNC_SINGLY_MAX, remove_object
 from instep.tree.marker import CONTROL_NAME
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter
 from instep.tree.rows import RACY_NS, is_same, is_settled
 from instep.tree.rules import Rules
+from instep.tree.subtree import walk_below
 
-__all__ = ["LINKED", "NEXT", "PREPARED", "Exchange", "Relinked", "build_next", "refused", "take_apart"]
+__all__ = [
+    "LINKED",
+    "NEXT",
+    "PREPARED",
+    "Exchange",
+    "Relinked",
+    "build_next",
+    "refused",
+    "sync_tree",
+    "take_apart",
+]
 
 _LINKED_ONE = register("exchange.linked")
 _BUILT = register("exchange.built")
@@ -58,7 +69,7 @@ def refused(place: Place, needed: str, found: str) -> RefusedError:
     """Why this root cannot be exchanged."""
     return RefusedError(
         f"{place.root} cannot be exchanged: it needs {needed}, and there is {found}",
-        hint=f'put that right, or: instep fileset set {place.fileset} switch="inplace"',
+        hint=f"put that right, then: instep retry {place.fileset}; or: instep fileset set {place.fileset} switch=",
         code="exchange_refused",
         needed=needed,
         found=found,
@@ -284,8 +295,34 @@ def _attributes(fd: int) -> dict[str, bytes]:
         raise
 
 
-def take_apart(place: Place, stage: bytes) -> None:
-    """Undo what was prepared in a stage: staged objects return to their slots, links and copies go. Harmless again."""
+def sync_tree(tree: Root) -> None:
+    """Make all names below ``tree`` durable; what they name was synced before it was staged, or is live."""
+    directories = [found.path for found in walk_below(tree, b"") if stat.S_ISDIR(found.stat.st_mode)]
+    fd = tree.open_dir(b"")
+    try:
+        if len(directories) > SYNC_SINGLY_MAX:
+            syncfs(fd)
+            return
+        try:
+            for directory in reversed(directories):
+                below = tree.open_dir(directory)
+                try:
+                    os.fsync(below)
+                finally:
+                    os.close(below)
+        except PermissionError:  # a mode that we may not open, without being root
+            syncfs(fd)
+            return
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def take_apart(place: Place, stage: bytes, relinked: Relinked | None = None) -> None:
+    """Undo what was prepared in a stage: staged objects return to their slots, links and copies go. Harmless again.
+
+    With ``relinked`` the stat rows of live files hold on, though they lose a name.
+    """
     path = os.fsencode(place.stage) + b"/" + stage
     if not os.path.lexists(path + b"/" + NEXT):
         return
@@ -296,8 +333,23 @@ def take_apart(place: Place, stage: bytes) -> None:
         if journal is not None:
             for step in journal.steps():
                 _return_object(tree, step)
+        if relinked is not None:
+            _unlink_noting(place, tree, relinked)
         for name in (PREPARED, NEXT, LINKED):
             remove_object(tree.fd, name)
+
+
+def _unlink_noting(place: Place, tree: Root, relinked: Relinked) -> None:
+    with Root(place.root) as live:
+        for found in walk_below(tree, NEXT):
+            path = found.path[len(NEXT) + 1 :]
+            row = relinked.known(path, found.stat)
+            if row is not None:
+                parent, name = tree.open_parent(found.path)
+                os.unlink(name, dir_fd=parent)
+                if (after := live.stat_or_none(path)) is not None:
+                    relinked.note(row, after)
+    relinked.flush()
 
 
 def _return_object(tree: Root, step: Step) -> None:

@@ -36,7 +36,7 @@ from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
 from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of, sync_directory
 from instep.tree.marker import check_marker, read_marker
-from instep.tree.next_tree import NEXT, PREPARED
+from instep.tree.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.place import Place
 from instep.tree.records import read_records
 from instep.tree.rules import Rules
@@ -120,11 +120,7 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     try:
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
             _Switch(place, journal, tree, staged, local, Switched(journal)).run()
-            fd = staged.open_dir(b"")
-            try:
-                syncfs(fd)
-            finally:
-                os.close(fd)
+            sync_tree(tree)
             os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
         sync_directory(stage)
     except OSError as error:

@@ -148,3 +148,16 @@ def test_where_balancers_are_named_nobody_else_is_waited_for(
     remote: str | None, named: tuple[str, ...], counts: bool
 ) -> None:
     assert is_prober([ipaddress.ip_network(each) for each in named], remote) is counts
+
+
+async def test_with_both_listeners_closed_no_switch_waits_for_who_asked_before() -> None:
+    clock = Clock()
+    node = draining(MemoryStore(), clock)
+    ask(node, "haproxy", times=2)
+    node.begin(rollout_key("catalog"), "")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(node.told_out(30.0))
+        await asyncio.sleep(0)
+        node.nobody_can_ask()
+    assert waiting.result() == ()
+    assert node.probers() == ()

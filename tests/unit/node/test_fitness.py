@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.model.ids import Digest, HeadRef
 from instep.model.standing import Standing, StandingRecord
 from instep.node.draining import Drain
-from instep.node.fitness import LineView, fitness_of
+from instep.node.fitness import LineView, fitness_of, is_one_generation
 from instep.node.listeners import agent_line
 
 
@@ -46,3 +49,15 @@ def test_the_agent_says_drained_before_it_says_down() -> None:
     assert agent_line(fitness_of("s1", (), (line(Standing.DAMAGED),), None)).startswith(
         b"down#catalog: is damaged"
     )
+
+
+def test_a_node_that_was_put_back_is_offered_before_it_is_recorded() -> None:
+    """Goal: once the put-back tree is reloaded and probed, balancers are told "ready", or the return would wait for them
+    until its deadline; before that, they are not."""
+    old, new = (HeadRef(1, n, Digest(bytes([n]) * 32), Digest(bytes([n]) * 32)) for n in (1, 2))
+    facts = FollowFacts(head=new, live=new, tree=new, refused=new)
+    assert is_one_generation(facts)
+    for due in (Due.RELOAD, Due.PROBE):
+        assert not is_one_generation(msgspec.structs.replace(facts, tree=old, due=due))
+    assert is_one_generation(msgspec.structs.replace(facts, tree=old, due=Due.RECORD))
+    assert not is_one_generation(msgspec.structs.replace(facts, live=None, due=Due.RECORD))

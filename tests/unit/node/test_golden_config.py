@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from instep.errors import ConfigError
@@ -105,3 +107,10 @@ def test_what_is_wrong_with_golden_answers_is_told(old: str, new: str, problems:
         key, _, why = wanted.partition(": ")
         assert each["key"].endswith(key) and each["why"].startswith(why), each
         assert each["line"] > EXAMPLE.count("\n")
+
+
+def test_pictures_need_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ConfigError) as caught:
+        parse(GOLDEN.replace('compare = "status"', 'compare = "image"'))
+    assert "pip install 'instep[images]'" in str(caught.value.facts["problems"])

@@ -18,6 +18,7 @@ from instep.node.commands.parameters import service_of
 from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
+from instep.node.exchanging import refuse_exchange
 from instep.node.fetching import Fetcher
 from instep.node.inspection import Inspection, Numbers
 from instep.node.placing import check_new_root, take_root
@@ -179,6 +180,8 @@ class Filesets:
         without = _without(params)
         if params.get("mode") != "observe":
             _check_fidelity(name, path, definition, without)
+            if params.get("switch") == "exchange":
+                refuse_exchange(name, path, definition, params.get("carry") or ())
         numbers = Numbers()
         if head is not None and not is_empty:
             await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
@@ -234,7 +237,7 @@ class Filesets:
         given = {
             "drift": params.get("drift"),
             "switch": params.get("switch"),
-            "without": list(params.get("without") or ()) or None,
+            **{key: list(params.get(key) or ()) or None for key in ("carry", "without")},
             "observe": True if mode == "observe" else None,
         }
         running = runtime.settings.filesets.get(name)

@@ -176,6 +176,7 @@ class Members:
                     "pin": member.pin or None if member is not None else None,
                     "facts": {},
                     "standing": self._standing(name),
+                    "drained": bool(member and member.serving and member.serving.is_drained),
                 }
             )
         return {"nodes": rows}

@@ -1,0 +1,91 @@
+"""``recipe`` and ``--recipe``: what is shown is what is written, and the same again changes nothing."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from instep.cli.main import run
+from instep.node import config_edit
+from instep.node.directory import NodeDirectory
+from tests.support.control_server import FakeDaemon
+
+OWN = """about = "Ours"
+[parameters.url]
+kind = "url"
+example = "http://localhost/"
+help = "where it answers"
+[writer]
+ignore = ["/cache/"]
+settle = "3s"
+[partner.hooks]
+probe = { http = "GET {{url}}" }
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeDirectory:
+    found = NodeDirectory(tmp_path / "n")
+    config_edit.create(found, {"name": "main", "listen": "127.0.0.1:7443", "allow": []})
+    recipes = found.path / "recipes"
+    recipes.mkdir()
+    (recipes / "ours.toml").write_text(OWN)
+    (recipes / "bad.toml").write_text("abuot = 1\n")
+    for file in recipes.iterdir():
+        file.chmod(0o600)
+    return found
+
+
+def test_own_recipes_stand_beside_those_that_come_with_instep(
+    node: NodeDirectory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--dir", str(node.path), "recipe", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capfd.readouterr().out)["recipes"]}
+    assert {"geoserver", "nginx", "apache", "mapserver", "tomcat", "ours", "bad"} <= rows.keys()
+    assert (rows["ours"]["own"], rows["geoserver"]["own"]) == (True, False)
+    assert "3 problems" in rows["bad"]["problem"]
+    assert run(["--dir", str(node.path), "recipe", "show", "bad"]) == 3
+    assert "line 1: abuot" in capfd.readouterr().err
+    assert run(["--dir", str(node.path), "recipe", "show", "ours"]) == 0
+    out = capfd.readouterr().out
+    assert "needed, e.g. http://localhost/" in out
+    assert 'ignore = ["/cache/"]' in out
+    assert run(["--dir", str(node.path), "recipe", "show", "nothing"]) == 2
+
+
+def test_add_writes_what_it_shows(
+    node: NodeDirectory, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: plain settings; other options count before the recipe; editing is respected and named."""
+    root = tmp_path / "root"
+    root.mkdir()
+    words = ["--dir", str(node.path), "fileset", "add", "maps", str(root), "--recipe", "ours"]
+    assert run([*words, "--settle", "1s", "--ignore", "*.bak"]) == 0
+    out = capfd.readouterr().out
+    assert 'ignore = ["/cache/", "*.bak"]' in out
+    table = tomllib.loads(node.config.read_text())["filesets"]["maps"]
+    assert table == {
+        "path": str(root), "writer": "main", "ignore": ["/cache/", "*.bak"], "settle": "1s",
+    }  # fmt: skip
+    assert run([*words, "--settle", "1s", "--ignore", "*.bak", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["changed"] is False
+    assert run([*words]) == 4, "what was edited since is not overwritten"
+    assert "settle = '1s'" in capfd.readouterr().err
+    assert run([*words[:-2], "--param", "url=http://localhost/"]) == 2
+
+
+def test_accept_hands_its_own_daemon_the_settings(
+    node: NodeDirectory, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dir", str(node.path), "fileset", "accept", "maps", str(tmp_path / "here"), "--recipe", "ours"]
+    with FakeDaemon(node.socket).running() as daemon:
+        assert run([*words]) == 2
+        assert "url is missing: where it answers" in capfd.readouterr().err
+        daemon.answer("fileset_accept", {"changed": True, "writer": "home", "path": "/here"})
+        assert run([*words, "--param", "url=http://localhost/x"]) == 0
+        wanted = {"hooks": {"probe": {"http": "GET http://localhost/x"}}}
+        assert daemon.params("fileset_accept")["settings"] == wanted
+    assert "probe = {http = " in capfd.readouterr().out
