@@ -7,19 +7,10 @@ from instep.core import publish_vocabulary as p
 from instep.core.accept import EpochBook
 from instep.core.follow import FollowMachine
 from instep.core.publish import PublishMachine
-from instep.core.vocabulary import Trouble
 from instep.errors import PeerError
 from instep.model.generation import SignedEpoch
 
 __all__ = ["FOLLOWER_PLANTS", "SUCCESSION_PLANTS", "WRITER_PLANTS"]
-
-
-class _PublishesBelowTheBase(PublishMachine):
-    """Believes that a record which names it is all that a writer needs."""
-
-    def _not_the_writer(self) -> Trouble | None:
-        trouble = super()._not_the_writer()
-        return None if trouble is not None and trouble.code == "base_missing" else trouble
 
 
 class _FirstClaimWins(FollowMachine):
@@ -44,7 +35,6 @@ def _is_second(record: SignedEpoch, book: EpochBook) -> bool:
 
 
 WRITER_PLANTS: dict[str, type[PublishMachine]] = {
-    "publishes_below_base": _PublishesBelowTheBase,
     "first_claim_wins": _FirstClaimWinsHere,
 }
 FOLLOWER_PLANTS: dict[str, type[FollowMachine]] = {"first_claim_wins": _FirstClaimWins}
