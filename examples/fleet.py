@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,28 @@ class Fleet:
             return (line["standing"], line["code"]) == ("failing", code) and is_this, line
 
         return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """What home keeps of the rollouts: the present one first, then those before it."""
+        document = self.home.run("rollout", "show", self.fileset)
+        return [*([document["rollout"]] if document["rollout"] else []), *document["past"]]
+
+    def await_put_back(self, generation: int) -> str:
+        """Until the rollout of this generation has put back every node; who failed, and why."""
+
+        def is_over() -> tuple[bool, dict[str, Any]]:
+            found = self.rollouts()[0]
+            return found["generation"]["number"] == generation and found["state"] == "put_back", found
+
+        failed = eventually_seen(is_over, f"the rollout of generation {generation} to be put back", 60)[
+            "failed"
+        ]
+        return f"{failed['node']} failed ({failed['code']})"
+
+    def outcomes(self) -> dict[str, int]:
+        """How the rollouts ended, by the words of ``rollout show``."""
+        by_generation = {each["generation"]["number"]: each["state"] for each in self.rollouts()}
+        return dict(Counter(by_generation.values()))
 
     def untold(self) -> list[str]:
         """Drains and returns for which a balancer did not ask in time, as each serving node noted them."""

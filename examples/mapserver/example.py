@@ -269,6 +269,7 @@ class Example:
     def require_before(self, broken: int, line: dict[str, Any], picture: str) -> None:
         """The first node says why it went back; no other ever had it; all show what they showed."""
         self.tell(f"   {self.fleet.serving[0].name}: {line['reason']}")
+        self.tell(f"   the rollout is put back: {self.fleet.await_put_back(broken)}")
         for node in self.fleet.serving:
             live = node.line(FILESET)["live"]["number"]
             if live >= broken:
@@ -276,7 +277,12 @@ class Example:
         self.require_picture(picture)
 
     def report(self, load: Load) -> dict[str, Any]:
-        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report(PNG, self.good)}
+        return {
+            "changes": self.rollouts,
+            "rollouts": self.fleet.outcomes(),
+            "untold": self.fleet.untold(),
+            **load.report(PNG, self.good),
+        }
 
 
 if __name__ == "__main__":

@@ -232,11 +232,7 @@ class Example:
             line = self.fleet.await_failing(node, broken, "put_back_ordered")
             self.tell(f"   {node.name}: {line['reason']}")
 
-        def is_back() -> tuple[bool, object]:
-            found = [node.line(FILESET)["live"]["number"] for node in nodes]
-            return max(found) < broken, found
-
-        eventually_seen(is_back, "every node to be put back", 60)
+        self.tell(f"   the rollout is put back: {self.fleet.await_put_back(broken)}")
         self.require_before(broken)
         self.tell("7. The configuration mended, and on every node.")
         self.write_site(self.number + 1)
@@ -247,7 +243,12 @@ class Example:
 
     def report(self, load: Load) -> dict[str, Any]:
         good = {digest(page(number)) for number in (*range(1, self.number + 1), 92)}
-        return {"rollouts": self.rollouts, "untold": self.fleet.untold(), **load.report("text/plain", good)}
+        return {
+            "changes": self.rollouts,
+            "rollouts": self.fleet.outcomes(),
+            "untold": self.fleet.untold(),
+            **load.report("text/plain", good),
+        }
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def test_mapserver_nodes_behind_haproxy() -> None:
     """Goal: ten changes of style reach three MapServer nodes under load without one failed or mixed picture; a mapfile
     that serves no WMS is stopped at the first node and put back, and nobody saw it."""
     report = run_example("mapserver")
-    assert report["rollouts"] == 10
+    assert report["changes"] == 10
+    assert report["rollouts"]["put_back"] == 2
     assert report["requests"] > 200
     assert report["asked_again"] == 0, "HAProxy closes no connection"
     assert set(report["answered_by"]) == {"m1", "m2", "m3"}
@@ -56,5 +57,6 @@ def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
     """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is put
     back on all three, while the nginx in front serves without a failed request."""
     report = run_example("nginx-sites", "--rollouts", "1")
+    assert report["rollouts"]["put_back"] == 1
     assert report["requests"] > 200
     assert set(report["answered_by"]) == {"n1", "n2", "n3"}

@@ -188,12 +188,15 @@ def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> No
     assert [(t["node"], t["reason"]) for t in tests] == [("s1", "s1 is not connected")]
 
 
-def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a
-    status that is not the expected one after the switch is put back."""
+def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
+    fleet: Fleet, stack: ExitStack
+) -> None:
+    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is not
+    the expected one after the switch is put back. A node that is killed once the tree holds the new generation compares
+    after its start with what it recorded before. Method: it is killed when it has written down that it switched."""
     tree, apps = _start(fleet, stack, 1)
-    s1, app = fleet["s1"], apps["s1"]
-    _golden(s1, f'url = "{app.url}"\nretries = 1', index=STAMP)
+    s1, index = fleet["s1"], fleet.tree("s1") / "index"
+    _golden(s1, f'url = "{apps["s1"].url}"\nretries = 1', index=STAMP)
     (tree / "other").write_text("1")
     fleet.main.run("publish", "data")
     line = s1.await_standing("failing", code="probe_failed")
@@ -201,27 +204,19 @@ def test_a_broken_application_can_be_repaired(fleet: Fleet, stack: ExitStack) ->
     assert "index answered 404, expected 200" in str(_events(s1, "golden_missing"))
     (tree / "index").write_text("repaired")
     fleet.wait()
-    assert (fleet.tree("s1") / "index").read_text() == "repaired"
-
-
-def test_what_was_recorded_outlives_a_crash_between_switch_and_probe(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: a node that is killed once the tree holds the new generation compares after its start with what it recorded
-    before, and goes back. Method: the daemon is killed when it has written down that it switched."""
-    tree, apps = _start(fleet, stack, 1)
-    s1, page = fleet["s1"], fleet.tree("s1") / "page"
-    _golden(s1, f'url = "{apps["s1"].url}"', page=STAMP)
+    assert index.read_text() == "repaired"
     s1.stop()
     s1.environment["INSTEP_FAILPOINT"] = "follow.tree_saved:2"
     s1.start()
-    (tree / "page").write_text("farewell")
+    (tree / "index").write_text("broken again")
     fleet.main.run("publish", "data")
     s1.await_death()
-    assert page.read_text() == "farewell"
+    assert index.read_text() == "broken again"
     del s1.environment["INSTEP_FAILPOINT"]
     s1.start()
     line = s1.await_standing("failing", code="probe_failed")
-    assert "golden answer page" in line["reason"] and ", now 200 sha256 " in line["reason"], line
-    eventually(partial(_holds, page, "welcome"), 20, s1.log)
+    assert "golden answer index" in line["reason"] and ", now 200 sha256 " in line["reason"], line
+    eventually(partial(_holds, index, "repaired"), 20, s1.log)
 
 
 def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core import follow_vocabulary as f
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, SetTimer, TimerFired, Trouble
 from instep.errors import Retry
 from tests.golden.dialogue import HUB, MAIN, OK, Dialogue, epoch, follower, generation
 
@@ -98,6 +98,26 @@ def test_drift_is_reverted_three_times_and_then_named() -> None:
             talk.say(f.Reverted(talk.asked(f.Revert), (b"global.xml",)))
             talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
     talk.check("drift_fight")
+
+
+def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
+    talk = live(begun(follower()), 1)
+    talk.at(10_000).say(f.TreeTouched((b"global.xml",)))
+    talk.at(10_200).say(TimerFired("drift-settle"))
+    waits = []
+    for _ in range(4):
+        talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (b"global.xml",), 1))
+        began = talk.now
+        talk.say(f.RevertFailed(talk.asked(f.Revert), NO))
+        due = next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == "retry-revert")
+        assert due is not None
+        check = talk.asked(f.CheckDrift)
+        talk.say(f.DriftChecked(check, (b"global.xml",), 1))
+        assert not any(isinstance(e, f.Revert) for e in talk.effects)
+        waits.append(due - began)
+        talk.at(due).say(f.TreeTouched((b"global.xml",)), TimerFired("retry-revert"))
+        talk.at(due + 200).say(TimerFired("drift-settle"))
+    assert waits == sorted(waits) and waits[-1] > 2 * waits[0]
 
 
 def test_paused_stages_but_does_not_switch() -> None:

@@ -131,3 +131,13 @@ def test_a_writer_that_lost_state_orders_above_what_its_partners_hold() -> None:
     w.tell(S2, staged=ref(2), waits_for_permit=True, order_serial=3)
     assert w.orders[S2].serial > 41
     w.check("rollout_lost_state")
+
+
+def test_a_canary_that_is_gone_when_its_time_ends_has_failed() -> None:
+    w = Writer(RolloutPolicy(strategy=Strategy.CANARY, canary_for_ms=5_000))
+    w.staged(S1, S2)
+    w.switched(S1)
+    w.at(1_000).say(v.PartnerLost(S1))
+    w.at(5_000).say(TimerFired("watch"))
+    assert w.orders[S2].verdict is Verdict.PUT_BACK
+    w.check("rollout_canary")

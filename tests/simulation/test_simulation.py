@@ -20,7 +20,28 @@ from instep.testing.simulation import Result, simulate
 SEEDS_TO_FIND_A_PLANT = 120
 KEPT_SEEDS = (5, 9, 13, 17, 19, 26, 32, 70, 98, 125, 134, 174, 181, 1956, 2459, 2693)
 """Each found a bug once; they stay."""
-KEPT_ROLLOUTS = (1, 4, 22, 25, 40, 41, 60, 96, 143, 154, 219, 1050, 3014, 3071, 3078, 3095)
+KEPT_ROLLOUTS = (
+    1,
+    4,
+    22,
+    25,
+    40,
+    41,
+    60,
+    96,
+    143,
+    154,
+    219,
+    1050,
+    3014,
+    3071,
+    3078,
+    3095,
+    5032,
+    5079,
+    5194,
+    5267,
+)
 """The same, with rollouts whatever the seed draws."""
 
 

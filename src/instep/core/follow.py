@@ -125,8 +125,9 @@ class FollowMachine(FollowApply):
                 self._is_recovered = False
                 self._fail("due", event.trouble)
             case f.DriftChecked():
-                self._troubles.pop("drift", None)
-                self._backoff.clear("drift")
+                self._succeed("drift")
+                if not event.paths:
+                    self._succeed("revert")
                 self._drift.found(event.paths, event.total, event.writers)
             case f.DriftCheckFailed():
                 self._drift.failed()
@@ -136,7 +137,7 @@ class FollowMachine(FollowApply):
             case f.RevertFailed():
                 self._unstage()
                 self._drift.touch(self._drift.drifted)
-                self._fail("drift", event.trouble)
+                self._fail("revert", event.trouble)
             case f.Compared():
                 self._took_comparison(event, job)
             case f.Drained():
@@ -248,7 +249,7 @@ class FollowMachine(FollowApply):
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
-            drift_trouble=self._troubles.get("drift"),
+            drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None
                 if compared is None

@@ -28,11 +28,12 @@ class FollowDrift(FollowDue):
         if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
             return
         free, fought = drift.fights.split(drift.drifted, self._now)
-        if free:
+        if not free:
+            self._succeed("revert")  # What is left alone fails no more: it is told as a fight.
+            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
+        elif self._backoff.is_ready("revert", self._now):
             source = next((s.name for s in self._sources.all_up() if s.has == tree.id), None)
             self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
-        else:
-            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
 
     def _observe(self) -> None:
         head = self._facts.head
@@ -66,7 +67,7 @@ class FollowDrift(FollowDue):
             self._progress.is_staged = False
 
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
-        self._succeed("drift")
+        self._succeed("revert")
         self._unstage()
         self._drift.reverted(paths, self._now)
         named = [shown(p) for p in paths[:NAMED_MAX]]

@@ -161,6 +161,11 @@ class FollowState:
         if self._job is not None and self._job.phase is Phase.PUT_BACK:
             self._is_forgiven = True
             return
+        if facts.refused == facts.tree:
+            self._succeed("due")  # What kept it from going back is over with the wish to go back.
+            if self._is_recovered and self._job is None:
+                self._progress = None
+                self._out.append(f.DropStage())
         due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
         self._set(refused=None, refused_code="", refused_reason="", due=due)
 

@@ -24,6 +24,7 @@ from instep.core.vocabulary import TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import OnFailure
+from instep.model.standing import Standing
 
 __all__ = ["GRACE_MS", "RolloutMachine"]
 
@@ -71,13 +72,7 @@ class RolloutMachine(RolloutShow):
             case v.PartnerLost(node):
                 self._lost(node)
             case TimerFired(name):
-                self._timers.pop(name, None)
-                if name == "watch" and self._facts.state is RolloutState.WATCHING:
-                    self._set(is_watched=True, state=RolloutState.WAVES)
-                elif name == "renew" and self._facts.state in UNCONFIRMED:
-                    self._set(serial=self._facts.serial + 1)
-                elif name == "confirm" and self._facts.state is RolloutState.CONFIRMING:
-                    self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+                self._fired(name)
             case v.AnswersDiffered(request, head, reason):
                 is_running = head == self._facts.target and self._facts.state in (*GOING, *_WALKED)
                 refusal = None if is_running else self._refusal("of that generation to put back")
@@ -86,6 +81,16 @@ class RolloutMachine(RolloutShow):
                 self._out.append(v.Answer(request, refusal))
             case _:
                 self._out.append(v.Answer(event.request, self._do(event)))
+
+    def _fired(self, name: str) -> None:
+        self._timers.pop(name, None)
+        state = self._facts.state
+        if name == "watch" and state is RolloutState.WATCHING:
+            self._end_watch()
+        elif name == "renew" and state in UNCONFIRMED:
+            self._set(serial=self._facts.serial + 1)
+        elif name == "confirm" and state is RolloutState.CONFIRMING:
+            self._go_back(None, "not_confirmed", "nobody confirmed it in time")
 
     def _configure(self, event: v.PolicyChanged) -> None:
         self._policy = event.policy
@@ -245,6 +250,19 @@ class RolloutMachine(RolloutShow):
             if why is not None:
                 self._fail(name, *why)
                 return
+
+    def _end_watch(self) -> None:
+        """A canary that died or stands ill meanwhile has failed, whatever its probe said."""
+        for name in self._facts.granted:
+            partner = self._partners.get(name)
+            report = None if partner is None else partner.report
+            if partner is not None and partner.lost_at_ms is not None:
+                self._fail(name, "canary_lost", "it was out of reach when its time as a canary ended")
+                return
+            if report is not None and report.standing in (Standing.FAILING, Standing.DAMAGED):
+                self._fail(name, report.code or "canary_failed", report.reason or "it stands ill as a canary")
+                return
+        self._set(is_watched=True, state=RolloutState.WAVES)
 
     def _fail(self, name: NodeName | None, code: str, reason: str) -> None:
         if self._facts.policy.on_failure is OnFailure.PUT_BACK:

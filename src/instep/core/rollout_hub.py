@@ -10,27 +10,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.rollout_book import GRACE_MS
 from instep.core.rollout_vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Order, RolloutPolicy, Verdict
+from instep.model.rollout import DURATION_MS_MAX, SERIAL_MAX, Order, RolloutPolicy, Verdict
 
 __all__ = ["HubBook", "OwnState", "own_state"]
 
 
 @dataclass(frozen=True, slots=True)
 class OwnState:
-    """How the line stands at the hub itself. ``live`` is None while a switch or a hook is under way."""
+    """How the line stands at the hub itself. ``live`` is None while a switch or a hook is under way. ``serial`` and
+    ``confirm_within_ms`` are those of its own newest order."""
 
     live: HeadRef | None
     refused: HeadRef | None
     unconfirmed: HeadRef | None
     policy: RolloutPolicy
+    serial: int = 0
+    confirm_within_ms: int | None = None
 
 
 def own_state(facts: FollowFacts, policy: RolloutPolicy) -> OwnState:
     """What those behind a hub may be told of it; ``policy`` is that of the live generation's definition."""
     is_whole = facts.live == facts.tree and facts.due is Due.NOTHING
-    return OwnState(facts.live if is_whole else None, facts.refused, facts.unconfirmed, policy)
+    order, live = facts.order, facts.live if is_whole else None
+    if order is None:
+        return OwnState(live, facts.refused, facts.unconfirmed, policy)
+    return OwnState(live, facts.refused, facts.unconfirmed, policy, order.serial, order.confirm_within_ms)
 
 
 class HubBook:
@@ -39,6 +46,8 @@ class HubBook:
     def __init__(self) -> None:
         self._reports: dict[NodeName, PartnerReport] = {}
         self._given: dict[NodeName, Order] = {}
+        self._renewed: dict[NodeName, int] = {}
+        """The serial of the hub's own order with which the time to confirm began last."""
 
     def seen(self, node: NodeName, report: PartnerReport, own: OwnState) -> Order | None:
         """A direct partner told how it stands: what it is to be given now."""
@@ -48,6 +57,7 @@ class HubBook:
     def lost(self, node: NodeName) -> None:
         self._reports.pop(node, None)
         self._given.pop(node, None)
+        self._renewed.pop(node, None)
 
     def own_changed(self, own: OwnState) -> tuple[tuple[NodeName, Order], ...]:
         """The hub itself stands otherwise: who is to be given what."""
@@ -60,11 +70,16 @@ class HubBook:
         if verdict is None or report.head is None:
             return None
         given = self._given.get(node)
-        if given is not None and given.head == report.head and given.verdict is verdict:
+        is_unconfirmed = own.unconfirmed == report.head
+        is_renewed = is_unconfirmed and own.serial > self._renewed.get(node, own.serial)
+        if given is not None and given.head == report.head and given.verdict is verdict and not is_renewed:
             return given if report.order_serial < given.serial else None
-        serial = max(report.order_serial, given.serial if given is not None else 0) + 1
+        serial = min(SERIAL_MAX, max(report.order_serial, given.serial if given is not None else 0) + 1)
         policy, head = own.policy, report.head
-        confirm_ms = policy.confirm_within_ms if own.unconfirmed == head else None
+        confirm_ms = own.confirm_within_ms if is_unconfirmed else None
+        if confirm_ms is not None:  # The hub gives up first, and then orders them back.
+            confirm_ms = min(DURATION_MS_MAX, confirm_ms + GRACE_MS)
+            self._renewed[node] = own.serial
         order = self._given[node] = Order(head, serial, verdict, False, policy.finish_within_ms, confirm_ms)
         return order
 
@@ -81,5 +96,7 @@ def _verdict(report: PartnerReport, own: OwnState) -> Verdict | None:
     if report.live != head:
         was_ordered_back = report.refused == head and report.code == "put_back_ordered"
         return Verdict.SWITCH if report.waits_for_permit or was_ordered_back else None
-    is_kept = own.policy.confirm_within_ms is not None and own.unconfirmed != head
+    if own.unconfirmed == head:
+        return Verdict.SWITCH if report.order_serial else None
+    is_kept = own.policy.confirm_within_ms is not None
     return Verdict.KEEP if is_kept and report.order_serial else None

@@ -52,6 +52,11 @@ class RolloutShow(RolloutOrders):
         if facts.state is RolloutState.WAVES:
             busy = self._in_flight() or [n for n in self._expected() if self._place(n) is not Place.SWITCHED]
             return f"waits for {', '.join(busy[:NAMED_MAX])}" if busy else self._left_out()
+        if facts.state is RolloutState.WATCHING:
+            return f"watches {', '.join(facts.granted[:NAMED_MAX])} for {facts.policy.canary_for_ms} ms"
+        if facts.state is RolloutState.CONFIRMING:
+            within_ms = facts.policy.confirm_within_ms
+            return f"goes back within {within_ms} ms without: instep rollout confirm {self.line.fileset}"
         words: str = facts.state.value
         return words
 

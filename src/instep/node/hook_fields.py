@@ -74,6 +74,9 @@ def _hook(reader: Reader, path: KeyPath, raw: object, slot: str, root: Path | No
         )
     if row["tree"] and slot != "validate":
         reader.wrong((*path, "tree"), True, "goes with validate, which looks at what is not live yet")
+    if row["tree"] and row["user"]:
+        why = "does not go with user: what is staged can be read by this daemon's own user only"
+        reader.wrong((*path, "tree"), True, why)
     if row["timeout"] < 1:
         reader.wrong((*path, "timeout"), 0, "must be longer than nothing: every wait has a deadline")
     fields = {name: row[name] for name in row if name != "timeout"}

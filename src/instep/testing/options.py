@@ -128,7 +128,7 @@ def drawn_policy(rng: Random) -> RolloutPolicy:
         quorum_percent=rng.choice((100, 100, 60, 30)),
         absent=rng.choice((Absent.SKIP, Absent.SKIP, Absent.WAIT)),
         on_failure=rng.choice((OnFailure.PUT_BACK, OnFailure.PUT_BACK, OnFailure.STOP)),
-        confirm_within_ms=rng.choice((None, None, 2_000, 8_000)),
+        confirm_within_ms=rng.choice((None, 2_000, 2_000, 8_000)),
         finish_within_ms=rng.choice((1_000, 4_000, 15_000)),
         canary_for_ms=rng.choice((0, 500, 5_000)),
     )
@@ -149,6 +149,7 @@ def _with_rollouts(options: Options, rng: Random) -> Options:
         has_rollouts=True,
         policy=drawn_policy(rng),
         edit_every_ms=rng.choice((1_000, 4_000, 12_000)),
+        cut_every_ms=options.cut_every_ms or rng.choice((0, 3_000, 8_000)),
         policy_every_ms=rng.choice((0, 0, 15_000)),
         ask_rollout_every_ms=rng.choice((0, 2_000, 6_000)),
         probe_fails=rng.choice((0.0, 0.0, 0.05, 0.3)),

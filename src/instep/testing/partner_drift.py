@@ -34,6 +34,8 @@ class PartnerDrift(SimNode):
         # A revert is staged itself, and takes the place of what was.
         self.place.stage.clear()
         self.place.sealed_for = None
+        self.place.stage.clear()  # A revert is staged itself, in the place of what was staged.
+        self.place.sealed_for = None
         wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
         for path in effect.paths:
             entry = wanted.get(path)

@@ -103,7 +103,7 @@ class SimRollouts:
             lambda number: v.AbortAsked(number, puts_back=people.random() < 0.5),
         )
         is_confirming = self.watch.facts.state is v.RolloutState.CONFIRMING
-        self.ask(v.ConfirmAsked if is_confirming and people.random() < 0.5 else people.choice(kinds))
+        self.ask(v.ConfirmAsked if is_confirming and people.random() < 0.8 else people.choice(kinds))
 
     def _answers_differ(self, number: int) -> v.RolloutEvent:
         """The writer asked through the balancer, and users would get other answers."""
