@@ -45,7 +45,8 @@ class Verdict:
 _AROUND = {
     Program.HAPROXY: "defaults\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n",
     Program.NGINX: (
-        "events {{}}\nhttp {{\n    access_log off;\n    server_names_hash_bucket_size 256;\n    map_hash_bucket_size 256;\n"
+        "events {{}}\nhttp {{\n    access_log off;\n"
+        "    server_names_hash_bucket_size 256;\n    map_hash_bucket_size 256;\n"
         "    variables_hash_bucket_size 256;\n    include {file};\n}}\n"
     ),
 }
