@@ -35,6 +35,7 @@ class Front:
     def __init__(self, folder: Path) -> None:
         self.fleet = fleet = Fleet(folder)
         self.folder, self.serves = folder, free_port()
+        self.sick: set[str] = set()
         self.haproxy, self.nginx = free_port(), free_port()
         self.haproxy_file, self.nginx_file = folder / "haproxy.cfg", folder / "nginx.conf"
         (fleet.tree("main")).mkdir(parents=True)
@@ -50,7 +51,7 @@ class Front:
             fleet.main,
             "maps",
             f'filesets = ["data"]\nhttp = {{ listen = "127.0.0.1:{self.haproxy}", backend = {self.serves} }}\n'
-            f'admin_path = "/admin"\ntrusted = ["127.0.0.9"]\nfile = "{self.haproxy_file}"\n'
+            f'admin_path = "/admin"\nhealth_path = "/health?deep=1"\ntrusted = ["127.0.0.9"]\nfile = "{self.haproxy_file}"\n'
             f'haproxy_socket = "{folder}/h.sock"\nupdate = "manual"\n'
             f'reload = {{ signal = "USR2", pid_file = "{folder}/haproxy.pid" }}\n',
         )
@@ -62,12 +63,14 @@ class Front:
             self.fleet.main,
             "web",
             f'filesets = ["data"]\nkind = "nginx"\nfile = "{self.nginx_file}"\nadmin_path = "/admin"\n'
+            f'health_path = "/health"\n'
             f'http = {{ listen = "127.0.0.1:{listen or self.nginx}", backend = {self.serves} }}\n{more}',
         )
 
     def _doors(self, node: Node) -> None:
         path = node.directory / "instep.toml"
-        doors = f'health = "127.0.0.1:{free_port()}"\nagent = "127.0.0.1:{free_port()}"\n'
+        host = HOSTS[node.name]
+        doors = f'health = "{host}:{free_port()}"\nagent = "{host}:{free_port()}"\n'
         path.write_text(f'{doors}allow_drain = ["main"]\nprobers = ["10.255.0.1"]\n{path.read_text()}')
 
     def say(self, node: Node, name: str, text: str) -> None:
@@ -87,7 +90,7 @@ class Front:
         """The three applications, and a balancer before them."""
         with ExitStack() as stack:
             for name, host in HOSTS.items():
-                stack.enter_context(application(host, self.serves, name))
+                stack.enter_context(application(host, self.serves, name, self.sick))
             running = subprocess.Popen(words, stderr=subprocess.DEVNULL)
             try:
                 eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
@@ -203,11 +206,20 @@ def follow_a_session(front: Front, port: int) -> None:
     assert {asked(port, "/", cookie)[1][0] for _ in range(20)} == {moved[0]}
 
 
+def see_a_sick_application_out(front: Front, port: int) -> None:
+    """Its node is well, and says so."""
+    front.sick.add("s2")
+    eventually(lambda: served(port) == {"main", "s1"}, 20)
+    front.sick.clear()
+    eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
+
+
 @needs_haproxy
 def test_a_session_stays_until_its_node_is_drained(front: Front) -> None:
     front.fleet.main.run("balancer", "render", "haproxy", "maps", "--output", str(front.haproxy_file))
     with front.with_haproxy():
         follow_a_session(front, front.haproxy)
+        see_a_sick_application_out(front, front.haproxy)
 
 
 @needs_haproxy
@@ -247,6 +259,7 @@ def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
     with front.with_nginx():
         follow_a_session(front, port)
+        see_a_sick_application_out(front, port)
         with Clients(port) as clients:
             main.run("node", "drain", "s1")
             eventually(lambda: served(port) == {"main", "s2"}, 20)

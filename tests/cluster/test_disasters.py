@@ -112,7 +112,7 @@ def test_a_full_and_a_read_only_disk(fleet: Fleet, small_disk: Path) -> None:
         for number in range(8):
             (tree / f"large{number}").write_bytes(os.urandom(500_000))
         number = main.publish()["number"]
-        assert_in_trouble(s1, "disk_full")
+        assert_in_trouble(s1, "disk_full", "no_space")
         assert without(tree_of(small_disk)) == whole
         (small_disk / "ballast.tmp").unlink()
         s1.await_in_step(number)

@@ -118,3 +118,32 @@ def test_what_stands_against_an_exchange_is_named_with_both_values(fleet: Fleet)
     (fleet.tree("main") / "page").write_text("three")
     fleet.wait()
     assert (root / "page").read_text() == "three"
+
+
+def test_what_is_written_between_staged_and_switched_is_archived_and_put_right(fleet: Fleet) -> None:
+    """A validate hook writes below the root: it runs when the next tree is built and the exchange is still to come."""
+    main, root = fleet.tree("main"), fleet.tree("s1")
+    fleet.make(1, add=("--settle", "20ms"))
+    for name in ("page", "shared"):
+        (main / name).write_text("one")
+    s1 = fleet["s1"]
+    fleet.wait()
+    s1.run("fileset", "set", "data", "switch=exchange", "linger=100ms")
+    once = f"[ -e {root}/late ] || [ -e {fleet.base}/done ] || "
+    late = f"{{ echo late > {root}/late; echo edited > {root}/shared; touch {fleet.base}/done; }}"
+    tables(s1, f"[filesets.data.hooks.validate]\nrun = ['/bin/sh', '-c', '{once}{late}']\n")
+    s1.run("config", "reload")
+    (main / "page").write_text("two")
+    fleet.wait()
+    assert (fleet.base / "done").exists(), "the hook did not run"
+
+    def archived() -> set[str]:
+        items = s1.run("archive", "list", "data", "--set-aside").json["items"]
+        return {item["path"] for item in items}
+
+    eventually(lambda: {"late", "shared"} <= archived(), 20, lambda: f"{archived()}\n{s1.log()}")
+    eventually(lambda: (root / "shared").read_text() == "one", 20, lambda: s1.log())
+    assert (root / "page").read_text() == "two"
+    assert not (root / "late").exists()
+    events = s1.run("events").json["events"]
+    assert any("met an exchange of the root" in str(event) for event in events), events

@@ -18,7 +18,7 @@ from instep.net.service import PeerStream
 from instep.net.tls import TlsContexts
 from tests.support import peers
 from tests.support.fleet import Fleet, Node
-from tests.support.hostile import Looped
+from tests.support.hostile import HostileWriter, Looped, file
 from tests.support.mounts import mounted, need_root, unmount
 from tests.support.waiting import eventually
 
@@ -226,6 +226,30 @@ def test_an_older_partner_is_not_cut_off_by_the_check(fleet: Fleet) -> None:
     assert not row["ok"]
     assert "speaks protocol 1, facts are told since 2" in row["theirs"], row
     assert next(check for check in told["checks"] if check["name"] == "partner old")["ok"], told
+
+
+def test_an_older_writer_is_not_waited_for(fleet: Fleet) -> None:
+    """Goal: who gives no orders is waited for by nobody. Method: a partner with a reload hook, which asks a writer of
+    today for a permit, follows one that speaks protocol 1."""
+    fleet.tree("main").mkdir(parents=True)
+    (fleet.tree("main") / "file").write_text("first")
+    fleet.make(1)
+    fleet.wait()
+    s1 = fleet["s1"]
+    path = s1.directory / "instep.toml"
+    path.write_text(
+        f'{path.read_text()}\n[filesets.data.hooks]\nreload = {{ touch = "{fleet.base}/reloaded" }}\n'
+    )
+    s1.run("config", "reload")
+    fleet.main.stop()
+    writer = HostileWriter(fleet.main, version=1)
+    try:
+        writer.await_streams("s1")
+        head = writer.publish([file(b"file", b"second")])
+        eventually(lambda: s1.line()["live"]["id"] == head.id.hex(), 20, lambda: f"{s1.line()}\n{s1.log()}")
+        assert (fleet.base / "reloaded").exists()
+    finally:
+        writer.close()
 
 
 async def _old_partner(pki: Pki, address: str, main: Node) -> dict[str, Any]:

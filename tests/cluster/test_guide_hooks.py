@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from instep.model.ids import fileset_name
+from instep.node.config import parse
+from instep.node.settings import ServiceSettings
 from tests.cluster.test_hooks import _application
 from tests.support.fleet import Fleet, Node, free_port
 from tests.support.waiting import eventually
@@ -149,14 +152,11 @@ def test_the_nginx_example(fleet: Fleet) -> None:
         eventually(lambda: _answer(port) == "four", 10)
 
 
-def test_the_systemd_example_is_a_right_configuration(fleet: Fleet) -> None:
-    """Goal: the daemon takes it. What systemctl is asked is in ``tests/unit/test_small_hooks.py``."""
-    fleet.tree("main").mkdir(parents=True)
-    fleet.make(0)
-    path = fleet.main.directory / "instep.toml"
-    example = _example("systemd")
-    keys, hooks = example.split("[filesets.data.hooks]")
-    service = keys.split("[filesets.data]\n")[1].strip()
-    path.write_text(path.read_text().replace("[filesets.data]\n", f"[filesets.data]\n{service}\n", 1))
-    _add(fleet.main, f"[filesets.data.hooks]{hooks}")
-    assert fleet.main.run("config", "check").code == 0
+def test_the_systemd_example_is_a_right_configuration() -> None:
+    """Goal: the reader takes it. What systemctl is asked is in ``tests/unit/test_small_hooks.py``."""
+    rest = 'path = "/srv/data"\nwriter = "main"\n'
+    example = _example("systemd", **{"[filesets.data]\n": f"[filesets.data]\n{rest}"})
+    found = parse(f'name = "s1"\n[partners.main]\n{example}').filesets[fileset_name("data")]
+    assert found.service == ServiceSettings(unit="app.service")
+    assert found.hooks.reload[0].systemd == ("try-reload-or-restart", "app.service")
+    assert found.hooks.probe[0].retries == 5

@@ -110,6 +110,7 @@ def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
         began = talk.now
         talk.say(f.RevertFailed(talk.asked(f.Revert), NO))
         due = next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == "retry-revert")
+        assert due is not None
         check = talk.asked(f.CheckDrift)
         talk.say(f.DriftChecked(check, (b"global.xml",), 1))
         assert not any(isinstance(e, f.Revert) for e in talk.effects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,15 +15,17 @@ ANSWER_S = 10.0
 
 
 @contextmanager
-def application(host: str, port: int, name: str) -> Iterator[None]:
-    """Answers every request with its name, the path and what it was told of the client."""
+def application(host: str, port: int, name: str, sick: Container[str] = ()) -> Iterator[None]:
+    """Answers every request with its name, the path and what it was told of the client; ``/health`` with 503 while it is
+    among the sick."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             told = f"{name} {self.path} {self.headers.get('X-Forwarded-For', '-')}".encode()
-            self.send_response(200)
+            is_well = not (self.path.startswith("/health") and name in sick)
+            self.send_response(200 if is_well else 503)
             self.send_header("Content-Length", str(len(told)))
             self.end_headers()
             self.wfile.write(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from instep.errors import RefusedError
 from instep.fleet.balancer_file import Program, check_file, keep_file
 from instep.fleet.balancer_plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
-from instep.fleet.haproxy import Surroundings, drained_state, haproxy
+from instep.fleet.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.nginx import nginx
 from instep.fleet.proxy_map import merged, proxy_map
 from instep.model.address import Address
@@ -77,11 +78,11 @@ def plan(
 
 def two_on_a_port(count: int) -> tuple[BalancerPlan, ...]:
     first = plan(count, services=SERVICES[:1])
-    at = {Kind.HTTP: Address("10.0.2.1", 9090)}
+    at = {Kind.HTTP: Address("10.0.0.1", 9090)}
     docs = BalancerPlan(
         "docs", SERVICES[:1], (ServerPlan("main", at, True, Address("10.0.0.1", 7481)),), Affinity.SOURCE,
         paths=("/docs",), hosts=("docs.example.org",), admin_host="admin.example.org", filesets=("docs",),
-        max_behind="30s", trusted=("10.9.0.0/16",), front=Address("10.0.0.9", 80),
+        max_behind="30s", health_path="/docs/?a=b&c=%20", trusted=("10.9.0.0/16",), front=Address("10.0.0.9", 80),
     )  # fmt: skip
     return first, docs
 
@@ -139,6 +140,18 @@ def test_an_address_from_a_member_cannot_write_configuration(host: str) -> None:
             render()
         assert refused.value.error_code == "unwritable_for_balancer"
         assert refused.value.facts["node"] == "s1"
+
+
+def test_the_application_is_asked_after_the_node_where_it_can_be() -> None:
+    made = dataclasses.replace(plan(3), health_path="/geoserver/ows?service=WMS")
+    assert why_not_asked(made) is None
+    assert "    http-check connect port 8080\n    http-check send meth GET uri /geoserver/ows?" in haproxy(
+        [made], None
+    )
+    moved = dataclasses.replace(made.servers[0], health=Address("10.0.0.9", 7481))
+    apart = dataclasses.replace(made, servers=(moved, *made.servers[1:]))
+    assert "main has health at another address" in str(why_not_asked(apart))
+    assert "connect port" not in haproxy([apart], None)
 
 
 def test_two_applications_cannot_both_take_everything_at_a_port() -> None:

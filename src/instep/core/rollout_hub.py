@@ -13,7 +13,7 @@ from instep.core.follow_vocabulary import Due, FollowFacts
 from instep.core.rollout_book import GRACE_MS
 from instep.core.rollout_vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Verdict
+from instep.model.rollout import DURATION_MS_MAX, SERIAL_MAX, Order, RolloutPolicy, Verdict
 
 __all__ = ["HubBook", "OwnState", "own_state"]
 
@@ -74,7 +74,7 @@ class HubBook:
         is_renewed = is_unconfirmed and own.serial > self._renewed.get(node, own.serial)
         if given is not None and given.head == report.head and given.verdict is verdict and not is_renewed:
             return given if report.order_serial < given.serial else None
-        serial = max(report.order_serial, given.serial if given is not None else 0) + 1
+        serial = min(SERIAL_MAX, max(report.order_serial, given.serial if given is not None else 0) + 1)
         policy, head = own.policy, report.head
         confirm_ms = own.confirm_within_ms if is_unconfirmed else None
         if confirm_ms is not None:  # The hub gives up first, and then orders them back.

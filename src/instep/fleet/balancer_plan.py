@@ -30,6 +30,7 @@ MARK = "Made by instep balancer"
 """In the first line of every file that was rendered; a file without it is somebody's own."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,255}")
+_QUESTION = re.compile(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}")
 _FILE = re.compile(r"/[A-Za-z0-9._/@+-]{1,1023}")
 _BASE = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
@@ -98,6 +99,8 @@ class BalancerPlan:
     """Networks of proxies in front, whose word about the client is kept (D22)."""
     filesets: tuple[str, ...] = ()
     max_behind: str | None = None
+    health_path: str | None = None
+    """What the application itself must answer well, besides the node."""
     front: Address | None = None
     """Where a proxy in front finds this balancer."""
     state_file: Path | None = None
@@ -200,11 +203,14 @@ def require_writable(plan: BalancerPlan) -> None:
         *(("question", word, None if _WORD.fullmatch(word) else "is no plain word")
           for word in (*plan.filesets, *plan.trusted, *([plan.max_behind] if plan.max_behind else []))),
     ]  # fmt: skip
+    if plan.health_path is not None:
+        is_plain = _QUESTION.fullmatch(plan.health_path)
+        own.append(("path", plan.health_path, None if is_plain else "is no plain path with a query"))
     if plan.front is not None:
         own.append(("front", plan.front.host, why_not_plain_host(plan.front.host)))
     if plan.state_file is not None:
-        is_plain = _FILE.fullmatch(str(plan.state_file))
-        own.append(("file", str(plan.state_file), None if is_plain else "has characters that need quoting"))
+        is_file = _FILE.fullmatch(str(plan.state_file))
+        own.append(("file", str(plan.state_file), None if is_file else "has characters that need quoting"))
     for what, value, why in own:
         _refuse(plan, None, what, value, why)
     for server in plan.servers:

@@ -25,7 +25,7 @@ from instep.fleet.balancer_plan import (
 )
 from instep.model.address import Address
 
-__all__ = ["Surroundings", "drain_commands", "drained_state", "haproxy"]
+__all__ = ["Surroundings", "drain_commands", "drained_state", "haproxy", "why_not_asked"]
 
 TIMEOUTS = (
     "connect 5s",
@@ -176,14 +176,47 @@ def _backend(plan: BalancerPlan, service: Service, names: dict[str, str]) -> lis
         rows += ["    load-server-state-from-file local", f"    server-state-file-name {plan.state_file}"]
     is_checked = service is plan.services[0]
     if is_checked and any(server.health is not None for server in plan.serving(kind)):
-        rows += ["    option httpchk", f"    http-check send meth GET uri {plan.ready}"]
-        rows.append("    http-check expect status 200")
+        rows += _questions(plan)
     for server in plan.serving(kind):
         row = f"    server {names[server.node]} {server.at[kind]}"
         if has_cookie:
             row += f" cookie {names[server.node]}"
         rows.append(row + (_checks(server) if is_checked else _tracks(plan, server, names)))
     return rows
+
+
+def _questions(plan: BalancerPlan) -> list[str]:
+    """What a node is asked, and then its application on the same host."""
+    rows = ["    option httpchk"]
+    asks = plan.health_path is not None and why_not_asked(plan) is None
+    if asks:
+        rows.append("    http-check connect")
+    rows += [f"    http-check send meth GET uri {plan.ready}", "    http-check expect status 200"]
+    if asks:
+        first = plan.services[0].kind
+        port = plan.serving(first)[0].at[first].port
+        rows += [
+            f"    http-check connect port {port}",
+            f"    http-check send meth GET uri {plan.health_path}",
+        ]
+        rows.append("    http-check expect rstatus ^[23]")
+    return rows
+
+
+def why_not_asked(plan: BalancerPlan) -> str | None:
+    """Why HAProxy cannot ask the application itself, besides the node; None when it can, or need not."""
+    first = plan.services[0]
+    servers = [server for server in plan.serving(first.kind) if server.health is not None]
+    if plan.health_path is None or not servers:
+        return None
+    if first.is_passed_through:
+        return f"{plan.name}: health_path is not asked, because {first.kind.value} is passed through"
+    if len({server.at[first.kind].port for server in servers}) > 1:
+        return f"{plan.name}: health_path is not asked, because its port differs from node to node"
+    apart = [s.node for s in servers if s.health is not None and s.health.host != s.at[first.kind].host]
+    if apart:
+        return f"{plan.name}: health_path is not asked, because {apart[0]} has health at another address"
+    return None
 
 
 def _admin(plan: BalancerPlan, service: Service, names: dict[str, str]) -> list[str]:

@@ -20,6 +20,7 @@ __all__ = [
     "FINISH_WITHIN_MS_MIN",
     "ORDER_MAX",
     "POLICY_BYTES_MAX",
+    "SERIAL_MAX",
     "Absent",
     "OnFailure",
     "Order",
@@ -38,6 +39,8 @@ BATCH_MAX = 1_000
 NAME_MAX = 63
 DURATION_MS_MAX = 7 * 24 * 3_600_000
 FINISH_WITHIN_MS_MIN = 1_000
+SERIAL_MAX = 1 << 53
+"""Of an order, and of what a partner says that it holds: nobody can use the numbers up for others."""
 
 
 class Strategy(enum.Enum):
@@ -155,8 +158,8 @@ def why_not_policy(policy: RolloutPolicy) -> str | None:
 
 def why_not_order(order: Order) -> str | None:
     """Why an order that a node sent is not taken; None when it can be."""
-    if order.serial < 1:
-        return f"serial is {order.serial}, the first is 1"
+    if not 1 <= order.serial <= SERIAL_MAX:
+        return f"serial is {order.serial}, it goes from 1 to {SERIAL_MAX}"
     if order.attempt < 1:
         return f"attempt is {order.attempt}, the first is 1"
     return _why_not_durations(order.finish_within_ms, order.confirm_within_ms)

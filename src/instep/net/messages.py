@@ -16,8 +16,8 @@ from instep.errors import InstepError, PeerError, UsageError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
+from instep.model.rollout import SERIAL_MAX, why_not_order
 from instep.model.rollout import Order as RolloutOrder
-from instep.model.rollout import why_not_order
 from instep.model.standing import StandingRecord
 
 __all__ = [
@@ -164,8 +164,6 @@ def _check(value: object) -> None:
             raise ValueError("a head's position is out of range")
     elif isinstance(value, RolloutOrder):
         _check(value.head)
-        if value.serial > _INT_MAX:
-            raise ValueError("an order's serial is out of range")
         if (why := why_not_order(value)) is not None:
             raise ValueError(f"order: {why}")
 
@@ -201,10 +199,10 @@ class Versions(msgspec.Struct, frozen=True, array_like=True):
 VERSIONS = Versions(1, 2)
 
 
-def since(message: msgspec.Struct) -> int:
+def since(kind: type[msgspec.Struct]) -> int:
     """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
-    for a kind that it does not know."""
-    return 2 if isinstance(message, FactsRequest | Order) else 1
+    for a kind that it does not know, and never sends it."""
+    return 2 if issubclass(kind, FactsRequest | Order) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
@@ -427,7 +425,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     waits_for_permit: bool = False
     is_drained: bool = False
     drain_reason: _Text = ""
-    order_serial: _Count = 0
+    order_serial: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
     tree: HeadRef | None = None
 
 

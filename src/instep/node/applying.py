@@ -249,6 +249,7 @@ class Applying:
         clear_stages(place)
 
     def drop_stage(self) -> None:
+        self._service.lingering.give_up()
         clear_stages(self.taken().place)
 
     def staged_path(self) -> bytes | None:
@@ -378,6 +379,7 @@ class Applying:
         await self._service.worker.run(self.close_now)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
+        self._service.lingering.give_up()
         definition = self.definition(base)
         found = self.inspection(definition, self.taken()).found_root(base.root, paths, wall_ms())
         return self._open_return(base, found, Why.DRIFT)

@@ -124,10 +124,10 @@ class Asking(abc.ABC):
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""
         key = self._peers.runtime.facts.key
-        request = m.FactsRequest(line, self._number + 1, key)
-        if m.since(request) > self.version:
+        since = m.since(m.FactsRequest)
+        if since > self.version:
             raise UnavailableError(
-                f"{self.who} speaks protocol {self.version}, facts are told since {m.since(request)}",
+                f"{self.who} speaks protocol {self.version}, facts are told since {since}",
                 hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
                 code="version",
                 node=self.who,

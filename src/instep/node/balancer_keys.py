@@ -105,6 +105,13 @@ def _check(raw: object) -> tuple[str, ...]:
     return words
 
 
+def _question(raw: object) -> str:
+    text = values.string(raw)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}", text):
+        raise BadValue("is not a path of a URL, with or without a query, such as /geoserver/ows?service=WMS")
+    return text
+
+
 def _lines(raw: object) -> tuple[str, ...]:
     found = tuple(line.strip() for line in values.strings(raw))
     if len(found) > LISTED_MAX or not all(line.isprintable() and line for line in found):
@@ -184,6 +191,13 @@ BALANCER: tuple[Key, ...] = (
         _off_or_duration,
         "off",
         "A node that has not been in step for longer gets no requests, or `off`.",
+    ),
+    Key(
+        "health_path",
+        _question,
+        None,
+        "A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as "
+        "`/geoserver/ows?service=WMS&request=GetCapabilities`.",
     ),
     Key(
         "haproxy_socket",

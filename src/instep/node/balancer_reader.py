@@ -120,6 +120,7 @@ def _balancer(reader: Reader, name: str, raw: dict[str, Any]) -> BalancerSetting
         trusted=row["trusted"],
         front=row["front"],
         max_behind=row["max_behind"],
+        health_path=row["health_path"],
         haproxy_socket=row["haproxy_socket"],
         of_global=row["global"],
         of_defaults=row["defaults"],

@@ -238,8 +238,10 @@ class Balancers:
                 is_due = changed or is_asked or self._is_reload_due(file.path)
                 if is_due:
                     await self._reload(file)
-            except RefusedError:
-                self._refused[file.path] = made.text
+            except InstepError as error:
+                if isinstance(error, RefusedError):
+                    self._refused[file.path] = made.text
+                self._trouble(str(file.path), error)
                 raise
             self._refused.pop(file.path, None)
             self.troubles.pop(str(file.path), None)

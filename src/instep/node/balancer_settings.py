@@ -52,6 +52,7 @@ class BalancerSettings:
     trusted: tuple[str, ...] = ()
     front: Address | None = None
     max_behind: str | None = None
+    health_path: str | None = None
     haproxy_socket: Path | None = None
     of_global: tuple[str, ...] = ()
     of_defaults: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.fleet.balancer_file import Program
-from instep.fleet.balancer_plan import BalancerPlan
+from instep.fleet.balancer_plan import BalancerPlan, ServerPlan
 from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.node.runtime import Runtime
@@ -36,6 +36,8 @@ class _Asked:
     node: NodeName
     health: Address
     question: str
+    application: tuple[Address, str] | None = None
+    """Where the application itself is asked, and what."""
 
 
 class Watch:
@@ -52,7 +54,9 @@ class Watch:
     def follow(self, files: Sequence[tuple[Program, Path, Sequence[BalancerPlan]]]) -> None:
         """Level: ask whom these plans name."""
         wanted = {
-            _Asked(path, plan.name, NodeName(server.node), server.health, plan.ready)
+            _Asked(
+                path, plan.name, NodeName(server.node), server.health, plan.ready, _application(plan, server)
+            )
             for program, path, plans in files
             if program is Program.NGINX
             for plan in plans
@@ -104,21 +108,33 @@ class Watch:
             await asyncio.sleep(EVERY_S)
 
     async def _status(self, asked: _Asked, acts: str) -> int | None:
-        """The status of ``/ready``; None when nobody answers."""
-        request = (
-            f"GET {asked.question}&acts={acts} HTTP/1.1\r\nHost: {asked.health}\r\nConnection: close\r\n\r\n"
-        )
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                reader, writer = await asyncio.open_connection(
-                    asked.health.host, asked.health.port, limit=8_192
-                )
-                try:
-                    writer.write(request.encode())
-                    await writer.drain()
-                    words = (await reader.readline()).split(None, 2)
-                finally:
-                    writer.close()
-            return int(words[1]) if len(words) > 1 else None
-        except (OSError, TimeoutError, ValueError):
-            return None
+        """200 when the node is ready and its application answers well; None when one of them does not answer."""
+        status = await status_of(asked.health, f"{asked.question}&acts={acts}")
+        if status == 200 and asked.application is not None:
+            told = await status_of(*asked.application)
+            return told if told is None or not 200 <= told < 400 else 200
+        return status
+
+
+def _application(plan: BalancerPlan, server: ServerPlan) -> tuple[Address, str] | None:
+    first = plan.services[0]
+    if plan.health_path is None or first.is_passed_through or first.kind not in server.at:
+        return None
+    return server.at[first.kind], plan.health_path
+
+
+async def status_of(at: Address, path: str) -> int | None:
+    """The status of the answer to a GET; None when nobody answers in HTTP within ``ANSWER_S``."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n"
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            reader, writer = await asyncio.open_connection(at.host, at.port, limit=8_192)
+            try:
+                writer.write(request.encode())
+                await writer.drain()
+                words = (await reader.readline()).split(None, 2)
+            finally:
+                writer.close()
+        return int(words[1]) if len(words) > 1 else None
+    except (OSError, TimeoutError, ValueError):
+        return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from instep.errors import RefusedError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import BalancerPlan, Kind, ServerPlan
-from instep.fleet.haproxy import Surroundings, drained_state, haproxy
+from instep.fleet.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.nginx import nginx
 from instep.fleet.proxy_map import merged, proxy_map
 from instep.model.address import Address
@@ -41,7 +41,10 @@ class Rendered:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(warning for plan in self.plans for warning in plan.warnings)
+        found = [warning for plan in self.plans for warning in plan.warnings]
+        if self.program is Program.HAPROXY:
+            found += [why for plan in self.plans if (why := why_not_asked(plan)) is not None]
+        return tuple(found)
 
 
 def chosen(settings: Settings, names: Collection[str]) -> tuple[BalancerSettings, ...]:
@@ -122,6 +125,7 @@ def plan_of(
         trusted=balancer.trusted,
         filesets=balancer.filesets,
         max_behind=balancer.max_behind,
+        health_path=balancer.health_path,
         front=balancer.front,
         state_file=state_file,
         warnings=tuple(warnings),

@@ -19,7 +19,7 @@ import msgspec
 from instep.node.driver import monotonic_ms, wall_ms
 from instep.store.port import NodeStore
 
-__all__ = ["OPERATOR", "Drain", "Draining", "partner_key", "rollout_key"]
+__all__ = ["OPERATOR", "Drain", "Draining", "is_asked", "partner_key", "rollout_key"]
 
 OPERATOR = "operator"
 PROBER_SEEN_MS = 30_000
@@ -42,6 +42,11 @@ def rollout_key(fileset: str) -> str:
 def partner_key(name: str) -> str:
     """The key of the drain that this partner asked for."""
     return f"{_PARTNER}{name}"
+
+
+def is_asked(key: str) -> bool:
+    """Whether people asked for it, so that the operator may take it back."""
+    return key == OPERATOR or key.startswith(_PARTNER)
 
 
 class Drain(msgspec.Struct, frozen=True):
@@ -116,7 +121,7 @@ class Draining:
 
     def end_asked(self) -> bool:
         """The operator of this node takes back what people asked for, here or at a partner; a rollout's drain stays."""
-        asked = [key for key in self._drains if key == OPERATOR or key.startswith(_PARTNER)]
+        asked = [key for key in self._drains if is_asked(key)]
         return sum(self.end(key) for key in asked) > 0
 
     def _save(self, drains: dict[str, Drain]) -> None:

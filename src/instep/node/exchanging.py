@@ -16,7 +16,7 @@ from instep.tree.rules import Rules
 
 __all__ = ["EXCHANGE_HINT", "obstacles", "refuse_exchange"]
 
-EXCHANGE_HINT = 'put that right, or set switch = "inplace"'
+EXCHANGE_HINT = "put that right, or let it be switched in place"
 
 
 def obstacles(place: Place, definition: Definition | None, carry: Sequence[bytes]) -> list[Obstacle]:

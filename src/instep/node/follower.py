@@ -140,6 +140,8 @@ class FollowService:
 
     def config(self) -> f.FollowConfig:
         fileset, settings = self.fileset, self.runtime.settings
+        leader = orders_from(settings, fileset.writer, self.sources)
+        ordering = self.sources.get(leader or fileset.writer)
         return f.FollowConfig(
             writer=fileset.writer,
             poll_ms=settings.poll_ms,
@@ -151,8 +153,8 @@ class FollowService:
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
             overrules=overrules(self.runtime.store, self.line, fileset.writer),
-            knows_orders=True,
-            orders_from=orders_from(settings, fileset.writer, self.sources),
+            knows_orders=ordering is None or ordering.version >= m.since(m.Order),
+            orders_from=leader,
         )
 
     async def run(self) -> None:
@@ -212,6 +214,9 @@ class FollowService:
     @property
     def live(self) -> HeadRef | None:
         return self.facts.live
+
+    async def room(self) -> None:
+        await self.driver.room()
 
     def known_definition(self) -> Definition | None:
         for ref in (self.facts.head, self.facts.live):

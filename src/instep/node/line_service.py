@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["LineService"]
 
 
-class HasRoom(Protocol):
-    """An inbox that a stream waits for."""
-
-    async def room(self) -> None: ...
-
-
 class HasEpochs(Protocol):
     """What was saved of a line, in whichever role."""
 
@@ -44,9 +38,6 @@ class LineService(Protocol):
     standing: StandingRecord
 
     @property
-    def driver(self) -> HasRoom: ...
-
-    @property
     def facts(self) -> HasEpochs: ...
 
     @property
@@ -57,6 +48,9 @@ class LineService(Protocol):
 
     @property
     def live(self) -> HeadRef | None: ...
+
+    async def room(self) -> None:
+        """Return once what a peer sends can be taken in; its stream waits for this."""
 
     def known_definition(self) -> Definition | None:
         """The definition of the newest head, None while none is known."""

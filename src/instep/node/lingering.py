@@ -20,8 +20,9 @@ from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings
 from instep.store.port import NodeStore
 from instep.tree.linger import end_linger, lingering
-from instep.tree.next_tree import NEXT, Exchange
+from instep.tree.next_tree import NEXT, Exchange, Relinked, take_apart
 from instep.tree.place import Place
+from instep.tree.stages import prepared_stages
 
 if TYPE_CHECKING:
     from instep.node.follower import FollowService
@@ -120,7 +121,15 @@ class Lingering:
         if service.fileset.switch != "exchange":
             return None
         end_due(service, service.place(), most=TREES_MAX - 1)
+        self.give_up()
         return Exchange(service.fileset.carry, partial(put_rows, service.runtime.store, service.fileset.name))
+
+    def give_up(self) -> None:
+        """What was prepared is not switched to: its links go, and what is known of the live files stays known."""
+        service, place = self._service, self._service.place()
+        store, name = service.runtime.store, service.fileset.name
+        for stage in prepared_stages(place):
+            take_apart(place, stage, Relinked(LiveRows(store, name), partial(put_rows, store, name)))
 
     def _begin(self) -> None:
         self._timer = None

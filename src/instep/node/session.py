@@ -67,7 +67,7 @@ class Session(Asking):
     def tell_order(self, order: m.Order) -> None:
         """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
         applies when it is ready."""
-        if m.since(order) > self.version:
+        if m.since(m.Order) > self.version:
             return
         self._orders[order.line] = order
         self._wake.set()
@@ -226,7 +226,7 @@ class Session(Asking):
             self.last_heard_ms = wall_ms()
             self._take(message)
             for service in list(self._peers.lines.values()):
-                await service.driver.room()
+                await service.room()
 
     def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
         if len(self._others) >= ANSWERS_MAX:

@@ -57,6 +57,8 @@ class Uplink:
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._takes: tuple[str, ...] = ()
+        self.version = m.VERSIONS.high
+        """What was agreed on last."""
         self._self_due = False
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
@@ -144,6 +146,7 @@ class Uplink:
         self.skew_ms = welcome.time_ms - self.last_heard_ms
         known = self._greeted_with = {line.line: line.head for line in welcome.lines}
         self._takes = welcome.takes
+        self.version = welcome.version
         self._replies.clear()
         self._heads.clear()
         self.tell_self()
@@ -220,7 +223,7 @@ class Uplink:
                 )
             await self._take(message)
             for service in list(self._peers.lines.values()):
-                await service.driver.room()
+                await service.room()
 
     # Taking -------------------------------------------------------------------------------------------------
 

@@ -284,6 +284,10 @@ class WriterService:
         """A writer's own tree is live with its head."""
         return self.head
 
+    async def room(self) -> None:
+        await self.driver.room()
+        await self.rollout.driver.room()
+
     def known_definition(self) -> Definition | None:
         return self.definition
 

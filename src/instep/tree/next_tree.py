@@ -69,7 +69,7 @@ def refused(place: Place, needed: str, found: str) -> RefusedError:
     """Why this root cannot be exchanged."""
     return RefusedError(
         f"{place.root} cannot be exchanged: it needs {needed}, and there is {found}",
-        hint=f'put that right, or: instep fileset set {place.fileset} switch="inplace"',
+        hint=f"put that right, then: instep retry {place.fileset}; or: instep fileset set {place.fileset} switch=",
         code="exchange_refused",
         needed=needed,
         found=found,
@@ -318,8 +318,11 @@ def sync_tree(tree: Root) -> None:
         os.close(fd)
 
 
-def take_apart(place: Place, stage: bytes) -> None:
-    """Undo what was prepared in a stage: staged objects return to their slots, links and copies go. Harmless again."""
+def take_apart(place: Place, stage: bytes, relinked: Relinked | None = None) -> None:
+    """Undo what was prepared in a stage: staged objects return to their slots, links and copies go. Harmless again.
+
+    With ``relinked`` the stat rows of live files hold on, though they lose a name.
+    """
     path = os.fsencode(place.stage) + b"/" + stage
     if not os.path.lexists(path + b"/" + NEXT):
         return
@@ -330,8 +333,23 @@ def take_apart(place: Place, stage: bytes) -> None:
         if journal is not None:
             for step in journal.steps():
                 _return_object(tree, step)
+        if relinked is not None:
+            _unlink_noting(place, tree, relinked)
         for name in (PREPARED, NEXT, LINKED):
             remove_object(tree.fd, name)
+
+
+def _unlink_noting(place: Place, tree: Root, relinked: Relinked) -> None:
+    with Root(place.root) as live:
+        for found in walk_below(tree, NEXT):
+            path = found.path[len(NEXT) + 1 :]
+            row = relinked.known(path, found.stat)
+            if row is not None:
+                parent, name = tree.open_parent(found.path)
+                os.unlink(name, dir_fd=parent)
+                if (after := live.stat_or_none(path)) is not None:
+                    relinked.note(row, after)
+    relinked.flush()
 
 
 def _return_object(tree: Root, step: Step) -> None:

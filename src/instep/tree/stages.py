@@ -16,7 +16,7 @@ from instep.tree.place import Place
 from instep.tree.plan import object_key
 from instep.tree.records import RecordWriter, read_records
 
-__all__ = ["clear_stages", "close_others", "list_stages", "open_stage", "staged_slot"]
+__all__ = ["clear_stages", "close_others", "list_stages", "open_stage", "prepared_stages", "staged_slot"]
 
 
 def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bool]:
@@ -28,7 +28,7 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
     stages = os.fsencode(place.stage)
     name = stage_name(base.target)
     os.makedirs(stages, 0o700, exist_ok=True)
-    for other in list_stages(place):
+    for other in prepared_stages(place):
         take_apart(place, other)
     is_resumed = False
     for other in list_stages(place):
@@ -58,6 +58,18 @@ def list_stages(place: Place) -> list[bytes]:
         return sorted(os.listdir(os.fsencode(place.stage)))
     except FileNotFoundError:
         return []
+
+
+def prepared_stages(place: Place) -> list[bytes]:
+    """Those that hold the next tree of an exchange, less the one of a switch that runs."""
+    journal = Journal.load(place)
+    busy = journal.stage_name if journal is not None and not journal.is_switched else None
+    stages = os.fsencode(place.stage)
+    return [
+        name
+        for name in list_stages(place)
+        if name != busy and os.path.lexists(stages + b"/" + name + b"/" + NEXT)
+    ]
 
 
 def _base_of(path: bytes) -> Header | None:

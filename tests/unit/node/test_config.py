@@ -96,6 +96,17 @@ def test_the_example_of_the_contract_is_read() -> None:
     assert parse(EXAMPLE + "\n").fingerprint != settings.fingerprint
 
 
+def test_an_exchange_goes_with_revert_and_with_paths_that_do_not_lie_in_each_other() -> None:
+    docs = EXAMPLE.replace(
+        'drift = "keep"', 'switch = "exchange"\ncarry = ["logs/", "var/cache"]\nlinger = "5m"'
+    )
+    found = parse(docs).filesets[FilesetName("docs")]
+    assert (found.switch, found.carry, found.linger_ms) == ("exchange", (b"logs", b"var/cache"), 300_000)
+    wrong = problems(docs.replace('"var/cache"', '"logs/old"').replace('linger = "5m"', 'drift = "keep"'))
+    assert [p["key"] for p in wrong] == ["filesets.docs.carry", "filesets.docs.drift"]
+    assert "lies in logs" in wrong[0]["why"]
+
+
 def test_all_problems_are_told_at_once_with_line_and_value() -> None:
     found = problems(
         EXAMPLE.replace('poll = "30s"', 'poll = "soon"')

@@ -17,7 +17,7 @@ from instep.tree.archive import Archive
 from instep.tree.beneath import Root, rename_exchange
 from instep.tree.journal import Why, stage_name
 from instep.tree.linger import end_linger, lingering
-from instep.tree.next_tree import Exchange
+from instep.tree.next_tree import Exchange, Relinked, take_apart
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.rows import RACY_NS, is_same, is_settled
 from instep.tree.stages import clear_stages, staged_slot
@@ -126,6 +126,10 @@ def test_rows_of_shared_files_hold_on_through_both_changes_of_their_names(tmp_pa
     target = world.generation(NEW)
     journal = world.stage(target, live_row=rows.get)
     assert all_hold(), "linked"
+    take_apart(world.place, journal.stage_name, Relinked(rows.get, keep))
+    assert all_hold(), "given up"
+    journal = world.stage(target, live_row=rows.get)
+    assert all_hold(), "linked again"
     switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
     finish(world.place, switched.journal)
     assert all_hold(), "switched"
@@ -148,6 +152,34 @@ def test_carried_paths_move_along_and_programs_that_have_them_open_go_on(tmp_pat
     assert (world.root / "logs/app.log").read_text() == "0\n1\n2\n"
     assert (world.root / "logs").stat().st_ino == inode
     assert [item.path for item in Archive(world.place).list_items() if item.why is Why.DRIFT] == []
+
+
+def test_the_new_root_and_its_directories_are_dressed_like_the_old_ones(tmp_path: Path) -> None:
+    world = world_at(tmp_path)
+    for directory in (world.root, world.root / "dir"):
+        os.chmod(directory, 0o2751)
+        try:
+            os.setxattr(directory, "user.purpose", b"served")
+        except OSError:
+            pytest.skip("a file system without attributes of users")
+        if os.geteuid() == 0:
+            os.chown(directory, 12_345, 23_456)
+    os.mkfifo(world.root / "pipe")
+
+    def dress() -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        for directory in (world.root, world.root / "dir"):
+            status = directory.stat()
+            purpose = os.getxattr(directory, "user.purpose")
+            found.append((oct(status.st_mode), status.st_uid, status.st_gid, purpose))
+        return found
+
+    before, inode = dress(), world.root.stat().st_ino
+    run_switch(world, {**OLD, b"more": b"more"})
+    assert world.root.stat().st_ino != inode
+    assert dress() == before
+    assert (world.root / "pipe").is_fifo()
+    assert world.end_linger() == 0
 
 
 @pytest.mark.parametrize(

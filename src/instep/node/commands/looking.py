@@ -15,7 +15,7 @@ from instep.model.paths import path_fields, shown
 from instep.net import messages as m
 from instep.node.commands.parameters import getter, path_of, service_of
 from instep.node.control import Command, Params, Speaker
-from instep.node.draining import OPERATOR
+from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.rollout_view import status_document
@@ -144,7 +144,8 @@ class Looking:
         for drain in self._daemon.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
-            by_hand = ": instep node undrain" if drain.key == OPERATOR else f", by {drain.key}"
+            by = "" if drain.key == OPERATOR else f", by {drain.key}"
+            by_hand = by + (": instep node undrain" if is_asked(drain.key) else "")
             warnings.append(f"this node is drained since {moment(drain.since_ms)}{why}{until}{by_hand}")
         if pki.is_ca and pki.backed_up_at_ms() is None:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
