@@ -98,6 +98,9 @@ class FollowHeads(FollowState):
             source.has = judged.head.id
         self._out.append(KeepGeneration(event.signed))
         self._set(head=judged.head)
+        if facts.unconfirmed is not None:  # Nobody can confirm it any more, and it was no loss of contact.
+            self._set(unconfirmed=None)
+            self._out.append(SetTimer("confirm", None))
         job = self._job
         switching_to = job.head if job is not None and job.phase is Phase.SWITCH else None
         if facts.refused is not None and facts.refused not in (facts.tree, switching_to):

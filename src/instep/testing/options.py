@@ -148,7 +148,7 @@ def _with_rollouts(options: Options, rng: Random) -> Options:
     return options.but(
         has_rollouts=True,
         policy=drawn_policy(rng),
-        edit_every_ms=rng.choice((1_000, 4_000, 12_000)),
+        edit_every_ms=rng.choice((2_000, 8_000, 25_000)),
         cut_every_ms=options.cut_every_ms or rng.choice((0, 3_000, 8_000)),
         policy_every_ms=rng.choice((0, 0, 15_000)),
         ask_rollout_every_ms=rng.choice((0, 2_000, 6_000)),
