@@ -165,6 +165,7 @@ def test_a_chain_over_a_hub(fleet: Fleet) -> None:
     eventually(lambda: _row(main, "s2")["standing"] == "in_step", 20, lambda: str(main.line()))
     why = {row["node"]: row for row in main.run("explain", "data", "file").json["to"]}["s2"]
     assert why["gets"] and "s1" in why["via"], why
+    assert [one["name"] for one in s2.run("partner", "list").json["partners"]] == ["s1"], "the hub is enough"
     reloaded = fleet.base / "reloaded"
     config = s2.directory / "instep.toml"
     config.write_text(config.read_text() + f'\n[filesets.data.hooks]\nreload = {{ touch = "{reloaded}" }}\n')

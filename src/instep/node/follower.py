@@ -486,7 +486,7 @@ class FollowService:
         moved = facts.live != self._saved_live
         with store.transaction():
             save_facts(store, self.line, facts)
-            note_change(store, self.line, self.facts, facts)
+            note_change(store, self.line, self.fileset.writer, self.facts, facts)
             if facts.head is not None:
                 store.set_head(self.line, facts.head)
             if moved:

@@ -12,7 +12,7 @@ from instep.core.follow_vocabulary import FollowFacts
 from instep.core.publish_vocabulary import PublishFacts
 from instep.core.succession import follows_by_itself, to_follow, to_publish
 from instep.errors import DamagedError
-from instep.model.ids import LineId
+from instep.model.ids import LineId, NodeName
 from instep.store.port import NodeStore
 
 __all__ = [
@@ -39,13 +39,21 @@ def pending_key(line: LineId) -> str:
 
 
 def note_change(
-    store: NodeStore, line: LineId, old: FollowFacts | PublishFacts, new: FollowFacts | PublishFacts
+    store: NodeStore,
+    line: LineId,
+    configured: NodeName,
+    old: FollowFacts | PublishFacts,
+    new: FollowFacts | PublishFacts,
 ) -> None:
     """Note a change of writer, in the same transaction as the facts that hold its record.
 
+    The first that a node hears of a line is no change when its ``configured`` writer is who writes: a node behind a
+    hub goes on asking the hub.
     A writer that was replaced without its newest generation keeps its file: an operator decides what becomes of it."""
     current = new.epochs.current
     if new.epochs == old.epochs or current is None:
+        return
+    if old.epochs.current is None and current.writer == configured:
         return
     if isinstance(new, PublishFacts) and not follows_by_itself(new, new.epochs):
         return

@@ -204,7 +204,7 @@ class WriterService:
             case v.Save(facts):
                 with store.transaction():
                     save_facts(store, self.line, facts)
-                    note_change(store, self.line, self.facts, facts)
+                    note_change(store, self.line, self.fileset.writer, self.facts, facts)
                 is_new_epoch = facts.epochs != self.facts.epochs
                 self.facts = facts
                 if is_new_epoch:
