@@ -190,6 +190,7 @@ class Session(Asking):
             self.tell_epochs(known.line)
         self.offer_all()
         self.tell(m.Ping(0))
+        failed: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self._pump())
@@ -198,16 +199,17 @@ class Session(Asking):
                 finally:
                     pump.cancel()
         except* InstepError as group_error:
-            first = group_error.exceptions[0]
-            log.info("the stream of %s ended: %s", self.who, first)
-            if isinstance(first, PeerError):
-                text = f"{self.who} was cut: {first.reason}"
-                runtime.note_of_peer(self.who, "peer_refused", text, code=first.error_code, node=self.who)
-                raise first from None
+            failed = group_error.exceptions[0]
         finally:
             for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(_gone(self.who))
+        if failed is not None:
+            log.info("the stream of %s ended: %s", self.who, failed)
+        if isinstance(failed, PeerError):
+            text = f"{self.who} was cut: {failed.reason}"
+            runtime.note_of_peer(self.who, "peer_refused", text, code=failed.error_code, node=self.who)
+            raise failed
 
     async def close(self, reason: str) -> None:
         await self._stream.close(reason)

@@ -128,6 +128,7 @@ class Uplink:
         )
         async with self.client.stream(hello) as (welcome, stream):
             self._welcomed(welcome)
+            failed: BaseException | None = None
             try:
                 async with asyncio.TaskGroup() as group:
                     pump = group.create_task(self._pump(stream))
@@ -136,7 +137,9 @@ class Uplink:
                     finally:
                         pump.cancel()
             except* InstepError as errors:
-                raise errors.exceptions[0] from None
+                failed = errors.exceptions[0]
+            if failed is not None:
+                raise failed
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         self.is_up = True
