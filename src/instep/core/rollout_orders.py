@@ -104,21 +104,28 @@ class RolloutOrders(RolloutWaves):
         return name in turn[: max(0, self._facts.policy.batch - len(busy))]
 
     def _may_reload(self, name: NodeName) -> bool:
-        """Whether its turn has come: fewer than a batch before it have not finished theirs."""
+        """Whether its turn has come. Who was ordered keeps its turn, also when one that comes before it is back."""
         facts = self._facts
         if not facts.reload_serial:
             return False
-        if facts.reloads_together:
+        if facts.reloads_together or has_reloaded(self._partners[name].report, facts.reload_serial):
             return True
-        busy = 0
-        for other in in_order(facts.policy, tuple(self._partners)):
-            if other == name:
-                return busy < facts.policy.batch
-            partner = self._partners[other]
-            is_meant = partner.lost_at_ms is None and self._serves(other)
-            if is_meant and not has_reloaded(partner.report, facts.reload_serial):
-                busy += 1
-        return False
+        left = [
+            other
+            for other in in_order(facts.policy, tuple(self._partners))
+            if self._partners[other].lost_at_ms is None
+            and self._serves(other)
+            and not has_reloaded(self._partners[other].report, facts.reload_serial)
+        ]
+        begun = [other for other in left if self._has_begun_to_reload(other)]
+        turn = [other for other in left if other not in begun]
+        return name in begun or name in turn[: max(0, facts.policy.batch - len(begun))]
+
+    def _has_begun_to_reload(self, name: NodeName) -> bool:
+        order, report = self._orders.get(name), self._partners[name].report
+        is_ordered = order is not None and order.verdict is Verdict.RELOAD
+        has_taken = report is not None and report.order_serial >= self._facts.reload_serial
+        return has_taken or (is_ordered and order is not None and order.serial >= self._facts.reload_serial)
 
     def _needs_none(self, name: NodeName, order: Order) -> bool:
         """With ``auto`` a node that does not wait is not told to hold: it goes when it is ready, without a word."""

@@ -175,6 +175,20 @@ def test_with_auto_a_node_that_does_not_wait_gets_no_order_and_a_line_without_pa
     assert alone.facts.state is RolloutState.DONE
 
 
+def test_who_reloads_keeps_its_turn_when_one_that_comes_before_it_is_back() -> None:
+    fleet = Fleet()
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.PartnerLost(NodeName("s1")))
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
+    fleet.report("s1", live=NEW, tree=NEW)
+    reloading = [node for node, given in fleet.orders.items() if given.order.verdict is Verdict.RELOAD]
+    assert reloading == ["s2"]
+    fleet.switched("s2")
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+
+
 def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fails() -> None:
     fleet = Fleet()
     for node in NODES:
