@@ -33,8 +33,11 @@ class Room:
 def room_for(place: Place, base: Digest | None, target: Digest, get: GetPage) -> Room:
     """For making a tree with the manifest ``base`` (None: nothing) the one of ``target``. Directories that only move
     need nothing, sparse files and further names of one file count as nothing, what an interrupted stage holds is
-    taken off."""
-    free = shutil.disk_usage(place.control).free
+    taken off. A file system that counts no space is asked nothing."""
+    usage = shutil.disk_usage(place.control)
+    if not usage.total:  # a file system that counts nothing, as ramfs: what is free is not known
+        return Room(0, 0)
+    free = usage.free
     if (need := _need(base, target, get, lambda _: False)) <= free:
         return Room(need, free)
     moved = find_moves(diff(base, target, get))
