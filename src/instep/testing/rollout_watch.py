@@ -52,7 +52,8 @@ class RolloutWatch:
     saved: dict[str, FollowFacts] = field(default_factory=dict)
     near: dict[str, int] = field(default_factory=dict)
     """The partners that the writer has a stream with, and since when."""
-    expired: dict[tuple[str, Digest], None] = field(default_factory=dict)
+    expired: dict[tuple[str, Digest], int] = field(default_factory=dict)
+    """By node and generation: the attempt that nobody confirmed in time there."""
     open_requests: dict[int, None] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -222,14 +223,20 @@ class RolloutWatch:
         if after.begun is not None and after.begun != before.begun:
             self._begins(node, after)
         for key in [k for k in self.expired if k[0] == node]:
-            if after.head is not None and after.head.id != key[1]:
+            order = after.order
+            is_another_try = (
+                order is not None and order.head.id == key[1] and order.attempt > self.expired[key]
+            )
+            if (after.head is not None and after.head.id != key[1]) or is_another_try:
                 del self.expired[key]
             elif after.refused is None or after.refused.id != key[1]:
                 raise BrokenPromise("R7", f"{node} takes what nobody confirmed in time: {after.order}")
         if after.refused is not None and after.refused_code == "not_confirmed":
             if (node, after.refused.id) not in self.expired:
                 self.count("expired")
-            self.expired[node, after.refused.id] = None
+            order = after.order
+            is_same = order is not None and order.head == after.refused
+            self.expired[node, after.refused.id] = order.attempt if order is not None and is_same else 0
 
     def forgiven(self, node: str) -> None:
         for key in [k for k in self.expired if k[0] == node]:
