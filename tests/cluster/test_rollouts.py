@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.test_readiness import put
+from tests.support.cut import Relay
 from tests.support.fleet import free_port
 from tests.support.rolling import Rolling, Watcher
 from tests.support.waiting import eventually
@@ -208,6 +209,43 @@ def test_a_partner_is_killed_in_its_wave_and_finishes_it(rolling: Rolling) -> No
     assert rows == ["s1 reload", "s1 probe", "s2 probe", "s3 reload", "s3 probe"]
     assert rolling.log(number).count("s2 reload") == 2
     rolling.await_nobody_drained()
+
+
+def test_cut_off_from_two_of_three_the_wave_ends_and_the_rest_goes_on_when_the_network_is_back(
+    rolling: Rolling,
+) -> None:
+    """Goal: with the network to s2 and s3 cut while s2 is out, s2 ends its wave and is back alone, s3 keeps what it
+    serves and says what it waits for; nobody stays drained, and once mended the rollout reaches s3."""
+    rolling.policy(strategy='"rolling"')
+    with Relay(rolling.main.port) as relay:
+        for name in ("s2", "s3"):
+            rolling[name].run("partner", "set", "main", "--address", f"127.0.0.1:{relay.port}")
+        rolling.settle()
+        before = rolling.word("s3")
+        held = rolling.hold("s2", "reload", "cut")
+        number = rolling.publish("cut")
+        rolling.await_log("s2 reload", number)
+        relay.cut()
+        held.unlink()
+        eventually(lambda: rolling["s2"].line()["live"]["number"] == number, 30, rolling["s2"].log)
+        rolling["s2"].await_standing("unreachable")
+        line = rolling["s3"].await_standing("held", code="awaiting_permit")
+        assert "main" in line["reason"], line
+        assert "link to main is down" in rolling["s3"].run("status", json=False).stdout
+        assert rolling.words() == ["cut", "cut", before]
+        assert [rolling.is_drained(name) for name in rolling.partners] == [False] * 3
+        shown = rolling.show()["rollout"]
+        assert (shown["state"], shown["permitted"]) == ("waves", ["s1", "s2"]), shown
+        assert "s2" in shown["reason"], shown
+        relay.mend()
+        rolling.fleet.wait(timeout=60)
+        assert rolling.words() == ["cut"] * 3
+        rows = [f"{name} {kind}" for name in rolling.partners for kind in ("reload", "probe")]
+        assert rolling.log(number) == rows
+        rolling.await_nobody_drained()
+        for name in ("s2", "s3"):
+            rolling[name].run("partner", "set", "main", "--address", f"127.0.0.1:{rolling.main.port}")
+    rolling.settle()
 
 
 def test_half_done_and_the_writer_gone_a_partner_goes_back_by_its_own_deadline(rolling: Rolling) -> None:
