@@ -11,6 +11,7 @@ from instep.core import rollout_vocabulary as v
 from instep.core.rollout_nodes import (
     Partner,
     Place,
+    has_reloaded,
     in_order,
     is_behind_retry,
     is_counted,
@@ -45,6 +46,8 @@ class RolloutBook:
         self._policy = self._facts.policy
         self._partners: dict[NodeName, Partner] = {}
         self._orders: dict[NodeName, Order] = {}
+        self._reload_begun: dict[NodeName, int] = {}
+        """The serial of the order to reload that each was given last; a broken stream does not take it back."""
         self._since_ms: dict[NodeName, int] = {}
         """Since when a node is waited for: its permit, its order to go back, its drain."""
         self._timers: dict[str, int] = {}
@@ -117,6 +120,21 @@ class RolloutBook:
         if facts.state is RolloutState.ABORTED:
             return facts.failed_code == "aborted"
         return facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK)
+
+    def _reloading(self) -> list[NodeName]:
+        """Those that were given the present order to reload, in reach or not, and are not through with it."""
+        serial = self._facts.reload_serial
+        return [
+            name
+            for name, partner in self._partners.items()
+            if serial
+            and self._serves(name)
+            and not has_reloaded(partner.report, serial)
+            and (
+                self._reload_begun.get(name) == serial
+                or (partner.report is not None and partner.report.order_serial >= serial)
+            )
+        ]
 
     def _is_going_back(self, name: NodeName) -> bool:
         """Reachable, and out or ordered to go: it counts against the batch."""

@@ -36,6 +36,8 @@ class RolloutOrders(RolloutWaves):
             if is_known or self._needs_none(name, order):
                 continue
             self._orders[name] = order
+            if order.verdict is Verdict.RELOAD:
+                self._reload_begun[name] = order.serial
             self._out.append(v.GiveOrder(name, order))
 
     def _is_renewed(self, name: NodeName, old: Order, new: Order) -> bool:
@@ -104,28 +106,27 @@ class RolloutOrders(RolloutWaves):
         return name in turn[: max(0, self._facts.policy.batch - len(busy))]
 
     def _may_reload(self, name: NodeName) -> bool:
-        """Whether its turn has come. Who was ordered keeps its turn, also when one that comes before it is back."""
+        """Whether its turn has come. Who was ordered keeps its turn, also when one that comes before it is back; who
+        is lost meanwhile is waited for no longer than a node gets to finish."""
         facts = self._facts
         if not facts.reload_serial:
             return False
         if facts.reloads_together or has_reloaded(self._partners[name].report, facts.reload_serial):
             return True
-        left = [
+        reloading = self._reloading()
+        begun = [other for other in reloading if self._is_near(other) or not self._is_overdue(other)]
+        turn = [
             other
             for other in in_order(facts.policy, tuple(self._partners))
-            if self._partners[other].lost_at_ms is None
+            if other not in reloading
+            and self._is_near(other)
             and self._serves(other)
             and not has_reloaded(self._partners[other].report, facts.reload_serial)
         ]
-        begun = [other for other in left if self._has_begun_to_reload(other)]
-        turn = [other for other in left if other not in begun]
-        return name in begun or name in turn[: max(0, facts.policy.batch - len(begun))]
+        return name in reloading or name in turn[: max(0, facts.policy.batch - len(begun))]
 
-    def _has_begun_to_reload(self, name: NodeName) -> bool:
-        order, report = self._orders.get(name), self._partners[name].report
-        is_ordered = order is not None and order.verdict is Verdict.RELOAD
-        has_taken = report is not None and report.order_serial >= self._facts.reload_serial
-        return has_taken or (is_ordered and order is not None and order.serial >= self._facts.reload_serial)
+    def _is_near(self, name: NodeName) -> bool:
+        return self._partners[name].lost_at_ms is None
 
     def _needs_none(self, name: NodeName, order: Order) -> bool:
         """With ``auto`` a node that does not wait is not told to hold: it goes when it is ready, without a word."""

@@ -122,7 +122,11 @@ class RolloutWaves(RolloutBook):
         left = tuple(name for name in facts.finishing if not self._has_left(name))
         if left != facts.finishing:
             self._set(finishing=left)
-        waited = (*self._busy(), *(n for n in self._partners if self._is_going_back(n)))
+        waited = (
+            *self._busy(),
+            *(n for n in self._partners if self._is_going_back(n)),
+            *self._reloading(),
+        )
         for name in [n for n in self._since_ms if n not in waited]:
             del self._since_ms[name]
         for name in waited:

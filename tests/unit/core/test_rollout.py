@@ -189,6 +189,19 @@ def test_who_reloads_keeps_its_turn_when_one_that_comes_before_it_is_back() -> N
     assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
 
 
+def test_who_is_lost_while_it_reloads_is_waited_for_until_its_time_has_passed() -> None:
+    fleet = Fleet()
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+    fleet.say(v.PartnerLost(NodeName("s1")))
+    assert "s2" not in fleet.orders
+    fleet.now += 320_000
+    fleet.say(TimerFired("node-s1"))
+    assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
+
+
 def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fails() -> None:
     fleet = Fleet()
     for node in NODES:
