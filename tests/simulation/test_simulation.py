@@ -38,6 +38,7 @@ KEPT_SEEDS = (
     417266888,
     2699641985,
     3794843017,
+    991001212,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (

@@ -115,6 +115,7 @@ class FollowMachine(FollowApply):
                 self._fail("apply", event.trouble)
                 self._get_stuck(job, event.trouble)
             case f.LiveRecorded():
+                self._succeed("revert")  # That was of the tree before; this one is looked at anew.
                 self._live_recorded()
             case f.RecordFailed():
                 self._saved = None
