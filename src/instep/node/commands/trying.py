@@ -58,7 +58,7 @@ class Trying:
                 hint="give it longer with --timeout, or set a shorter timeout for each request",
                 code="timed_out",
             ) from None
-        tests = [as_json(one, node) for node, rows in found.items() for one in rows]
+        tests = [as_json(one, node) for node in sorted(found) for one in found[node]]
         tests += [as_json(one, me) for one in through]
         tests += [as_json(one, node) for node, one in unequal(found)]
         if not tests:
