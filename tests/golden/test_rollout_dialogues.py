@@ -116,3 +116,25 @@ def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_bac
     d.say(f.Switched(switch))
     d.say(f.PutBackDone(d.asked(f.PutBack)))
     assert d.machine.report.tree == ref(1)
+
+
+def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> None:
+    """The order to reload is still there when somebody writes into the tree: the node heals at once, and leaves the
+    balancers to those whose turn it is."""
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True, has_reload=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
+    assert d.machine.report.is_drained
+    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.TreeTouched((b"a",)))
+    d.at(200).say(TimerFired("drift-settle"))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (b"a",), 1))
+    d.say(f.Reverted(d.asked(f.Revert), (b"a",)))
+    assert not d.machine.report.is_drained
+    d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
+    assert d.machine.facts.due is f.Due.NOTHING

@@ -55,7 +55,8 @@ class FollowDue(FollowPermits):
                 f.RecordLive(self._begin(Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
         else:
-            if due is Due.RELOAD and self._ordered_to_reload(tree) and self._is_draining(tree):
+            is_ordered = due is Due.RELOAD and self._facts.is_drained and self._ordered_to_reload(tree)
+            if is_ordered and self._is_draining(tree):
                 return True
             phase, kind = (
                 (Phase.RELOAD, HookKind.RELOAD) if due is Due.RELOAD else (Phase.PROBE, HookKind.PROBE)

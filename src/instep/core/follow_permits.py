@@ -132,11 +132,14 @@ class FollowPermits(FollowHeads):
         return order is not None and order.verdict is Verdict.RELOAD and tree == self._facts.live
 
     def _take_reload_order(self, tree: HeadRef) -> None:
+        """Only this reload has a turn at the writer: one that the node owes itself, as after a revert, does not
+        drain."""
         order, facts = self._order_of(tree), self._facts
         if order is None or not self._ordered_to_reload(tree) or order.serial <= facts.reloaded:
             return
         if facts.due is Due.NOTHING and self._config.has_reload:
-            self._set(reloaded=order.serial, due=Due.RELOAD)
+            is_drained = facts.is_drained or order.drains
+            self._set(reloaded=order.serial, due=Due.RELOAD, is_drained=is_drained)
 
     def _arm_finish(self) -> None:
         order = self._order_of(self._facts.begun)
