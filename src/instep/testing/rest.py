@@ -83,7 +83,7 @@ class Rest:
         """What must hold at rest."""
         for partner in self.partners:
             if partner.config.is_observing:
-                if partner.machine.facts.tree is not None:
+                if partner.machine.facts.tree is not None and not self.world.options.reconfigure_every_ms:
                     raise BrokenPromise("P3", f"{partner.name} observes, and wrote")
                 continue
             live = partner.machine.facts.live
@@ -92,7 +92,7 @@ class Rest:
                 differing = partner.differing(live)
                 if differing:
                     raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
-            if partner.config.has_reload and partner.loaded != live.id:
+            if partner.owes_a_reload(live.id):
                 raise BrokenPromise(
                     "P2", f"{partner.name}: the reload hook that was due for {live.number} never ran"
                 )

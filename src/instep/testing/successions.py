@@ -30,7 +30,9 @@ __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
 def simulate_succession(seed: int, plant: str | None = None) -> Result:
     """Run one seed to its end or to its first broken promise."""
     drawing = World(seed, Options())
-    options = Options.drawn(drawing.stream("options"), drawing.stream("rollouts")).but(
+    options = Options.drawn(
+        drawing.stream("options"), drawing.stream("rollouts"), drawing.stream("settings options")
+    ).but(
         partners=2 + seed % 2,
         edit_every_ms=400,
         has_hub=False,
@@ -46,6 +48,7 @@ def simulate_succession(seed: int, plant: str | None = None) -> Result:
         history_loss=0.0,
         files=3,
         has_rollouts=False,
+        reconfigure_every_ms=0,
     )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
