@@ -6,6 +6,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
+from instep.model.standing import Standing
 from tests.golden.dialogue import MAIN, OK, Dialogue, epoch, follower, generation, ref
 
 ROLLING = RolloutPolicy(strategy=Strategy.ROLLING)
@@ -138,3 +139,17 @@ def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> No
     assert not d.machine.report.is_drained
     d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
     assert d.machine.facts.due is f.Due.NOTHING
+
+
+def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
+    """While the node looks for local changes it stands in step: nobody may take that for reloaded."""
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True, has_reload=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    check = d.asked(f.CheckDrift)
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD)))
+    assert d.machine.report.order_serial == 1
+    d.say(f.DriftChecked(check, (), 0))
+    assert d.machine.report.order_serial == 2
+    assert d.machine.report.standing is Standing.APPLYING

@@ -39,7 +39,7 @@ class FollowDue(FollowPermits):
             self._set(due=self._due_after_reload())
         if self._facts.due is Due.PROBE and not self._config.has_probe:
             self._set(due=Due.RECORD)
-        self._take_reload_order(tree)
+        self._take_reload_order()
         due = self._facts.due
         if due is Due.NOTHING:
             return self._is_returning()
