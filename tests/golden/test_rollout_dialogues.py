@@ -153,3 +153,13 @@ def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
     d.say(f.DriftChecked(check, (), 0))
     assert d.machine.report.order_serial == 2
     assert d.machine.report.standing is Standing.APPLYING
+
+
+def test_who_goes_back_because_it_was_ordered_keeps_that_reason_when_its_time_to_confirm_ends() -> None:
+    """What was ordered can be taken back; what nobody confirmed stays refused."""
+    d = permitted(held(), 5_000)
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK, confirm_within_ms=5_000)))
+    d.at(5_000).say(TimerFired("confirm"))
+    assert d.machine.facts.refused_code == "put_back_ordered"
