@@ -163,3 +163,23 @@ def test_who_goes_back_because_it_was_ordered_keeps_that_reason_when_its_time_to
     d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK, confirm_within_ms=5_000)))
     d.at(5_000).say(TimerFired("confirm"))
     assert d.machine.facts.refused_code == "put_back_ordered"
+
+
+def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> None:
+    """The put-back was not through when the next attempt's permit came: nothing may stay of it as if it were begun."""
+    facts = f.FollowFacts(head=ref(2), live=ref(2), tree=ref(1), due=f.Due.PROBE, replaced=ref(1))
+    d = follower(facts, knows_orders=True, has_probe=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    failed = Trouble("probe_failed", "status 500", Retry.LATER, 8)
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, failed))
+    d.say(f.SourceUp(MAIN, is_writer=True, has=ref(2).id))
+    d.say(f.PagesFetched(d.asked(f.FetchPages), ROLLING))
+    d.say(f.Staged(d.asked(f.StageContents)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 5, Verdict.SWITCH, False, 60_000, 5_000, attempt=2)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    assert (d.machine.facts.live, d.machine.facts.tree) == (ref(1), ref(2))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    now = d.machine.facts
+    assert (now.live, now.replaced, now.begun, now.unconfirmed) == (ref(2), ref(1), None, ref(2))

@@ -71,6 +71,14 @@ class FollowDue(FollowPermits):
             return None
         return facts.live if facts.live != facts.tree else facts.replaced
 
+    def _arrived(self, tree: HeadRef) -> None:
+        """The tree came to hold this generation. What was live, was put back and is tried again is recorded again as
+        well: until then what it had been put back to is live, also where that was not recorded."""
+        facts = self._facts
+        if facts.tree is not None and tree == facts.live and tree.position > facts.tree.position:
+            self._set(live=facts.tree, replaced=None)
+        self._set(tree=tree, due=self._first_due(tree))
+
     def _first_due(self, tree: HeadRef) -> Due:
         """What a tree that just came to hold this generation owes."""
         if self._config.has_reload:

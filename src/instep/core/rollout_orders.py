@@ -106,8 +106,9 @@ class RolloutOrders(RolloutWaves):
         return name in turn[: max(0, self._facts.policy.batch - len(busy))]
 
     def _may_reload(self, name: NodeName) -> bool:
-        """Whether its turn has come. Who was ordered keeps its turn, also when one that comes before it is back; who
-        is lost meanwhile is waited for no longer than a node gets to finish."""
+        """Whether its turn has come: nobody is out, for this or with a late permit. Who was ordered keeps its turn,
+        also when one that comes before it is back; who is lost meanwhile is waited for no longer than a node gets
+        to finish."""
         facts = self._facts
         if not facts.reload_serial:
             return False
@@ -123,7 +124,8 @@ class RolloutOrders(RolloutWaves):
             and self._serves(other)
             and not has_reloaded(self._partners[other].report, facts.reload_serial)
         ]
-        return name in reloading or name in turn[: max(0, facts.policy.batch - len(begun))]
+        out = {*begun, *self._in_flight()}
+        return name in reloading or name in turn[: max(0, facts.policy.batch - len(out))]
 
     def _is_near(self, name: NodeName) -> bool:
         return self._partners[name].lost_at_ms is None

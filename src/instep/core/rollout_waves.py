@@ -45,11 +45,12 @@ class RolloutWaves(RolloutBook):
     def _busy(self) -> list[NodeName]:
         """Those that are out, or may go out at any moment, for this head or the one before it."""
         facts, found = self._facts, []
+        reloading = () if facts.reloads_together else self._reloading()
         for name, partner in self._partners.items():
             report = partner.report
             is_granted = name in facts.granted and self._place(name) not in (Place.SWITCHED, Place.PUT_BACK)
             is_out = report is not None and report.is_drained and not report.waits_for_permit
-            if is_granted or is_out or name in facts.finishing:
+            if is_granted or is_out or name in facts.finishing or name in reloading:
                 found.append(name)
         return found
 

@@ -57,6 +57,8 @@ class Options:
     drain_ms: int = 0
     one_hook_less: bool = False
     reconfigure_every_ms: int = 0
+    heirs_apart: float = 0.0
+    split_at_ms: int = 0
 
     @staticmethod
     def drawn(rng: Random, rollouts: Random, settings: Random, *, always_rollouts: bool = False) -> Options:

@@ -39,7 +39,7 @@ class PartnerSettings(PartnerDrift):
             poll_ms=options.poll_ms,
             drift=f.DriftPolicy.KEEP if options.keeps_drift and self.name != "hub" else f.DriftPolicy.REVERT,
             drift_scan_ms=20_000,
-            is_observing=options.is_one_observing and self.name == "p0",
+            is_observing=self._only_observes(),
             has_gates=options.has_gates,
             has_validate=options.has_hooks,
             has_reload=has_reload,
@@ -48,6 +48,12 @@ class PartnerSettings(PartnerDrift):
             knows_orders=options.has_rollouts,
             orders_from=None if self.line.origin in self.sources else NodeName(self.sources[0]),
         )
+
+    def _only_observes(self) -> bool:
+        """For good only where no file is edited: one that began to observe with half a generation in its tree could not
+        go on to the next."""
+        options = self.world.options
+        return options.is_one_observing and self.name == "p0" and not options.reconfigure_every_ms
 
     def toggle_a_setting(self, rng: Random) -> None:
         """The file was edited, and is read while the node runs or at its next start."""

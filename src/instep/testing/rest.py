@@ -83,7 +83,7 @@ class Rest:
         """What must hold at rest."""
         for partner in self.partners:
             if partner.config.is_observing:
-                if partner.machine.facts.tree is not None and not self.world.options.reconfigure_every_ms:
+                if partner.machine.facts.tree is not None:
                     raise BrokenPromise("P3", f"{partner.name} observes, and wrote")
                 continue
             live = partner.machine.facts.live

@@ -133,8 +133,9 @@ class LineOperators(LineChecks):
 
     # --- promotion ------------------------------------------------------------------------------------------
 
-    def _home_dies(self) -> None:
-        """The writer is gone, or only seems so behind a cut; somebody is promoted, now and then two of them."""
+    def _home_dies(self, *, is_split: bool = False) -> None:
+        """The writer is gone, or only seems so behind a cut; somebody is promoted, now and then two of them, who may
+        not hear each other."""
         writers = [one for one in self.members.values() if one.is_writing]
         if not writers:
             return
@@ -148,8 +149,12 @@ class LineOperators(LineChecks):
                 self.net.cut(home.name, name)
                 self.net.cut(name, home.name)
         heirs = [one for one in self.members.values() if one is not home and one.name not in self.taken]
-        count = min(len(heirs), 2 if self.rng.random() < 0.3 else 1)
-        for heir in self.rng.sample(heirs, count):
+        count = min(len(heirs), 2 if is_split or self.rng.random() < 0.3 else 1)
+        chosen = self.rng.sample(heirs, count)
+        if count > 1 and (is_split or self.rng.random() < self.world.options.heirs_apart):
+            self.net.cut(chosen[0].name, chosen[1].name)
+            self.net.cut(chosen[1].name, chosen[0].name)
+        for heir in chosen:
             self.world.at(self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
 
     def _revive(self, member: Member) -> None:

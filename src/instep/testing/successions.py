@@ -26,9 +26,12 @@ from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
 
+SPLIT_AT_MS = 55_000
 
-def simulate_succession(seed: int, plant: str | None = None) -> Result:
-    """Run one seed to its end or to its first broken promise."""
+
+def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool = False) -> Result:
+    """Run one seed to its end or to its first broken promise. ``is_split``: shortly before the faults stop two are
+    promoted who cannot hear each other."""
     drawing = World(seed, Options())
     options = Options.drawn(
         drawing.stream("options"), drawing.stream("rollouts"), drawing.stream("settings options")
@@ -49,6 +52,8 @@ def simulate_succession(seed: int, plant: str | None = None) -> Result:
         files=3,
         has_rollouts=False,
         reconfigure_every_ms=0,
+        heirs_apart=0.3,
+        split_at_ms=SPLIT_AT_MS if is_split else 0,
     )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
@@ -137,8 +142,10 @@ class _Cluster(LineOperators):
         )
         self._every(self.rng.choice((1_500, 5_000)), self._hand_over)
         self._every(self.rng.choice((0, 9_000, 20_000)), self._home_dies)
+        if options.split_at_ms:
+            self.world.at(options.split_at_ms, lambda: self._home_dies(is_split=True))
         self._every(self.rng.choice((0, 5_000, 15_000)), self._restore_former)
-        self._every(self.rng.choice((0, 300)), self._sign_back)
+        self._every(self.rng.choice((0, 300)), lambda: None if options.split_at_ms else self._sign_back())
         self._every(1_500, self._back_up)
         self._always(40, self._look_at_heads)
         self._always(20, self._note_commits)
@@ -150,11 +157,15 @@ class _Cluster(LineOperators):
         assert callable(do)
 
         def again() -> None:
-            if self.world.is_faulty:
+            if self.world.is_faulty and not self._is_split():
                 do()
                 self.world.at(self.rng.uniform(0.5, 1.5) * mean_ms, again)
 
         self.world.at(self.rng.uniform(0.2, 1.5) * mean_ms, again)
+
+    def _is_split(self) -> bool:
+        """Two were promoted, and nothing else happens any more."""
+        return 0 < self.world.options.split_at_ms <= self.world.now
 
     def _always(self, each_ms: int, do: object) -> None:
         assert callable(do)

@@ -202,6 +202,48 @@ def test_who_is_lost_while_it_reloads_is_waited_for_until_its_time_has_passed() 
     assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
 
 
+def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    assert fleet.state is RolloutState.DONE
+    fleet.stage("s3")
+    assert fleet.orders["s3"].order.verdict is Verdict.KEEP
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert "s1" not in fleet.orders or fleet.orders["s1"].order.verdict is not Verdict.RELOAD
+    fleet.switched("s3")
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+
+
+def test_a_late_permit_waits_for_who_was_ordered_to_reload() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+    fleet.stage("s3")
+    assert fleet.orders["s3"].order.verdict is Verdict.HOLD
+
+
+def test_who_tries_again_while_others_go_back_begins_another_attempt_and_nobody_tells_that_all_are_back() -> (
+    None
+):
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.switched("s1")
+    fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
+    assert fleet.orders["s1"].order.verdict is Verdict.PUT_BACK
+    fleet.stage("s2")
+    assert fleet.kept == [RolloutState.SUPERSEDED]
+    assert fleet.machine.facts.attempt == 2
+
+
 def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fails() -> None:
     fleet = Fleet()
     for node in NODES:
