@@ -17,6 +17,8 @@ from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Strategy
 
 __all__ = ["RolloutOrders"]
 
+_WITHOUT_IT = (Place.STAGED, Place.PUTTING_BACK, Place.PUT_BACK)
+
 
 class RolloutOrders(RolloutWaves):
     """Compares each node's whole order with the one that it was given."""
@@ -79,13 +81,13 @@ class RolloutOrders(RolloutWaves):
             return Verdict.PUT_BACK if self._may_go_back(name) else Verdict.HOLD
         if facts.state is RolloutState.DONE and self._serves(name) and self._may_reload(name):
             return Verdict.RELOAD  # also where the target went live without a permit
-        if not is_granted or (self._is_held and self._place(name) is Place.STAGED):
+        if not is_granted or (self._is_held and self._place(name) in _WITHOUT_IT):
             return Verdict.HOLD
         return Verdict.KEEP if v.ended(facts.state) else Verdict.SWITCH
 
     @property
     def _is_held(self) -> bool:
-        """A permit that was not used yet is withdrawn."""
+        """A permit that is not used yet is withdrawn, also from who refused: made to try again it waits."""
         facts = self._facts
         return facts.is_paused or facts.state in (RolloutState.STOPPED, RolloutState.ABORTED)
 

@@ -155,7 +155,7 @@ class LineOperators(LineChecks):
             self.net.cut(chosen[0].name, chosen[1].name)
             self.net.cut(chosen[1].name, chosen[0].name)
         for heir in chosen:
-            self.world.at(self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
+            self.world.at(500 if is_split else self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
 
     def _revive(self, member: Member) -> None:
         if member.is_dead:

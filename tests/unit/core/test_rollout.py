@@ -94,7 +94,7 @@ def test_stop_gives_no_further_permit_and_leaves_the_switched_alone() -> None:
     fleet.switched("s1")
     fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
     assert fleet.state is RolloutState.STOPPED
-    assert fleet.verdicts() == [Verdict.KEEP, Verdict.KEEP, Verdict.HOLD]
+    assert fleet.verdicts() == [Verdict.KEEP, Verdict.HOLD, Verdict.HOLD]
 
 
 def test_unconfirmed_goes_back_and_to_confirm_after_that_is_refused() -> None:
