@@ -127,7 +127,8 @@ class RolloutOrders(RolloutWaves):
             and not has_reloaded(self._partners[other].report, facts.reload_serial)
         ]
         out = {*begun, *self._in_flight()}
-        return name in reloading or name in turn[: max(0, facts.policy.batch - len(out))]
+        places = 0 if self._is_one_unheard() else facts.policy.batch - len(out)
+        return name in reloading or name in turn[: max(0, places)]
 
     def _is_near(self, name: NodeName) -> bool:
         return self._partners[name].lost_at_ms is None

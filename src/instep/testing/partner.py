@@ -149,7 +149,7 @@ class SimPartner(PartnerSettings):
                 refused = trouble("gate_refused", 4) if self.fails(0.2) else None
                 self.post(f.GatesChecked(effect.req, refused), self._io_ms())
             case RunHook():
-                self.later(self._io_ms() * 3, lambda: self._hook(effect))
+                self.later(self.hook_ms(self._io_ms() * 3), lambda: self._hook(effect))
             case f.Switch():
                 has_reload = self.config.has_reload
                 self.later(self._io_ms(), lambda: self._switch(effect, has_reload=has_reload))

@@ -173,7 +173,7 @@ class SimWriter(SimNode):
                 self.later(5, lambda: self._restore_tree(effect))
             case RunHook():
                 failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
-                self.post(HookEnded(effect.req, effect.kind, failed), 3)
+                self.post(HookEnded(effect.req, effect.kind, failed), self.hook_ms(3))
             case p.Announce():
                 replaced, self.announced = self.announced, effect.head
                 if self.rollouts is not None:

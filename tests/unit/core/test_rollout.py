@@ -157,11 +157,22 @@ def test_a_node_that_was_repaired_and_made_to_try_again_begins_the_rollout_anew(
 
 def test_nobody_begins_while_a_node_is_drained_for_the_rollout_before() -> None:
     fleet = Fleet()
+    fleet.report("s3")
     fleet.report("s1", is_drained=True, tree=OLD)
     fleet.stage("s2")
     assert "s2" not in fleet.machine.facts.granted
     fleet.report("s1")
     assert fleet.machine.facts.granted == ("s2",)
+
+
+def test_nobody_begins_before_every_partner_was_heard_or_is_absent() -> None:
+    """A writer that starts does not know who is out: one that it has not heard may be."""
+    fleet = Fleet()
+    fleet.stage("s1", "s2")
+    assert fleet.machine.facts.granted == ()
+    fleet.now += 30_000
+    fleet.say(TimerFired("absent"))
+    assert fleet.machine.facts.granted == ("s1",)
 
 
 def test_with_auto_a_node_that_does_not_wait_gets_no_order_and_a_line_without_partners_is_done() -> None:
