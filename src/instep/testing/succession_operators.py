@@ -51,15 +51,15 @@ class LineOperators(LineChecks):
 
     def _sign_back(self) -> None:
         """A former writer signs itself the epoch above the newest, and sends it to everybody."""
-        newest = max((one.record.body() for one in self.given.values()), key=lambda b: b.epoch, default=None)
-        former = [name for name in self.members if newest is not None and name != newest.writer]
-        if newest is None or not former:
+        bodies = [one.record.body() for one in self.given.values()]
+        newest = max((body.epoch for body in bodies), default=0)
+        writers = [body.writer for body in bodies if body.epoch == newest]  # two, where an epoch was given twice
+        former = [name for name in self.members if name not in writers]
+        if not writers or not former:
             return
         name = self.rng.choice(former)
         self.taken[name] = None
-        if any(one.record.body().epoch == newest.epoch + 1 for one in self.given.values()):
-            return
-        record = self._record(name, newest.epoch + 1, None, name, is_ours=False)
+        record = self._record(name, newest + 1, None, name, is_ours=False)
         for other, member in self.members.items():
             # One that knows no record believes whom its file names: nothing protects it but who is in that file.
             knows = member.is_alive and member.facts.epochs.current is not None
