@@ -229,6 +229,22 @@ def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
     assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
 
 
+def test_no_other_order_has_the_serial_of_the_reload() -> None:
+    """Who goes live late holds its permit by a later order: that is not the one to reload, which it would then do next to
+    another."""
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    fleet.stage("s3")
+    fleet.say(v.ReloadAsked(1, is_rolling=True), v.PartnerLost(NodeName("s3")))
+    fleet.report("s3", staged=NEW, is_drained=True)
+    assert fleet.orders["s3"].order.verdict is Verdict.KEEP
+    assert fleet.orders["s3"].order.serial > fleet.machine.facts.reload_serial
+
+
 def test_a_late_permit_waits_for_who_was_ordered_to_reload() -> None:
     fleet = Fleet(strategy=Strategy.ROLLING)
     fleet.say(v.PartnerLost(NodeName("s3")))
