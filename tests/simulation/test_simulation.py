@@ -39,6 +39,8 @@ KEPT_SEEDS = (
     2699641985,
     3794843017,
     991001212,
+    1242944493,
+    3937998660,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (
@@ -50,6 +52,7 @@ KEPT_ROLLOUTS = (
     41,
     60,
     96,
+    102,
     143,
     154,
     219,
@@ -62,6 +65,7 @@ KEPT_ROLLOUTS = (
     5079,
     5194,
     5267,
+    2145654705,
 )
 """The same, with rollouts whatever the seed draws."""
 
