@@ -118,6 +118,7 @@ class LargeFile:
         done: Callable[[int], None],
         *,
         old_fd: int | None = None,
+        old_list: Digest | None = None,
         recut: Recut | None = None,
         is_sparse: bool = False,
         is_resumed: bool = False,
@@ -126,6 +127,8 @@ class LargeFile:
         self._fd = fd
         self._done = done
         self._old_fd = old_fd
+        self.old_list = old_list
+        """Root of the old version's chunk list, where that is known."""
         self._recut = recut
         self._is_sparse = is_sparse
         self._is_resumed = is_resumed
