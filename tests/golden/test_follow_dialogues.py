@@ -72,6 +72,16 @@ def test_a_failed_thaw_is_told_beside_all_else_until_it_went_well() -> None:
     talk.say(f.PutBackDone(talk.asked(f.PutBack)), f.HookOwed(None)).check("thaw_failed")
 
 
+def test_what_validate_said_under_other_settings_counts_for_nothing_and_is_asked_anew() -> None:
+    talk = staged(begun(follower(has_validate=True)), 1)
+    other = f.FollowConfig(writer=MAIN, has_validate=True, has_probe=True)
+    refused = Trouble("validate_failed", "the old check says no", Retry.LATER, 7)
+    hook = talk.asked(RunHook)
+    talk.say(f.ConfigChanged(other), HookEnded(hook, HookKind.VALIDATE, refused))
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages))).say(f.Staged(talk.asked(f.StageContents)))
+    talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE)).check("validate_of_other_settings")
+
+
 def test_what_a_source_lacks_comes_from_the_next() -> None:
     talk = begun(follower()).say(f.SourceUp(HUB, is_writer=False), f.HeadSeen(HUB, generation(1), OK))
     talk.say(f.HeadSeen(MAIN, generation(1), OK))

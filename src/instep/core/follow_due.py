@@ -89,6 +89,8 @@ class FollowDue(FollowPermits):
     def _hook_ended(self, job: Job, trouble: Trouble | None) -> None:
         assert job.head is not None
         if job.phase is Phase.VALIDATE:
+            if self._progress is None:
+                return  # Asked under another configuration, and asked anew under this one.
             if trouble is None:
                 self._passed("is_validated")
             elif job.head == self._facts.head:

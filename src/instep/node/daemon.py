@@ -241,6 +241,7 @@ class Daemon:
                 return
             log.exception("%s broke", service.line)
             service.broke(error)
+            await self.peers.report(service.line)
 
     def arm_resume(self, service: Service, until_ms: int | None) -> None:
         """A pause with an end resumes by itself; asked again after a restart."""

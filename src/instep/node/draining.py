@@ -62,7 +62,8 @@ class Drain(msgspec.Struct, frozen=True):
 class _Prober:
     asked_ms: int
     """Monotonic."""
-    answers: int
+    is_certain: bool
+    """Asked as only balancers do, or again."""
     turn: int
     is_ready: bool
 
@@ -165,16 +166,16 @@ class Draining:
 
     # Who was told ---------------------------------------------------------------------------------------------
 
-    def answered(self, prober: str, *, is_ready: bool) -> None:
+    def answered(self, prober: str, *, is_ready: bool, is_certain: bool = False) -> None:
         """A balancer asked and is being told the present state: ``is_ready`` is the whole answer, drains and
-        standings together."""
+        standings together. ``is_certain``: it asked as only balancers do, so that it counts from the first time."""
         self._settle()
         prober = prober[:PROBER_NAME_MAX]
         now = self._now_ms()
         known = self._probers.pop(prober, None)
         is_steady = known is not None and now - known.asked_ms <= PROBER_SEEN_MS
-        answers = known.answers + 1 if known is not None and is_steady else 1
-        self._probers[prober] = _Prober(now, answers, self._turn, is_ready)
+        is_certain = is_certain or (known is not None and is_steady)
+        self._probers[prober] = _Prober(now, is_certain, self._turn, is_ready)
         while len(self._probers) > PROBERS_MAX:
             del self._probers[next(iter(self._probers))]  # the one that asked longest ago
         self._wake()
@@ -189,11 +190,11 @@ class Draining:
         self._answered = asyncio.Event()
 
     def probers(self) -> tuple[str, ...]:
-        """Balancers that ask: at least twice, the last time within ``PROBER_SEEN_MS``. Somebody who looked once
-        with a browser is none, and no switch waits for them."""
+        """Balancers that asked within ``PROBER_SEEN_MS``: of the agent or by name once, otherwise twice. Somebody
+        who looked once with a browser is none, and no switch waits for them."""
         since = self._now_ms() - PROBER_SEEN_MS
         return tuple(
-            sorted(name for name, p in self._probers.items() if p.answers > 1 and p.asked_ms >= since)
+            sorted(name for name, p in self._probers.items() if p.is_certain and p.asked_ms >= since)
         )
 
     async def told_out(self, deadline_s: float) -> tuple[str, ...]:

@@ -144,10 +144,11 @@ class Listeners:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
         fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
         if is_prober(self._daemon.runtime.settings.probers, request.remote):
-            who = f"{request.remote} {request.query.get('by', '')}".strip()
+            by = request.query.get("by", "")
+            who = f"{request.remote} {by}".strip()
             acts = request.query.get("acts")
             is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
-            self._daemon.runtime.draining.answered(who, is_ready=is_ready)
+            self._daemon.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
 
     def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
@@ -178,7 +179,7 @@ class Listeners:
             address = writer.get_extra_info("peername")
             if is_prober(self._daemon.runtime.settings.probers, address[0] if address else None):
                 who = f"agent {address[0]}" if address else "agent"
-                self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready)
+                self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready, is_certain=True)
             async with asyncio.timeout(ANSWER_S):
                 writer.write(agent_line(fitness))
                 await writer.drain()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from instep.errors import UnavailableError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.directory import NodeDirectory
@@ -33,14 +34,21 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._is_closed = False
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself."""
+        """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself.
+        ``UnavailableError`` once the service has ended."""
+        if self._is_closed:
+            raise UnavailableError(
+                "the service of this tree has ended", code="line_stopped", hint="instep status says why"
+            )
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
     def close(self) -> None:
-        """Wait for the call under way; later ones are dropped."""
+        """Wait for the call under way; later ones are refused."""
+        self._is_closed = True
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

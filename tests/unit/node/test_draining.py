@@ -73,6 +73,10 @@ def test_probers_are_those_that_keep_asking_and_bounded() -> None:
     ask(node, "10.0.0.1", times=2)
     ask(node, "someone with a browser")
     assert node.probers() == ("10.0.0.1",)
+    node.answered("agent 10.0.0.2", is_ready=True, is_certain=True)
+    assert node.probers() == ("10.0.0.1", "agent 10.0.0.2")
+    ask(node, "agent 10.0.0.2")
+    assert len(node.probers()) == 2, "certain once, certain for as long as it asks"
     clock.ms += PROBER_SEEN_MS + 1
     assert node.probers() == ()
     for number in range(PROBERS_MAX + 50):
