@@ -79,9 +79,9 @@ def test_a_reload_that_hangs_is_ended_counted_and_retried(fleet: Fleet) -> None:
     assert "instep retry data" in str(line["next"]), line
     assert (there / "file").read_text() == "second"
     eventually(lambda: _times(s1) >= 2, 20, s1.log)
+    before = len(_failures(s1))
     s1.stop()
     assert all(_is_gone(pid) for pid in pids.read_text().split()), pids.read_text()
-    before = len(_failures(s1))
     s1.start()
     eventually(lambda: _times(s1) > before, 20, s1.log)
     assert len(_failures(s1)) >= 3, _failures(s1)
