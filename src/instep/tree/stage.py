@@ -46,7 +46,6 @@ from instep.tree.next_tree import NEXT, Exchange, build_next
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
 from instep.tree.records import RecordWriter, read_records
-from instep.tree.rows import is_same
 from instep.tree.rules import Rules
 from instep.tree.shortage import resource_error
 from instep.tree.stages import close_others, open_stage, staged_slot
@@ -519,7 +518,6 @@ class Stage:
         slot, entry = want.slot, want.entry
         is_partial = self._is_partial(slot)
         fd = self._tree.open(slot, _WRITE_LARGE, 0o600)
-        old_fd = self._open_live(entry.path, None)
 
         def done(fd: int) -> None:
             self._large_done(slot, entry, fd)
@@ -529,18 +527,12 @@ class Stage:
             fd,
             entry,
             done,
-            old_fd=old_fd,
-            old_list=self._list_of(entry.path, old_fd) if old_fd is not None else None,
+            old_fd=self._open_live(entry.path, None),
+            old_row=self._live_row(entry.path) if self._live_row is not None else None,
             recut=self._recut,
             is_sparse=self._layer.is_sparse(entry),
             is_resumed=is_partial,
         )
-
-    def _list_of(self, path: bytes, fd: int) -> Digest | None:
-        """Root of the chunk list of a live file, if the file is still what was recorded."""
-        row = self._live_row(path) if self._live_row is not None else None
-        is_recorded = row is not None and is_same(row, os.fstat(fd))
-        return Digest(row.chunks) if row is not None and is_recorded and row.chunks else None
 
     def _large_done(self, slot: bytes, entry: Entry, fd: int) -> None:
         self._layer.metadata(slot, entry, fd)
