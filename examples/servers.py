@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
 import shutil
@@ -12,31 +11,22 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from examples.ports import NoPortFree, Ports
 from examples.waiting import Failed, eventually
 
 __all__ = ["FastCgi", "Servers", "free_port", "nginx_local", "nginx_main", "program"]
 
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/cgi-bin"
 STOP_S = 10.0
-FIRST_PORT, LAST_PORT = 9_000, 11_999
-_START = os.getpid() % (LAST_PORT - FIRST_PORT)
-_PORTS = (FIRST_PORT + (_START + step) % (LAST_PORT - FIRST_PORT) for step in range(LAST_PORT - FIRST_PORT))
+_PORTS = Ports(9_000, 12_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now, another one at each call. It lies below those that the kernel hands out for
-    outgoing connections, so that it is still free when a server listens there."""
-    for port in _PORTS:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue
-        return port
-    raise Failed(f"no port from {FIRST_PORT} to {LAST_PORT} is free")
+    """A loopback port that nobody uses and no other example is given while this one runs, another one at each call."""
+    try:
+        return _PORTS.take()
+    except NoPortFree as error:
+        raise Failed(str(error)) from error
 
 
 def program(name: str, package: str) -> str:

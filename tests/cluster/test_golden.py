@@ -74,7 +74,9 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
         assert asked in line["reason"] and ", now 200 sha256 " in line["reason"], line
         eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
         assert line["live"]["number"] == 2 and line["head"]["number"] == 3, line
-    assert {p["code"] for p in fleet.main.line()["partners"]} == {"probe_failed"}
+    eventually(
+        lambda: {p["code"] for p in fleet.main.line()["partners"]} == {"probe_failed"}, 20, fleet.main.log
+    )
     _golden(fleet["s1"], f'url = "{apps["s1"].url}"', page=STAMP + '\nchanges = "expected"')
     fleet["s1"].await_standing("in_step")
     assert (fleet.tree("s1") / "page").read_text() == "farewell"

@@ -68,7 +68,7 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     assert (told["fileset"], told["generation"], told["previous"]) == ("data", 2, 1), told
     assert {"file", "more\nnames"} <= {c["path"] if isinstance(c, dict) else c for c in told["changed"]}, told
     assert "the catalogue is broken" in str(s1.run("events").json["events"])
-    assert fleet.main.line()["partners"][0]["code"] == "validate_failed"
+    eventually(lambda: fleet.main.line()["partners"][0]["code"] == "validate_failed", 20, fleet.main.log)
     (fleet.base / "closed").unlink()
     fleet.main.run("retry", "data", "--node", "s1")
     s1.await_standing("in_step")

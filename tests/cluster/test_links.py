@@ -33,6 +33,7 @@ def test_pause_retry_and_wait(fleet: Fleet) -> None:
     main, s1, s2 = fleet.main, fleet["s1"], fleet["s2"]
     s1.run("pause", "data", "--reason", "kernel update")
     (tree / "file").write_text("2")
+    assert main.run("wait", "data", "--node", "s2", "--timeout", "20s").json["reached"]
     late = main.run("wait", "data", "--timeout", "1s", expect=7)
     told = late.json
     assert "s1" in str(told) and "s2" not in str(told.get("waiting_for", told)), told
@@ -40,7 +41,6 @@ def test_pause_retry_and_wait(fleet: Fleet) -> None:
     assert "kernel update" in line["reason"] and "resume" in str(line["next"]), line
     assert (fleet.tree("s1") / "file").read_text() == "1"
     assert (fleet.tree("s2") / "file").read_text() == "2"
-    assert main.run("wait", "data", "--node", "s2", "--timeout", "5s").json["reached"]
     assert s2.run("wait", "data", "--generation", "2", "--timeout", "5s").json["reached"]
     assert s1.run("wait", "data", "--timeout", "500ms", expect=None).code != 0
     assert main.run("status", "--exit-code", expect=None).code == 11
@@ -51,7 +51,7 @@ def test_pause_retry_and_wait(fleet: Fleet) -> None:
     assert s1.run("wait", "data", "--timeout", "20s").json["reached"]
     fleet.assert_same()
     assert main.run("wait", "data", "--generation", "99", expect=2).error["code"] == "no_generation"
-    main.run("pause", "data", "--for", "2s")
+    main.run("pause", "data", "--for", "6s")  # two commands are to run meanwhile
     assert main.run("publish", "data", expect=4).error["code"] == "paused"
     (tree / "file").write_text("3")
     assert main.line()["head"]["number"] == 2

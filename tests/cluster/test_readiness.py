@@ -54,12 +54,12 @@ def test_a_node_answers_balancers(fleet: Fleet) -> None:
     node.start()
     assert eventually(lambda: asked(health)[0] == 503)
     node.run("node", "undrain")
-    assert asked(health)[0] == 200
+    assert eventually(lambda: asked(health)[0] == 200), "it may still be coming up"
     # A taken port is trouble that is named, and no end of the daemon; freed, it is taken up.
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        taken = free_port()
+        other.bind(("127.0.0.1", taken))
         other.listen()
-        taken = other.getsockname()[1]
         put(node, health=f"127.0.0.1:{taken}", agent="off")
         assert eventually(lambda: any(f"127.0.0.1:{taken}" in each for each in node.status()["warnings"]))
         assert eventually(lambda: _is_refused(agents))

@@ -168,8 +168,8 @@ def test_a_promotion_loses_exactly_what_it_names_and_the_home_that_is_back_is_to
 
 @pytest.mark.timeout(240)
 def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet) -> None:
-    """Goal: nobody follows either, everybody names both, and a third word resolves it. Method: the line handed to s1
-    and, by the CA, to s2, which did not hear of it."""
+    """Goal: nobody follows either, everybody names both, and a third word resolves it, which names what s2 published or
+    that s2 could not be asked. Method: the line handed to s1 and, by the CA, to s2, which did not hear of it."""
     fleet.make(2)
     main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
     take = promotion(fleet)
@@ -189,9 +189,15 @@ def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet)
         line = node.await_standing("blocked", code="epoch_conflict")
         assert "s1" in line["reason"] and "s2" in line["reason"], line
     assert s1.run("publish", "data", expect=None).error["code"] == "epoch_conflict"
+    s2.stop()
+    plan = main.run("promote", "data", "--dry-run", "--timeout", "3s").json
+    assert [one["node"] for one in plan["unheard"]] == ["s2"], plan
+    assert "s2 is not connected" in plan["unheard"][0]["reason"]
+    s2.start()
     resolved = main.run("promote", "data", "--home-is-dead").json
     assert (resolved["epoch"], resolved["writer"]) == (3, "main")
-    assert resolved["lost"], resolved
+    assert resolved["lost"] and not resolved["unheard"], resolved
+    assert resolved["lost"][-1]["known_by"] == ["s2"]
     assert (
         s2.await_standing("blocked", code="not_the_writer")["head"]["number"]
         == resolved["lost"][-1]["number"]

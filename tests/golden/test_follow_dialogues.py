@@ -130,6 +130,30 @@ def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
     assert waits == sorted(waits) and waits[-1] > 2 * waits[0]
 
 
+def test_a_switch_that_fails_again_and_again_is_tried_more_and_more_seldom() -> None:
+    """The steps before it go well each time, the recovery too; neither is a reason to begin anew from the shortest wait,
+    nor to show the node as applying. A newer head begins afresh."""
+    talk = begun(follower()).say(f.HeadSeen(MAIN, generation(1), OK))
+    refused = Trouble("no_permission", "a: permission denied", Retry.LATER, 8)
+    waits = []
+    for _ in range(5):
+        talk.say(f.PagesFetched(talk.asked(f.FetchPages))).say(f.Staged(talk.asked(f.StageContents)))
+        began = talk.now
+        talk.say(f.SwitchFailed(talk.asked(f.Switch), refused))
+        due = next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == "retry-apply")
+        assert due is not None
+        waits.append(due - began)
+        talk.say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.UNDONE))
+        assert talk.machine.report.code == "no_permission"
+        talk.at(due).say(TimerFired("retry-apply"))
+    assert waits == sorted(waits) and waits[-1] > 10 * waits[0]
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
+    assert talk.machine.report.code == "no_permission"
+    assert sum("the switch to generation 1 failed" in line for line in talk.lines) == 1
+    talk.say(f.HeadSeen(MAIN, generation(2), OK)).say(f.PagesFetched(talk.asked(f.FetchPages)))
+    assert talk.machine.report.code is None
+
+
 def test_paused_stages_but_does_not_switch() -> None:
     talk = begun(follower()).say(f.Paused("exam week"))
     staged(talk, 1).say(f.Resumed()).check("paused")

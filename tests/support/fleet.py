@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -15,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from examples.ports import Ports
 from tests.support.waiting import eventually
 
 __all__ = ["Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
 
 COMMAND_S = 60.0
-FIRST_PORT, LAST_PORT, PORT_RANGES = 12_000, 32_000, 8
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 
 
@@ -46,32 +44,12 @@ class Answer:
         return found
 
 
-def _ports_of_this_worker() -> Iterator[int]:
-    """Ports below those that the kernel hands out for outgoing connections, a range for each worker of the runner:
-    what is free when it is asked for is still free when the daemon listens."""
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_RANGES
-    span = (LAST_PORT - FIRST_PORT) // PORT_RANGES
-    first = FIRST_PORT + number * span
-    offset = os.getpid() % span  # another run beside this one starts elsewhere
-    return (first + (offset + step) % span for step in range(span))
-
-
-_PORTS = _ports_of_this_worker()
+_PORTS = Ports(12_000, 32_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now and no other test of this run is given."""
-    for port in _PORTS:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue
-        return port
-    raise AssertionError("every port of this worker's range was given away or is in use")
+    """A loopback port that nobody uses now and no other test is given, in this run or in one beside it."""
+    return _PORTS.take()
 
 
 @dataclass

@@ -88,7 +88,8 @@ def promote(
         )
     if plan["changed"] and not session.is_json and not yes and sys.stdin.isatty():
         _show_plan(plan)
-        if not click.confirm("Go on without them?" if plan["lost"] else "Go on?", err=True):
+        is_left = plan["lost"] or plan["unheard"]
+        if not click.confirm("Go on without them?" if is_left else "Go on?", err=True):
             raise RefusedError("nothing was changed", code="declined")
     if pki_backup is not None and not plan["has_ca_key"]:
         _take_ca(session, pki_backup, passphrase_file)
@@ -116,6 +117,11 @@ def _show_lost(document: dict[str, Any], what: str) -> None:
             words.append(f'"{printable(one["message"])}"')
         words.append(f"known by {', '.join(one['known_by'])}" if one["known_by"] else "nobody here has it")
         print(f"  {what}: {', '.join(words)}")
+    for one in document["unheard"]:
+        print(
+            f"  {what}: whatever {one['node']} published, which could not be asked: {printable(one['reason'])}"
+        )
+        print(f"    {printable(one['hint'])}")
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
@@ -126,7 +132,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
     number = f"generation {base['number']}" if base is not None else "nothing"
     print(f"{plan['fileset']}: {plan['writer']} would go on from {number}")
     _show_lost(plan, "may be lost")
-    if not plan["lost"]:
+    if not plan["lost"] and not plan["unheard"]:
         print("  nothing newer is known here")
 
 

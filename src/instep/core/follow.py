@@ -111,10 +111,7 @@ class FollowMachine(FollowApply):
             case f.Switched():
                 self._switched(job, event.drifted)
             case f.SwitchFailed():
-                self._progress, self._sticky = None, None
-                self._is_recovered = False
-                self._fail("apply", event.trouble)
-                self._get_stuck(job, event.trouble)
+                self._switch_failed(job, event.trouble)
             case f.LiveRecorded():
                 self._succeed("revert")  # That was of the tree before; this one is looked at anew.
                 self._live_recorded()
@@ -169,7 +166,7 @@ class FollowMachine(FollowApply):
             self._config = config  # Who orders changed: nothing of what failed here may succeed by that.
             return
         self._config = config
-        self._stuck = None
+        self._stuck = self._failed_switch = None
         self._forgive()
         self._backoff.clear_all()
         self._troubles.clear()
@@ -185,7 +182,7 @@ class FollowMachine(FollowApply):
             self._ask_all()
 
     def _retry(self) -> None:
-        self._stuck = None
+        self._stuck = self._failed_switch = None
         self._forgive()
         self._backoff.clear_all()
         self._sources.forgive()

@@ -99,8 +99,22 @@ class FollowApply(FollowDrift):
         if trouble.retry is Retry.NEVER and trouble.exit_code != _RESOURCES_EXIT and job.head is not None:
             self._stuck = job.head.id
 
+    def _switch_failed(self, job: Job, trouble: Trouble) -> None:
+        """The recovery follows at once: what the journal holds is finished or undone, as after a crash. Only then the
+        apply begins anew, from the first step and later each time."""
+        assert job.head is not None
+        if self._failed_switch is None or self._failed_switch[0] != job.head.id:
+            text = f"the switch to generation {job.head.number} failed: {trouble.reason}"
+            self._note("switch_failed", text, generation=job.head.number, code=trouble.code)
+        self._failed_switch = (job.head.id, trouble)
+        self._progress, self._sticky = None, None
+        self._is_recovered = False
+        self._fail("apply", trouble)
+        self._get_stuck(job, trouble)
+
     def _switched(self, job: Job, drifted: tuple[bytes, ...]) -> None:
         assert job.head is not None
+        self._failed_switch = None
         self._succeed("apply")
         self._succeed("due")
         self._progress, self._sticky, self._supersedes = None, None, 0
@@ -129,6 +143,7 @@ class FollowApply(FollowDrift):
                 self._set(due=Due.RELOAD)
             return
         # A switch or a put-back that failed half way is over with this: its trouble has gone.
+        self._failed_switch = None
         self._succeed("apply")
         self._succeed("due")
         is_ahead = facts.head is None or target.position > facts.head.position

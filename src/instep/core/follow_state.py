@@ -100,6 +100,8 @@ class FollowState:
         self._offer_trouble: Trouble | None = None
         self._owed: Trouble | None = None
         self._stuck: Digest | None = None
+        self._failed_switch: tuple[Digest, Trouble] | None = None
+        """Whose switch failed last, and of what: until it succeeds, the steps before it are no success."""
         self._is_forgiven = False
         self._supersedes = 0
         self._sticky: HeadRef | None = None
@@ -197,7 +199,13 @@ class FollowState:
     def _passed(self, what: str) -> None:
         assert self._progress is not None
         setattr(self._progress, what, True)
-        self._succeed("apply")
+        failed = self._failed_switch
+        if failed is not None and failed[0] == self._progress.target.id:
+            self._troubles["apply"] = failed[
+                1
+            ]  # What waits longer and longer is the switch, and that comes yet.
+        else:
+            self._succeed("apply")
 
 
 def named(head: HeadRef | None) -> str:

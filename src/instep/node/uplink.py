@@ -52,7 +52,7 @@ class Uplink:
         self._peers = peers
         self._task: asyncio.Task[None] | None = None
         self._reports: dict[tuple[LineId, NodeName], m.Report] = {}
-        self._heads: dict[LineId, m.Head] = {}
+        self._heads: dict[LineId, m.Head | m.HeadNotice] = {}
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
         """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
@@ -190,7 +190,7 @@ class Uplink:
 
     def reply(self, message: m.StreamMessage) -> None:
         """Queue a message; what finds no room is lost, as with a broken connection. Of heads the newest is kept."""
-        if isinstance(message, m.Head):
+        if isinstance(message, m.Head | m.HeadNotice):
             self._heads[message.line] = message
         elif len(self._replies) < REPLIES_MAX:
             self._replies.append(message)
@@ -324,11 +324,15 @@ class Uplink:
         return partner is not None and partner.pin is not None
 
     def _tell_heads_again(self) -> None:
+        """The sender's own lines as they are known here, and the newest of what is written here: who promotes out of a
+        dispute has to name it."""
         for service in self._peers.lines.values():
             if service.writer == self.name:
                 message = service.head_message(self.name, with_bundle=False)
                 if message is not None:
                     self.reply(message)
+            elif service.is_written_here and service.head is not None:
+                self.reply(m.HeadNotice(service.line, service.head))
 
     def _pages(self, request: m.PagesRequest) -> m.PagesReply:
         """A writer asks for pages of its own line back."""

@@ -48,7 +48,8 @@ class SimRollouts:
         self.say(v.Started(head))
         is_confirming = self.machine.facts.state is v.RolloutState.CONFIRMING
         if is_confirming and writer.world.is_faulty and self._impatient.random() < 0.5:
-            self.ask(v.ConfirmAsked)  # Typed as soon as the writer is back, whatever became of the nodes meanwhile.
+            # Typed as soon as the writer is back, whatever became of the nodes meanwhile.
+            self.ask(v.ConfirmAsked)
 
     def say(self, event: v.RolloutEvent) -> None:
         """Into the inbox, in order."""

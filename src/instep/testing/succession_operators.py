@@ -53,7 +53,8 @@ class LineOperators(LineChecks):
         """A former writer signs itself the epoch above the newest, and sends it to everybody."""
         bodies = [one.record.body() for one in self.given.values()]
         newest = max((body.epoch for body in bodies), default=0)
-        writers = [body.writer for body in bodies if body.epoch == newest]  # two, where an epoch was given twice
+        # Two, where an epoch was given twice.
+        writers = [body.writer for body in bodies if body.epoch == newest]
         former = [name for name in self.members if name not in writers]
         if not writers or not former:
             return

@@ -528,6 +528,7 @@ class Stage:
             entry,
             done,
             old_fd=self._open_live(entry.path, None),
+            old_row=self._live_row(entry.path) if self._live_row is not None else None,
             recut=self._recut,
             is_sparse=self._layer.is_sparse(entry),
             is_resumed=is_partial,

@@ -16,6 +16,7 @@ from instep.core.succession import Lost, base_of, lost_generations, next_epoch, 
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
+from instep.node.commands.claimants import Heard, hear_claimants
 from instep.node.commands.parameters import service_of
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.control import Command, Params, Speaker
@@ -61,10 +62,9 @@ class Promote:
             return self._told(service, (), None, is_changed=changed)
         self._check(service)
         if params.get("dry_run"):
-            return {
-                **self._told(service, self._lost(service), self._held(service), is_changed=True),
-                "dry_run": True,
-            }
+            heard = await hear_claimants(self._daemon, service, deadline, speaker)
+            lost, held = self._lost(service, heard), self._held(service)
+            return {**self._told(service, lost, held, heard, is_changed=True), "dry_run": True}
         if not self._daemon.pki.is_ca:
             raise RefusedError(
                 f"the cluster's CA key is not on {me}, and only it can make another node the writer",
@@ -72,16 +72,17 @@ class Promote:
                 code="no_ca_key",
                 node=me,
             )
+        heard = await hear_claimants(self._daemon, service, deadline, speaker)
         if isinstance(service, FollowService):
             await self._settle(service, deadline, speaker)
         try:
-            lost, held = self._lost(service), self._held(service)
+            lost, held = self._lost(service, heard), self._held(service)
             await self._sign(service, held, deadline)
         finally:
             service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
         failpoint(SIGNED)
         await self._finish(service, deadline, speaker)
-        return self._told(self._running(service), lost, held, is_changed=True)
+        return self._told(self._running(service), lost, held, heard, is_changed=True)
 
     # Before -------------------------------------------------------------------------------------------------
 
@@ -153,12 +154,11 @@ class Promote:
     def _held(self, service: _Service) -> HeadRef | None:
         return service.facts.head if isinstance(service, WriterService) else service.facts.live
 
-    def _lost(self, service: _Service) -> tuple[Lost, ...]:
+    def _lost(self, service: _Service, heard: Heard) -> tuple[Lost, ...]:
         store, line = self._daemon.runtime.store, service.line
         recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
-        return lost_generations(
-            self._held(service), self._heard(service), recorded, service.facts.epochs.disputed
-        )
+        told = [*self._heard(service), *heard.heads]
+        return lost_generations(self._held(service), told, recorded, service.facts.epochs.disputed)
 
     def _heard(self, service: _Service) -> Iterator[tuple[NodeName, HeadRef]]:
         """Every head of the line that a node told of, by report, greeting or offer."""
@@ -235,7 +235,13 @@ class Promote:
     # After --------------------------------------------------------------------------------------------------
 
     def _told(
-        self, service: _Service, lost: tuple[Lost, ...], held: HeadRef | None, *, is_changed: bool
+        self,
+        service: _Service,
+        lost: tuple[Lost, ...],
+        held: HeadRef | None,
+        heard: Heard | None = None,
+        *,
+        is_changed: bool,
     ) -> dict[str, Any]:
         daemon, me = self._daemon, self._daemon.runtime.name
         current = service.facts.epochs.current
@@ -249,6 +255,10 @@ class Promote:
             "lost": [self._lost_document(one) for one in lost],
             "has_ca_key": daemon.pki.is_ca,
             "next": self._next_steps(service),
+            "unheard": [
+                {"node": str(one.node), "reason": one.reason, "hint": one.hint}
+                for one in (heard.unheard if heard is not None else ())
+            ],
         }
         if lost and is_changed and isinstance(service, WriterService):
             numbers = ", ".join(str(one.number) for one in lost)

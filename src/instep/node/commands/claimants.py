@@ -1,0 +1,108 @@
+"""Before a promotion out of a dispute: ask who claims the epoch what it published there.
+
+A claimant's generations are what the promotion leaves behind, nobody follows them, and only the claimant reports of
+them. So each is asked, and waited for a moment when it is not connected; who does not answer is named, for what it
+published cannot be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from instep.errors import ContentionError, InstepError, UnavailableError
+from instep.model.ids import HeadRef, NodeName
+from instep.net import messages as m
+from instep.net.faults import error_of_reply
+from instep.node.commands.patience import left, until
+from instep.node.control import Speaker
+from instep.node.line_service import LineService
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["Heard", "Unheard", "hear_claimants"]
+
+HEAR_S = 10.0
+"""So long a claimant that is not connected is waited for; at most half of what the command has left."""
+ASK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A claimant that could not be asked, and why."""
+
+    node: NodeName
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The heads that claimants answered with, and who did not answer."""
+
+    heads: tuple[tuple[NodeName, HeadRef], ...] = ()
+    unheard: tuple[Unheard, ...] = ()
+
+
+async def hear_claimants(daemon: Daemon, service: LineService, deadline: float, speaker: Speaker) -> Heard:
+    """Ask every other claimant of the disputed epoch for its head; nothing at all where no epoch is disputed. Never
+    fails for one that does not answer: that one is named in the result."""
+    me, book = daemon.runtime.name, service.facts.epochs
+    claimants = sorted({claim.writer for claim in book.rivals} - {me})
+    if not claimants:
+        return Heard()
+    await speaker.progress(
+        f"asking {' and '.join(claimants)} for what was published", 0, len(claimants), "nodes"
+    )
+    now = asyncio.get_running_loop().time()
+    until_s = now + min(HEAR_S, max(0.0, deadline - now) / 2)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_hear(daemon, service, who, until_s)) for who in claimants]
+    answers = [task.result() for task in asked]
+    return Heard(
+        tuple(answer for answer in answers if isinstance(answer, tuple)),
+        tuple(answer for answer in answers if isinstance(answer, Unheard)),
+    )
+
+
+async def _hear(
+    daemon: Daemon, service: LineService, who: NodeName, deadline: float
+) -> tuple[NodeName, HeadRef] | Unheard | None:
+    """The claimant's head, None when it answered that it has none."""
+    peers, line = daemon.peers, service.line
+
+    def is_connected() -> bool:
+        uplink = peers.uplinks.get(who)
+        return who in peers.sessions or (uplink is not None and uplink.is_up)
+
+    try:
+        while True:
+            await until(daemon, is_connected, deadline, f"{who} is not connected")
+            session = peers.sessions.get(who)
+            if session is None:
+                return await _head_at(daemon, service, who, left(deadline))
+            if await session.asks_told(min(ASK_S, left(deadline))):
+                head = session.known.get(line)
+                return (who, head) if head is not None else None
+            if asyncio.get_running_loop().time() >= deadline:
+                raise UnavailableError(f"{who} is connected and does not answer", code="timed_out", node=who)
+    except (ContentionError, UnavailableError) as error:
+        hint = f"start or connect {who}, then: instep promote {line.fileset} --dry-run"
+        return Unheard(who, error.reason, hint)
+    except InstepError as error:
+        return Unheard(who, error.reason, error.hint or f"on {who}: instep log {line.fileset}")
+
+
+async def _head_at(
+    daemon: Daemon, service: LineService, who: NodeName, within_s: float
+) -> tuple[NodeName, HeadRef] | None:
+    """Ask a claimant that only this node dials. It may refuse: then it is unheard."""
+    request = m.HeadsRequest((m.KnownLine(service.line, None),), with_bundles=False)
+    reply = await daemon.peers.uplinks[who].client.heads(request, total_s=within_s)
+    for line, refused in reply.refused:
+        if line == service.line:
+            raise error_of_reply(refused, who)
+    head = next((head for head in reply.heads if head.line == service.line), None)
+    return (who, head.generation.ref()) if head is not None else None
