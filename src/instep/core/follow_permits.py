@@ -186,9 +186,11 @@ class FollowPermits(FollowHeads):
 
     def _confirm_expired(self) -> None:
         waits = self._facts.unconfirmed
+        if waits is None:
+            return
         self._set(unconfirmed=None)
-        if waits in (None, self._facts.refused) or waits != self._facts.live or self._facts.replaced is None:
-            return  # Who goes back already does so for the reason that it has.
+        if waits != self._facts.live or self._facts.replaced is None:
+            return
         reason = "nobody confirmed it in time"
         self._refuse(waits, "not_confirmed", Trouble("not_confirmed", reason, Retry.NEVER, 7))
 

@@ -188,7 +188,9 @@ class RolloutMachine(RolloutShow):
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
-                serial = facts.serial + 1  # A number of its own: who takes another order has not taken this one.
+                serial = (
+                    facts.serial + 1
+                )  # A number of its own: who takes another order has not taken this one.
                 self._set(serial=serial + 1, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
