@@ -95,6 +95,9 @@ def test_stop_gives_no_further_permit_and_leaves_the_switched_alone() -> None:
     fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
     assert fleet.state is RolloutState.STOPPED
     assert fleet.verdicts() == [Verdict.KEEP, Verdict.HOLD, Verdict.HOLD]
+    fleet.stage("s2")
+    assert (fleet.state, fleet.machine.facts.attempt) == (RolloutState.WAVES, 2)
+    assert fleet.verdicts() == [Verdict.HOLD, Verdict.SWITCH, Verdict.HOLD]
 
 
 def test_unconfirmed_goes_back_and_to_confirm_after_that_is_refused() -> None:
