@@ -118,7 +118,11 @@ def test_a_planted_bug_is_found(plant: str) -> None:
 
 
 def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
-    code = "from instep.testing.simulation import simulate as s; print([s(n).trace for n in (3, 4, 7)])"
+    code = """if True:
+        from instep.testing.simulation import simulate
+        from instep.testing.successions import simulate_succession
+        print([simulate(n).trace for n in (3, 4, 7)], simulate_succession(3, is_split=True).trace)
+    """
     traces = []
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
