@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
@@ -188,3 +190,15 @@ def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> No
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))
     now = d.machine.facts
     assert (now.live, now.replaced, now.begun, now.unconfirmed) == (ref(2), ref(1), None, ref(2))
+
+
+def test_a_hook_that_comes_after_the_order_to_reload_was_not_meant_by_it() -> None:
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
+    assert (d.machine.report.order_serial, d.machine.facts.is_drained) == (2, False)
+    d.say(f.ConfigChanged(replace(d.machine._config, has_reload=True)))
+    assert d.machine.facts.due is f.Due.NOTHING
