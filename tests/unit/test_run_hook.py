@@ -129,6 +129,24 @@ async def test_cancelling_ends_the_program(tmp_path: Path) -> None:
     assert not is_alive(int(pid_file.read_text("ascii")))
 
 
+async def test_cancelled_while_it_is_being_ended_nothing_of_the_group_stays(tmp_path: Path) -> None:
+    """A daemon that stops while a hook which ignores SIGTERM has its last seconds."""
+    pids = tmp_path / "pids"
+    stubborn = tmp_path / "stubborn"
+    stubborn.write_text(f'trap "" TERM; echo $$ >>"{pids}"; sleep 600')
+    script = f"trap 'echo told >>{pids}' TERM; sh {stubborn} & wait; wait"
+
+    async def told() -> bool:
+        return pids.exists() and "told" in pids.read_text("ascii")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run_hook(sh(script, timeout_ms=300), call()))
+        await eventually_async(told, 5, "the signal at the deadline")
+        task.cancel()
+    for pid in (int(word) for word in pids.read_text("ascii").split() if word.isdigit()):
+        eventually(partial(is_dead, pid), 5, f"the end of {pid}")
+
+
 async def test_changes_that_cannot_be_told_are_a_failure_not_a_shorter_list() -> None:
     def paths() -> Iterator[bytes]:
         yield b"first"

@@ -173,17 +173,29 @@ def _reason(status: int) -> str:
 
 
 async def _end(process: asyncio.subprocess.Process) -> bool:
-    """SIGTERM to the group, then SIGKILL to whatever is left of it; whether the program is gone."""
-    gone = False
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        if not gone:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
-                    await process.wait()
-                    gone = True
-    return gone
+    """SIGTERM to the group, then SIGKILL to whatever is left of it, at once when nobody waits any more: a daemon that
+    stops leaves none behind. Whether the program is gone."""
+    try:
+        _signal_group(process, signal.SIGTERM)
+        await _is_gone(process)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        is_gone = await _is_gone(process)
+    return is_gone
+
+
+def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+async def _is_gone(process: asyncio.subprocess.Process) -> bool:
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 class _Output:
