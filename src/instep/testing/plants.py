@@ -21,9 +21,9 @@ from instep.core.publish import PublishMachine
 from instep.core.rollout import RolloutMachine
 from instep.core.vocabulary import KeepGeneration, Trouble
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import Verdict
+from instep.model.rollout import RolloutPolicy, Strategy, Verdict
 
-__all__ = ["FOLLOW_PLANTS", "PLANTS", "PUBLISH_PLANTS", "ROLLOUT_RULES", "ROLLOUT_PLANTS"]
+__all__ = ["FOLLOW_PLANTS", "NEEDED", "PLANTS", "PUBLISH_PLANTS", "ROLLOUT_RULES", "ROLLOUT_PLANTS"]
 
 
 class _AnswersWithoutNumber(FollowMachine):
@@ -190,6 +190,17 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "forgets_its_past": _ForgetsItsPast,
     "adopts_lower": _AdoptsLower,
 }
+NEEDED: dict[str, dict[str, Any]] = {
+    "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
+    "confirm_after_expiry": {
+        "policy": RolloutPolicy(strategy=Strategy.TOGETHER, confirm_within_ms=2_000, finish_within_ms=4_000),
+        "policy_every_ms": 0,
+        "crash_every_ms": 2_000,
+        "ask_rollout_every_ms": 0,
+        "edit_every_ms": 8_000,
+    },
+}
+"""What a seed has whatever it draws, so that a plant which needs a rare turn of events gets it."""
 ROLLOUT_RULES = (*ROLLOUT_PLANTS, "return_before_probe", "confirm_after_expiry", "no_permit")
 """Plants that break a rule of rollouts: looked for where there are some."""
 PLANTS = (

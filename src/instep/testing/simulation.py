@@ -15,7 +15,7 @@ from instep.testing.network import Network
 from instep.testing.node import SimNode
 from instep.testing.options import Options, drawn_policy
 from instep.testing.partner import BAD, SimPartner
-from instep.testing.plants import FOLLOW_PLANTS, PUBLISH_PLANTS, ROLLOUT_PLANTS
+from instep.testing.plants import FOLLOW_PLANTS, NEEDED, PUBLISH_PLANTS, ROLLOUT_PLANTS
 from instep.testing.rest import Rest
 from instep.testing.rollout_partner import RolloutSide
 from instep.testing.rollout_watch import RolloutWatch
@@ -55,6 +55,7 @@ def simulate(
         drawing.stream("settings options"),
         always_rollouts=always_rollouts,
     )
+    options = options.but(**NEEDED.get(plant or "", {}))
     world = World(seed, options, plant)
     cluster = _Cluster(world)
     broken = promise = None
