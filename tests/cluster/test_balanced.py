@@ -264,7 +264,9 @@ def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
     """It asks nobody itself. A node that moves, drains or comes back is in its file a moment later."""
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
     with front.with_nginx():
-        main.run("node", "drain")  # and back to what it was, while the HAProxy that is to be told is not there
+        main.run(
+            "node", "drain"
+        )  # and back to what it was, while the HAProxy that is to be told is not there
         eventually(lambda: served(port) == {"s1", "s2"}, 20)
         main.run("node", "undrain")
         eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
