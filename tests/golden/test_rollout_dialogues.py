@@ -6,6 +6,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
+from instep.model.standing import Standing
 from tests.golden.dialogue import MAIN, OK, Dialogue, epoch, follower, generation, ref
 
 ROLLING = RolloutPolicy(strategy=Strategy.ROLLING)
@@ -116,3 +117,69 @@ def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_bac
     d.say(f.Switched(switch))
     d.say(f.PutBackDone(d.asked(f.PutBack)))
     assert d.machine.report.tree == ref(1)
+
+
+def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> None:
+    """The order to reload is still there when somebody writes into the tree: the node heals at once, and leaves the
+    balancers to those whose turn it is."""
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True, has_reload=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
+    assert d.machine.report.is_drained
+    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.TreeTouched((b"a",)))
+    d.at(200).say(TimerFired("drift-settle"))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (b"a",), 1))
+    d.say(f.Reverted(d.asked(f.Revert), (b"a",)))
+    assert not d.machine.report.is_drained
+    d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
+    assert d.machine.facts.due is f.Due.NOTHING
+
+
+def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
+    """While the node looks for local changes it stands in step: nobody may take that for reloaded."""
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True, has_reload=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    check = d.asked(f.CheckDrift)
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD)))
+    assert d.machine.report.order_serial == 1
+    d.say(f.DriftChecked(check, (), 0))
+    assert d.machine.report.order_serial == 2
+    assert d.machine.report.standing is Standing.APPLYING
+
+
+def test_who_goes_back_because_it_was_ordered_keeps_that_reason_when_its_time_to_confirm_ends() -> None:
+    """What was ordered can be taken back; what nobody confirmed stays refused."""
+    d = permitted(held(), 5_000)
+    d.say(f.Returned(d.asked(f.Return)))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK, confirm_within_ms=5_000)))
+    d.at(5_000).say(TimerFired("confirm"))
+    assert d.machine.facts.refused_code == "put_back_ordered"
+
+
+def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> None:
+    """The put-back was not through when the next attempt's permit came: nothing may stay of it as if it were begun."""
+    facts = f.FollowFacts(head=ref(2), live=ref(2), tree=ref(1), due=f.Due.PROBE, replaced=ref(1))
+    d = follower(facts, knows_orders=True, has_probe=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    failed = Trouble("probe_failed", "status 500", Retry.LATER, 8)
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, failed))
+    d.say(f.SourceUp(MAIN, is_writer=True, has=ref(2).id))
+    d.say(f.PagesFetched(d.asked(f.FetchPages), ROLLING))
+    d.say(f.Staged(d.asked(f.StageContents)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 5, Verdict.SWITCH, False, 60_000, 5_000, attempt=2)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    assert (d.machine.facts.live, d.machine.facts.tree) == (ref(1), ref(2))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+    d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    now = d.machine.facts
+    assert (now.live, now.replaced, now.begun, now.unconfirmed) == (ref(2), ref(1), None, ref(2))

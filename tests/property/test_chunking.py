@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pyfastcdc
+import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,9 +41,15 @@ def test_chunks_are_those_of_the_whole_buffer(seed: int, size: int, piece: int) 
     assert chunker.size == size
 
 
-def test_windows_do_not_show() -> None:
-    """More than two windows of 8 MiB, of which no chunk boundary may remain."""
-    data = random.Random(7).randbytes(17 << 20)
+@pytest.mark.parametrize("kind", ["random", "zeros", "text"])
+def test_windows_and_halves_do_not_show(kind: str) -> None:
+    """More than two windows of 8 MiB, whose halves are cut side by side. Of zeros every chunk is the longest, so that
+    the halves never meet."""
+    data = {
+        "random": random.Random(7).randbytes(17 << 20),
+        "zeros": bytes((17 << 20) + 12_345),
+        "text": b"the same words again and again, 0123456789\n" * ((17 << 20) // 43),
+    }[kind]
     params = ChunkParams(32 << 10, 8 << 10, 256 << 10)
     found = [(c.offset, c.length) for c in cut(data, 1 << 30, params)]
     whole = pyfastcdc.FastCDC(32 << 10, min_size=8 << 10, max_size=256 << 10, normalized_chunking=1)

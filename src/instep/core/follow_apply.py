@@ -120,7 +120,7 @@ class FollowApply(FollowDrift):
         self._progress, self._sticky, self._supersedes = None, None, 0
         if self._facts.tree is None:
             self._drift.start_clean()
-        self._set(tree=job.head, due=self._first_due(job.head))
+        self._arrived(job.head)
         if drifted:
             paths = [shown(p) for p in drifted[:NAMED_MAX]]
             more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
@@ -147,5 +147,6 @@ class FollowApply(FollowDrift):
         self._succeed("apply")
         self._succeed("due")
         is_ahead = facts.head is None or target.position > facts.head.position
-        self._set(tree=target, head=target if is_ahead else facts.head, due=self._first_due(target))
+        self._set(head=target if is_ahead else facts.head)
+        self._arrived(target)
         self._note("recovered", f"the switch to generation {target.number} had been finished")

@@ -39,7 +39,7 @@ class FollowDue(FollowPermits):
             self._set(due=self._due_after_reload())
         if self._facts.due is Due.PROBE and not self._config.has_probe:
             self._set(due=Due.RECORD)
-        self._take_reload_order(tree)
+        self._take_reload_order()
         due = self._facts.due
         if due is Due.NOTHING:
             return self._is_returning()
@@ -55,7 +55,8 @@ class FollowDue(FollowPermits):
                 f.RecordLive(self._begin(Phase.RECORD, tree), tree, live, self._recorded_facts())
             )
         else:
-            if due is Due.RELOAD and self._ordered_to_reload(tree) and self._is_draining(tree):
+            is_ordered = due is Due.RELOAD and self._facts.is_drained and self._ordered_to_reload(tree)
+            if is_ordered and self._is_draining(tree):
                 return True
             phase, kind = (
                 (Phase.RELOAD, HookKind.RELOAD) if due is Due.RELOAD else (Phase.PROBE, HookKind.PROBE)
@@ -69,6 +70,14 @@ class FollowDue(FollowPermits):
         if facts.tree is None or facts.refused != facts.tree:
             return None
         return facts.live if facts.live != facts.tree else facts.replaced
+
+    def _arrived(self, tree: HeadRef) -> None:
+        """The tree came to hold this generation. What was live, was put back and is tried again is recorded again as
+        well: until then what it had been put back to is live, also where that was not recorded."""
+        facts = self._facts
+        if facts.tree is not None and tree == facts.live and tree.position > facts.tree.position:
+            self._set(live=facts.tree, replaced=None)
+        self._set(tree=tree, due=self._first_due(tree))
 
     def _first_due(self, tree: HeadRef) -> Due:
         """What a tree that just came to hold this generation owes."""

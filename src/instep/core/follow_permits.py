@@ -8,13 +8,32 @@ from __future__ import annotations
 from instep.core import follow_vocabulary as f
 from instep.core.follow_heads import FollowHeads
 from instep.core.follow_state import NAMED_MAX, QUIET, Phase, Progress, named
-from instep.core.follow_vocabulary import Due
+from instep.core.follow_vocabulary import Due, FollowFacts
 from instep.core.vocabulary import SetTimer, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, Verdict
 
-__all__ = ["FollowPermits"]
+__all__ = ["FollowPermits", "serial_told"]
+
+
+def is_to_reload(facts: FollowFacts, *, has_reload: bool) -> bool:
+    """Whether an order to reload what is live is not begun yet."""
+    order = facts.order
+    return (
+        has_reload
+        and order is not None
+        and order.verdict is Verdict.RELOAD
+        and order.head == facts.tree == facts.live
+        and order.serial > facts.reloaded
+    )
+
+
+def serial_told(facts: FollowFacts, *, has_reload: bool) -> int:
+    """What a report names: the newest order's serial, or one less while the reload that it orders is not begun, so
+    that nobody takes it for done."""
+    order = facts.order
+    return 0 if order is None else order.serial - is_to_reload(facts, has_reload=has_reload)
 
 
 class FollowPermits(FollowHeads):
@@ -131,12 +150,17 @@ class FollowPermits(FollowHeads):
         order = self._order_of(tree)
         return order is not None and order.verdict is Verdict.RELOAD and tree == self._facts.live
 
-    def _take_reload_order(self, tree: HeadRef) -> None:
-        order, facts = self._order_of(tree), self._facts
-        if order is None or not self._ordered_to_reload(tree) or order.serial <= facts.reloaded:
-            return
-        if facts.due is Due.NOTHING and self._config.has_reload:
-            self._set(reloaded=order.serial, due=Due.RELOAD)
+    def _take_reload_order(self) -> None:
+        """Only this reload has a turn at the writer: one that the node owes itself, as after a revert, does not
+        drain."""
+        order, facts = self._facts.order, self._facts
+        if (
+            order is not None
+            and facts.due is Due.NOTHING
+            and is_to_reload(facts, has_reload=self._config.has_reload)
+        ):
+            is_drained = facts.is_drained or order.drains
+            self._set(reloaded=order.serial, due=Due.RELOAD, is_drained=is_drained)
 
     def _arm_finish(self) -> None:
         order = self._order_of(self._facts.begun)
@@ -162,11 +186,9 @@ class FollowPermits(FollowHeads):
 
     def _confirm_expired(self) -> None:
         waits = self._facts.unconfirmed
-        if waits is None:
-            return
         self._set(unconfirmed=None)
-        if waits != self._facts.live or self._facts.replaced is None:
-            return
+        if waits in (None, self._facts.refused) or waits != self._facts.live or self._facts.replaced is None:
+            return  # Who goes back already does so for the reason that it has.
         reason = "nobody confirmed it in time"
         self._refuse(waits, "not_confirmed", Trouble("not_confirmed", reason, Retry.NEVER, 7))
 

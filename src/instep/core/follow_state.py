@@ -201,9 +201,8 @@ class FollowState:
         setattr(self._progress, what, True)
         failed = self._failed_switch
         if failed is not None and failed[0] == self._progress.target.id:
-            self._troubles["apply"] = failed[
-                1
-            ]  # What waits longer and longer is the switch, and that comes yet.
+            # What waits longer and longer is the switch, and that comes yet.
+            self._troubles["apply"] = failed[1]
         else:
             self._succeed("apply")
 

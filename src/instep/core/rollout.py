@@ -197,7 +197,7 @@ class RolloutMachine(RolloutShow):
     def _retry(self) -> None:
         facts = self._facts
         if not v.ended(facts.state):
-            self._end(RolloutState.PUT_BACK)
+            self._end(RolloutState.SUPERSEDED)  # Some may still be on their way back.
         self._facts = RolloutFacts(
             target=facts.target, replaced=facts.replaced, policy=self._policy, state=RolloutState.BARRIER,
             serial=facts.serial + 1, author=facts.author, started_wall_ms=self._wall_ms,

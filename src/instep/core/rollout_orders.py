@@ -17,6 +17,8 @@ from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Strategy
 
 __all__ = ["RolloutOrders"]
 
+_WITHOUT_IT = (Place.STAGED, Place.PUTTING_BACK, Place.PUT_BACK)
+
 
 class RolloutOrders(RolloutWaves):
     """Compares each node's whole order with the one that it was given."""
@@ -79,13 +81,13 @@ class RolloutOrders(RolloutWaves):
             return Verdict.PUT_BACK if self._may_go_back(name) else Verdict.HOLD
         if facts.state is RolloutState.DONE and self._serves(name) and self._may_reload(name):
             return Verdict.RELOAD  # also where the target went live without a permit
-        if not is_granted or (self._is_held and self._place(name) is Place.STAGED):
+        if not is_granted or (self._is_held and self._place(name) in _WITHOUT_IT):
             return Verdict.HOLD
         return Verdict.KEEP if v.ended(facts.state) else Verdict.SWITCH
 
     @property
     def _is_held(self) -> bool:
-        """A permit that was not used yet is withdrawn."""
+        """A permit that is not used yet is withdrawn, also from who refused: made to try again it waits."""
         facts = self._facts
         return facts.is_paused or facts.state in (RolloutState.STOPPED, RolloutState.ABORTED)
 
@@ -106,8 +108,9 @@ class RolloutOrders(RolloutWaves):
         return name in turn[: max(0, self._facts.policy.batch - len(busy))]
 
     def _may_reload(self, name: NodeName) -> bool:
-        """Whether its turn has come. Who was ordered keeps its turn, also when one that comes before it is back; who
-        is lost meanwhile is waited for no longer than a node gets to finish."""
+        """Whether its turn has come: nobody is out, for this or with a late permit. Who was ordered keeps its turn,
+        also when one that comes before it is back; who is lost meanwhile is waited for no longer than a node gets
+        to finish."""
         facts = self._facts
         if not facts.reload_serial:
             return False
@@ -123,7 +126,9 @@ class RolloutOrders(RolloutWaves):
             and self._serves(other)
             and not has_reloaded(self._partners[other].report, facts.reload_serial)
         ]
-        return name in reloading or name in turn[: max(0, facts.policy.batch - len(begun))]
+        out = {*begun, *self._in_flight()}
+        places = 0 if self._is_one_unheard() else facts.policy.batch - len(out)
+        return name in reloading or name in turn[: max(0, places)]
 
     def _is_near(self, name: NodeName) -> bool:
         return self._partners[name].lost_at_ms is None

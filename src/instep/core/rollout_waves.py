@@ -45,11 +45,12 @@ class RolloutWaves(RolloutBook):
     def _busy(self) -> list[NodeName]:
         """Those that are out, or may go out at any moment, for this head or the one before it."""
         facts, found = self._facts, []
+        reloading = () if facts.reloads_together else self._reloading()
         for name, partner in self._partners.items():
             report = partner.report
             is_granted = name in facts.granted and self._place(name) not in (Place.SWITCHED, Place.PUT_BACK)
             is_out = report is not None and report.is_drained and not report.waits_for_permit
-            if is_granted or is_out or name in facts.finishing:
+            if is_granted or is_out or name in facts.finishing or name in reloading:
                 found.append(name)
         return found
 
@@ -57,12 +58,22 @@ class RolloutWaves(RolloutBook):
         """The busy ones that others wait for: none longer than it gets to finish."""
         return [name for name in self._busy() if not self._is_overdue(name)]
 
+    def _is_one_unheard(self) -> bool:
+        """Whether a partner that was not heard since the start may still turn out to be out: until it is absent."""
+        return any(
+            partner.report is None
+            and partner.lost_at_ms is not None
+            and self._now - partner.lost_at_ms < self._absent_after_ms
+            for partner in self._partners.values()
+        )
+
     def _next(self, waiting: list[NodeName]) -> list[NodeName]:
         """Whose turn it is: all that are out already, else a batch once nobody is out."""
         out = [n for n in waiting if (report := self._partners[n].report) is not None and report.is_drained]
         if out:
             return out
-        return [] if self._in_flight() else waiting[: self._facts.policy.batch]
+        is_nobody_out = not (self._in_flight() or self._is_one_unheard())
+        return waiting[: self._facts.policy.batch] if is_nobody_out else []
 
     def _grant(self) -> None:
         waiting = self._waiting()

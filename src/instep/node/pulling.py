@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
@@ -23,10 +24,14 @@ from instep.tree.stage import Stage, Want
 
 __all__ = ["Puller"]
 
+log = logging.getLogger(__name__)
+
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
 RANGES_AT_ONCE = 4_096
 TRIES = 3
+LISTED_OVER = 16 << 20
+"""The chunk list of a file so large comes with its first copy; a smaller one is cut here when it is needed."""
 
 
 class Puller:
@@ -151,13 +156,19 @@ class Puller:
 
     async def _large(self, want: Want) -> None:
         large = await self._worker.run(self._stage.large, want)
+        listing: asyncio.Task[bool] | None = None
         try:
-            await self._use_chunks(large, want)
+            if large.wants_chunks:
+                await self._use_chunks(large, want)
+            elif want.entry.size >= LISTED_OVER:
+                listing = asyncio.get_running_loop().create_task(self._fetch_list(want))
             for _ in range(TRIES):
                 while missing := await self._worker.run(large.missing, RANGES_AT_ONCE):
                     await self._ranges(large, want, missing)
                 try:
                     await self._worker.run(large.finish)
+                    if listing is not None:
+                        await listing
                     return
                 except DamagedError:
                     if not large.missing(1):
@@ -166,27 +177,43 @@ class Puller:
                 f"the contents of {want.entry.path!r} came wrong {TRIES} times", code="content_mismatch"
             )
         finally:
+            if listing is not None:
+                listing.cancel()
+                await asyncio.gather(listing, return_exceptions=True)
             await asyncio.shield(self._worker.run(large.close))
 
     async def _use_chunks(self, large: LargeFile, want: Want) -> None:
         """With an old version or an earlier attempt here, the chunk list says what need not be sent."""
-        root = want.entry.extra.chunks if want.entry.extra is not None else None
-        if root is None or not large.wants_chunks:
+        root = _list_root(want)
+        if root is None:
             return
+        old = await self._worker.run(self._old_chunks, large)
+        if await self._fetch_list(want):
+            await self._worker.run(self._take_chunks, large, want, root, old)
+
+    async def _fetch_list(self, want: Want) -> bool:
+        """Have the pages of a chunk list here: for this file, or for its next version. False when the source does not
+        have them, as one that never needed them itself."""
+        root = _list_root(want)
+        if root is None:
+            return False
         client = self._client()
-        old = await self._worker.run(self._cut_old, large)
         while absent := await self._worker.run(missing_chunk_pages, root, self._page):
             asked = tuple(absent[: m.DIGESTS_MAX])
-            reply = await client.chunk_pages(
-                m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
-            )
+            request = m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
+            try:
+                reply = await client.chunk_pages(request)
+            except UnavailableError as error:
+                if error.error_code != "superseded":
+                    raise
+                return False
             pages = list(zip(asked, reply.pages, strict=False))
             if not pages:
-                raise UnavailableError("the chunk list cannot be had", code="superseded")
+                return False
             for digest, raw in pages:
                 verify_page(digest, raw)
             self._store.put_pages(pages)
-        await self._worker.run(self._take_chunks, large, want, root, old)
+        return True
 
     def _page(self, digest: Digest) -> bytes | None:
         try:
@@ -194,14 +221,28 @@ class Puller:
         except KeyError:
             return None
 
-    def _cut_old(self, large: LargeFile) -> list[ChunkSpan] | None:
-        """The old version's chunks; its list's pages are kept, so that only those that differ are asked for."""
+    def _old_chunks(self, large: LargeFile) -> list[ChunkSpan] | None:
+        """The old version's chunks, from its list where that is kept here, else cut anew. Pages of a list that is cut
+        are kept, so that only those that differ are asked for."""
         if large.old_fd is None:
             return None
+        known = self._known_chunks(large.old_list) if large.old_list is not None else None
+        if known is not None:
+            return known
         pages: dict[Digest, bytes] = {}
         spans = recut_keeping(large.old_fd, pages.__setitem__)
         self._store.put_pages(pages.items())
         return spans
+
+    def _known_chunks(self, root: Digest) -> list[ChunkSpan] | None:
+        """The chunks of a list that is kept here whole; None when it is not, or is damaged: the file is here to ask."""
+        try:
+            if missing_chunk_pages(root, self._page):
+                return None
+            return list(iterate_chunks(root, self._get))
+        except PeerError as error:
+            log.warning("a kept chunk list is damaged, the file is cut anew: %s", error)
+            return None
 
     def _take_chunks(self, large: LargeFile, want: Want, root: Digest, old: list[ChunkSpan] | None) -> None:
         check_chunks(root, want.entry.size, self._get)
@@ -225,6 +266,10 @@ class Puller:
         finally:
             if writing is not None:
                 await writing
+
+
+def _list_root(want: Want) -> Digest | None:
+    return want.entry.extra.chunks if want.entry.extra is not None else None
 
 
 def _write_all(large: LargeFile, answers: Sequence[Answer]) -> None:

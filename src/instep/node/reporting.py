@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instep.core import follow_vocabulary as f
+from instep.core.follow_permits import serial_told
 from instep.model.ids import LineId
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
@@ -22,7 +23,7 @@ def report_of(
     seen = told or f.Report(
         standing.standing, standing.code, standing.reason, standing.next_steps,
         facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,
-        is_drained=facts.is_drained, order_serial=facts.order.serial if facts.order is not None else 0,
+        is_drained=facts.is_drained, order_serial=serial_told(facts, has_reload=True),
     )  # fmt: skip
     drained = runtime.draining.reasons()
     return m.Report(

@@ -164,6 +164,11 @@ class SimNode(ABC):
     def fails(self, share: float) -> bool:
         return self.world.is_faulty and self.rng.random() < share
 
+    def hook_ms(self, least_ms: float) -> float:
+        """How long a hook runs: in some seeds so long that much happens meanwhile."""
+        most = self.world.options.hook_ms
+        return least_ms + self.rng.uniform(0, most) if most else least_ms
+
     def in_this_life(self, do: Callable[[bytes | None], None]) -> Callable[[bytes | None], None]:
         """An answer from outside, dropped when the process that asked is dead."""
         born = self.incarnation

@@ -56,11 +56,15 @@ class Options:
     probe_fails: float = 0.0
     drain_ms: int = 0
     one_hook_less: bool = False
+    reconfigure_every_ms: int = 0
+    hook_ms: int = 0
+    heirs_apart: float = 0.0
+    split_at_ms: int = 0
 
     @staticmethod
-    def drawn(rng: Random, rollouts: Random, *, always_rollouts: bool = False) -> Options:
-        """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts comes from a
-        stream of its own, so that a seed without them stays what it was."""
+    def drawn(rng: Random, rollouts: Random, settings: Random, *, always_rollouts: bool = False) -> Options:
+        """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts, how often settings
+        change and how long hooks run comes from streams of their own, so that a seed without them stays what it was."""
 
         def maybe(share: float, low: float, high: float) -> float:
             return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
@@ -99,6 +103,8 @@ class Options:
             clock_drift=maybe(0.3, 0.001, 0.05),
             pause_every_ms=every(0.2, 5_000, 20_000),
             step_ms=rng.choice((1, 20, 100)),
+            reconfigure_every_ms=settings.choice((0, 0, 2_000, 8_000)),
+            hook_ms=settings.choice((0, 0, 200, 1_000)),
         )
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
         return _with_rollouts(drawn, rollouts) if has_rollouts else drawn

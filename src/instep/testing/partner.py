@@ -32,8 +32,7 @@ from instep.testing.disk import Journal, content_digest
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import checked, sign, trouble, verdict_of
-from instep.testing.partner_drift import PartnerDrift
-from instep.testing.rollout_partner import RolloutSide
+from instep.testing.partner_settings import PartnerSettings
 from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SimPartner"]
@@ -42,39 +41,17 @@ BAD = b"bad"
 """A file of this content makes the probe fail: a generation that an application cannot serve."""
 
 
-class SimPartner(PartnerDrift):
+class SimPartner(PartnerSettings):
     """Follows one line from ``sources``; a hub also serves what it has live."""
 
     def __init__(
         self, world: World, net: Network, name: str, line: LineId, sources: tuple[str, ...], ledger: Ledger
     ) -> None:
-        super().__init__(world, net, name, line)
-        self.sources = sources
+        super().__init__(world, net, name, line, sources)
         self.ledger = ledger
-        self.loaded: Digest | None = None
-        self.config = self._config()
         self.staging = 0
         self.switching: list[tuple[bytes, Digest | None, Digest | None]] | None = None
         self.offered_to: dict[str, HeadRef | None] = {}
-        self.rollouts: RolloutSide | None = None
-
-    def _config(self) -> f.FollowConfig:
-        options = self.world.options
-        has_reload = options.has_hooks and not (options.one_hook_less and self.name == "p0")
-        return f.FollowConfig(
-            writer=NodeName(self.line.origin),
-            poll_ms=options.poll_ms,
-            drift=f.DriftPolicy.KEEP if options.keeps_drift and self.name != "hub" else f.DriftPolicy.REVERT,
-            drift_scan_ms=20_000,
-            is_observing=options.is_one_observing and self.name == "p0",
-            has_gates=options.has_gates,
-            has_validate=options.has_hooks,
-            has_reload=has_reload,
-            has_probe=options.has_hooks,
-            retry_min_ms=100,
-            knows_orders=options.has_rollouts,
-            orders_from=None if self.line.origin in self.sources else NodeName(self.sources[0]),
-        )
 
     def make_machine(self) -> FollowMachine:
         rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
@@ -153,6 +130,7 @@ class SimPartner(PartnerDrift):
     # --- effects --------------------------------------------------------------------------------------------
 
     def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
+        self.may_write(effect)
         match effect:
             case f.Save():
                 self._save(effect.facts)
@@ -171,9 +149,10 @@ class SimPartner(PartnerDrift):
                 refused = trouble("gate_refused", 4) if self.fails(0.2) else None
                 self.post(f.GatesChecked(effect.req, refused), self._io_ms())
             case RunHook():
-                self.later(self._io_ms() * 3, lambda: self._hook(effect))
+                self.later(self.hook_ms(self._io_ms() * 3), lambda: self._hook(effect))
             case f.Switch():
-                self.later(self._io_ms(), lambda: self._switch(effect))
+                has_reload = self.config.has_reload
+                self.later(self._io_ms(), lambda: self._switch(effect, has_reload=has_reload))
             case f.RecordLive():
                 self._record(effect)
             case f.PutBack():
@@ -335,7 +314,7 @@ class SimPartner(PartnerDrift):
         paths = sorted(there | wanted)
         return [(p, there.get(p), wanted.get(p)) for p in paths if there.get(p) != wanted.get(p)]
 
-    def _switch(self, effect: f.Switch) -> None:
+    def _switch(self, effect: f.Switch, *, has_reload: bool) -> None:
         if self.place.sealed_for != effect.head.id:
             raise BrokenPromise(
                 "P1", f"{self.name} switches to {effect.head.number}, which was not staged and sealed"
@@ -344,9 +323,7 @@ class SimPartner(PartnerDrift):
             self.post(f.SwitchFailed(effect.req, trouble("disk_full", 8)))
             return
         if self.rollouts is not None:
-            self.rollouts.watch.switches(
-                self.name, effect.head, self.machine.facts, has_reload=self.config.has_reload
-            )
+            self.rollouts.watch.switches(self.name, effect.head, self.machine.facts, has_reload=has_reload)
         self._go(effect.head, effect.base, lambda drifted: f.Switched(effect.req, drifted))
 
     def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
@@ -375,7 +352,7 @@ class SimPartner(PartnerDrift):
         if self.fails(self.world.options.disk_full):
             self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
             return
-        if self.config.has_reload and self.loaded != effect.head.id:
+        if self.owes_a_reload(effect.head.id):
             raise BrokenPromise(
                 "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
             )
@@ -413,7 +390,9 @@ class SimPartner(PartnerDrift):
 
     def _hook(self, effect: RunHook) -> None:
         assert effect.head is not None
-        failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
+        failed = (
+            trouble(f"{effect.kind.value}_failed", 1) if self.fails(self.world.options.hook_fails) else None
+        )
         if effect.kind is HookKind.PROBE:
             is_bad_here = self.rollouts is not None and self.rollouts.probe_fails(effect.head)
             if self.place.tree.get(b"config") == BAD or is_bad_here:
@@ -425,7 +404,7 @@ class SimPartner(PartnerDrift):
         elif effect.kind is HookKind.VALIDATE:
             failed = None
         elif failed is None:
-            self.loaded = effect.head.id
+            self._reloaded(effect.head.id)
         self.post(HookEnded(effect.req, effect.kind, failed))
 
     def _ask_heads(self, effect: f.AskHeads) -> None:

@@ -16,7 +16,7 @@ from instep.core import publish_vocabulary as p
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import AcceptedHead
 from instep.core.follow import FollowMachine
-from instep.core.follow_state import Progress
+from instep.core.follow_state import Job, Phase, Progress
 from instep.core.publish import PublishMachine
 from instep.core.rollout import RolloutMachine
 from instep.core.vocabulary import KeepGeneration, Trouble
@@ -128,6 +128,16 @@ class _GoesWithoutPermit(FollowMachine):
         return True
 
 
+class _CountsWhatOtherSettingsSaid(FollowMachine):
+    """Takes the answer of a validate hook that ran before the settings changed, for an apply that it forgot."""
+
+    def _hook_ended(self, job: Job, trouble: Trouble | None) -> None:
+        if job.phase is Phase.VALIDATE and trouble is None:
+            self._passed("is_validated")
+        else:
+            super()._hook_ended(job, trouble)
+
+
 class _ForgetsASwitchedNode(RolloutMachine):
     """Puts back who failed, and leaves out the first that had switched."""
 
@@ -168,6 +178,7 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "return_before_probe": _ReturnsBeforeTheProbe,
     "confirm_after_expiry": _ConfirmsLate,
     "no_permit": _GoesWithoutPermit,
+    "other_settings_count": _CountsWhatOtherSettingsSaid,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,

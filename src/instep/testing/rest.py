@@ -92,7 +92,7 @@ class Rest:
                 differing = partner.differing(live)
                 if differing:
                     raise BrokenPromise("P3", f"{partner.name} rests on a tree that differs: {differing[:3]}")
-            if partner.config.has_reload and partner.loaded != live.id:
+            if partner.owes_a_reload(live.id):
                 raise BrokenPromise(
                     "P2", f"{partner.name}: the reload hook that was due for {live.number} never ran"
                 )

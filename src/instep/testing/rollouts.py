@@ -36,6 +36,7 @@ class SimRollouts:
         self.policy = policy
         self.machine: RolloutMachine | None = None
         self._last_request = 0
+        self._impatient = writer.world.stream("impatient")
 
     def boot(self, head: HeadRef | None) -> None:
         writer = self.writer
@@ -45,6 +46,10 @@ class SimRollouts:
         self.say(v.PolicyChanged(self.policy))
         self.say(v.PartnersChanged(tuple(NodeName(n) for n in writer.partners)))
         self.say(v.Started(head))
+        is_confirming = self.machine.facts.state is v.RolloutState.CONFIRMING
+        if is_confirming and writer.world.is_faulty and self._impatient.random() < 0.5:
+            # Typed as soon as the writer is back, whatever became of the nodes meanwhile.
+            self.ask(v.ConfirmAsked)
 
     def say(self, event: v.RolloutEvent) -> None:
         """Into the inbox, in order."""

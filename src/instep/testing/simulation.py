@@ -50,7 +50,10 @@ def simulate(
     """Run one seed to its end or to its first broken promise. Half of the seeds have rollouts, or all."""
     drawing = World(seed, Options())
     options = options or Options.drawn(
-        drawing.stream("options"), drawing.stream("rollout options"), always_rollouts=always_rollouts
+        drawing.stream("options"),
+        drawing.stream("rollout options"),
+        drawing.stream("settings options"),
+        always_rollouts=always_rollouts,
     )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
@@ -91,6 +94,7 @@ class _Cluster:
         self.world = world
         self.rng = world.stream("trouble")
         self.people = world.stream("people")
+        self.editors = world.stream("settings")
         self.net = Network(world)
         self.ledger = Ledger()
         options = world.options
@@ -105,7 +109,7 @@ class _Cluster:
         for name in names:
             sources = ("hub", "main") if name in direct and options.has_hub else ("main",)
             self.partners.append(self._partner(name, line, sources if name in direct else ("hub",)))
-        self.nodes: list[SimNode] = [self.writer, *self.partners]
+        self.nodes: list[SimWriter | SimPartner] = [self.writer, *self.partners]
         self.rollouts = self._rollouts(direct) if options.has_rollouts else None
         self.rest = Rest(world, self.writer, self.partners)
         self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
@@ -173,6 +177,7 @@ class _Cluster:
         self._every(options.pause_every_ms, self._pause)
         self._every(options.policy_every_ms, self._change_policy)
         self._every(options.ask_rollout_every_ms, self._ask_rollout)
+        self._every(options.reconfigure_every_ms, self._reconfigure)
         self._every(7_000, lambda: self.writer.ask_publish())
         self._every(5_000, lambda: self._backups.append(self.writer.store.backup()))
 
@@ -267,6 +272,10 @@ class _Cluster:
     def _change_policy(self) -> None:
         self.writer.change_policy(drawn_policy(self.people))
 
+    def _reconfigure(self) -> None:
+        """Somebody edits a node's file."""
+        self.editors.choice(self.nodes).toggle_a_setting(self.editors)
+
     def _ask_rollout(self) -> None:
         assert self.rollouts is not None
         if self.people.random() < 0.8:
@@ -303,6 +312,8 @@ class _Cluster:
         for partner in self.partners:
             if partner.is_alive:
                 partner.post(Resumed())
+        for node in self.nodes:
+            node.restore_settings()
         self._end_fights()
         if self.rollouts is not None:
             # Who sees that a switch takes longer than its deadline gives it more.

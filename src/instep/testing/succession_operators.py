@@ -51,15 +51,16 @@ class LineOperators(LineChecks):
 
     def _sign_back(self) -> None:
         """A former writer signs itself the epoch above the newest, and sends it to everybody."""
-        newest = max((one.record.body() for one in self.given.values()), key=lambda b: b.epoch, default=None)
-        former = [name for name in self.members if newest is not None and name != newest.writer]
-        if newest is None or not former:
+        bodies = [one.record.body() for one in self.given.values()]
+        newest = max((body.epoch for body in bodies), default=0)
+        # Two, where an epoch was given twice.
+        writers = [body.writer for body in bodies if body.epoch == newest]
+        former = [name for name in self.members if name not in writers]
+        if not writers or not former:
             return
         name = self.rng.choice(former)
         self.taken[name] = None
-        if any(one.record.body().epoch == newest.epoch + 1 for one in self.given.values()):
-            return
-        record = self._record(name, newest.epoch + 1, None, name, is_ours=False)
+        record = self._record(name, newest + 1, None, name, is_ours=False)
         for other, member in self.members.items():
             # One that knows no record believes whom its file names: nothing protects it but who is in that file.
             knows = member.is_alive and member.facts.epochs.current is not None
@@ -133,8 +134,9 @@ class LineOperators(LineChecks):
 
     # --- promotion ------------------------------------------------------------------------------------------
 
-    def _home_dies(self) -> None:
-        """The writer is gone, or only seems so behind a cut; somebody is promoted, now and then two of them."""
+    def _home_dies(self, *, is_split: bool = False) -> None:
+        """The writer is gone, or only seems so behind a cut; somebody is promoted, now and then two of them, who may
+        not hear each other."""
         writers = [one for one in self.members.values() if one.is_writing]
         if not writers:
             return
@@ -148,9 +150,13 @@ class LineOperators(LineChecks):
                 self.net.cut(home.name, name)
                 self.net.cut(name, home.name)
         heirs = [one for one in self.members.values() if one is not home and one.name not in self.taken]
-        count = min(len(heirs), 2 if self.rng.random() < 0.3 else 1)
-        for heir in self.rng.sample(heirs, count):
-            self.world.at(self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
+        count = min(len(heirs), 2 if is_split or self.rng.random() < 0.3 else 1)
+        chosen = self.rng.sample(heirs, count)
+        if count > 1 and (is_split or self.rng.random() < self.world.options.heirs_apart):
+            self.net.cut(chosen[0].name, chosen[1].name)
+            self.net.cut(chosen[1].name, chosen[0].name)
+        for heir in chosen:
+            self.world.at(500 if is_split else self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
 
     def _revive(self, member: Member) -> None:
         if member.is_dead:

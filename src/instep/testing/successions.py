@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from instep.core import publish_vocabulary as p
 from instep.core.publish_vocabulary import PublishFacts
-from instep.core.succession import (
-    follows_by_itself,
-    writer_by,
-)
+from instep.core.right_to_write import why_not_writer
+from instep.core.succession import follows_by_itself, writer_by
 from instep.errors import InstepError
+from instep.model.ids import NodeName
 from instep.model.standing import Standing
 from instep.testing.member import Member
 from instep.testing.options import Options
@@ -26,11 +25,18 @@ from instep.testing.world import BrokenPromise, World
 
 __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
 
+SPLIT_AT_MS = 55_000
+BASE_WAIT_MS = 20_000
+"""Until then whoever has what an epoch builds on has told it."""
 
-def simulate_succession(seed: int, plant: str | None = None) -> Result:
-    """Run one seed to its end or to its first broken promise."""
+
+def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool = False) -> Result:
+    """Run one seed to its end or to its first broken promise. ``is_split``: shortly before the faults stop two are
+    promoted who cannot hear each other."""
     drawing = World(seed, Options())
-    options = Options.drawn(drawing.stream("options"), drawing.stream("rollouts")).but(
+    options = Options.drawn(
+        drawing.stream("options"), drawing.stream("rollouts"), drawing.stream("settings options")
+    ).but(
         partners=2 + seed % 2,
         edit_every_ms=400,
         has_hub=False,
@@ -46,6 +52,9 @@ def simulate_succession(seed: int, plant: str | None = None) -> Result:
         history_loss=0.0,
         files=3,
         has_rollouts=False,
+        reconfigure_every_ms=0,
+        heirs_apart=0.3,
+        split_at_ms=SPLIT_AT_MS if is_split else 0,
     )
     world = World(seed, options, plant)
     cluster = _Cluster(world)
@@ -134,8 +143,10 @@ class _Cluster(LineOperators):
         )
         self._every(self.rng.choice((1_500, 5_000)), self._hand_over)
         self._every(self.rng.choice((0, 9_000, 20_000)), self._home_dies)
+        if options.split_at_ms:
+            self.world.at(options.split_at_ms, lambda: self._home_dies(is_split=True))
         self._every(self.rng.choice((0, 5_000, 15_000)), self._restore_former)
-        self._every(self.rng.choice((0, 300)), self._sign_back)
+        self._every(self.rng.choice((0, 300)), lambda: None if options.split_at_ms else self._sign_back())
         self._every(1_500, self._back_up)
         self._always(40, self._look_at_heads)
         self._always(20, self._note_commits)
@@ -147,11 +158,15 @@ class _Cluster(LineOperators):
         assert callable(do)
 
         def again() -> None:
-            if self.world.is_faulty:
+            if self.world.is_faulty and not self._is_split():
                 do()
                 self.world.at(self.rng.uniform(0.5, 1.5) * mean_ms, again)
 
         self.world.at(self.rng.uniform(0.2, 1.5) * mean_ms, again)
+
+    def _is_split(self) -> bool:
+        """Two were promoted, and nothing else happens any more."""
+        return 0 < self.world.options.split_at_ms <= self.world.now
 
     def _always(self, each_ms: int, do: object) -> None:
         assert callable(do)
@@ -204,14 +219,19 @@ class _Cluster(LineOperators):
         self._rest_since = None
 
     def _tidy(self) -> None:
-        """What only operators can do once the faults are over: end a dispute, and give in where the line went on."""
+        """What only operators can do once the faults are over: end a dispute, give in where the line went on, promote
+        who has most where nobody has what the writer has to build on."""
         if self.world.is_faulty or self.world.now < self.world.options.faulty_ms + 6_000:
             return
         alive = [one for one in self.members.values() if one.is_alive]
         disputed = [one for one in alive if one.facts.epochs.disputed is not None and one.held is not None]
         if disputed:
-            best = max(disputed, key=lambda one: (one.held.position if one.held else (0, 0), one.name))
-            self._promote(best, 0)
+            self._promote_best(disputed)
+            return
+        if self.world.now >= self.world.options.faulty_ms + BASE_WAIT_MS and any(
+            map(_misses_its_base, alive)
+        ):
+            self._promote_best([one for one in alive if not one.is_writing])
             return
         for member in alive:
             facts = member.facts
@@ -221,6 +241,10 @@ class _Cluster(LineOperators):
             if not follows_by_itself(facts, facts.epochs):
                 self.world.record(member.name, "!", "its operator lets it follow")
                 member.rewrite(writer)
+
+    def _promote_best(self, fit: list[Member]) -> None:
+        if fit:
+            self._promote(max(fit, key=lambda one: (one.held.position if one.held else (0, 0), one.name)), 0)
 
     def lagging(self) -> str:
         """Who is not in step with the one writer, and why; empty when all are."""
@@ -261,3 +285,12 @@ class _Cluster(LineOperators):
         if self._rest_since is None:
             self._rest_since = self.world.now
         return self.world.now - self._rest_since >= REST_MS
+
+
+def _misses_its_base(member: Member) -> bool:
+    """What the status page of a writer says as ``base_missing``."""
+    facts = member.facts
+    if not isinstance(facts, PublishFacts):
+        return False
+    why = why_not_writer(member.line, facts, NodeName(member.name))
+    return why is not None and why.code == "base_missing"

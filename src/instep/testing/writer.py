@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 from instep.core import publish_vocabulary as p
@@ -64,19 +66,38 @@ class SimWriter(SimNode):
         options = world.options
         self.rollouts: SimRollouts | None = None
         self.definition = options.policy.encoded()
-        self.config = p.PublishConfig(
-            node=NodeName(name),
+        self.config = self._own_config()
+
+    def _own_config(self) -> p.PublishConfig:
+        options = self.world.options
+        return p.PublishConfig(
+            node=NodeName(self.name),
             settle_ms=50,
             settle_max_ms=1_000,
             rescan_ms=15_000,
             deletions=DELETIONS,
             has_validate=options.has_hooks,
             has_reload=options.has_hooks,
-            partners=tuple(NodeName(n) for n in partners),
+            partners=tuple(NodeName(n) for n in self.partners),
             ask_wait_ms=4_000,
             retry_min_ms=100,
             retry_max_ms=options.poll_ms,
         )
+
+    def toggle_a_setting(self, rng: Random) -> None:
+        """The file was edited, and is read while the node runs or at its next start."""
+        what = rng.choice(("has_validate", "has_reload"))
+        changed: dict[str, Any] = {what: not getattr(self.config, what)}
+        self._reconfigure(replace(self.config, **changed))
+
+    def restore_settings(self) -> None:
+        """What the file said in the beginning."""
+        self._reconfigure(self._own_config())
+
+    def _reconfigure(self, config: p.PublishConfig) -> None:
+        old, self.config = self.config, config
+        if self.is_alive and config != old:
+            self.take(p.ConfigChanged(config))
 
     def make_machine(self) -> PublishMachine:
         rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
@@ -152,7 +173,7 @@ class SimWriter(SimNode):
                 self.later(5, lambda: self._restore_tree(effect))
             case RunHook():
                 failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
-                self.post(HookEnded(effect.req, effect.kind, failed), 3)
+                self.post(HookEnded(effect.req, effect.kind, failed), self.hook_ms(3))
             case p.Announce():
                 replaced, self.announced = self.announced, effect.head
                 if self.rollouts is not None:

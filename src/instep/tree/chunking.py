@@ -11,7 +11,8 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator
-from itertools import chain
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from itertools import chain, islice
 from typing import NamedTuple
 
 import pyfastcdc
@@ -26,6 +27,8 @@ __all__ = ["Chunk", "Chunker", "chunk_file", "require_compiled"]
 
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
+_SPLIT_OVER = 2 << 20
+"""Less is cut sooner than another thread has begun."""
 
 _local = threading.local()
 
@@ -42,7 +45,7 @@ class Chunker:
     """Cuts what a reader gives. Iterate once, to the end; then ``digest`` and ``size`` are the whole's.
 
     ``read_into(view, offset)`` fills the view from that offset of the file and returns the count, 0 at
-    the end.
+    the end. The two halves of a window are cut side by side, beside both the whole is digested.
     """
 
     def __init__(
@@ -52,13 +55,7 @@ class Chunker:
         assert params.maximum * 4 <= _WINDOW, "the window is too small for these chunks"
         self._read_into = read_into
         self._params = params
-        self._whole = blake3(max_threads=blake3.AUTO) if has_digest else None
-        self._cutter = pyfastcdc.FastCDC(
-            params.average,
-            min_size=params.minimum,
-            max_size=params.maximum,
-            normalized_chunking=params.normalization,
-        )
+        self._whole = blake3() if has_digest else None
         self.size = 0
 
     @classmethod
@@ -72,16 +69,18 @@ class Chunker:
         return Digest(self._whole.digest())
 
     def __iter__(self) -> Iterator[Chunk]:
-        with memoryview(_window()) as window:
+        with memoryview(_window()) as window, ThreadPoolExecutor(2, "chunks") as beside:
+            start = rest = 0
             filled, is_end = self._fill(window, 0)
-            start = 0
             while filled:
+                digesting = beside.submit(self._take_in, window[rest:filled])
                 kept = 0
-                for cut in self._cutter.cut_buf(window[:filled]):
-                    if not is_end and filled - cut.offset < self._params.maximum:
+                for chunk in self._cut(window[:filled], beside):
+                    if not is_end and filled - chunk.offset < self._params.maximum:
                         break  # this one may be cut short by the end of the window
-                    kept = cut.offset + cut.length
-                    yield Chunk(start + cut.offset, cut.length, Digest(blake3(cut.data).digest()))
+                    kept = chunk.offset + chunk.length
+                    yield Chunk(start + chunk.offset, chunk.length, chunk.digest)
+                digesting.result()
                 rest = filled - kept
                 window[:rest] = window[kept:filled]
                 start += kept
@@ -93,11 +92,42 @@ class Chunker:
             count = self._read_into(window[filled:], self.size)
             if count == 0:
                 return filled, True
-            if self._whole is not None:
-                self._whole.update(window[filled : filled + count])
             self.size += count
             filled += count
         return filled, False
+
+    def _take_in(self, data: memoryview) -> None:
+        if self._whole is not None:
+            self._whole.update(data)
+
+    def _cut(self, view: memoryview, beside: Executor) -> Iterator[Chunk]:
+        """The chunks of ``view``. Where a chunk ends depends on nothing before its start, so that the second half,
+        cut from its middle on, is right from the first end on that both ways of cutting have."""
+        middle = len(view) // 2
+        if len(view) < _SPLIT_OVER:
+            yield from self._cut_from(view, 0)
+            return
+        ahead = beside.submit(lambda: list(self._cut_from(view, middle)))
+        second: dict[int, int] = {}
+        try:
+            for chunk in self._cut_from(view, 0):
+                if chunk.offset >= middle:
+                    second = second or {later.offset: at for at, later in enumerate(ahead.result())}
+                    at = second.get(chunk.offset)
+                    if at is not None:
+                        yield from islice(ahead.result(), at, None)
+                        return
+                yield chunk
+        finally:
+            wait([ahead])  # it reads the window, which is moved next
+
+    def _cut_from(self, view: memoryview, at: int) -> Iterator[Chunk]:
+        average, minimum, maximum, normalization = self._params
+        cutter = pyfastcdc.FastCDC(
+            average, min_size=minimum, max_size=maximum, normalized_chunking=normalization
+        )
+        for cut in cutter.cut_buf(view[at:]):
+            yield Chunk(at + cut.offset, cut.length, Digest(blake3(cut.data).digest()))
 
 
 def chunk_file(fd: int, size: int, put: PutPage) -> tuple[Digest, Digest, int]:

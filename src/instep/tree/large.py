@@ -21,6 +21,7 @@ from instep.model.entry import Entry
 from instep.model.ids import Digest
 from instep.model.paths import shown
 from instep.tree.records import write_all
+from instep.tree.rows import StatRow, is_same
 
 __all__ = [
     "ChunkSpan",
@@ -118,6 +119,7 @@ class LargeFile:
         done: Callable[[int], None],
         *,
         old_fd: int | None = None,
+        old_row: StatRow | None = None,
         recut: Recut | None = None,
         is_sparse: bool = False,
         is_resumed: bool = False,
@@ -126,6 +128,7 @@ class LargeFile:
         self._fd = fd
         self._done = done
         self._old_fd = old_fd
+        self._old_row = old_row
         self._recut = recut
         self._is_sparse = is_sparse
         self._is_resumed = is_resumed
@@ -239,6 +242,13 @@ class LargeFile:
     def old_fd(self) -> int | None:
         """The old version, lent."""
         return self._old_fd
+
+    @property
+    def old_list(self) -> Digest | None:
+        """Root of the old version's chunk list, while the file is what was recorded."""
+        row = self._old_row
+        is_recorded = row is not None and self._old_fd is not None and is_same(row, os.fstat(self._old_fd))
+        return Digest(row.chunks) if row is not None and is_recorded and row.chunks else None
 
     @property
     def missing_bytes(self) -> int:

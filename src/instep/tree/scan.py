@@ -351,7 +351,7 @@ class _Scanner:
         fd = self._root.open(path, _READ)
         try:
             for _ in range(READ_TRIES):
-                digest, chunks, length, data = self._read_once(fd, found.st_size, row)
+                digest, chunks, length, data = self._read_once(fd, found.st_size, found.st_mtime_ns, row)
                 before, found = found, os.fstat(fd)
                 if length == found.st_size and same_stat(before, found):
                     break
@@ -380,10 +380,13 @@ class _Scanner:
         )
         return Scanned(self._file_entry(path, found, new), new, True, True)
 
-    def _read_once(self, fd: int, size: int, row: StatRow | None) -> tuple[Digest, bytes, int, bytes | None]:
+    def _read_once(
+        self, fd: int, size: int, mtime_ns: int, row: StatRow | None
+    ) -> tuple[Digest, bytes, int, bytes | None]:
         """Digest, chunk root, length read, and small contents."""
         is_chunked = size > CHUNKED_OVER
-        known = row if is_chunked and row is not None and row.size == size and row.chunks else None
+        is_likely_same = row is not None and (row.size, row.mtime_ns) == (size, mtime_ns)
+        known = row if is_chunked and is_likely_same and row is not None and row.chunks else None
         if not is_chunked or known is not None:
             digest, length, data = read_once(fd, size)
             if known is None or known.digest == digest:  # a chunk list is a function of the contents alone

@@ -71,7 +71,6 @@ _WRITE_LARGE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 Source = Callable[[Entry], int | None]
 """A descriptor (owned by the caller) that may hold the entry's content, or None. Nothing it gives is trusted."""
 
-
 LiveRow = Callable[[bytes], StatRow | None]
 """The stat row that the node recorded for a live path."""
 
@@ -528,6 +527,7 @@ class Stage:
             entry,
             done,
             old_fd=self._open_live(entry.path, None),
+            old_row=self._live_row(entry.path) if self._live_row is not None else None,
             recut=self._recut,
             is_sparse=self._layer.is_sparse(entry),
             is_resumed=is_partial,

@@ -94,7 +94,7 @@ def test_stop_gives_no_further_permit_and_leaves_the_switched_alone() -> None:
     fleet.switched("s1")
     fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
     assert fleet.state is RolloutState.STOPPED
-    assert fleet.verdicts() == [Verdict.KEEP, Verdict.KEEP, Verdict.HOLD]
+    assert fleet.verdicts() == [Verdict.KEEP, Verdict.HOLD, Verdict.HOLD]
 
 
 def test_unconfirmed_goes_back_and_to_confirm_after_that_is_refused() -> None:
@@ -157,11 +157,22 @@ def test_a_node_that_was_repaired_and_made_to_try_again_begins_the_rollout_anew(
 
 def test_nobody_begins_while_a_node_is_drained_for_the_rollout_before() -> None:
     fleet = Fleet()
+    fleet.report("s3")
     fleet.report("s1", is_drained=True, tree=OLD)
     fleet.stage("s2")
     assert "s2" not in fleet.machine.facts.granted
     fleet.report("s1")
     assert fleet.machine.facts.granted == ("s2",)
+
+
+def test_nobody_begins_before_every_partner_was_heard_or_is_absent() -> None:
+    """A writer that starts does not know who is out: one that it has not heard may be."""
+    fleet = Fleet()
+    fleet.stage("s1", "s2")
+    assert not fleet.machine.facts.granted
+    fleet.now += 30_000
+    fleet.say(TimerFired("absent"))
+    assert fleet.machine.facts.granted == ("s1",)
 
 
 def test_with_auto_a_node_that_does_not_wait_gets_no_order_and_a_line_without_partners_is_done() -> None:
@@ -200,6 +211,48 @@ def test_who_is_lost_while_it_reloads_is_waited_for_until_its_time_has_passed() 
     fleet.now += 320_000
     fleet.say(TimerFired("node-s1"))
     assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
+
+
+def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    assert fleet.state is RolloutState.DONE
+    fleet.stage("s3")
+    assert fleet.orders["s3"].order.verdict is Verdict.KEEP
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert "s1" not in fleet.orders or fleet.orders["s1"].order.verdict is not Verdict.RELOAD
+    fleet.switched("s3")
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+
+
+def test_a_late_permit_waits_for_who_was_ordered_to_reload() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+    fleet.stage("s3")
+    assert fleet.orders["s3"].order.verdict is Verdict.HOLD
+
+
+def test_who_tries_again_while_others_go_back_begins_another_attempt_and_nobody_tells_that_all_are_back() -> (
+    None
+):
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.switched("s1")
+    fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
+    assert fleet.orders["s1"].order.verdict is Verdict.PUT_BACK
+    fleet.stage("s2")
+    assert fleet.kept == [RolloutState.SUPERSEDED]
+    assert fleet.machine.facts.attempt == 2
 
 
 def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fails() -> None:
