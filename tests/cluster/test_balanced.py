@@ -105,10 +105,11 @@ class Front:
 
     @contextmanager
     def with_nginx(self) -> Iterator[None]:
-        """As long as it runs its file is kept by itself."""
+        """As long as it runs its file is kept by itself. It begins with all three, which answer before anybody watches
+        them: a file from between the first answer and the last would name some of them as out."""
         assert NGINX is not None
-        self.web("")
-        eventually(self.nginx_file.exists, 20)
+        self.web(MANUAL)
+        eventually(self._nobody_is_out, 20)
         more = f"daemon off; pid {self.folder}/nginx.pid; error_log stderr;"
         try:
             with self.running(self.nginx, [NGINX, "-e", "stderr", "-c", str(self.nginx_file), "-g", more]):
@@ -116,6 +117,11 @@ class Front:
                 yield
         finally:
             self.web(MANUAL)
+
+    def _nobody_is_out(self) -> bool:
+        """Render; the watch that was before may not have ended yet."""
+        self.fleet.main.run("balancer", "reload", "web")
+        return " down;" not in self.nginx_file.read_text()
 
     def reload_by_hand(self) -> None:
         """As ``systemctl reload haproxy`` does, without a word to any node."""
@@ -258,6 +264,12 @@ def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
     """It asks nobody itself. A node that moves, drains or comes back is in its file a moment later."""
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
     with front.with_nginx():
+        main.run(
+            "node", "drain"
+        )  # and back to what it was, while the HAProxy that is to be told is not there
+        eventually(lambda: served(port) == {"s1", "s2"}, 20)
+        main.run("node", "undrain")
+        eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
         follow_a_session(front, port)
         see_a_sick_application_out(front, port)
         with Clients(port) as clients:

@@ -189,6 +189,7 @@ def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet)
         line = node.await_standing("blocked", code="epoch_conflict")
         assert "s1" in line["reason"] and "s2" in line["reason"], line
     assert s1.run("publish", "data", expect=None).error["code"] == "epoch_conflict"
+    assert not s2.run("promote", "data", "--dry-run").json["unheard"], "s1 is asked where s2 dials it"
     s2.stop()
     plan = main.run("promote", "data", "--dry-run", "--timeout", "3s").json
     assert [one["node"] for one in plan["unheard"]] == ["s2"], plan

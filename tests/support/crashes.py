@@ -151,10 +151,14 @@ class Crasher:
         self.await_line(lambda line: line["code"] != "starting" and line.get("doing") != "recover")
 
     def await_in_step(self, number: int, timeout: float = 60.0) -> None:
-        self.await_line(
-            lambda line: line["standing"] == "in_step" and line["live"] and line["live"]["number"] >= number,
-            timeout,
-        )
+        """Wait until that generation is live and what a crash left is cleared away: after a start the first comes from
+        what was saved, while the second is still being looked at."""
+
+        def stands(line: dict[str, Any]) -> bool:
+            is_live = line["live"] is not None and line["live"]["number"] >= number
+            return is_live and line["standing"] == "in_step" and line.get("doing") != "recover"
+
+        self.await_line(stands, timeout)
 
     def note_numbers(self) -> None:
         """Look at every generation that this node knows; no number may ever have had another id."""
