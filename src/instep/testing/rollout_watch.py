@@ -231,7 +231,8 @@ class RolloutWatch:
                 del self.expired[key]
             elif after.refused is None or after.refused.id != key[1]:
                 raise BrokenPromise("R7", f"{node} takes what nobody confirmed in time: {after.order}")
-        if after.refused is not None and after.refused_code == "not_confirmed":
+        is_new = (after.refused, after.refused_code) != (before.refused, before.refused_code)
+        if is_new and after.refused is not None and after.refused_code == "not_confirmed":
             if (node, after.refused.id) not in self.expired:
                 self.count("expired")
             order = after.order
