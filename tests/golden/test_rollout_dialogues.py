@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
@@ -155,14 +157,19 @@ def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
     assert d.machine.report.standing is Standing.APPLYING
 
 
-def test_who_goes_back_because_it_was_ordered_keeps_that_reason_when_its_time_to_confirm_ends() -> None:
-    """What was ordered can be taken back; what nobody confirmed stays refused."""
+def test_what_was_forgiven_on_its_way_back_and_then_not_confirmed_stays_refused() -> None:
+    """Its settings changed while it went back because that was ordered; nobody confirmed it in time after that."""
     d = permitted(held(), 5_000)
     d.say(f.Returned(d.asked(f.Return)))
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))
+    check = d.machine._job.req
     d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK, confirm_within_ms=5_000)))
+    d.say(f.DriftChecked(check, (), 0))
+    back = d.asked(f.PutBack)
+    d.say(f.RetryAsked())
     d.at(5_000).say(TimerFired("confirm"))
-    assert d.machine.facts.refused_code == "put_back_ordered"
+    d.say(f.PutBackDone(back))
+    assert (d.machine.facts.refused, d.machine.facts.refused_code) == (ref(2), "not_confirmed")
 
 
 def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> None:
@@ -183,3 +190,15 @@ def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> No
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))
     now = d.machine.facts
     assert (now.live, now.replaced, now.begun, now.unconfirmed) == (ref(2), ref(1), None, ref(2))
+
+
+def test_a_hook_that_comes_after_the_order_to_reload_was_not_meant_by_it() -> None:
+    facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
+    d = follower(facts, knows_orders=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
+    d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
+    assert (d.machine.report.order_serial, d.machine.facts.is_drained) == (2, False)
+    d.say(f.ConfigChanged(replace(d.machine._config, has_reload=True)))
+    assert d.machine.facts.due is f.Due.NOTHING

@@ -275,7 +275,7 @@ class FollowMachine(FollowApply):
                 refused=facts.refused,
                 waits_for_permit=self._waits_for_permit(),
                 is_drained=facts.is_drained,
-                order_serial=serial_told(facts, has_reload=self._config.has_reload),
+                order_serial=serial_told(facts),
             )
         if report != self._reported:
             self._reported = report

@@ -17,23 +17,22 @@ from instep.model.rollout import DEFAULT_POLICY, Order, Verdict
 __all__ = ["FollowPermits", "serial_told"]
 
 
-def is_to_reload(facts: FollowFacts, *, has_reload: bool) -> bool:
+def is_to_reload(facts: FollowFacts) -> bool:
     """Whether an order to reload what is live is not begun yet."""
     order = facts.order
     return (
-        has_reload
-        and order is not None
+        order is not None
         and order.verdict is Verdict.RELOAD
         and order.head == facts.tree == facts.live
         and order.serial > facts.reloaded
     )
 
 
-def serial_told(facts: FollowFacts, *, has_reload: bool) -> int:
+def serial_told(facts: FollowFacts) -> int:
     """What a report names: the newest order's serial, or one less while the reload that it orders is not begun, so
     that nobody takes it for done."""
     order = facts.order
-    return 0 if order is None else order.serial - is_to_reload(facts, has_reload=has_reload)
+    return 0 if order is None else order.serial - is_to_reload(facts)
 
 
 class FollowPermits(FollowHeads):
@@ -154,13 +153,11 @@ class FollowPermits(FollowHeads):
         """Only this reload has a turn at the writer: one that the node owes itself, as after a revert, does not
         drain."""
         order, facts = self._facts.order, self._facts
-        if (
-            order is not None
-            and facts.due is Due.NOTHING
-            and is_to_reload(facts, has_reload=self._config.has_reload)
-        ):
-            is_drained = facts.is_drained or order.drains
-            self._set(reloaded=order.serial, due=Due.RELOAD, is_drained=is_drained)
+        if order is None or facts.due is not Due.NOTHING or not is_to_reload(facts):
+            return
+        self._set(reloaded=order.serial)  # Also without a hook: one that comes later was not meant.
+        if self._config.has_reload:
+            self._set(due=Due.RELOAD, is_drained=facts.is_drained or order.drains)
 
     def _arm_finish(self) -> None:
         order = self._order_of(self._facts.begun)
@@ -186,9 +183,11 @@ class FollowPermits(FollowHeads):
 
     def _confirm_expired(self) -> None:
         waits = self._facts.unconfirmed
+        if waits is None:
+            return
         self._set(unconfirmed=None)
-        if waits in (None, self._facts.refused) or waits != self._facts.live or self._facts.replaced is None:
-            return  # Who goes back already does so for the reason that it has.
+        if waits != self._facts.live or self._facts.replaced is None:
+            return
         reason = "nobody confirmed it in time"
         self._refuse(waits, "not_confirmed", Trouble("not_confirmed", reason, Retry.NEVER, 7))
 

@@ -173,6 +173,7 @@ class FollowState:
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
         reason = trouble.reason
+        self._is_forgiven = False
         self._set(refused=head, refused_code=code, refused_reason=reason[:1000])
         self._note(code, f"generation {head.number} is refused: {reason}", generation=head.number)
 

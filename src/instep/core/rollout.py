@@ -30,6 +30,7 @@ __all__ = ["GRACE_MS", "RolloutMachine"]
 
 SERIAL_LEAP_MAX = 1_000_000
 """So far above its own a writer believes a serial that a partner names, once."""
+_FAILED = (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK, RolloutState.STOPPED)
 _WALKED = (RolloutState.DONE, RolloutState.CONFIRMING)
 
 
@@ -188,8 +189,10 @@ class RolloutMachine(RolloutShow):
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that what is live could be reloaded")
-                serial = facts.serial + 1
-                self._set(serial=serial, reload_serial=serial, reloads_together=not ask.is_rolling)
+                serial = (
+                    facts.serial + 1
+                )  # A number of its own: who takes another order has not taken this one.
+                self._set(serial=serial + 1, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
         return None
@@ -206,8 +209,14 @@ class RolloutMachine(RolloutShow):
         self._since_ms.clear()
 
     def _is_repaired(self) -> bool:
-        partner = self._partners.get(self._facts.failed_node) if self._facts.failed_node is not None else None
-        return partner is not None and tries_again(partner, self._facts.target, self._facts.serial)
+        """Whether the node that failed was made to try again. One that was only too slow for a rollout that was stopped
+        refused nothing, and waits as before."""
+        facts = self._facts
+        was_slow = facts.state is RolloutState.STOPPED and facts.failed_code == "not_finished"
+        if facts.failed_node is None or facts.state not in _FAILED or was_slow:
+            return False
+        partner = self._partners.get(facts.failed_node)
+        return partner is not None and tries_again(partner, facts.target, facts.serial)
 
     def _refusal(self, what: str) -> Trouble:
         reason = f"there is no rollout {what}: its state is {self._facts.state.value}"
@@ -219,7 +228,7 @@ class RolloutMachine(RolloutShow):
         facts = self._facts
         if facts.target is None:
             return
-        if facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK) and self._is_repaired():
+        if self._is_repaired():
             self._retry()
         self._mind_who_is_out()
         if facts.state in GOING or facts.state is RolloutState.CONFIRMING:

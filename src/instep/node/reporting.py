@@ -23,7 +23,7 @@ def report_of(
     seen = told or f.Report(
         standing.standing, standing.code, standing.reason, standing.next_steps,
         facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,
-        is_drained=facts.is_drained, order_serial=serial_told(facts, has_reload=True),
+        is_drained=facts.is_drained, order_serial=serial_told(facts),
     )  # fmt: skip
     drained = runtime.draining.reasons()
     return m.Report(

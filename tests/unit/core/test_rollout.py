@@ -95,6 +95,9 @@ def test_stop_gives_no_further_permit_and_leaves_the_switched_alone() -> None:
     fleet.report("s2", refused=NEW, code="probe_failed", reason="status 500")
     assert fleet.state is RolloutState.STOPPED
     assert fleet.verdicts() == [Verdict.KEEP, Verdict.HOLD, Verdict.HOLD]
+    fleet.stage("s2")
+    assert (fleet.state, fleet.machine.facts.attempt) == (RolloutState.WAVES, 2)
+    assert fleet.verdicts() == [Verdict.HOLD, Verdict.SWITCH, Verdict.HOLD]
 
 
 def test_unconfirmed_goes_back_and_to_confirm_after_that_is_refused() -> None:
@@ -227,6 +230,22 @@ def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
     assert "s1" not in fleet.orders or fleet.orders["s1"].order.verdict is not Verdict.RELOAD
     fleet.switched("s3")
     assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
+
+
+def test_no_other_order_has_the_serial_of_the_reload() -> None:
+    """Who goes live late holds its permit by a later order: that is not the one to reload, which it would then do next to
+    another."""
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.say(v.PartnerLost(NodeName("s3")))
+    fleet.now += 60_000
+    fleet.say(TimerFired("absent"))
+    for node in ("s1", "s2"):
+        fleet.switched(node)
+    fleet.stage("s3")
+    fleet.say(v.ReloadAsked(1, is_rolling=True), v.PartnerLost(NodeName("s3")))
+    fleet.report("s3", staged=NEW, is_drained=True)
+    assert fleet.orders["s3"].order.verdict is Verdict.KEEP
+    assert fleet.orders["s3"].order.serial > fleet.machine.facts.reload_serial
 
 
 def test_a_late_permit_waits_for_who_was_ordered_to_reload() -> None:
