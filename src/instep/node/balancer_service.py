@@ -101,9 +101,8 @@ class Balancers:
         is_whole = await self._push()
         for file in files:
             is_whole = await self._follow(file) and is_whole
-        self._seen = (
-            now if is_whole else None
-        )  # What was whole before is not there any more, should it come back.
+        # Where something is left to do, a state that was whole before is not there any more, should it come back.
+        self._seen = now if is_whole else None
         return is_whole
 
     def _view(self, files: Collection[FileOf]) -> object:
