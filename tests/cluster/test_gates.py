@@ -113,7 +113,9 @@ def test_too_little_room_is_refused_before_the_first_byte(fleet: Fleet) -> None:
         fleet["s1"].await_standing("in_step")
         ballast = fleet.base / "s1" / "ballast"
         ballast.write_bytes(bytes(40 << 20))
-        (fleet.tree("main") / "large").write_bytes(os.urandom(28 << 20))
+        whole = fleet.base / "whole"  # a file that is half there may be published, and then comes as a change
+        whole.write_bytes(os.urandom(28 << 20))
+        whole.rename(fleet.tree("main") / "large")
         line = fleet["s1"].await_standing("blocked", code="no_space")
         assert f"needs {28 << 20} bytes, free are " in line["reason"], line
         assert not any(fleet.base.glob("s1/**/stage/**/o/*")), "nothing was laid"
