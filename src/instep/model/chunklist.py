@@ -42,6 +42,7 @@ __all__ = [
     "decode_runs",
     "iterate_chunks",
     "missing_chunk_pages",
+    "most_chunk_pages",
 ]
 
 CHUNK_MAX = 1 << 20
@@ -246,6 +247,13 @@ def _limited(root: Digest, size: int, get: GetPage) -> Iterator[tuple[int, Diges
 
 def _forget(digest: Digest, raw: bytes) -> None:
     """Takes pages that are built for their digest only."""
+
+
+def most_chunk_pages(size: int) -> int:
+    """More pages the chunk list of a file of ``size`` bytes cannot have: every chunk but the last has the least length,
+    every page but the last of its level the fewest items. The pages above the leaves are fewer than a fifteenth."""
+    chunks = size // chunk_params(size).minimum + 1
+    return chunks // (SPEC.min_items - 1) + LEVEL_MAX + 1
 
 
 def missing_chunk_pages(root: Digest, get_or_none: Callable[[Digest], bytes | None]) -> list[Digest]:

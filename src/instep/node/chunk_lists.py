@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from instep.model.chunklist import build_chunks, chunk_params
+from instep.errors import PeerError
+from instep.model.chunklist import (
+    build_chunks,
+    check_chunks,
+    chunk_params,
+    iterate_chunks,
+    missing_chunk_pages,
+)
 from instep.model.ids import Digest
 from instep.model.pages import PutPage
 from instep.tree.chunking import Chunker
 
-__all__ = ["recut", "recut_keeping"]
+__all__ = ["kept_chunks", "recut", "recut_keeping"]
+
+log = logging.getLogger(__name__)
 
 
 def recut(fd: int) -> Iterator[tuple[int, int, Digest]]:
@@ -26,3 +36,25 @@ def recut_keeping(fd: int, put: PutPage) -> list[tuple[int, int, Digest]]:
     if spans:
         build_chunks(((length, digest) for _, length, digest in spans), put)
     return spans
+
+
+def kept_chunks(
+    root: Digest, size: int, get_or_none: Callable[[Digest], bytes | None]
+) -> list[tuple[int, int, Digest]] | None:
+    """The chunks of a file of ``size`` bytes by a list that is kept here whole, as it came from a peer; None when it is
+    not, or cannot be that file's: the file is here to be cut."""
+
+    def get(digest: Digest) -> bytes:
+        raw = get_or_none(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    try:
+        if missing_chunk_pages(root, get_or_none):
+            return None
+        check_chunks(root, size, get)
+    except PeerError as error:
+        log.warning("a kept chunk list is not used, the file is cut anew: %s", error)
+        return None
+    return list(iterate_chunks(root, get))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from instep.errors import DamagedError, PeerError, UnavailableError
-from instep.model.chunklist import check_chunks, iterate_chunks, missing_chunk_pages
+from instep.model.chunklist import check_chunks, iterate_chunks, missing_chunk_pages, most_chunk_pages
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.pages import verify_page
+from instep.model.paths import shown
 from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.net.transfer import Answer, AnswerStatus
-from instep.node.chunk_lists import recut_keeping
+from instep.node.chunk_lists import kept_chunks, recut_keeping
 from instep.node.runtime import Worker
 from instep.store.port import NodeStore
 from instep.tree.digest import digest_bytes
@@ -23,8 +24,6 @@ from instep.tree.large import ChunkSpan, LargeFile
 from instep.tree.stage import Stage, Want
 
 __all__ = ["Puller"]
-
-log = logging.getLogger(__name__)
 
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
@@ -198,7 +197,16 @@ class Puller:
         if root is None:
             return False
         client = self._client()
+        left = most_chunk_pages(want.entry.size)
         while absent := await self._worker.run(missing_chunk_pages, root, self._page):
+            if len(absent) > left:
+                path = shown(want.entry.path)
+                raise PeerError(
+                    f"the chunk list of {path} has more pages than the {most_chunk_pages(want.entry.size)} that "
+                    f"{want.entry.size} bytes can have",
+                    code="bad_chunk_list",
+                    path=path,
+                )
             asked = tuple(absent[: m.DIGESTS_MAX])
             request = m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
             try:
@@ -210,6 +218,7 @@ class Puller:
             pages = list(zip(asked, reply.pages, strict=False))
             if not pages:
                 return False
+            left -= len(pages)
             for digest, raw in pages:
                 verify_page(digest, raw)
             self._store.put_pages(pages)
@@ -226,23 +235,14 @@ class Puller:
         are kept, so that only those that differ are asked for."""
         if large.old_fd is None:
             return None
-        known = self._known_chunks(large.old_list) if large.old_list is not None else None
-        if known is not None:
-            return known
+        if large.old_list is not None:
+            known = kept_chunks(large.old_list, os.fstat(large.old_fd).st_size, self._page)
+            if known is not None:
+                return known
         pages: dict[Digest, bytes] = {}
         spans = recut_keeping(large.old_fd, pages.__setitem__)
         self._store.put_pages(pages.items())
         return spans
-
-    def _known_chunks(self, root: Digest) -> list[ChunkSpan] | None:
-        """The chunks of a list that is kept here whole; None when it is not, or is damaged: the file is here to ask."""
-        try:
-            if missing_chunk_pages(root, self._page):
-                return None
-            return list(iterate_chunks(root, self._get))
-        except PeerError as error:
-            log.warning("a kept chunk list is damaged, the file is cut anew: %s", error)
-            return None
 
     def _take_chunks(self, large: LargeFile, want: Want, root: Digest, old: list[ChunkSpan] | None) -> None:
         check_chunks(root, want.entry.size, self._get)

@@ -15,6 +15,7 @@ from instep.model.chunklist import (
     chunk_params,
     iterate_chunks,
     missing_chunk_pages,
+    most_chunk_pages,
 )
 from instep.model.ids import Digest
 from instep.model.pages import CHUNK_TAG, digest_of, encode_page, verify_page
@@ -111,3 +112,10 @@ def test_parameters_grow_with_the_file() -> None:
     for size in sizes:
         params = chunk_params(size)
         assert (params.minimum * 4, params.maximum) == (params.average, params.average * 8)
+
+
+def test_the_list_with_the_most_pages_has_no_more_than_are_fetched() -> None:
+    """The least chunks, each with a digest that ends a page wherever one may end."""
+    for count in (1, 17, 5_000):
+        chunks = [(2048, Digest(b"\0" + n.to_bytes(31, "big"))) for n in range(count)]
+        assert len(built(chunks)[1]) <= most_chunk_pages(2048 * count)
