@@ -34,22 +34,32 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._is_closed = False
 
     async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself.
-        ``UnavailableError`` once the service has ended."""
-        if self._is_closed:
-            raise UnavailableError(
-                "the service of this tree has ended", code="line_stopped", hint="instep status says why"
-            )
+        ``UnavailableError`` once the service has ended, also when that ends the wait."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        try:
+            made = loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        except RuntimeError as error:  # the pool takes no more
+            raise _ended() from error
+        try:
+            return await made
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if made.cancelled() and task is not None and not task.cancelling():
+                raise _ended() from None  # it stood in the queue when the pool was closed
+            raise
 
     def close(self) -> None:
-        """Wait for the call under way; later ones are refused."""
-        self._is_closed = True
+        """Wait for the call under way; later ones are refused, as are those in the queue."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended() -> UnavailableError:
+    return UnavailableError(
+        "the service of this tree has ended", code="line_stopped", hint="instep status says why"
+    )
 
 
 class Runtime:
