@@ -216,13 +216,18 @@ def test_who_is_lost_while_it_reloads_is_waited_for_until_its_time_has_passed() 
     assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
 
 
-def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
+def done_without_s3() -> Fleet:
     fleet = Fleet(strategy=Strategy.ROLLING)
     fleet.say(v.PartnerLost(NodeName("s3")))
     fleet.now += 60_000
     fleet.say(TimerFired("absent"))
     for node in ("s1", "s2"):
         fleet.switched(node)
+    return fleet
+
+
+def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
+    fleet = done_without_s3()
     assert fleet.state is RolloutState.DONE
     fleet.stage("s3")
     assert fleet.orders["s3"].order.verdict is Verdict.KEEP
@@ -235,12 +240,7 @@ def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
 def test_no_other_order_has_the_serial_of_the_reload() -> None:
     """Who goes live late holds its permit by a later order: that is not the one to reload, which it would then do next to
     another."""
-    fleet = Fleet(strategy=Strategy.ROLLING)
-    fleet.say(v.PartnerLost(NodeName("s3")))
-    fleet.now += 60_000
-    fleet.say(TimerFired("absent"))
-    for node in ("s1", "s2"):
-        fleet.switched(node)
+    fleet = done_without_s3()
     fleet.stage("s3")
     fleet.say(v.ReloadAsked(1, is_rolling=True), v.PartnerLost(NodeName("s3")))
     fleet.report("s3", staged=NEW, is_drained=True)
@@ -249,12 +249,7 @@ def test_no_other_order_has_the_serial_of_the_reload() -> None:
 
 
 def test_a_late_permit_waits_for_who_was_ordered_to_reload() -> None:
-    fleet = Fleet(strategy=Strategy.ROLLING)
-    fleet.say(v.PartnerLost(NodeName("s3")))
-    fleet.now += 60_000
-    fleet.say(TimerFired("absent"))
-    for node in ("s1", "s2"):
-        fleet.switched(node)
+    fleet = done_without_s3()
     fleet.say(v.ReloadAsked(1, is_rolling=True))
     assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
     fleet.stage("s3")
