@@ -24,7 +24,7 @@ FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
     "src/instep/core/follow_vocabulary.py": 700,
-    "src/instep/core/publish.py": 720,
+    "src/instep/core/publish.py": 520,
     "src/instep/core/publish_vocabulary.py": 500,
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 800,

@@ -8,28 +8,26 @@ section 5.
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
 
 from instep.core import publish_vocabulary as p
-from instep.core.accept import AcceptedEpoch, Refused, judge_epoch, word_of
-from instep.core.backoff import Backoff, Chance
 from instep.core.guards import judge_deletions, judge_problems
+from instep.core.publish_heads import PublishHeads
 from instep.core.publish_standing import PublishSeen, publish_stand_of
+from instep.core.publish_state import Job, Phase, Request, Run
 from instep.core.publish_vocabulary import (
     PublishAnswer,
     PublishConfig,
     PublishEffect,
     PublishEvent,
-    PublishFacts,
     PublishMode,
     ScanSummary,
 )
-from instep.core.right_to_write import owes_a_generation, why_not_writer
-from instep.core.unpublished import YOUNG_MS, Unpublished
+from instep.core.right_to_write import owes_a_generation
+from instep.core.unpublished import YOUNG_MS
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -37,19 +35,15 @@ from instep.core.vocabulary import (
     KeepEpoch,
     KeepGeneration,
     Note,
-    Refuse,
     RunHook,
     SetTimer,
     TimerFired,
     Trouble,
 )
-from instep.errors import PeerError, Retry
-from instep.model.ids import HeadRef, LineId, NodeName
+from instep.errors import Retry
+from instep.model.ids import HeadRef
 
 __all__ = ["PublishMachine"]
-
-ADOPT_TRIES_MAX = 5
-"""So often the pages of an adopted head are asked for."""
 
 REQUESTS_MAX = 64
 """Requests waiting at once; more are answered with ``busy``."""
@@ -59,93 +53,8 @@ _EARLY = (KeepGeneration, KeepEpoch, Cancel)
 """Effects that name nothing which is not durable: they come before the ``Save`` of their step."""
 
 
-class _Phase(enum.Enum):
-    SCAN = "scan"
-    VALIDATE = "validate"
-    RELOAD = "reload"
-    COMMIT = "commit"
-    RESTORE = "restore"
-    FETCH = "fetch"
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    req: int
-    phase: _Phase
-
-
-@dataclass(slots=True)
-class _Run:
-    """One way from scan to announcement, for the requests that waited when it began."""
-
-    parent: HeadRef | None
-    base: HeadRef | None
-    requests: tuple[p.PublishAsked, ...]
-    rollback: p.RollbackAsked | None = None
-    summary: ScanSummary | None = None
-    is_validated: bool = False
-    is_reloaded: bool = False
-    committing: PublishFacts | None = None
-
-    @property
-    def is_asked(self) -> bool:
-        return self.rollback is not None or bool(self.requests)
-
-    @property
-    def is_dry(self) -> bool:
-        return bool(self.requests) and self.requests[0].is_dry_run
-
-    @property
-    def accepts_deletions(self) -> bool:
-        return self.rollback is not None or any(r.accept_deletions for r in self.requests)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        own = () if self.rollback is None else (self.rollback.request,)
-        return (*own, *(r.request for r in self.requests))
-
-
-_Request = p.PublishAsked | p.RollbackAsked
-
-
-class PublishMachine:
+class PublishMachine(PublishHeads):
     """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
-
-    def __init__(
-        self, line: LineId, config: PublishConfig, rng: Chance, facts: PublishFacts | None = None
-    ) -> None:
-        self.line = line
-        self._config = config
-        self._facts = facts or PublishFacts()
-        self._saved: PublishFacts | None = self._facts
-        self._now = 0
-        self._out: list[PublishEffect] = []
-        self._last_req = 0
-        self._is_started = False
-        self._job: _Job | None = None
-        self._run: _Run | None = None
-        self._requests: list[_Request] = []
-        self._unpublished = Unpublished()
-        self._due_shown: int | None = None
-        self._backoff = Backoff(rng)
-        self._trouble: Trouble | None = None
-        self._offer_trouble: Trouble | None = None
-        self._ask_req: int | None = None
-        self._ask_until_ms = 0
-        self._is_asked = False
-        self._is_surveyed = False
-        self._pages_from: dict[NodeName, None] = {}
-        self._adopt_tries = 0
-        self._announced: HeadRef | None = None
-        self._reported: p.Report | None = None
-
-    @property
-    def facts(self) -> PublishFacts:
-        return self._facts
-
-    @property
-    def report(self) -> p.Report | None:
-        return self._reported
 
     @property
     def phase(self) -> str | None:
@@ -206,7 +115,7 @@ class PublishMachine:
                     self._job = None
                     self._take_answer(job, event)
 
-    def _take_answer(self, job: _Job, event: PublishAnswer) -> None:
+    def _take_answer(self, job: Job, event: PublishAnswer) -> None:
         match event:
             case p.Scanned():
                 self._scanned(event.summary)
@@ -254,7 +163,7 @@ class PublishMachine:
             if set(config.partners) - set(old.partners):
                 self._ask_partners()
 
-    def _asked(self, event: _Request) -> None:
+    def _asked(self, event: Request) -> None:
         refusal = self._refusal()
         if refusal is not None:
             self._out.append(p.Answer(event.request, p.NotPublished(refusal)))
@@ -275,9 +184,6 @@ class PublishMachine:
                 "paused", self._facts.paused_reason or "publishing is paused here", Retry.NEVER, 4, resume
             )
         return self._not_the_writer()
-
-    def _not_the_writer(self) -> Trouble | None:
-        return why_not_writer(self.line, self._facts, self._config.node)
 
     def _timer(self, name: str) -> None:
         if name == "settle":
@@ -301,102 +207,6 @@ class PublishMachine:
 
     def _arm_rescan(self) -> None:
         self._out.append(SetTimer("rescan", self._now + self._config.rescan_ms))
-
-    # --- partners and our own past --------------------------------------------------------------------------
-
-    def _ask_partners(self) -> None:
-        if not self._config.partners:
-            self._is_asked = True
-            return
-        self._last_req += 1
-        self._ask_req = self._last_req
-        self._ask_until_ms = self._now + self._config.ask_wait_ms
-        self._out.append(p.AskPartners(self._ask_req))
-        self._out.append(SetTimer("ask", self._ask_until_ms))
-
-    def _partners_answered(self, answered: tuple[NodeName, ...]) -> None:
-        if not answered:
-            return
-        self._is_asked = True
-        if not self._facts.was_confirmed:
-            self._set(was_confirmed=True)
-
-    def _head_of_ours(self, event: p.HeadOfOursSeen) -> None:
-        """A head of this line at a partner: when it is ours and not below what we know, it is our parent."""
-        try:
-            ref = event.signed.ref()
-            is_this_line = event.signed.body().line == self.line
-        except PeerError as error:
-            self._refuse(event.source, error.error_code, error.reason)
-            return
-        head = self._facts.head
-        if not is_this_line:
-            self._refuse(
-                event.source, "wrong_line", "a generation of another line was offered as one of ours"
-            )
-        elif not event.verdict.is_valid:
-            self._refuse(event.source, event.verdict.code or "bad_signature", event.verdict.reason)
-        elif head is not None and ref.position < head.position:
-            pass
-        elif head is not None and ref == head:
-            if not self._facts.has_pages:
-                self._pages_from[event.source] = None
-        elif event.verdict.signer != self._config.node and not self._is_our_base(ref):
-            self._refuse(event.source, "not_ours", f"{event.verdict.signer} signed generation {ref.number}")
-        else:
-            self._adopt(ref, event)
-
-    def _is_our_base(self, ref: HeadRef) -> bool:
-        """Another writer's generation that our own epoch builds on: part of our past like what we signed."""
-        current = self._facts.epochs.current
-        return current is not None and current.writer == self._config.node and ref.id == current.base
-
-    def _adopt(self, ref: HeadRef, event: p.HeadOfOursSeen) -> None:
-        highest = max(self._facts.highest, ref.number)
-        self._out.append(KeepGeneration(event.signed))
-        self._set(head=ref, highest=highest, epoch=max(self._facts.epoch, ref.epoch), has_pages=False)
-        self._pages_from = {event.source: None}
-        self._backoff.clear("adopt")
-        if self._job is not None and self._job.phase in (_Phase.SCAN, _Phase.FETCH):
-            self._out.append(Cancel(self._job.req))
-            self._job = None
-        self._unpublished.touch((), self._now, everything=True)
-        self._out.append(
-            Note(
-                "adopted",
-                f"{event.source} holds our generation {ref.number} of epoch {ref.epoch}, which is not known "
-                "here: it becomes the parent of what this node publishes next",
-                (("source", event.source), ("generation", ref.number)),
-            )
-        )
-
-    def _give_up_pages(self) -> None:
-        """Nobody has the pages of the adopted head: its name and number are enough to go on above it."""
-        self._adopt_tries += 1
-        if self._adopt_tries < ADOPT_TRIES_MAX:
-            return
-        self._adopt_tries = 0
-        self._trouble = None
-        self._pages_from.clear()
-        self._set(has_pages=True)
-        self._unpublished.touch((), self._now, everything=True)
-
-    def _epoch_seen(self, event: p.EpochSeen) -> None:
-        epochs, config = self._facts.epochs, self._config
-        word = word_of(config.node, epochs, overrules=config.overrules)
-        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
-        if isinstance(judged, AcceptedEpoch):
-            self._out.append(KeepEpoch(event.signed))
-            self._set(epochs=judged.book)
-            current = judged.book.current
-            if current is not None and current.writer == self._config.node and judged.book.disputed is None:
-                self._set(epoch=max(self._facts.epoch, current.epoch))
-            self._out.append(Note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}"))
-        elif isinstance(judged, Refused):
-            self._out.append(Refuse(event.source, judged.trouble))
-
-    def _refuse(self, source: NodeName, code: str, reason: str) -> None:
-        self._out.append(Refuse(source, Trouble(code, reason, Retry.NEVER, 9)))
 
     # --- answers of a run -----------------------------------------------------------------------------------
 
@@ -426,7 +236,7 @@ class PublishMachine:
             self._succeed()
             self._end_run(p.Unchanged(self._facts.head))
 
-    def _is_unchanged(self, run: _Run, summary: ScanSummary) -> bool:
+    def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
         if run.parent != run.base:
             # Our newest generation is known by name only: what is here has to stand above it.
             return False
@@ -437,12 +247,12 @@ class PublishMachine:
             return summary.entries == 0 and not any(not r.is_flush for r in run.requests)
         return not (summary.added or summary.changed or summary.removed or summary.definition_changed)
 
-    def _hook_ended(self, job: _Job, event: HookEnded) -> None:
+    def _hook_ended(self, job: Job, event: HookEnded) -> None:
         run = self._run
         assert run is not None
         if event.trouble is not None:
             self._fail_run(_hook_trouble(event.kind, event.trouble))
-        elif job.phase is _Phase.VALIDATE:
+        elif job.phase is Phase.VALIDATE:
             run.is_validated = True
         else:
             run.is_reloaded = True
@@ -512,13 +322,13 @@ class PublishMachine:
         if self._pages_from and self._backoff.is_ready("adopt", self._now):
             assert self._facts.head is not None
             source = next(iter(self._pages_from))
-            self._out.append(p.FetchPages(self._begin(_Phase.FETCH), source, self._facts.head))
+            self._out.append(p.FetchPages(self._begin(Phase.FETCH), source, self._facts.head))
         return True
 
     def _drop_run(self) -> None:
         """The head moved below this run: its requests wait for the next one."""
         assert self._run is not None
-        back: list[_Request] = list(self._run.requests)
+        back: list[Request] = list(self._run.requests)
         if self._run.rollback is not None:
             back.append(self._run.rollback)
         self._requests = back + self._requests
@@ -535,8 +345,8 @@ class PublishMachine:
         rollback = next((r for r in self._requests if isinstance(r, p.RollbackAsked)), None)
         if rollback is not None:
             self._requests.remove(rollback)
-            self._run = _Run(self._facts.head, self._facts.base, (), rollback)
-            self._out.append(p.Restore(self._begin(_Phase.RESTORE), rollback.target, self._facts.base))
+            self._run = Run(self._facts.head, self._facts.base, (), rollback)
+            self._out.append(p.Restore(self._begin(Phase.RESTORE), rollback.target, self._facts.base))
             self._unpublished.remember((), everything=True)
             return True
         asked = [r for r in self._requests if isinstance(r, p.PublishAsked)]
@@ -546,11 +356,11 @@ class PublishMachine:
             )
             shared = shared or (asked[0],)
             self._requests = [r for r in self._requests if r not in shared]
-            self._run = _Run(self._facts.head, self._facts.base, shared)
+            self._run = Run(self._facts.head, self._facts.base, shared)
             return True
         if not self._is_due():
             return False
-        self._run = _Run(self._facts.head, self._facts.base, ())
+        self._run = Run(self._facts.head, self._facts.base, ())
         return True
 
     def _answer_all_refused(self) -> None:
@@ -577,7 +387,7 @@ class PublishMachine:
         """An empty store may be amnesia: no first generation by itself before a partner answered."""
         return self._facts.head is None and not self._facts.was_confirmed and bool(self._config.partners)
 
-    def _go_on(self, run: _Run) -> None:
+    def _go_on(self, run: Run) -> None:
         """Begin the next step of the run."""
         if self._job is not None:
             return
@@ -587,23 +397,23 @@ class PublishMachine:
             if is_full:
                 self._unpublished.remember((), everything=True)
             paths = self._unpublished.take()
-            self._out.append(p.Scan(self._begin(_Phase.SCAN), run.base, paths))
+            self._out.append(p.Scan(self._begin(Phase.SCAN), run.base, paths))
             return
         if config.has_validate and not run.is_validated:
-            self._out.append(RunHook(self._begin(_Phase.VALIDATE), HookKind.VALIDATE, None, run.base))
+            self._out.append(RunHook(self._begin(Phase.VALIDATE), HookKind.VALIDATE, None, run.base))
         elif config.has_reload and not run.is_reloaded:
-            self._out.append(RunHook(self._begin(_Phase.RELOAD), HookKind.RELOAD, None, run.base))
+            self._out.append(RunHook(self._begin(Phase.RELOAD), HookKind.RELOAD, None, run.base))
         else:
             self._commit(run, summary)
 
-    def _commit(self, run: _Run, summary: ScanSummary) -> None:
+    def _commit(self, run: Run, summary: ScanSummary) -> None:
         number = self._facts.highest + 1
         asked = run.rollback or next((r for r in run.requests if r.message or r.author), None)
         self._set(highest=number)
         run.committing = self._facts
         self._out.append(
             p.Commit(
-                self._begin(_Phase.COMMIT),
+                self._begin(Phase.COMMIT),
                 self._facts.epoch,
                 number,
                 run.parent,
@@ -638,22 +448,9 @@ class PublishMachine:
             self._announced = head
             self._out.append(p.Announce(head))
 
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
-
-    def _begin(self, phase: _Phase) -> int:
-        assert self._job is None
-        self._last_req += 1
-        self._job = _Job(self._last_req, phase)
-        return self._last_req
-
-    def _hold_back(self, key: str) -> None:
-        at = self._backoff.fail(key, self._now, self._config.retry_min_ms, self._config.retry_max_ms)
-        self._out.append(SetTimer(f"retry-{key}", at))
-
     def _tell(self) -> None:
         seen = PublishSeen(
-            is_working=self._job is not None and self._job.phase is not _Phase.SCAN,
+            is_working=self._job is not None and self._job.phase is not Phase.SCAN,
             trouble=self._not_the_writer() or self._trouble,
             is_first_held=self._is_first_held,
             is_fetching=not self._facts.has_pages,

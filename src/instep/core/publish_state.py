@@ -1,0 +1,127 @@
+"""The ground floor of the ``PublishMachine``: what it knows, and the small parts that every floor above uses."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core import publish_vocabulary as p
+from instep.core.backoff import Backoff, Chance
+from instep.core.publish_vocabulary import PublishConfig, PublishEffect, PublishFacts, ScanSummary
+from instep.core.right_to_write import why_not_writer
+from instep.core.unpublished import Unpublished
+from instep.core.vocabulary import Refuse, SetTimer, Trouble
+from instep.errors import Retry
+from instep.model.ids import HeadRef, LineId, NodeName
+
+__all__ = ["Job", "Phase", "PublishState", "Request", "Run"]
+
+
+class Phase(enum.Enum):
+    SCAN = "scan"
+    VALIDATE = "validate"
+    RELOAD = "reload"
+    COMMIT = "commit"
+    RESTORE = "restore"
+    FETCH = "fetch"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    req: int
+    phase: Phase
+
+
+@dataclass(slots=True)
+class Run:
+    """One way from scan to announcement, for the requests that waited when it began."""
+
+    parent: HeadRef | None
+    base: HeadRef | None
+    requests: tuple[p.PublishAsked, ...]
+    rollback: p.RollbackAsked | None = None
+    summary: ScanSummary | None = None
+    is_validated: bool = False
+    is_reloaded: bool = False
+    committing: PublishFacts | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        return self.rollback is not None or bool(self.requests)
+
+    @property
+    def is_dry(self) -> bool:
+        return bool(self.requests) and self.requests[0].is_dry_run
+
+    @property
+    def accepts_deletions(self) -> bool:
+        return self.rollback is not None or any(r.accept_deletions for r in self.requests)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        own = () if self.rollback is None else (self.rollback.request,)
+        return (*own, *(r.request for r in self.requests))
+
+
+Request = p.PublishAsked | p.RollbackAsked
+
+
+class PublishState:
+    """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+
+    def __init__(
+        self, line: LineId, config: PublishConfig, rng: Chance, facts: PublishFacts | None = None
+    ) -> None:
+        self.line = line
+        self._config = config
+        self._facts = facts or PublishFacts()
+        self._saved: PublishFacts | None = self._facts
+        self._now = 0
+        self._out: list[PublishEffect] = []
+        self._last_req = 0
+        self._is_started = False
+        self._job: Job | None = None
+        self._run: Run | None = None
+        self._requests: list[Request] = []
+        self._unpublished = Unpublished()
+        self._due_shown: int | None = None
+        self._backoff = Backoff(rng)
+        self._trouble: Trouble | None = None
+        self._offer_trouble: Trouble | None = None
+        self._ask_req: int | None = None
+        self._ask_until_ms = 0
+        self._is_asked = False
+        self._is_surveyed = False
+        self._pages_from: dict[NodeName, None] = {}
+        self._adopt_tries = 0
+        self._announced: HeadRef | None = None
+        self._reported: p.Report | None = None
+
+    @property
+    def facts(self) -> PublishFacts:
+        return self._facts
+
+    @property
+    def report(self) -> p.Report | None:
+        return self._reported
+
+    def _not_the_writer(self) -> Trouble | None:
+        return why_not_writer(self.line, self._facts, self._config.node)
+
+    def _set(self, **changes: object) -> None:
+        self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _begin(self, phase: Phase) -> int:
+        assert self._job is None
+        self._last_req += 1
+        self._job = Job(self._last_req, phase)
+        return self._last_req
+
+    def _hold_back(self, key: str) -> None:
+        at = self._backoff.fail(key, self._now, self._config.retry_min_ms, self._config.retry_max_ms)
+        self._out.append(SetTimer(f"retry-{key}", at))
+
+    def _refuse(self, source: NodeName, code: str, reason: str) -> None:
+        self._out.append(Refuse(source, Trouble(code, reason, Retry.NEVER, 9)))
