@@ -21,6 +21,7 @@ from instep.model.paths import is_below, shown
 from instep.tree.beneath import Root, rename_noreplace
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
+from instep.tree.inode import SETID
 from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, decode_record, encode_record
 from instep.tree.large import copy_whole
 from instep.tree.laying import remove_object, sync_directory
@@ -169,7 +170,7 @@ def _is_opened(found: os.stat_result, old: Entry) -> bool:
     return (
         stat.S_ISDIR(found.st_mode)
         and old.kind is Kind.DIR
-        and stat.S_IMODE(found.st_mode) == old.mode | 0o200
+        and stat.S_IMODE(found.st_mode) in (old.mode | 0o200, old.mode & ~SETID | 0o200)
     )
 
 

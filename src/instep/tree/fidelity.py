@@ -17,6 +17,7 @@ import errno
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,6 +29,7 @@ from instep.model.entry import Entry, Extra, Kind
 from instep.model.entry_rules import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.model.ids import Digest
 from instep.tree.digest import digest_bytes
+from instep.tree.inode import SETID, Inode
 
 __all__ = [
     "Allow",
@@ -40,7 +42,6 @@ __all__ = [
 ]
 
 _INLINE_TOTAL_MAX = ENTRY_MAX_BYTES // 2
-_SETID = 0o6000
 _ACL_ACCESS = b"system.posix_acl_access"
 _ACL_DEFAULT = b"system.posix_acl_default"
 _ACLS = (_ACL_ACCESS, _ACL_DEFAULT)
@@ -187,7 +188,7 @@ def expected_local(entry: Entry, local: Local) -> Entry:
     Setuid and setgid bits, owners, ``security.*`` and ``trusted.*`` only where allowed; what the file system
     cannot keep is left out; owners are mapped to names of this machine. ``chunks`` stay.
     """
-    mode = entry.mode if local.may(Allow.SETUID) else entry.mode & ~_SETID
+    mode = entry.mode if local.may(Allow.SETUID) else entry.mode & ~SETID
     extra = entry.extra
     if extra is None:
         return entry if mode == entry.mode else msgspec.structs.replace(entry, mode=mode)
@@ -301,48 +302,49 @@ def apply_metadata(
     local: Local,
     *,
     fd: int | None = None,
+    ino: int = 0,
     large_value: Callable[[Digest], bytes] | None = None,
 ) -> None:
-    """Give the staged object ``name`` in ``dir_fd`` the metadata of ``entry`` as far as ``local`` allows.
+    """Give the object ``name`` in ``dir_fd`` the metadata of ``entry`` as far as ``local`` allows.
 
     Owner first (it clears setuid bits and capabilities), then attributes, mode, ACLs, times last.
     Attributes of the carried kinds that the entry lacks are removed. ``fd`` spares looking the name up
-    again when the caller has the object open. ``large_value`` gives attribute values kept by digest, already
-    verified. Errors: ``OSError``, ``ResourceError`` ``unknown_owner``.
+    again when the caller has the object open; otherwise the name is opened once, without following, and must be of
+    the entry's kind; in a live tree ``ino`` says which object is meant. ``large_value`` gives attribute values kept by
+    digest, already verified. Errors: ``OSError``, ``ReplacedError``, ``ResourceError`` ``unknown_owner``.
     """
+    if fd is not None:
+        _apply_to(fd, entry, local, large_value)
+        return
+    with Inode(dir_fd, name) as held:
+        held.require(_FORMATS[entry.kind], ino=ino)
+        _apply_to(held.at, entry, local, large_value)
+
+
+_FORMATS = {Kind.FILE: stat.S_IFREG, Kind.DIR: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
+
+
+def _apply_to(
+    where: int | bytes, entry: Entry, local: Local, large_value: Callable[[Digest], bytes] | None
+) -> None:
+    """``where`` is an open descriptor or the path of a held object."""
     expected = expected_local(entry, local)
     extra = expected.extra
-    is_link = entry.kind is Kind.SYMLINK
+    has_mode = entry.kind is not Kind.SYMLINK
     if extra is not None and extra.owner is not None and extra.group is not None:
-        uid, gid = local.owners.uid_of(extra.owner), local.owners.gid_of(extra.group)
-        if fd is not None:
-            os.fchown(fd, uid, gid)
-        else:
-            os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-    own_fd = -1
-    try:
-        if fd is None and not is_link:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = own_fd = os.open(name, flags, dir_fd=dir_fd)
-        if local.reads_xattrs:
-            where = fd if fd is not None else b"/proc/self/fd/%d/%b" % (dir_fd, name)
-            if fd is not None:
-                os.fchmod(fd, 0o700)  # a mode without "w" would forbid its owner to set attributes
-            wanted = _wanted_xattrs(extra or _NOTHING, large_value)
-            _remove_others(where, wanted, local)
-            _set_xattrs(where, {n: v for n, v in wanted.items() if n not in _ACLS})
-            if fd is not None:
-                os.fchmod(fd, expected.mode)
-            _set_xattrs(where, {n: v for n, v in wanted.items() if n in _ACLS})
-        elif fd is not None:
-            os.fchmod(fd, expected.mode)
-        if fd is not None:
-            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-        else:
-            os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-    finally:
-        if own_fd >= 0:
-            os.close(own_fd)
+        os.chown(where, local.owners.uid_of(extra.owner), local.owners.gid_of(extra.group))
+    if local.reads_xattrs:
+        if has_mode:
+            os.chmod(where, 0o700)  # a mode without "w" would forbid its owner to set attributes
+        wanted = _wanted_xattrs(extra or _NOTHING, large_value)
+        _remove_others(where, wanted, local)
+        _set_xattrs(where, {n: v for n, v in wanted.items() if n not in _ACLS})
+        if has_mode:
+            os.chmod(where, expected.mode)
+        _set_xattrs(where, {n: v for n, v in wanted.items() if n in _ACLS})
+    elif has_mode:
+        os.chmod(where, expected.mode)
+    os.utime(where, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def _wanted_xattrs(extra: Extra, large_value: Callable[[Digest], bytes] | None) -> dict[bytes, bytes]:
@@ -354,11 +356,17 @@ def _wanted_xattrs(extra: Extra, large_value: Callable[[Digest], bytes] | None) 
 
 
 def _remove_others(where: int | bytes, wanted: Mapping[bytes, bytes], local: Local) -> None:
-    for name in _list_xattrs(where):
+    try:
+        names = [os.fsencode(name) for name in os.listxattr(where)]
+    except OSError as error:
+        if error.errno in _NO_XATTRS:
+            return
+        raise
+    for name in names:
         if name not in wanted and local.carries(name):
-            os.removexattr(where, name, follow_symlinks=isinstance(where, int))
+            os.removexattr(where, name)
 
 
 def _set_xattrs(where: int | bytes, values: Mapping[bytes, bytes]) -> None:
     for name in sorted(values):
-        os.setxattr(where, name, values[name], follow_symlinks=isinstance(where, int))
+        os.setxattr(where, name, values[name])

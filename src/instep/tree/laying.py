@@ -19,6 +19,7 @@ from instep.model.paths import shown
 from instep.tree.beneath import Root, syncfs
 from instep.tree.digest import digest_bytes
 from instep.tree.fidelity import Allow, Local, apply_metadata
+from instep.tree.inode import SETID, let_owner
 from instep.tree.journal import RowRecord
 from instep.tree.large import digest_of_fd, write_around_holes
 from instep.tree.records import write_all
@@ -30,7 +31,6 @@ SYNC_SINGLY_MAX = 64
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_SETID = 0o6000
 
 
 def mismatch(entry: Entry) -> DamagedError:
@@ -49,7 +49,7 @@ class Layer:
         self.local = local
         self._large_value = large_value
         self._is_plain = local.is_plain
-        self._mode_mask = 0o7777 if local.may(Allow.SETUID) else 0o7777 & ~_SETID
+        self._mode_mask = 0o7777 if local.may(Allow.SETUID) else 0o7777 & ~SETID
         self._kept_by_open = 0o777 & ~_umask()
         self._unsynced: list[bytes] = []
         self._are_many = False
@@ -114,8 +114,7 @@ class Layer:
         try:
             os.mkdir(name, 0o700, dir_fd=dir_fd)
         except FileExistsError:
-            if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-                os.chmod(name, 0o700, dir_fd=dir_fd)
+            if let_owner(dir_fd, name, 0o700):
                 return False
             os.unlink(name, dir_fd=dir_fd)
             os.mkdir(name, 0o700, dir_fd=dir_fd)
@@ -245,8 +244,7 @@ def _unlinked(name: bytes, dir_fd: int) -> bool:
 def _emptied(root: Root, path: bytes) -> list[bytes]:
     """Unlink what lies in the directory ``path``; the names of the directories in it, which stay."""
     parent, last = root.open_parent(path)
-    if os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode & 0o700 != 0o700:
-        os.chmod(last, 0o700, dir_fd=parent)
+    let_owner(parent, last, 0o700)
     fd = root.open_dir(path)
     try:
         return [name for name in map(os.fsencode, os.listdir(fd)) if not _unlinked(name, fd)]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from instep.model.paths import sort_key
 from instep.tree.beneath import Root
 from instep.tree.failpoints import failpoint, register
+from instep.tree.inode import let_owner
 from instep.tree.journal import ItemRecord, Journal, LinkedRecord, Why, decode_record, encode_record
 from instep.tree.laying import sync_directory
 from instep.tree.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked
@@ -128,7 +129,7 @@ class _Ending:
         except FileNotFoundError:
             return []
         if status.st_mode & _OWN != _OWN and status.st_uid in (os.geteuid(), 0):
-            os.chmod(name, stat.S_IMODE(status.st_mode) | _OWN, dir_fd=parent)
+            let_owner(parent, name, _OWN)
         fd = self.batch.open_dir(slot)
         prefix = directory + b"/" if directory else b""
         try:

@@ -28,6 +28,7 @@ from instep.tree.digest import digest_bytes
 from instep.tree.exchange_check import refuse_obstacles
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, expected_local
+from instep.tree.inode import SETID
 from instep.tree.journal import (
     EndRecord,
     Header,
@@ -46,6 +47,7 @@ from instep.tree.next_tree import NEXT, Exchange, build_next
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
 from instep.tree.records import RecordWriter, read_records
+from instep.tree.rows import is_same
 from instep.tree.rules import Rules
 from instep.tree.shortage import resource_error
 from instep.tree.stages import close_others, open_stage, staged_slot
@@ -280,7 +282,7 @@ class Stage:
             if entry.kind is not Kind.FILE:
                 continue
             row = self._live_row(found.path) if self._live_row is not None else None
-            is_known = row is not None and _row_holds(row, found.stat, entry)
+            is_known = row is not None and is_same(row, found.stat) and row.digest == entry.digest
             if not is_known and not self._live_has(found.path, entry):
                 return False
             rows.append(row_of(path + b"/" + rest, entry, found.stat, is_staged=False))
@@ -383,10 +385,13 @@ class Stage:
             return False
         if (old.digest, old.size, old.extra) != (new.digest, new.size, new.extra) or self._live_row is None:
             return False
-        if self._exchange is not None:
-            return False  # the live file is the next one's link
+        # The next tree of an exchange has a link of it; and what somebody may hold open never gets set-id bits.
+        if self._exchange is not None or new.mode & SETID:
+            return False
         row, found = self._live_row(new.path), self._root.stat_or_none(new.path)
-        return row is not None and found is not None and found.st_nlink == 1 and _row_holds(row, found, old)
+        if row is None or found is None or found.st_nlink != 1:
+            return False
+        return is_same(row, found) and row.digest == old.digest
 
     def _have(self, planned: Planned, entry: Entry) -> bool:
         """Whether the content lies at its slot now, from an earlier attempt or from this machine."""
@@ -682,7 +687,7 @@ class Stage:
             yield step
 
     def _with_inodes(self, step: Step) -> Step:
-        if step.op in (Op.TIME, Op.MODE, Op.CARRY):
+        if step.op in (Op.TIME, Op.CARRY):
             return step
         if step.op in (Op.NEW, Op.CHANGE):
             dir_fd, name = self._tree.open_parent(b"o/" + step.key)
@@ -731,17 +736,6 @@ class Stage:
         """Close, and remove what was staged."""
         self.close()
         close_others(self.place, b"")
-
-
-def _row_holds(row: StatRow, found: os.stat_result, entry: Entry) -> bool:
-    """Whether the stat is the one with which the entry's digest was read."""
-    return (row.ino, row.ctime_ns, row.mtime_ns, row.size, row.digest) == (
-        found.st_ino,
-        found.st_ctime_ns,
-        found.st_mtime_ns,
-        found.st_size,
-        entry.digest,
-    )
 
 
 def _without_large(entry: Entry) -> Entry:

@@ -33,6 +33,7 @@ from instep.tree.beneath import (
 from instep.tree.exchange import check_swap, swap, withdraw
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata, expected_local
+from instep.tree.inode import NOT_THERE, hold_directory, let_owner
 from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
 from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of, sync_directory
 from instep.tree.marker import check_marker, read_marker
@@ -350,9 +351,7 @@ class _Switch:
         if self.is_root:
             return
         with contextlib.suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o200:
-                os.chmod(name, stat.S_IMODE(found.st_mode) | 0o200, dir_fd=dir_fd)
+            let_owner(dir_fd, name, 0o200)
 
     def _rename_new(self, from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
         try:
@@ -380,11 +379,17 @@ class _Switch:
         if step.old is not None and found.st_mtime_ns not in (step.old.mtime_ns, new.mtime_ns):
             self._missed(step.path)
             return
-        self._apply(step.path, new)
+        self._apply(step, new)
 
-    def _apply(self, path: bytes, entry: Entry) -> None:
-        dir_fd, name = self.root.open_parent(path)
-        apply_metadata(dir_fd, name, entry, self.local, large_value=self._attribute)
+    def _apply(self, step: Step, entry: Entry) -> None:
+        """To the very object that was looked at when the journal was sealed, if it is there still."""
+        try:
+            dir_fd, name = self.root.open_parent(step.path)
+            apply_metadata(dir_fd, name, entry, self.local, ino=step.ino, large_value=self._attribute)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            self._missed(step.path)
 
     def _attribute(self, digest: Digest) -> bytes:
         fd = self.staged.open(b"v/" + digest.hex().encode(), os.O_RDONLY)
@@ -399,7 +404,8 @@ class _Switch:
         found = self._live_directory(step)
         if found is not None and found.st_mode & 0o300 != 0o300:
             dir_fd, name = self.root.open_parent(step.path)
-            os.chmod(name, stat.S_IMODE(found.st_mode) | 0o300, dir_fd=dir_fd)
+            with contextlib.suppress(FileNotFoundError):
+                let_owner(dir_fd, name, 0o300)
 
     def _live_directory(self, step: Step) -> os.stat_result | None:
         found = self.root.stat_or_none(step.path)
@@ -412,16 +418,16 @@ class _Switch:
                 if self._live_directory(step) is None:
                     self._missed(step.path)
                     continue
-                self._apply(step.path, step.new)
+                self._apply(step, step.new)
                 self._touch(step.path + b"/.")
-            elif step.op is Op.MODE and self._live_directory(step) is not None:
+            elif step.op is Op.MODE and (held := hold_directory(self.root, step.path, step.ino)) is not None:
                 assert step.new is not None
-                dir_fd, name = self.root.open_parent(step.path)
-                os.chmod(name, expected_local(step.new, self.local).mode, dir_fd=dir_fd)
+                with held:
+                    held.set_mode(expected_local(step.new, self.local).mode)
         for step in self.journal.steps():
-            if step.op is Op.TIME and self._live_directory(step) is not None:
-                dir_fd, name = self.root.open_parent(step.path)
-                os.utime(name, ns=(step.mtime_ns, step.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+            if step.op is Op.TIME and (held := hold_directory(self.root, step.path)) is not None:
+                with held:
+                    held.set_time(step.mtime_ns)
 
     # --- removals --------------------------------------------------------------------------------------------
 
@@ -466,10 +472,7 @@ class _Switch:
     def _take_below(self, directory: bytes, slot: bytes) -> bool:
         stays = False
         if not self.is_root:
-            dir_fd, own_name = self.root.open_parent(directory)
-            own = os.stat(own_name, dir_fd=dir_fd, follow_symlinks=False)
-            if stat.S_ISDIR(own.st_mode) and own.st_mode & 0o700 != 0o700:
-                os.chmod(own_name, stat.S_IMODE(own.st_mode) | 0o700, dir_fd=dir_fd)
+            let_owner(*self.root.open_parent(directory), 0o700)
         fd = self.root.open_dir(directory)
         try:
             names = sorted(map(os.fsencode, os.listdir(fd)))
