@@ -102,8 +102,8 @@ def test_a_root_that_is_unmounted(fleet: Fleet) -> None:
 
 
 def test_a_file_that_cannot_be_read(fleet: Fleet) -> None:
-    """Goal: an unreadable file is named and stops the publish; deletions accepted do not let it through; ignoring
-    or mending it does. Method: a daemon without the right to read everything."""
+    """Goal: an unreadable file keeps its last entry, is named by every command, and holds nothing else up; a strict
+    fileset refuses instead. Method: a daemon without the right to read everything."""
     if os.geteuid() == 0:
         drop = "-dac_override,-dac_read_search"
         fleet.node("main").prefix = ("setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}")
@@ -111,20 +111,29 @@ def test_a_file_that_cannot_be_read(fleet: Fleet) -> None:
     _filled(tree)
     fleet.make(1)
     fleet.wait()
-    before = tree_of(fleet.tree("s1"))
     secret = tree / "sub" / "f1"
+    secret.write_text("newer")
     secret.chmod(0)
     (tree / "new").write_text("new")
+    told = fleet.main.run("publish", "data", "--wait", expect=20).json
+    assert [(each["path"], each["keeps"]) for each in told["held"]] == [("sub/f1", 1)], told
+    assert fleet.main.run("wait", "data", "--ok-set-aside").json["held_total"] == 1
+    assert (fleet.tree("s1") / "new").read_text() == "new"
+    assert (fleet.tree("s1") / "sub" / "f1").read_text() == "file 1\n"
+    line = fleet.main.await_standing("held", code="paths_held")
+    assert [each["path"] for each in line["held"]] == ["sub/f1"]
+    assert line["next"], line
+    assert fleet.main.run("status", "--exit-code", expect=None).code == 11
+
+    fleet.main.run("fileset", "set", "data", "strict=true")
+    (tree / "newer").write_text("newer")
     error = _refused(fleet, "unreadable", 4, "--accept-deletions")
     assert "sub/f1 is unreadable" in str(error["reason"])
-    (tree / "sub").chmod(0)
-    error = _refused(fleet, "unreadable", 4)
-    assert "sub is unreadable" in str(error["reason"])
-    assert tree_of(fleet.tree("s1")) == before
-    (tree / "sub").chmod(0o755)
+    fleet.main.run("fileset", "set", "data", "strict=false")
     secret.chmod(0o644)
     fleet.main.run("publish", "data", "--wait")
     fleet.assert_same()
+    fleet.main.await_standing("in_step")
 
 
 def test_a_file_that_rots(fleet: Fleet) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from instep.core import publish_vocabulary as p
 from instep.core.accept import SignerVerdict
-from instep.core.guards import ScanProblem
+from instep.core.held import HeldPaths, ScanProblem
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
@@ -79,6 +80,25 @@ def test_a_missing_marker_and_a_damaged_file_stop_everything() -> None:
     talk.say(p.ScanFailed(talk.asked(p.Scan), gone)).say(p.PublishAsked(2, accept_deletions=True))
     rotten = p.ScanSummary(digest("r"), 1, 1, 1, 0, 1, 0, 0, (ScanProblem(b"a.tif", "damaged"),))
     talk.say(p.Scanned(talk.asked(p.Scan), rotten)).check("disaster")
+
+
+def test_a_held_path_is_named_and_the_rest_is_published() -> None:
+    talk = published(publisher(), 1).at(5_000).say(p.TreeChanged((b"a",)), p.PublishAsked(1))
+    held = HeldPaths((ScanProblem(b"a", "pipe", "", 1, 5),), 1, 1, 5)
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
+    assert talk.machine.report.standing is Standing.HELD
+    talk.at(10_000).say(TimerFired("held")).at(10_200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2"))).check("held_path")
+    assert (talk.machine.report.standing, talk.machine.facts.held.total) == (Standing.IN_STEP, 0)
+
+
+def test_a_strict_fileset_publishes_all_or_nothing() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, is_strict=True)))
+    talk.at(5_000).say(p.PublishAsked(1))
+    held = HeldPaths((ScanProblem(b"a", "unreadable", "Permission denied"),), 1)
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held))).check("strict")
 
 
 def test_a_writer_with_amnesia_goes_on_above_its_own_past() -> None:

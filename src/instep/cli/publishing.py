@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import RefusedError, UnavailableError, UsageError
@@ -30,6 +31,7 @@ def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
     name = document["fileset"]
     if not document.get("changed"):
         print(f"{name}: nothing changed, generation {number} stands")
+        show_held(document)
         return
     counts = ", ".join(
         f"{document.get(key, 0)} {word}"
@@ -37,6 +39,7 @@ def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
     )
     said = "would be published" if dry_run else f"generation {number} is published"
     print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
+    show_held(document)
     waited = document.get("wait")
     if isinstance(waited, dict):
         _show_wait(waited)
@@ -52,6 +55,9 @@ def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
     "--wait", "is_awaited", is_flag=True, help="Wait until every direct partner is in step with it."
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
+@click.option(
+    "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
+)
 @timeout_option(None)
 @pass_session
 def publish(
@@ -61,6 +67,7 @@ def publish(
     accept_deletions: bool,
     is_awaited: bool,
     dry_run: bool,
+    ok_set_aside: bool,
     timeout_ms: int | None,
 ) -> None:
     """Make the tree as it is now a new generation; without a change nothing happens."""
@@ -73,6 +80,7 @@ def publish(
     waited = document.get("wait")
     if isinstance(waited, dict):
         _exit_unless_reached(waited)
+    exit_if_held(document, ok=ok_set_aside)
 
 
 def _exit_unless_reached(document: dict[str, Any]) -> None:
@@ -95,6 +103,7 @@ def _show_wait(document: dict[str, Any]) -> None:
         return
     if document.get("reached"):
         print(f"{document.get('fileset', '')}: all are in step with generation {number}".removeprefix(": "))
+        show_held(document)
         return
     print(f"{document.get('fileset', '')}: not in step with generation {number} yet; still waiting for:")
     for one in document.get("waiting_for") or ():
@@ -108,6 +117,9 @@ def _show_wait(document: dict[str, Any]) -> None:
 @click.option("--generation", type=int, metavar="N", help="Wait for this generation or a newer one.")
 @click.option("--node", "nodes", multiple=True, metavar="NODE", help="Wait for these partners only.")
 @click.option("--fleet", is_flag=True, help="Also wait for nodes behind hubs.")
+@click.option(
+    "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
+)
 @timeout_option("60s")
 @pass_session
 def wait(
@@ -116,6 +128,7 @@ def wait(
     generation: int | None,
     nodes: tuple[str, ...],
     fleet: bool,
+    ok_set_aside: bool,
     timeout_ms: int,
 ) -> None:
     """Wait until every direct partner that accepted is in step with what was written before this call."""
@@ -124,6 +137,7 @@ def wait(
     )
     session.show(document, lambda: _show_wait(document))
     _exit_unless_reached(document)
+    exit_if_held(document, ok=ok_set_aside)
 
 
 @command("rollback", example='instep rollback catalog 41 -m "styles were wrong"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from instep.cli.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, moment, printable
 
 __all__ = ["EXIT_CODES", "exit_code", "status_lines"]
@@ -109,6 +110,8 @@ def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterato
         names = max((len(printable(row["name"])) for row in troubled), default=0)
         for row in troubled:
             yield from _row_lines(row, names)
+        yield from held_lines(line)
+        yield from reported_lines(line)
         if fileset.get("without"):
             yield f"  without {', '.join(fileset['without'])}: this file system cannot keep it"
         for note in fileset.get("notes") or ():

@@ -1,7 +1,8 @@
 """The guards of P10: what a writer never publishes. Pure decisions on a scan's summary.
 
-Missing marker and missing mount come as failures of the scan and can never be overridden; unreadable, damaged
-and unstable entries are named and refused; mass deletions pass only with ``--accept-deletions``.
+Missing marker and missing mount come as failures of the scan and can never be overridden; a damaged file and a root
+that cannot be read are named and refused; mass deletions pass only with ``--accept-deletions``. A single path that
+cannot be carried is held at its last entry and stops nothing, unless the fileset is ``strict``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instep.core.held import DAMAGED, ScanProblem, is_held, words_of
 from instep.core.vocabulary import Trouble
 from instep.errors import ConfigError, Retry
 from instep.model.paths import shown
@@ -28,7 +30,6 @@ DELETIONS_FREE = 20
 """So many deletions pass whatever share of the tree they are."""
 
 NAMED_MAX = 20
-_REFUSED_PROBLEMS = ("damaged", "unreadable", "unstable", "bad_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,6 @@ class DeletionPolicy:
 DEFAULT_DELETIONS = DeletionPolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class ScanProblem:
-    """A path that a scan could not carry; ``what`` as ``tree.scan.Problem`` says."""
-
-    path: bytes
-    what: str
-    detail: str = ""
-
-
 _PERCENT = re.compile(r"([0-9]{1,3})%")
 
 
@@ -73,21 +65,21 @@ def parse_deletions(text: str | int) -> DeletionPolicy:
 
 
 def judge_problems(problems: Sequence[ScanProblem]) -> Trouble | None:
-    """Why these problems stop a publish, or None: sockets, pipes, devices and mounts are only reported."""
-    refused = [p for p in problems if p.what in _REFUSED_PROBLEMS]
+    """Why these problems stop a publish, or None: damage and a root that cannot be read always do. The caller adds
+    held paths where the fileset is ``strict``."""
+    refused = [p for p in problems if p.what == DAMAGED or not p.path or is_held(p)]
     if not refused:
         return None
-    worst = min(refused, key=lambda p: _REFUSED_PROBLEMS.index(p.what))
-    named = ", ".join(f"{shown(p.path)} is {p.what}" for p in refused[:3])
-    more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
-    facts = (("paths", [shown(p.path) for p in refused[:NAMED_MAX]]), ("total", len(refused)))
+    worst = next((p for p in refused if p.what == DAMAGED), refused[0])
+    is_damaged = worst.what == DAMAGED
+    hint = _HINTS.get(worst.what, "put right what holds the path, or ignore it")
     return Trouble(
         worst.what,
-        f"{named}{more}",
-        Retry.LATER if worst.what == "unstable" else Retry.NEVER,
-        10 if worst.what == "damaged" else 4,
-        _HINTS[worst.what],
-        facts,
+        words_of(refused, len(refused)) if worst.path else f"the root cannot be read: {worst.detail}",
+        Retry.NEVER if is_damaged else Retry.LATER,
+        10 if is_damaged else 4,
+        hint if is_damaged or not worst.path else f"{hint}; strict = true lets no path be held",
+        (("paths", [shown(p.path) for p in refused[:NAMED_MAX]]), ("total", len(refused))),
     )
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from instep.core import publish_vocabulary as p
 from instep.core.guards import judge_deletions, judge_problems
+from instep.core.held import HELD_LOOK_MS, merge_held
 from instep.core.publish_heads import PublishHeads
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
@@ -191,6 +192,9 @@ class PublishMachine(PublishHeads):
         elif name == "young":
             if self._config.mode is PublishMode.AUTO and self._unpublished.is_dirty:
                 self._unpublished.touch((), self._now)
+        elif name == "held":
+            if self._config.mode is PublishMode.AUTO:
+                self._unpublished.touch((*self._facts.held.paths, *self._facts.reported.paths), self._now)
         elif name == "rescan":
             self._unpublished.touch((), self._now, everything=True)
             self._arm_rescan()
@@ -218,23 +222,37 @@ class PublishMachine(PublishHeads):
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
-        refusal = judge_problems(summary.problems) or judge_deletions(
+        strict = summary.held.listed if self._config.is_strict else ()
+        refusal = judge_problems((*summary.problems, *strict)) or judge_deletions(
             summary.removed - summary.moved,
             summary.entries_before,
             self._config.deletions,
             accepted=run.accepts_deletions,
         )
         if run.is_dry:
+            held = merge_held(self._facts.held, summary.held, is_full=summary.is_full)
             would = p.WouldPublish(
-                summary.added, summary.changed, summary.removed, summary.changed_bytes, refusal
+                summary.added, summary.changed, summary.removed, summary.changed_bytes, refusal, held
             )
             self._unpublished.give_back()
             self._end_run(would)
         elif refusal is not None:
             self._fail_run(refusal)
-        elif self._is_unchanged(run, summary):
-            self._succeed()
-            self._end_run(p.Unchanged(self._facts.head))
+        else:
+            self._hold(summary)
+            if self._is_unchanged(run, summary):
+                self._succeed()
+                self._end_run(p.Unchanged(self._facts.head, self._facts.held))
+
+    def _hold(self, summary: ScanSummary) -> None:
+        """Remember which paths are held at their last entries, and look at them again soon."""
+        facts = self._facts
+        held = merge_held(facts.held, summary.held, is_full=summary.is_full)
+        reported = merge_held(facts.reported, summary.reported, is_full=summary.is_full)
+        if held.total or reported.total or facts.held.total or facts.reported.total:
+            self._set(held=held, reported=reported)
+            is_waiting = held.total or any(each.what == "mount" for each in reported.listed)
+            self._out.append(SetTimer("held", self._now + HELD_LOOK_MS if is_waiting else None))
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
         if run.parent != run.base:
@@ -280,7 +298,14 @@ class PublishMachine(PublishHeads):
             )
         )
         self._end_run(
-            p.Published(head, summary.added, summary.changed, summary.removed, summary.changed_bytes)
+            p.Published(
+                head,
+                summary.added,
+                summary.changed,
+                summary.removed,
+                summary.changed_bytes,
+                self._facts.held,
+            )
         )
 
     def _fail_run(self, trouble: Trouble) -> None:
@@ -397,7 +422,8 @@ class PublishMachine(PublishHeads):
             if is_full:
                 self._unpublished.remember((), everything=True)
             paths = self._unpublished.take()
-            self._out.append(p.Scan(self._begin(Phase.SCAN), run.base, paths))
+            again = (*self._facts.held.listed, *self._facts.reported.listed)
+            self._out.append(p.Scan(self._begin(Phase.SCAN), run.base, paths, again=again))
             return
         if config.has_validate and not run.is_validated:
             self._out.append(RunHook(self._begin(Phase.VALIDATE), HookKind.VALIDATE, None, run.base))

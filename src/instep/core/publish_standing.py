@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from instep.core.held import words_of
 from instep.core.publish_vocabulary import PublishFacts, Report
 from instep.core.vocabulary import Trouble
-from instep.model.ids import LineId
+from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing
 
-__all__ = ["PublishSeen", "publish_stand_of"]
+__all__ = ["PATHS_HELD", "PublishSeen", "publish_stand_of"]
+
+PATHS_HELD = "paths_held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             (),
             head,
         )
-    if seen.is_unpublished:
+    if seen.is_unpublished and not facts.held.total:
         return Report(
             Standing.IN_STEP,
             "unpublished",
@@ -70,7 +73,17 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             (f"instep diff {line.fileset}", f"instep publish {line.fileset}"),
             head,
         )
+    if facts.held.total:
+        return _of_held(facts, head)
     return Report(Standing.IN_STEP, None, None, (), head)
+
+
+def _of_held(facts: PublishFacts, head: HeadRef) -> Report:
+    """All is published but single paths; the driver adds what to type, for it knows where the tree lies."""
+    held = facts.held
+    word = "path is" if held.total == 1 else "paths are"
+    reason = f"{held.total} {word} held, all else is published: {words_of(held.listed, held.total)}"
+    return Report(Standing.HELD, PATHS_HELD, reason, (), head)
 
 
 def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:

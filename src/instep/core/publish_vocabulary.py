@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core.accept import EpochBook, SignerVerdict
-from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy, ScanProblem
+from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy
+from instep.core.held import NOTHING_HELD, HeldPaths, ScanProblem
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -99,6 +100,8 @@ class PublishConfig:
     retry_max_ms: int = 60_000
     overrules: bool = False
     """An operator wrote this node's name where the newest epoch record names another."""
+    is_strict: bool = False
+    """Any held path refuses the publish."""
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -106,7 +109,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     number is used twice. ``base`` is what scans compare with: the head, or an older one of ours when the
     pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head
     are still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by
-    hand."""
+    hand. ``held`` are the paths that the newest scan could not carry and that keep their last entries,
+    ``reported`` those of a kind that is never carried."""
 
     version: int = 1
     epoch: int = 1
@@ -119,6 +123,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     paused_reason: str = ""
     paused_until_wall_ms: int | None = None
     epochs: EpochBook = EpochBook()
+    held: HeldPaths = NOTHING_HELD
+    reported: HeldPaths = NOTHING_HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,8 @@ class ScanSummary:
     pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
-    counts the base's manifest."""
+    counts the base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last
+    entries, ``reported`` those that are never carried. ``is_full``: the whole tree was looked at."""
 
     root: Digest
     entries: int
@@ -142,6 +149,9 @@ class ScanSummary:
     unsettled: tuple[bytes, ...] = ()
     moved: int = 0
     definition_changed: bool = False
+    held: HeldPaths = NOTHING_HELD
+    reported: HeldPaths = NOTHING_HELD
+    is_full: bool = False
 
 
 # --- outcomes of requests -----------------------------------------------------------------------------------
@@ -154,11 +164,13 @@ class Published:
     changed: int
     removed: int
     changed_bytes: int
+    held: HeldPaths = NOTHING_HELD
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
     head: HeadRef | None
+    held: HeldPaths = NOTHING_HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +182,7 @@ class WouldPublish:
     removed: int
     changed_bytes: int
     refusal: Trouble | None
+    held: HeldPaths = NOTHING_HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,12 +385,14 @@ class Save:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued
-    before starting. ``is_deep`` reads every byte. Answer: ``Scanned`` or ``ScanFailed``."""
+    before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too.
+    Answer: ``Scanned`` or ``ScanFailed``."""
 
     req: int
     base: HeadRef | None
     paths: tuple[bytes, ...] = ()
     is_deep: bool = False
+    again: tuple[ScanProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,12 @@ FILESET: tuple[Key, ...] = (
         "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions.",
     ),
     Key(
+        "strict",
+        values.boolean,
+        False,
+        "All or nothing: a path that cannot be carried refuses the publish instead of keeping its last entry.",
+    ),
+    Key(
         "history",
         _one_of("auto", "on", "off"),
         "auto",

@@ -240,6 +240,7 @@ class Reader:
             trigger=None if row["trigger"] is None else os.fsencode(row["trigger"]),
             trigger_max_ms=row["trigger_max"],
             max_deletions=row["max_deletions"],
+            strict=row["strict"],
             history=row["history"],
             to=None if row["to"] is None else tuple(NodeName(n) for n in row["to"]),
             switch=row["switch"],

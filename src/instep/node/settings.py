@@ -136,6 +136,8 @@ class FilesetSettings:
     trigger: bytes | None = None
     trigger_max_ms: int = 5_000
     max_deletions: MaxDeletions = field(default_factory=MaxDeletions)
+    strict: bool = False
+    """Any held path refuses the publish."""
     history: str = "auto"
     to: tuple[NodeName, ...] | None = None
     """None: every partner that its link allows."""

@@ -16,6 +16,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
 from instep.node.config import load
 from instep.node.directory import NodeDirectory
+from instep.node.held_view import held_of_line
 from instep.node.line_facts import load_facts
 from instep.node.settings import FilesetSettings, Settings
 from instep.store.port import NodeStore
@@ -223,11 +224,10 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> dict[str, An
         for name, report in sorted(reports_of(store, line).items())
         if fileset.is_written_here
     ]
-    return fileset_document(
-        fileset,
-        definition_of(store, head),
-        [line_document(store, line, fileset.writer, head, live, record, partners)],
-    )
+    document = line_document(store, line, fileset.writer, head, live, record, partners)
+    if isinstance(facts, PublishFacts):
+        document.update(held_of_line(fileset, facts))
+    return fileset_document(fileset, definition_of(store, head), [document])
 
 
 def offline_log(directory: Path, fileset: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from instep.core.guards import ScanProblem
+from instep.core.held import ScanProblem
 from instep.core.publish_vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
@@ -21,6 +21,7 @@ from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
+from instep.node.holding import Holding, probed
 from instep.node.moved import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
@@ -33,7 +34,6 @@ __all__ = ["PageKeeper", "Survey", "Surveyed"]
 
 PAGES_BATCH = 256
 ROWS_BATCH = 2_000
-PROBLEMS_MAX = 200
 UNSETTLED_MAX = 1_000
 PATHS_KEPT_MAX = 10_000
 MOVES_COUNTED_MAX = 200_000
@@ -91,8 +91,7 @@ class _Tally:
     changed: int = 0
     removed: int = 0
     changed_bytes: int = 0
-    problems: list[ScanProblem] = field(default_factory=list)
-    damaged: set[bytes] = field(default_factory=set)
+    holding: Holding = field(default_factory=Holding)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
     gone: Counter[bytes] = field(default_factory=Counter)
@@ -121,12 +120,6 @@ class _Tally:
                 self.changed_bytes += new.size
         if len(self.paths) < PATHS_KEPT_MAX:
             self.paths.append(path)
-
-    def named(self, problem: Problem) -> None:
-        if problem.what == "damaged":
-            self.damaged.add(problem.path)
-        if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(ScanProblem(problem.path, problem.what, problem.detail))
 
 
 class Survey:
@@ -175,17 +168,25 @@ class Survey:
         root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
         keeper.flush()
         kept.finish()
-        return self._surveyed(keeper, tally, root, base)
+        return self._surveyed(keeper, tally, root, base, is_full=True)
 
     def some(
-        self, store: NodeStore, base: Digest, trees: Sequence[bytes], paths: Sequence[bytes], now_ms: int
+        self,
+        store: NodeStore,
+        base: Digest,
+        trees: Sequence[bytes],
+        paths: Sequence[bytes],
+        now_ms: int,
+        again: Sequence[ScanProblem] = (),
     ) -> Surveyed:
-        """Look at the named paths only and edit the base's pages."""
+        """Look at the named paths only and edit the base's pages. ``again`` are paths that the scans before could not
+        carry: what lies below one is looked at once it can be carried."""
         keeper = PageKeeper(store)
-        covered = cover(trees, paths, self._local)
+        freed, stuck = probed(self._place, self._definition, self._rules, self._local, again)
+        covered = cover([*trees, *freed], [*paths, *stuck], self._local)
         if covered.is_everything:
             return self.everything(store, base, now_ms, deep=False)
-        tally = _Tally()
+        tally = _Tally(holding=Holding(again))
         found = scan_paths(
             self._place,
             self._definition,
@@ -205,9 +206,11 @@ class Survey:
         root = edit(base, changes, keeper.get, keeper.put)
         keeper.flush()
         kept.finish()
-        return self._surveyed(keeper, tally, root, base)
+        return self._surveyed(keeper, tally, root, base, is_full=False)
 
-    def _surveyed(self, keeper: PageKeeper, tally: _Tally, root: Digest, base: Digest | None) -> Surveyed:
+    def _surveyed(
+        self, keeper: PageKeeper, tally: _Tally, root: Digest, base: Digest | None, *, is_full: bool
+    ) -> Surveyed:
         whole = totals(root, keeper.get)
         before = totals(base, keeper.get).entries if base is not None else 0
         if base is not None and not (tally.added or tally.changed or tally.removed):
@@ -221,12 +224,15 @@ class Survey:
             changed=tally.changed,
             removed=tally.removed,
             changed_bytes=tally.changed_bytes,
-            problems=tuple(tally.problems),
+            problems=tally.holding.refusing(),
             unsettled=tuple(tally.unsettled[:UNSETTLED_MAX]),
             moved=tally.moved,
+            held=tally.holding.held(),
+            reported=tally.holding.reported(),
+            is_full=is_full,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
-        return Surveyed(summary, tuple(tally.paths), pages, frozenset(tally.damaged))
+        return Surveyed(summary, tuple(tally.paths), pages, tally.holding.damaged())
 
 
 class _Rows:
@@ -260,12 +266,12 @@ def _merged(
     """The next manifest's entries in order: what was found, with ``born`` from before."""
     old = next(before, None)
     old_key = sort_key(old.path) if old is not None else b""
-    blocked: bytes | None = None
+    holding = tally.holding
     for item in found:
         path = item.path if isinstance(item, Problem) else item.entry.path
         key = sort_key(path)
         while old is not None and old_key < key:
-            if blocked is not None and is_below(old.path, blocked):
+            if holding.keeps(old):
                 yield old
             else:
                 tally.saw(old.path, old, None)
@@ -273,33 +279,26 @@ def _merged(
             old_key = sort_key(old.path) if old is not None else b""
         same = old if old is not None and old_key == key else None
         entry = _next_entry(item, same, tally, now_ms)
-        blocked = path if isinstance(item, Problem) and entry is not None else None
+        if isinstance(item, Problem):
+            holding.begin(item, same)
         if entry is not None:
             yield entry
         if same is not None:
             old = next(before, None)
             old_key = sort_key(old.path) if old is not None else b""
     while old is not None:
-        if blocked is not None and is_below(old.path, blocked):
+        if holding.keeps(old):
             yield old
         else:
             tally.saw(old.path, old, None)
         old = next(before, None)
 
 
-_CARRIED_ON = ("unreadable", "damaged", "unstable", "bad_name")
-
-
 def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_ms: int) -> Entry | None:
-    """What stands for the path in the next manifest. What cannot be read keeps its old entry, so that a
-    problem never looks like a deletion; the guards refuse the publish that names it."""
+    """What stands for the path in the next manifest. What cannot be carried keeps its old entry, so that a problem
+    never looks like a deletion."""
     if isinstance(item, Problem):
-        tally.named(item)
-        if item.what in _CARRIED_ON:
-            return same
-        if same is not None:
-            tally.saw(item.path, same, None)
-        return None
+        return same
     entry = item.entry
     if same is None:
         new = msgspec.structs.replace(entry, born_ms=now_ms)
@@ -331,16 +330,19 @@ def _changes(
     """What differs between the base and what was found at the covered paths, in order."""
     before = _before(base, get, trees, entries)
     after: dict[bytes, Entry | None] = {}
-    blocked: list[bytes] = []
+    holding = tally.holding
     for item in found:
         path = item.path if isinstance(item, Problem) else item.entry.path
-        new = _next_entry(item, before.get(path), tally, now_ms)
-        after[path] = new
-        if isinstance(item, Problem) and new is not None:
-            blocked.append(path)
+        known = before.get(path)
+        if isinstance(item, Scanned) or path not in after:
+            after[path] = _next_entry(item, known, tally, now_ms)
+        if isinstance(item, Problem):
+            holding.begin(item, known)
+            if known is not None and known.kind is Kind.DIR and not _in_trees(path, trees):
+                holding.count_below(base, get, path)
     changed: dict[bytes, Entry | None] = {}
     for path, old in before.items():
-        if path in after or any(is_below(path, top) for top in blocked):
+        if path in after or holding.keeps(old):
             continue
         if old.kind is Kind.DIR and not _in_trees(path, trees):
             _clear(base, get, path, changed, tally)

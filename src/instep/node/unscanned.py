@@ -40,7 +40,8 @@ class Unscanned:
         return [path for path, is_tree in self._paths.items() if not is_tree]
 
     def scanned(self, summary: ScanSummary) -> None:
-        """A scan of all this ended: without changes and without problems nothing of it is left to publish."""
+        """A scan of all this ended: without changes, and with nothing that refuses them, nothing of it is left to
+        publish. Held paths are the machine's to look at again."""
         if not (summary.added or summary.changed or summary.removed or summary.problems):
             self.committed()
 

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from instep.core import publish_vocabulary as v
 from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
+from instep.core.publish_standing import PATHS_HELD
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -47,6 +48,7 @@ from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.golden import Golden
+from instep.node.held_view import standing_steps
 from instep.node.hooks import run_hook
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
@@ -139,6 +141,7 @@ class WriterService:
             has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
             overrules=overrules(self.runtime.store, self.line, fileset.writer),
+            is_strict=fileset.strict,
         )
 
     async def run(self) -> None:
@@ -260,7 +263,10 @@ class WriterService:
         now = wall_ms()
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else now
-        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
+        steps = effect.next_steps
+        if effect.code == PATHS_HELD:
+            steps = standing_steps(self.fileset, self.machine.facts.held.listed)
+        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, steps)
         log.info(
             "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
         )

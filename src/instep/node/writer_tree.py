@@ -114,7 +114,9 @@ class WriterTree:
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
-            surveyed = survey.some(store, base, trees, [*touched, *parents, *sorted(suspects)], wall_ms())
+            parents |= {p.path.rpartition(b"/")[0] for p in effect.again} - {b""}
+            alone = [*touched, *parents, *sorted(suspects)]
+            surveyed = survey.some(store, base, trees, alone, wall_ms(), effect.again)
         self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
             surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))

@@ -10,7 +10,7 @@ from typing import Any
 from instep.core import publish_vocabulary as p
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
-from instep.core.guards import DeletionPolicy, ScanProblem
+from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
 from instep.core.vocabulary import (
     Cancel,
@@ -25,22 +25,19 @@ from instep.core.vocabulary import (
     Trouble,
 )
 from instep.errors import PeerError
-from instep.model.diff import diff
-from instep.model.edit import edit
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
-from instep.model.manifest import build
-from instep.model.paths import sort_key
 from instep.model.rollout import RolloutPolicy
-from instep.model.walk import iterate, lookup
+from instep.model.walk import iterate
 from instep.net import messages as m
-from instep.testing.disk import SMALL, content_digest, entry_of
+from instep.testing.disk import content_digest
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
 from instep.testing.options import policy_words
 from instep.testing.rollouts import SimRollouts
 from instep.testing.world import BrokenPromise, World
+from instep.testing.writer_scan import scanned
 
 __all__ = ["SimWriter"]
 
@@ -205,35 +202,10 @@ class SimWriter(SimNode):
         if self.fails(self.world.options.read_error):
             self.post(p.ScanFailed(effect.req, trouble("read_error", 8)))
             return
-        self.post(p.Scanned(effect.req, self._summary(effect)))
-
-    def _summary(self, effect: p.Scan) -> p.ScanSummary:
-        get, base = self.store.get_page, effect.base
-        if effect.paths and base is not None:
-            changes = []
-            for path in sorted(effect.paths, key=sort_key):
-                data = self.place.tree.get(path)
-                old = lookup(base.root, path, get)
-                new = None if data is None else entry_of(path, data, old.born_ms if old else 1)
-                if old != new:
-                    changes.append((path, new))
-            root = edit(base.root, changes, get, self.store.put_page, SMALL)
-        else:
-            entries = (entry_of(path, data) for path, data in sorted(self.place.tree.items()))
-            root = build(entries, self.store.put_page, SMALL)
-        found = list(diff(None if base is None else base.root, root, get))
-        problems = tuple(ScanProblem(path, "unreadable") for path in sorted(self.unreadable))
-        return p.ScanSummary(
-            root=root,
-            entries=sum(1 for _ in iterate(root, get)),
-            size_bytes=0,
-            entries_before=0 if base is None else sum(1 for _ in iterate(base.root, get)),
-            added=sum(1 for c in found if c.old is None),
-            changed=sum(1 for c in found if c.old is not None and c.new is not None),
-            removed=sum(1 for c in found if c.new is None),
-            changed_bytes=0,
-            problems=problems,
-            definition_changed=self._is_definition_changed(base),
+        self.post(
+            p.Scanned(
+                effect.req, scanned(self, effect, definition_changed=self._is_definition_changed(effect.base))
+            )
         )
 
     def _is_definition_changed(self, base: HeadRef | None) -> bool:

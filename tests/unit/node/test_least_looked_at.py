@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from instep.core.guards import ScanProblem
+from instep.core.held import ScanProblem
 from instep.core.publish_vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeName
@@ -87,7 +87,7 @@ def test_what_was_drained_waits_for_a_generation() -> None:
     waiting.take_in(Drained(((b"a", False), (b"d", True)), False))
     waiting.take_in(Drained(((b"a", True),), False))
     waiting.scanned(_summary(removed=1))
-    waiting.scanned(_summary(problems=(ScanProblem(b"a", "unreadable", ""),)))
+    waiting.scanned(_summary(problems=(ScanProblem(b"a", "damaged", ""),)))
     assert (waiting.trees, waiting.entries) == ([b"a", b"d"], [])
     waiting.take_in(Drained((), True))
     waiting.scanned(_summary(changed=1))

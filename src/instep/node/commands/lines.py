@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core import rollout_vocabulary as r
-from instep.core.vocabulary import Trouble
-from instep.errors import InstepError, RefusedError, UnavailableError, UsageError, family_of
+from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
+from instep.node.commands.outcomes import error_of, held_document, outcome_document
 from instep.node.commands.parameters import changes_between, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
@@ -34,12 +34,6 @@ GOING_BACK_S = 10.0
 """Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
-
-
-def error_of(trouble: Trouble) -> InstepError:
-    """A machine's trouble as the error that a command ends with."""
-    family = family_of(trouble.exit_code)
-    return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
 def writer_of(daemon: Daemon, params: Params) -> WriterService:
@@ -93,7 +87,7 @@ class Lines:
             )
 
         outcome = await service.ask(ask, PUBLISH_S)
-        result = self._outcome(service, outcome)
+        result = outcome_document(service, outcome)
         if params.get("wait") and not is_dry:
             waiting = {
                 "fileset": service.fileset.name,
@@ -102,45 +96,6 @@ class Lines:
             }
             result = {**result, "wait": await self.wait(waiting, speaker)}
         return result
-
-    def _outcome(self, service: WriterService, outcome: p.Outcome) -> dict[str, Any]:
-        name = service.fileset.name
-        match outcome:
-            case p.Published(head, added, changed, removed, changed_bytes):
-                return {
-                    "fileset": name,
-                    "changed": True,
-                    "generation": head.as_json(),
-                    "added": added,
-                    "changed_paths": changed,
-                    "removed": removed,
-                    "bytes": changed_bytes,
-                }
-            case p.Unchanged(head):
-                return {
-                    "fileset": name,
-                    "changed": False,
-                    "generation": head.as_json() if head is not None else None,
-                    "added": 0,
-                    "changed_paths": 0,
-                    "removed": 0,
-                    "bytes": 0,
-                }
-            case p.WouldPublish(added, changed, removed, changed_bytes, refusal):
-                if refusal is not None:
-                    raise error_of(refusal)
-                return {
-                    "fileset": name,
-                    "changed": bool(added or changed or removed),
-                    "dry_run": True,
-                    "generation": service.head.as_json() if service.head is not None else None,
-                    "added": added,
-                    "changed_paths": changed,
-                    "removed": removed,
-                    "bytes": changed_bytes,
-                }
-            case p.NotPublished(trouble):
-                raise error_of(trouble)
 
     # Wait ---------------------------------------------------------------------------------------------------
 
@@ -321,6 +276,11 @@ class Lines:
                 {"node": word.split(" ")[0], "standing": word.partition("(")[2].rstrip(")")}
                 for word in waiting
             ],
+            **(
+                held_document(service, service.machine.facts.held)
+                if isinstance(service, WriterService)
+                else {}
+            ),
         }
 
     # Roll back ------------------------------------------------------------------------------------------------
@@ -346,7 +306,7 @@ class Lines:
         outcome = await service.ask(
             lambda number: p.RollbackAsked(number, target, author=_author(), message=message), PUBLISH_S
         )
-        return self._outcome(service, outcome)
+        return outcome_document(service, outcome)
 
     # Retry, pause, resume -------------------------------------------------------------------------------------
 

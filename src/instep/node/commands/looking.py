@@ -18,6 +18,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.held_view import held_of_line
 from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
@@ -168,6 +169,7 @@ class Looking:
             shown_rollout = status_document(runtime.store, service.line, rollout.facts, rollout.view)
             if shown_rollout is not None:
                 line["rollout"] = shown_rollout
+            line.update(held_of_line(service.fileset, service.facts))
         document = fileset_document(service.fileset, service.known_definition(), [line])
         if service.fileset.without:
             document["without"] = sorted(service.fileset.without)

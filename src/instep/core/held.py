@@ -1,0 +1,106 @@
+"""Single paths that a scan could not carry: which of them are held at their last entry, and what is known of them.
+
+A **held** path keeps the entry that it had in the newest generation, or stays out when it never had one; the rest of
+the tree is published. A **reported** path is of a kind that is never carried, and had no entry. Implements P10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from instep.model.paths import shown
+
+__all__ = [
+    "DAMAGED",
+    "HELD_LISTED_MAX",
+    "HELD_LOOK_MS",
+    "HeldPaths",
+    "ScanProblem",
+    "is_held",
+    "merge_held",
+    "words_of",
+]
+
+HELD_LISTED_MAX = 1_000
+"""So many held paths are known one by one and looked at again by each scan; of the others only the number is known,
+and full scans find what became of them."""
+
+HELD_LOOK_MS = 5_000
+"""So soon after a scan held paths are looked at again: no event says that a mount is gone."""
+
+DAMAGED = "damaged"
+_NEVER_CARRIED = frozenset(("mount", "socket", "pipe", "device", "open"))
+
+
+class ScanProblem(msgspec.Struct, frozen=True, array_like=True):
+    """A path that a scan could not carry; ``what`` as ``tree.scan.Problem`` says.
+
+    ``entries`` and ``size_bytes`` count what its last entry keeps: itself and all below it; nothing when the path was
+    never published."""
+
+    path: bytes
+    what: str
+    detail: str = ""
+    entries: int = 0
+    size_bytes: int = 0
+
+
+class HeldPaths(msgspec.Struct, frozen=True, array_like=True):
+    """All paths that are held: the first ``HELD_LISTED_MAX`` by name, and the sums over all of them."""
+
+    listed: tuple[ScanProblem, ...] = ()
+    total: int = 0
+    entries: int = 0
+    size_bytes: int = 0
+
+    @property
+    def paths(self) -> tuple[bytes, ...]:
+        return tuple(problem.path for problem in self.listed)
+
+
+NOTHING_HELD = HeldPaths()
+
+
+def is_held(problem: ScanProblem) -> bool:
+    """Whether this path is held. A kind that is never carried is held only where an entry is kept."""
+    if problem.what == DAMAGED:
+        return False
+    return problem.what not in _NEVER_CARRIED or problem.entries > 0
+
+
+def merge_held(before: HeldPaths, found: HeldPaths, *, is_full: bool) -> HeldPaths:
+    """What is held after a scan. A partial scan looks at every listed path again, and at none of the others."""
+    if is_full or before.total == len(before.listed):
+        return found
+    listed_entries = sum(problem.entries for problem in before.listed)
+    listed_bytes = sum(problem.size_bytes for problem in before.listed)
+    return HeldPaths(
+        found.listed,
+        found.total + before.total - len(before.listed),
+        found.entries + before.entries - listed_entries,
+        found.size_bytes + before.size_bytes - listed_bytes,
+    )
+
+
+_WORDS = {
+    "mount": "a mount",
+    "pipe": "a named pipe",
+    "socket": "a socket",
+    "device": "a device",
+    "unstable": "being written",
+    "open": "open for writing",
+    "bad_name": "badly named",
+    "bad_time": "of an impossible time",
+    "too_long": "too long",
+    "too_deep": "too deep",
+    "unfit": "not what an entry can carry",
+}
+
+
+def words_of(problems: Sequence[ScanProblem], total: int, named_max: int = 3) -> str:
+    """The problems in one line for people: the first by name, the others by number."""
+    named = ", ".join(f"{shown(p.path)} is {_WORDS.get(p.what, p.what)}" for p in problems[:named_max])
+    more = total - len(problems[:named_max])
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,129 @@
+"""What commands say of the paths that a writer's scans could not carry: each with why, and with what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from instep.core.held import HeldPaths, ScanProblem, is_held
+from instep.core.publish_vocabulary import PublishFacts
+from instep.model.paths import path_fields, shown
+from instep.node.settings import FilesetSettings
+
+__all__ = [
+    "held_documents",
+    "held_of_line",
+    "next_of",
+    "problem_at",
+    "reported_documents",
+    "standing_steps",
+    "why_of",
+]
+
+SHOWN_MAX = 200
+
+_WHY = {
+    "mount": "another file system is mounted here",
+    "pipe": "it is a named pipe",
+    "socket": "it is a socket",
+    "device": "it is a device",
+    "unreadable": "it cannot be read",
+    "unstable": "it changes while it is read",
+    "open": "a program has it open for writing",
+}
+
+
+def why_of(problem: ScanProblem) -> str:
+    """Why a path is not carried, and what its partners have instead."""
+    why = _WHY.get(problem.what, "")
+    if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open")):
+        why = f"{why}: {problem.detail}" if why else problem.detail or problem.what
+    if not is_held(problem):
+        return why
+    if not problem.entries:
+        return f"{why}; it was never published and stays out"
+    below = f" with {problem.entries - 1} paths below it" if problem.entries > 1 else ""
+    return f"{why}; it keeps its last entry{below}"
+
+
+def next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
+    """What frees a path: commands that work as they are typed, and otherwise sentences."""
+    at = _typed(str(fileset.path / problem.path.decode("utf-8", "surrogateescape")))
+    steps = {
+        "mount": f"umount {at}" if at else "unmount it",
+        "unreadable": f"chmod u+r {at}" if at else "make it readable",
+        "bad_time": f"touch {at}" if at else "touch it",
+        "pipe": "put a file there again",
+        "socket": "put a file there again",
+        "device": "put a file there again",
+        "unstable": "wait until the program that writes it is done; or ignore it",
+        "open": "wait until the program that writes it is done; or ignore it",
+        "bad_name": "rename it",
+        "too_long": "move it to a shorter path",
+        "too_deep": "move it up in the tree",
+    }
+    found = [steps.get(problem.what, "put it right")]
+    if problem.what == "unreadable":
+        found = ["make it readable for the user that instep runs as, or ignore it"]
+    if is_held(problem) and problem.entries:
+        path = _typed(problem.path.decode("utf-8", "surrogateescape"))
+        found.append(f"instep publish {fileset.name} --accept-held{' ' + path if path else ''}")
+    return found
+
+
+def _typed(text: str) -> str:
+    """A path as it is typed in a shell; empty for one that cannot be."""
+    return shlex.quote(text) if text.isprintable() else ""
+
+
+def held_documents(fileset: FilesetSettings, held: HeldPaths) -> list[dict[str, Any]]:
+    """The ``held`` of ``publish``, ``wait`` and ``status``."""
+    return [_document(fileset, each) for each in held.listed[:SHOWN_MAX]]
+
+
+def reported_documents(reported: HeldPaths) -> list[dict[str, Any]]:
+    """Paths of kinds that are never carried, where nothing was published: they hold nothing up."""
+    return [
+        {**path_fields(each.path), "what": each.what, "why": why_of(each)}
+        for each in reported.listed[:SHOWN_MAX]
+    ]
+
+
+def held_of_line(fileset: FilesetSettings, facts: PublishFacts) -> dict[str, Any]:
+    """What ``status`` adds to a line at its writer."""
+    return {
+        "held": held_documents(fileset, facts.held),
+        "held_total": facts.held.total,
+        "reported": reported_documents(facts.reported),
+        "reported_total": facts.reported.total,
+    }
+
+
+def _document(fileset: FilesetSettings, problem: ScanProblem) -> dict[str, Any]:
+    return {
+        **path_fields(problem.path),
+        "what": problem.what,
+        "why": why_of(problem),
+        "keeps": problem.entries,
+        "next": next_of(fileset, problem),
+    }
+
+
+def problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
+    """The problem that a path has, or that a directory above it has."""
+    known = {each.path: each for found in sets for each in found.listed}
+    at = path
+    while at:
+        if at in known:
+            return known[at]
+        at = at.rpartition(b"/")[0]
+    return None
+
+
+def standing_steps(fileset: FilesetSettings, held: Sequence[ScanProblem]) -> tuple[str, ...]:
+    """The next step of a standing that counts held paths: those of the first."""
+    first = held[0]
+    return tuple(
+        f"{shown(first.path)}: {step}" if i == 0 else step for i, step in enumerate(next_of(fileset, first))
+    )

@@ -1,0 +1,70 @@
+"""What a scan of the simulated writer's tree finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instep.core import publish_vocabulary as p
+from instep.core.held import HeldPaths, ScanProblem, is_held
+from instep.model.diff import diff
+from instep.model.edit import edit
+from instep.model.manifest import build
+from instep.model.paths import sort_key
+from instep.model.walk import iterate, lookup
+from instep.testing.disk import SMALL, entry_of
+
+if TYPE_CHECKING:
+    from instep.testing.writer import SimWriter
+
+__all__ = ["scanned"]
+
+
+def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p.ScanSummary:
+    """The tree against the base of the scan; paths that cannot be read keep the entries that the base has."""
+    get, base = writer.store.get_page, effect.base
+    problems = _problems(writer, effect)
+    held = [each for each in problems if is_held(each)]
+    skipped = {each.path for each in problems}
+    if effect.paths and base is not None:
+        changes = []
+        for path in sorted({*effect.paths, *(each.path for each in effect.again)} - skipped, key=sort_key):
+            data = writer.place.tree.get(path)
+            old = lookup(base.root, path, get)
+            new = None if data is None else entry_of(path, data, old.born_ms if old else 1)
+            if old != new:
+                changes.append((path, new))
+        root = edit(base.root, changes, get, writer.store.put_page, SMALL)
+    else:
+        kept = {} if base is None else {e.path: e for e in iterate(base.root, get) if e.path in skipped}
+        entries = {
+            path: entry_of(path, data) for path, data in writer.place.tree.items() if path not in skipped
+        }
+        ordered = sorted((entries | kept).items())
+        root = build((entry for _, entry in ordered), writer.store.put_page, SMALL)
+    found = list(diff(None if base is None else base.root, root, get))
+    return p.ScanSummary(
+        root=root,
+        entries=sum(1 for _ in iterate(root, get)),
+        size_bytes=0,
+        entries_before=0 if base is None else sum(1 for _ in iterate(base.root, get)),
+        added=sum(1 for c in found if c.old is None),
+        changed=sum(1 for c in found if c.old is not None and c.new is not None),
+        removed=sum(1 for c in found if c.new is None),
+        changed_bytes=0,
+        definition_changed=definition_changed,
+        held=HeldPaths(tuple(held), len(held), len(held), 0),
+        is_full=not effect.paths or base is None,
+    )
+
+
+def _problems(writer: SimWriter, effect: p.Scan) -> list[ScanProblem]:
+    """The paths that this scan cannot read, with the entry that each had."""
+    base, get = effect.base, writer.store.get_page
+    looked = None if not effect.paths or base is None else {*effect.paths, *(e.path for e in effect.again)}
+    return [
+        ScanProblem(
+            path, "unreadable", "", int(base is not None and lookup(base.root, path, get) is not None)
+        )
+        for path in sorted(writer.unreadable)
+        if path in writer.place.tree and (looked is None or path in looked)
+    ]
