@@ -249,6 +249,8 @@ async def _check_fileset(
             str(place.control),
             "below the root: keep whatever serves the root from serving .instep",
         )
+    for record in daemon.housekeeping.mending.rows(fileset.name):
+        yield result(record.name, record.is_ok, me, record.ours, record.theirs, record.hint)
     usage = await asyncio.to_thread(shutil.disk_usage, place.control)
     share = usage.free / usage.total if usage.total else 1.0
     yield result(

@@ -60,6 +60,7 @@ class Daemon:
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership)
         self.peers.on_revoked = self.trust_changed
+        self.housekeeping = Housekeeping(self)
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None
         self.listeners = Listeners(self)
@@ -93,7 +94,7 @@ class Daemon:
             loop.create_task(self._server.serve()),
             loop.create_task(self._keep_certificates()),
             loop.create_task(self._config_file.mind(self.reload)),
-            loop.create_task(Housekeeping(self).run()),
+            loop.create_task(self.housekeeping.run()),
             loop.create_task(self.listeners.run()),
             loop.create_task(self.balancers.run()),
             loop.create_task(watch_state(self.runtime.store)),

@@ -16,11 +16,13 @@ from instep.core.retention import kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
 from instep.model.ids import Digest, HeadRef
-from instep.model.pages import decode_inner, decode_leaf, level_of
+from instep.model.pages import decode_leaf, level_of
 from instep.node.commands.archive import policy_of
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.lingering import end_due
+from instep.node.mending import Mending
+from instep.node.page_walk import new_pages
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
@@ -44,8 +46,11 @@ class Housekeeping:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self.mending = Mending(daemon.runtime)
 
     async def run(self) -> None:
+        for service in list(self._daemon.services.values()):
+            await self._mend(service)
         await asyncio.sleep(FIRST_S)
         while True:
             for service in list(self._daemon.services.values()):
@@ -59,7 +64,17 @@ class Housekeeping:
                 log.warning("pages were not swept: %s", error)
             await asyncio.sleep(EVERY_S)
 
+    async def _mend(self, service: WriterService | FollowService) -> None:
+        try:
+            if await service.worker.run(self.mending.mend, service):
+                kept = await asyncio.to_thread(self.forget_generations, service)
+                assert isinstance(service, WriterService)
+                await service.worker.run(self._collect_history, service, kept)
+        except (InstepError, OSError) as error:
+            log.warning("what the disk changed in %s was not mended: %s", service.line, error)
+
     async def _tidy(self, service: WriterService | FollowService) -> None:
+        await self._mend(service)
         await service.worker.run(self._prune_archive, service)
         kept = await asyncio.to_thread(self.forget_generations, service)
         if isinstance(service, WriterService):
@@ -111,7 +126,7 @@ class Housekeeping:
         live: set[Digest] = set()
         seen: set[Digest] = set()
         for ref in kept:
-            for raw in _new_pages(store, [ref.root], seen):
+            for raw in new_pages(store, [ref.root], seen):
                 if level_of(raw) == 0:
                     live.update(e.digest for e in decode_leaf(raw, trusted=True) if history.has(e.digest))
         freed = history.collect(live.__contains__)
@@ -139,7 +154,7 @@ class Housekeeping:
         chunk_roots: set[Digest] = set()
         for row in store.lines():
             roots = [signed.body().root for signed in store.generations(row.line, 1_000_000)]
-            for raw in _new_pages(store, roots, seen):
+            for raw in new_pages(store, roots, seen):
                 if level_of(raw) == 0:
                     for entry in decode_leaf(raw, trusted=True):
                         if entry.extra is not None and entry.extra.chunks is not None:
@@ -153,22 +168,6 @@ def _in_use(service: WriterService | FollowService) -> list[HeadRef]:
         return [head for head in (service.head, service.facts.head) if head is not None]
     facts = service.facts
     return [head for head in (facts.head, facts.live, facts.tree) if head is not None]
-
-
-def _new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterable[bytes]:
-    """Pages below ``roots`` that were not seen before, parents first; all are added to ``seen``."""
-    pending = [root for root in roots if root not in seen]
-    while pending:
-        digest = pending.pop()
-        if digest in seen:
-            continue
-        seen.add(digest)
-        raw = store.get_page(digest)
-        if raw is None:
-            continue
-        yield raw
-        if level_of(raw) > 0:
-            pending += [child.digest for child in decode_inner(raw, trusted=True) if child.digest not in seen]
 
 
 def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> None:

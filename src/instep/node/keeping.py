@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
-from instep.tree.history import History
+from instep.tree.history import History, HistoryDamage
 from instep.tree.place import Place
 
 __all__ = ["Kept"]
@@ -49,6 +49,16 @@ class Kept:
     def collect(self, is_live: Callable[[Digest], bool]) -> int:
         with self._lock:
             return self._history.collect(is_live)
+
+    def damage(self) -> list[HistoryDamage]:
+        """What the disk changed and is not mended yet."""
+        with self._lock:
+            return list(self._history.damage)
+
+    def kept_aside(self) -> list[str]:
+        """Files of the history that were damaged or torn."""
+        with self._lock:
+            return self._history.kept_aside()
 
     def close(self) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ A batch is the stage after its switch: the displaced objects lie in ``o/`` under
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,16 +19,17 @@ from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
+from instep.tree.archive_index import object_slots, read_index, stream_index, summed_up
 from instep.tree.beneath import Root, rename_noreplace
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.inode import SETID
-from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, decode_record, encode_record
+from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, encode_record
 from instep.tree.large import copy_whole
 from instep.tree.laying import remove_object, sync_directory
 from instep.tree.next_tree import NEXT
 from instep.tree.place import Place
-from instep.tree.records import RecordWriter, read_records
+from instep.tree.records import RecordWriter, named_damage
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 
 __all__ = ["Archive", "ArchiveSource", "Item", "close_batch", "copy_object"]
@@ -205,34 +207,18 @@ class Archive:
 
     def batches(self) -> list[Batch]:
         """All, oldest first. A batch of a switch that is not recorded yet is among them."""
-        found: list[Batch] = []
-        for name in self._names():
-            summary = None
-            for item in self._index(name):
-                if not item.path:
-                    summary = item
-            if summary is not None:
-                found.append(Batch(name.decode(), summary.at_ms, summary.size_bytes))
-        return found
+        return [summed_up(name, self._index(name)) for name in self._names()]
 
     def _names(self) -> list[bytes]:
         try:
-            return sorted(name for name in os.listdir(self._path) if not name.startswith(b"."))
+            names = sorted(name for name in os.listdir(self._path) if not name.startswith(b"."))
         except FileNotFoundError:
             return []
+        return [name for name in names if os.path.isdir(self._path + b"/" + name)]
 
     def _index(self, name: bytes) -> Iterator[ItemRecord]:
-        try:
-            fd = os.open(self._path + b"/" + name + b"/index", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            for payload in read_records(fd):
-                record = decode_record(payload)
-                if isinstance(record, ItemRecord):
-                    yield record
-        finally:
-            os.close(fd)
+        with contextlib.suppress(FileNotFoundError), Root(self._path + b"/" + name) as batch:
+            yield from stream_index(batch.fd, named_damage(b"index of the archive's batch " + name))
 
     def list_items(self) -> Iterator[Item]:
         """All items, oldest batch first; streams."""
@@ -254,12 +240,16 @@ class Archive:
                     continue
                 if record.path == path or (record.kind == 1 and is_below(path, record.path)):
                     best = record if best is None or len(record.path) >= len(best.path) else best
-            if best is None:
-                continue
             with Root(self._path + b"/" + name) as batch:
-                slot = b"o/" + best.object + path[len(best.path) :]
-                if batch.stat_or_none(slot) is not None:
-                    return _copy_out(batch, slot, path, os.fsencode(to_dir))
+                if best is not None:
+                    slots = iter((b"o/" + best.object + path[len(best.path) :],))
+                elif generation is None and read_index(batch.fd).is_damaged:
+                    slots = object_slots(path)
+                else:
+                    continue
+                for slot in slots:
+                    if batch.stat_or_none(slot) is not None:
+                        return _copy_out(batch, slot, path, os.fsencode(to_dir))
         raise UsageError(
             f"{shown(path)} is not in the archive",
             hint="instep archive list shows what is",

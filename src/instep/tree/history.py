@@ -3,66 +3,62 @@
 Small contents are packed, because 20,000 files of 4 KiB cost an inode each otherwise; larger ones are files of
 their own, by reflink where the file system can. Nothing counts before ``sync``: the caller names a content in a
 generation only afterwards. Everything read is hashed again. Not for two threads at once.
+
+The disk may change what was synced. A bad record costs its own content and no other; ``damage`` names it. A content
+that turns out to be other bytes is forgotten, so that it can be put anew, and its file is kept under another name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
-import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-import msgspec
-
-from instep.errors import DamagedError
 from instep.model.ids import Digest
-from instep.model.paths import shown
 from instep.tree.beneath import syncfs
 from instep.tree.digest import digest_bytes
 from instep.tree.failpoints import failpoint, register
+from instep.tree.history_pack import (
+    PACK_NAME,
+    PACKED_MAX,
+    RECORD_MAX,
+    At,
+    HistoryDamage,
+    Packed,
+    decoded,
+    encode,
+    fsync_name,
+    mismatch,
+    pack_name,
+)
 from instep.tree.large import copy_whole, digest_of_fd
 from instep.tree.laying import SYNC_SINGLY_MAX, sync_directory
 from instep.tree.place import Place
-from instep.tree.records import MAGIC, append_head, framed, scan_records, whole_length, write_all
+from instep.tree.records import (
+    MAGIC,
+    Damage,
+    append_head,
+    cut_tail,
+    file_beside,
+    framed,
+    mend_beginning,
+    scan_records,
+    write_all,
+)
 
-__all__ = ["PACKED_MAX", "History"]
+__all__ = ["PACKED_MAX", "History", "HistoryDamage"]
+log = logging.getLogger(__name__)
 
 _PUT = register("history.put")
 _SYNCING = register("history.syncing")
 _SYNCED = register("history.synced")
 _COLLECTING = register("history.collecting")
 
-PACKED_MAX = 64 << 10
-"""Larger contents are files of their own."""
 PACK_MAX = 64 << 20
 """A pack that is longer gets no more; packs are rewritten one by one when they hold too little that lives."""
-_PACK = re.compile(rb"pack-(\d{8})")
 _HELD_MAX = 1 << 20
-
-
-class _Packed(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    digest: bytes
-    data: bytes
-
-
-class _At(NamedTuple):
-    """Where a packed content lies. Kept as one number: a million contents are a million of these."""
-
-    pack: int
-    offset: int
-    length: int
-
-    def number(self) -> int:
-        return self.pack << 56 | self.offset << 24 | self.length
-
-    @classmethod
-    def of(cls, number: int) -> _At:
-        return cls(number >> 56, number >> 24 & 0xFFFF_FFFF, number & 0xFF_FFFF)
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(_Packed)
 
 
 class History:
@@ -85,36 +81,47 @@ class History:
         self._unsynced: dict[bytes, None] = {}
         """Large contents still under their new names, in order; an empty name stands for a new pack."""
         self._dirty: set[int] = set()
+        self.damage: list[HistoryDamage] = []
+        """What was found since this history was opened, less what was mended."""
         self._load()
 
     def _load(self) -> None:
         for number in self._numbers():
             self._last = number
-            fd = self._pack(number)
-            self._end = len(MAGIC)
-            for offset, payload in scan_records(fd):
-                packed = _decode(payload)
-                self._index[Digest(packed.digest)] = _At(number, offset, len(payload)).number()
-                self._end = offset + len(payload) + append_head()
+            self._load_pack(number)
+
+    def _load_pack(self, number: int) -> None:
+        fd = self._pack(number)
+        self._end = len(MAGIC)
+        found: list[Damage] = []
+
+        def note(damage: Damage) -> None:
+            found.append(damage)
+            if not damage.is_tail:
+                self._end = damage.offset + damage.length
+
+        for offset, payload in scan_records(fd, note, RECORD_MAX):
+            packed = decoded(payload)
+            # Behind bad bytes a record may be one that lies inside of a content: it counts when it says the truth.
+            if packed is None or (found and digest_bytes(packed.data) != packed.digest):
+                note(Damage(offset, len(payload), False))
+            else:
+                self._index[Digest(packed.digest)] = At(number, offset, len(payload)).number()
+            self._end = offset + len(payload) + append_head()
+        self.damage += [HistoryDamage(pack_name(number).decode(), *damage) for damage in found]
 
     def _numbers(self) -> list[int]:
-        matches = (_PACK.fullmatch(os.fsencode(name)) for name in os.listdir(self._fd))
+        matches = (PACK_NAME.fullmatch(os.fsencode(name)) for name in os.listdir(self._fd))
         return sorted(int(match[1]) for match in matches if match is not None)
 
     def _pack(self, number: int) -> int:
         fd = self._packs.get(number)
         if fd is None:
-            name = b"pack-%08d" % number
+            name = pack_name(number)
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
             if os.fstat(fd).st_size < len(MAGIC):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, MAGIC, 0)
-            else:
-                whole = whole_length(fd)
-                if whole < os.fstat(fd).st_size:
-                    os.ftruncate(
-                        fd, whole
-                    )  # a torn tail: it was never synced, so nothing names what was in it
             self._packs[number] = fd
         return fd
 
@@ -132,7 +139,7 @@ class History:
         if digest in self._index:
             return
         if not is_hashed and digest_bytes(data) != digest:
-            raise _mismatch(digest)
+            raise mismatch(digest)
         if len(data) > PACKED_MAX:
             if not self.has(digest):
                 self._put_large(digest, lambda fd: write_all(fd, data))
@@ -141,11 +148,12 @@ class History:
             self._flush()
             self._last += 1
             self._end = len(MAGIC)
+        if self._last not in self._packs:
             self._pack(self._last)
             self._unsynced[b""] = None
-        payload = _encode(_Packed(digest, data))
+        payload = encode(Packed(digest, data))
         record = framed(payload)
-        self._index[digest] = _At(self._last, self._end, len(payload)).number()
+        self._index[digest] = At(self._last, self._end, len(payload)).number()
         self._end += len(record)
         self._held.append(record)
         self._held_bytes += len(record)
@@ -168,7 +176,7 @@ class History:
         def copy(to: int) -> None:
             copy_whole(fd, to, size_bytes, is_sparse=os.fstat(fd).st_blocks * 512 < size_bytes)
             if digest_of_fd(to) != digest:
-                raise _mismatch(digest)
+                raise mismatch(digest)
 
         self._put_large(digest, copy)
 
@@ -198,14 +206,14 @@ class History:
             syncfs(self._fd)
         else:
             for name in large:
-                _fsync(name, self._fd)
+                fsync_name(name, self._fd)
         for number in sorted(self._dirty):
             os.fsync(self._packs[number])
         self._dirty.clear()
         for name in large:
             os.rename(name, name.removesuffix(b".new"), src_dir_fd=self._fd, dst_dir_fd=self._fd)
         for directory in sorted({os.path.dirname(name) for name in large}):
-            _fsync(directory, self._fd)
+            fsync_name(directory, self._fd)
         if self._unsynced:
             os.fsync(self._fd)
         self._unsynced.clear()
@@ -216,7 +224,13 @@ class History:
             return
         data = b"".join(self._held)
         fd = self._pack(self._last)
-        os.lseek(fd, self._end - len(data), os.SEEK_SET)
+        start = self._end - len(data)
+        aside = cut_tail(fd, start, pack_name(self._last), self._fd)
+        if aside is not None:
+            log.warning("a torn end of a history pack was cut off and kept as %s", os.fsdecode(aside))
+            self.damage = [each for each in self.damage if not each.is_tail]
+        mend_beginning(fd)
+        os.lseek(fd, start, os.SEEK_SET)
         write_all(fd, data)
         self._held.clear()
         self._held_bytes = 0
@@ -224,29 +238,55 @@ class History:
     # --- reading -----------------------------------------------------------------------------------------------
 
     def get(self, digest: Digest) -> bytes | None:
-        """The content, hashed again, or None; ``DamagedError`` ``history_damaged`` when the disk changed it."""
+        """The content, hashed again, or None, also when the disk changed it: then it is forgotten, and ``damage``
+        names it."""
         number = self._index.get(digest)
-        if number is not None:
-            at = _At.of(number)
-            self._flush()
+        data = self._packed(At.of(number)) if number is not None else self._file_bytes(digest)
+        if data is None or digest_bytes(data) == digest:
+            return data
+        self.forget_rotten(digest)
+        return None
+
+    def _packed(self, at: At) -> bytes:
+        """What the record says, nothing when it cannot be read."""
+        self._flush()
+        try:
             raw = os.pread(self._pack(at.pack), at.length, at.offset + append_head())
-            data = _decode(raw).data
-        else:
-            fd = self._open_file(digest)
-            if fd is None:
-                return None
-            try:
-                data = b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-            finally:
-                os.close(fd)
-        if digest_bytes(data) != digest:
-            raise DamagedError(
-                f"history holds other bytes for {digest.hex()} than it was given",
-                hint="the disk changed them; a partner may still have them: instep log says where",
-                code="history_damaged",
-                digest=digest.hex(),
-            )
-        return data
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""
+        packed = decoded(raw)
+        return packed.data if packed is not None else b""
+
+    def _file_bytes(self, digest: Digest) -> bytes | None:
+        fd = self._open_file(digest)
+        if fd is None:
+            return None
+        try:
+            return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""
+        finally:
+            os.close(fd)
+
+    def forget_rotten(self, digest: Digest) -> None:
+        """The content turned out to be other bytes: it is not here any more, and can be put anew."""
+        number = self._index.pop(digest, None)
+        if number is not None:
+            at = At.of(number)
+            self.damage.append(HistoryDamage(pack_name(at.pack).decode(), at.offset, at.length))
+            return
+        name = self._relative(digest)
+        if self._unsynced.pop(name + b".new", b"") is None:
+            os.unlink(name + b".new", dir_fd=self._fd)
+            return
+        size = os.stat(name, dir_fd=self._fd).st_size
+        aside = file_beside(name, b".damaged", self._fd)
+        os.unlink(name, dir_fd=self._fd)
+        self.damage.append(HistoryDamage(os.fsdecode(aside), 0, size))
 
     def open(self, digest: Digest) -> int | None:
         """A descriptor, owned by the caller, with the content from offset 0, or None. What is read from it must be
@@ -254,7 +294,8 @@ class History:
         if digest not in self._index:
             return self._open_file(digest)
         data = self.get(digest)
-        assert data is not None
+        if data is None:
+            return None
         fd = os.memfd_create("instep-history", os.MFD_CLOEXEC)
         write_all(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
@@ -300,13 +341,17 @@ class History:
         live: dict[int, list[Digest]] = {number: [] for number in self._numbers()}
         live_bytes = dict.fromkeys(live, 0)
         for digest, packed in self._index.items():
-            at = _At.of(packed)
+            at = At.of(packed)
             if is_live(digest):
                 live[at.pack].append(digest)
                 live_bytes[at.pack] += at.length
-        for number, digests in live.items():
+        for number in sorted(
+            live, reverse=True
+        ):  # the last first: what others still hold is appended behind it
+            digests = live[number]
             size = os.fstat(self._pack(number)).st_size
-            if live_bytes[number] * 2 < size:
+            # What holds bad bytes is written anew, so that only whole records are left in use.
+            if live_bytes[number] * 2 < size or self._is_damaged(number):
                 freed += self._rewrite(number, digests, size)
         os.fsync(self._fd)
         return freed
@@ -317,20 +362,31 @@ class History:
         if number == self._last:
             self._last += 1
             self._end = len(MAGIC)
-            if contents:
-                self._pack(self._last)
-                self._unsynced[b""] = None
         for digest, data in contents:
-            assert data is not None
-            del self._index[digest]
-            self.put(digest, data)
+            if data is not None:  # else it was found to be rotten just now
+                del self._index[digest]
+                self.put(digest, data)
         self.sync()
         failpoint(_COLLECTING)
+        name = pack_name(number)
+        if self._is_damaged(number):
+            aside = file_beside(name, b".damaged", self._fd)
+            log.warning(
+                "a damaged history pack was written anew; the old one is kept as %s", os.fsdecode(aside)
+            )
+            self.damage = [each for each in self.damage if each.file != name.decode()]
         os.close(self._packs.pop(number))
-        os.unlink(b"pack-%08d" % number, dir_fd=self._fd)
-        for digest in [d for d, packed in self._index.items() if _At.of(packed).pack == number]:
+        os.unlink(name, dir_fd=self._fd)
+        for digest in [d for d, packed in self._index.items() if At.of(packed).pack == number]:
             del self._index[digest]
         return max(0, size - max(0, self._end - before))
+
+    def kept_aside(self) -> list[str]:
+        """Files that were damaged or torn, kept for a look."""
+        return sorted(name for name in os.listdir(self._fd) if ".damaged-" in name or ".torn-" in name)
+
+    def _is_damaged(self, number: int) -> bool:
+        return any(each.file == pack_name(number).decode() and not each.is_tail for each in self.damage)
 
     def close(self) -> None:
         """Close; what was not synced may be lost."""
@@ -340,25 +396,3 @@ class History:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def _decode(payload: bytes) -> _Packed:
-    try:
-        return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DamagedError(f"a history record cannot be read: {error}", code="history_damaged") from error
-
-
-def _mismatch(digest: Digest) -> DamagedError:
-    name = digest.hex()
-    return DamagedError(
-        f"the bytes put for {shown(name.encode())} are others", code="content_mismatch", digest=name
-    )
-
-
-def _fsync(name: bytes, dir_fd: int) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -19,7 +19,7 @@ from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef
 from instep.tree.failpoints import failpoint, register
 from instep.tree.place import Place
-from instep.tree.records import append_record, read_records
+from instep.tree.records import Damage, append_record, read_records
 
 __all__ = [
     "EndRecord",
@@ -198,7 +198,13 @@ class Journal:
         header: Header | None = None
         steps, end = 0, -1
         marks: list[MarkRecord] = []
-        for payload in read_records(fd):
+
+        def judge(damage: Damage) -> None:
+            # Steps must be whole. A mark that is lost is implied by a later one, or what it says is done again.
+            if end < 0 and not damage.is_tail:
+                raise _not_whole(place, name, f"{damage.length} bytes at {damage.offset} are no record")
+
+        for payload in read_records(fd, judge):
             match decode_record(payload):
                 case Header() as found:
                     if found.version != VERSION:
@@ -213,12 +219,7 @@ class Journal:
                 case _:
                     break
         if header is None or end != steps:
-            raise DamagedError(
-                f"the journal of {place.fileset} is not whole",
-                hint="the disk lost what was synced; nothing was changed, archive and stage are kept",
-                code="journal_damaged",
-                journal=os.fsdecode(os.fsencode(place.control) + b"/" + name),
-            )
+            raise _not_whole(place, name, f"it has {steps} steps, and its end says {end}")
         return cls(place, name, header, tuple(marks))
 
     @property
@@ -236,6 +237,8 @@ class Journal:
         return self.marks[-1].phase if self.marks else Phase.SWITCHING
 
     def has(self, phase: Phase) -> bool:
+        if phase is Phase.SWITCHED:
+            return bool(self.marks)  # the others are marked behind it
         return phase is Phase.SWITCHING or any(mark.phase is phase for mark in self.marks)
 
     @property
@@ -254,7 +257,7 @@ class Journal:
         """All steps in path order, in constant memory."""
         fd = _open(self.place, self.name, os.O_RDONLY)
         try:
-            for payload in read_records(fd):
+            for payload in read_records(fd):  # strict: loading it found the steps whole
                 record = decode_record(payload)
                 if isinstance(record, Step):
                     yield record
@@ -267,11 +270,11 @@ class Journal:
         """Append a mark durably; the journal with it. Marking twice is harmless."""
         record = MarkRecord(phase, at_ms)
         failpoint(_MARKING)
-        fd = _open(self.place, self.name, os.O_RDWR)
+        control = os.open(self.place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            append_record(fd, encode_record(record))
+            append_record(self.name, control, encode_record(record))
         finally:
-            os.close(fd)
+            os.close(control)
         failpoint(_MARKED)
         return Journal(self.place, self.name, self.header, (*self.marks, record))
 
@@ -285,6 +288,16 @@ class Journal:
         finally:
             os.close(control)
         failpoint(_REMOVED)
+
+
+def _not_whole(place: Place, name: bytes, why: str) -> DamagedError:
+    return DamagedError(
+        f"the journal of {place.fileset} is not whole",
+        hint="the disk lost what was synced; nothing was changed, archive and stage are kept",
+        code="journal_damaged",
+        journal=os.fsdecode(os.fsencode(place.control) + b"/" + name),
+        why=why,
+    )
 
 
 def stage_name(target: HeadRef) -> bytes:

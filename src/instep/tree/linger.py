@@ -22,7 +22,7 @@ from instep.tree.laying import sync_directory
 from instep.tree.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked
 from instep.tree.place import Place
 from instep.tree.plan import object_key
-from instep.tree.records import append_records, read_records
+from instep.tree.records import append_records, named_damage, read_records
 from instep.tree.subtree import kind_of
 from instep.tree.switch import strip_batch
 
@@ -178,11 +178,9 @@ class _Ending:
         self.summary = ItemRecord(
             b"", b"", Why.REPLACED, 0, self.now_ms, size, b"", 1, self.summary.entries + len(records)
         )
-        fd = self.batch.open(b"index", os.O_RDWR)
-        try:
-            append_records(fd, [encode_record(record) for record in (*records, self.summary)])
-        finally:
-            os.close(fd)
+        append_records(
+            b"index", self.batch.fd, [encode_record(record) for record in (*records, self.summary)]
+        )
         failpoint(_NAMED)
         objects = self.batch.open_dir(b"o")
         try:
@@ -226,7 +224,9 @@ def _read(batch: Root, name: bytes) -> Iterator[LinkedRecord]:
     except FileNotFoundError:
         return
     try:
-        for payload in read_records(fd):
+        for payload in read_records(
+            fd, named_damage(name)
+        ):  # an object that lost its record is kept as drift
             record = decode_record(payload)
             if isinstance(record, LinkedRecord):
                 yield record
@@ -239,7 +239,7 @@ def _summary(batch: Root) -> ItemRecord:
     found = ItemRecord(b"", b"", Why.REPLACED, 0, 0, 0, b"", 1, 0)
     fd = batch.open(b"index", os.O_RDONLY)
     try:
-        for payload in read_records(fd):
+        for payload in read_records(fd, named_damage(b"index")):
             record = decode_record(payload)
             if isinstance(record, ItemRecord) and not record.path:
                 found = record

@@ -1,33 +1,69 @@
-"""Files of checksummed records with a detectable torn tail. Implements section 2 of ``docs/spec/journal.md``."""
+"""Files of checksummed records that survive a bad one. Implements section 2 of ``docs/spec/journal.md``.
+
+A reader that meets bytes which are no record looks for the next record behind them. Where one follows, the disk
+changed what was synced: that is ``Damage`` in the middle, and every other record is still read. Where none follows,
+the bytes are a torn tail. Only a torn tail is ever cut, by the next append, and what is cut is kept in a file
+beside.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
+import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
-from instep.errors import DamagedError
+from instep.errors import DamagedError, ResourceError
 
 __all__ = [
     "MAGIC",
+    "Damage",
     "RecordWriter",
     "append_head",
     "append_record",
     "append_records",
+    "cut_tail",
+    "file_beside",
     "framed",
+    "mend_beginning",
+    "named_damage",
     "read_records",
+    "read_whole",
     "scan_records",
+    "sync_dir",
     "whole_length",
     "write_all",
 ]
+
+log = logging.getLogger(__name__)
 
 MAGIC: Final = b"instep journal 1"
 _HEAD = struct.Struct("<II")
 _BUFFER = 1 << 18
 RECORD_MAX = 16 << 20
 """No writer of ours comes near; a longer length is a damaged one."""
+SEARCHED_MAX = 64 << 20
+"""Checksums over this many bytes, and over 64 times the file, are taken at most to find records behind bad bytes."""
+ASIDE_MAX = 1000
+_BLOCK = 4096
+_CANDIDATE = re.compile(rb"(?s)(?<=[\x00\x01]....)[\x90-\x9f][\x00-\x7f]")
+"""How a payload begins: an array whose first item is the type, behind a length of at most 16 MiB and a checksum."""
+
+
+class Damage(NamedTuple):
+    """Bytes of a file that are no record. ``is_tail``: no record follows them, as after a torn write."""
+
+    offset: int
+    length: int
+    is_tail: bool
+
+
+OnDamage = Callable[[Damage], None]
 
 
 def framed(payload: bytes) -> bytes:
@@ -89,58 +125,261 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
             written += os.write(fd, view[written:])
 
 
-def append_record(fd: int, payload: bytes) -> None:
-    """Append one record at the end of the whole records of ``fd``, over a torn tail if there is one, and sync."""
-    append_records(fd, (payload,))
+def append_record(name: bytes, dir_fd: int, payload: bytes) -> None:
+    """``append_records`` of one."""
+    append_records(name, dir_fd, (payload,))
 
 
-def append_records(fd: int, payloads: Iterable[bytes]) -> None:
-    """``append_record`` for several, with one sync."""
-    end = whole_length(fd)
+def append_records(name: bytes, dir_fd: int, payloads: Iterable[bytes]) -> None:
+    """Append behind the last whole record of the file ``name``, and sync. A torn tail is kept aside and cut."""
+    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        end = whole_length(fd)
+        cut_tail(fd, end, name, dir_fd)
+        mend_beginning(fd)
+        os.lseek(fd, end, os.SEEK_SET)
+        write_all(fd, b"".join(map(framed, payloads)))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def mend_beginning(fd: int) -> None:
+    """Write the constant bytes with which each file begins, where the disk changed them and nothing else is there."""
+    if _read_at(fd, len(MAGIC), 0) == MAGIC:
+        return
+    first = next(scan_records(fd), None)
+    if first is None or first[0] >= len(MAGIC):
+        os.pwrite(fd, MAGIC, 0)
+
+
+def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
+    """Cut the open file ``name`` at ``end``. What lay behind is synced to ``<name>.torn-<n>`` first; its name, None
+    when there was nothing."""
+    size = os.fstat(fd).st_size
+    if size <= end:
+        return None
+    aside, to = _new_file_beside(name + b".torn", dir_fd)
+    try:
+        at = end
+        while at < size:
+            piece = _read_at(fd, min(_BUFFER, size - at), at)
+            if not piece:
+                break
+            write_all(to, piece)
+            at += len(piece)
+        os.fsync(to)
+    finally:
+        os.close(to)
+    sync_dir(dir_fd)
     os.ftruncate(fd, end)
-    os.lseek(fd, end, os.SEEK_SET)
-    write_all(fd, b"".join(map(framed, payloads)))
-    os.fsync(fd)
+    return aside
+
+
+def sync_dir(dir_fd: int) -> None:
+    """Sync the directory, of which ``dir_fd`` may be a mere reference."""
+    directory = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _new_file_beside(name: bytes, dir_fd: int) -> tuple[bytes, int]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for aside in _names_beside(name):
+        with contextlib.suppress(FileExistsError):
+            return aside, os.open(aside, flags, 0o600, dir_fd=dir_fd)
+    raise _too_many_beside(name)
+
+
+def file_beside(name: bytes, suffix: bytes, dir_fd: int) -> bytes:
+    """Give the file ``name`` a second name ``<name><suffix>-<n>``, under which it stays when ``name`` is replaced."""
+    for aside in _names_beside(name + suffix):
+        with contextlib.suppress(FileExistsError):
+            os.link(name, aside, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+            return aside
+    raise _too_many_beside(name + suffix)
+
+
+def _names_beside(name: bytes) -> Iterator[bytes]:
+    return (name + b"-%d" % number for number in range(1, ASIDE_MAX))
+
+
+def _too_many_beside(name: bytes) -> ResourceError:
+    text = os.fsdecode(name)
+    return ResourceError(
+        f"{ASIDE_MAX - 1} files {text}-<n> are kept already",
+        hint="look at them, then move them away: each is what a crash or the disk left of a file",
+        code="kept_aside_full",
+        file=text,
+    )
 
 
 def whole_length(fd: int) -> int:
-    """The length up to which the file is whole records; ``DamagedError`` when it does not even begin as one."""
+    """Where an append goes: behind the last whole record, and behind bad bytes that are not known for a torn tail."""
     end = len(MAGIC)
-    for offset, payload in _scan(fd):
+
+    def note(damage: Damage) -> None:
+        nonlocal end
+        if not damage.is_tail:
+            end = damage.offset + damage.length
+
+    for offset, payload in scan_records(fd, note):
         end = offset + _HEAD.size + len(payload)
     return end
 
 
-def read_records(fd: int) -> Iterator[bytes]:
-    """The payloads, in constant memory, until the end or a torn tail. Does not move the descriptor's position."""
-    for _, payload in _scan(fd):
+def read_records(fd: int, on_damage: OnDamage | None = None) -> Iterator[bytes]:
+    """The payloads, in constant memory. Does not move the descriptor's position.
+
+    Without ``on_damage`` a bad record in the middle is a ``DamagedError`` ``journal_damaged``, and a torn tail ends
+    the file. With it, ``on_damage`` is told of both, and reading goes on behind.
+    """
+    for _, payload in scan_records(fd, on_damage or _refuse):
         yield payload
 
 
-def scan_records(fd: int) -> Iterator[tuple[int, bytes]]:
-    """``(offset of the record, payload)`` as ``read_records``."""
-    return _scan(fd)
+def named_damage(name: bytes) -> OnDamage:
+    """Writes a line of the log for each bad stretch of the file ``name``, where what it held is derived anew."""
+
+    def log_it(damage: Damage) -> None:
+        text = "is cut off at" if damage.is_tail else "has bytes that are no record at"
+        log.warning("%s %s %d (%d bytes)", os.fsdecode(name), text, damage.offset, damage.length)
+
+    return log_it
 
 
-def _scan(fd: int) -> Iterator[tuple[int, bytes]]:
-    window = os.pread(fd, _BUFFER, 0)
-    if window[: len(MAGIC)] != MAGIC:
+def read_whole(fd: int) -> Iterator[bytes]:
+    """The payloads of a file that this process has just written: a torn tail is damage, too."""
+    return read_records(fd, _refuse_any)
+
+
+def _refuse_any(damage: Damage) -> None:
+    _refuse(damage._replace(is_tail=False))
+
+
+def _refuse(damage: Damage) -> None:
+    if not damage.is_tail:
+        raise DamagedError(
+            f"{damage.length} bytes at {damage.offset} are no record",
+            hint="the disk changed what was synced; look at the kernel log",
+            code="journal_damaged",
+            offset=damage.offset,
+        )
+
+
+def scan_records(
+    fd: int, on_damage: OnDamage | None = None, longest_bytes: int = RECORD_MAX
+) -> Iterator[tuple[int, bytes]]:
+    """``(offset of the record, payload)`` of every record that is whole, whatever lies between them.
+
+    ``longest_bytes``: no record of this file has a longer payload. Memory is bounded by it, whatever a damaged
+    length says.
+    """
+    size = os.fstat(fd).st_size
+    searched = _Search(fd, size, longest_bytes)
+    at = 0
+    if _read_at(fd, len(MAGIC), 0) == MAGIC:
+        at = len(MAGIC)
+    elif on_damage in (_refuse, _refuse_any):
         raise DamagedError("a file of records does not begin as one", code="journal_damaged")
-    base, at = 0, len(MAGIC)
-    while True:
-        if len(window) - at < _HEAD.size:
-            window, base, at = os.pread(fd, _BUFFER, base + at), base + at, 0
-            if len(window) < _HEAD.size:
+    window = _Window(fd)
+    while at < size:
+        payload = None if at == 0 else window.record(at, size, longest_bytes)
+        if payload is None:
+            found = searched.next_from(at + 1)
+            if on_damage is not None:
+                end = size if found is None else found
+                on_damage(Damage(at, end - at, found is None and not searched.is_exhausted))
+            if found is None:
                 return
-        length, checksum = _HEAD.unpack_from(window, at)
-        if length > RECORD_MAX:
-            return
-        if len(window) - at < _HEAD.size + length:
-            window, base, at = os.pread(fd, max(_BUFFER, _HEAD.size + length), base + at), base + at, 0
-            if len(window) < _HEAD.size + length:
-                return
-        payload = window[at + _HEAD.size : at + _HEAD.size + length]
-        if zlib.crc32(payload) != checksum:
-            return
-        yield base + at, payload
-        at += _HEAD.size + length
+            at = found
+            continue
+        yield at, payload
+        at += _HEAD.size + len(payload)
+
+
+class _Window:
+    """Reads records one after another through one buffer."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._bytes = b""
+        self._base = 0
+
+    def record(self, at: int, size: int, longest_bytes: int) -> bytes | None:
+        """The payload of the record at ``at``, None when none is there."""
+        if size - at < _HEAD.size:
+            return None
+        head = self._get(at, _HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        length, checksum = _HEAD.unpack(head)
+        # Zeros, as a crash leaves behind a file that grew, would be a record of no bytes.
+        if length == 0 or length > longest_bytes or at + _HEAD.size + length > size:
+            return None
+        payload = self._get(at + _HEAD.size, length)
+        return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
+
+    def _get(self, at: int, length: int) -> bytes:
+        start = at - self._base
+        if start < 0 or start + length > len(self._bytes):
+            self._bytes, self._base, start = _read_at(self._fd, max(_BUFFER, length), at), at, 0
+        return self._bytes[start : start + length]
+
+
+class _Search:
+    """Looks for the next record behind bad bytes. The work is bounded: contents may be made to look like records."""
+
+    def __init__(self, fd: int, size: int, longest_bytes: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._longest = longest_bytes
+        self._left = max(SEARCHED_MAX, 64 * size)
+        self.is_exhausted = False
+        """True: the search was given up, so the bytes behind are not known to be a torn tail."""
+
+    def next_from(self, at: int) -> int | None:
+        """The first offset from ``at`` on where a whole record lies."""
+        window = _Window(self._fd)
+        overlap = _HEAD.size + 2
+        while at < self._size:
+            piece = _read_at(self._fd, _BUFFER + overlap, at)
+            for match in _CANDIDATE.finditer(piece):
+                start = match.start() - _HEAD.size
+                if not 0 <= start < _BUFFER:
+                    continue
+                length = _HEAD.unpack_from(piece, start)[0]
+                self._left -= min(length, self._longest)
+                if self._left < 0:
+                    self.is_exhausted = True
+                    return None
+                if window.record(at + start, self._size, self._longest) is not None:
+                    return at + start
+            at += _BUFFER
+        return None
+
+
+def _read_at(fd: int, length: int, at: int) -> bytes:
+    """``pread``; zeros where the disk cannot read a block, so that the blocks around it are still read."""
+    try:
+        return os.pread(fd, length, at)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    parts: list[bytes] = []
+    end = min(at + length, os.fstat(fd).st_size)
+    while at < end:
+        step = min(_BLOCK - at % _BLOCK, end - at)
+        try:
+            piece = os.pread(fd, step, at)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            piece = bytes(step)
+        if not piece:
+            break
+        parts.append(piece)
+        at += len(piece)
+    return b"".join(parts)

@@ -46,7 +46,7 @@ from instep.tree.marker import check_marker, read_marker
 from instep.tree.next_tree import NEXT, Exchange, build_next
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
-from instep.tree.records import RecordWriter, read_records
+from instep.tree.records import RecordWriter, read_whole
 from instep.tree.rows import is_same
 from instep.tree.rules import Rules
 from instep.tree.shortage import resource_error
@@ -721,7 +721,7 @@ class Stage:
     def _read(self, name: bytes) -> Iterator[bytes]:
         fd = self._tree.open(name, os.O_RDONLY)
         try:
-            yield from read_records(fd)
+            yield from read_whole(fd)
         finally:
             os.close(fd)
 

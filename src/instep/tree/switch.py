@@ -39,7 +39,7 @@ from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of, sync_dire
 from instep.tree.marker import check_marker, read_marker
 from instep.tree.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.place import Place
-from instep.tree.records import read_records
+from instep.tree.records import named_damage, read_records
 from instep.tree.rules import Rules
 from instep.tree.shortage import resource_error
 from instep.tree.subtree import holds_ignored
@@ -601,7 +601,8 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
     except FileNotFoundError:
         return
     try:
-        for payload in read_records(fd):
+        # A file that lost its row is read again by the next scan.
+        for payload in read_records(fd, named_damage(path)):
             row = decode_record(payload)
             if not isinstance(row, RowRecord):
                 continue

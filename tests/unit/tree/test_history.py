@@ -35,10 +35,11 @@ def test_contents_survive_a_restart_and_a_torn_tail(world: World) -> None:
     again = History(world.place)
     assert all(again.get(digest(data)) == data for data in (*SMALL, LARGE))
     assert again.get(digest(b"never")) is None
-    assert pack.stat().st_size == whole
     again.put(digest(b"later"), b"later")
     again.sync()
     again.close()
+    assert (world.place.history / "pack-00000001.torn-1").read_bytes() == b"\xff\x01\0\0torn"
+    assert b"torn" not in pack.read_bytes()[whole:]
     assert History(world.place).get(digest(b"later")) == b"later"
 
 
@@ -88,5 +89,35 @@ def test_a_rotten_pack_is_found_out(world: World) -> None:
     raw = bytearray(pack.read_bytes())
     raw[-1] ^= 1
     pack.write_bytes(raw)
-    with pytest.raises(DamagedError):
-        history.get(digest(SMALL[0]))
+    assert history.get(digest(SMALL[0])) is None
+    assert [each.file for each in history.damage] == ["pack-00000001"]
+    history.put(digest(SMALL[0]), SMALL[0])
+    assert history.get(digest(SMALL[0])) == SMALL[0]
+
+
+def test_a_rotten_file_is_kept_aside_and_can_be_put_anew(world: World) -> None:
+    history = History(world.place)
+    history.put(digest(LARGE), LARGE)
+    history.sync()
+    (file,) = world.place.history.glob("??/*")
+    file.chmod(0o600)
+    file.write_bytes(b"rotten")
+    assert history.get(digest(LARGE)) is None
+    assert not history.has(digest(LARGE))
+    (aside,) = world.place.history.glob("??/*.damaged-1")
+    assert aside.read_bytes() == b"rotten"
+    history.put(digest(LARGE), LARGE)
+    history.sync()
+    assert history.get(digest(LARGE)) == LARGE
+
+
+def test_collecting_two_packs_at_once_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instep.tree.history.PACK_MAX", 600)
+    history = History(world.place)
+    for data in SMALL:
+        history.put(digest(data), data)
+    alive = {digest(SMALL[0]), digest(SMALL[-1])}
+    history.collect(lambda name: name in alive)
+    history.close()
+    again = History(world.place)
+    assert {again.get(name) for name in alive} == {SMALL[0], SMALL[-1]}

@@ -1,0 +1,216 @@
+"""Mends what a disk changed in the archive and in a writer's history, and names what it could not mend.
+
+A history gets lost contents back from the tree and from the archive, by digest. An archive index gets its lines back
+from the objects themselves, whose names are made of their paths.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from instep.errors import DamagedError
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest, FilesetName
+from instep.model.pages import decode_leaf, level_of
+from instep.model.paths import shown
+from instep.node.page_walk import new_pages
+from instep.node.writer import WriterService
+from instep.node.writer_tree import history_keeps
+from instep.tree.archive import Archive
+from instep.tree.archive_index import damaged_batches, mend_index
+from instep.tree.beneath import Root
+from instep.tree.place import Place
+from instep.tree.plan import object_key
+
+if TYPE_CHECKING:
+    from instep.node.follower import FollowService
+    from instep.node.runtime import Runtime
+
+__all__ = ["Mended", "Mending"]
+
+NAMED_MAX = 20
+LOOK_HINT = (
+    "the disk changes what it was given: look at the kernel log and replace it; instep tries again to mend it"
+)
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+log = logging.getLogger(__name__)
+
+Source = Callable[[Entry], int | None]
+
+
+@dataclass(slots=True)
+class Mended:
+    """What is known of one fileset's own records. ``missing`` are paths of contents that were found nowhere."""
+
+    damage: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    kept_aside: list[str] = field(default_factory=list)
+
+
+class RecordsRow(NamedTuple):
+    """One row of ``check``."""
+
+    name: str
+    is_ok: bool
+    ours: str
+    theirs: str | None
+    hint: str | None
+
+
+class Mending:
+    """Synchronous, in the fileset's worker thread. ``found`` is what ``check`` shows."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._told: set[tuple[FilesetName, str]] = set()
+        self.found: dict[FilesetName, Mended] = {}
+
+    def mend(self, service: WriterService | FollowService) -> bool:
+        """Look, name, mend. True when the history's damaged packs should be written anew."""
+        mended = Mended()
+        place = service.place()
+        self._mend_archive(service, place, mended)
+        is_due = isinstance(service, WriterService) and self._mend_history(service, place, mended)
+        self.found[service.fileset.name] = mended
+        return is_due
+
+    def rows(self, fileset: FilesetName) -> Iterator[RecordsRow]:
+        """What ``check`` says of the fileset's own files."""
+        mended = self.found.get(fileset)
+        if mended is None:
+            return
+        name = f"records of {fileset}"
+        for text in mended.damage:
+            yield RecordsRow(name, False, text, "whole records", LOOK_HINT)
+        if mended.missing:
+            shown_paths = ", ".join(mended.missing[:3])
+            text = f"{len(mended.missing)} contents of older generations are lost here: {shown_paths}"
+            hint = f"instep log {fileset} shows which generations can still be restored, and from where"
+            yield RecordsRow(name, False, text, "all contents of the generations that are kept", hint)
+        if mended.kept_aside:
+            text = (
+                f"{len(mended.kept_aside)} damaged or torn files are kept for a look: {mended.kept_aside[0]}"
+            )
+            yield RecordsRow(name, True, text, None, None)
+
+    # the archive
+
+    def _mend_archive(self, service: WriterService | FollowService, place: Place, mended: Mended) -> None:
+        for path, index in damaged_batches(place.archive):
+            file = os.fsdecode(path + b"/index")
+            lost = "its end" if not index.damage else f"{len(index.damage)} stretches of bytes"
+            self._name(service, mended, "archive_index_damaged", file, f"{lost} cannot be read")
+            found = mend_index(path, lambda keys: self._paths_of(service, keys))
+            mended.damage.pop()
+            self._runtime.note(
+                "archive_index_mended",
+                f"{file} was written anew from the objects that it names; the old one is kept beside it",
+                service.line,
+                file=file,
+                items=len(found.items),
+            )
+        aside = Path(place.archive).glob("*/index.*-*")
+        mended.kept_aside += sorted(str(each) for each in aside if not each.name.endswith(".new"))
+
+    def _paths_of(
+        self, service: WriterService | FollowService, keys: frozenset[bytes]
+    ) -> Mapping[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for entry in self._entries(service):
+            key = object_key(entry.path)
+            if key in keys:
+                found[key] = entry.path
+        return found
+
+    def _entries(self, service: WriterService | FollowService) -> Iterator[Entry]:
+        """Entries of all generations that are known here; equal pages once."""
+        store = self._runtime.store
+        seen: set[Digest] = set()
+        for signed in store.generations(service.line, 1_000_000):
+            for raw in new_pages(store, [signed.body().root], seen):
+                if level_of(raw) == 0:
+                    yield from decode_leaf(raw, trusted=True)
+
+    # the history
+
+    def _mend_history(self, service: WriterService, place: Place, mended: Mended) -> bool:
+        history = service.tree.history
+        damage = history.damage()
+        for each in damage:
+            file = str(place.history / each.file)
+            what = "is torn" if each.is_tail else "was changed by the disk"
+            text = f"{each.length} bytes at {each.offset}: the file {what}"
+            self._name(service, mended, "history_damaged", file, text)
+        mended.kept_aside += [str(place.history / name) for name in history.kept_aside()]
+        if not damage and not mended.kept_aside:
+            return False
+        put = 0
+        archive = Archive(place).source(newest=1_000_000)
+        with closing(Root(place.root)) as root:
+            sources: list[Source] = [lambda entry: _in_tree(root, entry), archive]
+            for entry in self._entries(service):
+                if (
+                    entry.kind is not Kind.FILE
+                    or history.has(entry.digest)
+                    or not history_keeps(service.fileset, entry.size)
+                ):
+                    continue
+                if any(_put(service, entry, source) for source in sources):
+                    put += 1
+                else:
+                    mended.missing.append(shown(entry.path))
+        history.sync()
+        if put:
+            text = f"{put} contents that the history had lost were put back from tree and archive"
+            self._runtime.note("history_mended", text, service.line, contents=put)
+        if mended.missing and damage:
+            text = f"{len(mended.missing)} contents of older generations are lost here: {mended.missing[0]}"
+            paths = mended.missing[:NAMED_MAX]
+            self._runtime.note("history_lost", text, service.line, contents=len(mended.missing), paths=paths)
+        mended.damage = []  # what could be put back was; the rest is in ``missing``
+        return any(not each.is_tail for each in damage)
+
+    def _name(
+        self, service: WriterService | FollowService, mended: Mended, kind: str, file: str, what: str
+    ) -> None:
+        text = f"{file}: {what}"
+        mended.damage.append(text)
+        if (service.fileset.name, text) not in self._told:
+            self._told.add((service.fileset.name, text))
+            log.warning("%s: %s", service.line, text)
+            self._runtime.note(kind, text, service.line, file=file)
+
+
+def _put(service: WriterService, entry: Entry, source: Source) -> bool:
+    """Whether ``source`` had the content; what is another's bytes is not taken."""
+    fd = source(entry)
+    if fd is None:
+        return False
+    try:
+        service.tree.history.put_file(entry.digest, fd, entry.size)
+    except DamagedError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _in_tree(root: Root, entry: Entry) -> int | None:
+    try:
+        fd = root.open(entry.path, _READ)
+    except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+    found = os.fstat(fd)
+    if found.st_size == entry.size:
+        return fd
+    os.close(fd)
+    return None

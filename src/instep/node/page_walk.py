@@ -1,0 +1,27 @@
+"""Walks over pages that this node has, each of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from instep.model.ids import Digest
+from instep.model.pages import decode_inner, level_of
+from instep.store.port import NodeStore
+
+__all__ = ["new_pages"]
+
+
+def new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterable[bytes]:
+    """Pages below ``roots`` that were not seen before, parents first; all are added to ``seen``."""
+    pending = [root for root in roots if root not in seen]
+    while pending:
+        digest = pending.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        raw = store.get_page(digest)
+        if raw is None:
+            continue
+        yield raw
+        if level_of(raw) > 0:
+            pending += [child.digest for child in decode_inner(raw, trusted=True) if child.digest not in seen]

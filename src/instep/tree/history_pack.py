@@ -1,0 +1,95 @@
+"""The form of a history's packs: which contents are packed, their records, and where one lies."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.ids import Digest
+from instep.model.paths import shown
+
+__all__ = [
+    "PACKED_MAX",
+    "PACK_NAME",
+    "RECORD_MAX",
+    "At",
+    "HistoryDamage",
+    "Packed",
+    "decoded",
+    "encode",
+    "fsync_name",
+    "mismatch",
+    "pack_name",
+]
+
+PACKED_MAX = 64 << 10
+"""Larger contents are files of their own."""
+PACK_NAME = re.compile(rb"pack-(\d{8})")
+RECORD_MAX = PACKED_MAX + 64
+"""No record of a pack is longer: its content, a digest, and the array around them."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDamage:
+    """Bytes of a history's file that are not what was put. ``is_tail``: the end of a pack, as a crash leaves it."""
+
+    file: str
+    offset: int
+    length: int
+    is_tail: bool = False
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    digest: bytes
+    data: bytes
+
+
+class At(NamedTuple):
+    """Where a packed content lies. Kept as one number: a million contents are a million of these."""
+
+    pack: int
+    offset: int
+    length: int
+
+    def number(self) -> int:
+        return self.pack << 56 | self.offset << 24 | self.length
+
+    @classmethod
+    def of(cls, number: int) -> At:
+        return cls(number >> 56, number >> 24 & 0xFFFF_FFFF, number & 0xFF_FFFF)
+
+
+encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Packed)
+
+
+def pack_name(number: int) -> bytes:
+    return b"pack-%08d" % number
+
+
+def decoded(payload: bytes) -> Packed | None:
+    try:
+        return _decoder.decode(payload)
+    except DECODE_ERRORS:
+        return None
+
+
+def mismatch(digest: Digest) -> DamagedError:
+    name = digest.hex()
+    return DamagedError(
+        f"the bytes put for {shown(name.encode())} are others", code="content_mismatch", digest=name
+    )
+
+
+def fsync_name(name: bytes, dir_fd: int) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
