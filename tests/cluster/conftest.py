@@ -1,13 +1,26 @@
-"""Fixtures of the cluster floor: a fleet of real daemons that ends with the test."""
+"""Fixtures of the cluster floor: a fleet of real daemons that ends with the test, and the end of tests that share one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fleet import Fleet
+
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember for the fixtures whether the test itself failed."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 @pytest.fixture
@@ -18,3 +31,20 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def put_back(request: pytest.FixtureRequest) -> Callable[[list[str]], None]:
+    """Takes what a test of shared nodes left behind, once it was put back. A test that passed fails by that, so that it is
+    named itself and not the next one; beside a failure it is told, for it may be a consequence."""
+
+    def judge(left: list[str]) -> None:
+        if not left:
+            return
+        said = f"{request.node.name} left behind: {', '.join(left)}"
+        if request.node.stash.get(FAILED, False):
+            print(said)  # noqa: T201 - among what pytest shows of a failed test
+        else:
+            pytest.fail(said)
+
+    return judge

@@ -6,8 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.support.crashes import Crasher, Tree, crashers
 from tests.support.fleet import Fleet, tree_of
 
@@ -22,7 +20,6 @@ def forget(node: Crasher) -> None:
         Path(f"{node.node.directory / 'state' / 'node.db'}{suffix}").unlink(missing_ok=True)
 
 
-@pytest.mark.timeout(120)
 def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None:
     """Goal: design section 5 "A writer with amnesia". Method: yesterday's copy of its node directory, then an empty state,
     then an empty state while no partner answers."""

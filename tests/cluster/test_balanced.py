@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.balanced import Clients, application, asked
 from tests.support.fleet import Fleet, Node, free_port
+from tests.support.shared import KnownState
 from tests.support.waiting import eventually
 
 HOSTS = {"main": "127.0.0.1", "s1": "127.0.0.2", "s2": "127.0.0.3"}
@@ -36,6 +37,7 @@ class Front:
         self.fleet = fleet = Fleet(folder)
         self.folder, self.serves = folder, free_port()
         self.sick: set[str] = set()
+        self._master = 0
         self.haproxy, self.nginx = free_port(), free_port()
         self.haproxy_file, self.nginx_file = folder / "haproxy.cfg", folder / "nginx.conf"
         (fleet.tree("main")).mkdir(parents=True)
@@ -92,6 +94,7 @@ class Front:
             for name, host in HOSTS.items():
                 stack.enter_context(application(host, self.serves, name, self.sick))
             running = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+            self._master = running.pid
             try:
                 eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)
                 yield
@@ -126,12 +129,22 @@ class Front:
     def reload_by_hand(self) -> None:
         """As ``systemctl reload haproxy`` does, without a word to any node."""
         before = self._workers()
-        os.kill(int((self.folder / "haproxy.pid").read_text()), signal.SIGUSR2)
+        os.kill(self._master, signal.SIGUSR2)
         eventually(lambda: bool(self._workers() - before), 20)
 
     def _workers(self) -> set[str]:
-        pid = int((self.folder / "haproxy.pid").read_text())
-        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        """The workers of the master, which is the process that was started: its pid file is written anew at a reload."""
+        return set(Path(f"/proc/{self._master}/task/{self._master}/children").read_text().split())
+
+    def put_back(self, known: KnownState) -> list[str]:
+        """As it was before the first test; what a test should have undone itself, in words."""
+        left = [f"the application of {name} was sick" for name in sorted(self.sick)]
+        self.sick.clear()
+        left += known.restore()
+        for file in (self.haproxy_file, self.nginx_file, self.folder / "later.pid"):
+            file.unlink(missing_ok=True)
+        known.await_in_step()
+        return left
 
 
 def served(port: int) -> set[str]:
@@ -143,17 +156,25 @@ def served(port: int) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """Made once: each test leaves it as it found it."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Front, KnownState]]:
+    """Made once for all tests of this file."""
     folder = tmp_path_factory.mktemp("front")
     made = None
     try:
         made = Front(folder)
         eventually(partial(made.knows, "main", "s1", "s2"), 20)
-        yield made
+        yield made, KnownState(made.fleet)
     finally:
         if made is not None:
             made.fleet.close()
+
+
+@pytest.fixture
+def front(shared: tuple[Front, KnownState], put_back: Callable[[list[str]], None]) -> Iterator[Front]:
+    """Three nodes with nothing drained and no balancer before them."""
+    front, known = shared
+    yield front
+    put_back(front.put_back(known))
 
 
 @needs_haproxy
@@ -241,7 +262,7 @@ def test_a_session_moves_only_when_a_rollout_drains_its_node(front: Front) -> No
     with front.with_haproxy():
         cookie = eventually(partial(cookie_of, port, "s1"), 20) or ""
         with Clients(port) as others, Clients(port, 1, {"Cookie": cookie}) as session:
-            (fleet.tree("main") / "a").write_text("b")
+            fleet.write({"a": f"{(fleet.tree('main') / 'a').read_text()}, again"})
             fleet.wait(timeout=60)
             until = session.total + 20
             eventually(partial(session.has_served, until), 20)

@@ -189,7 +189,7 @@ def test_observing_never_writes(fleet: Fleet) -> None:
         "sub/f1": "changed", "sub/f2": "removed", "extra": "added",
     }  # fmt: skip
     (tree / "sub" / "f3").write_text("newer")
-    waited = fleet.main.run("wait", "data", "--timeout", "20s").json
+    waited = fleet.main.run("wait", "data", "--timeout", "60s").json
     assert waited["reached"], "nobody waits for one who observes"
     eventually(lambda: "2 changed" in s1.line()["reason"], 20, lambda: str(s1.line()))
     (there / "sub" / "f4").write_text("edited here")

@@ -35,7 +35,7 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(
     bool(lacks("haproxy", "nginx", "mapserv", "map2img")),
     reason=lacks("haproxy", "nginx", "mapserv", "map2img"),
@@ -51,7 +51,7 @@ def test_mapserver_nodes_behind_haproxy() -> None:
     assert set(report["answered_by"]) == {"m1", "m2", "m3"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(lacks("nginx", "pgrep")), reason=lacks("nginx", "pgrep"))
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
     """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is put

@@ -28,7 +28,6 @@ def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> 
     assert fleet.wait("--node", "beta")["reached"]
     fleet.assert_same("beta")
     alpha.run("partner", "remove", "beta")
-    (fleet.tree("main") / "file").write_text("not for strangers")
-    alpha.run("publish", "data")
-    beta.run("wait", "data", "--generation", "2", "--timeout", "2s", expect=None)
+    fleet.write({"file": "not for strangers"})
+    beta.run("wait", "data", "--generation", str(fleet.publish()), "--timeout", "2s", expect=None)
     assert (fleet.tree("beta") / "file").read_text() == "from another cluster"

@@ -42,38 +42,38 @@ def _events(node: Node, what: str) -> list[dict[str, Any]]:
     return [event for event in node.run("events").json["events"] if event["what"] == what]
 
 
-def _start(fleet: Fleet, stack: ExitStack, partners: int) -> tuple[Path, dict[str, Application]]:
+def _start(fleet: Fleet, stack: ExitStack, partners: int) -> dict[str, Application]:
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "page").write_text("welcome")
     (tree / "map").write_bytes(png(40, 30))
     fleet.make(partners)
     fleet.wait()
-    return tree, {name: stack.enter_context(application(fleet.tree(name))) for name in fleet.nodes}
+    return {name: stack.enter_context(application(fleet.tree(name))) for name in fleet.nodes}
 
 
 def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: an unchanged answer lets a generation through; a changed one puts each node back that asks for it, and is
     named with both values; declared different it goes live without more being typed, and is remembered anew."""
-    tree, apps = _start(fleet, stack, 2)
+    apps = _start(fleet, stack, 2)
     for name in ("s1", "s2"):
         _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
-    (tree / "other").write_text("nobody asks for it")
-    fleet.wait()
+    fleet.write({"other": "nobody asks for it"})
+    second = fleet.wait()["generation"]["number"]
     assert "1 golden answers of data are right, 1 of them compared" in str(_events(fleet["s1"], "golden"))
     document = fleet["s1"].run("test").json
-    assert document["ok"] and document["generation"]["number"] == 2
+    assert document["ok"] and document["generation"]["number"] == second
     assert [(t["name"], t["kind"], t["node"], t["compared"]) for t in document["tests"]] == [
         ("page", "golden", "s1", True)
     ]
-    (tree / "page").write_text("farewell")
-    fleet.main.run("publish", "data")
+    fleet.write({"page": "farewell"})
+    third = fleet.publish()
     for name in ("s1", "s2"):
         line = fleet[name].await_standing("failing", code="probe_failed")
         asked = f"golden answer page (GET {apps[name].url}/page?...): before 200 sha256 "
         assert asked in line["reason"] and ", now 200 sha256 " in line["reason"], line
         eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
-        assert line["live"]["number"] == 2 and line["head"]["number"] == 3, line
+        assert line["live"]["number"] == second and line["head"]["number"] == third, line
     eventually(
         lambda: {p["code"] for p in fleet.main.line()["partners"]} == {"probe_failed"}, 20, fleet.main.log
     )
@@ -85,8 +85,8 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     _golden(fleet["s1"], f'url = "{apps["s1"].url}"', page=STAMP)
     fleet["s1"].stop()
     fleet["s1"].start()
-    (tree / "other").write_text("again")
-    fleet.main.run("publish", "data")
+    fleet.write({"other": "again"})
+    fleet.publish()
     fleet["s1"].await_standing("in_step")
     fleet["s2"].await_standing("failing", code="probe_failed")
     assert "page" in fleet["s2"].line()["reason"]
@@ -95,7 +95,7 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
 def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: where nodes go one at a time, the first one that answers otherwise is put back and ends the rollout, so that
     the second never has the generation; declared different, a retry brings it to both."""
-    tree, apps = _start(fleet, stack, 2)
+    apps = _start(fleet, stack, 2)
     seen = {name: fleet.base / f"{name}.seen" for name in ("s1", "s2")}
     reload = 'reload = {{ run = ["/bin/cp", "--backup=t", "{tree}/page", "{seen}"] }}'
     for name, there in seen.items():
@@ -103,8 +103,8 @@ def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: Exit
         with (fleet[name].directory / "instep.toml").open("a") as config:
             config.write(f"\n[filesets.data.hooks]\n{hook}\n")
         _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
-    (tree / "page").write_text("farewell")
-    fleet.main.run("publish", "data")
+    fleet.write({"page": "farewell"})
+    fleet.publish()
     eventually(lambda: "put_back" in str(_events(fleet.main, "rollout")), 30, fleet.main.log)
     codes = {name: fleet[name].await_standing("failing")["code"] for name in seen}
     assert sorted(codes.values()) == ["probe_failed", "put_back_ordered"]
@@ -122,17 +122,17 @@ def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: Exit
 def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
     every node back, also over a restart of the writer between; declared different they stay."""
-    tree, apps = _start(fleet, stack, 2)
+    apps = _start(fleet, stack, 2)
     main, section = fleet.main, f'balancer = "{apps["s2"].url}"'  # which sends everybody to s2
     _golden(main, section, page=STAMP)
     eventually(lambda: _events(main, "golden"), 20, main.log)
-    (tree / "other").write_text("nobody asks for it")
+    fleet.write({"other": "nobody asks for it"})
     fleet.wait()
     eventually(lambda: "1 of them compared" in str(_events(main, "golden")), 20, main.log)
     document = main.run("test", "--through-balancer").json
     assert [(t["kind"], t["ok"], t["compared"]) for t in document["tests"]] == [("balancer", True, True)]
-    (tree / "page").write_text("farewell")
-    main.run("publish", "data")
+    fleet.write({"page": "farewell"})
+    fleet.publish()
     for name in ("s1", "s2"):
         fleet[name].await_standing("failing", code="put_back_ordered")
         eventually(partial(_holds, fleet.tree(name) / "page", "welcome"), 20, fleet[name].log)
@@ -141,7 +141,7 @@ def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, s
     main.start()
     _golden(main, section, page=STAMP + '\nchanges = "expected"')
     main.run("publish", "data", "-m", "the new page")
-    (tree / "page").write_text("farewell again")
+    fleet.write({"page": "farewell again"})
     fleet.wait()
     eventually(lambda: main.run("test", "--through-balancer").json["tests"][0]["compared"], 20, main.log)
 
@@ -150,13 +150,13 @@ def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> No
     """Goal: ``test`` runs probes and golden requests when it is asked to, on partners too, says what differs from when it
     went live and between nodes, exits 4 when something is wrong, refuses where there is nothing to test, and leaves no
     trace in events."""
-    tree, apps = _start(fleet, stack, 1)
+    apps = _start(fleet, stack, 1)
     main, s1, app = fleet.main, fleet["s1"], apps["s1"]
     assert s1.run("test", expect=4).error["code"] == "nothing_to_test"
     _golden(s1, f'url = "{app.url}"', page=STAMP)
     assert s1.run("test", "--through-balancer", expect=4).error["code"] == "no_balancer"
     assert s1.run("test", "--fleet", expect=4).error["code"] == "not_the_writer"
-    (tree / "other").write_text("1")
+    fleet.write({"other": "1"})
     fleet.wait()
     with (s1.directory / "instep.toml").open("a") as config:
         config.write(
@@ -196,22 +196,22 @@ def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
     """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is not
     the expected one after the switch is put back. A node that is killed once the tree holds the new generation compares
     after its start with what it recorded before. Method: it is killed when it has written down that it switched."""
-    tree, apps = _start(fleet, stack, 1)
+    apps = _start(fleet, stack, 1)
     s1, index = fleet["s1"], fleet.tree("s1") / "index"
     _golden(s1, f'url = "{apps["s1"].url}"\nretries = 1', index=STAMP)
-    (tree / "other").write_text("1")
-    fleet.main.run("publish", "data")
+    fleet.write({"other": "1"})
+    fleet.publish()
     line = s1.await_standing("failing", code="probe_failed")
     assert "answered 404, expected 200" in line["reason"], line
     assert "index answered 404, expected 200" in str(_events(s1, "golden_missing"))
-    (tree / "index").write_text("repaired")
+    fleet.write({"index": "repaired"})
     fleet.wait()
     assert index.read_text() == "repaired"
     s1.stop()
     s1.environment["INSTEP_FAILPOINT"] = "follow.tree_saved:2"
     s1.start()
-    (tree / "index").write_text("broken again")
-    fleet.main.run("publish", "data")
+    fleet.write({"index": "broken again"})
+    fleet.publish()
     s1.await_death()
     assert index.read_text() == "broken again"
     del s1.environment["INSTEP_FAILPOINT"]
@@ -225,22 +225,22 @@ def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> N
     """Goal: a picture may differ as far as it is allowed to; beyond that it is put back, with how much of it and by how
     much it differed; what is no picture any more is put back too."""
     pytest.importorskip("PIL", reason="the extra images is not installed")
-    tree, apps = _start(fleet, stack, 1)
+    apps = _start(fleet, stack, 1)
     s1 = fleet["s1"]
     _golden(s1, f'url = "{apps["s1"].url}"', map='compare = "image"\ntolerance = 4\nmax_share = "2%"')
-    (tree / "map").write_bytes(
-        png(40, 30, lambda x, y: (x % 256, y % 256, 93 if x else 200, 255) if y else (0, 0, 90, 255))
+    fleet.write(
+        {"map": png(40, 30, lambda x, y: (x % 256, y % 256, 93 if x else 200, 255) if y else (0, 0, 90, 255))}
     )
-    fleet.main.run("publish", "data")
+    fleet.publish()
     line = s1.await_standing("failing", code="probe_failed")
     assert (
         "5.33% of the pixels differ by more than 4, at most 2% may; the largest difference is 110"
         in line["reason"]
     )
-    (tree / "map").write_bytes(png(40, 30, lambda x, y: (x, y, 93 if (x, y) != (0, 0) else 200, 255)))
+    fleet.write({"map": png(40, 30, lambda x, y: (x, y, 93 if (x, y) != (0, 0) else 200, 255))})
     fleet.wait()
-    (tree / "map").write_text("<ServiceException/>")
-    fleet.main.run("publish", "data")
+    fleet.write({"map": "<ServiceException/>"})
+    fleet.publish()
     line = s1.await_standing("failing", code="probe_failed")
     assert "is no PNG or JPEG image: it begins with b'<ServiceException/>" in line["reason"], line
     eventually(lambda: (fleet.tree("s1") / "map").read_bytes().startswith(b"\x89PNG"), 20, s1.log)

@@ -69,7 +69,7 @@ def test_the_geoserver_example(fleet: Fleet) -> None:
             ", retries = 3": "",
         }
         _add(fleet["s1"], _example("GeoServer", **changes))
-        (tree / "global.xml").write_text("<global>2</global>")
+        fleet.write({"global.xml": "<global>2</global>"})
         fleet.wait()
         assert [each[:2] for each in server.asked] == [
             ("POST", "/geoserver/rest/reload"),
@@ -77,8 +77,8 @@ def test_the_geoserver_example(fleet: Fleet) -> None:
         ]
         assert server.asked[0][2]["Authorization"] == f"Basic {base64.b64encode(b'admin:geoserver').decode()}"
         server.text = "<ServiceExceptionReport/>"
-        (tree / "global.xml").write_text("<global>3</global>")
-        fleet.main.run("publish", "data")
+        fleet.write({"global.xml": "<global>3</global>"})
+        fleet.publish()
         line = fleet["s1"].await_standing("failing", code="probe_failed")
         assert "without 'WMS_Capabilities' in the body" in line["reason"], line
         eventually(lambda: (fleet.tree("s1") / "global.xml").read_text() == "<global>2</global>", 20)
@@ -121,8 +121,7 @@ def test_the_nginx_example(fleet: Fleet) -> None:
         f"{user}worker_processes 1;\npid {top}/nginx.pid;\nerror_log {top}/error.log;\nevents {{}}\n"
         f"http {{\naccess_log off;\n{temporary}server {{ listen 127.0.0.1:{port}; include conf.d/*.conf; }}\n}}\n"
     )
-    site = tree / "conf.d" / "site.conf"
-    site.write_text('location / { return 200 "one"; }\n')
+    (tree / "conf.d" / "site.conf").write_text('location / { return 200 "one"; }\n')
     fleet.make(1)
     fleet.wait()
     s1, failures = fleet["s1"], top / "failures"
@@ -135,19 +134,19 @@ def test_the_nginx_example(fleet: Fleet) -> None:
         }
         _add(s1, _example("nginx", **changes))
         eventually(lambda: _answer(port) == "one", 10)
-        site.write_text('location / { return 200 "two"; }\n')
+        fleet.write({"conf.d/site.conf": 'location / { return 200 "two"; }\n'})
         fleet.wait()
         eventually(lambda: _answer(port) == "two", 10)
-        site.write_text('location / { return 200 "three" }\n')
-        fleet.main.run("publish", "data")
+        fleet.write({"conf.d/site.conf": 'location / { return 200 "three" }\n'})
+        fleet.publish()
         s1.await_standing("failing", code="validate_failed")
         assert "two" in (there / "conf.d" / "site.conf").read_text()
         eventually(lambda: failures.read_text().startswith("data validate_failed: "), 10, s1.log)
-        site.write_text("location / { return 500; }\n")
-        fleet.main.run("publish", "data")
+        fleet.write({"conf.d/site.conf": "location / { return 500; }\n"})
+        fleet.publish()
         s1.await_standing("failing", code="probe_failed", timeout=60)
         eventually(lambda: _answer(port) == "two", 20)
-        site.write_text('location / { return 200 "four"; }\n')
+        fleet.write({"conf.d/site.conf": 'location / { return 200 "four"; }\n'})
         fleet.wait()
         eventually(lambda: _answer(port) == "four", 10)
 

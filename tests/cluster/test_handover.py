@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tomllib
 
-import pytest
-
 from tests.support.fleet import Fleet, Node, tree_of
 from tests.support.waiting import eventually
 
@@ -23,7 +21,6 @@ def await_same(fleet: Fleet, one: str, other: str) -> None:
     )
 
 
-@pytest.mark.timeout(120)
 def test_a_handover_loses_nothing_and_goes_back(fleet: Fleet) -> None:
     """Goal: issue 3, point 8: the line goes on at another writer with every generation. Method: three nodes, an
     unpublished change, handover, a change at the new writer, the same command again, and back again."""

@@ -30,6 +30,14 @@ def _hooks(node: Node, **hooks: str) -> None:
     node.run("config", "reload")
 
 
+def is_gone(pid: str) -> bool:
+    """Whether a process has ended, also when nobody reaped it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def _start(fleet: Fleet) -> tuple[Path, Path, Node]:
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
@@ -42,7 +50,7 @@ def _start(fleet: Fleet) -> tuple[Path, Path, Node]:
 def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     """Goal: a failing ``validate`` keeps the tree as it is; a failing ``probe`` puts the replaced generation back and
     remembers the refused one; ``retry`` and a newer generation go on. Method: programs that look at the tree."""
-    tree, there, s1 = _start(fleet)
+    _, there, s1 = _start(fleet)
     seen = fleet.base / "seen"
     validate = _script(
         fleet.base / "validate",
@@ -56,16 +64,16 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
         f'cat "$INSTEP_PATH/file" >> {fleet.base}/reloaded; echo >> {fleet.base}/reloaded',
     )
     _hooks(s1, validate=f'run = ["{validate}"]', reload=f'run = ["{reload}"]', probe=f'run = ["{probe}"]')
-    (tree / "file").write_text("second")
-    (tree / "more\nnames").write_text("more")
-    fleet.main.run("publish", "data")
+    first = fleet.head()
+    fleet.write({"file": "second", "more\nnames": "more"})
+    second = fleet.publish()
     line = s1.await_standing("failing", "held", "blocked", code="validate_failed")
     assert "validate" in line["reason"] and line["next"], line
     assert (there / "file").read_text() == "good"
     assert not (there / "more\nnames").exists()
     assert not (fleet.base / "reloaded").exists()
     told = json.loads(seen.read_text().splitlines()[0])
-    assert (told["fileset"], told["generation"], told["previous"]) == ("data", 2, 1), told
+    assert (told["fileset"], told["generation"], told["previous"]) == ("data", second, first), told
     assert {"file", "more\nnames"} <= {c["path"] if isinstance(c, dict) else c for c in told["changed"]}, told
     assert "the catalogue is broken" in str(s1.run("events").json["events"])
     eventually(lambda: fleet.main.line()["partners"][0]["code"] == "validate_failed", 20, fleet.main.log)
@@ -76,14 +84,13 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     assert (fleet.base / "reloaded").read_text() == "second\n"
     # The probe refuses the third generation.
     before = tree_of(there)
-    (tree / "file").write_text("bad")
-    (tree / "new").write_text("new")
-    fleet.main.run("publish", "data")
+    fleet.write({"file": "bad", "new": "new"})
+    third = fleet.publish()
     line = s1.await_standing("failing", code="probe_failed")
     eventually(lambda: tree_of(there) == before, 20, lambda: f"{s1.line()}\n{s1.log()}")
     line = s1.await_standing("failing", code="probe_failed")
-    assert line["live"]["number"] == 2 and line["head"]["number"] == 3, line
-    assert "rollback data 2" in str(line["next"]), line
+    assert line["live"]["number"] == second and line["head"]["number"] == third, line
+    assert f"rollback data {second}" in str(line["next"]), line
     eventually(lambda: (fleet.base / "reloaded").read_text() == "second\nbad\nsecond\n", 10)
     tries = len([e for e in s1.run("events").json["events"] if e["what"] == "hook_failed"])
     s1.stop()
@@ -93,10 +100,10 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
         "it is remembered"
     )
     assert tree_of(there) == before
-    fleet.main.run("rollback", "data", "2")
+    fleet.main.run("rollback", "data", str(second))
     fleet.wait()
     s1.await_standing("in_step")
-    (tree / "file").write_text("fourth")
+    fleet.write({"file": "fourth"})
     fleet.wait()
     fleet.assert_same()
 
@@ -104,19 +111,19 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
 def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
     """Goal: many publishes while a slow reload runs cause one more reload; a hook that hangs is ended and named with
     its limit, tried again, and the program group is gone."""
-    tree, there, s1 = _start(fleet)
+    _, there, s1 = _start(fleet)
     count, gate, pids = (fleet.base / name for name in ("count", "gate", "pids"))
     reload = _script(
         fleet.base / "reload",
         f"echo $INSTEP_GENERATION >> {count}; while [ ! -e {gate} ]; do sleep 0.05; done",
     )
     _hooks(s1, reload=f'run = ["{reload}"], timeout = "30s"')
-    (tree / "file").write_text("0")
-    fleet.main.run("publish", "data")
+    fleet.write({"file": "0"})
+    fleet.publish()
     eventually(count.exists, 20, s1.log)
     for number in range(1, 6):
-        (tree / "file").write_text(str(number))
-        fleet.main.run("publish", "data")
+        fleet.write({"file": str(number)})
+        fleet.publish()
     gate.touch()
     fleet.wait()
     fleet.assert_same()
@@ -124,33 +131,33 @@ def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
     assert count.read_text().split()[-1] == str(fleet.main.line()["head"]["number"])
     hang = _script(fleet.base / "hang", f"echo $$ >> {pids}; sleep 1000 & wait")
     _hooks(s1, validate=f'run = ["{hang}"], timeout = "300ms"')
-    (tree / "file").write_text("hangs")
-    fleet.main.run("publish", "data")
+    fleet.write({"file": "hangs"})
+    fleet.publish()
     line = s1.await_standing("failing", "held", "blocked", code="validate_failed")
     assert "300" in line["reason"] or "0.3" in line["reason"], line
     assert (there / "file").read_text() == "5"
     _hooks(s1)
     fleet.wait()
     fleet.assert_same()
-    for pid in pids.read_text().split():
-        assert not Path(f"/proc/{pid}").exists()
+    eventually(lambda: all(is_gone(pid) for pid in pids.read_text().split()), 20, pids.read_text)
 
 
 def test_the_writers_own_hooks(fleet: Fleet) -> None:
     """Goal: at the writer a failing ``validate`` or ``reload`` stops the publish (exit 4), nothing is announced."""
-    tree, there, _ = _start(fleet)
+    _, there, _ = _start(fleet)
     check = _script(fleet.base / "check", '! grep -q bad "$INSTEP_PATH/file"')
     failure = _script(fleet.base / "failure", f"cat >> {fleet.base}/told")
     _hooks(fleet.main, validate=f'run = ["{check}"]', on_failure=f'run = ["{failure}"]')
-    (tree / "file").write_text("bad")
+    first = fleet.head()
+    fleet.write({"file": "bad"})
     error = fleet.main.run("publish", "data", expect=4).error
     assert error["code"] == "validate_failed", error
     line = fleet.main.await_standing("blocked", "failing", code="validate_failed")
-    assert line["head"]["number"] == 1
+    assert line["head"]["number"] == first
     assert (there / "file").read_text() == "good"
     told = fleet.base / "told"
     eventually(lambda: told.exists() and "validate_failed" in told.read_text(), 10, fleet.main.log)
-    (tree / "file").write_text("mended")
+    fleet.write({"file": "mended"})
     fleet.wait()
     fleet.assert_same()
 
@@ -198,7 +205,7 @@ def _application() -> Iterator[_Application]:
 def test_http_hooks(fleet: Fleet) -> None:
     """Goal: ``reload`` by POST with credentials from a file, retried; ``probe`` by GET that looks at status and body;
     the secret stands in no status, event or log."""
-    tree, there, s1 = _start(fleet)
+    _, there, s1 = _start(fleet)
     auth = fleet.base / "auth"
     auth.touch(0o600)
     auth.write_text("admin:hunter2\n")
@@ -209,14 +216,14 @@ def test_http_hooks(fleet: Fleet) -> None:
             reload=f'http = "POST {url}/reload", auth_file = "{auth}", retries = 1',
             probe=f'http = "GET {url}/ows?x=1", expect_status = 200, expect_body = "WMS_Capabilities"',
         )
-        (tree / "file").write_text("2")
+        fleet.write({"file": "2"})
         fleet.wait()
         assert [(a[0], a[1]) for a in app.asked] == [("POST", "/reload"), ("GET", "/ows?x=1")]
         assert app.asked[0][2]["Authorization"].startswith("Basic ")
         app.asked.clear()
         app.text = "ServiceException"
-        (tree / "file").write_text("3")
-        fleet.main.run("publish", "data")
+        fleet.write({"file": "3"})
+        fleet.publish()
         line = s1.await_standing("failing", code="probe_failed")
         eventually(lambda: (there / "file").read_text() == "2", 20, s1.log)
         app.text = "WMS_Capabilities"
@@ -224,8 +231,8 @@ def test_http_hooks(fleet: Fleet) -> None:
         s1.await_standing("in_step")
         assert (there / "file").read_text() == "3"
         app.status = 500
-        (tree / "file").write_text("4")
-        fleet.main.run("publish", "data")
+        fleet.write({"file": "4"})
+        fleet.publish()
         line = s1.await_standing("failing", code="reload_failed", timeout=40)
         assert "500" in line["reason"], line
         app.status = 200

@@ -15,7 +15,7 @@ from tests.support.waiting import eventually
 def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
     """Goal: a failing ``freeze`` keeps the switch away with its reason and is thawed, ``on_failure`` is told; then
     freeze, switch, thaw come in order, and only the reload whose ``paths`` match runs."""
-    tree, there, s1 = _start(fleet)
+    _, there, s1 = _start(fleet)
     seen, told, closed = (fleet.base / name for name in ("seen", "told", "closed"))
     note = f'echo "$INSTEP_HOOK $(cat "$INSTEP_PATH/file")" >> {seen}'
     freeze = _script(fleet.base / "freeze", f"{note}; test ! -e {closed}")
@@ -29,13 +29,13 @@ def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
         reload=f'touch = "{fleet.base}/reloaded", paths = ["styles/**"]',
     )
     closed.touch()
-    (tree / "file").write_text("second")
-    fleet.main.run("publish", "data")
+    fleet.write({"file": "second"})
+    fleet.publish()
     line = s1.await_standing("failing", code="freeze_failed")
     assert "exited with 1" in line["reason"], line
     assert (there / "file").read_text() == "good"
-    eventually(told.exists, 10, s1.log)
-    eventually(lambda: told.read_text().endswith("\n"), 10, s1.log)
+    eventually(told.exists, 20, s1.log)
+    eventually(lambda: told.read_text().endswith("\n"), 20, s1.log)
     assert json.loads(told.read_text().splitlines()[0])["code"] == "freeze_failed"
     closed.unlink()
     s1.run("retry", "data")
@@ -43,9 +43,8 @@ def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
     assert seen.read_text().splitlines()[:2] == ["freeze good", "thaw good"]
     assert seen.read_text().splitlines()[-2:] == ["freeze good", "thaw second"]
     assert not (fleet.base / "reloaded").exists()
-    (tree / "styles").mkdir()
-    (tree / "styles" / "one").write_text("new")
-    fleet.main.run("publish", "data")
+    fleet.write({"styles/one": "new"})
+    fleet.publish()
     fleet.wait()
     assert (fleet.base / "reloaded").exists()
 
@@ -54,7 +53,7 @@ def test_a_thaw_that_fails_is_a_standing_until_it_works(fleet: Fleet) -> None:
     """Goal: who was frozen and not thawed is never *in step*: the line stands failing with reason and next step, also
     after a restart, is retried by itself, and recovers. Method: SIGKILL between freeze and thaw, a thaw that fails, a
     second restart, then the cause goes. Every ``thaw`` runs although the first one fails."""
-    tree, there, s1 = _start(fleet)
+    _, there, s1 = _start(fleet)
     seen, stuck = fleet.base / "seen", fleet.base / "stuck"
     freeze = _script(fleet.base / "freeze", f'echo "freeze $INSTEP_GENERATION" >> {seen}')
     thaw = _script(fleet.base / "thaw", f'echo "thaw $INSTEP_GENERATION" >> {seen}; test ! -e {stuck}')
@@ -72,10 +71,10 @@ run = ["{second}"]
     toml.write_text(text + both)
     partner = Crasher(s1).take_over().start("switch.step.before")
     stuck.touch()
-    (tree / "file").write_text("second")
-    fleet.main.run("publish", "data")
+    fleet.write({"file": "second"})
+    number = fleet.publish()
     assert partner.await_end() == -9
-    assert seen.read_text() == "freeze 2\n"
+    assert seen.read_text() == f"freeze {number}\n"
     try:
         partner.start()
         line = partner.await_line(lambda line: line["code"] == "thaw_failed")
@@ -83,18 +82,18 @@ run = ["{second}"]
         assert "instep retry data" in str(line["next"]), line
         partner.await_line(lambda line: "times in a row" in (line["reason"] or ""))
         assert (there / "file").read_text() == "second"
-        eventually(lambda: fleet.main.line()["partners"][0]["code"] == "thaw_failed", 10, s1.log)
+        eventually(lambda: fleet.main.line()["partners"][0]["code"] == "thaw_failed", 20, s1.log)
         partner.kill()
-        assert set(seen.read_text().splitlines()) == {"freeze 2", "thaw 2", "second"}
+        assert set(seen.read_text().splitlines()) == {f"freeze {number}", f"thaw {number}", "second"}
         partner.start()
         partner.await_line(lambda line: line["code"] == "thaw_failed")
         stuck.unlink()
         partner.await_line(lambda line: line["standing"] == "in_step")
         before = seen.read_text()
-        assert before.endswith("thaw 2\nsecond\n"), before
-        (tree / "file").write_text("third")
-        fleet.wait()
-        assert seen.read_text() == before + "freeze 3\nthaw 3\nsecond\n"
+        assert before.endswith(f"thaw {number}\nsecond\n"), before
+        fleet.write({"file": "third"})
+        third = fleet.wait()["generation"]["number"]
+        assert seen.read_text() == before + f"freeze {third}\nthaw {third}\nsecond\n"
     finally:
         partner.kill()
 
@@ -106,7 +105,7 @@ def _holds(path: Path, text: str) -> bool:
 def test_repair_runs_once_for_each_generation_that_failed(fleet: Fleet) -> None:
     """Goal: ``repair`` runs after a put-back, once, told the refused generation and with the old tree there; the next
     generation that fails gets its own. Method: a probe that refuses two generations, then accepts."""
-    tree, _, s1 = _start(fleet)
+    _, _, s1 = _start(fleet)
     seen = fleet.base / "seen"
     repair = _script(
         fleet.base / "repair",
@@ -114,13 +113,14 @@ def test_repair_runs_once_for_each_generation_that_failed(fleet: Fleet) -> None:
     )
     probe = _script(fleet.base / "probe", '! grep -q bad "$INSTEP_PATH/file"')
     _hooks(s1, repair=f'run = ["{repair}"]', probe=f'run = ["{probe}"]')
-    for number, wanted in ((2, "repair 2 good\n"), (3, "repair 2 good\nrepair 3 good\n")):
-        (tree / "file").write_text(f"bad {number}")
-        fleet.main.run("publish", "data")
+    wanted = ""
+    for word in ("bad", "bad again"):
+        fleet.write({"file": word})
+        wanted += f"repair {fleet.publish()} good\n"
         s1.await_standing("failing", code="probe_failed")
-        eventually(partial(_holds, seen, wanted), 10, s1.log)
+        eventually(partial(_holds, seen, wanted), 20, s1.log)
     s1.run("retry", "data")
-    (tree / "file").write_text("better")
+    fleet.write({"file": "better"})
     fleet.wait()
-    assert seen.read_text() == "repair 2 good\nrepair 3 good\n", seen.read_text()
+    assert seen.read_text() == wanted
     assert "repair hook of data: exited with 3" in str(s1.run("events").json["events"])

@@ -62,7 +62,7 @@ class Scene:
 
         return self.looped.run(make())
 
-    def code(self, work: Awaitable[Any], timeout: float = 30.0) -> str:
+    def code(self, work: Awaitable[Any], timeout: float = 60.0) -> str:
         """The code of the error that this ends in."""
 
         async def caught() -> str:
@@ -444,7 +444,7 @@ def test_many_expensive_requests_at_once(scene: Scene) -> None:
 
         async def some(answers: Any) -> str:
             try:
-                async with asyncio.timeout(5), contextlib.aclosing(answers) as batches:
+                async with asyncio.timeout(30), contextlib.aclosing(answers) as batches:
                     async for _ in batches:
                         await refused.wait()
             except InstepError as error:

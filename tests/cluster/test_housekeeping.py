@@ -61,13 +61,16 @@ def test_a_prune_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
     Method: SIGKILL at ``archive.pruning`` in a partner that prunes two batches."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
-    for number in range(3):
-        (tree / "file").write_text(f"{number}")
-        if number == 0:
-            fleet.make(1)
-        fleet.wait()
+    (tree / "file").write_text("0")
+    fleet.make(1)
+    numbers = [fleet.wait()["generation"]["number"]]
+    for number in (1, 2):
+        fleet.write({"file": f"{number}"})
+        numbers.append(fleet.wait()["generation"]["number"])
+    first, second, _ = numbers
     s1 = fleet["s1"]
-    assert [item["generation"] for item in s1.run("archive", "list", "data").json["items"]] == [2, 1]
+    items = s1.run("archive", "list", "data").json["items"]
+    assert [item["generation"] for item in items] == [second, first]
     s1.stop()
     s1.environment["INSTEP_FAILPOINT"] = "archive.pruning:2"
     s1.start()
@@ -76,7 +79,7 @@ def test_a_prune_that_is_killed_is_finished_by_the_next(fleet: Fleet) -> None:
     del s1.environment["INSTEP_FAILPOINT"]
     s1.start()
     left = s1.run("archive", "list", "data").json["items"]
-    assert [item["generation"] for item in left] == [2]
+    assert [item["generation"] for item in left] == [second]
     s1.run("archive", "prune", "data", "--keep-last", "0", "--keep-within", "0s")
     assert s1.run("archive", "list", "data").json["items"] == []
     s1.await_standing("in_step")

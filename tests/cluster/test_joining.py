@@ -28,7 +28,7 @@ def instep(directory: Path, *words: str, feed: str = "") -> tuple[int, dict[str,
     done = subprocess.run(
         [sys.executable, "-m", "instep.cli", "--dir", str(directory), *words, "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        input=feed, capture_output=True, text=True, timeout=30, check=False,
+        input=feed, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     return done.returncode, json.loads(done.stdout)
 

@@ -27,6 +27,7 @@ from instep.net.server import Limits
 from instep.net.tls import TlsContexts, trust_fetch
 from instep.net.transfer import AnswerStatus
 from tests.support import peers
+from tests.support.waiting import eventually_async
 
 S1 = node_name("s1")
 
@@ -36,7 +37,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[None]], 
     factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
 
     async def bounded(work: Awaitable[None]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await work
 
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -88,7 +89,7 @@ def test_a_node_that_stops_says_so_first(run: Callable[..., None], ca: Pki, s1: 
                 await stream.send(m.Ping(1))
                 assert await stream.receive() == m.Pong(1)
                 stopping_at = loop.time()
-            assert loop.time() - stopping_at < 2.5
+            assert loop.time() - stopping_at < 15, "it waited for the peer to hang up"
             assert await stream.receive() == m.Goodbye("stopping")
             await opened.__aexit__(None, None, None)
 
@@ -136,7 +137,7 @@ def test_the_rate_limit_slows_and_does_not_break(run: Callable[..., None], ca: P
             request = m.ContentsRequest(peers.LINE, peers.GENERATION, peers.wants(1))
             batches = [batch async for batch in client.contents(request)]
             assert sum(len(a.data) for batch in batches for a in batch) == 1_000_000
-            assert 0.15 < asyncio.get_running_loop().time() - started_at < 5
+            assert asyncio.get_running_loop().time() - started_at > 0.15
 
     run(work())
 
@@ -336,21 +337,9 @@ def test_pinned_partners_of_two_clusters(run: Callable[..., None], ca: Pki, tmp_
 
 def test_slow_and_half_open_connections_are_cut(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
     async def work() -> None:
-        limits = Limits(
-            handshake_s=0.3, first_request_s=0.3, body_s=0.3, sweep_s=0.05, connections_per_address=3
-        )
+        limits = Limits(handshake_s=0.3, first_request_s=0.3, body_s=0.3, sweep_s=0.05)
         async with peers.serving(ca, limits) as node:
-            host, port = split_address(node.address)
-            plain, secure, body = [await _open(host, port, None) for _ in range(1)] + [
-                await _open(host, port, TlsContexts(s1).client_for(node_name("main"))) for _ in range(2)
-            ]
-            secure[1].write(b"POST /peer/v1/heads HT")
-            body[1].write(
-                b"POST /peer/v1/heads HTTP/1.1\r\nHost: main\r\nInstep-Versions: 1-1\r\nContent-Length: 9\r\n\r\nx"
-            )
-            async with peers.dialling(s1, node) as client:
-                code = await code_of(client.heads(heads()), UnavailableError)
-                assert code == "peer_full"
+            plain, secure, body = await _slow(node, s1)
             assert b"too_slow" in await body[0].read()
             for reader, writer in (plain, secure):
                 with contextlib.suppress(ConnectionError):
@@ -363,9 +352,48 @@ def test_slow_and_half_open_connections_are_cut(run: Callable[..., None], ca: Pk
     run(work())
 
 
-async def _open(
-    host: str, port: int, context: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def test_more_connections_than_an_address_may_have_are_refused(
+    run: Callable[..., None], ca: Pki, s1: Pki
+) -> None:
+    """Goal: the next one is told so while three are open, and served once one of them has gone."""
+
+    async def work() -> None:
+        async with peers.serving(ca, Limits(connections_per_address=3)) as node:
+            held = await _slow(node, s1)
+            async with peers.dialling(s1, node) as client:
+                assert await code_of(client.heads(heads()), UnavailableError) == "peer_full"
+            for _, writer in held:
+                writer.close()
+
+            async def is_served() -> bool:
+                async with peers.dialling(s1, node) as client:
+                    try:
+                        await client.heads(heads())
+                    except UnavailableError:
+                        return False
+                    return True
+
+            await eventually_async(is_served, 20, "to be served when the others have gone")
+
+    run(work())
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _slow(node: peers.Node, pki: Pki) -> tuple[Connection, Connection, Connection]:
+    """Three connections: without a handshake, with half a request, and with half a body."""
+    host, port = split_address(node.address)
+    plain = await _open(host, port, None)
+    secure, body = [await _open(host, port, TlsContexts(pki).client_for(node_name("main"))) for _ in range(2)]
+    secure[1].write(b"POST /peer/v1/heads HT")
+    body[1].write(
+        b"POST /peer/v1/heads HTTP/1.1\r\nHost: main\r\nInstep-Versions: 1-1\r\nContent-Length: 9\r\n\r\nx"
+    )
+    return plain, secure, body
+
+
+async def _open(host: str, port: int, context: ssl.SSLContext | None) -> Connection:
     name = "main" if context is not None else None
     return await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
 

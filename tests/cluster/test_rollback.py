@@ -80,21 +80,21 @@ def test_what_is_too_large_for_history_is_told(fleet: Fleet) -> None:
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "large").write_bytes(b"1" * 100_000)
-    fleet.make(0, add=("--settle", "20ms", "--class", "data"))
+    fleet.make(0, add=("--publish", "manual", "--class", "data"))
     main = fleet.main
-    main.run("wait", "data")
+    first = fleet.publish()
     with (tree / "large").open("r+b") as file:
         file.write(b"2")
     (tree / "other").write_text("other")
-    main.run("publish", "data")
+    second = fleet.publish()
     before = tree_of(tree)
     log = main.run("log", "data").json["generations"]
-    assert [(g["number"], g["contents"]) for g in log] == [(2, ["here"]), (1, [])]
-    error = main.run("rollback", "data", "1", expect=None)
+    assert [(g["number"], g["contents"]) for g in log] == [(second, ["here"]), (first, [])]
+    error = main.run("rollback", "data", str(first), expect=None)
     assert error.code not in (0, 1), error
     assert "large" in error.error["reason"], error.error
     assert tree_of(tree) == before
-    assert main.line()["head"]["number"] == 2
+    assert fleet.head() == second
 
 
 def test_the_archive_gives_back_a_drifted_and_a_removed_file(fleet: Fleet) -> None:

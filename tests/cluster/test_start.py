@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.fleet import Fleet, Node, free_port, tree_of
+from tests.support.networks import own_network
 from tests.support.waiting import eventually
 
 
@@ -21,9 +25,20 @@ def _node(fleet: Fleet, name: str) -> Node:
     return fleet.node(name)
 
 
-def test_six_commands(fleet: Fleet) -> None:
+@pytest.fixture
+def usual_ports(fleet: Fleet) -> Iterator[Fleet]:
+    """A fleet whose nodes take the usual ports, which another run of this test may want at the same moment."""
+    with own_network() as words:
+        for name in ("main", "s1", "s2"):
+            fleet.node(name).prefix = words
+        yield fleet
+        fleet.close()
+
+
+def test_six_commands(usual_ports: Fleet) -> None:
     """Goal: init, fileset add, two invites, two joins, as typed (tokens from stdout), and it is a mirror in step
     whose standings, checks and members are told on every node."""
+    fleet = usual_ports
     tree = _filled(fleet.tree("main"))
     main, s1, s2 = (_node(fleet, name) for name in ("main", "s1", "s2"))
     main.run("init", "main", "--start", json=False)
@@ -34,7 +49,7 @@ def test_six_commands(fleet: Fleet) -> None:
     for node, token in zip((s1, s2), tokens, strict=True):
         assert "\n" not in token, "the token stands alone on stdout"
         node.run("join", token, "--accept", f"catalog={fleet.tree(node.name)}", "--start", json=False)
-    waited = main.run("wait", "catalog", "--timeout", "30s").json
+    waited = main.run("wait", "catalog", "--timeout", "60s").json
     assert waited["reached"] and waited["waiting_for"] == []
     for name in ("s1", "s2"):
         assert tree_of(fleet.tree(name)) == tree_of(tree)

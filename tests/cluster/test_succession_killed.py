@@ -59,7 +59,7 @@ def hand_over(giver: Crasher, taker: Crasher) -> bool:
     return False
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_handover_killed_at_any_step_leaves_one_writer_and_the_same_command_finishes_it(
     fleet: Fleet,
 ) -> None:

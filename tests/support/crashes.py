@@ -17,13 +17,14 @@ from typing import Any
 
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
+from tests.support.commands import Forked, spawn_daemon
 from tests.support.fleet import SOURCE, Fleet, Node
 from tests.support.waiting import eventually
 
 __all__ = ["Crasher", "Reader", "Tree", "assert_rested", "contents_below", "control_folder", "tables"]
 
 Tree = dict[bytes, tuple[Any, ...]]
-START_S = 30.0
+START_S = 60.0
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Crasher:
     node: Node
     wrapper: tuple[str, ...] = ()
     """Words before the daemon's command line, such as ``setpriv``."""
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
     numbers: dict[int, str] = field(default_factory=dict)
     """Every generation number ever seen here, and its id."""
 
@@ -52,14 +53,17 @@ class Crasher:
         assert self.process is None
         environment = {**os.environ, "PYTHONPATH": SOURCE, "INSTEP_FAILPOINT": failpoint}
         with (self.node.directory / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", "instep.node", str(self.node.directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd="/",
-            )
+            if self.wrapper:
+                self.process = subprocess.Popen(
+                    [*self.wrapper, sys.executable, "-m", "instep.node", str(self.node.directory)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    cwd="/",
+                )
+            else:
+                self.process = spawn_daemon(self.node.directory, environment, log)
 
     def start(self, failpoint: str = "") -> Crasher:
         """Start the daemon and wait until it answers."""
@@ -78,7 +82,7 @@ class Crasher:
 
         eventually(answers, START_S, lambda: f"{self.node.name} to answer\n{self.node.log()}")
 
-    def await_end(self, timeout: float = 30.0) -> int:
+    def await_end(self, timeout: float = 60.0) -> int:
         """Wait until the daemon has ended by itself; its exit code (negative: the signal)."""
         assert self.process is not None
         try:

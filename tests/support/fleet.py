@@ -8,17 +8,20 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from examples.ports import Ports
+from instep.cli.control import Control
+from tests.support.commands import run_command
 from tests.support.waiting import eventually
 
 __all__ = ["Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
 
-COMMAND_S = 60.0
+COMMAND_S = 120.0
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 
 
@@ -67,13 +70,15 @@ class Node:
         self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True
     ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
-        command = [*self.prefix, sys.executable, "-m", "instep.cli", "--dir", str(self.directory), *words]
-        if json:
-            command.append("--json")
+        arguments = ["--dir", str(self.directory), *words, *(["--json"] if json else [])]
         environment = {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
-        )
+        if self.prefix:
+            command = [*self.prefix, sys.executable, "-m", "instep.cli", *arguments]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+            )
+        else:
+            done = run_command(arguments, environment, timeout)
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if expect is not None and done.returncode != expect:
             raise CommandFailed(
@@ -167,6 +172,38 @@ class Fleet:
         """The root of ``data`` on that node."""
         return self.base / name / "tree"
 
+    # The operator and the applications ------------------------------------------------------------------------
+
+    def write(self, files: Mapping[str, str | bytes], name: str = "main") -> None:
+        """Put whole files into a node's tree as one change: no scan finds half a file, or some of them without the rest."""
+        tree, whole = self.tree(name), self.base / "whole"
+        is_one = len(files) == 1 and all((tree / path).parent.is_dir() for path in files)
+        with nullcontext() if is_one else self.together(name):
+            for path, data in files.items():
+                whole.write_bytes(data.encode() if isinstance(data, str) else data)
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                whole.rename(tree / path)
+
+    @contextmanager
+    def together(self, name: str = "main") -> Iterator[None]:
+        """What happens to a writer's tree in here goes into one generation: publishing is paused meanwhile."""
+        control = Control(self[name].directory / "control.sock")
+        control.call("pause", {"fileset": "data"}, timeout_s=COMMAND_S)
+        try:
+            yield
+        finally:
+            control.call("resume", {"fileset": "data"}, timeout_s=COMMAND_S)
+
+    def publish(self, *words: str) -> int:
+        """Publish what lies in the tree of ``main``; the number of the generation that has it."""
+        number: int = self.main.run("publish", "data", *words).json["generation"]["number"]
+        return number
+
+    def head(self, name: str = "main") -> int:
+        """The number of the newest generation that a node knows."""
+        number: int = self[name].line()["head"]["number"]
+        return number
+
     def make(
         self,
         partners: int = 2,
@@ -216,7 +253,7 @@ class Fleet:
         path.write_text(f'poll = "{poll}"\n' + path.read_text())
         node.run("config", "reload")
 
-    def wait(self, *words: str, timeout: float = 30.0) -> dict[str, Any]:
+    def wait(self, *words: str, timeout: float = 60.0) -> dict[str, Any]:
         """``instep wait`` on the writer; what it said."""
         found: dict[str, Any] = self.main.run(
             "wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20

@@ -56,7 +56,7 @@ __all__ = ["Craft", "HostileWriter", "Looped", "Victim", "directory", "file", "s
 
 T = TypeVar("T")
 START_NS = 1_700_000_000_000_000_000
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 CLOSING_S = 3.0
 
 
@@ -106,7 +106,7 @@ class Looped:
         with contextlib.suppress(
             AssertionError
         ):  # the other side may never answer: then it is closed all the same
-            eventually(_no_connections, CLOSING_S)
+            eventually(_no_connections, CLOSING_S, patience_s=0)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -398,7 +398,7 @@ class Victim:
         self._control = Control(node.directory / "control.sock")
 
     def call(self, command: str, **params: Any) -> dict[str, Any]:
-        return self._control.call(command, params, timeout_s=30)
+        return self._control.call(command, params, timeout_s=60)
 
     def line(self, fileset: str = "data") -> dict[str, Any]:
         found: dict[str, Any] = next(

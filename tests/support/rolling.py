@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.fleet import Fleet, Node
+from tests.support.shared import KnownState
 from tests.support.waiting import eventually
 
 __all__ = ["Rolling", "Watcher"]
@@ -38,6 +39,7 @@ class Rolling:
         self.fleet.wait()
         for name in self.partners:
             self._hook(name)
+        self._known = KnownState(self.fleet)
 
     partners = ("s1", "s2", "s3")
 
@@ -54,7 +56,7 @@ class Rolling:
             script = self.fleet.base / f"{kind}-{name}"
             script.write_text(HOOK.format(node=name, kind=kind, log=self.log_path, base=self.fleet.base))
             script.chmod(script.stat().st_mode | stat.S_IXUSR)
-            lines.append(f'{kind} = {{ run = ["{script}"], timeout = "30s" }}')
+            lines.append(f'{kind} = {{ run = ["{script}"], timeout = "2m" }}')
         node = self.fleet[name]
         path = node.directory / "instep.toml"
         path.write_text(path.read_text() + "\n".join(lines) + "\n")
@@ -81,13 +83,12 @@ class Rolling:
         self.fleet.wait(timeout=60)
 
     def write(self, word: str) -> None:
-        (self.fleet.tree("main") / "file").write_text(word)
+        self.fleet.write({"file": word})
 
     def publish(self, word: str) -> int:
         """Publish ``word``; the number of its generation."""
         self.write(word)
-        number: int = self.main.run("publish", "data").json["generation"]["number"]
-        return number
+        return self.fleet.publish()
 
     def hold(self, name: str, kind: str, word: str) -> Path:
         """The hook of ``name`` waits while the file that is returned exists."""
@@ -100,6 +101,25 @@ class Rolling:
         path = self.fleet.base / f"sick-{name}-{kind}-{word}"
         path.touch()
         return path
+
+    def put_back(self) -> list[str]:
+        """As it was before the first test: nothing held, sick, drained or paused, the default policy, and a calm word live
+        on all; what a test should have undone itself, in words."""
+        left = []
+        for path in sorted(self.fleet.base.glob("hold-*")):
+            left.append(f"the hook of {path.name.removeprefix('hold-')} was held")
+            path.unlink()
+        for path in self.fleet.base.glob("sick-*"):
+            path.unlink()
+        left += self._known.restore()
+        self._policy = ""
+        rollout = self.show()["rollout"]
+        if rollout is not None and rollout["paused"]:
+            left.append("the rollout was paused")
+            self.main.run("rollout", "resume", "data")
+        self.settle()
+        self.await_nobody_drained()
+        return left
 
     # Looking ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 __all__ = ["eventually", "eventually_async", "paced"]
 
 _T = TypeVar("_T")
+PATIENCE_S = 60.0
+"""A deadline is for what never comes, not for what comes late on a busy machine: a test waits at least so long."""
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.1
 
@@ -22,14 +24,17 @@ class _Nothing:
 
 def eventually(
     check: Callable[[], _T],
-    timeout: float = 10.0,
+    timeout: float = PATIENCE_S,
     describe: str | Callable[[], str] = "the expected state",
+    *,
+    patience_s: float = PATIENCE_S,
 ) -> _T:
-    """The first truthy answer of ``check``, asked again until ``timeout`` seconds have passed.
+    """The first truthy answer of ``check``, asked again until ``timeout`` seconds have passed, and ``patience_s`` at least.
 
     An ``AssertionError`` or ``OSError`` from ``check`` counts as "not yet". At the deadline the test fails
     with ``describe`` (text, or a function that renders the state of the world) and the last answer.
     """
+    timeout = max(timeout, patience_s)
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE_S
     clock = threading.Event()
@@ -54,10 +59,11 @@ def paced(count: int, over_s: float) -> Iterator[int]:
 
 async def eventually_async(
     check: Callable[[], Awaitable[_T]],
-    timeout: float = 10.0,
+    timeout: float = PATIENCE_S,
     describe: str | Callable[[], str] = "the expected state",
 ) -> _T:
     """``eventually`` for a coroutine function; the loop keeps running meanwhile."""
+    timeout = max(timeout, PATIENCE_S)
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE_S
     last: object = _Nothing()

@@ -90,10 +90,10 @@ async def test_it_is_tried_again_until_it_goes_well(tmp_path: Path) -> None:
 async def test_at_the_deadline_the_whole_group_is_ended(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f'sleep 600 & echo "$$ $!" >"{pids}"; wait'
-    outcome = await run_hook(sh(script, timeout_ms=150), call())
-    assert outcome.reason == "ran longer than 0.15 s and was ended"
+    outcome = await run_hook(sh(script, timeout_ms=1_000), call())  # the shell has begun by then
+    assert outcome.reason == "ran longer than 1 s and was ended"
     for pid in map(int, pids.read_text("ascii").split()):
-        eventually(partial(is_dead, pid), 5, f"the end of {pid}")
+        eventually(partial(is_dead, pid), 20, f"the end of {pid}")
 
 
 async def test_output_is_bounded_and_its_end_is_kept() -> None:
@@ -108,7 +108,7 @@ async def test_what_a_hook_leaves_running_neither_delays_nor_dies(tmp_path: Path
     started = time.monotonic()
     outcome = await run_hook(sh(f'sleep 60 & echo $! >"{pid_file}"'), call())
     assert outcome.ok
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "it waited for what it left running"
     pid = int(pid_file.read_text("ascii"))
     assert is_alive(pid)
     os.kill(pid, 9)
@@ -124,7 +124,7 @@ async def test_cancelling_ends_the_program(tmp_path: Path) -> None:
         task = group.create_task(
             run_hook(sh(f'echo $$ >"{pid_file}"; exec sleep 60', timeout_ms=60_000), call())
         )
-        await eventually_async(started, 5, "the program's start")
+        await eventually_async(started, 20, "the program's start")
         task.cancel()
     assert not is_alive(int(pid_file.read_text("ascii")))
 
@@ -140,11 +140,11 @@ async def test_cancelled_while_it_is_being_ended_nothing_of_the_group_stays(tmp_
         return pids.exists() and "told" in pids.read_text("ascii")
 
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(run_hook(sh(script, timeout_ms=300), call()))
-        await eventually_async(told, 5, "the signal at the deadline")
+        task = group.create_task(run_hook(sh(script, timeout_ms=1_500), call()))
+        await eventually_async(told, 20, "the signal at the deadline")
         task.cancel()
     for pid in (int(word) for word in pids.read_text("ascii").split() if word.isdigit()):
-        eventually(partial(is_dead, pid), 5, f"the end of {pid}")
+        eventually(partial(is_dead, pid), 20, f"the end of {pid}")
 
 
 async def test_changes_that_cannot_be_told_are_a_failure_not_a_shorter_list() -> None:

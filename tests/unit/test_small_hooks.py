@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from instep.fleet.hooks import HookCall, HookOutcome, HookSpec, run_hook
+from instep.fleet.small_hooks import send_signal
 from instep.model.ids import FilesetName
 from tests.support.records import head_ref
 
@@ -38,6 +39,28 @@ async def test_a_signal_reaches_the_process_of_the_pid_file_and_no_other(tmp_pat
     pid_file.unlink()
     pid_file.symlink_to(tmp_path / "real")
     assert not (await send()).ok
+
+
+@pytest.mark.parametrize("found", [None, "", "\n"])
+def test_a_pid_file_that_is_being_written_again_is_waited_for(tmp_path: Path, found: str | None) -> None:
+    """HAProxy removes its pid file while it reloads, others truncate it: a reload at that moment must not fail."""
+    pid_file = tmp_path / "pid"
+    if found is not None:
+        pid_file.write_text(found, "ascii")
+    looks = []
+
+    def pause(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            pid_file.write_text(f"{child.pid}\n", "ascii")
+
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+        assert send_signal("TERM", pid_file, pause).ok
+        assert child.wait(10) == -signal.SIGTERM
+    pid_file.write_text("", "ascii")
+    assert "is empty" in send_signal("TERM", pid_file, lambda _: None).reason
+    pid_file.unlink()
+    assert "No such file" in send_signal("TERM", pid_file, lambda _: None).reason
 
 
 async def test_touch_sets_the_time_and_follows_no_symbolic_link(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from instep.fleet.hook_spec import Attempt
@@ -14,14 +16,24 @@ __all__ = ["SIGNALS", "send_signal", "touch"]
 SIGNALS = ("HUP", "USR1", "USR2", "WINCH", "TERM")
 """What a ``signal`` hook may send: what services take as "read again" or "start again"."""
 _PID_BYTES_MAX = 64
+_WRITTEN_WITHIN_S = 1.0
+_LOOK_S = 0.02
+Pause = Callable[[float], object]
 
 
 class _Refused(Exception):
     """Why nothing was sent or touched."""
 
 
-def send_signal(name: str, pid_file: Path) -> Attempt:
+class _Unwritten(_Refused):
+    """The pid file is empty: a service truncates it, then writes its number."""
+
+
+def send_signal(name: str, pid_file: Path, pause: Pause | None = None) -> Attempt:
     """Send one of ``SIGNALS`` to the process that a pid file names.
+
+    A service that reloads removes or truncates its pid file and writes it again. So a file that is missing or empty is
+    read again for a second before it counts as such; ``pause`` waits between two looks.
 
     The file must be of root, of this daemon's user or of the user whose process it names, and writable by nobody
     else: who writes it would choose whom root signals.
@@ -29,7 +41,7 @@ def send_signal(name: str, pid_file: Path) -> Attempt:
     assert name in SIGNALS
     pid = 0
     try:
-        pid, owner = _pid(pid_file)
+        pid, owner = _written_pid(pid_file, pause or threading.Event().wait)
         if pid in (1, os.getpid()):
             whose = "init" if pid == 1 else "this daemon itself"
             raise _Refused(f"pid_file {pid_file} names {pid}, which is {whose}")
@@ -57,6 +69,16 @@ def send_signal(name: str, pid_file: Path) -> Attempt:
     return Attempt("")
 
 
+def _written_pid(path: Path, pause: Pause) -> tuple[int, int]:
+    """``_pid``, once the service has written it."""
+    for _ in range(round(_WRITTEN_WITHIN_S / _LOOK_S)):
+        try:
+            return _pid(path)
+        except (FileNotFoundError, _Unwritten):
+            pause(_LOOK_S)
+    return _pid(path)
+
+
 def _pid(path: Path) -> tuple[int, int]:
     """The number in a pid file, and the user it belongs to."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -71,6 +93,8 @@ def _pid(path: Path) -> tuple[int, int]:
     finally:
         os.close(descriptor)
     text = raw.strip()
+    if not text:
+        raise _Unwritten(f"pid_file {path} is empty")
     if len(raw) > _PID_BYTES_MAX or not text.isdigit() or not 0 < int(text) < 1 << 31:
         raise _Refused(f"pid_file {path} does not hold the number of a process")
     return int(text), found.st_uid
