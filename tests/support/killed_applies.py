@@ -27,7 +27,8 @@ from instep.tree.linger import lingering
 from instep.tree.next_tree import Exchange
 from instep.tree.recover import RecoveredKind, recover
 from instep.tree.stages import clear_stages
-from instep.tree.switch import finish, stat_rows, switch
+from instep.tree.switch import finish, switch
+from instep.tree.switch_rows import stat_rows
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest, expected, seen
 
 OLD: Tree = {

@@ -10,7 +10,6 @@ import click
 from instep.cli.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import DURATION, Session, command, group, pass_session
-from instep.errors import ResourceError
 
 __all__ = ["archive"]
 
@@ -58,12 +57,6 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     fileset, path = (None, words[0]) if len(words) == 1 else words
     raw = os.fsencode(path)
     target = absolute(directory)
-    try:
-        os.makedirs(target, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot make {target}: {error.strerror}", code="no_directory", path=target
-        ) from error
     document = session.call(
         "archive_restore", fileset=fileset, path=raw.decode("utf-8", "replace"),
         path_b64=base64.b64encode(raw).decode(), generation=generation, to=target,

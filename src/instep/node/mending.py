@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from instep.errors import DamagedError
@@ -26,6 +25,7 @@ from instep.node.writer_tree import history_keeps
 from instep.tree.archive import Archive
 from instep.tree.archive_index import damaged_batches, mend_index
 from instep.tree.beneath import Root
+from instep.tree.control_folder import opened
 from instep.tree.place import Place
 from instep.tree.plan import object_key
 
@@ -103,21 +103,23 @@ class Mending:
     # the archive
 
     def _mend_archive(self, service: WriterService | FollowService, place: Place, mended: Mended) -> None:
-        for path, index in damaged_batches(place.archive):
-            file = os.fsdecode(path + b"/index")
-            lost = "its end" if not index.damage else f"{len(index.damage)} stretches of bytes"
-            self._name(service, mended, "archive_index_damaged", file, f"{lost} cannot be read")
-            found = mend_index(path, lambda keys: self._paths_of(service, keys))
-            mended.damage.pop()
-            self._runtime.note(
-                "archive_index_mended",
-                f"{file} was written anew from the objects that it names; the old one is kept beside it",
-                service.line,
-                file=file,
-                items=len(found.items),
-            )
-        aside = Path(place.archive).glob("*/index.*-*")
-        mended.kept_aside += sorted(str(each) for each in aside if not each.name.endswith(".new"))
+        with opened(place) as there:
+            for path, index in damaged_batches(there.archive):
+                file = os.fsdecode(there.by_name(path) + b"/index")
+                lost = "its end" if not index.damage else f"{len(index.damage)} stretches of bytes"
+                self._name(service, mended, "archive_index_damaged", file, f"{lost} cannot be read")
+                found = mend_index(path, lambda keys: self._paths_of(service, keys))
+                mended.damage.pop()
+                self._runtime.note(
+                    "archive_index_mended",
+                    f"{file} was written anew from the objects that it names; the old one is kept beside it",
+                    service.line,
+                    file=file,
+                    items=len(found.items),
+                )
+            aside = there.archive.glob("*/index.*-*")
+            kept = sorted(os.fsencode(each) for each in aside if not each.name.endswith(".new"))
+            mended.kept_aside += [os.fsdecode(there.by_name(each)) for each in kept]
 
     def _paths_of(
         self, service: WriterService | FollowService, keys: frozenset[bytes]

@@ -7,6 +7,7 @@ is not mounted would look like an empty tree (P10).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from instep.model.ids import FilesetName, NodeName
 from instep.node.mounts import require_mount
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
-from instep.tree.marker import Marker, check_marker, create_marker, read_marker
+from instep.tree.marker import Marker, check_marker, create_marker, read_marker, remove_marker
 from instep.tree.place import Place, check_overlap, prepare_place, resolve_place
 
 __all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
@@ -106,16 +107,8 @@ def find_root(
 def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:
     """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays, and so
     does a marker that cannot be read or is another's."""
-    try:
-        marker = read_marker(path)
-    except InstepError:
-        return
-    if marker is None or (marker.fileset, marker.node) != (fileset, node):
-        return
-    control = path / ".instep"
-    (control / "id").unlink()
-    if not any(control.iterdir()):
-        control.rmdir()
+    with contextlib.suppress(InstepError):
+        remove_marker(path, fileset, node)
 
 
 def forget_marker(store: NodeStore, fileset: FilesetName) -> None:

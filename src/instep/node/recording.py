@@ -10,7 +10,8 @@ from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings
 from instep.tree.journal import Journal
 from instep.tree.place import Place
-from instep.tree.switch import Gone, finish, stat_rows
+from instep.tree.switch import finish
+from instep.tree.switch_rows import Gone, stat_rows
 
 __all__ = ["HasRows", "record_rows", "store_rows"]
 

@@ -6,13 +6,12 @@ import enum
 import errno
 import fcntl
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from instep.model.definition import Preserve
 from instep.tree.beneath import RenameUnsupportedError, rename_exchange, rename_noreplace
+from instep.tree.private_directory import private_directory
 
 __all__ = ["Ability", "lacking", "probe_filesystem"]
 
@@ -64,15 +63,14 @@ def probe_filesystem(directory: Path) -> frozenset[Ability]:
     An ability counts when the call works *and* the result reads back. ``OSError`` when ``directory`` itself
     cannot be written.
     """
-    playground = directory / f".instep-probe.{secrets.token_hex(6)}"
-    playground.mkdir(mode=0o700)
-    fd = os.open(playground, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.close(os.open(b"file", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd))
-        return frozenset(ability for ability, probe in _PROBES.items() if _holds(probe, fd))
+        with private_directory(parent, b".instep-probe.") as fd:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(b"file", flags, 0o600, dir_fd=fd))
+            return frozenset(ability for ability, probe in _PROBES.items() if _holds(probe, fd))
     finally:
-        os.close(fd)
-        shutil.rmtree(playground)
+        os.close(parent)
 
 
 _CANNOT = frozenset(

@@ -14,25 +14,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from instep.core.retention import Batch
-from instep.errors import RefusedError, UsageError
+from instep.errors import UsageError
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
 from instep.tree.archive_index import object_slots, read_index, stream_index, summed_up
-from instep.tree.beneath import Root, rename_noreplace
+from instep.tree.beneath import Root
+from instep.tree.control_folder import on_opened, opened
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.inode import SETID
 from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, encode_record
-from instep.tree.large import copy_whole
 from instep.tree.laying import remove_object, sync_directory
 from instep.tree.next_tree import NEXT
+from instep.tree.outlet import copy_object, open_outlet, put_out
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter, named_damage
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 
-__all__ = ["Archive", "ArchiveSource", "Item", "close_batch", "copy_object"]
+__all__ = ["Archive", "ArchiveSource", "Item", "close_batch"]
 
 _INDEXED = register("archive.indexed")
 _RENAMED = register("archive.renamed")
@@ -62,6 +63,7 @@ class Item:
 # --- closing a batch -------------------------------------------------------------------------------------------
 
 
+@on_opened
 def close_batch(
     place: Place,
     journal: Journal,
@@ -98,7 +100,7 @@ def close_batch(
     is_first = not os.path.lexists(archive)
     os.makedirs(archive, 0o700, exist_ok=True)
     if is_first:
-        sync_directory(place.control)
+        sync_directory(place.archive.parent)
     os.rename(stage, archive + b"/" + journal.header.batch.encode())
     failpoint(_RENAMED)
     sync_directory(archive)
@@ -203,7 +205,6 @@ class Archive:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self._path = os.fsencode(place.archive)
 
     def batches(self) -> list[Batch]:
         """All, oldest first. A batch of a switch that is not recorded yet is among them."""
@@ -211,13 +212,15 @@ class Archive:
 
     def _names(self) -> list[bytes]:
         try:
-            names = sorted(name for name in os.listdir(self._path) if not name.startswith(b"."))
+            with opened(self.place) as place:
+                archive = os.fsencode(place.archive)
+                names = sorted(name for name in os.listdir(archive) if not name.startswith(b"."))
+                return [name for name in names if os.path.isdir(archive + b"/" + name)]
         except FileNotFoundError:
             return []
-        return [name for name in names if os.path.isdir(self._path + b"/" + name)]
 
     def _index(self, name: bytes) -> Iterator[ItemRecord]:
-        with contextlib.suppress(FileNotFoundError), Root(self._path + b"/" + name) as batch:
+        with contextlib.suppress(FileNotFoundError), _opened_batch(self.place, name) as batch:
             yield from stream_index(batch.fd, named_damage(b"index of the archive's batch " + name))
 
     def list_items(self) -> Iterator[Item]:
@@ -240,7 +243,7 @@ class Archive:
                     continue
                 if record.path == path or (record.kind == 1 and is_below(path, record.path)):
                     best = record if best is None or len(record.path) >= len(best.path) else best
-            with Root(self._path + b"/" + name) as batch:
+            with _opened_batch(self.place, name) as batch:
                 if best is not None:
                     slots = iter((b"o/" + best.object + path[len(best.path) :],))
                 elif generation is None and read_index(batch.fd).is_damaged:
@@ -249,7 +252,7 @@ class Archive:
                     continue
                 for slot in slots:
                     if batch.stat_or_none(slot) is not None:
-                        return _copy_out(batch, slot, path, os.fsencode(to_dir))
+                        return _copy_out(batch, slot, path, to_dir)
         raise UsageError(
             f"{shown(path)} is not in the archive",
             hint="instep archive list shows what is",
@@ -260,12 +263,7 @@ class Archive:
     def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
         """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
         names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
-        return ArchiveSource(
-            [(self._path + b"/" + name, list(self._index(name))) for name in reversed(names)]
-        )
-
-    def _has_tree(self, name: str) -> bool:
-        return os.path.lexists(self._path + b"/" + name.encode() + b"/" + NEXT)
+        return ArchiveSource(self.place, [(name, list(self._index(name))) for name in reversed(names)])
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
@@ -276,43 +274,58 @@ class Archive:
         journal = Journal.load(self.place)
         busy = journal.header.batch if journal is not None else None
         sizes = {batch.name: batch.size_bytes for batch in self.batches()}
-        chosen = [name for name in names if name in sizes and name != busy and not self._has_tree(name)]
-        if dry_run or not chosen:
-            return sum(sizes[name] for name in chosen)
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not sizes:
+            return 0
+        with opened(self.place) as place:
+            fd = os.open(place.archive, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            for name in chosen:
-                failpoint(_PRUNING)
-                # Hidden first, so that a batch is listed whole or not at all.
-                hidden = b".pruned-" + name.encode()
-                os.rename(name.encode(), hidden, src_dir_fd=fd, dst_dir_fd=fd)
-                remove_object(fd, hidden)
-            for left in map(os.fsencode, os.listdir(fd)):
-                if left.startswith(b".pruned-"):
-                    remove_object(fd, left)
-            os.fsync(fd)
+            chosen = [n for n in names if n in sizes and n != busy and not _has_tree(fd, n)]
+            if chosen and not dry_run:
+                _prune(fd, chosen)
+            return sum(sizes[name] for name in chosen)
         finally:
             os.close(fd)
-        return sum(sizes[name] for name in chosen)
+
+
+def _has_tree(archive: int, name: str) -> bool:
+    try:
+        os.stat(name.encode() + b"/" + NEXT, dir_fd=archive, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _prune(archive: int, names: Iterable[str]) -> None:
+    for name in names:
+        failpoint(_PRUNING)
+        # Hidden first, so that a batch is listed whole or not at all.
+        hidden = b".pruned-" + name.encode()
+        os.rename(name.encode(), hidden, src_dir_fd=archive, dst_dir_fd=archive)
+        remove_object(archive, hidden)
+    for left in map(os.fsencode, os.listdir(archive)):
+        if left.startswith(b".pruned-"):
+            remove_object(archive, left)
+    os.fsync(archive)
 
 
 class ArchiveSource:
     """Callable as a ``Source``. Holds the top objects of its batches in memory."""
 
-    def __init__(self, batches: list[tuple[bytes, list[ItemRecord]]]) -> None:
+    def __init__(self, place: Place, batches: list[tuple[bytes, list[ItemRecord]]]) -> None:
+        self._place = place
         self._batches: list[tuple[bytes, dict[bytes, bytes], dict[bytes, bytes]]] = []
-        for path, records in batches:
+        for name, records in batches:
             tops = [r for r in records if r.path and b"/" not in r.object]
             by_path = {r.path: r.object for r in tops}
             by_digest = {r.digest: r.object for r in tops if r.digest and r.kind == 0}
-            self._batches.append((path, by_path, by_digest))
+            self._batches.append((name, by_path, by_digest))
 
     def __call__(self, entry: Entry) -> int | None:
         if int(entry.kind) != 0:
             return None
-        for path, by_path, by_digest in self._batches:
+        for name, by_path, by_digest in self._batches:
             for slot in self._slots(entry, by_path, by_digest):
-                fd = _open_in(path, slot, entry.size)
+                fd = _open_in(self._place, name, slot, entry.size)
                 if fd is not None:
                     return fd
         return None
@@ -332,10 +345,10 @@ class ArchiveSource:
 
     def readlink(self, entry: Entry) -> bytes | None:
         """The archived target of a symlink by path, unverified."""
-        for path, by_path, by_digest in self._batches:
+        for name, by_path, by_digest in self._batches:
             for slot in self._slots(entry, by_path, by_digest):
                 try:
-                    with Root(path) as batch:
+                    with _opened_batch(self._place, name) as batch:
                         return batch.readlink(slot)
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
@@ -343,9 +356,15 @@ class ArchiveSource:
         return None
 
 
-def _open_in(path: bytes, slot: bytes, size: int) -> int | None:
+@contextlib.contextmanager
+def _opened_batch(place: Place, name: bytes) -> Iterator[Root]:
+    with opened(place) as there, Root(os.fsencode(there.archive) + b"/" + name) as batch:
+        yield batch
+
+
+def _open_in(place: Place, name: bytes, slot: bytes, size: int) -> int | None:
     try:
-        with Root(path) as batch:
+        with _opened_batch(place, name) as batch:
             found = batch.stat(slot)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 return None
@@ -371,69 +390,12 @@ def _item(batch: str, record: ItemRecord) -> Item:
     )
 
 
-# --- copying out -----------------------------------------------------------------------------------------------
-
-
-def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: bytes) -> bytes:
-    target = to_dir + b"/" + path
-    if os.path.lexists(target):
-        raise RefusedError(
-            f"{shown(target)} exists already",
-            hint="restore to another directory; nothing is overwritten",
-            code="exists",
-            path=shown(target),
-        )
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    to_fd = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    name = os.path.basename(target)
-    temporary = b".instep-restore-" + name[:200]
-    try:
-        remove_object(to_fd, temporary)
+def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: str | os.PathLike[str]) -> bytes:
+    def copy(to_fd: int, name: bytes) -> None:
         from_fd, from_name = batch.open_parent(slot)
-        copy_object(from_fd, from_name, to_fd, temporary)
-        rename_noreplace(to_fd, temporary, to_fd, name)
-        os.fsync(to_fd)
-    finally:
-        os.close(to_fd)
-    return target
+        copy_object(from_fd, from_name, to_fd, name)
 
-
-def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
-    """Copy a file, symlink or directory with all below and its metadata; ``to_name`` must not exist."""
-    found = os.stat(from_name, dir_fd=from_fd, follow_symlinks=False)
-    if stat.S_ISLNK(found.st_mode):
-        os.symlink(os.readlink(from_name, dir_fd=from_fd), to_name, dir_fd=to_fd)
-        if os.geteuid() == 0:
-            os.chown(to_name, found.st_uid, found.st_gid, dir_fd=to_fd, follow_symlinks=False)
-        os.utime(to_name, ns=(found.st_mtime_ns, found.st_mtime_ns), dir_fd=to_fd, follow_symlinks=False)
-        return
-    if stat.S_ISREG(found.st_mode):
-        source = os.open(from_name, _READ, dir_fd=from_fd)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
-        copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
-    elif stat.S_ISDIR(found.st_mode):
-        directory = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.mkdir(to_name, 0o700, dir_fd=to_fd)
-        source, to = os.open(from_name, directory, dir_fd=from_fd), os.open(to_name, directory, dir_fd=to_fd)
-    else:
-        return  # sockets, pipes and devices are not content
-    try:
-        if stat.S_ISDIR(found.st_mode):
-            for name in sorted(map(os.fsencode, os.listdir(source))):
-                copy_object(source, name, to, name)
-        if os.geteuid() == 0:
-            os.fchown(to, found.st_uid, found.st_gid)
-        os.fchmod(to, stat.S_IMODE(found.st_mode))
-        for attribute in os.listxattr(source):
-            try:
-                os.setxattr(to, attribute, os.getxattr(source, attribute))
-            except OSError as error:
-                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
-                    raise
-        os.utime(to, ns=(found.st_mtime_ns, found.st_mtime_ns))
-        if stat.S_ISREG(found.st_mode):
-            os.fsync(to)
-    finally:
-        os.close(source)
-        os.close(to)
+    shown_as = os.fsencode(os.path.abspath(to_dir))
+    with open_outlet(shown_as) as outlet:
+        put_out(outlet, path, copy, shown_as=shown_as)
+    return shown_as + b"/" + path

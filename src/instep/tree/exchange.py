@@ -14,10 +14,12 @@ from collections.abc import Iterator
 
 from instep.errors import ContentionError, RefusedError
 from instep.model.paths import parent_of, shown
-from instep.tree.beneath import Root, rename_exchange
+from instep.tree.beneath import NOT_BENEATH, Root, rename_exchange
+from instep.tree.control_folder import open_control
 from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Journal, Op, Step
 from instep.tree.laying import remove_object, sync_directory
+from instep.tree.marker import open_marked
 from instep.tree.next_tree import NEXT, refused
 from instep.tree.place import Place
 
@@ -80,14 +82,14 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
     header = journal.header
     here = os.stat(place.root, follow_symlinks=False).st_ino
     if here == header.root_ino:
-        with Root(place.root) as live, Root(stage + b"/" + NEXT) as tree:
+        with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as tree:
             for step in _carried(journal):
                 failpoint(_CARRYING)
                 _carry(live, tree, step)
         failpoint(_CARRIED)
         with _opened(stage) as stage_fd, _opened(os.fsencode(place.root.parent)) as parent_fd:
             failpoint(_SWAPPING)
-            rename_exchange(stage_fd, NEXT, parent_fd, os.fsencode(place.root.name))
+            _swap_root(place, header.root_ino, stage_fd, parent_fd)
             failpoint(_SWAPPED)
     elif here != header.next_ino:
         raise RefusedError(
@@ -100,17 +102,37 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
     failpoint(_SYNCED)
 
 
+def _swap_root(place: Place, root_ino: int, stage_fd: int, parent_fd: int) -> None:
+    """``ContentionError`` ``root_changed`` when another directory came away than the root; it is back then."""
+    name = os.fsencode(place.root.name)
+    rename_exchange(stage_fd, NEXT, parent_fd, name)
+    came = os.stat(NEXT, dir_fd=stage_fd, follow_symlinks=False).st_ino
+    if came != root_ino:
+        rename_exchange(stage_fd, NEXT, parent_fd, name)
+        raise ContentionError(
+            f"another directory than the root came away from {place.root} in the exchange, and was put back",
+            hint=f"find out who renames directories in {place.root.parent}; it is staged again by itself",
+            code="root_changed",
+            expected_inode=root_ino,
+            found_inode=came,
+        )
+
+
 def withdraw(place: Place, journal: Journal, stage: bytes) -> None:
     """The kernel refused the exchange: what was carried goes back, and the journal to its stage."""
-    with Root(place.root) as live, Root(stage + b"/" + NEXT) as tree:
+    with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as tree:
         for step in _carried(journal):
             found = live.stat_or_none(step.path)
             if found is not None and found.st_ino == step.ino:
                 _exchange(live, tree, step.path)
-    with _opened(os.fsencode(place.control)) as control, _opened(stage) as stage_fd:
-        os.rename(b"journal", b"journal", src_dir_fd=control, dst_dir_fd=stage_fd)
-        os.fsync(stage_fd)
-        os.fsync(control)
+    control = open_control(place)
+    try:
+        with _opened(stage) as stage_fd:
+            os.rename(b"journal", b"journal", src_dir_fd=control, dst_dir_fd=stage_fd)
+            os.fsync(stage_fd)
+            os.fsync(control)
+    finally:
+        os.close(control)
     failpoint(_WITHDRAWN)
 
 
@@ -144,10 +166,23 @@ def _sync(place: Place, journal: Journal, stage: bytes) -> None:
     archive's."""
     sync_directory(place.root.parent)
     parents = {parent_of(step.path) for step in _carried(journal)}
-    for tree in (os.fsencode(place.root), stage + b"/" + NEXT):
-        for parent in sorted(parents):
-            with contextlib.suppress(FileNotFoundError):
-                sync_directory(tree + b"/" + parent)
+    with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
+        for tree in (live, old):
+            for parent in sorted(parents):
+                _sync_beneath(tree, parent)
+
+
+def _sync_beneath(tree: Root, directory: bytes) -> None:
+    try:
+        fd = tree.open_dir(directory)
+    except OSError as error:
+        if error.errno in NOT_BENEATH:
+            return  # gone meanwhile
+        raise
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 from instep.model.ids import Digest
 from instep.tree.beneath import syncfs
+from instep.tree.control_folder import open_control
 from instep.tree.digest import digest_bytes
 from instep.tree.failpoints import failpoint, register
 from instep.tree.history_pack import (
@@ -34,7 +35,7 @@ from instep.tree.history_pack import (
     pack_name,
 )
 from instep.tree.large import copy_whole, digest_of_fd
-from instep.tree.laying import SYNC_SINGLY_MAX, sync_directory
+from instep.tree.laying import SYNC_SINGLY_MAX
 from instep.tree.place import Place
 from instep.tree.records import (
     MAGIC,
@@ -65,12 +66,18 @@ class History:
     """The store below ``control/history``; its index of packed contents is read from the packs at the start."""
 
     def __init__(self, place: Place) -> None:
-        self._path = os.fsencode(place.history)
-        created = not os.path.isdir(self._path)
-        os.makedirs(self._path, 0o700, exist_ok=True)
-        if created:
-            sync_directory(place.control)
-        self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        control = open_control(place)
+        try:
+            try:
+                os.mkdir(b"history", 0o700, dir_fd=control)
+                os.fsync(control)
+            except FileExistsError:
+                pass
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(b"history", flags, dir_fd=control)
+        finally:
+            os.close(control)
+        self._path = b"/proc/self/fd/%d" % self._fd
         self._index: dict[Digest, int] = {}
         self._packs: dict[int, int] = {}
         """Open packs by number."""

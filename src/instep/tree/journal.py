@@ -6,6 +6,7 @@ appended as the apply goes on. It lives until live was recorded, or until the ne
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from instep.errors import DamagedError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef
+from instep.tree.control_folder import open_control
 from instep.tree.failpoints import failpoint, register
 from instep.tree.place import Place
 from instep.tree.records import Damage, append_record, read_records
@@ -189,7 +191,7 @@ class Journal:
         except FileNotFoundError:
             return None
         try:
-            return cls._read(place, name, fd)
+            return cls._read(dataclasses.replace(place, folder=None), name, fd)
         finally:
             os.close(fd)
 
@@ -270,7 +272,7 @@ class Journal:
         """Append a mark durably; the journal with it. Marking twice is harmless."""
         record = MarkRecord(phase, at_ms)
         failpoint(_MARKING)
-        control = os.open(self.place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        control = open_control(self.place)
         try:
             append_record(self.name, control, encode_record(record))
         finally:
@@ -281,7 +283,7 @@ class Journal:
     def remove(self) -> None:
         """Remove the journal durably: what it says is recorded elsewhere now."""
         failpoint(_REMOVING)
-        control = os.open(self.place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        control = open_control(self.place)
         try:
             os.unlink(self.name, dir_fd=control)
             os.fsync(control)
@@ -305,5 +307,8 @@ def stage_name(target: HeadRef) -> bytes:
 
 
 def _open(place: Place, name: bytes, flags: int) -> int:
-    path = os.fsencode(place.control) + b"/" + name
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    control = open_control(place)
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
+    finally:
+        os.close(control)

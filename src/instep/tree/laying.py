@@ -24,7 +24,15 @@ from instep.tree.journal import RowRecord
 from instep.tree.large import digest_of_fd, write_around_holes
 from instep.tree.records import write_all
 
-__all__ = ["SYNC_SINGLY_MAX", "Layer", "mismatch", "remove_object", "row_of", "sync_directory"]
+__all__ = [
+    "SYNC_SINGLY_MAX",
+    "Layer",
+    "mismatch",
+    "remove_contents",
+    "remove_object",
+    "row_of",
+    "sync_directory",
+]
 
 SYNC_SINGLY_MAX = 64
 """Up to so many objects are synced one by one; more by one ``syncfs``, which also flushes what is not ours."""
@@ -213,10 +221,19 @@ def _umask() -> int:
 
 def remove_object(dir_fd: int, name: bytes) -> None:
     """Remove ``name`` in ``dir_fd`` with all below it, however deep, following nothing; nothing there is fine."""
-    if _unlinked(name, dir_fd):
-        return
+    if not _unlinked(name, dir_fd):
+        _remove_directories(dir_fd, [name])
+
+
+def remove_contents(dir_fd: int) -> None:
+    """Remove all that lies in a directory, as ``remove_object`` does."""
+    names = map(os.fsencode, os.listdir(dir_fd))
+    _remove_directories(dir_fd, [name for name in names if not _unlinked(name, dir_fd)])
+
+
+def _remove_directories(dir_fd: int, names: list[bytes]) -> None:
     with Root(b"/proc/self/fd/%d/." % dir_fd) as root:
-        pending = [name]
+        pending = list(names)
         while pending:
             path = pending[-1]
             directories = _emptied(root, path)

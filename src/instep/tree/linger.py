@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from instep.model.paths import sort_key
 from instep.tree.beneath import Root
+from instep.tree.control_folder import on_opened, opened
 from instep.tree.failpoints import failpoint, register
 from instep.tree.inode import let_owner
 from instep.tree.journal import ItemRecord, Journal, LinkedRecord, Why, decode_record, encode_record
 from instep.tree.laying import sync_directory
+from instep.tree.marker import open_marked
 from instep.tree.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked
 from instep.tree.place import Place
 from instep.tree.plan import object_key
@@ -53,14 +55,16 @@ class Ended:
 
 def lingering(place: Place) -> list[bytes]:
     """Batches whose old tree is still there, oldest first."""
-    archive = os.fsencode(place.archive)
     try:
-        names = sorted(os.listdir(archive))
+        with opened(place) as there:
+            archive = os.fsencode(there.archive)
+            names = [name for name in sorted(os.listdir(archive)) if not name.startswith(b".")]
+            return [name for name in names if os.path.lexists(archive + b"/" + name + b"/" + NEXT)]
     except FileNotFoundError:
         return []
-    return [n for n in names if not n.startswith(b".") and os.path.lexists(archive + b"/" + n + b"/" + NEXT)]
 
 
+@on_opened
 def end_linger(
     place: Place,
     batch: bytes,
@@ -74,8 +78,8 @@ def end_linger(
     other name are kept true. Once ``stopping`` is set it ends at the next object. ``OSError``."""
     failpoint(_ENDING)
     path = os.fsencode(place.archive) + b"/" + batch
-    with Root(path) as opened, Root(place.root) as live:
-        ending = _Ending(opened, live, now_ms, Relinked(live_row, keep_rows))
+    with Root(path) as opened_batch, open_marked(place.root, place.fileset) as live:
+        ending = _Ending(opened_batch, live, now_ms, Relinked(live_row, keep_rows))
         is_done = ending.run(stopping or threading.Event())
     if not is_done:
         return Ended(ending.late, tuple(ending.named), False)

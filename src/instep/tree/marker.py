@@ -6,6 +6,7 @@ refuse (P10). It is created once, when the fileset is added or accepted, and nev
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -22,8 +23,10 @@ __all__ = [
     "Marker",
     "check_marker",
     "create_marker",
+    "open_marked",
     "open_root",
     "read_marker",
+    "remove_marker",
 ]
 
 CONTROL_NAME = b".instep"
@@ -60,16 +63,31 @@ def open_root(root: Path) -> Root:
         ) from error
 
 
+def open_marked(root: Path, fileset: FilesetName) -> Root:
+    """The root, opened, if beneath that very descriptor lies the marker of ``fileset``: what a user moved to the root's
+    name meanwhile has none. Refusals as ``open_root`` and ``check_marker``."""
+    opened = open_root(root)
+    try:
+        marker = _read(opened, root)
+        if marker is None:
+            raise _missing(root, fileset)
+        _refuse_foreign(marker, root, fileset, marker.node)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
 def create_marker(root: Path, fileset: FilesetName, node: NodeName) -> Marker:
     """Write a new marker durably; an existing one is an error (``marker_foreign`` or ``marker_exists``)."""
-    existing = read_marker(root)
-    if existing is not None:
-        _refuse_foreign(existing, root, fileset, node)
-        raise RefusedError(
-            f"{root} already carries the marker of {fileset}", code="marker_exists", root=str(root)
-        )
     marker = Marker(fileset, node, secrets.token_hex(16))
     with open_root(root) as opened:
+        existing = _read(opened, root)
+        if existing is not None:
+            _refuse_foreign(existing, root, fileset, node)
+            raise RefusedError(
+                f"{root} already carries the marker of {fileset}", code="marker_exists", root=str(root)
+            )
         try:
             os.mkdir(CONTROL_NAME, 0o700, dir_fd=opened.fd)
         except FileExistsError:
@@ -105,18 +123,26 @@ def _write_durably(control: int, text: bytes) -> None:
 def read_marker(root: Path) -> Marker | None:
     """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker."""
     with open_root(root) as opened:
-        try:
-            fd = opened.open(MARKER_PATH, os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _not_a_marker(root, error.strerror) from error
-        try:
-            raw = os.read(fd, _MARKER_MAX)
-        except OSError as error:
-            raise _not_a_marker(root, error.strerror) from error
-        finally:
-            os.close(fd)
+        return _read(opened, root)
+
+
+def _read(opened: Root, root: Path) -> Marker | None:
+    try:
+        fd = opened.open(MARKER_PATH, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _not_a_marker(root, error.strerror) from error
+    try:
+        raw = os.read(fd, _MARKER_MAX)
+        uid, top = os.fstat(fd).st_uid, os.fstat(opened.fd).st_uid
+    except OSError as error:
+        raise _not_a_marker(root, error.strerror) from error
+    finally:
+        os.close(fd)
+    if uid not in (0, top, os.geteuid()):
+        # In a directory that anybody may write, anybody can make a marker.
+        raise _not_a_marker(root, f"it belongs to uid {uid}, the directory to uid {top}")
     try:
         return msgspec.json.decode(raw, type=Marker)
     except msgspec.DecodeError as error:
@@ -139,13 +165,7 @@ def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str |
     """
     marker = read_marker(root)
     if marker is None:
-        raise RefusedError(
-            f"{root} does not carry the marker of {fileset}: the disk may not be mounted, or was emptied",
-            hint="mount the disk, or restore the directory with its .instep/id; nothing was changed",
-            code="marker_missing",
-            root=str(root),
-            fileset=fileset,
-        )
+        raise _missing(root, fileset)
     _refuse_foreign(marker, root, fileset, node)
     if random is not None and marker.random != random:
         raise RefusedError(
@@ -155,6 +175,34 @@ def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str |
             root=str(root),
         )
     return marker
+
+
+def remove_marker(root: Path, fileset: FilesetName, node: NodeName) -> None:
+    """Remove the marker if it is that of ``fileset`` on ``node``, and its folder if nothing else lies there."""
+    with open_root(root) as opened:
+        marker = _read(opened, root)
+        if marker is None or (marker.fileset, marker.node) != (fileset, node):
+            return
+        control = opened.open_dir(CONTROL_NAME)
+        try:
+            os.unlink(b"id", dir_fd=control)
+        finally:
+            os.close(control)
+        try:
+            os.rmdir(CONTROL_NAME, dir_fd=opened.fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _missing(root: Path, fileset: FilesetName) -> RefusedError:
+    return RefusedError(
+        f"{root} does not carry the marker of {fileset}: the disk may not be mounted, or was emptied",
+        hint="mount the disk, or restore the directory with its .instep/id; nothing was changed",
+        code="marker_missing",
+        root=str(root),
+        fileset=fileset,
+    )
 
 
 def _refuse_foreign(marker: Marker, root: Path, fileset: FilesetName, node: NodeName) -> None:

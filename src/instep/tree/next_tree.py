@@ -17,10 +17,11 @@ from instep.errors import DamagedError, RefusedError
 from instep.model.paths import is_below, shown
 from instep.model.statrow import StatRow
 from instep.tree.beneath import NOT_BENEATH, Root, syncfs
+from instep.tree.control_folder import on_opened
 from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Journal, LinkedRecord, Op, Step, encode_record
 from instep.tree.laying import SYNC_SINGLY_MAX, remove_object
-from instep.tree.marker import CONTROL_NAME
+from instep.tree.marker import CONTROL_NAME, open_marked
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter
 from instep.tree.rows import RACY_NS, is_same, is_settled
@@ -318,6 +319,7 @@ def sync_tree(tree: Root) -> None:
         os.close(fd)
 
 
+@on_opened
 def take_apart(place: Place, stage: bytes, relinked: Relinked | None = None) -> None:
     """Undo what was prepared in a stage: staged objects return to their slots, links and copies go. Harmless again.
 
@@ -340,7 +342,7 @@ def take_apart(place: Place, stage: bytes, relinked: Relinked | None = None) -> 
 
 
 def _unlink_noting(place: Place, tree: Root, relinked: Relinked) -> None:
-    with Root(place.root) as live:
+    with open_marked(place.root, place.fileset) as live:
         for found in walk_below(tree, NEXT):
             path = found.path[len(NEXT) + 1 :]
             row = relinked.known(path, found.stat)

@@ -7,11 +7,12 @@ Design, section 7 "Place".
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -20,36 +21,89 @@ from instep.errors import ConfigError, RefusedError, ResourceError
 from instep.model.ids import FilesetName
 from instep.tree.marker import open_root
 
-__all__ = ["Place", "check_overlap", "prepare_place", "resolve_place"]
+__all__ = [
+    "OWNER_FILE",
+    "ControlFolder",
+    "Owner",
+    "Place",
+    "check_overlap",
+    "owner_of",
+    "prepare_place",
+    "resolve_place",
+]
 
-_OWNER_FILE = "place"
+OWNER_FILE = "place"
+"""Says in a control folder for which root it is."""
+_OWNER_MAX = 8192
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODE_SECRETS = ("pki", "state")
 _CONTROL_CONTENTS = ("stage", "journal", "archive", "history")
 
 
+class ControlFolder:
+    """An open control folder, verified by ``tree.control_folder``."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @property
+    def is_open(self) -> bool:
+        return self.fd >= 0
+
+    @property
+    def path(self) -> Path:
+        """Leads to the open folder, whatever its name leads to by now."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """``root`` is served; ``control`` is ours alone (mode 0700) and lies on the same mount as ``root``."""
+    """``root`` is served; ``control`` is ours alone (mode 0700) and lies on the same mount as ``root``.
+
+    The folders below ``control`` are reached through ``folder`` while that is open (``tree.control_folder.opened``).
+    """
 
     root: Path
     control: Path
     fileset: FilesetName
+    folder: ControlFolder | None = field(default=None, compare=False, repr=False)
+
+    def _below(self, name: str) -> Path:
+        is_open = self.folder is not None and self.folder.is_open
+        return (self.folder.path if is_open and self.folder is not None else self.control) / name
 
     @property
     def stage(self) -> Path:
-        return self.control / "stage"
+        return self._below("stage")
 
     @property
     def journal(self) -> Path:
-        return self.control / "journal"
+        return self._below("journal")
 
     @property
     def archive(self) -> Path:
-        return self.control / "archive"
+        return self._below("archive")
 
     @property
     def history(self) -> Path:
-        return self.control / "history"
+        return self._below("history")
+
+    def owner_text(self) -> str:
+        """How the root is named in the control folder."""
+        return os.fsencode(self.root).decode("utf-8", "replace")
+
+    def by_name(self, path: bytes) -> bytes:
+        """A path below the open folder as people know it."""
+        if self.folder is None or not self.folder.is_open:
+            return path
+        prefix = os.fsencode(self.folder.path)
+        is_below = path == prefix or path.startswith(prefix + b"/")
+        return os.fsencode(self.control) + path[len(prefix) :] if is_below else path
 
     @property
     def is_control_inside(self) -> bool:
@@ -57,12 +111,16 @@ class Place:
         return self.control.is_relative_to(self.root)
 
 
-class _Owner(msgspec.Struct, frozen=True):
+class Owner(msgspec.Struct, frozen=True):
     """Which root a control folder belongs to: several nodes of one machine may keep neighbouring roots."""
 
     root: str
     dev: int
     ino: int
+
+    def is_for(self, place: Place, root: os.stat_result) -> bool:
+        """By name or by inode: a root may be renamed, and may be another directory after a restore."""
+        return self.root == place.owner_text() or (self.dev, self.ino) == (root.st_dev, root.st_ino)
 
 
 def resolve_place(
@@ -99,24 +157,19 @@ def prepare_place(place: Place) -> None:
     """Make the control folder (0700), durably; ``ResourceError`` when it cannot be made or is another's."""
     control = place.control
     try:
-        control.mkdir(mode=0o700, exist_ok=True)
-        found = control.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise _stage_unusable(control, "is not a directory")
-        if found.st_uid != os.geteuid():
-            raise _stage_unusable(control, "belongs to another user")
-        if not _same_mount(place.root, control):
-            raise _stage_unusable(control, "is not on the same mount as the root")
-        if stat.S_IMODE(found.st_mode) != 0o700:
-            os.chmod(control, 0o700)
-        _drop_default_acl(control)
-        if not _is_ours(control, place.root):
-            raise _stage_unusable(control, "belongs to another root")
-        if not (control / _OWNER_FILE).exists():
-            _sync_directory(
-                control.parent
-            )  # before the owner is written, which says that the folder is durable
-        _write_owner(control, place.root)
+        parent = os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(control.name, 0o700, dir_fd=parent)
+            fd = os.open(control.name, _DIRECTORY, dir_fd=parent)
+            try:
+                _prepare(place, fd, parent)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(parent)
+    except NotADirectoryError as error:
+        raise _stage_unusable(control, "is not a directory") from error
     except OSError as error:
         raise ResourceError(
             f"the control folder {control} cannot be prepared: {error.strerror}",
@@ -124,6 +177,38 @@ def prepare_place(place: Place) -> None:
             code="stage_unusable",
             path=str(control),
         ) from error
+
+
+def _prepare(place: Place, fd: int, parent: int) -> None:
+    control, found = place.control, os.fstat(fd)
+    if found.st_uid != os.geteuid():
+        raise _stage_unusable(control, f"belongs to another user, uid {found.st_uid}")
+    root = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _mount_of(fd) != _mount_of(root):
+            raise _stage_unusable(control, "is not on the same mount as the root")
+        top = os.fstat(root)
+    finally:
+        os.close(root)
+    owner = owner_of(fd)
+    if owner is None and (others := [name for name in os.listdir(fd) if not _is_of_a_beginning(name)]):
+        # Only one that is empty may be taken: another directory of ours may have been moved to this name.
+        raise _stage_unusable(control, f"holds {others[0]!r} and does not say for which root it is")
+    if owner is not None and not owner.is_for(place, top):
+        raise _stage_unusable(control, "belongs to another root")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        os.fchmod(fd, 0o700)
+    _drop_default_acl(fd)
+    if owner is None:
+        os.fsync(parent)  # before the owner is written, which says that the folder is durable
+    wanted = Owner(place.owner_text(), top.st_dev, top.st_ino)
+    if owner != wanted:
+        _write_owner(fd, wanted)
+
+
+def _is_of_a_beginning(name: str) -> bool:
+    """What a folder may hold before it says whose it is: the marker, where it lies in the root, and a torn attempt."""
+    return name == f"{OWNER_FILE}.new" or name == "id" or name.startswith("id.")
 
 
 def _absolute(path: Path) -> Path:
@@ -203,68 +288,71 @@ def _stage_unusable(path: Path, why: str) -> ResourceError:
 def _same_mount(a: Path, b: Path) -> bool:
     """Whether a rename between two directories can work: same device and same mount."""
     try:
-        return _mount_of(a) == _mount_of(b)
+        return _mount_at(a) == _mount_at(b)
     except OSError:
         return False
 
 
-def _mount_of(path: Path) -> tuple[int, str]:
+def _mount_at(path: Path) -> tuple[int, str]:
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-            mount = next((line for line in lines if line.startswith("mnt_id:")), "")
-        return os.fstat(fd).st_dev, mount
+        return _mount_of(fd)
     finally:
         os.close(fd)
+
+
+def _mount_of(fd: int) -> tuple[int, str]:
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        mount = next((line for line in lines if line.startswith("mnt_id:")), "")
+    return os.fstat(fd).st_dev, mount
+
+
+def owner_of(fd: int) -> Owner | None:
+    """What an open control folder says of its root; None when it says nothing. ``OSError``."""
+    try:
+        file = os.open(OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(os.read(file, _OWNER_MAX), type=Owner)
+    except msgspec.DecodeError as error:
+        raise OSError(errno.EINVAL, f"its file {OWNER_FILE} cannot be read: {error}") from error
+    finally:
+        os.close(file)
 
 
 def _is_ours(control: Path, root: Path) -> bool:
-    """Whether a control folder that exists was made for ``root``, or for nobody yet."""
+    """Whether a control folder that exists was made for ``root``, or for no root yet."""
     try:
-        raw = (control / _OWNER_FILE).read_bytes()
-    except FileNotFoundError:
-        return True
+        fd = os.open(control, _DIRECTORY)
     except OSError:
         return False
     try:
-        owner = msgspec.json.decode(raw, type=_Owner)
-    except msgspec.DecodeError:
+        owner = owner_of(fd)
+        return owner is None or owner.is_for(Place(root, control, FilesetName("")), root.stat())
+    except OSError:
         return False
-    found = root.stat()
-    return owner.root == str(root) or (owner.dev, owner.ino) == (found.st_dev, found.st_ino)
+    finally:
+        os.close(fd)
 
 
-def _write_owner(control: Path, root: Path) -> None:
-    found = root.stat()
-    text = msgspec.json.encode(
-        _Owner(os.fsencode(root).decode("utf-8", "replace"), found.st_dev, found.st_ino)
-    )
-    path = control / _OWNER_FILE
-    if path.exists() and path.read_bytes() == text:
-        return
-    temporary = control / f"{_OWNER_FILE}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _write_owner(control: int, owner: Owner) -> None:
+    temporary = f"{OWNER_FILE}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600, dir_fd=control)
     try:
-        os.write(fd, text)
+        os.write(fd, msgspec.json.encode(owner))
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(temporary, path)
-    _sync_directory(control)
+    os.rename(temporary, OWNER_FILE, src_dir_fd=control, dst_dir_fd=control)
+    os.fsync(control)
 
 
-def _drop_default_acl(control: Path) -> None:
+def _drop_default_acl(control: int) -> None:
     """A default ACL inherited from the parent would colour every staged object."""
     try:
         os.removexattr(control, "system.posix_acl_default")
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.ENOTSUP):
             raise
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

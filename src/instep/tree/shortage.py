@@ -29,6 +29,7 @@ def resource_error(error: OSError, place: Place) -> ResourceError:
         if isinstance(error.filename, bytes)
         else os.fsencode(str(error.filename or place.root))
     )
+    where = place.by_name(where)
     return ResourceError(
         f"{place.fileset}: {error.strerror or error} ({shown(where)})",
         hint=hints.get(number),

@@ -24,6 +24,7 @@ from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
 from instep.tree.beneath import Root
+from instep.tree.control_folder import opened as opened_place
 from instep.tree.digest import digest_bytes
 from instep.tree.exchange_check import refuse_obstacles
 from instep.tree.failpoints import failpoint, register
@@ -42,7 +43,7 @@ from instep.tree.journal import (
 )
 from instep.tree.large import LargeFile, Recut, copy_whole, digest_of_fd
 from instep.tree.laying import Layer, mismatch, remove_object, row_of, sync_directory
-from instep.tree.marker import check_marker, read_marker
+from instep.tree.marker import open_marked
 from instep.tree.next_tree import NEXT, Exchange, build_next
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
@@ -127,7 +128,7 @@ class Stage:
         why: Why | None,
         exchange: Exchange | None,
     ) -> None:
-        self.place = place
+        self.place: Place
         self.target = target
         self.live_root = live_root
         self.local = local
@@ -146,11 +147,13 @@ class Stage:
         self._is_planned = False
         self._has_links = False
         with contextlib.ExitStack() as opened:
-            self._root = self._steps_on = opened.enter_context(Root(place.root))
+            self.place = place = opened.enter_context(opened_place(place))
+            self._root = self._steps_on = opened.enter_context(open_marked(place.root, place.fileset))
             root = live_root or Digest(b"")
             base = Header(1, place.fileset, target, previous, root, definition.encoded(), "", 0, why)
-            self.path, self.is_resumed = open_stage(place, base, get_page)
-            self._layer = Layer(self.path, local, self._attribute)
+            at, self.is_resumed = open_stage(place, base, get_page)
+            self.path = place.by_name(at)
+            self._layer = Layer(at, local, self._attribute)
             opened.callback(self._layer.close)
             self._tree = self._layer.tree
             self._steps, self._dirs, self._links, self._rows = (
@@ -192,8 +195,7 @@ class Stage:
         builds the next tree. Errors: ``RefusedError`` of the marker, ``ContentionError`` ``recovery_due``,
         ``PeerError`` ``bad_tree``, ``ResourceError``.
         """
-        marker = read_marker(place.root)
-        check_marker(place.root, place.fileset, marker.node if marker is not None else "")  # type: ignore[arg-type]
+        open_marked(place.root, place.fileset).close()
         journal = Journal.load(place)
         if journal is not None and not journal.is_switched:
             raise ContentionError(
@@ -581,7 +583,7 @@ class Stage:
             return []
         refuse_obstacles(self.place)
         steps = build_next(self.place, self._root, self._tree, self._rules, self._exchange, self._live_row)
-        self._steps_on = Root(self.path + b"/" + NEXT)
+        self._steps_on = Root(self._tree.path + b"/" + NEXT)
         self._opened.callback(self._steps_on.close)
         return steps
 

@@ -9,6 +9,7 @@ from instep.errors import DamagedError
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing, diff
 from instep.tree.beneath import Root
+from instep.tree.control_folder import on_opened, opened
 from instep.tree.journal import Header, Journal, decode_record, encode_record, stage_name
 from instep.tree.laying import remove_object
 from instep.tree.next_tree import NEXT, take_apart
@@ -19,6 +20,7 @@ from instep.tree.records import RecordWriter, read_records
 __all__ = ["clear_stages", "close_others", "list_stages", "open_stage", "prepared_stages", "staged_slot"]
 
 
+@on_opened
 def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bool]:
     """The stage directory for ``base.target``, made if needed, and whether it holds an earlier attempt.
 
@@ -55,7 +57,8 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
 
 def list_stages(place: Place) -> list[bytes]:
     try:
-        return sorted(os.listdir(os.fsencode(place.stage)))
+        with opened(place) as there:
+            return sorted(os.listdir(os.fsencode(there.stage)))
     except FileNotFoundError:
         return []
 
@@ -64,12 +67,12 @@ def prepared_stages(place: Place) -> list[bytes]:
     """Those that hold the next tree of an exchange, less the one of a switch that runs."""
     journal = Journal.load(place)
     busy = journal.stage_name if journal is not None and not journal.is_switched else None
-    stages = os.fsencode(place.stage)
-    return [
-        name
-        for name in list_stages(place)
-        if name != busy and os.path.lexists(stages + b"/" + name + b"/" + NEXT)
-    ]
+    names = [name for name in list_stages(place) if name != busy]
+    if not names:
+        return []
+    with opened(place) as there:
+        stages = os.fsencode(there.stage)
+        return [name for name in names if os.path.lexists(stages + b"/" + name + b"/" + NEXT)]
 
 
 def _base_of(path: bytes) -> Header | None:
@@ -169,7 +172,8 @@ def close_others(place: Place, keep: bytes) -> None:
     names = [name for name in list_stages(place) if name not in (keep, busy)]
     if not names:
         return
-    fd = os.open(place.stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with opened(place) as there:
+        fd = os.open(there.stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in names:
             remove_object(fd, name)

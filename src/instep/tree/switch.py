@@ -11,16 +11,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from instep.errors import InstepError, RefusedError
+from instep.errors import ContentionError, RefusedError
 from instep.model.definition import decode_definition
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage
 from instep.model.paths import parent_of
-from instep.model.statrow import StatRow
 from instep.tree.archive import close_batch
 from instep.tree.beneath import (
     NOT_BENEATH,
@@ -30,21 +28,21 @@ from instep.tree.beneath import (
     rename_noreplace,
     syncfs,
 )
+from instep.tree.control_folder import on_opened, open_control
 from instep.tree.exchange import check_swap, swap, withdraw
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata, expected_local
 from instep.tree.inode import NOT_THERE, hold_directory, let_owner
-from instep.tree.journal import Journal, Op, Phase, RowRecord, Step, decode_record
-from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, row_of, sync_directory
-from instep.tree.marker import check_marker, read_marker
+from instep.tree.journal import Journal, Op, Phase, Step
+from instep.tree.laying import SYNC_SINGLY_MAX, remove_object, sync_directory
+from instep.tree.marker import open_marked
 from instep.tree.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.place import Place
-from instep.tree.records import named_damage, read_records
 from instep.tree.rules import Rules
 from instep.tree.shortage import resource_error
 from instep.tree.subtree import holds_ignored
 
-__all__ = ["Gone", "Switched", "finish", "prepare", "stat_rows", "strip_batch", "switch"]
+__all__ = ["Switched", "finish", "prepare", "strip_batch", "switch"]
 
 _BEGINNING = register("switch.beginning")
 _BEGUN = register("switch.begun")
@@ -64,9 +62,6 @@ _PREPARED = register("exchange.prepared")
 
 REPORTED_MAX = 1000
 """So many drifted and kept paths are named; more are counted only by the archive's index."""
-_SETTLED_NS = 20_000_000
-"""Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
-_RACY_NS = 2_000_000_000
 
 
 @dataclass(slots=True)
@@ -81,13 +76,7 @@ class Switched:
     missed: list[bytes] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A path, or a whole directory, that the live tree no longer has: its stat rows are void."""
-
-    path: bytes
-
-
+@on_opened
 def switch(
     place: Place, journal: Journal, *, local: Local, get_page: GetPage | None, now_ms: int
 ) -> Switched:
@@ -96,8 +85,7 @@ def switch(
     With ``get_page``, displaced directories are compared with the base and what drifted in them is named.
     An error leaves the journal for ``recover``. Errors: ``RefusedError`` of the marker, ``ResourceError``.
     """
-    marker = read_marker(place.root)
-    check_marker(place.root, place.fileset, marker.node if marker is not None else "")  # type: ignore[arg-type]
+    open_marked(place.root, place.fileset).close()
     try:
         if journal.name != b"journal":
             if journal.is_exchange:
@@ -109,6 +97,7 @@ def switch(
         raise resource_error(error, place) from error
 
 
+@on_opened
 def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     """Do the steps of a sealed exchange in the next tree, durably: what is left is the swap. Again is harmless.
 
@@ -134,7 +123,7 @@ def _begin(place: Place, journal: Journal) -> Journal:
     current = Journal.load(place)
     assert current is None or current.is_switched, "a switch began while another was not finished"
     failpoint(_BEGINNING)
-    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    control = open_control(place)
     try:
         os.rename(journal.name, b"journal", src_dir_fd=control, dst_dir_fd=control)
         os.fsync(control)
@@ -143,7 +132,7 @@ def _begin(place: Place, journal: Journal) -> Journal:
     failpoint(_BEGUN)
     if current is not None:
         _strip_batch(place, current)
-    return Journal(place, b"journal", journal.header, ())
+    return Journal(journal.place, b"journal", journal.header, ())
 
 
 def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None, now_ms: int) -> Switched:
@@ -154,7 +143,7 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
         if journal.is_exchange:
             _swap(place, journal, stage)
         else:
-            with Root(place.root) as root, Root(stage) as staged:
+            with open_marked(place.root, place.fileset) as root, Root(stage) as staged:
                 _Switch(place, journal, root, staged, local, outcome).run()
         close_batch(
             place, journal, stage, local=local, get_page=get_page, at_ms=now_ms, drifted=outcome.drifted
@@ -165,7 +154,7 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
             f"the staging of {place.fileset} was removed in the middle of a switch",
             hint="scan the tree against its generation; what is missing is fetched again",
             code="stage_lost",
-            stage=os.fsdecode(stage),
+            stage=os.fsdecode(place.by_name(stage)),
         )
     outcome.journal = journal.mark(Phase.SWITCHED, now_ms)
     failpoint(_SWITCHED)
@@ -175,7 +164,7 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
 def _swap(place: Place, journal: Journal, stage: bytes) -> None:
     try:
         swap(place, journal, stage)
-    except OSError:
+    except (OSError, ContentionError):
         if os.stat(place.root, follow_symlinks=False).st_ino == journal.header.root_ino:
             withdraw(place, journal, stage)
         raise
@@ -555,68 +544,7 @@ class _Switch:
             self.outcome.missed.append(path)
 
 
-def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
-    """What the switch means for the stat cache, to be stored before ``finish``: removals first where a path was
-    replaced. Streams; can be asked again until ``finish``."""
-    if not journal.is_switched:
-        raise InstepError("stat rows are asked for before the switch", code="unexpected")
-    with Root(place.root) as root:
-        for step in journal.steps():
-            if step.op is Op.MOVE:
-                yield Gone(step.source)
-            elif step.op in (Op.REMOVE, Op.CHANGE) and not _is_file(step.old, step.new):
-                yield Gone(step.path)
-            if (
-                step.new is None
-                or step.new.kind is not Kind.FILE
-                or step.op not in (Op.NEW, Op.CHANGE, Op.META)
-            ):
-                continue
-            found = root.stat_or_none(step.path)
-            if found is not None and (found.st_ino, found.st_size, found.st_mtime_ns) == (
-                step.ino,
-                step.new.size,
-                step.new.mtime_ns,
-            ):
-                row = row_of(step.path, step.new, found, is_staged=False)
-                yield _stat_row(row, row.read_at_ns)
-    yield from _staged_rows(place, journal)
-
-
-def _stat_row(row: RowRecord, read_at_ns: int) -> StatRow:
-    return StatRow(
-        row.path, row.ino, row.dev, row.ctime_ns, row.mtime_ns, row.size, row.digest, row.chunks, read_at_ns
-    )
-
-
-def _is_file(*entries: Entry | None) -> bool:
-    """Whether all are files: then the new row simply takes the place of the old one."""
-    return all(entry is not None and entry.kind is Kind.FILE for entry in entries)
-
-
-def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
-    path = os.fsencode(place.archive) + b"/" + journal.header.batch.encode() + b"/rows"
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        # A file that lost its row is read again by the next scan.
-        for payload in read_records(fd, named_damage(path)):
-            row = decode_record(payload)
-            if not isinstance(row, RowRecord):
-                continue
-            # Nobody but us could write a staged file, and it moved long after its last change: the clock of the
-            # file system has ticked, so any later write shows, and the file need not be read again for its age.
-            if row.is_staged and journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
-                settled = row.ctime_ns + _RACY_NS
-                yield _stat_row(row, max(settled, row.read_at_ns))
-            else:
-                yield _stat_row(row, row.read_at_ns)
-    finally:
-        os.close(fd)
-
-
+@on_opened
 def finish(place: Place, journal: Journal) -> None:
     """Close a switched journal whose result the node has recorded: rows and journal go, in this order."""
     assert journal.is_switched
@@ -634,6 +562,7 @@ def _strip_batch(place: Place, journal: Journal) -> None:
     strip_batch(place, batch)
 
 
+@on_opened
 def strip_batch(place: Place, batch: bytes) -> None:
     """Remove a batch in which nothing was archived, unless an old tree lingers in it."""
     path = os.fsencode(place.archive) + b"/" + batch

@@ -25,7 +25,8 @@ from instep.tree.fidelity import Local
 from instep.tree.journal import Op, Phase, Why
 from instep.tree.recover import RecoveredKind, put_back, recover
 from instep.tree.stages import list_stages
-from instep.tree.switch import Gone, finish, stat_rows, switch
+from instep.tree.switch import finish, switch
+from instep.tree.switch_rows import Gone, stat_rows
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest
 
 BASE: Tree = {

@@ -69,8 +69,8 @@ class Archives:
         if not path:
             raise UsageError("archive restore needs a PATH", hint="instep archive list")
         to = Path(str(params["to"]))
-        if not to.is_dir():
-            raise UsageError(f"{to} is not a directory", hint=f"mkdir -p {to}", code="no_directory")
+        if not to.is_absolute():
+            raise UsageError(f"{to} is not an absolute path", code="no_directory")
         number = params.get("generation")
 
         def restore() -> bytes:
