@@ -265,7 +265,7 @@ def _accept_cold(
     if chosen not in session.settings().filesets:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            is_empty = all(entry.name == ".instep" for entry in os.scandir(root))
+            is_empty = all(name == ".instep" for name in os.listdir(root))
         except OSError as error:
             raise RefusedError(
                 f"cannot use {root}: {error.strerror}", hint="name another directory", code="root_missing"

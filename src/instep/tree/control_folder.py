@@ -17,7 +17,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from instep.errors import RefusedError
 from instep.tree.place import OWNER_FILE, ControlFolder, Place, owner_of
 
-__all__ = ["on_opened", "open_control", "opened"]
+__all__ = ["on_opened", "open_control", "open_folder", "opened"]
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -42,6 +42,20 @@ def open_control(place: Place) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_folder(place: Place, name: bytes) -> int:
+    """A descriptor of the folder ``name`` in the control folder, made durably where it is missing; the caller's."""
+    control = open_control(place)
+    try:
+        try:
+            os.mkdir(name, 0o700, dir_fd=control)
+            os.fsync(control)
+        except FileExistsError:
+            pass
+        return os.open(name, _OPEN, dir_fd=control)
+    finally:
+        os.close(control)
 
 
 @contextlib.contextmanager

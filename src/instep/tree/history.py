@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from instep.model.ids import Digest
 from instep.tree.beneath import syncfs
-from instep.tree.control_folder import open_control
+from instep.tree.control_folder import open_folder
 from instep.tree.digest import digest_bytes
 from instep.tree.failpoints import failpoint, register
 from instep.tree.history_pack import (
@@ -66,17 +66,7 @@ class History:
     """The store below ``control/history``; its index of packed contents is read from the packs at the start."""
 
     def __init__(self, place: Place) -> None:
-        control = open_control(place)
-        try:
-            try:
-                os.mkdir(b"history", 0o700, dir_fd=control)
-                os.fsync(control)
-            except FileExistsError:
-                pass
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(b"history", flags, dir_fd=control)
-        finally:
-            os.close(control)
+        self._fd = open_folder(place, b"history")
         self._path = b"/proc/self/fd/%d" % self._fd
         self._index: dict[Digest, int] = {}
         self._packs: dict[int, int] = {}
