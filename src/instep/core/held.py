@@ -91,10 +91,10 @@ _WORDS = {
     "device": "a device",
     "unstable": "being written",
     "open": "open for writing",
-    "bad_name": "badly named",
     "bad_time": "of an impossible time",
     "too_long": "too long",
     "too_deep": "too deep",
+    "too_large": "too large",
     "unfit": "not what an entry can carry",
 }
 

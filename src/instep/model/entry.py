@@ -9,14 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from instep.model.ids import Digest
+from instep.model.limits import SIZE_MAX, TIME_MAX_NS, TIME_MIN_NS
 
 __all__ = ["CHUNKED_OVER", "SIZE_MAX", "Entry", "Extra", "Kind", "same_but_for_times_of_directories"]
 
 CHUNKED_OVER = 1 << 20
 """Files larger than this many bytes carry the root of their chunk list."""
-
-SIZE_MAX = (1 << 53) - 1
-"""The largest size and time of birth: what every JSON reader still counts exactly."""
 
 
 class Kind(enum.IntEnum):
@@ -53,7 +51,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kind: Kind
     mode: Annotated[int, Meta(ge=0, le=0o7777)]
     size: Annotated[int, Meta(ge=0, le=SIZE_MAX)]
-    mtime_ns: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    mtime_ns: Annotated[int, Meta(ge=TIME_MIN_NS, le=TIME_MAX_NS)]
     digest: Annotated[Digest, Meta(max_length=32)]
     born_ms: Annotated[int, Meta(ge=0, le=SIZE_MAX)]
     extra: Extra | None = None

@@ -15,7 +15,17 @@ import msgspec
 from instep.errors import PeerError
 from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.ids import DIGEST_BYTES
-from instep.model.paths import COMPONENT_MAX, PATH_MAX, shown, sort_key, validated
+from instep.model.limits import (
+    COMPONENT_MAX,
+    ENTRY_MAX_BYTES,
+    INLINE_XATTR_MAX,
+    OWNER_NAME_MAX,
+    PATH_MAX,
+    SYMLINK_TARGET_MAX,
+    XATTR_MAX,
+    XATTR_NAME_MAX,
+)
+from instep.model.paths import shown, sort_key, validated
 
 __all__ = [
     "ENTRY_MAX_BYTES",
@@ -26,15 +36,8 @@ __all__ = [
     "check_entries",
     "check_entry",
     "rising_keys",
+    "why_unfit",
 ]
-
-INLINE_XATTR_MAX = 4096
-XATTR_MAX = 65536
-XATTR_NAME_MAX = 255
-SYMLINK_TARGET_MAX = 4095
-OWNER_NAME_MAX = 255
-ENTRY_MAX_BYTES = 256 * 1024
-"""The largest encoding of one entry; only extended attributes can come near it."""
 
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
@@ -81,12 +84,13 @@ def _plain_paths(paths: Sequence[bytes]) -> bool:
 def check_entry(entry: Entry) -> None:
     """Refuse one entry that breaks a rule (``PeerError`` with code ``bad_entry`` or ``bad_path``)."""
     validated(entry.path)
-    why = _why_not(entry)
+    why = why_unfit(entry)
     if why is not None:
         raise PeerError(f"entry {shown(entry.path)} {why}", code="bad_entry", path=shown(entry.path), why=why)
 
 
-def _why_not(entry: Entry) -> str | None:
+def why_unfit(entry: Entry) -> str | None:
+    """Which rule of its own an entry with a valid path breaks."""
     extra = entry.extra
     if entry.kind is Kind.DIR:
         if entry.digest or entry.size:

@@ -15,8 +15,8 @@ from instep.model.cutter import SPEC, Shape, Stack
 from instep.model.diff import Change, diff
 from instep.model.edit import edit
 from instep.model.entry import Entry
-from instep.model.entry_rules import INLINE_XATTR_MAX
 from instep.model.ids import Digest
+from instep.model.limits import INLINE_XATTR_MAX
 from instep.model.pages import PAGE_MAX_BYTES, GetPage, PageMissing, PutPage, digest_of, encode_page
 from instep.model.walk import Reader, Totals, iterate, lookup, totals
 

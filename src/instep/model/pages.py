@@ -19,8 +19,9 @@ from msgspec import Meta
 from instep.errors import DamagedError, PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.entry import Entry
-from instep.model.entry_rules import ENTRY_MAX_BYTES, check_entries, rising_keys
+from instep.model.entry_rules import check_entries, rising_keys
 from instep.model.ids import DIGEST_BYTES, Digest
+from instep.model.limits import ENTRY_MAX_BYTES
 from instep.model.paths import shown, sort_key, validated
 
 __all__ = [

@@ -9,6 +9,7 @@ import base64
 from typing import NewType
 
 from instep.errors import PeerError
+from instep.model.limits import COMPONENT_MAX, PATH_MAX
 
 __all__ = [
     "COMPONENT_MAX",
@@ -25,8 +26,6 @@ __all__ = [
 RelPath = NewType("RelPath", bytes)
 """A validated relative path; components separated by ``/``, no leading or trailing slash."""
 
-PATH_MAX = 4096
-COMPONENT_MAX = 255
 _RESERVED = b".instep"
 
 

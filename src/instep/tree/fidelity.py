@@ -26,8 +26,8 @@ import msgspec
 from instep.errors import ResourceError
 from instep.model.definition import Preserve
 from instep.model.entry import Entry, Extra, Kind
-from instep.model.entry_rules import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.model.ids import Digest
+from instep.model.limits import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.tree.digest import digest_bytes
 from instep.tree.inode import SETID, Inode
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import msgspec
 
-from instep.model.paths import COMPONENT_MAX, PATH_MAX
+from instep.model.limits import COMPONENT_MAX, DEPTH_MAX, PATH_MAX, broken_by_path
 from instep.tree.beneath import Root
 from instep.tree.rules import Rules
 from instep.tree.touched import is_reserved
@@ -26,8 +26,9 @@ GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class Problem(msgspec.Struct, frozen=True, gc=False):
-    """What cannot be an entry. ``what`` is ``unreadable``, ``damaged``, ``unstable``, ``socket``, ``pipe``,
-    ``device``, ``mount`` or ``bad_name``; the first three are reasons not to publish."""
+    """What cannot be an entry. ``what`` is ``damaged``, ``unreadable``, ``unstable``; ``socket``, ``pipe``, ``device``,
+    ``mount``; or which limit of ``model.limits`` is broken: ``too_long``, ``too_deep``, ``too_large``, ``bad_time``,
+    ``unfit``. ``core.held`` says what becomes of each."""
 
     path: bytes
     what: str
@@ -97,9 +98,19 @@ class Lister:
             children = [child for child in children if not is_reserved(child[0])]
         if self._rules.has_patterns:
             children = [child for child in children if not self._is_ignored(child)]
-        if len(directory) + 1 + COMPONENT_MAX > PATH_MAX:
-            children = [child if len(child[0]) <= PATH_MAX else _bad_name(child[0]) for child in children]
+        if children and self._may_break_a_limit(directory, children):
+            return [_within_limits(child) for child in children]
         return children
+
+    @staticmethod
+    def _may_break_a_limit(directory: bytes, children: list[Child]) -> bool:
+        """A quick no for nearly every directory."""
+        longest = max(map(len, map(itemgetter(0), children))) - len(directory)
+        return (
+            longest > COMPONENT_MAX
+            or len(directory) + 1 + COMPONENT_MAX > PATH_MAX
+            or (len(directory) > DEPTH_MAX and directory.count(b"/") + 2 > DEPTH_MAX)
+        )
 
     def _is_ignored(self, child: Child) -> bool:
         path, found = child
@@ -107,8 +118,11 @@ class Lister:
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:
+    if error.errno == errno.ENAMETOOLONG:
+        return Problem(path, "too_long", f"its path is {len(path)} bytes long, more than this system opens")
     return Problem(path, "unreadable", error.strerror or str(error))
 
 
-def _bad_name(path: bytes) -> Child:
-    return path, Problem(path, "bad_name", f"it is {len(path)} bytes long, the limit is {PATH_MAX}")
+def _within_limits(child: Child) -> Child:
+    broken = broken_by_path(child[0])
+    return child if broken is None else (child[0], Problem(child[0], *broken))

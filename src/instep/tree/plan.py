@@ -17,6 +17,7 @@ from blake3 import blake3
 from instep.errors import PeerError
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
+from instep.model.limits import DEPTH_MAX
 from instep.model.manifest import Change
 from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal import Op, Step
@@ -25,9 +26,6 @@ __all__ = ["Live", "Moves", "Planned", "find_moves", "object_key", "plan"]
 
 HINTS_MAX = 1 << 16
 """So many displaced files are remembered by digest as sources of new paths."""
-
-DEPTH_MAX = 500
-"""Directories deeper than this are refused: every level costs a descriptor or a stack frame somewhere."""
 
 _OWNER_WRITES = 0o300
 """Without these bits only root can change what is in a directory, or move the directory elsewhere."""

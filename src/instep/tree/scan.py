@@ -17,7 +17,9 @@ import msgspec
 
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
+from instep.model.entry_rules import why_unfit
 from instep.model.ids import EMPTY_DIGEST, Digest
+from instep.model.limits import TIME_MAX_NS, TIME_MIN_NS, broken_by_stat
 from instep.model.pages import PutPage
 from instep.model.paths import sort_key
 from instep.tree.beneath import Root
@@ -44,6 +46,7 @@ __all__ = [
     "is_settled",
     "scan",
     "scan_paths",
+    "unfit",
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -300,8 +303,11 @@ class _Scanner:
             if error.errno == errno.EXDEV:
                 return _mount(path), ()
             return (None if error.errno in GONE else unreadable(path, error)), ()
-        mode = found.st_mode & 0o7777
-        return Scanned(Entry(path, Kind.DIR, mode, 0, found.st_mtime_ns, EMPTY_DIGEST, 0, extra)), children
+        # Its time says nothing of what is in it: one that cannot be carried holds nothing back.
+        mtime_ns = min(max(found.st_mtime_ns, TIME_MIN_NS), TIME_MAX_NS)
+        entry = Entry(path, Kind.DIR, found.st_mode & 0o7777, 0, mtime_ns, EMPTY_DIGEST, 0, extra)
+        problem = unfit(entry)
+        return (Scanned(entry), children) if problem is None else (problem, ())
 
     def _is_mount(self, path: bytes) -> bool:
         """Whether something that is not a directory is a mount of its own. The device alone does not say it:
@@ -321,12 +327,19 @@ class _Scanner:
         except OSError as error:
             return None if error.errno in (*GONE, errno.EINVAL) else unreadable(path, error)
         digest = digest_bytes(target)
+        entry = Entry(path, Kind.SYMLINK, 0o777, len(target), found.st_mtime_ns, digest, 0, extra)
+        problem = unfit(entry)
+        if problem is not None:
+            return problem
         if self._sink is not None:
             self._sink(digest, target, -1)
-        return Scanned(Entry(path, Kind.SYMLINK, 0o777, len(target), found.st_mtime_ns, digest, 0, extra))
+        return Scanned(entry)
 
     def _file(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem | None:
         """A file whose row does not answer at once; None when it is gone."""
+        broken = broken_by_stat(found.st_size, found.st_mtime_ns)
+        if broken is not None:
+            return Problem(path, *broken)
         is_row_new = False
         if self._by_inode is not None and (row is None or row.ino != found.st_ino):
             moved = self._by_inode(found.st_dev, found.st_ino)
@@ -335,7 +348,8 @@ class _Scanner:
         try:
             is_known = row is not None and is_same(row, found) and is_settled(row)
             if row is not None and is_known and not self._deep and path not in self._suspects:
-                return Scanned(self._file_entry(path, found, row), row, False, is_row_new)
+                entry = self._file_entry(path, found, row)
+                return unfit(entry) or Scanned(entry, row, False, is_row_new)
             return self._read(path, found, row)
         except OSError as error:
             if error.errno in GONE:
@@ -378,7 +392,8 @@ class _Scanner:
             chunks,
             self._now_ns,
         )
-        return Scanned(self._file_entry(path, found, new), new, True, True)
+        entry = self._file_entry(path, found, new)
+        return unfit(entry) or Scanned(entry, new, True, True)
 
     def _read_once(
         self, fd: int, size: int, mtime_ns: int, row: StatRow | None
@@ -427,6 +442,17 @@ class _Scanner:
             return has_holes(fd, found)
         finally:
             os.close(fd)
+
+
+def unfit(entry: Entry) -> Problem | None:
+    """An entry that no receiver would take: its time breaks a limit, or what else it carries breaks a rule."""
+    broken = broken_by_stat(entry.size, entry.mtime_ns)
+    if broken is not None:
+        return Problem(entry.path, *broken)
+    if entry.extra is None and entry.kind is not Kind.SYMLINK:
+        return None
+    why = why_unfit(entry)
+    return None if why is None else Problem(entry.path, "unfit", f"it {why}")
 
 
 def _mount(path: bytes) -> Problem:

@@ -11,8 +11,10 @@ import pytest
 
 from instep.core.held import HeldPaths
 from instep.core.publish_vocabulary import ScanSummary
+from instep.model.check import check_tree
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName, NodeName
+from instep.model.limits import DEPTH_MAX
 from instep.model.manifest import iterate
 from instep.node.survey import Survey
 from instep.store.memory import MemoryStore
@@ -53,9 +55,9 @@ class _Writer:
         return self.survey.some(self.store, before.root, [], paths, self.now_ms, again).summary
 
     def paths(self, summary: ScanSummary) -> set[bytes]:
-        return {entry.path for entry in iterate(summary.root, self._page)}
+        return {entry.path for entry in iterate(summary.root, self.page)}
 
-    def _page(self, digest: bytes) -> bytes:
+    def page(self, digest: bytes) -> bytes:
         raw = self.store.get_page(digest)  # type: ignore[arg-type]
         assert raw is not None
         return raw
@@ -113,3 +115,62 @@ def test_a_mount_over_published_files_removes_none_of_them(tmp_path: Path, is_fu
     (writer.root / "d" / "f1").write_text("written below the mount")
     freed = writer.looks(hidden, *(() if is_full else (b"rest",)))
     assert (freed.held.total, freed.changed, freed.removed) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("is_full", [True, False], ids=["full scan", "partial scan"])
+def test_what_no_receiver_takes_is_never_in_a_manifest(tmp_path: Path, is_full: bool) -> None:
+    """Goal: an impossible time, a path that is too deep and a file that is too large hold themselves back and nothing
+    else; a directory's time holds nothing back. The manifest passes the check of a receiver."""
+    writer = _Writer(tmp_path)
+    (writer.root / "a").write_text("newer")
+    os.utime(writer.root / "a", (9_300_000_000, 9_300_000_000))
+    os.utime(writer.root / "d", (9_300_000_000, 9_300_000_000))
+    _make_deep(writer.root, DEPTH_MAX + 10)
+    if _can_be_huge(writer.root):
+        (writer.root / "huge").touch()
+        os.truncate(writer.root / "huge", 1 << 53)
+    (writer.root / "rest").write_text("changed")
+    os.symlink("rest", writer.root / "late")
+    os.utime(writer.root / "late", (9_300_000_000, 9_300_000_000), follow_symlinks=False)
+    surveyed = (
+        writer.survey.everything(writer.store, writer.base.root, writer.now_ms, deep=False)
+        if is_full
+        else writer.survey.some(
+            writer.store, writer.base.root, [b"deep"], [b"a", b"d", b"rest", b"late", b"huge"], writer.now_ms
+        )
+    )
+    found = surveyed.summary
+    check_tree(found.root, writer.page)
+    held = {each.path[:10]: (each.what, each.entries) for each in found.held.listed}
+    if _can_be_huge(writer.root):
+        assert held.pop(b"huge") == ("too_large", 0)
+    assert held == {b"a": ("bad_time", 1), b"late": ("bad_time", 0), b"deep/d/d/d": ("too_deep", 0)}
+    assert all("limit" in each.detail or "1677 to 2262" in each.detail for each in found.held.listed)
+    assert b"/".join([b"deep", *[b"d"] * (DEPTH_MAX - 1)]) in writer.paths(found)
+    os.utime(writer.root / "a")
+    freed = writer.looks(found, *(() if is_full else (b"rest",)))
+    assert b"a" not in freed.held.paths
+    assert freed.changed == 1
+
+
+def _make_deep(root: Path, levels: int) -> None:
+    fd = os.open(root, os.O_PATH)
+    for name in ("deep", *["d"] * (levels - 1)):
+        os.mkdir(name, dir_fd=fd)
+        deeper = os.open(name, os.O_PATH, dir_fd=fd)
+        os.close(fd)
+        fd = deeper
+    os.close(fd)
+
+
+def _can_be_huge(root: Path) -> bool:
+    """Whether this file system has files of 8 PiB: XFS and tmpfs do, ext4 does not."""
+    probe = root.parent / "probe"
+    probe.touch()
+    try:
+        os.truncate(probe, 1 << 53)
+    except OSError:
+        return False
+    finally:
+        probe.unlink()
+    return True
