@@ -149,5 +149,5 @@ def _row_lines(row: Mapping[str, Any], width: int) -> Iterator[str]:
     reason = f"   {printable(row['reason'])}" if row.get("reason") else ""
     yield f"  {printable(row['name']).ljust(width)}  {standing}{since}{reason}"
     steps = row.get("next") or ()
-    if steps:
+    if steps and not row.get("held"):  # each held path has its own below
         yield f"  {' ' * width}  next: {'; or: '.join(printable(step) for step in steps)}"

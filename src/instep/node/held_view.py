@@ -8,7 +8,7 @@ from typing import Any
 
 from instep.core.held import HeldPaths, ScanProblem, is_held
 from instep.core.publish_vocabulary import PublishFacts
-from instep.model.paths import path_fields, shown
+from instep.model.paths import path_fields
 from instep.node.settings import FilesetSettings
 
 __all__ = [
@@ -123,7 +123,4 @@ def problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
 
 def standing_steps(fileset: FilesetSettings, held: Sequence[ScanProblem]) -> tuple[str, ...]:
     """The next step of a standing that counts held paths: those of the first."""
-    first = held[0]
-    return tuple(
-        f"{shown(first.path)}: {step}" if i == 0 else step for i, step in enumerate(next_of(fileset, first))
-    )
+    return tuple(next_of(fileset, held[0])) if held else (f"instep publish {fileset.name}",)
