@@ -72,6 +72,11 @@ class DriftView:
     def is_dirty(self) -> bool:
         return self._is_all_dirty or bool(self._dirty)
 
+    @property
+    def was_whole(self) -> bool:
+        """Whether the last check was of the whole tree."""
+        return self._asked_all
+
     def touch(self, paths: Iterable[bytes], *, everything: bool = False) -> None:
         """These paths (or all) must be looked at."""
         if not everything:

@@ -98,6 +98,7 @@ class FollowMachine(FollowApply):
                 self._passed("is_staged")
             case f.FetchFailed() | f.StageFailed():
                 self._apply_failed(job, event.trouble)
+                self._recover_if_due(event.trouble)
             case f.Superseded():
                 self._source_moved_on(job)
             case f.GatesChecked():
@@ -128,15 +129,14 @@ class FollowMachine(FollowApply):
                 if not event.paths:
                     self._succeed("revert")
                 self._drift.found(event.paths, event.total, event.writers)
+                self._looked()
             case f.DriftCheckFailed():
                 self._drift.failed()
                 self._fail("drift", event.trouble)
             case f.Reverted():
                 self._reverted(event.paths)
             case f.RevertFailed():
-                self._unstage()
-                self._drift.touch(self._drift.drifted)
-                self._fail("revert", event.trouble)
+                self._revert_failed(event.trouble)
             case f.Compared():
                 self._took_comparison(event, job)
             case f.Drained():
@@ -240,6 +240,7 @@ class FollowMachine(FollowApply):
             is_working=self._job is not None and self._job.phase not in QUIET,
             is_source_up=self._sources.is_any_up,
             waits_for=self._orders_from() if self._waits_for_permit() else None,
+            is_unproven=self._is_unproven,
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,

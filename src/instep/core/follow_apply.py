@@ -16,6 +16,8 @@ __all__ = ["FollowApply"]
 SUPERSEDES_MAX = 8
 """So often in a row a newer head interrupts the staging of an older one; then that one is finished first."""
 
+RECOVERY_DUE = "recovery_due"
+"""The code of a stage that finds an unfinished journal."""
 _RESOURCES_EXIT = 8
 _SOURCE_EXITS = (5, 7, 9, 10)
 """Failures of a fetch or stage with these exit codes are the source's, not this node's."""
@@ -95,6 +97,11 @@ class FollowApply(FollowDrift):
             self._fail("apply", trouble)
             self._get_stuck(job, trouble)
 
+    def _recover_if_due(self, trouble: Trouble) -> None:
+        """An unfinished journal lies in the way: it is brought to an end before anything else."""
+        if trouble.code == RECOVERY_DUE:
+            self._is_recovered = False
+
     def _get_stuck(self, job: Job, trouble: Trouble) -> None:
         if trouble.retry is Retry.NEVER and trouble.exit_code != _RESOURCES_EXIT and job.head is not None:
             self._stuck = job.head.id
@@ -135,6 +142,8 @@ class FollowApply(FollowDrift):
         self._drift.touch((), everything=True)
         target = event.target
         facts = self._facts
+        if event.kind is not f.RecoveredKind.NOTHING and not self._config.is_observing:
+            self._is_unproven = event.kind is f.RecoveredKind.FINISHED or facts.tree is not None
         if event.kind is not f.RecoveredKind.FINISHED or target is None:
             return
         if target == facts.tree:

@@ -6,7 +6,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.follow_due import FollowDue
 from instep.core.follow_state import NAMED_MAX, Job, Phase, Progress
 from instep.core.follow_vocabulary import DriftPolicy, Due
-from instep.core.vocabulary import SetTimer
+from instep.core.vocabulary import SetTimer, Trouble
 from instep.model.paths import shown
 
 __all__ = ["FollowDrift"]
@@ -65,6 +65,23 @@ class FollowDrift(FollowDue):
         """A revert is staged itself, in the place of what was staged: that is staged again before it is switched to."""
         if self._progress is not None:
             self._progress.is_staged = False
+
+    def _revert_failed(self, trouble: Trouble) -> None:
+        """A revert switches like an apply: when it fails, its journal says what became of the tree."""
+        self._unstage()
+        self._drift.touch(self._drift.drifted)
+        self._is_recovered = False
+        self._fail("revert", trouble)
+
+    def _looked(self) -> None:
+        """The tree was compared with its generation. After an interrupted switch only a whole look counts, and where
+        local changes are reverted only one that finds nothing, or nothing but what programs here fight over."""
+        drift = self._drift
+        if not drift.was_whole:
+            return
+        is_kept = self._config.drift is not DriftPolicy.REVERT
+        if is_kept or not drift.fights.split(drift.drifted, self._now)[0]:
+            self._is_unproven = False
 
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
         self._succeed("revert")

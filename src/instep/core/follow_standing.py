@@ -44,6 +44,8 @@ class Seen:
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
     waits_for: NodeName | None = None
     """Whose permit is waited for before the switch."""
+    is_unproven: bool = False
+    """An interrupted switch was finished or undone, and the tree was not compared with its generation since."""
     owed: Trouble | None = None
     """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
 
@@ -97,22 +99,34 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         )
     if seen.offer_trouble is not None:
         return _of_trouble(line, seen.offer_trouble)
-    if (
-        facts.head is None
-        or facts.tree is None
-        or facts.tree.id != facts.head.id
-        or facts.due is not Due.NOTHING
-    ):
+    if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id:
+        return _behind(facts, seen)
+    if facts.due is not Due.NOTHING and not seen.is_unproven:
         return _behind(facts, seen)
     if seen.drift_trouble is not None:
         return _of_trouble(line, seen.drift_trouble)
     if seen.drifted:
         return _drifted(line, config, seen)
+    if (
+        seen.is_unproven
+    ):  # The hooks of an interrupted switch wait until the whole tree holds what they are run for.
+        return _unproven(facts)
+    return _at_head(facts.head, seen)
+
+
+def _at_head(head: HeadRef, seen: Seen) -> Stand:
     if seen.is_contact_lost:
-        return _out_of_reach(
-            f"serves generation {facts.head.number}; since the contact was lost it may be behind"
-        )
+        return _out_of_reach(f"serves generation {head.number}; since the contact was lost it may be behind")
     return Stand(Standing.IN_STEP)
+
+
+def _unproven(facts: FollowFacts) -> Stand:
+    """Between the end of an interrupted switch and the look at the whole tree."""
+    return Stand(
+        Standing.APPLYING,
+        "checking",
+        f"a switch was interrupted: the tree is compared with {_number(facts.tree)} before it is offered",
+    )
 
 
 def _number(head: HeadRef | None) -> str:

@@ -92,6 +92,8 @@ class FollowState:
         self._last_req = 0
         self._is_started = False
         self._is_recovered = False
+        self._is_unproven = False
+        """A switch was interrupted and brought to an end; the whole tree has not been compared since."""
         self._job: Job | None = None
         self._progress: Progress | None = None
         self._sources = Sources()
@@ -121,6 +123,12 @@ class FollowState:
     def report(self) -> f.Report | None:
         """The last standing that was reported."""
         return self._reported
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the tree may hold parts of two generations: an interrupted switch was not brought to an end yet, or
+        was, and the tree has not been compared with its generation since. Such a tree is not offered to anybody."""
+        return not self._is_recovered or self._is_unproven
 
     @property
     def phase(self) -> str | None:

@@ -231,7 +231,7 @@ def _view(service: object) -> LineView:
     is_in_step = record.standing is Standing.IN_STEP
     is_whole = True
     if isinstance(service, FollowService) and not service.fileset.observe:
-        is_whole = is_one_generation(service.facts)
+        is_whole = is_one_generation(service.facts) and not service.machine.is_torn
     return LineView(
         fileset=service.fileset.name,
         standing=record,

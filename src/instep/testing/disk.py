@@ -7,7 +7,8 @@ looks at what lies where and finishes or undoes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -21,7 +22,35 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.pages import PageMissing
 from instep.testing.world import BrokenPromise
 
-__all__ = ["SMALL", "Journal", "SimPlace", "SimStore", "content_digest", "entry_of"]
+__all__ = [
+    "ERRNOS",
+    "SMALL",
+    "Fault",
+    "Journal",
+    "SimPlace",
+    "SimStore",
+    "StepFailed",
+    "content_digest",
+    "entry_of",
+]
+
+ERRNOS = tuple(
+    errno.errorcode[number]
+    for number in (
+        *(
+            errno.EIO,
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EPERM,
+            errno.EACCES,
+            errno.EBUSY,
+            errno.EROFS,
+            errno.EXDEV,
+        ),
+        *(errno.ETXTBSY, errno.ENOTEMPTY, errno.ELOOP, errno.EMFILE, errno.ENOENT, errno.ENAMETOOLONG),
+    )
+)
+"""What any system call of a tree job may answer."""
 
 SMALL = Shape(max_items=8, mask=0x3, inner_min=2)
 """Small pages, so that a dozen files make a manifest of several levels."""
@@ -96,6 +125,14 @@ class SimStore:
         self._volatile.clear()
 
 
+class StepFailed(Exception):
+    """One step of a tree job met an error of the disk, a right or a mount; ``args`` are its name and the path."""
+
+
+Fault = Callable[[bytes], None]
+"""Called with the path before each step; raises ``StepFailed`` where the step is to fail."""
+
+
 @dataclass(slots=True)
 class Journal:
     """Durable once written. ``plan`` has (path, digest before, digest after); ``displaced`` what steps moved
@@ -105,6 +142,7 @@ class Journal:
     plan: list[tuple[bytes, Digest | None, Digest | None]]
     displaced: dict[bytes, bytes | None] = field(default_factory=dict)
     is_finished: bool = False
+    is_undoing: bool = False
 
 
 class SimPlace:
@@ -119,7 +157,15 @@ class SimPlace:
         self.journal: Journal | None = None
         self.archive: dict[Digest, bytes] = {}
         self.forgets_archive = False
+        self.stuck: dict[bytes, str] = {}
+        """Paths that no step can change, and the error that says so: until an operator frees them."""
+        self.is_copied = False
+        """The disk came back file by file, every inode another: recovery takes each step for done."""
         self._unsynced: dict[bytes, bytes | None] = {}
+
+    def free(self, path: bytes) -> None:
+        """An operator found what held the path, or it ended by itself."""
+        self.stuck.pop(path, None)
 
     def content_of(self, digest: Digest) -> bytes | None:
         """Bytes of that digest from staging, archive or the tree itself."""
@@ -162,8 +208,12 @@ class SimPlace:
         if self.sealed_for is None:
             self.stage = {d: data for d, data in sorted(self.stage.items()) if rng.random() < 0.5}
 
-    def steps(self, journal: Journal) -> Iterator[bytes | None]:
+    def steps(self, journal: Journal, fault: Fault) -> Iterator[bytes | None]:
         """Do the steps that are not done yet, one a ``next``; yields a path that had drifted, else None."""
+        if self.is_copied:
+            self.sync()
+            journal.is_finished = True
+            return
         for path, before, after in journal.plan:
             there = self.tree.get(path)
             digest = None if there is None else content_digest(there)
@@ -174,17 +224,31 @@ class SimPlace:
                 raise BrokenPromise(
                     "P2", f"{self.name}: the journal names contents of {path!r} that are not staged"
                 )
+            fault(path)
             old = self.make_visible(path, data, after)
             journal.displaced.setdefault(path, old)
             yield path if old is not None and digest != before else None
         self.sync()
         journal.is_finished = True
 
-    def undo(self, journal: Journal) -> None:
-        for path, old in sorted(journal.displaced.items()):
-            after = next(a for p, _, a in journal.plan if p == path)
+    def undo(self, journal: Journal, fault: Fault) -> Iterator[None]:
+        """Take the steps back that were done, one a ``next``, as many as can be; then the journal goes. Raises the
+        first ``StepFailed`` when some could not: the journal stays, and this is begun again."""
+        journal.is_undoing = True
+        failed: StepFailed | None = None
+        afters = {path: after for path, _, after in journal.plan}
+        for path, old in sorted(journal.displaced.items(), reverse=True):
             there = self.tree.get(path)
-            if (None if there is None else content_digest(there)) == after:
-                self.make_visible(path, old, None if old is None else content_digest(old))
+            if (None if there is None else content_digest(there)) != afters[path]:
+                continue  # written here since: it stays, and what the step displaced is in the archive
+            try:
+                fault(path)
+            except StepFailed as error:
+                failed = failed or error
+                continue
+            self.make_visible(path, old, None if old is None else content_digest(old))
+            yield
+        if failed is not None:
+            raise failed
         self.sync()
         self.journal = None

@@ -80,7 +80,9 @@ class _Writes(SimWriter):
         self.member.convert(PublishFacts)
         journal = self.place.journal
         if journal is not None and not journal.is_finished:
-            self.place.undo(journal)  # A writer's recovery ends what a follower left half done.
+            list(
+                self.place.undo(journal, lambda _: None)
+            )  # A writer's recovery ends what a follower left half done.
         self.place.journal = None
         return super().make_machine()
 

@@ -60,11 +60,17 @@ class Options:
     hook_ms: int = 0
     heirs_apart: float = 0.0
     split_at_ms: int = 0
+    step_fails: float = 0.0
+    stick_every_ms: int = 0
+    copied: float = 0.0
 
     @staticmethod
-    def drawn(rng: Random, rollouts: Random, settings: Random, *, always_rollouts: bool = False) -> Options:
+    def drawn(
+        rng: Random, rollouts: Random, settings: Random, disks: Random, *, always_rollouts: bool = False
+    ) -> Options:
         """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts, how often settings
-        change and how long hooks run comes from streams of their own, so that a seed without them stays what it was."""
+        change, how long hooks run and which steps fail comes from streams of their own, so that a seed without them
+        stays what it was."""
 
         def maybe(share: float, low: float, high: float) -> float:
             return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0
@@ -105,6 +111,9 @@ class Options:
             step_ms=rng.choice((1, 20, 100)),
             reconfigure_every_ms=settings.choice((0, 0, 2_000, 8_000)),
             hook_ms=settings.choice((0, 0, 200, 1_000)),
+            step_fails=round(disks.choice((0.0, 0.0, 0.02, 0.3)) * disks.random(), 4),
+            stick_every_ms=disks.choice((0, 0, 2_000, 10_000)),
+            copied=disks.choice((0.0, 0.0, 0.3)),
         )
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
         return _with_rollouts(drawn, rollouts) if has_rollouts else drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,9 +26,8 @@ from instep.errors import PeerError, Retry
 from instep.model.diff import diff
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
-from instep.model.walk import iterate
 from instep.net import messages as m
-from instep.testing.disk import Journal, content_digest
+from instep.testing.disk import content_digest
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import checked, sign, trouble, verdict_of
@@ -50,7 +49,6 @@ class SimPartner(PartnerSettings):
         super().__init__(world, net, name, line, sources)
         self.ledger = ledger
         self.staging = 0
-        self.switching: list[tuple[bytes, Digest | None, Digest | None]] | None = None
         self.offered_to: dict[str, HeadRef | None] = {}
 
     def make_machine(self) -> FollowMachine:
@@ -139,7 +137,7 @@ class SimPartner(PartnerSettings):
             case KeepEpoch():
                 self.store.put(self.store.epochs, effect.signed.id, effect.signed)
             case f.Recover():
-                self.later(self._io_ms(), lambda: self._recover(effect.req))
+                self.later(self._io_ms(), lambda: self.recover(effect.req))
             case f.FetchPages():
                 self._fetch_pages(effect)
             case f.StageContents():
@@ -191,42 +189,6 @@ class SimPartner(PartnerSettings):
 
     def _io_ms(self) -> float:
         return self.rng.uniform(0.5, 5)
-
-    def _recover(self, req: int) -> None:
-        place, journal = self.place, self.place.journal
-        if not place.has_marker:
-            self.post(f.RecoverFailed(req, trouble("marker_missing", 4)))
-            return
-        if self.fails(self.world.options.read_error):
-            self.post(f.RecoverFailed(req, trouble("read_error", 8)))
-            return
-        if journal is None:
-            self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
-        elif not journal.is_finished and self.rng.random() < 0.3:
-            place.undo(journal)
-            if self.rollouts is not None:
-                self.rollouts.watch.undone(self.name)
-            self.post(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
-        else:
-            if not journal.is_finished:
-                for _ in place.steps(journal):
-                    pass
-            self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target))
-        self._check_whole()
-
-    def _check_whole(self) -> None:
-        """P2, seen from outside: after recovery the paths of an interrupted switch that nobody else wrote are
-        all old or all new."""
-        plan, self.switching = self.switching, None
-        if plan is None:
-            return
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        old = [path for path, before, _ in plan if there.get(path) == before]
-        new = [path for path, _, after in plan if there.get(path) == after]
-        if old and new:
-            raise BrokenPromise(
-                "P2", f"{self.name} rests between two generations: {old[:2]} old, {new[:2]} new"
-            )
 
     def _fetch_pages(self, effect: f.FetchPages) -> None:
         def done(failed: Trouble | None) -> None:
@@ -301,19 +263,6 @@ class SimPartner(PartnerSettings):
         self.place.sealed_for = head.id
         self.post(f.Staged(req))
 
-    def _plan(
-        self, base: HeadRef | None, target: HeadRef
-    ) -> list[tuple[bytes, Digest | None, Digest | None]]:
-        if base is not None:
-            return [
-                (c.path, c.old.digest if c.old else None, c.new.digest if c.new else None)
-                for c in diff(base.root, target.root, self.store.get_page)
-            ]
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        wanted = {e.path: e.digest for e in iterate(target.root, self.store.get_page)}
-        paths = sorted(there | wanted)
-        return [(p, there.get(p), wanted.get(p)) for p in paths if there.get(p) != wanted.get(p)]
-
     def _switch(self, effect: f.Switch, *, has_reload: bool) -> None:
         if self.place.sealed_for != effect.head.id:
             raise BrokenPromise(
@@ -324,34 +273,19 @@ class SimPartner(PartnerSettings):
             return
         if self.rollouts is not None:
             self.rollouts.watch.switches(self.name, effect.head, self.machine.facts, has_reload=has_reload)
-        self._go(effect.head, effect.base, lambda drifted: f.Switched(effect.req, drifted))
-
-    def _go(self, head: HeadRef, base: HeadRef | None, done: Callable[[tuple[bytes, ...]], Any]) -> None:
-        """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
-        journal = Journal(head, self._plan(base, head))
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        self.switching = [step for step in journal.plan if there.get(step[0]) == step[1]]
-        if self.world.plant != "no_journal":
-            self.place.journal = journal
-        steps = self.place.steps(journal)
-        drifted: list[bytes] = []
-        self.later(0.3, lambda: self._step(steps, drifted, done))
-
-    def _step(self, steps: Iterator[bytes | None], drifted: list[bytes], done: Callable[..., Any]) -> None:
-        for path in steps:
-            if path is not None:
-                drifted.append(path)
-            self.later(
-                self.rng.uniform(0, 2) * self.world.options.step_ms, lambda: self._step(steps, drifted, done)
-            )
-            return
-        self.switching = None
-        self.post(done(tuple(drifted)))
+        self.go(
+            effect.head,
+            self.plan_of(effect.base, effect.head),
+            lambda drifted: f.Switched(effect.req, drifted),
+            lambda why: f.SwitchFailed(effect.req, why),
+        )
 
     def _record(self, effect: f.RecordLive) -> None:
         if self.fails(self.world.options.disk_full):
             self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
             return
+        if self.is_unproven and self.config_drift() is f.DriftPolicy.REVERT:
+            raise BrokenPromise("P2", f"{self.name} records a tree that nobody compared after a recovery")
         if self.owes_a_reload(effect.head.id):
             raise BrokenPromise(
                 "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
@@ -371,7 +305,7 @@ class SimPartner(PartnerSettings):
             self.rollouts.saved(facts)
 
     def _put_back(self, effect: f.PutBack) -> None:
-        plan = self._plan(effect.base, effect.head)
+        plan = self.plan_of(effect.base, effect.head)
         for _, _, after in plan:
             if after is None:
                 continue
@@ -386,7 +320,12 @@ class SimPartner(PartnerSettings):
             return
         if self.rollouts is not None:
             self.rollouts.watch.goes_back(self.name)
-        self._go(effect.head, effect.base, lambda _: f.PutBackDone(effect.req))
+        self.go(
+            effect.head,
+            plan,
+            lambda _: f.PutBackDone(effect.req),
+            lambda why: f.PutBackFailed(effect.req, why),
+        )
 
     def _hook(self, effect: RunHook) -> None:
         assert effect.head is not None
@@ -427,6 +366,7 @@ class SimPartner(PartnerSettings):
         self.net.call(self.name, effect.source, m.encode(request), self.in_this_life(arrived))
 
     def after_step(self) -> None:
+        self.check_offered()
         facts: f.FollowFacts = self.machine.facts
         for other in list(self.sessions):
             if self.offered_to.get(other) != facts.live:
@@ -434,6 +374,13 @@ class SimPartner(PartnerSettings):
                 self.offer_to(other)
         if self.rollouts is not None:
             self.rollouts.order_those_behind()
+
+    def was_undone(self) -> None:
+        if self.rollouts is not None:
+            self.rollouts.watch.undone(self.name)
+
+    def config_drift(self) -> f.DriftPolicy:
+        return self.config.drift
 
     # --- operators ------------------------------------------------------------------------------------------
 

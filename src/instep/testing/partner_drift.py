@@ -7,11 +7,12 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.walk import iterate
 from instep.testing.disk import content_digest
 from instep.testing.node import SimNode, trouble
+from instep.testing.tree_jobs import Plan, TreeJobs
 
 __all__ = ["PartnerDrift"]
 
 
-class PartnerDrift(SimNode):
+class PartnerDrift(TreeJobs):
     """Reads and restores the tree; faults of the disk happen here too."""
 
     def differing(self, base: HeadRef) -> list[bytes]:
@@ -28,26 +29,39 @@ class PartnerDrift(SimNode):
             self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
         else:
             paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
+            if not effect.paths and not paths:
+                self.is_unproven = False
             self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
 
     def _revert(self, effect: f.Revert) -> None:
-        # A revert is staged itself, and takes the place of what was.
-        self.place.stage.clear()
-        self.place.sealed_for = None
+        if self.fails(self.world.options.disk_full) or not self.place.has_marker:
+            self.post(f.RevertFailed(effect.req, trouble("disk_full", 8)))
+            return
         self.place.stage.clear()  # A revert is staged itself, in the place of what was staged.
         self.place.sealed_for = None
         wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
+        plan: Plan = []
         for path in effect.paths:
-            entry = wanted.get(path)
+            entry, there = wanted.get(path), self.place.tree.get(path)
             data = None if entry is None else self._content(entry.digest, effect.source)
             if entry is not None and data is None:
                 self.post(f.RevertFailed(effect.req, trouble("unavailable")))
                 return
-            self.place.make_visible(
-                path, data, entry.digest if entry else None, archives=self.world.plant != "revert_unarchived"
-            )
-        self.place.sync()
-        self.post(f.Reverted(effect.req, effect.paths))
+            if entry is not None and data is not None:
+                self.place.stage[entry.digest] = data
+            before = None if there is None else content_digest(there)
+            plan.append((path, before, entry.digest if entry else None))
+        self.go(
+            effect.base,
+            plan,
+            lambda _: self._reverted(effect),
+            lambda why: f.RevertFailed(effect.req, why),
+        )
+
+    def _reverted(self, effect: f.Revert) -> f.Reverted:
+        self.place.journal = None
+        self.place.stage.clear()
+        return f.Reverted(effect.req, effect.paths)
 
     def _content(self, digest: Digest, source: str | None) -> bytes | None:
         """From here, else from ``source``."""

@@ -138,6 +138,22 @@ class _CountsWhatOtherSettingsSaid(FollowMachine):
             super()._hook_ended(job, trouble)
 
 
+class _LeavesARevertHalfDone(FollowMachine):
+    """Does not ask what became of the tree when a revert failed."""
+
+    def _revert_failed(self, trouble: Trouble) -> None:
+        super()._revert_failed(trouble)
+        self._is_recovered = True
+
+
+class _BelievesTheJournal(FollowMachine):
+    """Takes a tree for switched because its journal could be finished."""
+
+    def _recovered(self, event: f.Recovered) -> None:
+        super()._recovered(event)
+        self._is_unproven = False
+
+
 class _ForgetsASwitchedNode(RolloutMachine):
     """Puts back who failed, and leaves out the first that had switched."""
 
@@ -179,6 +195,8 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "confirm_after_expiry": _ConfirmsLate,
     "no_permit": _GoesWithoutPermit,
     "other_settings_count": _CountsWhatOtherSettingsSaid,
+    "revert_half_done": _LeavesARevertHalfDone,
+    "journal_believed": _BelievesTheJournal,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,
@@ -191,6 +209,9 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "adopts_lower": _AdoptsLower,
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "never_undone": {"stick_every_ms": 500, "step_fails": 0.0, "read_error": 0.0, "reconfigure_every_ms": 0},
+    "revert_half_done": {"drift_every_ms": 1_000, "step_fails": 0.2, "reconfigure_every_ms": 0},
+    "journal_believed": {"crash_every_ms": 3_000, "copied": 0.5, "step_ms": 100, "reconfigure_every_ms": 0},
     "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
     "confirm_after_expiry": {
         "policy": RolloutPolicy(strategy=Strategy.TOGETHER, confirm_within_ms=2_000, finish_within_ms=4_000),
@@ -208,8 +229,9 @@ PLANTS = (
     "save_not_durable",
     "revert_unarchived",
     "no_journal",
+    "never_undone",
     *FOLLOW_PLANTS,
     *PUBLISH_PLANTS,
     *ROLLOUT_PLANTS,
 )
-"""All planted bugs by name; the first four are switches in the simulated driver."""
+"""All planted bugs by name; the first five are switches in the simulated driver."""

@@ -10,6 +10,7 @@ import msgspec
 from instep.core.follow_vocabulary import Paused, Resumed, RetryAsked
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
+from instep.testing.disk import ERRNOS
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode
@@ -53,6 +54,7 @@ def simulate(
         drawing.stream("options"),
         drawing.stream("rollout options"),
         drawing.stream("settings options"),
+        drawing.stream("disk options"),
         always_rollouts=always_rollouts,
     )
     options = options.but(**NEEDED.get(plant or "", {}))
@@ -96,6 +98,7 @@ class _Cluster:
         self.rng = world.stream("trouble")
         self.people = world.stream("people")
         self.editors = world.stream("settings")
+        self.disks = world.stream("disks")
         self.net = Network(world)
         self.ledger = Ledger()
         options = world.options
@@ -179,6 +182,7 @@ class _Cluster:
         self._every(options.policy_every_ms, self._change_policy)
         self._every(options.ask_rollout_every_ms, self._ask_rollout)
         self._every(options.reconfigure_every_ms, self._reconfigure)
+        self._every(options.stick_every_ms, self._stick)
         self._every(7_000, lambda: self.writer.ask_publish())
         self._every(5_000, lambda: self._backups.append(self.writer.store.backup()))
 
@@ -277,6 +281,14 @@ class _Cluster:
         """Somebody edits a node's file."""
         self.editors.choice(self.nodes).toggle_a_setting(self.editors)
 
+    def _stick(self) -> None:
+        """No step can change a path of a partner for a while: immutable, busy, another mount."""
+        place, disks = self.disks.choice(self.partners).place, self.disks
+        path = disks.choice((b"config", *(b"f%02d" % n for n in range(self.world.options.files + 3))))
+        place.stuck[path] = disks.choice(ERRNOS)
+        self.world.record(place.name, "!", f"{path!r} is stuck: {place.stuck[path]}")
+        self.world.at(disks.uniform(500, 15_000), lambda: place.free(path))
+
     def _ask_rollout(self) -> None:
         assert self.rollouts is not None
         if self.people.random() < 0.8:
@@ -307,6 +319,7 @@ class _Cluster:
         self.writer.place.has_marker = True
         for partner in self.partners:
             partner.place.has_marker = True
+            partner.place.stuck.clear()
         self.world.at(8_500, self._last_words)
 
     def _last_words(self) -> None:

@@ -35,7 +35,10 @@ def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool =
     promoted who cannot hear each other."""
     drawing = World(seed, Options())
     options = Options.drawn(
-        drawing.stream("options"), drawing.stream("rollouts"), drawing.stream("settings options")
+        drawing.stream("options"),
+        drawing.stream("rollouts"),
+        drawing.stream("settings options"),
+        drawing.stream("disk options"),
     ).but(
         partners=2 + seed % 2,
         edit_every_ms=400,
