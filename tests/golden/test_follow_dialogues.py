@@ -119,7 +119,9 @@ def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
         talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (b"global.xml",), 1))
         began = talk.now
         talk.say(f.RevertFailed(talk.asked(f.Revert), NO))
-        due = next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == "retry-revert")
+        failed = talk.effects
+        talk.say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.NOTHING))
+        due = next(e.at_ms for e in failed if isinstance(e, SetTimer) and e.name == "retry-revert")
         assert due is not None
         check = talk.asked(f.CheckDrift)
         talk.say(f.DriftChecked(check, (b"global.xml",), 1))

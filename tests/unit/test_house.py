@@ -33,7 +33,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/node/follower.py": 720,
     "src/instep/node/writer.py": 500,
     "src/instep/store/sqlite.py": 420,
-    "src/instep/testing/partner.py": 480,
     "src/instep/tree/archive.py": 450,
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,

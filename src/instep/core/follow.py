@@ -240,7 +240,6 @@ class FollowMachine(FollowApply):
             is_working=self._job is not None and self._job.phase not in QUIET,
             is_source_up=self._sources.is_any_up,
             waits_for=self._orders_from() if self._waits_for_permit() else None,
-            is_unproven=self._is_unproven,
             is_contact_lost=is_lost,
             trouble=trouble,
             offer_trouble=self._offer_trouble,

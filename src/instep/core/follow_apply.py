@@ -142,8 +142,9 @@ class FollowApply(FollowDrift):
         self._drift.touch((), everything=True)
         target = event.target
         facts = self._facts
-        if event.kind is not f.RecoveredKind.NOTHING and not self._config.is_observing:
-            self._is_unproven = event.kind is f.RecoveredKind.FINISHED or facts.tree is not None
+        if event.is_doubtful:
+            self._set(is_doubted=not self._config.is_observing)
+            facts = self._facts
         if event.kind is not f.RecoveredKind.FINISHED or target is None:
             return
         if target == facts.tree:

@@ -12,6 +12,7 @@ from instep.model.paths import shown
 __all__ = ["FollowDrift"]
 
 TOUCH_SETTLE_MS = 200
+_UNAVAILABLE_EXIT = 7
 
 
 class FollowDrift(FollowDue):
@@ -67,21 +68,23 @@ class FollowDrift(FollowDue):
             self._progress.is_staged = False
 
     def _revert_failed(self, trouble: Trouble) -> None:
-        """A revert switches like an apply: when it fails, its journal says what became of the tree."""
+        """A revert switches like an apply: when that fails, its journal says what became of the tree. Where contents
+        could not be had it did not come so far."""
         self._unstage()
         self._drift.touch(self._drift.drifted)
-        self._is_recovered = False
+        if trouble.exit_code != _UNAVAILABLE_EXIT:
+            self._is_recovered = False
         self._fail("revert", trouble)
 
     def _looked(self) -> None:
-        """The tree was compared with its generation. After an interrupted switch only a whole look counts, and where
+        """The tree was compared with its generation. After a doubtful recovery only a whole look counts, and where
         local changes are reverted only one that finds nothing, or nothing but what programs here fight over."""
         drift = self._drift
         if not drift.was_whole:
             return
         is_kept = self._config.drift is not DriftPolicy.REVERT
         if is_kept or not drift.fights.split(drift.drifted, self._now)[0]:
-            self._is_unproven = False
+            self._set(is_doubted=False)
 
     def _reverted(self, paths: tuple[bytes, ...]) -> None:
         self._succeed("revert")

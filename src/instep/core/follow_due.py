@@ -35,7 +35,7 @@ class FollowDue(FollowPermits):
                 return True
             # A put-back that cannot be done must not keep the repair away.
             return facts.head == facts.refused
-        if self._is_unproven and facts.due is not Due.NOTHING:
+        if facts.is_doubted and facts.due is not Due.NOTHING:
             return False  # Hooks run for a tree that was seen to hold its generation.
         if facts.due is Due.RELOAD and not self._config.has_reload:
             self._set(due=self._due_after_reload())

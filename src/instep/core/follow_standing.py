@@ -44,8 +44,6 @@ class Seen:
     compared: tuple[int, int, int, tuple[bytes, ...]] | None
     waits_for: NodeName | None = None
     """Whose permit is waited for before the switch."""
-    is_unproven: bool = False
-    """An interrupted switch was finished or undone, and the tree was not compared with its generation since."""
     owed: Trouble | None = None
     """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
 
@@ -101,14 +99,14 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
         return _of_trouble(line, seen.offer_trouble)
     if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id:
         return _behind(facts, seen)
-    if facts.due is not Due.NOTHING and not seen.is_unproven:
+    if facts.due is not Due.NOTHING and not facts.is_doubted:
         return _behind(facts, seen)
     if seen.drift_trouble is not None:
         return _of_trouble(line, seen.drift_trouble)
     if seen.drifted:
         return _drifted(line, config, seen)
     if (
-        seen.is_unproven
+        facts.is_doubted
     ):  # The hooks of an interrupted switch wait until the whole tree holds what they are run for.
         return _unproven(facts)
     return _at_head(facts.head, seen)
@@ -121,11 +119,11 @@ def _at_head(head: HeadRef, seen: Seen) -> Stand:
 
 
 def _unproven(facts: FollowFacts) -> Stand:
-    """Between the end of an interrupted switch and the look at the whole tree."""
+    """Between a recovery that is in doubt and the look at the whole tree."""
     return Stand(
         Standing.APPLYING,
         "checking",
-        f"a switch was interrupted: the tree is compared with {_number(facts.tree)} before it is offered",
+        f"another tree than before the interruption: it is compared with {_number(facts.tree)} before it is offered",
     )
 
 

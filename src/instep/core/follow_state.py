@@ -92,8 +92,6 @@ class FollowState:
         self._last_req = 0
         self._is_started = False
         self._is_recovered = False
-        self._is_unproven = False
-        """A switch was interrupted and brought to an end; the whole tree has not been compared since."""
         self._job: Job | None = None
         self._progress: Progress | None = None
         self._sources = Sources()
@@ -127,8 +125,8 @@ class FollowState:
     @property
     def is_torn(self) -> bool:
         """Whether the tree may hold parts of two generations: an interrupted switch was not brought to an end yet, or
-        was, and the tree has not been compared with its generation since. Such a tree is not offered to anybody."""
-        return not self._is_recovered or self._is_unproven
+        was, and only a look at the whole tree can tell what it holds. Such a tree is not offered to anybody."""
+        return not self._is_recovered or self._facts.is_doubted
 
     @property
     def phase(self) -> str | None:

@@ -140,7 +140,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
     what ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
     ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
-    was begun.
+    was begun. ``is_doubted``: a recovery was in doubt about the tree, and the whole tree was not compared since.
     """
 
     version: int = 1
@@ -161,6 +161,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     begun: HeadRef | None = None
     unconfirmed: HeadRef | None = None
     reloaded: int = 0
+    is_doubted: bool = False
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -328,11 +329,13 @@ class RecoveredKind(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree
-    holds it."""
+    holds it. ``is_doubtful``: by its inodes the tree may be another than the journal was written for, as one that came
+    back from a backup in the middle of a switch; only a look at all of it tells what it holds."""
 
     req: int
     kind: RecoveredKind
     target: HeadRef | None = None
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)

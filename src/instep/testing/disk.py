@@ -143,6 +143,8 @@ class Journal:
     displaced: dict[bytes, bytes | None] = field(default_factory=dict)
     is_finished: bool = False
     is_undoing: bool = False
+    archives: bool = True
+    """False in a planted bug: what the steps displace is lost."""
 
 
 class SimPlace:
@@ -162,6 +164,12 @@ class SimPlace:
         self.is_copied = False
         """The disk came back file by file, every inode another: recovery takes each step for done."""
         self._unsynced: dict[bytes, bytes | None] = {}
+
+    def drop_stage(self) -> None:
+        """Empty staging, but for what an unfinished journal names."""
+        if self.journal is None or self.journal.is_finished:
+            self.stage.clear()
+        self.sealed_for = None
 
     def free(self, path: bytes) -> None:
         """An operator found what held the path, or it ended by itself."""
@@ -225,7 +233,7 @@ class SimPlace:
                     "P2", f"{self.name}: the journal names contents of {path!r} that are not staged"
                 )
             fault(path)
-            old = self.make_visible(path, data, after)
+            old = self.make_visible(path, data, after, archives=journal.archives)
             journal.displaced.setdefault(path, old)
             yield path if old is not None and digest != before else None
         self.sync()

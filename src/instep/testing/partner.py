@@ -168,8 +168,7 @@ class SimPartner(PartnerSettings):
                 if reminder is not None:
                     self.net.send(self.name, effect.source, m.encode(reminder))
             case f.DropStage():
-                self.place.stage.clear()
-                self.place.sealed_for = None
+                self.place.drop_stage()
             case Cancel():
                 self.cancel(effect.req)
             case SetTimer():

@@ -56,6 +56,7 @@ class PartnerDrift(TreeJobs):
             plan,
             lambda _: self._reverted(effect),
             lambda why: f.RevertFailed(effect.req, why),
+            archives=self.world.plant != "revert_unarchived",
         )
 
     def _reverted(self, effect: f.Revert) -> f.Reverted:

@@ -151,7 +151,7 @@ class _BelievesTheJournal(FollowMachine):
 
     def _recovered(self, event: f.Recovered) -> None:
         super()._recovered(event)
-        self._is_unproven = False
+        self._set(is_doubted=False)
 
 
 class _ForgetsASwitchedNode(RolloutMachine):

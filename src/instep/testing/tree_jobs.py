@@ -79,12 +79,20 @@ class TreeJobs(SimNode):
 
     # --- forward --------------------------------------------------------------------------------------------
 
-    def go(self, head: HeadRef, plan: Plan, done: Callable[[tuple[bytes, ...]], Any], failed: Answer) -> None:
+    def go(
+        self,
+        head: HeadRef,
+        plan: Plan,
+        done: Callable[[tuple[bytes, ...]], Any],
+        failed: Answer,
+        *,
+        archives: bool = True,
+    ) -> None:
         """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
         assert self.place.journal is None or self.place.journal.is_finished, (
             "a switch began while another was not finished"
         )
-        journal = Journal(head, plan)
+        journal = Journal(head, plan, archives=archives)
         there = {path: content_digest(data) for path, data in self.place.tree.items()}
         self.switching = [step for step in plan if there.get(step[0]) == step[1]]
         if self.world.plant != "no_journal":
@@ -162,7 +170,7 @@ class TreeJobs(SimNode):
             self.switching = None
             self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
         elif journal.is_finished:
-            self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target))
+            self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target, self.is_unproven))
         elif journal.is_undoing or (self.rng.random() < 0.3 and self.world.plant != "never_undone"):
             self._undo(req, journal)
         else:
@@ -179,12 +187,12 @@ class TreeJobs(SimNode):
             self._undo(req, journal)
 
     def _finished(self, req: int, journal: Journal) -> None:
-        if self.place.is_copied:
-            self.place.is_copied = False
+        is_doubtful, self.place.is_copied = self.place.is_copied, False
+        if is_doubtful:
             self.switching = None
             self.is_unproven = True
         self._check_whole()
-        self._answer(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target))
+        self._answer(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target, is_doubtful))
 
     def _undo(self, req: int, journal: Journal) -> None:
         self.is_switching = True
