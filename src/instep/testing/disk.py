@@ -213,7 +213,7 @@ class SimPlace:
                 else:
                     self.tree[path] = old
         self._unsynced.clear()
-        if self.sealed_for is None:
+        if self.sealed_for is None and (self.journal is None or self.journal.is_finished):
             self.stage = {d: data for d, data in sorted(self.stage.items()) if rng.random() < 0.5}
 
     def steps(self, journal: Journal, fault: Fault) -> Iterator[bytes | None]:

@@ -167,7 +167,7 @@ class TreeJobs(SimNode):
         elif self.fails(self.world.options.read_error):
             self.post(f.RecoverFailed(req, trouble("read_error", RESOURCES_EXIT)))
         elif journal is None:
-            self.switching = None
+            self._check_whole()
             self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
         elif journal.is_finished:
             self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target, self.is_unproven))
