@@ -19,7 +19,15 @@ from instep.core.follow_permits import serial_told
 from instep.core.follow_standing import Seen, Stand, stand_of
 from instep.core.follow_state import INTERRUPTIBLE, QUIET, Job, Phase
 from instep.core.follow_vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
-from instep.core.vocabulary import Cancel, HookEnded, KeepEpoch, KeepGeneration, SetTimer, TimerFired
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    SetTimer,
+    TimerFired,
+    WatchChanged,
+)
 
 __all__ = ["FollowMachine"]
 
@@ -71,6 +79,8 @@ class FollowMachine(FollowApply):
                 self._ask_all()
             case f.TreeTouched():
                 self._touched(event)
+            case WatchChanged():
+                self._watch_changed(event.trouble)
             case f.OrderGiven():
                 self._take_order(event)
             case f.HookOwed():
@@ -130,6 +140,9 @@ class FollowMachine(FollowApply):
                     self._succeed("revert")
                 self._drift.found(event.paths, event.total, event.writers)
                 self._looked()
+                if event.cost is not None:
+                    self._scan_cost = event.cost
+                    self._arm_drift_scan()
             case f.DriftCheckFailed():
                 self._drift.failed()
                 self._fail("drift", event.trouble)
@@ -155,7 +168,7 @@ class FollowMachine(FollowApply):
             self._lost_at_ms = self._now
             self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
         self._arm_poll()
-        self._out.append(SetTimer("drift-scan", self._now + self._config.drift_scan_ms))
+        self._arm_drift_scan()
         if self._facts.begun is not None:
             self._arm_finish()
         if self._facts.unconfirmed is not None:
@@ -178,7 +191,7 @@ class FollowMachine(FollowApply):
         self._progress, self._sticky = None, None
         if self._is_started:
             self._arm_poll()
-            self._out.append(SetTimer("drift-scan", self._now + config.drift_scan_ms))
+            self._arm_drift_scan()
             self._ask_all()
 
     def _retry(self) -> None:
@@ -199,7 +212,7 @@ class FollowMachine(FollowApply):
         elif name == "drift-scan":
             self._drift.touch((), everything=True)
             self._compared = None
-            self._out.append(SetTimer("drift-scan", self._now + self._config.drift_scan_ms))
+            self._arm_drift_scan()
         elif name == "drift-settle":
             self._drift_ready_ms = min(self._drift_ready_ms, self._now)
         elif name == "finish":
@@ -248,6 +261,7 @@ class FollowMachine(FollowApply):
             drifted_total=self._drift.total,
             fought=fought if self._config.drift is DriftPolicy.REVERT else (),
             fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
+            blind=self._blind,
             drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
             compared=(
                 None

@@ -6,6 +6,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.follow_due import FollowDue
 from instep.core.follow_state import NAMED_MAX, Job, Phase, Progress
 from instep.core.follow_vocabulary import DriftPolicy, Due
+from instep.core.rescan import rescan_after_ms
 from instep.core.vocabulary import SetTimer, Trouble
 from instep.model.paths import shown
 
@@ -61,6 +62,24 @@ class FollowDrift(FollowDue):
         if self._drift_ready_ms <= self._now:
             self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
             self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
+
+    def _arm_drift_scan(self) -> None:
+        """A full look in regular intervals; in short ones while the watch does not see all changes."""
+        after_ms = most_ms = self._config.drift_scan_ms
+        if self._blind is not None:
+            after_ms = rescan_after_ms(self._scan_cost, is_watched=False, most_ms=most_ms)
+        self._out.append(SetTimer("drift-scan", self._now + after_ms))
+
+    def _watch_changed(self, trouble: Trouble | None) -> None:
+        if trouble == self._blind:
+            return
+        self._blind = trouble
+        if trouble is None:
+            self._note("watched", "the watch sees the whole tree again")
+        else:
+            self._note("not_watched", trouble.reason, hint=trouble.hint or "")
+        if self._is_started:
+            self._arm_drift_scan()
 
     def _unstage(self) -> None:
         """A revert is staged itself, in the place of what was staged: that is staged again before it is switched to."""

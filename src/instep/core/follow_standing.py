@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from instep.core.accept import EpochBook
 from instep.core.follow_vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
+from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.paths import shown
@@ -46,6 +47,8 @@ class Seen:
     """Whose permit is waited for before the switch."""
     owed: Trouble | None = None
     """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
+    blind: Trouble | None = None
+    """What the watch does not see."""
 
 
 _RANK = {standing: rank for rank, standing in enumerate(Standing)}
@@ -115,6 +118,9 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
 def _at_head(head: HeadRef, seen: Seen) -> Stand:
     if seen.is_contact_lost:
         return _out_of_reach(f"serves generation {head.number}; since the contact was lost it may be behind")
+    if seen.blind is not None:
+        steps = (seen.blind.hint,) if seen.blind.hint else ()
+        return Stand(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps)
     return Stand(Standing.IN_STEP)
 
 

@@ -16,6 +16,7 @@ from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
 from instep.core.follow_vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
+from instep.core.rescan import ScanCost
 from instep.core.sources import Sources
 from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -107,6 +108,9 @@ class FollowState:
         self._sticky: HeadRef | None = None
         self._drift = DriftView()
         self._drift_ready_ms = 0
+        self._blind: Trouble | None = None
+        """What the watch does not see."""
+        self._scan_cost = ScanCost()
         self._compared: f.Compared | None = None
         self._compared_with: Digest | None = None
         self._is_told_out = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core.accept import EpochBook, SignerVerdict
+from instep.core.rescan import ScanCost
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -19,6 +20,7 @@ from instep.core.vocabulary import (
     SetTimer,
     TimerFired,
     Trouble,
+    WatchChanged,
 )
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -357,12 +359,14 @@ class TreeTouched:
 @dataclass(frozen=True, slots=True)
 class DriftChecked:
     """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
-    all. ``writers`` says which program was seen writing which of them."""
+    all. ``writers`` says which program was seen writing which of them, ``cost`` what a look at the whole tree
+    took."""
 
     req: int
     paths: tuple[bytes, ...]
     total: int
     writers: tuple[tuple[bytes, str], ...] = ()
+    cost: ScanCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,6 +489,7 @@ FollowEvent = (
     | FollowSourceEvent
     | FollowAnswer
     | TreeTouched
+    | WatchChanged
     | Paused
     | Resumed
     | RetryAsked

@@ -16,6 +16,7 @@ __all__ = [
     "DAMAGED",
     "HELD_LISTED_MAX",
     "HELD_LOOK_MS",
+    "OPEN",
     "HeldPaths",
     "ScanProblem",
     "is_held",
@@ -31,7 +32,9 @@ HELD_LOOK_MS = 5_000
 """So soon after a scan held paths are looked at again: no event says that a mount is gone."""
 
 DAMAGED = "damaged"
-_NEVER_CARRIED = frozenset(("mount", "socket", "pipe", "device", "open"))
+OPEN = "open"
+"""A file that was carried although a program has it open for writing: it did not change for ``settle_max``."""
+_NEVER_CARRIED = frozenset(("mount", "socket", "pipe", "device", OPEN))
 
 
 class ScanProblem(msgspec.Struct, frozen=True, array_like=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from instep.core import publish_vocabulary as p
 from instep.core.guards import judge_deletions, judge_problems
-from instep.core.held import HELD_LOOK_MS, merge_held
+from instep.core.held import HELD_LOOK_MS, OPEN, merge_held
 from instep.core.publish_heads import PublishHeads
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
@@ -40,6 +40,7 @@ from instep.core.vocabulary import (
     SetTimer,
     TimerFired,
     Trouble,
+    WatchChanged,
 )
 from instep.errors import Retry
 from instep.model.ids import HeadRef
@@ -87,6 +88,8 @@ class PublishMachine(PublishHeads):
                 self._unpublished.touch(
                     event.paths, self._now, everything=event.is_overflow, trigger=self._config.trigger
                 )
+            case WatchChanged():
+                self._watch_changed(event.trouble)
             case p.PublishAsked() | p.RollbackAsked():
                 self._asked(event)
             case p.HeadOfOursSeen():
@@ -194,11 +197,14 @@ class PublishMachine(PublishHeads):
                 self._unpublished.touch((), self._now)
         elif name == "held":
             if self._config.mode is PublishMode.AUTO:
-                self._unpublished.touch((*self._facts.held.paths, *self._facts.reported.paths), self._now)
+                reported = (each.path for each in self._facts.reported.listed if each.what != OPEN)
+                self._unpublished.touch((*self._facts.held.paths, *reported), self._now)
         elif name == "rescan":
-            self._unpublished.touch((), self._now, everything=True)
+            if self._config.mode is PublishMode.AUTO:
+                self._unpublished.touch((), self._now, everything=True)
             self._arm_rescan()
-            self._ask_partners()
+            if self._now - self._asked_at_ms >= self._config.rescan_ms:
+                self._ask_partners()
         elif name == "ask":
             self._is_asked = self._is_asked or self._now >= self._ask_until_ms
             if not self._facts.was_confirmed:
@@ -209,9 +215,6 @@ class PublishMachine(PublishHeads):
         elif name == "retry-adopt":
             self._backoff.come_due("adopt")
 
-    def _arm_rescan(self) -> None:
-        self._out.append(SetTimer("rescan", self._now + self._config.rescan_ms))
-
     # --- answers of a run -----------------------------------------------------------------------------------
 
     def _scanned(self, summary: ScanSummary) -> None:
@@ -219,6 +222,9 @@ class PublishMachine(PublishHeads):
         assert run is not None
         run.summary = summary
         self._is_surveyed = True
+        if summary.cost is not None:
+            self._cost = summary.cost
+            self._arm_rescan()
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
@@ -419,11 +425,15 @@ class PublishMachine(PublishHeads):
         config, summary = self._config, run.summary
         if summary is None:
             is_full = not config.is_watching or any(r.is_full for r in run.requests)
+            is_full = is_full or (self._blind is not None and run.is_asked)
             if is_full:
                 self._unpublished.remember((), everything=True)
             paths = self._unpublished.take()
             again = (*self._facts.held.listed, *self._facts.reported.listed)
-            self._out.append(p.Scan(self._begin(Phase.SCAN), run.base, paths, again=again))
+            is_asked = any(not r.is_flush for r in run.requests)
+            self._out.append(
+                p.Scan(self._begin(Phase.SCAN), run.base, paths, again=again, reads_open=is_asked)
+            )
             return
         if config.has_validate and not run.is_validated:
             self._out.append(RunHook(self._begin(Phase.VALIDATE), HookKind.VALIDATE, None, run.base))
@@ -482,6 +492,7 @@ class PublishMachine(PublishHeads):
             is_fetching=not self._facts.has_pages,
             is_unpublished=self._config.mode is p.PublishMode.MANUAL and self._unpublished.is_touched,
             is_surveyed=self._is_surveyed or self._config.mode is p.PublishMode.MANUAL,
+            blind=self._blind,
         )
         report = publish_stand_of(self.line, self._facts, seen)
         if report != self._reported:

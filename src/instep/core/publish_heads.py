@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from instep.core import publish_vocabulary as p
 from instep.core.accept import AcceptedEpoch, Refused, judge_epoch, word_of
-from instep.core.publish_state import Phase, PublishState
+from instep.core.publish_look import PublishLook
+from instep.core.publish_state import Phase
 from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer
 from instep.errors import PeerError
 from instep.model.ids import HeadRef, NodeName
@@ -15,10 +16,11 @@ ADOPT_TRIES_MAX = 5
 """So often the pages of an adopted head are asked for."""
 
 
-class PublishHeads(PublishState):
+class PublishHeads(PublishLook):
     """Asks partners what they hold, adopts what is newer, and takes in who writes the line."""
 
     def _ask_partners(self) -> None:
+        self._asked_at_ms = self._now
         if not self._config.partners:
             self._is_asked = True
             return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from instep.core.held import words_of
 from instep.core.publish_vocabulary import PublishFacts, Report
+from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing
@@ -27,6 +28,8 @@ class PublishSeen:
     """Changes wait for ``instep publish``, because publishing is manual."""
     is_surveyed: bool = True
     """The tree was looked at since the start, or nobody waits for that."""
+    blind: Trouble | None = None
+    """What the watch does not see."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
@@ -75,6 +78,9 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         )
     if facts.held.total:
         return _of_held(facts, head)
+    if seen.blind is not None:
+        steps = (seen.blind.hint,) if seen.blind.hint else ()
+        return Report(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
     return Report(Standing.IN_STEP, None, None, (), head)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from instep.core import publish_vocabulary as p
 from instep.core.backoff import Backoff, Chance
 from instep.core.publish_vocabulary import PublishConfig, PublishEffect, PublishFacts, ScanSummary
+from instep.core.rescan import ScanCost
 from instep.core.right_to_write import why_not_writer
 from instep.core.unpublished import Unpublished
 from instep.core.vocabulary import Refuse, SetTimer, Trouble
@@ -86,12 +87,16 @@ class PublishState:
         self._run: Run | None = None
         self._requests: list[Request] = []
         self._unpublished = Unpublished()
+        self._blind: Trouble | None = None
+        self._cost: ScanCost | None = None
+        """Of the last full scan."""
         self._due_shown: int | None = None
         self._backoff = Backoff(rng)
         self._trouble: Trouble | None = None
         self._offer_trouble: Trouble | None = None
         self._ask_req: int | None = None
         self._ask_until_ms = 0
+        self._asked_at_ms = 0
         self._is_asked = False
         self._is_surveyed = False
         self._pages_from: dict[NodeName, None] = {}

@@ -10,6 +10,7 @@ import msgspec
 from instep.core.accept import EpochBook, SignerVerdict
 from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.held import NOTHING_HELD, HeldPaths, ScanProblem
+from instep.core.rescan import ScanCost
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -21,6 +22,7 @@ from instep.core.vocabulary import (
     SetTimer,
     TimerFired,
     Trouble,
+    WatchChanged,
 )
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -152,6 +154,8 @@ class ScanSummary:
     held: HeldPaths = NOTHING_HELD
     reported: HeldPaths = NOTHING_HELD
     is_full: bool = False
+    cost: ScanCost | None = None
+    """What the scan took; of a full one only."""
 
 
 # --- outcomes of requests -----------------------------------------------------------------------------------
@@ -358,6 +362,7 @@ PublishEvent = (
     Started
     | ConfigChanged
     | TreeChanged
+    | WatchChanged
     | PublishAsked
     | RollbackAsked
     | PublishAnswer
@@ -385,14 +390,15 @@ class Save:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued
-    before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too.
-    Answer: ``Scanned`` or ``ScanFailed``."""
+    before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open``
+    reads those among them anew that a program has open for writing. Answer: ``Scanned`` or ``ScanFailed``."""
 
     req: int
     base: HeadRef | None
     paths: tuple[bytes, ...] = ()
     is_deep: bool = False
     again: tuple[ScanProblem, ...] = ()
+    reads_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ __all__ = [
     "SetTimer",
     "TimerFired",
     "Trouble",
+    "WatchChanged",
     "trouble_of",
 ]
 
@@ -78,6 +79,13 @@ class HookEnded:
     req: int
     kind: HookKind
     trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchChanged:
+    """What the watch does not see, and the command that helps; None when it sees all."""
+
+    trouble: Trouble | None
 
 
 # --- shared effects -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import Change, diff
 from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
+from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers
 from instep.node.mounts import require_mount
@@ -28,6 +29,7 @@ from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
 from instep.node.pulling import Puller
 from instep.node.recording import record_rows, store_rows
+from instep.node.scan_cost import CostWatch
 from instep.node.serving import Shelf
 from instep.node.space import require_room
 from instep.tree.archive import Archive
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Applying"]
 
-DRIFT_PATHS_MAX = 1_000
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
@@ -335,9 +336,9 @@ class Applying:
         if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
             self._is_tree[path] = is_tree or self._is_tree.get(path, False)
 
-    async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> tuple[tuple[bytes, ...], int]:
-        """The paths that differ from ``base`` and how many there are in all. A check that is cancelled, because a new
-        head waits for the same thread, ends at the next entry and forgets nothing of what the watch said."""
+    async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
+        """What differs from ``base``. A check that is cancelled, because a new head waits for the same thread, ends
+        at the next entry and forgets nothing of what the watch said."""
         asked = {p: self._is_tree.pop(p) for p in paths or tuple(self._is_tree) if p in self._is_tree}
         stopping = threading.Event()
         try:
@@ -350,28 +351,16 @@ class Applying:
 
     def _drift_now(
         self, base: HeadRef, paths: Sequence[bytes], is_tree: Mapping[bytes, bool], stopping: threading.Event
-    ) -> tuple[tuple[bytes, ...], int]:
+    ) -> DriftFound:
         taken = self.taken()
         inspection = self.inspection(self.definition(base), taken)
         inspection.stopping = stopping
-        now = wall_ms()
-        if paths:
-            trees = [path for path in paths if is_tree.get(path, True)]
-            alone = [path for path in paths if not is_tree.get(path, True)]
-            found = inspection.some(base.root, trees, now, alone=alone)
-        else:
-            found = inspection.everything(base.root, now)
-        drifted: list[bytes] = []
-        total = 0
-        for difference in found:
-            if stopping.is_set():
-                break  # nobody waits for the answer
-            if difference.problem is not None and difference.expected is None:
-                continue  # sockets, pipes and mounts are nobody's drift
-            total += 1
-            if len(drifted) < DRIFT_PATHS_MAX:
-                drifted.append(difference.path)
-        return tuple(drifted), total
+        now, watch = wall_ms(), CostWatch()
+        if not paths:
+            return drift_in(inspection.everything(base.root, now), stopping)._replace(cost=watch.cost())
+        trees = [path for path in paths if is_tree.get(path, True)]
+        alone = [path for path in paths if not is_tree.get(path, True)]
+        return drift_in(inspection.some(base.root, trees, now, alone=alone), stopping)
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""

@@ -275,8 +275,20 @@ async def _check_fileset(
             )
     mount = mount_at(place.root)
     yield result(f"mount of {fileset.name}", True, me, str(mount), why_shared(mount) or str(place.root))
+    yield _watch_row(me, service)
     async for each in _check_line(daemon, service, place):
         yield each
+
+
+def _watch_row(me: str, service: WriterService | FollowService) -> dict[str, Any]:
+    """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be done:
+    that is told, but it is no failure."""
+    name = f"watch of {service.fileset.name}"
+    if service.watch is None or service.watch.problem is None:
+        return result(name, True, me, "sees all changes" if service.watch is not None else "not begun")
+    problem = service.watch.problem
+    is_ok = problem.code == "remote_file_system"
+    return result(name, is_ok, me, problem.reason, "changes are found by full scans", problem.hint)
 
 
 async def _check_line(

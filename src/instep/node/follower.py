@@ -26,6 +26,7 @@ from instep.core.vocabulary import (
     SetTimer,
     TimerFired,
     Trouble,
+    WatchChanged,
     trouble_of,
 )
 from instep.errors import InstepError, UnavailableError
@@ -159,7 +160,7 @@ class FollowService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
-        self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched)
+        self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched, self._blinded)
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
@@ -200,6 +201,9 @@ class FollowService:
                 told[path] = None
             is_overflow = drained.is_overflow or is_overflow
         self.driver.post(f.TreeTouched(tuple(told), is_overflow))
+
+    def _blinded(self, trouble: Trouble | None) -> None:
+        self.driver.post(WatchChanged(trouble))
 
     # What connections ask -------------------------------------------------------------------------------------
 
@@ -674,9 +678,9 @@ class FollowService:
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
-        paths, total = await self.applying.drift(effect.base, effect.paths)
-        writers = await self.worker.run(self.culprits.names, paths) if paths else {}
-        return f.DriftChecked(effect.req, paths, total, tuple(writers.items()))
+        found = await self.applying.drift(effect.base, effect.paths)
+        writers = await self.worker.run(self.culprits.names, found.paths) if found.paths else {}
+        return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost)
 
     async def _revert(self, effect: f.Revert) -> f.FollowEvent:
         await self.applying.revert(effect)

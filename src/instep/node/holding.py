@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from instep.core.held import DAMAGED, HELD_LISTED_MAX, HeldPaths, ScanProblem, is_held
+from instep.core.held import DAMAGED, HELD_LISTED_MAX, OPEN, HeldPaths, ScanProblem, is_held
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
@@ -17,7 +17,7 @@ from instep.tree.place import Place
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, scan_paths
 
-__all__ = ["Holding", "probed"]
+__all__ = ["Holding", "opened_among", "probed"]
 
 REFUSING_MAX = 200
 REPORTED_MAX = 200
@@ -43,6 +43,7 @@ class Holding:
     def __init__(self, again: Sequence[ScanProblem] = ()) -> None:
         """``again`` are the problems of the scans before: what one of them keeps is not counted anew."""
         self._found: dict[bytes, _Kept] = {}
+        self._opened: list[ScanProblem] = []
         self._before = {each.path: each for each in again}
 
     def begin(self, problem: Problem, old: Entry | None) -> None:
@@ -50,6 +51,11 @@ class Holding:
         kept = self._found.setdefault(problem.path, _Kept(problem))
         if old is not None:
             self._add(kept, old)
+
+    def opened(self, path: bytes) -> None:
+        """A file is carried although a program has it open for writing."""
+        if len(self._opened) < REPORTED_MAX:
+            self._opened.append(ScanProblem(path, OPEN, "a program has it open for writing"))
 
     def count_below(self, base: Digest, get: Callable[[Digest], bytes], path: bytes) -> None:
         """Count the old entries below a directory that the scan looked at alone."""
@@ -95,7 +101,10 @@ class Holding:
         return self._some(HELD_LISTED_MAX, is_wanted=True)
 
     def reported(self) -> HeldPaths:
-        return self._some(REPORTED_MAX, is_wanted=False)
+        """What is never carried, and the files that are open for writing: these keep nothing back."""
+        found = self._some(REPORTED_MAX, is_wanted=False)
+        listed = (*found.listed, *self._opened)
+        return HeldPaths(listed, found.total + len(self._opened), found.entries, found.size_bytes)
 
     def _some(self, listed_max: int, *, is_wanted: bool) -> HeldPaths:
         refusing = {each.path for each in self.refusing()} | self.damaged()
@@ -122,6 +131,11 @@ def probed(
         stuck = [item.path for item in found if isinstance(item, Problem)]
     still = set(stuck)
     return [each.path for each in again if each.path not in still], stuck
+
+
+def opened_among(problems: Sequence[ScanProblem]) -> Iterator[bytes]:
+    """The files that were carried although a program had them open for writing."""
+    return (each.path for each in problems if each.what == OPEN)
 
 
 def _no_row(_: bytes) -> None:

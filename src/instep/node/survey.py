@@ -7,7 +7,7 @@ summary, the machine commits or does not. Pages that a refused publish leaves be
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,21 +19,21 @@ from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
-from instep.model.statrow import StatRow
 from instep.model.walk import Reader
-from instep.node.holding import Holding, probed
+from instep.node.holding import Holding, opened_among, probed
 from instep.node.moved import Moved, covered_rows
+from instep.node.row_keeper import RowKeeper
 from instep.store.port import NodeStore
 from instep.tree.fidelity import Local
 from instep.tree.marker import Marker
 from instep.tree.place import Place
 from instep.tree.rules import Rules
-from instep.tree.scan import Problem, RowsInOrder, Scanned, Sink, cover, is_settled, scan, scan_paths
+from instep.tree.scan import Problem, RowsInOrder, Scanned, Sink, cover, scan, scan_paths
+from instep.tree.settling import Settling
 
 __all__ = ["PageKeeper", "Survey", "Surveyed"]
 
 PAGES_BATCH = 256
-ROWS_BATCH = 2_000
 UNSETTLED_MAX = 1_000
 PATHS_KEPT_MAX = 10_000
 MOVES_COUNTED_MAX = 200_000
@@ -133,9 +133,12 @@ class Survey:
         marker: Callable[[], Marker],
         sink: Sink,
         suspects: frozenset[bytes] = frozenset(),
+        settling: Settling | None = None,
     ) -> None:
-        """``suspects`` were found damaged before: they are read again, whatever their stat says."""
+        """``suspects`` were found damaged before: they are read again, whatever their stat says. ``settling`` names
+        the times that a file which is being written is left alone."""
         self._suspects = suspects
+        self._settling = settling
         self._place = place
         self._fileset = fileset
         self._definition = definition
@@ -162,8 +165,9 @@ class Survey:
             put_page=keeper.put,
             deep=deep,
             suspects=self._suspects,
+            settling=self._settling,
         )
-        kept = _Rows(store, self._fileset)
+        kept = RowKeeper(store, self._fileset)
         before = iterate(base, keeper.get) if base is not None else iter(())
         root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
         keeper.flush()
@@ -178,15 +182,20 @@ class Survey:
         paths: Sequence[bytes],
         now_ms: int,
         again: Sequence[ScanProblem] = (),
+        *,
+        reads_open: bool = False,
     ) -> Surveyed:
         """Look at the named paths only and edit the base's pages. ``again`` are paths that the scans before could not
-        carry: what lies below one is looked at once it can be carried."""
+        carry: what lies below one is looked at once it can be carried. Files among them that are open for writing are
+        read where ``paths`` names them, or ``reads_open`` says so."""
         keeper = PageKeeper(store)
         freed, stuck = probed(self._place, self._definition, self._rules, self._local, again)
         covered = cover([*trees, *freed], [*paths, *stuck], self._local)
         if covered.is_everything:
             return self.everything(store, base, now_ms, deep=False)
         tally = _Tally(holding=Holding(again))
+        opened = frozenset() if reads_open else frozenset(opened_among(again)).difference(paths)
+        settling = self._settling
         found = scan_paths(
             self._place,
             self._definition,
@@ -199,8 +208,9 @@ class Survey:
             sink=self._sink,
             put_page=keeper.put,
             suspects=self._suspects,
+            settling=settling._replace(opened=opened) if settling is not None else None,
         )
-        kept = _Rows(store, self._fileset)
+        kept = RowKeeper(store, self._fileset)
         seen = kept.taking(found, tally)
         changes = list(_changes(base, keeper.get, covered.trees, covered.entries, seen, tally, now_ms))
         root = edit(base, changes, keeper.get, keeper.put)
@@ -233,31 +243,6 @@ class Survey:
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
         return Surveyed(summary, tuple(tally.paths), pages, tally.holding.damaged())
-
-
-class _Rows:
-    """Keeps new stat rows and drops those of paths that went, in batches, while a scan streams by."""
-
-    def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
-        self._store = store
-        self._fileset = fileset
-        self._fresh: list[StatRow] = []
-
-    def taking(self, found: Iterable[Scanned | Problem], tally: _Tally) -> Iterator[Scanned | Problem]:
-        for item in found:
-            if isinstance(item, Scanned) and item.row is not None:
-                if item.is_row_new:
-                    self._fresh.append(item.row)
-                    if len(self._fresh) >= ROWS_BATCH:
-                        self.finish()
-                if not is_settled(item.row) and len(tally.unsettled) < UNSETTLED_MAX:
-                    tally.unsettled.append(item.entry.path)
-            yield item
-
-    def finish(self) -> None:
-        if self._fresh:
-            self._store.put_stat_rows(self._fileset, self._fresh)
-            self._fresh.clear()
 
 
 def _merged(

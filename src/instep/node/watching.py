@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from instep.errors import InstepError
+from instep.core.vocabulary import Trouble, trouble_of
+from instep.errors import InstepError, ResourceError
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher
+from instep.tree.watch_limits import unwatched
 
 __all__ = ["PATHS_MAX", "Drained", "TreeWatch"]
 
 AGAIN_S = 2.0
 """A root that cannot be watched (not mounted yet) is tried again after this long."""
+LIMIT_AGAIN_S = 60.0
+"""A limit of the kernel that is used up is tried again after this long, and twice as long each time: laying 20,000
+watches costs 2 s."""
+LIMIT_AGAIN_MOST_S = 600.0
 PATHS_MAX = 50_000
 """More touched paths than this between two scans are an overflow: a full scan is cheaper."""
 
@@ -31,18 +37,29 @@ class Drained(NamedTuple):
 
 
 class TreeWatch:
-    """Tells ``touched(paths, is_overflow)`` as the kernel tells. ``drain`` reads what the kernel has queued
-    right now, so that a scan takes in everything that was written before it began."""
+    """Tells ``touched(paths, is_overflow)`` as the kernel tells, and ``told(problem)`` when the watch begins or ceases
+    to see all changes. ``drain`` reads what the kernel has queued right now, so that a scan takes in everything that
+    was written before it began."""
 
-    def __init__(self, root: Path, rules: Rules, touched: Callable[[tuple[bytes, ...], bool], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        rules: Rules,
+        touched: Callable[[tuple[bytes, ...], bool], None],
+        told: Callable[[Trouble | None], None],
+    ) -> None:
         self._root = root
         self._rules = rules
         self._touched = touched
+        self._told = told
+        self.problem: Trouble | None = None
+        """What the watch does not see, and the command that helps."""
         self._watcher: Watcher | None = None
         self._again: asyncio.TimerHandle | None = None
         self._starting: asyncio.Task[None] | None = None
         self._attempt = 0
         """Counts starts and closes: a start that ends late is of no use any more."""
+        self._limit_pause_s = LIMIT_AGAIN_S
         self._paths: dict[bytes, bool] = {}
         self._lost_track = False
 
@@ -50,12 +67,21 @@ class TreeWatch:
     def is_watching(self) -> bool:
         return self._watcher is not None
 
+    @property
+    def written(self) -> Container[bytes]:
+        """Paths that were written and not closed since, as far as the watch saw."""
+        return self._watcher.written if self._watcher is not None else frozenset()
+
     async def start(self) -> None:
         """Begin; what changed before is for a full scan to find. In a thread: 20,000 directories take 2 s."""
-        self._again = None
+        await self._start("auto")
+
+    async def _start(self, how: Literal["auto", "fanotify"]) -> None:
+        """By fanotify only where inotify watches part of the tree already: it goes on until fanotify watches all."""
+        self._stop_waiting()
         self._attempt += 1
         attempt = self._attempt
-        watcher = Watcher(self._root, self._rules)
+        watcher = Watcher(self._root, self._rules, how)
         starting = asyncio.get_running_loop().run_in_executor(None, watcher.start)
         try:
             await asyncio.shield(starting)
@@ -66,20 +92,46 @@ class TreeWatch:
             watcher.close()
             log.info("cannot watch %s: %s", self._root, error)
             if attempt == self._attempt:
-                self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
+                self._cannot(error, how)
             return
         if attempt != self._attempt:
             watcher.close()  # closed or restarted meanwhile
             return
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
         self._watcher = watcher
+        self._limit_pause_s = LIMIT_AGAIN_S
         asyncio.get_running_loop().add_reader(watcher.fd, self._read)
+        self._tell(watcher.problem)
+
+    def _cannot(self, error: OSError | InstepError, how: str) -> None:
+        """Try again later. A root that is not there is for the scan to report."""
+        pause_s = AGAIN_S
+        if isinstance(error, OSError):
+            error = unwatched(self._root, error)
+        if isinstance(error, ResourceError):
+            if how == "auto":
+                self._tell(error)
+            pause_s = self._limit_pause_s
+            self._limit_pause_s = min(2 * pause_s, LIMIT_AGAIN_MOST_S)
+        self._again = asyncio.get_running_loop().call_later(pause_s, self._start_again)
+
+    def _tell(self, problem: ResourceError | None) -> None:
+        trouble = trouble_of(problem) if problem is not None else None
+        if trouble != self.problem:
+            self.problem = trouble
+            if trouble is not None:
+                log.warning("%s: %s; %s", self._root, trouble.reason, trouble.hint)
+            self._told(trouble)
 
     def _start_again(self) -> None:
         self._again = None
-        self._starting = asyncio.get_running_loop().create_task(self._started_again())
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
+        self._starting = asyncio.get_running_loop().create_task(self._started_again("auto"))
 
-    async def _started_again(self) -> None:
-        await self.start()
+    async def _started_again(self, how: Literal["auto", "fanotify"]) -> None:
+        await self._start(how)
         if self._watcher is not None:
             self._lost_track = True
             self._touched((), True)
@@ -95,13 +147,19 @@ class TreeWatch:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
+        self._stop_waiting()
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
+
+    def _stop_waiting(self) -> None:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        if self._watcher is not None:
-            asyncio.get_running_loop().remove_reader(self._watcher.fd)
-            self._watcher.close()
-            self._watcher = None
+
+    def _unwatch(self, watcher: Watcher) -> None:
+        asyncio.get_running_loop().remove_reader(watcher.fd)
+        watcher.close()
+        self._watcher = None
 
     def drain(self) -> Drained:
         """What was touched or lost since the last drain, up to now."""
@@ -135,10 +193,21 @@ class TreeWatch:
                     self.close()
                     self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
                     break
+        self._mind_limit(watcher)
         if len(self._paths) > PATHS_MAX:
             self._paths = {}
             self._lost_track = True
         return new
+
+    def _mind_limit(self, watcher: Watcher) -> None:
+        """Where watches ran out meanwhile, fanotify is tried; until it watches, the rest goes on as it is."""
+        problem = watcher.problem
+        if self._watcher is not watcher or problem is None or watcher.is_remote:
+            return
+        is_new = self.problem is None or self.problem.code != problem.error_code
+        self._tell(problem)
+        if is_new:
+            self._starting = asyncio.get_running_loop().create_task(self._started_again("fanotify"))
 
 
 def _close_after(ended: asyncio.Future[Watcher], watcher: Watcher) -> None:

@@ -23,6 +23,8 @@ from instep.core.vocabulary import (
     RunHook,
     SetTimer,
     TimerFired,
+    Trouble,
+    WatchChanged,
     trouble_of,
 )
 from instep.errors import InstepError
@@ -150,7 +152,7 @@ class WriterService:
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
-        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched)
+        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, self._blinded)
         try:
             await self.watch.start()
             await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
@@ -185,6 +187,9 @@ class WriterService:
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         self.driver.post(v.TreeChanged(paths, is_overflow))
+
+    def _blinded(self, trouble: Trouble | None) -> None:
+        self.driver.post(WatchChanged(trouble))
 
     async def ask(self, make: Any, timeout_s: float) -> v.Outcome:
         """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number."""

@@ -20,6 +20,7 @@ from instep.node.driver import wall_ms
 from instep.node.inspection import Inspection, Numbers, changes_of
 from instep.node.keeping import Kept
 from instep.node.placing import Taken, find_root
+from instep.node.scan_cost import CostWatch
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey, Surveyed
@@ -28,6 +29,7 @@ from instep.tree.compare import Difference
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.place import Place
+from instep.tree.settling import Settling
 
 if TYPE_CHECKING:
     from instep.node.writer import WriterService
@@ -107,20 +109,30 @@ class WriterTree:
             lambda: marker,
             self._sink,
             suspects,
+            self._settling(),
         )
         store = self._service.runtime.store
         base = effect.base.root if effect.base is not None else None
         if is_full or base is None:
+            watch = CostWatch()
             surveyed = survey.everything(store, base, wall_ms(), deep=effect.is_deep)
+            surveyed = replace(surveyed, summary=replace(surveyed.summary, cost=watch.cost()))
         else:
             parents = {p.rpartition(b"/")[0] for p in (*trees, *touched)} - {b""}
             parents |= {p.path.rpartition(b"/")[0] for p in effect.again} - {b""}
             alone = [*touched, *parents, *sorted(suspects)]
-            surveyed = survey.some(store, base, trees, alone, wall_ms(), effect.again)
+            surveyed = survey.some(
+                store, base, trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
+            )
         self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
             surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
         return surveyed
+
+    def _settling(self) -> Settling:
+        fileset, watch = self._service.fileset, self._service.watch
+        written = watch.written if watch is not None else frozenset()
+        return Settling(fileset.settle_ms * 1_000_000, fileset.settle_max_ms * 1_000_000, written)
 
     def suspects(self) -> frozenset[bytes]:
         """Files found damaged: remembered until their stat says that they were written anew (P10)."""

@@ -18,7 +18,7 @@ from instep.errors import RefusedError, ResourceError
 from instep.tree.beneath import Root
 from instep.tree.marker import open_root
 from instep.tree.rules import Rules
-from instep.tree.touched import Gone, Overflow, Touched, WatchEvent, identity_of, is_reserved
+from instep.tree.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
 
 __all__ = ["FanotifyWatcher"]
 
@@ -33,6 +33,7 @@ _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _Q_OVERFLOW, _ONDIR = 0x4000, 0x40000000
 _MOVED = _MOVED_FROM | _MOVED_TO
 _APPEARED_OR_WENT = _MOVED | _CREATE | _DELETE
+_CLOSED_OR_WENT = _CLOSE_WRITE | _MOVED | _DELETE
 _MASK = _MODIFY | _ATTRIB | _CLOSE_WRITE | _APPEARED_OR_WENT | _ONDIR
 
 _METADATA = struct.Struct("=IBBHQii")  # length, version, reserved, header length, mask, fd, pid
@@ -58,6 +59,7 @@ class FanotifyWatcher:
         self._is_gone = False
         self._known: dict[bytes, bytes | None] = {}
         """Directory by file handle: its path below the root, None outside; good until a directory moves."""
+        self.written = Written()
         self.problem: ResourceError | None = None
 
     @property
@@ -156,6 +158,8 @@ class FanotifyWatcher:
             is_dir = bool(mask & _ONDIR)
             if not path or is_reserved(path) or self._rules.ignored(path, is_dir):
                 continue
+            if not is_dir and mask & (_MODIFY | _CLOSED_OR_WENT):
+                self.written.saw(path, is_write=not mask & _CLOSED_OR_WENT)
             told[Touched(path, "tree" if is_dir and mask & _APPEARED_OR_WENT else "entry")] = None
 
 

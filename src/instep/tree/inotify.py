@@ -16,7 +16,8 @@ from instep.errors import RefusedError, ResourceError
 from instep.tree.beneath import Root
 from instep.tree.marker import open_root
 from instep.tree.rules import Rules
-from instep.tree.touched import Gone, Overflow, Touched, WatchEvent, identity_of, is_reserved
+from instep.tree.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
+from instep.tree.watch_limits import no_instance, too_many_watches
 
 __all__ = ["InotifyWatcher"]
 
@@ -36,6 +37,7 @@ _FLAGS = (
 )
 _ROOT_FLAGS = _FLAGS | flags.DELETE_SELF | flags.MOVE_SELF
 _ROOT_GONE = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
+_CLOSED_OR_WENT = flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
 _APPEARED_OR_WENT = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
 
 
@@ -47,11 +49,19 @@ class InotifyWatcher:
     """
 
     def __init__(self, root: Path, rules: Rules) -> None:
+        """``ResourceError`` ``too_many_instances`` or ``too_few_descriptors``."""
         self._path = root
         self._rules = rules
         self._identity: tuple[int, int] | None = None
-        self._inotify = INotify(nonblocking=True)
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError as error:
+            raise no_instance(error) from error
+        try:
+            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError as error:
+            self._inotify.close()
+            raise no_instance(error) from error
         self._epoll = select.epoll()
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -60,6 +70,7 @@ class InotifyWatcher:
         self._below: dict[bytes, set[bytes]] = {}
         self._walks: deque[_Walk] = deque()
         self._is_gone = False
+        self.written = Written()
         self.problem: ResourceError | None = None
         """Set when a watch could not be laid: part of the tree is then seen by the full scan only."""
 
@@ -133,6 +144,8 @@ class InotifyWatcher:
             # Both ends of a rename, also of an exchange, are simply looked at anew.
             self._walks.append(_Walk(path, Touched(path, "tree")))
         else:
+            if mask & (flags.MODIFY | _CLOSED_OR_WENT):
+                self.written.saw(path, is_write=not mask & _CLOSED_OR_WENT)
             told[Touched(path, "entry")] = None
 
     def _end(self, why: str, told: dict[WatchEvent, None]) -> None:
@@ -185,7 +198,7 @@ class InotifyWatcher:
             return [path for path in below if not is_reserved(path) and not self._rules.ignored(path, True)]
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
-                self.problem = _too_many(self.directories, error)
+                self.problem = too_many_watches(self.directories, error)
             return ()
         finally:
             os.close(fd)
@@ -235,12 +248,3 @@ def _why_gone(mask: int) -> str:
     if mask & flags.UNMOUNT:
         return "the root was unmounted"
     return "the root was renamed" if mask & flags.MOVE_SELF else "the root was removed"
-
-
-def _too_many(count: int, error: OSError) -> ResourceError:
-    return ResourceError(
-        f"no more than {count} directories can be watched: {error.strerror}",
-        hint="raise fs.inotify.max_user_watches (sysctl); until then changes are seen by the full scan",
-        code="too_many_watches",
-        watched=count,
-    )

@@ -25,13 +25,15 @@ from instep.model.paths import sort_key
 from instep.tree.beneath import Root
 from instep.tree.chunking import chunk_file
 from instep.tree.cover import Cover, cover
-from instep.tree.digest import READ_TRIES, digest_bytes, read_once, same_stat
+from instep.tree.digest import READ_TRIES, SMALL_MAX, digest_bytes, read_once, same_stat
 from instep.tree.fidelity import Local, has_holes, read_extra
 from instep.tree.listing import GONE, Child, Lister, Problem, unreadable
 from instep.tree.marker import Marker, check_marker, open_root
+from instep.tree.openness import Openness, OpennessProbe
 from instep.tree.place import Place
 from instep.tree.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
 from instep.tree.rules import Rules
+from instep.tree.settling import Settling, is_in_place, is_read_later, trusted_at, written
 from instep.tree.touched import is_reserved
 
 __all__ = [
@@ -60,12 +62,15 @@ _SPECIAL = {
 
 class Scanned(msgspec.Struct, frozen=True, gc=False):
     """An entry as the tree has it (``born_ms`` 0). ``row`` only for files; it wants saving when
-    ``is_row_new``. ``is_fresh_read``: its bytes were read just now."""
+    ``is_row_new``. ``is_fresh_read``: its bytes were read just now. ``is_racy``: another change might show the
+    same times, so the file wants reading again in 2 s. ``is_open``: a program has it open for writing, or mapped."""
 
     entry: Entry
     row: StatRow | None = None
     is_fresh_read: bool = False
     is_row_new: bool = False
+    is_racy: bool = False
+    is_open: bool = False
 
 
 Sink = Callable[[Digest, bytes | None, int], None]
@@ -87,6 +92,7 @@ def scan(
     put_page: PutPage | None = None,
     deep: bool = False,
     suspects: frozenset[bytes] = frozenset(),
+    settling: Settling | None = None,
 ) -> Iterator[Scanned | Problem]:
     """Every path of the tree in path order, the root itself left out.
 
@@ -95,8 +101,9 @@ def scan(
     tree. ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
     meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
     read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
-    changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case. ``now_ns`` is
-    the wall clock.
+    changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case. ``settling`` is
+    what a writer waits for: a file that a program is writing is then an ``unstable`` problem. ``now_ns`` is the wall
+    clock.
     Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
     that cannot be listed is a ``Problem`` of the empty path.
     """
@@ -116,6 +123,7 @@ def scan(
             put_page,
             deep,
             suspects,
+            settling,
         )
         scanner.find_link_groups()
         yield from scanner.below(b"")
@@ -138,6 +146,7 @@ def scan_paths(
     keep_value: Callable[[Digest, bytes], None] | None = None,
     put_page: PutPage | None = None,
     suspects: frozenset[bytes] = frozenset(),
+    settling: Settling | None = None,
 ) -> Iterator[Scanned | Problem]:
     """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
@@ -146,7 +155,18 @@ def scan_paths(
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
         scanner = _Scanner(
-            root, rules, local, cached, by_inode, now_ns, sink, keep_value, put_page, False, suspects
+            root,
+            rules,
+            local,
+            cached,
+            by_inode,
+            now_ns,
+            sink,
+            keep_value,
+            put_page,
+            False,
+            suspects,
+            settling,
         )
         if covered.is_everything:
             scanner.find_link_groups()
@@ -175,6 +195,7 @@ class _Scanner:
         put_page: PutPage | None,
         deep: bool,
         suspects: frozenset[bytes],
+        settling: Settling | None,
     ) -> None:
         self._root = root
         self._rules = rules
@@ -188,6 +209,8 @@ class _Scanner:
         self._put_page = put_page or _forget
         self._deep = deep
         self._suspects = suspects
+        self._settling = settling
+        self._openness = OpennessProbe(root.fd)
         self._is_plain = local.is_plain
         self._groups: dict[int, bytes] = {}
         local.owners.refresh()
@@ -350,6 +373,9 @@ class _Scanner:
             if row is not None and is_known and not self._deep and path not in self._suspects:
                 entry = self._file_entry(path, found, row)
                 return unfit(entry) or Scanned(entry, row, False, is_row_new)
+            if row is not None and is_same(row, found) and is_read_later(self._settling, path):
+                entry = self._file_entry(path, found, row)
+                return unfit(entry) or Scanned(entry, row, is_open=True)
             return self._read(path, found, row)
         except OSError as error:
             if error.errno in GONE:
@@ -364,6 +390,10 @@ class _Scanner:
         """Read until the stat before (at first that of the listing) equals the stat after."""
         fd = self._root.open(path, _READ)
         try:
+            if found.st_size > SMALL_MAX and (
+                problem := written(self._settling, path, found, self._openness.of(fd), self._now_ns)
+            ):
+                return problem
             for _ in range(READ_TRIES):
                 digest, chunks, length, data = self._read_once(fd, found.st_size, found.st_mtime_ns, row)
                 before, found = found, os.fstat(fd)
@@ -371,12 +401,13 @@ class _Scanner:
                     break
             else:
                 return Problem(path, "unstable", f"it changed during each of {READ_TRIES} reads")
-            if row is not None and is_same(row, found) and is_settled(row) and row.digest != digest:
-                return Problem(
-                    path,
-                    "damaged",
-                    f"its stat is that of {row.digest.hex()}, its bytes are {digest.hex()}",
-                )
+            openness = self._openness.of(fd)
+            if problem := written(self._settling, path, found, openness, self._now_ns):
+                return problem
+            is_other = row is not None and is_same(row, found) and is_settled(row) and row.digest != digest
+            if row is not None and is_other and not is_in_place(fd, openness, digest):
+                was, now = row.digest.hex(), digest.hex()
+                return Problem(path, "damaged", f"its stat is that of {was}, its bytes are {now}")
             if self._sink is not None:
                 self._sink(digest, data, fd)
         finally:
@@ -390,10 +421,11 @@ class _Scanner:
             found.st_size,
             digest,
             chunks,
-            self._now_ns,
+            trusted_at(found, openness, self._now_ns),
         )
         entry = self._file_entry(path, found, new)
-        return unfit(entry) or Scanned(entry, new, True, True)
+        is_racy = self._now_ns - found.st_ctime_ns < RACY_NS
+        return unfit(entry) or Scanned(entry, new, True, True, is_racy, openness is Openness.OPEN)
 
     def _read_once(
         self, fd: int, size: int, mtime_ns: int, row: StatRow | None

@@ -13,7 +13,10 @@ from typing import Literal, NamedTuple
 from instep.tree.beneath import Root
 from instep.tree.marker import CONTROL_NAME
 
-__all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "identity_of", "is_reserved"]
+__all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "Written", "identity_of", "is_reserved"]
+
+_WRITTEN_MAX = 10_000
+"""Beyond so many, the watch forgets: it is asked only where the kernel cannot say who has a file open."""
 
 
 class Touched(NamedTuple):
@@ -47,3 +50,15 @@ def identity_of(root: Root) -> tuple[int, int]:
 def is_reserved(path: bytes) -> bool:
     """Whether the first component belongs to instep, in any case."""
     return path[: len(CONTROL_NAME)].lower() == CONTROL_NAME
+
+
+class Written(set[bytes]):
+    """Paths that were written and not closed since. A hint: a second writer, or a write through a mapping, does not
+    show in it."""
+
+    def saw(self, path: bytes, *, is_write: bool) -> None:
+        """Take in one event of a file: that it was written, or that it was closed, moved or removed."""
+        if not is_write:
+            self.discard(path)
+        elif len(self) < _WRITTEN_MAX:
+            self.add(path)

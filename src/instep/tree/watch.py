@@ -1,4 +1,4 @@
-"""The watcher that the node uses: inotify, and fanotify where inotify has no watches left and root allows it.
+"""The watcher that the node uses: inotify, and fanotify where inotify cannot watch and root allows it.
 
 inotify comes first because it tells of this tree only; fanotify tells of the whole file system, so that on a busy
 one most of what it tells is thrown away, but it needs one mark whatever the number of directories.
@@ -6,14 +6,18 @@ one most of what it tells is thrown away, but it needs one mark whatever the num
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal, Self
 
 from instep.errors import ResourceError
 from instep.tree.fanotify import FanotifyWatcher
+from instep.tree.file_systems import remote_kind
 from instep.tree.inotify import InotifyWatcher
+from instep.tree.marker import open_root
 from instep.tree.rules import Rules
 from instep.tree.touched import Gone, Overflow, Touched, WatchEvent
+from instep.tree.watch_limits import not_reported
 
 __all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "Watcher"]
 
@@ -32,29 +36,46 @@ class Watcher:
         self._rules = rules
         self._how = how
         self._watcher: InotifyWatcher | FanotifyWatcher | None = None
+        self._remote: str | None = None
 
     def start(self) -> Self:
-        """Errors: ``RefusedError`` ``root_missing``; ``ResourceError`` ``too_many_watches`` or ``no_fanotify``."""
+        """Errors: ``RefusedError`` ``root_missing``; ``ResourceError`` ``too_many_watches``, ``too_many_instances``,
+        ``too_few_descriptors`` or ``no_fanotify``. What inotify lacks is named where fanotify cannot watch either."""
         assert self._watcher is None, "a watcher starts once"
-        if self._how != "fanotify":
-            by_inotify = InotifyWatcher(self._root, self._rules)
+        if self._how == "fanotify":
+            self._watcher = self._by_fanotify()
+        else:
             try:
-                self._watcher = by_inotify.start()
-                return self
-            except ResourceError as too_many:
-                by_inotify.close()
+                self._watcher = self._by_inotify()
+            except (ResourceError, OSError) as lacks:
                 if self._how == "inotify":
                     raise
                 try:
-                    self._watcher = FanotifyWatcher(self._root, self._rules).start()
-                except ResourceError:
-                    raise too_many from None
-                return self
-            except BaseException:
-                by_inotify.close()
-                raise
-        self._watcher = FanotifyWatcher(self._root, self._rules).start()
+                    self._watcher = self._by_fanotify()
+                except (ResourceError, OSError):
+                    raise lacks from None
+        self._remote = self._remote_kind()
         return self
+
+    def _by_inotify(self) -> InotifyWatcher:
+        watcher = InotifyWatcher(self._root, self._rules)
+        try:
+            return watcher.start()
+        except BaseException:
+            watcher.close()
+            raise
+
+    def _by_fanotify(self) -> FanotifyWatcher:
+        watcher = FanotifyWatcher(self._root, self._rules)
+        try:
+            return watcher.start()
+        except BaseException:
+            watcher.close()
+            raise
+
+    def _remote_kind(self) -> str | None:
+        with open_root(self._root) as root:
+            return remote_kind(root.fd)
 
     @property
     def fd(self) -> int:
@@ -68,9 +89,23 @@ class Watcher:
         return "fanotify" if isinstance(self._watcher, FanotifyWatcher) else "inotify"
 
     @property
+    def is_remote(self) -> bool:
+        """Whether other machines may write to the tree, which no watch of this kernel sees."""
+        return self._remote is not None
+
+    @property
     def problem(self) -> ResourceError | None:
-        """Why part of the tree is not watched (watches ran out meanwhile); then only full scans see it."""
-        return self._watcher.problem if self._watcher is not None else None
+        """Why part of the changes is not seen: watches ran out meanwhile, or other machines write there, too. Full
+        scans see it."""
+        problem = self._watcher.problem if self._watcher is not None else None
+        if problem is None and self._remote is not None:
+            return not_reported(self._remote, self._root)
+        return problem
+
+    @property
+    def written(self) -> Container[bytes]:
+        """Paths that were written and not closed since, as far as the watch saw."""
+        return self._watcher.written if self._watcher is not None else frozenset()
 
     def read(self) -> list[WatchEvent]:
         """What was touched since the last call, each once; an empty list when nothing was."""

@@ -35,7 +35,7 @@ FILES = 3_000
 class _Told:
     """Stands for the kernel's side of a watch: says what the test says."""
 
-    def __init__(self, root: Path, rules: Rules) -> None:
+    def __init__(self, root: Path, rules: Rules, how: str) -> None:
         self.fd, self._other = os.pipe()
         self.waiting: list[WatchEvent] = []
 
@@ -45,6 +45,9 @@ class _Told:
     def read(self) -> list[WatchEvent]:
         told, self.waiting = self.waiting, []
         return told
+
+    problem = None
+    written: frozenset[bytes] = frozenset()
 
     def close(self) -> None:
         os.close(self.fd)
@@ -58,7 +61,9 @@ def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, t
     words: list[tuple[tuple[bytes, ...], bool]] = []
 
     async def look() -> tuple[Drained, Drained]:
-        watch = TreeWatch(tmp_path, Rules(Definition()), lambda paths, lost: words.append((paths, lost)))
+        watch = TreeWatch(
+            tmp_path, Rules(Definition()), lambda paths, lost: words.append((paths, lost)), print
+        )
         await watch.start()
         kernel = cast(_Told, watch._watcher)
         kernel.waiting = [Overflow(b"")]

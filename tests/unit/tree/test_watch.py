@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import select
 import shutil
 import time
@@ -188,6 +191,65 @@ def test_exhausted_watches_are_named(watch: Callable[..., Watched], monkeypatch:
     (watched.root / "new").mkdir()
     assert Touched(b"new", "tree") in watched.told()
     assert isinstance(watched.watcher.problem, ResourceError)
+
+
+def _no_watch(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _no_instance(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("call", "fails", "setting"),
+    [
+        ("instep.tree.inotify.INotify", _no_instance, "inotify_instances|inotify.max_user_instances"),
+        ("instep.tree.inotify.INotify.add_watch", _no_watch, "inotify_watches|inotify.max_user_watches"),
+    ],
+)
+def test_a_limit_that_is_used_up_is_named_with_the_command_that_raises_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fails: Callable[..., object], setting: str
+) -> None:
+    monkeypatch.setattr(call, fails)
+    monkeypatch.setattr("instep.tree.watch.FanotifyWatcher", InotifyWatcher)  # which cannot watch either
+    with pytest.raises(ResourceError) as caught:
+        Watcher(tmp_path, Rules(Definition())).start()
+    assert re.fullmatch(rf"sysctl -w (fs|user)\.(max_)?({setting})=\d+", caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("call", "fails"),
+    [
+        ("instep.tree.inotify.INotify", _no_instance),
+        ("instep.tree.inotify.INotify.add_watch", _no_watch),
+        ("instep.tree.inotify.os.eventfd", _no_instance),
+    ],
+)
+def test_fanotify_watches_whatever_inotify_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fails: Callable[..., object]
+) -> None:
+    monkeypatch.setattr(call, fails)
+    watcher = Watcher(tmp_path, Rules(Definition()))
+    try:
+        watcher.start()
+    except ResourceError as error:
+        if os.geteuid() == 0:
+            raise
+        pytest.skip(error.reason)
+    with contextlib.closing(watcher):
+        assert watcher.how == "fanotify"
+        assert watcher.problem is None
+
+
+def test_the_watch_knows_what_was_written_and_not_closed(watch: Callable[..., Watched]) -> None:
+    watched = watch()
+    with (watched.root / "file").open("wb", buffering=0) as file:
+        file.write(b"half")
+        watched.told()
+        assert b"file" in watched.watcher.written
+    watched.told()
+    assert b"file" not in watched.watcher.written
 
 
 def test_a_big_walk_is_done_in_slices(watch: Callable[..., Watched]) -> None:

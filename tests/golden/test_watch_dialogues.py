@@ -1,0 +1,49 @@
+"""What the watch does not see, told as dialogues: both machines look at everything in short intervals meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from instep.core import follow_vocabulary as f
+from instep.core import publish_vocabulary as p
+from instep.core.rescan import ScanCost
+from instep.core.vocabulary import SetTimer, TimerFired, Trouble, WatchChanged
+from instep.errors import Retry
+from tests.golden.dialogue import Dialogue, follower, publisher
+from tests.golden.test_follow_dialogues import begun, live
+from tests.golden.test_publish_dialogues import found, published
+
+HINT = "sysctl -w fs.inotify.max_user_watches=1024"
+FULL = Trouble("too_many_watches", "only 5 directories can be watched", Retry.LATER, 8, HINT)
+
+
+def due(talk: Dialogue, timer: str) -> int | None:
+    """When the last step set the timer to."""
+    return next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == timer)
+
+
+def test_a_writer_that_cannot_watch_scans_as_often_as_it_costs_and_says_so() -> None:
+    talk = published(publisher(), 1)
+    assert due(talk.at(1_000).say(WatchChanged(FULL)), "rescan") == 3_000
+    talk.at(3_000).say(TimerFired("rescan")).at(3_200).say(TimerFired("settle"))
+    costly = replace(found("root 2", changed=1), cost=ScanCost(cpu_ms=300, wall_ms=500))
+    assert due(talk.say(p.Scanned(talk.asked(p.Scan), costly)), "rescan") == 3_200 + 20 * 300
+    assert due(talk.at(4_000).say(WatchChanged(None)), "rescan") == 4_000 + 1_000 * 300
+    talk.check("not_watched")
+
+
+def test_by_hand_everything_is_looked_at_while_the_watch_does_not_see_all() -> None:
+    talk = published(publisher(), 1).at(1_000).say(WatchChanged(FULL), p.TreeChanged((b"seen",)))
+    talk.say(p.PublishAsked(1))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert scan.paths == ()
+
+
+def test_a_partner_that_cannot_watch_looks_for_drift_as_often_as_it_costs() -> None:
+    talk = live(begun(follower()), 1)
+    assert due(talk.at(1_000).say(WatchChanged(FULL)), "drift-scan") == 3_000
+    talk.at(3_000).say(TimerFired("drift-scan"))
+    checked = f.DriftChecked(talk.asked(f.CheckDrift), (), 0, (), ScanCost(cpu_ms=300, wall_ms=2_000))
+    assert due(talk.say(checked), "drift-scan") == 3_000 + 4 * 2_000
+    assert due(talk.at(4_000).say(WatchChanged(None)), "drift-scan") == 4_000 + 600_000
+    talk.check("drift_not_watched")
