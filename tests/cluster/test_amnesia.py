@@ -32,7 +32,7 @@ def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None
         newest = settled(fleet, main, s1)
         directory, yesterday = main.node.directory, fleet.base / "yesterday"
         main.stop()
-        subprocess.run(["cp", "-a", str(directory), str(yesterday)], check=True, timeout=30)
+        subprocess.run(["cp", "-a", str(directory), str(yesterday)], check=True, timeout=60)
         main.start()
         for turn in range(3):
             (tree / "sub" / f"f{turn}").write_text(f"of today {turn}")

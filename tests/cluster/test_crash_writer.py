@@ -117,7 +117,7 @@ def test_sigterm_during_a_rollback_and_a_publish_ends_soon(fleet: Fleet) -> None
         asking = threading.Thread(target=lambda: told(lambda: main.call("rollback", generation=first)))
         asking.start()
         main.stop()
-        asking.join(20)
+        asking.join(60)
         assert not asking.is_alive()
         main.start()
         settled(fleet, main, s1)

@@ -94,7 +94,7 @@ def small_disk(fleet: Fleet) -> Iterator[Path]:
         yield at
     finally:
         fleet.close()
-        subprocess.run(["umount", "-l", str(at)], check=True, timeout=30)
+        subprocess.run(["umount", "-l", str(at)], check=True, timeout=60)
 
 
 @pytest.mark.timeout(600)
@@ -118,12 +118,12 @@ def test_a_full_and_a_read_only_disk(fleet: Fleet, small_disk: Path) -> None:
         assert tree_of(small_disk) == tree_of(tree)
         assert_rested(fleet, "s1")
         whole = tree_of(small_disk)
-        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True, timeout=30)
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True, timeout=60)
         some_tree(tree, "second")
         number = main.publish()["number"]
         assert_in_trouble(s1, "read_only", "stage_unusable")
         assert tree_of(small_disk) == whole
-        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True, timeout=30)
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True, timeout=60)
         s1.await_in_step(number)
         assert tree_of(small_disk) == tree_of(tree)
         assert_rested(fleet, "s1")
@@ -215,7 +215,7 @@ def test_lost_permission_and_a_removed_staging_directory(fleet: Fleet) -> None:
             s1.await_in_step(main.publish()["number"])
             assert tree_of(mine) == tree_of(tree)
             assert_rested(fleet, "s1")
-        done = subprocess.run(["chattr", "+i", str(mine / "sub" / "f7")], capture_output=True, timeout=10)
+        done = subprocess.run(["chattr", "+i", str(mine / "sub" / "f7")], capture_output=True, timeout=60)
         if done.returncode:
             pytest.skip("chattr +i does not work here")
         try:
@@ -227,7 +227,7 @@ def test_lost_permission_and_a_removed_staging_directory(fleet: Fleet) -> None:
             for path, what in tree_of(mine).items():
                 assert what[0] != "file" or what[2] in (old[path][2], new[path][2]), path
         finally:
-            subprocess.run(["chattr", "-i", str(mine / "sub" / "f7")], check=True, timeout=10)
+            subprocess.run(["chattr", "-i", str(mine / "sub" / "f7")], check=True, timeout=60)
         s1.await_in_step(number)
         assert tree_of(mine) == new
         assert_rested(fleet, "s1")

@@ -96,12 +96,12 @@ def _nginx(top: Path, root: Path) -> Iterator[Path]:
             yield top / "nginx.pid"
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)
 
 
 def _answer(port: int) -> str:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return str(error.code)

@@ -474,7 +474,7 @@ def test_many_expensive_requests_at_once(scene: Scene) -> None:
 
 
 def _dial(scene: Scene) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", scene.fleet.main.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", scene.fleet.main.port), timeout=60)
 
 
 def test_rubbish_on_the_port(scene: Scene) -> None:

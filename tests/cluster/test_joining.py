@@ -58,11 +58,11 @@ def inviter(tmp_path: Path) -> Iterator[Inviter]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert up.wait(10)
+    assert up.wait(60)
     yield found[0]
     loop, event = done[0]
     loop.call_soon_threadsafe(event.set)
-    thread.join(20)
+    thread.join(60)
 
 
 def test_a_token_becomes_a_node(inviter: Inviter, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def servers() -> Iterator[Servers]:
 
 def location(port: int) -> str | None:
     """Where one request is sent, over a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", "/")
         return connection.getresponse().getheader("Location")

@@ -36,8 +36,7 @@ def test_one_at_a_time_out_of_the_balancer_and_paused_in_the_middle(rolling: Rol
     ports = {name: free_port() for name in rolling.partners}
     for name, port in ports.items():
         put(rolling[name], health=f"127.0.0.1:{port}")
-    with Watcher(rolling, ports):
-        begin = len(rolling.log())
+    with Watcher(ports) as watcher:
         holds = [rolling.hold(name, "reload", "second") for name in rolling.partners]
         number = rolling.publish("second")
         eventually(lambda: len(rolling.log(number)) == 1, 30, lambda: f"{rolling.log()}\n{rolling.show()}")
@@ -62,12 +61,14 @@ def test_one_at_a_time_out_of_the_balancer_and_paused_in_the_middle(rolling: Rol
         assert (shown["permitted"], shown["paused"]) == ([first], True), shown
         assert sorted(rolling.words()) == ["first", "first", "second"]
         rolling.main.run("rollout", "resume", "data")
-        rolling.fleet.wait(timeout=60)
-        rows = rolling.log()[begin:]
-    order = rolling.await_state("done")["permitted"]
-    assert rows == [f"{name} {what}" for name in order for what in ("drained", "reload", "probe", "ready")], (
-        rows
-    )
+        rolling.fleet.wait()
+        order = rolling.await_state("done")["permitted"]
+        eventually(lambda: [what for *_, what in watcher.seen].count("ready") == 3, describe="all three back")
+    assert rolling.log(number) == [f"{name} {kind}" for name in order for kind in ("reload", "probe")]
+    for name in order:
+        rows = rolling.timeline(name, number, watcher.seen)
+        assert rows == ["drained", "reload", "probe", "ready"], (name, rows)
+    assert not watcher.out_together
     past = rolling.show()["past"][0]
     assert (past["state"], past["permitted"]) == ("done", order), past
     assert past["author"] and past["started_at"] and past["took_ms"] > 0, past

@@ -59,7 +59,7 @@ def writing(tree: Path) -> Iterator[list[str]]:
         yield done
     finally:
         enough.set()
-        writer.join(10.0)
+        writer.join(60)
 
 
 @pytest.mark.timeout(600)

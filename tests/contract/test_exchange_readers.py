@@ -56,7 +56,7 @@ def test_two_files_that_must_agree_never_disagree_for_who_opened_the_root_once(t
         stack.callback(end.touch)  # ends the readers, whatever comes
         switches = switch_until(world, lambda: all(each.read_bytes().count(b".") > SEEN for each in outputs))
         end.touch()
-        assert [each.wait(20) for each in readers] == [0, 0], [each.read_text() for each in outputs]
+        assert [each.wait(60) for each in readers] == [0, 0], [each.read_text() for each in outputs]
     for output in outputs:
         rounds, disagreed, generations = map(int, output.read_text().lstrip(".").split())
         assert disagreed == 0

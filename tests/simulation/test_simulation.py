@@ -131,7 +131,7 @@ def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=250,
             check=True,
         )
         traces.append(done.stdout)

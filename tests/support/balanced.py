@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 __all__ = ["Clients", "application", "asked"]
 
-ANSWER_S = 10.0
+ANSWER_S = 60.0
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def application(host: str, port: int, name: str, sick: Container[str] = ()) -> I
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)
 
 
 def asked(

@@ -90,6 +90,10 @@ class Forked:
         except subprocess.TimeoutExpired:
             return None
 
+    def release(self) -> None:
+        """Ask for it no more: it goes on by itself."""
+        self._link.close()
+
     def kill(self) -> None:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)

@@ -101,7 +101,7 @@ class Crasher:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def stop(self) -> None:
@@ -272,7 +272,7 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert self.wrong == [], self.wrong[:10]
         assert self.reads > len(self._paths), "the reader hardly read"
 

@@ -62,7 +62,7 @@ class Relay:
                 except TimeoutError:
                     continue
                 try:
-                    far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+                    far = socket.create_connection(("127.0.0.1", self.target), timeout=60)
                 except OSError:
                     near.close()
                     continue

@@ -16,7 +16,7 @@ from typing import Any
 
 from examples.ports import Ports
 from instep.cli.control import Control
-from tests.support.commands import run_command
+from tests.support.commands import run_command, spawn_daemon
 from tests.support.waiting import eventually
 
 __all__ = ["Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
@@ -71,14 +71,17 @@ class Node:
     ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
         arguments = ["--dir", str(self.directory), *words, *(["--json"] if json else [])]
-        environment = {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
         if self.prefix:
-            command = [*self.prefix, sys.executable, "-m", "instep.cli", *arguments]
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+                [*self.prefix, sys.executable, "-m", "instep.cli", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=self._environment(),
+                check=False,
             )
         else:
-            done = run_command(arguments, environment, timeout)
+            done = run_command(arguments, self._environment(), timeout)
         answer = Answer(done.returncode, done.stdout, done.stderr)
         if expect is not None and done.returncode != expect:
             raise CommandFailed(
@@ -90,8 +93,21 @@ class Node:
     def init(self, *words: str) -> None:
         self.run("init", self.name, "--listen", f"127.0.0.1:{self.port}", "--panel", "off", *words)
 
+    @property
+    def control(self) -> Control:
+        return Control(self.directory / "control.sock")
+
     def start(self) -> None:
-        self.run("start")
+        """Start the daemon and wait until it answers, as ``instep start`` does, which ``test_start`` runs as it is."""
+        if self.prefix:
+            self.run("start")
+            return
+        with (self.directory / "daemon.log").open("ab") as log:
+            spawn_daemon(self.directory, self._environment(), log).release()
+        eventually(self.control.is_up, describe=lambda: f"{self.name} to answer\n{self.log()}")
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
 
     def stop(self) -> None:
         self.run("stop")
@@ -187,7 +203,7 @@ class Fleet:
     @contextmanager
     def together(self, name: str = "main") -> Iterator[None]:
         """What happens to a writer's tree in here goes into one generation: publishing is paused meanwhile."""
-        control = Control(self[name].directory / "control.sock")
+        control = self[name].control
         control.call("pause", {"fileset": "data"}, timeout_s=COMMAND_S)
         try:
             yield
@@ -215,9 +231,10 @@ class Fleet:
         """``main`` with a fileset, and partners that joined, accepted and run. Nothing is published by hand."""
         main = self.node("main")
         self.tree("main").mkdir(parents=True, exist_ok=True)
-        main.init("--start")
-        main.run("fileset", "add", "data", str(self.tree("main")), *add)
+        main.init()
         self.set_poll(main, poll)
+        main.start()
+        main.run("fileset", "add", "data", str(self.tree("main")), *add)
         for number in range(1, partners + 1):
             self.join(f"s{number}", accept=accept, poll=poll)
         return self
@@ -242,16 +259,18 @@ class Fleet:
         accepts = ["--accept", f"data={self.tree(name)}"] if accept else []
         node.run(
             "join", self.invite(name, *link), "--listen", f"127.0.0.1:{node.port}", "--panel", "off",
-            *accepts, "--start", *words,
+            *accepts, *words,
         )  # fmt: skip
         self.set_poll(node, poll)
+        node.start()
         return node
 
     def set_poll(self, node: Node, poll: str) -> None:
         """A short poll interval, so that the safety net is tested within seconds."""
         path = node.directory / "instep.toml"
         path.write_text(f'poll = "{poll}"\n' + path.read_text())
-        node.run("config", "reload")
+        if node.pid is not None:
+            node.run("config", "reload")
 
     def wait(self, *words: str, timeout: float = 60.0) -> dict[str, Any]:
         """``instep wait`` on the writer; what it said."""

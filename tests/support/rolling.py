@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from tests.support.waiting import eventually
 
 __all__ = ["Rolling", "Watcher"]
 
+ANSWER_S = 30.0
 HOOK = """#!/bin/sh
-echo "{node} {kind} $INSTEP_GENERATION" >> {log}
+echo "{node} {kind} $INSTEP_GENERATION $(date +%s%N)" >> {log}
 word=$(cat "$INSTEP_PATH/file")
 while [ -e {base}/hold-{node}-{kind}-"$word" ]; do sleep 0.05; done
 if [ -e {base}/sick-{node}-{kind}-"$word" ]; then echo "{node} is sick of $word" >&2; exit 1; fi
@@ -128,7 +131,14 @@ class Rolling:
         rows = (
             [row.split() for row in self.log_path.read_text().splitlines()] if self.log_path.exists() else []
         )
-        return [f"{row[0]} {row[1]}" for row in rows if number is None or row[2:] == [str(number)]]
+        return [f"{row[0]} {row[1]}" for row in rows if number is None or row[2] == str(number)]
+
+    def timeline(self, name: str, number: int, watched: list[tuple[int, str, str]]) -> list[str]:
+        """What the hooks of a node did for one generation and what a balancer saw of the node, by time."""
+        rows = [row.split() for row in self.log_path.read_text().splitlines()]
+        hooks = [(int(row[3]), row[1]) for row in rows if row[0] == name and row[2] == str(number)]
+        seen = [(time_ns, what) for time_ns, node, what in watched if node == name]
+        return [what for _, what in sorted(hooks + seen)]
 
     def await_log(self, row: str, number: int) -> None:
         eventually(
@@ -177,38 +187,56 @@ class Rolling:
 
 
 class Watcher:
-    """A balancer: asks ``/ready`` of every partner in turn, and writes each change of the answer into the log."""
+    """A balancer: asks ``/ready`` of every partner in turn, and remembers each change of the answer."""
 
-    def __init__(self, rolling: Rolling, ports: dict[str, int]) -> None:
-        self._rolling = rolling
+    def __init__(self, ports: dict[str, int]) -> None:
+        self.seen: list[tuple[int, str, str]] = []
+        """When, which node, ``drained`` or ``ready``. A node was drained when it was asked or soon after; it was ready
+        when its answer came or shortly before."""
+        self.out_together: list[str] = []
+        """Nodes that were out at the same time, for sure: one answered so while the other did before and after it."""
         self._ports = ports
+        self._was = dict.fromkeys(ports, True)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._trouble: list[OSError] = []
 
     def __enter__(self) -> Watcher:
         for port in self._ports.values():
-            eventually(lambda port=port: _is_ready(port), 20, f"/ready on {port}")  # type: ignore[misc]
+            eventually(partial(_is_ready, port), describe=f"/ready on {port}")
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._thread.join(10)
+        self._thread.join(ANSWER_S * len(self._ports))
+        assert not self._trouble, self._trouble
 
     def _run(self) -> None:
-        was: dict[str, bool] = {}
-        while not self._end.wait(0.03):
-            for name, port in self._ports.items():
-                is_ready = _is_ready(port)
-                if was.get(name, True) != is_ready:
-                    with self._rolling.log_path.open("a") as log:
-                        log.write(f"{name} {'ready' if is_ready else 'drained'}\n")
-                was[name] = is_ready
+        try:
+            while not self._end.wait(0.03):
+                for name in self._ports:
+                    self._ask(name)
+        except OSError as error:
+            self._trouble.append(error)
+
+    def _ask(self, name: str) -> None:
+        asked_ns = time.time_ns()
+        is_ready = _is_ready(self._ports[name])
+        if is_ready and not self._was[name]:
+            self.seen.append((time.time_ns(), name, "ready"))
+        elif not is_ready and self._was[name]:
+            self.seen.append((asked_ns, name, "drained"))
+            others = [other for other, was_ready in self._was.items() if not was_ready and other != name]
+            still = [other for other in others if not _is_ready(self._ports[other])]
+            if still and not _is_ready(self._ports[name]):
+                self.out_together.append(f"{name} and {', '.join(still)}")
+        self._was[name] = is_ready
 
 
 def _is_ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=ANSWER_S) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         error.close()

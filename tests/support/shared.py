@@ -48,18 +48,15 @@ class KnownState:
 def _taken_back(node: Node) -> list[str]:
     """Take back what an operator said about the node; what that was."""
     left = []
-    if _is_drained_by_word(node):
-        left.append(f"{node.name} was drained")
-        node.run("node", "undrain")
+    if node.run("node", "undrain").json["changed"]:
+        left.append(f"{node.name} was drained by an operator")
     if node.line()["code"] == "paused":
         left.append(f"{node.name} was paused")
         node.run("resume", "data")
-    eventually(lambda: not _is_drained_by_word(node), BACK_S, lambda: f"{node.name} back: {_self(node)}")
+    eventually(  # a rollout brings its nodes back itself
+        lambda: not _self(node)["drained"], BACK_S, lambda: f"{node.name} back: {_self(node)}"
+    )
     return left
-
-
-def _is_drained_by_word(node: Node) -> bool:
-    return bool(_self(node)["drained"])
 
 
 def _self(node: Node) -> dict[str, Any]:

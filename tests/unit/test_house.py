@@ -68,7 +68,7 @@ def files() -> tuple[str, ...]:
     """Everything that git carries or would."""
     told = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=False, timeout=20,
+        cwd=ROOT, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     if told.returncode == 0:
         names = told.stdout.decode().split("\0")

@@ -30,5 +30,5 @@ def test_processes_that_take_ports_at_once_are_given_different_ones() -> None:
         ports = [int(port) for each in running if each.stdout for port in each.stdout.readline().split()]
     finally:
         for each in running:
-            each.communicate(timeout=20)
+            each.communicate(timeout=60)
     assert len(ports) == 180 and len(set(ports)) == 180

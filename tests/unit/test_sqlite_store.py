@@ -184,7 +184,7 @@ def test_threads_may_share_one_store(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=60)
     assert all(store.get(f"thread {t} {n}") == b"2" for t in range(4) for n in range(50))
     store.close()
 

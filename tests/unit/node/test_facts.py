@@ -109,13 +109,13 @@ def test_a_fact_that_hangs_delays_no_other_and_is_not_asked_twice(monkeypatch: p
         free.wait(30)
         return "late"
 
-    monkeypatch.setattr(facts, "FACT_S", -2.9)
+    monkeypatch.setattr(facts, "FACT_S", -2.0)
     monkeypatch.setattr(fact_cache, "calls_of", lambda _: {"dead": hangs, "good": lambda: "1"})
     settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS)
 
     async def ask() -> None:
         cache = FactCache()
-        assert await cache.of_node(settings) == {"dead": "<no answer within 0.1 s>", "good": "1"}
+        assert await cache.of_node(settings) == {"dead": "<no answer within 1 s>", "good": "1"}
         found = await cache.of_node(settings)
         assert found == {"dead": "<still no answer to the last question>", "good": "1"}
         assert asked == [1]

@@ -282,7 +282,7 @@ for item in scan(Place(Path("."), Path("../c"), "data"), Definition(), lambda pa
         env={**os.environ, "SCRIPT": script, "PYTHON": sys.executable, "PYTHONPATH": source},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     if result.returncode and "not permitted" in result.stderr:
         pytest.skip(f"mounting is not possible here: {result.stderr.strip()}")

@@ -21,7 +21,7 @@ from instep.tree.inotify import InotifyWatcher
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher, WatchEvent
 
-DEADLINE_S = 2
+DEADLINE_S = 20
 
 
 class Watched:
