@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -205,3 +206,29 @@ def test_durable_transactions_sync_fully_and_caches_do_not(tmp_path: Path) -> No
         assert synchronous() == 2
     assert synchronous() == 1
     store.close()
+
+
+def test_a_full_disk_undoes_the_change_and_the_next_one_works(tmp_path: Path) -> None:
+    state = database.Database(tmp_path / "node.db")
+    store = SqliteStore.open(tmp_path / "node.db", is_checked=True)
+    assert store.get("key") is None
+    pages = state.connection.execute("PRAGMA page_count").get
+    state.connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(ResourceError) as caught, state.write(durable=True) as connection:
+        connection.execute("INSERT INTO blob VALUES (?, ?)", (b"small", b"x"))
+        connection.execute("INSERT INTO blob VALUES (?, ?)", (b"large", bytes(1 << 20)))
+    assert caught.value.error_code == "store_full"
+    assert caught.value.facts["need_bytes"]
+    assert str(tmp_path) in caught.value.reason
+    # A part that fails and is taken for passing cannot make the rest look kept.
+    with (
+        pytest.raises(ResourceError),
+        state.write(durable=True),
+        contextlib.suppress(ResourceError),
+        state.write(durable=True) as inner,
+    ):
+        inner.execute("INSERT INTO blob VALUES (?, ?)", (b"large", bytes(1 << 20)))
+    state.connection.execute("PRAGMA max_page_count = 100000")
+    with state.write(durable=True) as connection:
+        connection.execute("INSERT INTO blob VALUES (?, ?)", (b"after", b"y"))
+    assert [row[0] for row in state.connection.execute("SELECT digest FROM blob")] == [b"after"]

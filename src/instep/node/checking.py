@@ -17,6 +17,7 @@ from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.mounts import mount_at, why_shared
 from instep.node.space import room_for
+from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.place import Place
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
     for found in await asyncio.to_thread(daemon.pki.problems, wall_ms()):
         yield result(f"keys {found.what}", False, me, f"{found.path}: {found.detail}", hint=found.hint)
     yield result("keys", True, me, "private, current, of this node")
+    yield _check_state(daemon)
     roots = [service.fileset.path for service in daemon.services.values()]
     below = [str(root) for root in roots if daemon.directory.pki.resolve().is_relative_to(root.resolve())]
     yield result("keys outside served paths", not below, me, below or "yes", hint="move the node directory")
@@ -90,6 +92,21 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
             problem_of_file or f"{file.path} would be accepted",
             hint="see what [balancers] and the nodes say: instep balancer render KIND --check",
         )
+
+
+def _check_state(daemon: Daemon) -> dict[str, Any]:
+    """Whether this node can go on writing down what it does."""
+    directory, me = daemon.directory.database.parent, daemon.runtime.name
+    free = shutil.disk_usage(directory).free
+    trouble = daemon.runtime.deferred.trouble
+    return result(
+        "room for the state",
+        trouble is None and free >= ROOM_NEEDED_BYTES,
+        me,
+        trouble.reason if trouble is not None else f"{free} bytes are free in {directory}",
+        f"at least {ROOM_NEEDED_BYTES} bytes",
+        f"free space on the file system of {directory}; it goes on by itself",
+    )
 
 
 async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:

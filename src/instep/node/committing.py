@@ -52,15 +52,16 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
     signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
     head = signed.ref()
     epoch = _missing_epoch(service, effect.epoch)
-    service.facts = msgspec.structs.replace(service.facts, head=head, base=head)
+    facts = msgspec.structs.replace(service.facts, head=head, base=head)
     with store.transaction():
         store.put_blob(definition.digest, definition.encoded())
         if epoch is not None:
             store.add_epoch(epoch)
         store.add_generation(signed)
-        save_facts(store, line, service.facts)
+        save_facts(store, line, facts)
         store.set_head(line, head)
         store.set_live(line, head)
+    service.facts = facts
     failpoint(COMMIT_AFTER)
     return head
 

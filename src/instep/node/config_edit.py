@@ -7,6 +7,7 @@ exclude each other by a lock on the node directory; the daemon notices the new f
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -358,7 +359,10 @@ def _replace(path: Path, text: str) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # a read-only file system keeps it, and the next edit writes over it
+            temporary.unlink()
         raise ResourceError(
             f"cannot write {path}: {error.strerror}", code="configuration_not_written", path=str(path)
         ) from error

@@ -25,6 +25,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.draining import rollout_key
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.going_on import AGAIN_S, go_on, passing_trouble
 from instep.node.golden import forget_golden
 from instep.node.housekeeping import Housekeeping
 from instep.node.listeners import Listeners
@@ -34,6 +35,7 @@ from instep.node.placing import forget_marker
 from instep.node.readiness import notify
 from instep.node.runtime import Runtime
 from instep.node.settings import FilesetSettings, Settings
+from instep.node.signers import stuck_standing
 from instep.node.state import StateLost, is_lost, lost, watch_state
 from instep.node.succession import Succession
 from instep.node.writer import WriterService
@@ -92,13 +94,14 @@ class Daemon:
         await control.start()
         background = [
             loop.create_task(self._server.serve()),
-            loop.create_task(self._keep_certificates()),
-            loop.create_task(self._config_file.mind(self.reload)),
-            loop.create_task(self.housekeeping.run()),
-            loop.create_task(self.listeners.run()),
-            loop.create_task(self.balancers.run()),
+            loop.create_task(go_on("certificates", self._keep_certificates)),
+            loop.create_task(go_on("configuration", lambda: self._config_file.mind(self.reload))),
+            loop.create_task(go_on("housekeeping", self.housekeeping.run)),
+            loop.create_task(go_on("listeners", self.listeners.run)),
+            loop.create_task(go_on("balancers", self.balancers.run)),
+            loop.create_task(go_on("events", self.runtime.deferred.run)),
             loop.create_task(watch_state(self.runtime.store)),
-            loop.create_task(Succession(self).run()),
+            loop.create_task(go_on("succession", Succession(self).run)),
         ]
         self.peers.offers_changed()
         notify("READY=1")
@@ -236,6 +239,10 @@ class Daemon:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # the supervisor: named in status and log, never swallowed
+            trouble = passing_trouble(error) if isinstance(error, InstepError | OSError) else None
+            if trouble is not None:
+                await self._begin_anew(service, trouble)
+                return
             if isinstance(error, DamagedError) and is_lost(error):
                 if self._lost is not None and not self._lost.done():
                     self._lost.set_exception(lost(error))
@@ -243,6 +250,25 @@ class Daemon:
             log.exception("%s broke", service.line)
             service.broke(error)
             await self.peers.report(service.line)
+
+    async def _begin_anew(self, service: Service, trouble: InstepError) -> None:
+        """This machine could not carry the line on, as when the state's disk is full: it says so, and begins again."""
+        while True:
+            log.error("%s begins anew in %g s: %s", service.line, AGAIN_S, trouble.reason)
+            service.standing = stuck_standing(trouble)
+            self.runtime.tell()
+            await self.peers.report(service.line)
+            await asyncio.sleep(AGAIN_S)
+            for uplink in self.peers.uplinks.values():
+                uplink.let_go(service.line)
+            try:
+                self._begin(service.fileset)
+                return
+            except (InstepError, OSError) as error:
+                found = passing_trouble(error)
+                if found is None:
+                    raise
+                trouble = found
 
     def arm_resume(self, service: Service, until_ms: int | None) -> None:
         """A pause with an end resumes by itself; asked again after a restart."""

@@ -1,5 +1,9 @@
 """The boring loop around a machine: take an event, step, record it, perform the effects in order.
 
+An effect that fails because this machine lacks something (a full disk, a lost mount, a busy database) is performed
+again, with growing pauses, until it succeeds. What follows it waits, so ``Save`` stays a barrier; ``on_stuck`` says so
+outside.
+
 One driver owns one machine. Small messages go through it; file bytes never do: long effects run as
 child tasks that end in exactly one event. ``Save`` is a barrier because ``perform`` is awaited before the
 next effect starts.
@@ -8,19 +12,27 @@ next effect starts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
-from instep.errors import InstepError
+from instep.errors import InstepError, ResourceError, Retry
 
-__all__ = ["Driver", "Machine", "monotonic_ms", "run_all", "wall_ms"]
+__all__ = ["Driver", "Machine", "from_os_error", "monotonic_ms", "run_all", "wall_ms"]
 
 INBOX_MAX = 4096
 RECORDED_EVENTS_MAX = 500
 EFFECTS_PER_EVENT_MAX = 1000
+HURRY_S = 0.02
+HURRY_MOST_S = 2.0
+"""So long a command waits for what this machine could not do before, as writing to a disk that was full."""
+AGAIN_MIN_S = 0.25
+AGAIN_MAX_S = 5.0
+"""The longest pause between two attempts at an effect that this machine cannot carry out now."""
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +90,11 @@ class Driver(Generic[EventT, EffectT]):
         self._children: set[asyncio.Task[None]] = set()
         self.recorded: deque[tuple[int, EventT]] = deque(maxlen=RECORDED_EVENTS_MAX)
         self.failure: BaseException | None = None
+        self.stuck: InstepError | None = None
+        """Why the effect under way cannot be performed now."""
+        self.on_stuck: Callable[[InstepError | None], Awaitable[None]] | None = None
+        """Called with the reason whenever it changes, and with None when it is over."""
+        self._hurry = asyncio.Event()
 
     def post(self, event: EventT) -> None:
         """Hand in an event; never blocks and never drops: an answer that is lost would be waited for without
@@ -157,7 +174,50 @@ class Driver(Generic[EventT, EffectT]):
         effects = self.machine.step(event, now)
         assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
         for effect in effects:
-            await self._perform(effect)
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: EffectT) -> None:
+        pause = AGAIN_MIN_S
+        while True:
+            try:
+                await self._perform(effect)
+                break
+            except (InstepError, OSError) as error:
+                trouble = error if isinstance(error, InstepError) else from_os_error(error)
+                if trouble.retry is not Retry.LATER:
+                    raise
+            await self._say_stuck(trouble)
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            pause = min(pause * 2, AGAIN_MAX_S)
+        if self.stuck is not None:
+            await self._say_stuck(None)
+
+    async def _say_stuck(self, trouble: InstepError | None) -> None:
+        before, self.stuck = self.stuck, trouble
+        if trouble is None:
+            log.warning("%s goes on", self.name)
+        elif before is None or before.error_code != trouble.error_code:
+            log.error("%s waits: %s", self.name, trouble.reason)
+        else:
+            return
+        if self.on_stuck is not None:
+            await self.on_stuck(trouble)
+
+    def nudge(self) -> None:
+        """Perform what is stuck at once, if anything is."""
+        self._hurry.set()
+
+    async def hurry(self, within_s: float = HURRY_MOST_S) -> None:
+        """Perform what is stuck at once; the reason is raised when it is still stuck after ``within_s``."""
+        deadline = monotonic_ms() + within_s * 1000
+        while self.stuck is not None:
+            self._hurry.set()
+            if monotonic_ms() > deadline:
+                raise self.stuck
+            await asyncio.sleep(HURRY_S)
 
 
 async def run_all(*works: Coroutine[Any, Any, None]) -> None:
@@ -175,10 +235,6 @@ async def run_all(*works: Coroutine[Any, Any, None]) -> None:
 
 def from_os_error(error: OSError) -> InstepError:
     """Translate what the kernel says into the error tree, with a hint an operator can act on."""
-    import errno
-
-    from instep.errors import ResourceError
-
     where = error.filename if isinstance(error.filename, str) else None
     if isinstance(error.filename, bytes):
         where = error.filename.decode("utf-8", "replace")

@@ -56,7 +56,7 @@ from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
-from instep.node.signers import broken_standing, verdict_on
+from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
 from instep.node.trying import try_node
@@ -135,6 +135,7 @@ class FollowService:
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[NodeName] = set()
         self._told: f.Report | None = None
+        self.driver.on_stuck = self._stuck
         self._behind = HubOrders(self.line, net)
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -333,6 +334,7 @@ class FollowService:
 
     def asked_to(self, what: str) -> None:
         if what in ("retry", "resend"):
+            self.driver.nudge()
             self.driver.post(f.RetryAsked())
             self.around.hurry()
 
@@ -409,7 +411,7 @@ class FollowService:
                 if uplink is not None and message is not None:
                     uplink.reply(message)
             case f.DropStage():
-                await self.worker.run(self.applying.drop_stage)
+                await self._drop_stage()
             case f.Report():
                 await self._report(effect)
             case Refuse() | Note():
@@ -466,6 +468,13 @@ class FollowService:
             case _:
                 assert_never(effect)
 
+    async def _drop_stage(self) -> None:
+        """A stage that stays does no harm: each file in it is hashed again before it is used."""
+        try:
+            await self.worker.run(self.applying.drop_stage)
+        except (InstepError, OSError) as error:
+            log.warning("%s: what was staged stays for now: %s", self.line, error)
+
     def _write_down(self, effect: Refuse | Note) -> None:
         match effect:
             case Refuse(source, trouble):
@@ -502,6 +511,16 @@ class FollowService:
             self._net.epochs_changed(self.line)
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
+
+    async def _stuck(self, trouble: InstepError | None) -> None:
+        """This machine cannot carry out an effect now, or can again."""
+        if trouble is not None:
+            self.standing = stuck_standing(trouble)
+            self.failures.stands(self.fileset, self.standing, self.facts.live)
+            self.runtime.tell()
+            await self._net.report(self.line)
+        elif self._told is not None:
+            await self._report(self._told)
 
     async def _report(self, effect: f.Report) -> None:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code

@@ -202,7 +202,7 @@ class Membership:
         from now on. Nodes of our own CA are known by their signing certificates instead."""
         store, key = self._runtime.store, f"{PINNED_KEY}{who}"
         if who in self._runtime.pki.pinned() and len(sign_key) == 32 and store.get(key) != sign_key:
-            store.put(key, sign_key)
+            self._runtime.deferred.write(key, lambda store: store.put(key, sign_key))
             self._runtime.note(
                 "pinned_key", f"the signing key of {who}, which is pinned here, is known", node=who
             )
@@ -250,7 +250,8 @@ class Membership:
         return True
 
     def _save_members(self) -> None:
-        self._runtime.store.put(_MEMBERS, msgspec.msgpack.encode(list(self.members.values())))
+        members = msgspec.msgpack.encode(list(self.members.values()))
+        self._runtime.deferred.write(_MEMBERS, lambda store: store.put(_MEMBERS, members))
         if self._has_news and self.on_news is not None:
             self._has_news = False
             self.on_news()

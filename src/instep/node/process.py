@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import uvloop
 
-from instep.errors import ContentionError, InstepError
+from instep.errors import ContentionError, InstepError, ResourceError
 from instep.node.config import load
 from instep.node.daemon import Daemon
 from instep.node.directory import NodeDirectory
@@ -28,6 +29,8 @@ __all__ = ["run"]
 
 LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
+REOPEN_S = 5.0
+REOPENED_MAX = 24
 SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ def _serve(directory: NodeDirectory, settings: Settings) -> None:
     """Until it is stopped; again from the beginning when the state was lost. ``StateLost`` when that happens too
     often: then somebody removes it, and a person has to look."""
     losses: list[float] = []
+    tries = 0
     while True:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -83,6 +87,14 @@ def _serve(directory: NodeDirectory, settings: Settings) -> None:
             if len(losses) >= LOSSES_MAX:
                 raise
             settings = load(directory.path)
+        except ResourceError as error:
+            # The state was lost, and its disk has no room for a new one: the node waits for that, and ends when it
+            # takes too long, so that whoever supervises it says so.
+            tries += 1
+            if not losses or tries > REOPENED_MAX:
+                raise
+            log.error("%s; it is tried again in %g s", error.reason, REOPEN_S)
+            threading.Event().wait(REOPEN_S)
 
 
 def run(path: Path) -> None:

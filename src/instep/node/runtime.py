@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from instep.errors import UnavailableError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
+from instep.node.deferred import Deferred
 from instep.node.directory import NodeDirectory
 from instep.node.draining import Draining
 from instep.node.driver import monotonic_ms, wall_ms
@@ -24,6 +25,7 @@ from instep.store.sqlite import SqliteStore
 __all__ = ["Runtime", "Worker"]
 
 TEXT_MAX = 1_000
+_TRIED = "tried"
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,6 +85,7 @@ class Runtime:
         self._local = threading.local()
         self._stores: list[NodeStore] = []
         self._opening = threading.Lock()
+        self.deferred = Deferred(lambda: self.store)
         self.changed = asyncio.Event()
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
@@ -110,9 +113,15 @@ class Runtime:
             store.close()
         self._stores.clear()
 
+    def try_state(self) -> None:
+        """Write to the state, durably; raises what keeps this node from it, before anything is called tried again."""
+        self.store.put(_TRIED, str(wall_ms()).encode())
+        self.deferred.flush()
+
     def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
-        """One line of the events log."""
-        self.store.append_event(wall_ms(), kind, line, text, facts)
+        """One line of the events log; it waits while the state cannot be written."""
+        at_ms = wall_ms()
+        self.deferred.append(lambda store: store.append_event(at_ms, kind, line, text, facts))
 
     def note_of_peer(
         self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any

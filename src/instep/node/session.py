@@ -198,7 +198,7 @@ class Session(Asking):
                     await self._read()
                 finally:
                     pump.cancel()
-        except* InstepError as group_error:
+        except* (InstepError, OSError) as group_error:
             failed = group_error.exceptions[0]
         finally:
             for future in self._waiting.values():
@@ -299,7 +299,9 @@ class Session(Asking):
             self._peers.reported(report.line).add(report.node)
         elif not self._may_pass_on(report):
             return
-        self._peers.runtime.store.save_report(report.line, report.node, raw)
+        self._peers.runtime.deferred.write(
+            (report.line, report.node), lambda store: store.save_report(report.line, report.node, raw)
+        )
         service.reported(report)
         self._peers.pass_on(report)
         self._peers.runtime.tell()

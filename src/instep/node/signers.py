@@ -11,8 +11,9 @@ from instep.net.signing import verify_ca_signature, verify_signature
 from instep.node.driver import wall_ms
 from instep.node.runtime import Runtime
 
-__all__ = ["PINNED_KEY", "broken_standing", "verdict_on"]
+__all__ = ["BROKEN", "PINNED_KEY", "broken_standing", "stuck_standing", "verdict_on"]
 
+BROKEN = "broken_invariant"
 PINNED_KEY = "pinned_sign_key/"
 """Where the store has what a pinned partner told as its signing key."""
 
@@ -38,12 +39,18 @@ def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
     return {signer: key} if key is not None and signer in runtime.pki.pinned() else {}
 
 
+def stuck_standing(error: InstepError) -> StandingRecord:
+    """What status says of a line that this machine cannot carry on now; it goes on by itself."""
+    steps = (error.hint,) if error.hint else ("it goes on by itself; see: instep check",)
+    return StandingRecord(Standing.FAILING, wall_ms(), error.reason, error.error_code, steps)
+
+
 def broken_standing(error: Exception) -> StandingRecord:
     """What status says of a line that stopped on a broken invariant."""
     return StandingRecord(
         Standing.FAILING,
         wall_ms(),
         f"instep stopped this line on an error of its own: {type(error).__name__}: {error}",
-        "broken_invariant",
+        BROKEN,
         ("look at the log of the daemon; instep stop, then: instep start",),
     )

@@ -15,7 +15,7 @@ from instep.net.client import PeerClient
 from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
 from instep.node.answering import Answering
-from instep.node.driver import wall_ms
+from instep.node.driver import from_os_error, wall_ms
 from instep.node.partner_drain import drain_for_partner
 from instep.node.serving import pages_reply
 
@@ -87,12 +87,12 @@ class Uplink:
                 try:
                     await self._connected()
                     error: InstepError = UnavailableError(f"{self.name} closed the stream", code="closed")
-                except InstepError as caught:
-                    error = caught
-                    if isinstance(caught, PeerError):
-                        text = f"the link to {self.name} was cut: {caught.reason}"
+                except (InstepError, OSError) as caught:
+                    error = caught if isinstance(caught, InstepError) else from_os_error(caught)
+                    if isinstance(error, PeerError):
+                        text = f"the link to {self.name} was cut: {error.reason}"
                         note = self._peers.runtime.note_of_peer
-                        note(self.name, "peer_refused", text, code=caught.error_code, node=self.name)
+                        note(self.name, "peer_refused", text, code=error.error_code, node=self.name)
                 self._went_down(error)
                 if asyncio.get_running_loop().time() - began > 5 * again:
                     again = AGAIN_MIN_S
@@ -136,7 +136,7 @@ class Uplink:
                         await self._read(stream)
                     finally:
                         pump.cancel()
-            except* InstepError as errors:
+            except* (InstepError, OSError) as errors:
                 failed = errors.exceptions[0]
             if failed is not None:
                 raise failed

@@ -59,7 +59,7 @@ from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
-from instep.node.signers import broken_standing, verdict_on
+from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.starting import first_writer_standing
 from instep.node.survey import Surveyed
@@ -114,6 +114,8 @@ class WriterService:
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
         self.rollout = RolloutService(runtime, self.line, net)
+        self._told: v.Report | None = None
+        self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
         self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
         self.golden = Golden(runtime, fileset)
@@ -192,7 +194,9 @@ class WriterService:
         self.driver.post(WatchChanged(trouble))
 
     async def ask(self, make: Any, timeout_s: float) -> v.Outcome:
-        """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number."""
+        """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number. What keeps the
+        machine from working is raised."""
+        await self.driver.hurry()
         self._request += 1
         number = self._request
         future: asyncio.Future[v.Outcome] = asyncio.get_running_loop().create_future()
@@ -264,17 +268,28 @@ class WriterService:
     def _spawn(self, work: Any, failed: Any) -> None:
         self.driver.spawn(work, failed)
 
+    async def _stuck(self, trouble: InstepError | None) -> None:
+        """This machine cannot carry out an effect now, or can again."""
+        trouble = trouble or self.driver.stuck or self.rollout.driver.stuck
+        if trouble is not None:
+            await self._stands(stuck_standing(trouble))
+        elif self._told is not None:
+            await self._report(self._told)
+
     async def _report(self, effect: v.Report) -> None:
+        self._told = effect
         now = wall_ms()
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else now
         steps = effect.next_steps
         if effect.code == PATHS_HELD:
             steps = standing_steps(self.fileset, self.machine.facts.held.listed)
-        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, steps)
-        log.info(
-            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
-        )
+        await self._stands(StandingRecord(effect.standing, since, effect.reason, effect.code, steps))
+
+    async def _stands(self, record: StandingRecord) -> None:
+        self.standing = record
+        reason = f": {record.reason}" if record.reason else ""
+        log.info("%s stands %s%s", self.line, record.standing.value, reason)
         self.failures.stands(self.fileset, self.standing, self.head)
         self.runtime.tell()
         await self._net.report(self.line)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ __all__ = ["Database", "set_aside"]
 BUSY_MS = 10_000
 """How long a write waits for another connection's."""
 CHECKPOINT_PAGES = 10_000
+PAGES_NEEDED_BYTES = 64 << 10
+"""With less free an error of SQLite counts as one of space: its shared memory alone grows by 32 KiB at once."""
+ROOM_NEEDED_BYTES = 1 << 20
+"""What an operator is told to free at least: a small generation with its pages and events."""
 _REBUILD = "stop the node, move the file away and start: state is rebuilt from the tree and the partners"
 
 
@@ -129,6 +134,12 @@ class Database:
         if self._depth:
             connection.execute(f"RELEASE part{self._depth}")
             return
+        if not connection.in_transaction:  # SQLite undid it at an error that a part of it took for passing
+            raise ResourceError(
+                f"state {self.path} undid a change of which a part failed",
+                code="state_io",
+                path=str(self.path),
+            )
         try:
             connection.execute("COMMIT")
         except apsw.Error:
@@ -165,19 +176,13 @@ def translated(path: Path) -> Iterator[None]:
     except (apsw.BusyError, apsw.LockedError) as error:
         raise _busy(path) from error
     except apsw.FullError as error:
-        raise ResourceError(
-            f"no space for the state in {path.parent}",
-            code="disk_full",
-            hint="free space on that file system",
-        ) from error
+        raise _full(path) from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
-        raise ResourceError(
-            f"state {path} cannot be opened or written: {error}",
-            code="state_not_writable",
-            hint="check owner and mode of the node directory and that its file system is writable",
+        raise _full_or(
+            path, "state_not_writable", f"state {path} cannot be opened or written: {error}"
         ) from error
     except (apsw.IOError, apsw.NoMemError) as error:
-        raise ResourceError(f"state {path} cannot be read or written: {error}", code="state_io") from error
+        raise _full_or(path, "state_io", f"state {path} cannot be read or written: {error}") from error
     except apsw.ConnectionClosedError as error:
         raise UnavailableError(f"state {path} is closed", code="state_closed") from error
 
@@ -261,6 +266,41 @@ def _migrations() -> list[tuple[int, str]]:
     )
     assert [number for number, _ in found] == list(range(1, len(found) + 1))
     return found
+
+
+_HINTS = {
+    "state_not_writable": "check owner and mode of the node directory and that its file system is writable; "
+    "it goes on by itself",
+    "state_io": "look at the kernel log: the disk of the node directory reports errors; it goes on by itself",
+}
+
+
+def _full_or(path: Path, code: str, reason: str) -> InstepError:
+    """SQLite calls a full disk an input or output error where it cannot even lengthen a file of its own."""
+    usage = _usage(path)
+    if usage is not None and usage.free < PAGES_NEEDED_BYTES:
+        return _full(path)
+    return ResourceError(reason, code=code, hint=_HINTS[code], path=str(path))
+
+
+def _full(path: Path) -> InstepError:
+    usage = _usage(path)
+    free = usage.free if usage is not None else 0
+    return ResourceError(
+        f"no space for the state in {path.parent}: {free} bytes are free, {ROOM_NEEDED_BYTES} are needed",
+        code="store_full",
+        hint=f"free space on the file system of {path.parent}; it goes on by itself",
+        path=str(path.parent),
+        need_bytes=ROOM_NEEDED_BYTES,
+        free_bytes=free,
+    )
+
+
+def _usage(path: Path) -> shutil._ntuple_diskusage | None:
+    try:
+        return shutil.disk_usage(path.parent)
+    except OSError:
+        return None
 
 
 def _damaged(path: Path, what: str) -> InstepError:

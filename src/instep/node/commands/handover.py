@@ -18,7 +18,7 @@ from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.node.commands.lines import writer_of
 from instep.node.commands.outcomes import error_of
-from instep.node.commands.parameters import service_of
+from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
@@ -55,7 +55,7 @@ class Handover:
 
     async def handover(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         target = node_name(str(params["node"]))
-        service = service_of(self._daemon, params)
+        service = running_service_of(self._daemon, params)
         deadline = deadline_in(float(params.get("timeout_s") or HANDOVER_S))
         me = self._daemon.runtime.name
         if service.fileset.writer == target:

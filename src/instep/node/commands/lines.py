@@ -15,7 +15,7 @@ from instep.model.ids import HeadRef, LineId, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
 from instep.node.commands.outcomes import error_of, held_document, outcome_document
-from instep.node.commands.parameters import changes_between, service_of
+from instep.node.commands.parameters import changes_between, running_service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -38,7 +38,7 @@ POLL_S = 1.0
 
 def writer_of(daemon: Daemon, params: Params) -> WriterService:
     """The service of a fileset that is written here."""
-    service = service_of(daemon, params)
+    service = running_service_of(daemon, params)
     if not isinstance(service, WriterService):
         raise RefusedError(
             f"{service.fileset.name} is written on {service.fileset.writer}, not here",
@@ -101,7 +101,7 @@ class Lines:
 
     async def wait(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         """Publish what was written before the call, then wait until everybody asked for is in step with it."""
-        service = service_of(self._daemon, params)
+        service = running_service_of(self._daemon, params)
         limit = float(params.get("timeout_s") or 60.0)
         deadline = asyncio.get_running_loop().time() + limit
         if isinstance(service, WriterService):
@@ -313,7 +313,7 @@ class Lines:
     async def retry(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         node = params.get("node")
         if node is not None and node != self._daemon.runtime.name:
-            service = service_of(self._daemon, params)
+            service = running_service_of(self._daemon, params)
             session = self._daemon.peers.sessions.get(node_name(str(node)))
             if session is None:
                 raise UnavailableError(
@@ -328,7 +328,9 @@ class Lines:
             return {"fileset": service.fileset.name, "node": node, "changed": True}
         names = [params["fileset"]] if params.get("fileset") else list(self._daemon.services)
         for name in names:
-            service = service_of(self._daemon, {"fileset": name})
+            service = running_service_of(self._daemon, {"fileset": name})
+            self._daemon.runtime.try_state()
+            await service.driver.hurry()
             if isinstance(service, FollowService):
                 service.asked_to("retry")
             else:
@@ -339,7 +341,7 @@ class Lines:
         return {"fileset": ", ".join(names), "changed": bool(names)}
 
     async def pause(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
+        service = running_service_of(self._daemon, params)
         until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
         reason = str(params.get("reason") or "")
         if isinstance(service, FollowService):
@@ -355,6 +357,6 @@ class Lines:
         }
 
     async def resume(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
+        service = running_service_of(self._daemon, params)
         service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
         return {"fileset": service.fileset.name, "changed": True}

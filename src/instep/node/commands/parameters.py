@@ -6,12 +6,13 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
-from instep.errors import UsageError
+from instep.errors import UnavailableError, UsageError
 from instep.model.entry import Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest
 from instep.model.manifest import GetPage, diff
 from instep.node.control import Params
 from instep.node.follower import FollowService
+from instep.node.signers import BROKEN
 from instep.node.snapshot import pick_fileset
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
@@ -19,7 +20,7 @@ from instep.store.port import NodeStore
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["changes_between", "getter", "path_of", "service_of"]
+__all__ = ["changes_between", "getter", "path_of", "running_service_of", "service_of"]
 
 
 def service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
@@ -27,6 +28,19 @@ def service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
     named = params.get("fileset")
     fileset = pick_fileset(daemon.runtime.settings, str(named) if named is not None else None)
     return daemon.services[fileset.name]
+
+
+def running_service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
+    """As ``service_of``, for what its machine is to do; ``UnavailableError`` ``line_stopped`` when that has stopped."""
+    service = service_of(daemon, params)
+    if service.driver.failure is not None or service.standing.code == BROKEN:
+        raise UnavailableError(
+            f"the line of {service.fileset.name} has stopped here: {service.standing.reason}",
+            hint="look at the log of the daemon; instep stop, then: instep start",
+            code="line_stopped",
+            fileset=service.fileset.name,
+        )
+    return service
 
 
 def getter(store: NodeStore) -> GetPage:

@@ -17,7 +17,7 @@ from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
-from instep.node.commands.parameters import service_of
+from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.control import Command, Params, Speaker
 from instep.node.follower import FollowService
@@ -53,7 +53,7 @@ class Promote:
         self._daemon = daemon
 
     async def promote(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
+        service = running_service_of(self._daemon, params)
         deadline = deadline_in(float(params.get("timeout_s") or PROMOTE_S))
         book, me = service.facts.epochs, self._daemon.runtime.name
         is_mine = book.current is not None and book.current.writer == me and book.disputed is None
