@@ -79,6 +79,11 @@ class Dialogue:
         """The number of the request of this kind in the last step."""
         return next(int(e.req) for e in self.effects if isinstance(e, kind))
 
+    def pending(self, name: str) -> int:
+        """The number of the last request of this name, in whichever step it was made."""
+        line = next(line for line in reversed(self.lines) if f"< {name} " in line)
+        return int(line.split("req=")[1].split()[0])
+
     def check(self, name: str, *, write: bool = False) -> None:
         """Compare with the kept transcript; ``write`` keeps a new one."""
         path = TRANSCRIPTS / f"{name}.txt"

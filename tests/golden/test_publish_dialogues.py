@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core.accept import SignerVerdict
 from instep.core.held import HeldPaths, ScanProblem
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
@@ -30,7 +31,7 @@ def found(root: str = "root", **counts: int) -> p.ScanSummary:
 
 
 def published(talk: Dialogue, number: int) -> Dialogue:
-    talk.say(p.Started()).at(200).say(TimerFired("settle"))
+    talk.say(p.Started()).say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     talk.say(p.Scanned(talk.asked(p.Scan), found(f"root {number}", added=100, entries_before=0)))
     return talk.say(p.Committed(talk.asked(p.Commit), ref(number)))
 
@@ -49,7 +50,7 @@ def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
 
 def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:
     talk = publisher(p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True))
-    talk.say(p.Started()).at(200).say(TimerFired("settle"))
+    talk.say(p.Started()).say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     before = talk.machine.report.standing
     talk.say(p.Scanned(talk.asked(p.Scan), found("root 1"))).check("not_looked_yet")
     assert (before, talk.machine.report.standing) == (Standing.UNKNOWN, Standing.IN_STEP)
@@ -57,7 +58,8 @@ def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree()
 
 def test_requests_share_a_scan_and_each_gets_one_answer() -> None:
     talk = publisher(mode=p.PublishMode.MANUAL)
-    talk.say(p.Started(), p.PublishAsked(1, "ana", "first"))
+    talk.say(p.Started())
+    talk.say(s.Recovered(talk.asked(s.Recover)), p.PublishAsked(1, "ana", "first"))
     scan = talk.asked(p.Scan)
     talk.say(p.PublishAsked(2), p.PublishAsked(3), p.PublishAsked(4, is_dry_run=True))
     talk.say(p.Scanned(scan, found("root 1", added=100, entries_before=0)))
@@ -104,16 +106,20 @@ def test_a_strict_fileset_publishes_all_or_nothing() -> None:
 def test_a_writer_with_amnesia_goes_on_above_its_own_past() -> None:
     talk = publisher(partners=(S1,)).say(p.Started())
     asked = talk.asked(p.AskPartners)
-    talk.at(200).say(TimerFired("settle"))
+    talk.say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     talk.at(300).say(p.HeadOfOursSeen(S1, generation(41), OK), p.PartnersAnswered(asked, (S1,)))
-    talk.say(p.PagesFetched(2)).at(600).say(TimerFired("settle"))
+    talk.say(p.PagesFetched(talk.pending("FetchPages"))).at(600).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 41")))
+    talk.at(5_000).say(p.TreeChanged((b"global.xml",))).at(5_200).say(TimerFired("settle"))
     talk.say(p.Scanned(talk.asked(p.Scan), found("root 42", changed=1)))
     talk.say(p.Committed(talk.asked(p.Commit), ref(42))).check("amnesia")
 
 
 def test_an_empty_store_waits_for_a_partner_or_the_operator() -> None:
     talk = publisher(partners=(S1,)).say(p.Started())
-    talk.at(5_000).say(p.PartnersAnswered(talk.asked(p.AskPartners), ()), TimerFired("ask"))
+    asked = talk.asked(p.AskPartners)
+    talk.say(s.Recovered(talk.asked(s.Recover)))
+    talk.at(5_000).say(p.PartnersAnswered(asked, ()), TimerFired("ask"))
     talk.say(TimerFired("settle")).at(6_000).say(p.PublishAsked(1)).check("first_publish")
 
 

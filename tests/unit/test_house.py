@@ -24,8 +24,8 @@ FUNCTION_LINES_MAX = 70
 
 LONGER_FILES: dict[str, int] = {
     "src/instep/core/follow_vocabulary.py": 700,
-    "src/instep/core/publish.py": 520,
-    "src/instep/core/publish_vocabulary.py": 500,
+    "src/instep/core/publish.py": 560,
+    "src/instep/core/publish_vocabulary.py": 460,
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 800,
     "src/instep/net/pki.py": 600,
@@ -33,7 +33,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/node/follower.py": 720,
     "src/instep/node/writer.py": 500,
     "src/instep/store/sqlite.py": 420,
-    "src/instep/tree/archive.py": 450,
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
     "src/instep/tree/switch.py": 600,

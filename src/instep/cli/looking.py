@@ -102,7 +102,7 @@ def log(session: Session, fileset: str | None) -> None:
         rows = [
             (
                 one.get("number"), moment(one.get("published_at")), one.get("author"), one.get("message"),
-                ", ".join(one.get("contents") or ()) or "nobody",
+                _places(one),
             )
             for one in document["generations"]
         ]  # fmt: skip
@@ -119,6 +119,13 @@ def _offline_log(session: Session, fileset: str | None) -> dict[str, Any]:
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
+
+
+def _places(one: dict[str, Any]) -> str:
+    """Where all contents of a generation are."""
+    together = one.get("together") or ()
+    alone = ", ".join(one.get("contents") or ())
+    return alone or (f"{' + '.join(together)} together" if together else "nobody")
 
 
 @command("diff", example="instep diff catalog 41 42")

@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "invite": "members", "node": "members", "partner": "partners", "allow": "partners", "check": "members",
     "pki": "pki", "config": "configuration",
     "fileset": "filesets", "recipe": "recipes",
-    "publish": "publishing", "wait": "publishing", "rollback": "publishing",
+    "publish": "publishing", "wait": "publishing", "rollback": "restoring", "restore": "restoring",
     "retry": "publishing", "pause": "publishing", "resume": "publishing",
     "rollout": "rollouts", "reload": "rollouts", "handover": "succession", "promote": "succession",
     "status": "looking", "log": "looking", "diff": "looking", "events": "looking",

@@ -9,24 +9,16 @@ import click
 from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
-from instep.errors import RefusedError, UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError
 
 PUBLISH_S = 3600.0
 """A publish reads every new byte, and says nothing meanwhile when nobody watches."""
 WAIT_S = 600.0
 
-__all__ = ["pause", "publish", "resume", "retry", "rollback", "wait"]
+__all__ = ["PUBLISH_S", "pause", "publish", "resume", "retry", "show_publish", "wait"]
 
 
-def _number(raw: str) -> int:
-    if not raw.isdecimal():
-        raise UsageError(
-            f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation"
-        )
-    return int(raw)
-
-
-def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
+def show_publish(document: dict[str, Any], dry_run: bool) -> None:
     number = (document.get("generation") or {}).get("number")
     name = document["fileset"]
     if not document.get("changed"):
@@ -54,6 +46,11 @@ def _show_publish(document: dict[str, Any], dry_run: bool) -> None:
 @click.option(
     "--wait", "is_awaited", is_flag=True, help="Wait until every direct partner is in step with it."
 )
+@click.option(
+    "--over",
+    is_flag=True,
+    help="After held: restored: the tree here is right, whatever newer head partners hold.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
 @click.option(
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
@@ -66,6 +63,7 @@ def publish(
     message: str,
     accept_deletions: bool,
     is_awaited: bool,
+    over: bool,
     dry_run: bool,
     ok_set_aside: bool,
     timeout_ms: int | None,
@@ -74,9 +72,9 @@ def publish(
     limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
     document = session.call(
         "publish", limit, fileset=fileset, message=message, accept_deletions=accept_deletions,
-        wait=is_awaited and not dry_run, dry_run=dry_run,
+        wait=is_awaited and not dry_run, over=over, dry_run=dry_run,
     )  # fmt: skip
-    session.show(document, lambda: _show_publish(document, dry_run))
+    session.show(document, lambda: show_publish(document, dry_run))
     waited = document.get("wait")
     if isinstance(waited, dict):
         _exit_unless_reached(waited)
@@ -138,22 +136,6 @@ def wait(
     session.show(document, lambda: _show_wait(document))
     _exit_unless_reached(document)
     exit_if_held(document, ok=ok_set_aside)
-
-
-@command("rollback", example='instep rollback catalog 41 -m "styles were wrong"')
-@click.argument("words", nargs=-1, required=True, metavar="[FILESET] GENERATION")
-@click.option("-m", "--message", default="", help="Shown in log and status.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
-@pass_session
-def rollback(session: Session, words: tuple[str, ...], message: str, dry_run: bool) -> None:
-    """Publish the tree of an older generation again, as a new one."""
-    if len(words) > 2:
-        raise UsageError("rollback takes FILESET and GENERATION", hint="instep rollback catalog 41")
-    fileset, number = (None, words[0]) if len(words) == 1 else words
-    document = session.call(
-        "rollback", PUBLISH_S, fileset=fileset, generation=_number(number), message=message, dry_run=dry_run
-    )
-    session.show(document, lambda: _show_publish(document, dry_run))
 
 
 @command("retry", example="instep retry catalog --node s2")

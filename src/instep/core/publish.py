@@ -14,19 +14,14 @@ from typing import assert_never
 import msgspec
 
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core.guards import judge_deletions, judge_problems
 from instep.core.held import HELD_LOOK_MS, OPEN, merge_held
-from instep.core.publish_heads import PublishHeads
+from instep.core.publish_restore import PublishRestore
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
-from instep.core.publish_vocabulary import (
-    PublishAnswer,
-    PublishConfig,
-    PublishEffect,
-    PublishEvent,
-    PublishMode,
-    ScanSummary,
-)
+from instep.core.publish_vocabulary import PublishConfig, PublishMode, ScanSummary
+from instep.core.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.right_to_write import owes_a_generation
 from instep.core.unpublished import YOUNG_MS
 from instep.core.vocabulary import (
@@ -47,6 +42,8 @@ from instep.model.ids import HeadRef
 
 __all__ = ["PublishMachine"]
 
+LOOKING = (Phase.SCAN, Phase.PLAN, Phase.RECOVER)
+"""Phases that change nothing which is published."""
 REQUESTS_MAX = 64
 """Requests waiting at once; more are answered with ``busy``."""
 
@@ -55,7 +52,7 @@ _EARLY = (KeepGeneration, KeepEpoch, Cancel)
 """Effects that name nothing which is not durable: they come before the ``Save`` of their step."""
 
 
-class PublishMachine(PublishHeads):
+class PublishMachine(PublishRestore):
     """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
 
     @property
@@ -63,7 +60,7 @@ class PublishMachine(PublishHeads):
         """What is being done now, for status; None when at rest."""
         return self._job.phase.value if self._job else None
 
-    def step(self, event: PublishEvent, now_ms: int) -> tuple[PublishEffect, ...]:
+    def step(self, event: WriterEvent, now_ms: int) -> tuple[WriterEffect, ...]:
         """The only door: take in one event, begin what is missing, return the effects in order."""
         self._now = now_ms
         self._out = []
@@ -78,7 +75,7 @@ class PublishMachine(PublishHeads):
 
     # --- events ---------------------------------------------------------------------------------------------
 
-    def _take(self, event: PublishEvent) -> None:  # noqa: C901  one line a kind
+    def _take(self, event: WriterEvent) -> None:  # noqa: C901  one line a kind
         match event:
             case p.Started():
                 self._start()
@@ -90,7 +87,7 @@ class PublishMachine(PublishHeads):
                 )
             case WatchChanged():
                 self._watch_changed(event.trouble)
-            case p.PublishAsked() | p.RollbackAsked():
+            case p.PublishAsked() | s.RestoreAsked():
                 self._asked(event)
             case p.HeadOfOursSeen():
                 self._head_of_ours(event)
@@ -119,11 +116,12 @@ class PublishMachine(PublishHeads):
                     self._job = None
                     self._take_answer(job, event)
 
-    def _take_answer(self, job: Job, event: PublishAnswer) -> None:
+    def _take_answer(self, job: Job, event: WriterAnswer) -> None:
         match event:
             case p.Scanned():
                 self._scanned(event.summary)
-            case p.ScanFailed() | p.RestoreFailed():
+            case p.ScanFailed():
+                self._needs_recovery = event.trouble.code == "journal_open"
                 self._fail_run(event.trouble)
             case p.CommitFailed():
                 self._saved = None
@@ -132,8 +130,18 @@ class PublishMachine(PublishHeads):
                 self._hook_ended(job, event)
             case p.Committed():
                 self._committed(event.head)
-            case p.Restored():
-                pass
+            case s.Planned():
+                self._planned(event.plan)
+            case s.PlanFailed():
+                self._end_run(p.NotPublished(event.trouble))
+            case s.Restored():
+                self._restored()
+            case s.RestoreFailed():
+                self._restore_failed(event)
+            case s.Recovered():
+                self._recovered()
+            case s.RecoverFailed():
+                self._recover_failed(event.trouble)
             case p.PagesFetched():
                 self._backoff.clear("adopt")
                 self._trouble = None
@@ -176,6 +184,7 @@ class PublishMachine(PublishHeads):
         else:
             self._requests.append(event)
             self._backoff.clear("publish")
+            self._backoff.clear("recover")
             if self._is_first_held and not (isinstance(event, p.PublishAsked) and event.is_flush):
                 self._set(was_confirmed=True)
 
@@ -212,6 +221,8 @@ class PublishMachine(PublishHeads):
         elif name == "retry-publish":
             self._backoff.come_due("publish")
             self._unpublished.touch((), self._now)
+        elif name == "retry-recover":
+            self._backoff.come_due("recover")
         elif name == "retry-adopt":
             self._backoff.come_due("adopt")
 
@@ -228,12 +239,18 @@ class PublishMachine(PublishHeads):
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
+        self._must_look = self._is_different = False
+        restored = self._held_as_restored(run, summary)
         strict = summary.held.listed if self._config.is_strict else ()
-        refusal = judge_problems((*summary.problems, *strict)) or judge_deletions(
-            summary.removed - summary.moved,
-            summary.entries_before,
-            self._config.deletions,
-            accepted=run.accepts_deletions,
+        refusal = (
+            restored
+            or judge_problems((*summary.problems, *strict))
+            or judge_deletions(
+                summary.removed - summary.moved,
+                summary.entries_before,
+                self._config.deletions,
+                accepted=run.accepts_deletions,
+            )
         )
         if run.is_dry:
             held = merge_held(self._facts.held, summary.held, is_full=summary.is_full)
@@ -242,6 +259,16 @@ class PublishMachine(PublishHeads):
             )
             self._unpublished.give_back()
             self._end_run(would)
+        elif restored is not None:
+            self._hold_run(restored)
+        elif run.is_look:
+            self._is_different = refusal is not None or not self._is_unchanged(run, summary)
+            self._unpublished.give_back()
+            self._succeed()
+            self._end_run(p.Unchanged(self._facts.head))
+        elif refusal is not None and self._facts.is_adopted:
+            words = f"when that is meant: instep publish {self.line.fileset} --over --accept-deletions"
+            self._hold_run(replace(refusal, hint=words) if refusal.code == "max_deletions" else refusal)
         elif refusal is not None:
             self._fail_run(refusal)
         else:
@@ -291,8 +318,10 @@ class PublishMachine(PublishHeads):
             self._drop_run()
             return
         if self._saved == run.committing:
-            self._saved = msgspec.structs.replace(run.committing, head=head, base=head)
-        self._set(head=head, base=head)
+            self._saved = msgspec.structs.replace(run.committing, head=head, base=head, is_adopted=False)
+        self._set(head=head, base=head, is_adopted=False)
+        self._holders.clear()
+        self._difference = None
         summary = run.summary
         self._succeed()
         self._out.append(
@@ -300,9 +329,11 @@ class PublishMachine(PublishHeads):
                 "published",
                 f"generation {head.number}: {summary.added} added, {summary.changed} changed, "
                 f"{summary.removed} removed",
-                (("generation", head.number), ("author", run.requests[0].author if run.requests else "")),
+                (("generation", head.number), ("author", run.author)),
             )
         )
+        if run.restore is not None:
+            self._look_again()
         self._end_run(
             p.Published(
                 head,
@@ -314,27 +345,24 @@ class PublishMachine(PublishHeads):
             )
         )
 
+    def _hold_run(self, trouble: Trouble) -> None:
+        """The operator has to decide: nothing is tried again by itself, but the tree is looked at when it changes."""
+        self._trouble = None
+        self._unpublished.give_back()
+        self._end_run(p.NotPublished(trouble))
+
     def _fail_run(self, trouble: Trouble) -> None:
         self._trouble = trouble
         self._unpublished.give_back()
         self._hold_back("publish")
         self._end_run(p.NotPublished(trouble))
 
-    def _end_run(self, outcome: p.Outcome) -> None:
-        run = self._run
-        assert run is not None
-        self._run = None
-        for number in run.numbers:
-            self._out.append(p.Answer(number, outcome))
-
-    def _succeed(self) -> None:
-        self._trouble = None
-        self._backoff.clear("publish")
-        self._out.append(SetTimer("retry-publish", None))
-
     # --- what is missing ------------------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
+        if self._needs_recovery:
+            self._begin_recovery()
+            return
         if not self._facts.has_pages and self._is_fetching_pages():
             return
         if self._run is not None and (
@@ -360,11 +388,14 @@ class PublishMachine(PublishHeads):
         """The head moved below this run: its requests wait for the next one."""
         assert self._run is not None
         back: list[Request] = list(self._run.requests)
-        if self._run.rollback is not None:
-            back.append(self._run.rollback)
+        if self._run.restore is not None:
+            back.append(self._run.restore)
         self._requests = back + self._requests
+        has_moved = self._run.parent != self._facts.head
         self._unpublished.give_back()
         self._run = None
+        if has_moved:
+            self._refuse_over()
 
     def _is_run_begun(self) -> bool:
         """Begin a run for what waits: a rollback first, then requests, then what is due by itself."""
@@ -373,12 +404,10 @@ class PublishMachine(PublishHeads):
             return False
         if not self._is_asked:
             return False
-        rollback = next((r for r in self._requests if isinstance(r, p.RollbackAsked)), None)
-        if rollback is not None:
-            self._requests.remove(rollback)
-            self._run = Run(self._facts.head, self._facts.base, (), rollback)
-            self._out.append(p.Restore(self._begin(Phase.RESTORE), rollback.target, self._facts.base))
-            self._unpublished.remember((), everything=True)
+        restore = next((r for r in self._requests if isinstance(r, s.RestoreAsked)), None)
+        if restore is not None:
+            self._requests.remove(restore)
+            self._run = Run(self._facts.head, self._facts.base, (), restore)
             return True
         asked = [r for r in self._requests if isinstance(r, p.PublishAsked)]
         if asked:
@@ -391,7 +420,10 @@ class PublishMachine(PublishHeads):
             return True
         if not self._is_due():
             return False
-        self._run = Run(self._facts.head, self._facts.base, ())
+        is_look = self._config.mode is PublishMode.MANUAL and not owes_a_generation(
+            self._facts, self._config.node
+        )
+        self._run = Run(self._facts.head, self._facts.base, (), is_look=is_look)
         return True
 
     def _answer_all_refused(self) -> None:
@@ -406,7 +438,9 @@ class PublishMachine(PublishHeads):
             return False
         if owes_a_generation(self._facts, self._config.node):
             return True
-        if self._config.mode is PublishMode.MANUAL:
+        if self._must_look:
+            return True
+        if self._config.mode is PublishMode.MANUAL and not self._facts.is_adopted:
             return False
         if self._is_first_held:
             return False
@@ -421,6 +455,8 @@ class PublishMachine(PublishHeads):
     def _go_on(self, run: Run) -> None:
         """Begin the next step of the run."""
         if self._job is not None:
+            return
+        if self._restore_on(run):
             return
         config, summary = self._config, run.summary
         if summary is None:
@@ -444,7 +480,7 @@ class PublishMachine(PublishHeads):
 
     def _commit(self, run: Run, summary: ScanSummary) -> None:
         number = self._facts.highest + 1
-        asked = run.rollback or next((r for r in run.requests if r.message or r.author), None)
+        asked = run.restore or next((r for r in run.requests if r.message or r.author), None)
         self._set(highest=number)
         run.committing = self._facts
         self._out.append(
@@ -470,7 +506,8 @@ class PublishMachine(PublishHeads):
 
     def _show_due(self) -> None:
         """Keep the settle timer at the moment when the next scan is due."""
-        due = None if self._config.mode is PublishMode.MANUAL or self._job is not None else self._due_ms()
+        is_by_hand = self._config.mode is PublishMode.MANUAL and not self._facts.is_adopted
+        due = None if is_by_hand or self._job is not None else self._due_ms()
         if due is not None and due <= self._now:
             # Something else holds it back (a back-off, a pause, an unanswered question), and wakes us.
             due = None
@@ -486,12 +523,15 @@ class PublishMachine(PublishHeads):
 
     def _tell(self) -> None:
         seen = PublishSeen(
-            is_working=self._job is not None and self._job.phase is not Phase.SCAN,
-            trouble=self._not_the_writer() or self._trouble,
+            is_working=self._job is not None and self._job.phase not in LOOKING,
+            trouble=self._not_the_writer() or self._recover_trouble or self._trouble,
             is_first_held=self._is_first_held,
             is_fetching=not self._facts.has_pages,
-            is_unpublished=self._config.mode is p.PublishMode.MANUAL and self._unpublished.is_touched,
-            is_surveyed=self._is_surveyed or self._config.mode is p.PublishMode.MANUAL,
+            is_unpublished=self._config.mode is p.PublishMode.MANUAL
+            and (self._unpublished.is_touched or self._is_different),
+            restored=self._held_trouble(),
+            is_surveyed=self._is_compared
+            and (self._is_surveyed or self._config.mode is p.PublishMode.MANUAL),
             blind=self._blind,
         )
         report = publish_stand_of(self.line, self._facts, seen)
@@ -499,7 +539,7 @@ class PublishMachine(PublishHeads):
             self._reported = report
             self._out.append(report)
 
-    def _ordered(self) -> tuple[PublishEffect, ...]:
+    def _ordered(self) -> tuple[WriterEffect, ...]:
         """The effects with at most one ``Save``, before everything that depends on it. ``Commit`` saves
         too."""
         commit = next((e for e in self._out if isinstance(e, p.Commit)), None)

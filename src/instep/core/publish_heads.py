@@ -6,8 +6,8 @@ from instep.core import publish_vocabulary as p
 from instep.core.accept import AcceptedEpoch, Refused, judge_epoch, word_of
 from instep.core.publish_look import PublishLook
 from instep.core.publish_state import Phase
-from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer
-from instep.errors import PeerError
+from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer, Trouble
+from instep.errors import PeerError, Retry
 from instep.model.ids import HeadRef, NodeName
 
 __all__ = ["PublishHeads"]
@@ -55,6 +55,7 @@ class PublishHeads(PublishLook):
         elif head is not None and ref.position < head.position:
             pass
         elif head is not None and ref == head:
+            self._holders[event.source] = None
             if not self._facts.has_pages:
                 self._pages_from[event.source] = None
         elif event.verdict.signer != self._config.node and not self._is_our_base(ref):
@@ -71,12 +72,16 @@ class PublishHeads(PublishLook):
         highest = max(self._facts.highest, ref.number)
         self._out.append(KeepGeneration(event.signed))
         self._set(head=ref, highest=highest, epoch=max(self._facts.epoch, ref.epoch), has_pages=False)
+        self._set(is_adopted=True)
+        self._difference = None
+        self._holders = {event.source: None}
         self._pages_from = {event.source: None}
         self._backoff.clear("adopt")
-        if self._job is not None and self._job.phase in (Phase.SCAN, Phase.FETCH):
+        if self._job is not None and self._job.phase in (Phase.SCAN, Phase.FETCH, Phase.PLAN):
             self._out.append(Cancel(self._job.req))
             self._job = None
         self._unpublished.touch((), self._now, everything=True)
+        self._refuse_over()
         self._out.append(
             Note(
                 "adopted",
@@ -85,6 +90,20 @@ class PublishHeads(PublishLook):
                 (("source", event.source), ("generation", ref.number)),
             )
         )
+
+    def _refuse_over(self) -> None:
+        """Whoever said that the tree is right did not know of the head that is known now."""
+        for request in [r for r in self._requests if isinstance(r, p.PublishAsked) and r.is_over]:
+            self._requests.remove(request)
+            head = self._facts.head
+            moved = Trouble(
+                "head_moved",
+                f"generation {head.number if head else 0} became known meanwhile",
+                Retry.LATER,
+                6,
+                f"look again: instep diff {self.line.fileset}; then repeat the command",
+            )
+            self._out.append(p.Answer(request.request, p.NotPublished(moved)))
 
     def _give_up_pages(self) -> None:
         """Nobody has the pages of the adopted head: its name and number are enough to go on above it."""

@@ -26,6 +26,8 @@ class PublishSeen:
     is_fetching: bool
     is_unpublished: bool = False
     """Changes wait for ``instep publish``, because publishing is manual."""
+    restored: Trouble | None = None
+    """The tree is not the newer head that was adopted: an operator has to decide."""
     is_surveyed: bool = True
     """The tree was looked at since the start, or nobody waits for that."""
     blind: Trouble | None = None
@@ -40,6 +42,13 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         return Report(Standing.PAUSED, "paused", reason, (f"instep resume {line.fileset}",), head)
     if seen.trouble is not None:
         return _of_trouble(line, facts, seen.trouble)
+    if seen.restored is not None:
+        ways = (
+            f"take the newest generation back: instep restore {line.fileset}",
+            f"when the tree here is right: instep publish {line.fileset} --over",
+            f"look first: instep diff {line.fileset}",
+        )
+        return Report(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
     if seen.is_fetching:
         return Report(
             Standing.APPLYING, "adopting", "fetching the manifest of our own newer generation", (), head

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core.backoff import Backoff, Chance
-from instep.core.publish_vocabulary import PublishConfig, PublishEffect, PublishFacts, ScanSummary
+from instep.core.publish_vocabulary import PublishConfig, PublishFacts, ScanSummary
 from instep.core.rescan import ScanCost
 from instep.core.right_to_write import why_not_writer
 from instep.core.unpublished import Unpublished
@@ -27,6 +28,8 @@ class Phase(enum.Enum):
     COMMIT = "commit"
     RESTORE = "restore"
     FETCH = "fetch"
+    PLAN = "plan"
+    RECOVER = "recover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,11 @@ class Run:
     parent: HeadRef | None
     base: HeadRef | None
     requests: tuple[p.PublishAsked, ...]
-    rollback: p.RollbackAsked | None = None
+    restore: s.RestoreAsked | None = None
+    plan: s.RestorePlan | None = None
+    is_restored: bool = False
+    is_look: bool = False
+    """Scans only to say whether the tree differs: nothing is published."""
     summary: ScanSummary | None = None
     is_validated: bool = False
     is_reloaded: bool = False
@@ -50,7 +57,13 @@ class Run:
 
     @property
     def is_asked(self) -> bool:
-        return self.rollback is not None or bool(self.requests)
+        return self.restore is not None or bool(self.requests)
+
+    @property
+    def author(self) -> str:
+        if self.restore is not None:
+            return self.restore.author
+        return self.requests[0].author if self.requests else ""
 
     @property
     def is_dry(self) -> bool:
@@ -58,15 +71,21 @@ class Run:
 
     @property
     def accepts_deletions(self) -> bool:
-        return self.rollback is not None or any(r.accept_deletions for r in self.requests)
+        asked = (*self.requests, *(() if self.restore is None else (self.restore,)))
+        return any(r.accept_deletions for r in asked)
+
+    @property
+    def is_over(self) -> bool:
+        """An operator said that the tree is right, whatever newer head was adopted."""
+        return any(r.is_over for r in self.requests)
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        own = () if self.rollback is None else (self.rollback.request,)
+        own = () if self.restore is None else (self.restore.request,)
         return (*own, *(r.request for r in self.requests))
 
 
-Request = p.PublishAsked | p.RollbackAsked
+Request = p.PublishAsked | s.RestoreAsked
 
 
 class PublishState:
@@ -80,7 +99,7 @@ class PublishState:
         self._facts = facts or PublishFacts()
         self._saved: PublishFacts | None = self._facts
         self._now = 0
-        self._out: list[PublishEffect] = []
+        self._out: list[s.WriterEffect] = []
         self._last_req = 0
         self._is_started = False
         self._job: Job | None = None
@@ -101,6 +120,15 @@ class PublishState:
         self._is_surveyed = False
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
+        self._holders: dict[NodeName, None] = {}
+        """Partners that told of the head that is known here."""
+        self._difference: ScanSummary | None = None
+        """Of the tree and an adopted head, as the last scan found it."""
+        self._is_different = False
+        """The last look found changes that wait for ``instep publish``."""
+        self._must_look = False
+        self._needs_recovery = True
+        self._recover_trouble: Trouble | None = None
         self._announced: HeadRef | None = None
         self._reported: p.Report | None = None
 
@@ -130,3 +158,15 @@ class PublishState:
 
     def _refuse(self, source: NodeName, code: str, reason: str) -> None:
         self._out.append(Refuse(source, Trouble(code, reason, Retry.NEVER, 9)))
+
+    def _end_run(self, outcome: p.Outcome) -> None:
+        run = self._run
+        assert run is not None
+        self._run = None
+        for number in run.numbers:
+            self._out.append(p.Answer(number, outcome))
+
+    def _succeed(self) -> None:
+        self._trouble = None
+        self._backoff.clear("publish")
+        self._out.append(SetTimer("retry-publish", None))

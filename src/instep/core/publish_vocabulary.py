@@ -55,12 +55,8 @@ __all__ = [
     "PublishMode",
     "Published",
     "Report",
-    "Restore",
-    "RestoreFailed",
-    "Restored",
     "Resumed",
     "RetryAsked",
-    "RollbackAsked",
     "Save",
     "Scan",
     "ScanFailed",
@@ -112,7 +108,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head
     are still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by
     hand. ``held`` are the paths that the newest scan could not carry and that keep their last entries,
-    ``reported`` those of a kind that is never carried."""
+    ``reported`` those of a kind that is never carried. ``is_adopted`` while nothing says that the tree belongs to an
+    adopted head: until then nothing is published over it."""
 
     version: int = 1
     epoch: int = 1
@@ -127,6 +124,7 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     epochs: EpochBook = EpochBook()
     held: HeldPaths = NOTHING_HELD
     reported: HeldPaths = NOTHING_HELD
+    is_adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +228,8 @@ class PublishAsked:
     is_dry_run: bool = False
     is_flush: bool = False
     is_full: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackAsked:
-    """``instep rollback``: restore ``target`` into the tree and publish it as a new generation."""
-
-    request: int
-    target: HeadRef
-    author: str = ""
-    message: str = ""
+    is_over: bool = False
+    """``--over``: the tree is right, whatever newer head of our own was adopted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +257,6 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class CommitFailed:
-    req: int
-    trouble: Trouble
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """Answer to ``Restore``: the writer's tree holds the target."""
-
-    req: int
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreFailed:
     req: int
     trouble: Trouble
 
@@ -346,17 +323,7 @@ class RetryAsked:
     """``instep retry``: forget back-off and look again now, with a full scan."""
 
 
-PublishAnswer = (
-    Scanned
-    | ScanFailed
-    | HookEnded
-    | Committed
-    | CommitFailed
-    | Restored
-    | RestoreFailed
-    | PagesFetched
-    | FetchFailed
-)
+PublishAnswer = Scanned | ScanFailed | HookEnded | Committed | CommitFailed | PagesFetched | FetchFailed
 
 PublishEvent = (
     Started
@@ -364,7 +331,6 @@ PublishEvent = (
     | TreeChanged
     | WatchChanged
     | PublishAsked
-    | RollbackAsked
     | PublishAnswer
     | HeadOfOursSeen
     | EpochSeen
@@ -421,17 +387,7 @@ class Commit:
 
     def facts_with(self, head: HeadRef) -> PublishFacts:
         """The facts to save with the new generation."""
-        return msgspec.structs.replace(self.facts, head=head, base=head)
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Bring the writer's tree to ``target`` from history, archive and partners, replaced contents to the
-    archive. Answer: ``Restored`` or ``RestoreFailed``."""
-
-    req: int
-    target: HeadRef
-    base: HeadRef | None
+        return msgspec.structs.replace(self.facts, head=head, base=head, is_adopted=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,7 +439,6 @@ PublishEffect = (
     | KeepEpoch
     | Scan
     | Commit
-    | Restore
     | RunHook
     | Announce
     | AskPartners

@@ -12,13 +12,44 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from instep.errors import InstepError, PeerError, UsageError
+from instep.errors import InstepError, PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.generation import SignedEpoch, SignedGeneration
-from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
-from instep.model.rollout import SERIAL_MAX, why_not_order
+from instep.model.ids import HeadRef, LineId
+from instep.model.rollout import SERIAL_MAX
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.standing import StandingRecord
+from instep.net.lending_messages import HasReply, HasRequest, Part, PartsReply, PartsRequest, PartWant, Wanted
+from instep.net.message_parts import (
+    Address as _Address,
+)
+from instep.net.message_parts import (
+    Count as _Count,
+)
+from instep.net.message_parts import (
+    Message as _Message,
+)
+from instep.net.message_parts import (
+    Name as _Name,
+)
+from instep.net.message_parts import (
+    RawDigest as _Digest,
+)
+from instep.net.message_parts import (
+    Small as _Small,
+)
+from instep.net.message_parts import (
+    Takes as _Takes,
+)
+from instep.net.message_parts import (
+    Text as _Text,
+)
+from instep.net.message_parts import (
+    Word as _Word,
+)
+from instep.net.message_parts import (
+    check as _check,
+)
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -33,6 +64,7 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "PAGES_REPLY_BYTES_MAX",
     "PREFIX",
+    "REASON_MAX",
     "REQUEST_BYTES_MAX",
     "SERVING_BYTES_MAX",
     "STREAM_PAGES_BYTES_MAX",
@@ -56,6 +88,8 @@ __all__ = [
     "HeadNotice",
     "HeadsReply",
     "HeadsRequest",
+    "HasReply",
+    "HasRequest",
     "Hello",
     "HoldingsReply",
     "HoldingsRequest",
@@ -69,6 +103,10 @@ __all__ = [
     "Offer",
     "OfferReply",
     "Order",
+    "Part",
+    "PartWant",
+    "PartsReply",
+    "PartsRequest",
     "PageWant",
     "PagesReply",
     "PagesRequest",
@@ -90,6 +128,7 @@ __all__ = [
     "VerifyReply",
     "VerifyRequest",
     "Versions",
+    "Wanted",
     "Welcome",
     "agree",
     "decode",
@@ -121,60 +160,16 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test")
+TAKES = ("members", "drain", "test", "contents")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
+REASON_MAX = 4_000
 WANTS_MAX = 65_536
 RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
 TEST_ROWS_MAX = 256
-_TEXT_MAX = 4_096
-_INT_MAX = (1 << 63) - 1
-
-_Digest = Annotated[Digest, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
-_Text = Annotated[str, msgspec.Meta(max_length=_TEXT_MAX)]
-_Name = Annotated[
-    NodeName, msgspec.Meta(max_length=63, pattern=r"^(?!.*\.\.)[a-z0-9]([a-z0-9.-]*[a-z0-9])?\Z")
-]
-_Count = Annotated[int, msgspec.Meta(ge=0, le=_INT_MAX)]
-_Small = Annotated[bytes, msgspec.Meta(max_length=64 << 10)]
-_Address = Annotated[str, msgspec.Meta(max_length=300)]
-_Word = Annotated[str, msgspec.Meta(max_length=64)]
-_Takes = Annotated[tuple[_Word, ...], msgspec.Meta(max_length=32)]
-
-
-class _Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Checks what types cannot say: names of nodes and filesets, positions, digests in shared nouns."""
-
-    def __post_init__(self) -> None:
-        for field in self.__struct_fields__:
-            _check(getattr(self, field))
-
-
-def _check(value: object) -> None:
-    if isinstance(value, LineId):
-        _named(fileset_name, value.fileset)
-        _named(node_name, value.origin)
-    elif isinstance(value, HeadRef):
-        if len(value.id) != DIGEST_BYTES or len(value.root) != DIGEST_BYTES:
-            raise ValueError("a head's id and root are 32 bytes")
-        if not (0 <= value.epoch <= _INT_MAX and 0 <= value.number <= _INT_MAX):
-            raise ValueError("a head's position is out of range")
-    elif isinstance(value, RolloutOrder):
-        _check(value.head)
-        if (why := why_not_order(value)) is not None:
-            raise ValueError(f"order: {why}")
-
-
-def _named(rule: Any, text: str) -> None:
-    try:
-        rule(text)
-    except UsageError as error:
-        raise ValueError(error.reason) from error
-
-
 # Versions ---------------------------------------------------------------------------------------------------
 
 PREFIX = "/peer/v1/"
@@ -751,6 +746,10 @@ StreamMessage = (
     | TestReply
     | PagesRequest
     | PagesReply
+    | HasRequest
+    | HasReply
+    | PartsRequest
+    | PartsReply
     | Superseded
     | Ping
     | Pong

@@ -13,7 +13,7 @@ from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net import messages as m
 from instep.net.faults import reply_of_error
-from instep.node.driver import wall_ms
+from instep.node.driver import from_os_error, wall_ms
 from instep.node.line_service import LineService
 from instep.node.obstacles import obstacles
 
@@ -25,6 +25,8 @@ __all__ = ["Answering"]
 VERIFYING_MAX = 2
 TELLING_MAX = 64
 TESTING_MAX = 1
+LENDING_MAX = 4
+BUSY = "contents are being looked for already"
 TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
@@ -39,13 +41,17 @@ class Answering:
         self._verifying: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._testing: set[asyncio.Task[None]] = set()
+        self._lending: set[asyncio.Task[None]] = set()
 
     def followed(self, line: LineId) -> LineService | None:
         """The service of a line that is followed here."""
         service = self._peers.service(line)
         return None if service is None or service.is_written_here else service
 
-    def take(self, message: m.VerifyRequest | m.FactsRequest | m.TestRequest) -> None:
+    def take(
+        self,
+        message: m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest,
+    ) -> None:
         """Begin to answer."""
         match message:
             case m.VerifyRequest() if len(self._verifying) >= VERIFYING_MAX:
@@ -65,6 +71,14 @@ class Answering:
                 self._reply(m.TestReply(message.number, error=reply_of_error(busy)))
             case m.TestRequest():
                 _start(self._testing, self._test(message))
+            case m.HasRequest() if len(self._lending) >= LENDING_MAX:
+                self._reply(m.HasReply(message.number, refusal=BUSY))
+            case m.PartsRequest() if len(self._lending) >= LENDING_MAX:
+                self._reply(m.PartsReply(message.number, refusal=BUSY))
+            case m.HasRequest():
+                _start(self._lending, self._held(message))
+            case m.PartsRequest():
+                _start(self._lending, self._parts(message))
 
     def could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
         """What stands against this node going on as the writer: told to the line's writer only."""
@@ -80,6 +94,20 @@ class Answering:
         if service is None or service.writer != self._name:
             raise UnavailableError(f"{line} is not followed here", code="not_followed")
         return service
+
+    async def _held(self, request: m.HasRequest) -> None:
+        try:
+            held = await self._for_writer(request.line).lending.held(request.wants)
+            self._reply(m.HasReply(request.number, held))
+        except (InstepError, OSError) as error:
+            self._reply(m.HasReply(request.number, refusal=_said(error)))
+
+    async def _parts(self, request: m.PartsRequest) -> None:
+        try:
+            parts = await self._for_writer(request.line).lending.parts(request.wants)
+            self._reply(m.PartsReply(request.number, parts))
+        except (InstepError, OSError) as error:
+            self._reply(m.PartsReply(request.number, refusal=_said(error)))
 
     async def _tell_facts(self, request: m.FactsRequest) -> None:
         try:
@@ -121,6 +149,11 @@ class Answering:
                 reply.error,
             )
         )
+
+
+def _said(error: InstepError | OSError) -> str:
+    reason = error.reason if isinstance(error, InstepError) else from_os_error(error).reason
+    return reason[: m.REASON_MAX] or "unavailable"
 
 
 def _start(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:

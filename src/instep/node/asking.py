@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Asking"]
 
 ALIVE_S = 3.0
+HAS_S = 120.0
+"""The partner may have to read every file of a path that the archive has in several versions."""
+PARTS_S = 60.0
 
 
 class Asking(abc.ABC):
@@ -139,6 +142,30 @@ class Asking(abc.ABC):
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply
+
+    async def held(self, line: LineId, wants: tuple[m.Wanted, ...]) -> tuple[bool, ...]:
+        """Which of these contents the partner has."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.HasRequest(number, line, wants), HAS_S)
+        if not isinstance(reply, m.HasReply):
+            raise PeerError(f"{self.who} answered held with {type(reply).__name__}", code="bad_answer")
+        if reply.refusal:
+            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        if len(reply.is_there) != len(wants):
+            raise PeerError(f"{self.who} answered {len(reply.is_there)} of {len(wants)}", code="bad_answer")
+        return reply.is_there
+
+    async def parts(self, line: LineId, wants: tuple[m.PartWant, ...]) -> tuple[m.Part, ...]:
+        """The first of these parts of contents, as many as fit an answer."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.PartsRequest(number, line, wants), PARTS_S)
+        if not isinstance(reply, m.PartsReply):
+            raise PeerError(f"{self.who} answered parts with {type(reply).__name__}", code="bad_answer")
+        if reply.refusal:
+            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        if len(reply.parts) > len(wants):
+            raise PeerError(f"{self.who} answered more than it was asked for", code="bad_answer")
+        return reply.parts
 
     async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
         """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""

@@ -52,15 +52,19 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
     signed = SignedGeneration(raw, runtime.pki.sign(SignedGeneration(raw, UNSIGNED).id))
     head = signed.ref()
     epoch = _missing_epoch(service, effect.epoch)
-    facts = msgspec.structs.replace(service.facts, head=head, base=head)
+    is_newest = service.facts.head == effect.parent
+    facts = service.facts
+    if is_newest:  # else a newer head of ours was adopted meanwhile: the machine drops this generation
+        facts = msgspec.structs.replace(facts, head=head, base=head, is_adopted=False)
     with store.transaction():
         store.put_blob(definition.digest, definition.encoded())
         if epoch is not None:
             store.add_epoch(epoch)
         store.add_generation(signed)
-        save_facts(store, line, facts)
-        store.set_head(line, head)
-        store.set_live(line, head)
+        if is_newest:
+            save_facts(store, line, facts)
+            store.set_head(line, head)
+            store.set_live(line, head)
     service.facts = facts
     failpoint(COMMIT_AFTER)
     return head

@@ -49,6 +49,8 @@ from instep.node.golden import Golden
 from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
+from instep.node.keeping import contents_in
+from instep.node.lending import Lending
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.lingering import Lingering
@@ -119,6 +121,7 @@ class FollowService:
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
         self.applying = Applying(self)
+        self.lending = Lending(lambda: contents_in(self.place(), self))
         self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
         self.culprits, self.lingering = Culprits(fileset.path), Lingering(self)

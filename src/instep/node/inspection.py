@@ -35,6 +35,8 @@ ROWS_BATCH = 2_000
 PAGES_BATCH = 64
 SAMPLE_MAX = 1_000
 HIDES = ("unreadable", "mount")
+NO_CONTENTS = Digest(bytes(32))
+"""Stands for contents that nobody can read."""
 
 
 @dataclass(slots=True)
@@ -120,7 +122,9 @@ class Inspection:
         yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
         self._flush()
 
-    def _scan_all(self, now_ms: int, *, deep: bool) -> Iterator[Scanned | Problem]:
+    def _scan_all(
+        self, now_ms: int, *, deep: bool, suspects: frozenset[bytes] = frozenset()
+    ) -> Iterator[Scanned | Problem]:
         rows = RowsInOrder(self._store.stat_rows(self._fileset)) if self._keep_rows else _no_row
         return scan(
             self._place,
@@ -133,6 +137,7 @@ class Inspection:
             rules=self._rules,
             deep=deep,
             sink=self._count if deep else None,
+            suspects=suspects,
         )
 
     def _count(self, _: Digest, data: bytes | None, fd: int) -> None:
@@ -213,9 +218,13 @@ class Inspection:
         self._store.put_pages(pages)
         return result
 
-    def whole_root(self, like: Digest, now_ms: int) -> Digest:
+    def whole_root(
+        self, like: Digest, now_ms: int, *, suspects: frozenset[bytes] = frozenset(), distrusts: bool = False
+    ) -> Digest:
         """The root of the tree as it is, with the entries of ``like`` where it holds just that: what an apply starts
-        from where nobody knows what the tree holds (a tree that is taken over, lost state). Streams."""
+        from where nobody knows what the tree holds (a tree that is taken over, lost state). Streams. ``suspects`` are
+        read whatever their stat says. With ``distrusts`` a file that cannot be read, or that holds other bytes than it
+        was given, counts as another one: a restore then replaces it."""
         pages: list[tuple[Digest, bytes]] = []
 
         def put(digest: Digest, raw: bytes) -> None:
@@ -224,15 +233,17 @@ class Inspection:
                 self._store.put_pages(pages)
                 pages.clear()
 
-        found = build(self._as_found(like, now_ms), put)
+        found = build(self._as_found(like, now_ms, suspects, distrusts), put)
         self._store.put_pages(pages)
         self._flush()
         return found
 
-    def _as_found(self, like: Digest, now_ms: int) -> Iterator[Entry]:
+    def _as_found(
+        self, like: Digest, now_ms: int, suspects: frozenset[bytes], distrusts: bool
+    ) -> Iterator[Entry]:
         wanted = iterate(like, self._get)
         expected = next(wanted, None)
-        for item in self._noting(self._scan_all(now_ms, deep=False)):
+        for item in self._noting(self._scan_all(now_ms, deep=False, suspects=suspects)):
             path = item.entry.path if isinstance(item, Scanned) else item.path
             key = sort_key(path)
             while expected is not None and sort_key(expected.path) < key:
@@ -242,7 +253,11 @@ class Inspection:
                 yield here if here is not None and self._is_exactly(here, item.entry) else item.entry
             elif here is not None:
                 # Nobody can say what is there: taken as what it should be, and drift if it is not.
-                yield here
+                yield (
+                    msgspec.structs.replace(here, digest=NO_CONTENTS)
+                    if distrusts and _is_lost(item, here)
+                    else here
+                )
                 expected = next(wanted, None)
                 while item.what in HIDES and expected is not None and is_below(expected.path, path):
                     yield expected
@@ -288,6 +303,11 @@ class Inspection:
         if self._fresh:
             self._store.put_stat_rows(self._fileset, self._fresh)
             self._fresh = []
+
+
+def _is_lost(problem: Problem, expected: Entry) -> bool:
+    """Whether what lies there has to be replaced, were it to be what was expected: any file but one under a mount."""
+    return expected.kind is not Kind.DIR and problem.what != "mount"
 
 
 def _no_row(_: bytes) -> StatRow | None:

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
+from instep.model.statrow import StatRow
+from instep.node.recording import HasRows
+from instep.tree.contents import Contents, Rows
 from instep.tree.history import History, HistoryDamage
 from instep.tree.place import Place
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "contents_in", "rows_of"]
+
+
+def rows_of(service: HasRows) -> Rows:
+    """The stat rows of a fileset, read by whichever thread asks."""
+
+    def rows() -> Iterator[StatRow]:
+        return service.runtime.store.stat_rows(service.fileset.name)
+
+    return rows
+
+
+def contents_in(place: Place, service: HasRows, history: Kept | None = None) -> tuple[Contents, Path]:
+    """Every content of a fileset on this node, and the archive that it was indexed from. ``history`` is the open one,
+    where there is one; a node that wrote the line before has one as well."""
+    if history is None and place.history.is_dir():
+        history = Kept(place)
+    return Contents(place, history, rows_of(service)), place.archive
 
 
 class Kept:

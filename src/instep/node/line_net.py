@@ -6,9 +6,23 @@ from typing import Protocol
 
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
-from instep.net.messages import Head
+from instep.net.messages import Head, Part, PartWant, Wanted
 
-__all__ = ["LineNet"]
+__all__ = ["Lender", "LineNet"]
+
+
+class Lender(Protocol):
+    """A partner that can be asked for contents of a line that is written here."""
+
+    who: NodeName
+
+    async def held(self, line: LineId, wants: tuple[Wanted, ...]) -> tuple[bool, ...]:
+        """Which of these contents the partner has: one answer for each."""
+        ...
+
+    async def parts(self, line: LineId, wants: tuple[PartWant, ...]) -> tuple[Part, ...]:
+        """The first of these parts, as many as fit an answer; not verified."""
+        ...
 
 
 class LineNet(Protocol):
@@ -39,3 +53,7 @@ class LineNet(Protocol):
 
     def epochs_changed(self, line: LineId) -> None:
         """Who writes the line changed: tell everybody who named it."""
+
+    def lenders(self, line: LineId) -> tuple[Lender, ...]:
+        """Connected partners that can be asked for contents of a line that is written here."""
+        ...

@@ -13,6 +13,7 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
+from instep.node.lending import Lending
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 
@@ -62,6 +63,11 @@ class LineService(Protocol):
         ...
 
     def shelf(self) -> Shelf: ...
+
+    @property
+    def lending(self) -> Lending:
+        """Every content of the fileset on this node, for the line's writer."""
+        ...
 
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """A peer sent a head of this line."""

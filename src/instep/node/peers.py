@@ -30,6 +30,7 @@ from instep.node.fetching import Fetcher
 from instep.node.gating import known_gates
 from instep.node.line_service import LineService
 from instep.node.membership import Membership
+from instep.node.offering import offer_of
 from instep.node.runtime import Runtime
 from instep.node.serving import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
@@ -103,6 +104,17 @@ class Peers:
         if service is None:
             return ()
         return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
+
+    def lenders(self, line: LineId) -> tuple[Session, ...]:
+        """Connected partners that have accepted the line and understand a question about contents."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        return tuple(
+            session
+            for who, session in sorted(self.sessions.items())
+            if "contents" in session.hello.takes and self.access.why_not(who, service) is None
+        )
 
     def nudge(self, line: LineId, what: str) -> None:
         """Pass an operator's nudge on to every connected partner that follows the line."""
@@ -377,22 +389,3 @@ class Peers:
                     service.partner_lost(who)
             session.ended_at_ms = wall_ms()
             self.runtime.tell()
-
-
-def offer_of(service: LineService) -> m.Offer | None:
-    """What a partner is told of a line that it may have."""
-    message = service.head_message(None, with_bundle=False)
-    definition = service.known_definition()
-    if definition is None:
-        return None
-    body = message.generation.body() if message is not None else None
-    return m.Offer(
-        line=service.line,
-        writer=service.writer,
-        mode=definition.mode.value,
-        fileset_class=definition.fileset_class.value,
-        entries=body.entries if body is not None else 0,
-        size_bytes=body.size_bytes if body is not None else 0,
-        head=message.generation.ref() if message is not None else None,
-        definition=definition.encoded(),
-    )

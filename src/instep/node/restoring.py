@@ -1,151 +1,351 @@
-"""Bringing a writer's own tree back to an earlier generation: an apply from history and archive. Synchronous."""
+"""Bringing a writer's own tree to what a generation says: planned, fetched, laid and switched like any apply.
+
+What lies in the tree now is scanned first and is what the stage starts from, so whatever an operator or an accident
+left there goes to the archive, and nothing is taken for right that is not. Contents come by digest from the tree, the
+history, the archive and the partners. Until every one of them lies verified in the stage, nothing moves.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from instep.errors import UnavailableError
-from instep.model.definition import Definition, decode_definition
-from instep.model.entry import Kind, same_but_for_times_of_directories
-from instep.model.ids import Digest, HeadRef
-from instep.model.manifest import diff
-from instep.model.paths import shown
+import msgspec
+
+from instep.core import publish_vocabulary as v
+from instep.core import restore_vocabulary as s
+from instep.core.vocabulary import Trouble, trouble_of
+from instep.errors import InstepError, ResourceError, UnavailableError
+from instep.model.check import missing
+from instep.model.definition import decode_definition
+from instep.model.entry import Entry, Kind
+from instep.model.graft import graft
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest import build, diff, iterate, totals
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
+from instep.node.history_rule import history_keeps
+from instep.node.keeping import rows_of
+from instep.node.line_net import LineNet
+from instep.node.open_journal import is_open
+from instep.node.partner_contents import PartnerContents
 from instep.node.recording import record_rows
-from instep.tree.archive import Archive
+from instep.node.restore_plan import counted, is_same_content, no_attribute, nowhere
+from instep.node.space import require_room
+from instep.node.survey import PATHS_KEPT_MAX, PageKeeper
+from instep.tree.beneath import Root
+from instep.tree.contents import Contents
+from instep.tree.digest import digest_bytes
 from instep.tree.fidelity import Local
+from instep.tree.journal import Journal
+from instep.tree.place import Place
 from instep.tree.recover import recover
+from instep.tree.rules import Rules
 from instep.tree.stage import Stage, Want
 from instep.tree.stages import clear_stages
 from instep.tree.switch import switch
 
 if TYPE_CHECKING:
-    from instep.node.survey import Surveyed
     from instep.node.writer import WriterService
 
-__all__ = ["can_restore", "named_as", "recover_writer", "restore_tree"]
+__all__ = ["Restoring"]
 
 MISSING_NAMED_MAX = 20
+MOVES_COUNTED_MAX = 200_000
+BATCH_ENTRIES = 2_000
+BATCH_BYTES = 16 << 20
 
 
-def _get(service: WriterService) -> Callable[[Digest], bytes]:
-    def get(digest: Digest) -> bytes:
-        raw = service.runtime.store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Goal:
+    """``found`` is the root of the tree as it lies there, ``tree`` what it is to hold, ``published`` what the next
+    generation is to name."""
 
-    return get
-
-
-def recover_writer(service: WriterService) -> None:
-    """Finish a rollback that a crash interrupted, before the tree is scanned."""
-    place = service.tree.taken().place
-    local = Local(preserve=frozenset(service.definition.preserve), is_own=True)
-    recover(place, local=local, get_page=_get(service), now_ms=wall_ms())
-    record_rows(service, place)
-    clear_stages(place)
+    found: Digest
+    tree: Digest
+    published: Digest
+    needed: tuple[Entry, ...]
 
 
-def restore_tree(service: WriterService, target: HeadRef, base: HeadRef | None) -> None:
-    """Make the tree hold ``target``; what it replaces goes to the archive. ``UnavailableError``
-    ``contents_missing`` names what neither history nor archive has; then nothing moved."""
-    store = service.runtime.store
-    signed = store.generation(target.id)
-    raw = store.get_blob(signed.body().definition) if signed is not None else None
-    definition = decode_definition(raw) if raw is not None else Definition()
-    place = service.tree.taken().place
-    archive = Archive(place).source()
-    kept = service.tree.history
-    local = Local(preserve=frozenset(definition.preserve), is_own=True)
-    stage = Stage.open(
-        place,
-        target,
-        base.root if base is not None else None,
-        _get(service),
-        definition,
-        previous=base,
-        local=local,
-        live_row=lambda path: store.stat_row(service.fileset.name, path),
-        sources=(kept, archive),
-        recut=recut,
-    )
-    try:
-        missing: list[Want] = []
-        while wants := stage.wants():
-            for want in wants:
-                data = kept.get(want.digest) if not want.is_large else None
-                if data is None and not want.is_large:
-                    data = archive.readlink(want.entry)
+class Restoring:
+    """The restores of one ``WriterService``. Synchronous parts run in the fileset's worker thread."""
+
+    def __init__(self, service: WriterService, net: LineNet) -> None:
+        self._service = service
+        self._net = net
+        self._partners: PartnerContents | None = None
+        self._total_bytes = 0
+        self.paths: tuple[bytes, ...] = ()
+        """What the last plan would change in the head, for hooks; at most ``PATHS_KEPT_MAX``."""
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes fetched from partners, and bytes of all that is laid; zeros at rest."""
+        if self._partners is None:
+            return 0, 0
+        return min(self._partners.fetched_bytes, self._total_bytes), self._total_bytes
+
+    # --- planning -------------------------------------------------------------------------------------------------
+
+    async def plan(self, effect: s.PlanRestore) -> s.Planned:
+        """What a restore would change, and whether all contents can be had; nothing changes."""
+        service = self._service
+        await self._have_pages(effect.target)
+        goal = await service.worker.run(self._goal, effect)
+        plan = await service.worker.run(self._planned, effect, goal)
+        if plan.tree.is_nothing:
+            return s.Planned(effect.req, plan)
+        lost = await service.worker.run(self._missing_here, goal.needed)
+        partners = await self._located(lost, effect.source)
+        unfound = [entry for entry in lost if not partners.who_has(entry)]
+        if unfound:
+            error = nowhere(service.fileset.name, effect.target, unfound, partners)
+            plan = dataclasses.replace(plan, missing=trouble_of(error))
+        return s.Planned(effect.req, plan)
+
+    async def _have_pages(self, target: HeadRef) -> None:
+        """The manifest of ``target``, from partners where it is not here any more."""
+        service = self._service
+        if await service.worker.run(self._has_pages, target):
+            return
+        failed: InstepError | None = None
+        for who in self._net.connected(service.line):
+            try:
+                await self._net.fetch_pages(service.line, who, target)
+                return
+            except InstepError as error:
+                failed = error
+        raise UnavailableError(
+            f"the manifest of generation {target.number} is not here, and no connected partner has it",
+            hint=f"instep log {service.fileset.name} shows which generations can be restored",
+            code="contents_missing",
+            generation=target.number,
+        ) from failed
+
+    def _has_pages(self, target: HeadRef) -> bool:
+        return not missing(target.root, self._service.runtime.store.get_page)
+
+    def _goal(self, effect: s.PlanRestore | s.Restore) -> _Goal:
+        service = self._service
+        keeper = PageKeeper(service.runtime.store)
+        whole = self._under_rules(effect.target, keeper)
+        head = effect.head.root if effect.head is not None else build((), keeper.put)
+        keeper.flush()
+        found = service.tree.found_root(whole)
+        if effect.paths:
+            tree = graft(found, whole, effect.paths, keeper.get, keeper.put)
+            published = graft(head, whole, effect.paths, keeper.get, keeper.put)
+            keeper.flush()
+        else:
+            tree = published = whole
+        needed = tuple(
+            change.new
+            for change in diff(found, tree, keeper.get)
+            if change.new is not None and change.new.kind is not Kind.DIR and not is_same_content(change)
+        )
+        return _Goal(found, tree, published, needed)
+
+    def _under_rules(self, target: HeadRef, keeper: PageKeeper) -> Digest:
+        """The root of ``target``, less what the definition ignores by now: the next generation has that definition."""
+        service = self._service
+        signed = service.runtime.store.generation(target.id)
+        if signed is None or signed.body().definition == service.definition.digest:
+            return target.root
+        rules = Rules(service.definition)
+        kept = (e for e in iterate(target.root, keeper.get) if not rules.ignored(e.path, e.kind is Kind.DIR))
+        root = build(kept, keeper.put)
+        keeper.flush()
+        return root
+
+    def _planned(self, effect: s.PlanRestore, goal: _Goal) -> s.RestorePlan:
+        get = self._service.tree.get_page
+        base = effect.head.root if effect.head is not None else None
+        whole = totals(goal.published, get)
+        self.paths = tuple(c.path for c in islice(diff(base, goal.published, get), PATHS_KEPT_MAX))
+        counts, moved = counted(base, goal.published, get)
+        summary = v.ScanSummary(
+            root=goal.published,
+            entries=whole.entries,
+            size_bytes=whole.size_bytes,
+            entries_before=totals(base, get).entries if base is not None else 0,
+            added=counts.added,
+            changed=counts.changed,
+            removed=counts.removed,
+            changed_bytes=counts.changed_bytes,
+            moved=moved,
+        )
+        return s.RestorePlan(summary, counted(goal.found, goal.tree, get)[0])
+
+    def _missing_here(self, needed: Sequence[Entry]) -> list[Entry]:
+        contents = self._contents()
+        try:
+            return contents.missing_of(needed)
+        finally:
+            contents.close()
+
+    def _contents(self) -> Contents:
+        service = self._service
+        return Contents(service.tree.place(), service.tree.history, rows_of(service))
+
+    async def _located(self, missing: Sequence[Entry], source: NodeName | None) -> PartnerContents:
+        service = self._service
+        lenders = self._net.lenders(service.line)
+        if source is not None:
+            lenders = tuple(lender for lender in lenders if lender.who == source)
+        partners = PartnerContents(service.line, lenders)
+        if missing:
+            await partners.locate(missing)
+        return partners
+
+    # --- restoring ------------------------------------------------------------------------------------------------
+
+    async def restore(self, effect: s.Restore) -> s.Restored | s.RestoreFailed:
+        """Stage, then switch at once. An error before the switch leaves the tree as it was."""
+        service = self._service
+        goal = await service.worker.run(self._goal, effect)
+        lost = await service.worker.run(self._missing_here, goal.needed)
+        partners = self._partners = await self._located(lost, effect.source)
+        self._total_bytes = sum(entry.size for entry in lost)
+        try:
+            stage = await service.worker.run(self._open, effect, goal)
+            try:
+                while wants := await service.worker.run(stage.wants, BATCH_ENTRIES, BATCH_BYTES):
+                    left = await service.worker.run(self._lay_here, stage, wants)
+                    await partners.lay(stage, left, service.worker)
+                journal = await service.worker.run(stage.seal, time.time_ns())
+            finally:
+                await service.worker.run(stage.close)
+        except ResourceError:
+            await service.worker.run(self._make_room)
+            raise
+        finally:
+            self._partners = None
+        return await service.worker.run(self._switch, effect, journal, goal)
+
+    def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
+        service = self._service
+        place = service.tree.taken().place
+        journal = Journal.load(place)
+        if journal is not None and journal.is_switched:
+            record_rows(service, place)
+        store = service.runtime.store
+        contents = self._contents()
+        contents.expect(goal.needed)
+        target = msgspec.structs.replace(effect.target, root=goal.tree)
+        require_room(place, goal.found, goal.tree, service.tree.get_page)
+        return Stage.open(
+            place,
+            target,
+            goal.found,
+            service.tree.get_page,
+            service.definition,
+            previous=effect.head,
+            local=service.tree.local(),
+            live_row=lambda path: store.stat_row(service.fileset.name, path),
+            sources=(contents,),
+            recut=recut,
+        )
+
+    def _make_room(self) -> None:
+        """What was laid is given up: a disk that filled half way has to serve the tree."""
+        clear_stages(self._service.tree.taken().place)
+
+    def _lay_here(self, stage: Stage, wants: Sequence[Want]) -> list[Want]:
+        """Lay what is no file of its own here: targets of symlinks, and large attributes. The rest is fetched."""
+        contents = self._contents()
+        left: list[Want] = []
+        for want in wants:
+            data: bytes | None = None
+            if want.which:
+                data = self._service.tree.history.get(want.digest)
                 if data is None:
-                    missing.append(want)
-                else:
-                    stage.lay(want, data)
-            if missing:
-                _refuse(target, missing)
-        journal = stage.seal(time.time_ns())
+                    raise no_attribute(want)
+            elif want.entry.kind is Kind.SYMLINK:
+                data = contents.target(want.entry)
+            if data is None:
+                left.append(want)
+            else:
+                stage.lay(want, data)
+        return left
+
+    def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
+        service = self._service
+        place = service.tree.taken().place
+        try:
+            switch(
+                place, journal, local=service.tree.local(), get_page=service.tree.get_page, now_ms=wall_ms()
+            )
+        except InstepError as error:
+            if not is_open(Journal.load(place)):
+                raise
+            return s.RestoreFailed(effect.req, self._unfinished(error), is_open=True)
+        record_rows(service, place)
+        clear_stages(place)
+        self._keep(place, goal.needed)
+        return s.Restored(effect.req)
+
+    def _keep(self, place: Place, laid: Sequence[Entry]) -> None:
+        """The history keeps what was laid: the scan that follows does not read it again."""
+        service = self._service
+        with Root(place.root) as root:
+            for entry in laid:
+                if not history_keeps(service.fileset, entry.size) or service.tree.history.has(entry.digest):
+                    continue
+                try:
+                    data = _read(root, entry)
+                except OSError:
+                    continue  # somebody took it away already: that is the next scan's to find
+                if digest_bytes(data) == entry.digest:
+                    service.tree.history.put(entry.digest, data, is_hashed=True)
+
+    # --- recovery -------------------------------------------------------------------------------------------------
+
+    async def recover(self, req: int) -> s.Recovered:
+        """Bring the tree to all old or all new, before it is looked at."""
+        await self._service.worker.run(self._recover_now)
+        return s.Recovered(req)
+
+    def _recover_now(self) -> None:
+        """Finish or undo a switch that was interrupted, before the tree is scanned. Can be repeated."""
+        service = self._service
+        place = service.tree.taken().place
+        journal = Journal.load(place)
+        definition = service.definition
+        if journal is not None:
+            definition = decode_definition(journal.header.definition)
+        local = Local(preserve=frozenset(definition.preserve), is_own=True)
+        recover(place, local=local, get_page=service.tree.get_page, now_ms=wall_ms())
+        record_rows(service, place)
+        clear_stages(place)
+
+    def failed_recovery(self, error: InstepError) -> Trouble:
+        """Why nothing is scanned or published, with what an operator can do."""
+        try:
+            journal = Journal.load(self._service.tree.taken().place)
+        except (InstepError, OSError):
+            journal = None
+        return self._unfinished(error) if is_open(journal) else trouble_of(error)
+
+    def _unfinished(self, error: InstepError) -> Trouble:
+        name = self._service.fileset.name
+        hint = f"{error.hint}; " if error.hint else ""
+        return dataclasses.replace(
+            trouble_of(error),
+            reason=f"a restore of {name} stopped half way: {error.reason}. Nothing is scanned or published until it is "
+            "finished or undone",
+            hint=f"{hint}it is tried again by itself, at once with: instep retry {name}",
+        )
+
+
+def _read(root: Root, entry: Entry) -> bytes:
+    if entry.kind is Kind.SYMLINK:
+        return root.readlink(entry.path)
+    fd = root.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, entry.size + 1, 0)
     finally:
-        stage.close()
-    switch(place, journal, local=local, get_page=_get(service), now_ms=wall_ms())
-    record_rows(service, place)
-    clear_stages(place)
-
-
-def named_as(service: WriterService, surveyed: Surveyed, target: HeadRef) -> Surveyed:
-    """What was surveyed after a rollback, with the very root of ``target`` when the tree holds just that: paths that
-    were gone meanwhile keep the moment when they were first published."""
-    try:
-        for change in diff(target.root, surveyed.summary.root, _get(service)):
-            if change.old is None or change.new is None:
-                return surveyed
-            if not same_but_for_times_of_directories(change.old, change.new):
-                return surveyed
-    except KeyError:
-        return surveyed
-    summary = dataclasses.replace(surveyed.summary, root=target.root)
-    return dataclasses.replace(surveyed, summary=summary, pages=None)
-
-
-def can_restore(service: WriterService, target: HeadRef) -> bool:
-    """Whether every content of ``target`` is in the live manifest, the history or the archive."""
-    get = _get(service)
-    head = service.head
-    if head is None:
-        return False
-    here: set[Digest] = set()
-    archive = Archive(service.tree.taken().place).source()
-    kept = service.tree.history
-    try:
-        for change in diff(head.root, target.root, get):
-            entry = change.new
-            if entry is None or entry.kind is Kind.DIR or entry.digest in here:
-                continue
-            if change.old is not None and change.old.digest == entry.digest:
-                continue
-            if not kept.has(entry.digest):
-                fd = archive(entry)
-                if fd is None:
-                    return False
-                os.close(fd)
-            here.add(entry.digest)
-    except KeyError:
-        return False
-    return True
-
-
-def _refuse(target: HeadRef, missing: list[Want]) -> None:
-    paths = [shown(want.entry.path) for want in missing[:MISSING_NAMED_MAX]]
-    raise UnavailableError(
-        f"the contents of {paths[0]} and {len(missing) - 1} more are not kept here any more"
-        if len(missing) > 1
-        else f"the contents of {paths[0]} are not kept here any more",
-        hint="instep log shows which generations can be restored, and from where",
-        code="contents_missing",
-        generation=target.number,
-        paths=paths,
-    )
+        os.close(fd)

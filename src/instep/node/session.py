@@ -12,6 +12,7 @@ from instep.net import messages as m
 from instep.net.service import PeerStream
 from instep.node.asking import Asking
 from instep.node.driver import wall_ms
+from instep.node.offering import offer_of
 
 if TYPE_CHECKING:
     from instep.node.line_service import LineService
@@ -96,8 +97,6 @@ class Session(Asking):
 
     def offer_all(self) -> None:
         """Offer what the partner may have now, withdraw what it may not have any more."""
-        from instep.node.peers import offer_of
-
         offered: dict[LineId, m.Offer] = {}
         for service in self._peers.lines.values():
             may_have = self._peers.access.why_not(self.who, service) is None
@@ -270,6 +269,8 @@ class Session(Asking):
                 self._peers.membership.told_self(self.who, message)
             case (
                 m.PagesReply()
+                | m.HasReply()
+                | m.PartsReply()
                 | m.VerifyReply()
                 | m.FactsReply()
                 | m.TakeOverReply()

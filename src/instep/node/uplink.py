@@ -254,7 +254,7 @@ class Uplink:
             case m.Revocations(crl):
                 if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
                     await self._peers.on_revoked()
-            case m.VerifyRequest() | m.FactsRequest() | m.TestRequest():
+            case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
                 self._answering.take(message)
             case m.DrainRequest():
                 self.reply(drain_for_partner(self._peers.runtime, self.name, message))

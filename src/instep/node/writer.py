@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from instep.core import publish_vocabulary as v
+from instep.core import restore_vocabulary as s
 from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
 from instep.core.publish_standing import PATHS_HELD
@@ -52,9 +53,10 @@ from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.golden import Golden
 from instep.node.held_view import standing_steps
 from instep.node.hooks import run_hook
+from instep.node.lending import Lending
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
-from instep.node.restoring import can_restore, named_as, recover_writer, restore_tree
+from instep.node.restoring import Restoring
 from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
@@ -103,14 +105,15 @@ class WriterService:
         self._net = net
         self._pending: _Pending | None = None
         self.tree = WriterTree(self)
-        self._returned_to: HeadRef | None = None
+        self.restoring = Restoring(self, net)
+        self.lending = Lending(self.tree.all_contents)
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
         self.facts = facts = publish_facts(runtime.store, self.line)
         self.standing = first_writer_standing(self.line, facts)
         self._announced = facts.head
         self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
-        self.driver: Driver[v.PublishEvent, v.PublishEffect] = Driver(
+        self.driver: Driver[s.WriterEvent, s.WriterEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
         self.rollout = RolloutService(runtime, self.line, net)
@@ -150,7 +153,7 @@ class WriterService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
-        await self._recover()
+        self._resume_later()
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
@@ -166,12 +169,8 @@ class WriterService:
                     future.cancel()
             self.worker.close()
 
-    async def _recover(self) -> None:
-        """Finish a rollback that a crash interrupted. A root that is not there is the first scan's to report."""
-        try:
-            await self.worker.run(recover_writer, self)
-        except InstepError as error:
-            log.warning("%s: nothing was recovered: %s", self.line, error.reason)
+    def _resume_later(self) -> None:
+        """A pause with an end, from before the restart."""
         if self.facts.paused_until_wall_ms is not None:
             delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
             until = self.facts.paused_until_wall_ms
@@ -210,7 +209,7 @@ class WriterService:
 
     # Effects ------------------------------------------------------------------------------------------------
 
-    async def _perform(self, effect: v.PublishEffect) -> None:  # noqa: C901 - one case an effect
+    async def _perform(self, effect: s.WriterEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
             case v.Save(facts):
@@ -234,8 +233,17 @@ class WriterService:
             case v.Commit():
                 self.facts = effect.facts
                 self._spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
-            case v.Restore():
-                self._spawn(self._restore(effect), lambda e: v.RestoreFailed(effect.req, trouble_of(e)))
+            case s.PlanRestore():
+                self._spawn(self._plan(effect), lambda e: s.PlanFailed(effect.req, trouble_of(e)))
+            case s.Restore():
+                self._spawn(
+                    self.restoring.restore(effect), lambda e: s.RestoreFailed(effect.req, trouble_of(e))
+                )
+            case s.Recover():
+                failed = self.restoring.failed_recovery
+                self._spawn(
+                    self.restoring.recover(effect.req), lambda e: s.RecoverFailed(effect.req, failed(e))
+                )
             case RunHook():
                 self._spawn(self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)))
             case v.AskPartners(req):
@@ -325,10 +333,6 @@ class WriterService:
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
         return self.tree.changes_now(limit)
-
-    def can_restore(self, ref: HeadRef) -> bool:
-        """Whether history, archive and tree together have all contents of a generation."""
-        return can_restore(self, ref)
 
     def place(self) -> Place:
         return self.tree.place()
@@ -420,9 +424,6 @@ class WriterService:
         touched = [*effect.paths, *waiting.entries]
         surveyed = await self.worker.run(self.tree.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
-        target, self._returned_to = self._returned_to, None
-        if target is not None:
-            surveyed = await self.worker.run(named_as, self, surveyed, target)
         self._pending = _Pending(surveyed, dict(self.tree.contents))
         return v.Scanned(effect.req, surveyed.summary)
 
@@ -431,8 +432,9 @@ class WriterService:
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.tree.sync_history)
         head = commit(self, effect)
-        self._unscanned.committed()
         pending = self._pending
+        if pending is not None:
+            self._unscanned.committed()
         if (
             pending is not None
             and pending.surveyed.summary.root == head.root
@@ -482,7 +484,7 @@ class WriterService:
         self.rollout.published(head, before, message.generation.body().author, self._policy())
 
     async def _hook(self, effect: RunHook) -> v.PublishEvent:
-        paths = self._pending.surveyed.paths if self._pending is not None else ()
+        paths = self._pending.surveyed.paths if self._pending is not None else self.restoring.paths
         trouble = await run_hook(self.runtime, self.fileset, effect, paths)
         return HookEnded(effect.req, effect.kind, trouble)
 
@@ -493,8 +495,6 @@ class WriterService:
         await self._net.fetch_pages(self.line, effect.source, effect.head)
         return v.PagesFetched(effect.req)
 
-    async def _restore(self, effect: v.Restore) -> v.PublishEvent:
-        self._returned_to = None
-        await self.worker.run(restore_tree, self, effect.target, effect.base)
-        self._returned_to = effect.target
-        return v.Restored(effect.req)
+    async def _plan(self, effect: s.PlanRestore) -> s.WriterEvent:
+        self._pending = None  # what was surveyed before is not what is going to be committed
+        return await self.restoring.plan(effect)

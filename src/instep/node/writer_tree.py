@@ -8,26 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from instep.core import publish_vocabulary as v
-from instep.model.definition import FilesetClass
 from instep.model.ids import Digest, HeadRef
+from instep.model.standing import Standing
 from instep.net.messages import BUNDLE_BYTES_MAX
 from instep.node.driver import wall_ms
+from instep.node.history_rule import history_keeps
 from instep.node.inspection import Inspection, Numbers, changes_of
-from instep.node.keeping import Kept
+from instep.node.keeping import Kept, contents_in
+from instep.node.open_journal import refuse_open_journal
 from instep.node.placing import Taken, find_root
 from instep.node.scan_cost import CostWatch
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey, Surveyed
 from instep.tree.archive import Archive
 from instep.tree.compare import Difference
+from instep.tree.contents import Contents
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
+from instep.tree.journal import Journal
 from instep.tree.place import Place
 from instep.tree.settling import Settling
 
@@ -37,17 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["WriterTree", "history_keeps"]
 
 BUNDLE_CONTENT_MAX = 128 << 10
-HISTORY_FILE_MAX = 4 << 20
 COMMIT_BEFORE = register("publish.commit.before")
-
-
-def history_keeps(fileset: FilesetSettings, size: int) -> bool:
-    """Whether the writer keeps contents of this size of its own (design, section 5 "History")."""
-    if fileset.history == "off" or fileset.definition is None:
-        return False
-    if fileset.history == "on":
-        return True
-    return fileset.definition.fileset_class is FilesetClass.METADATA and size <= HISTORY_FILE_MAX
 
 
 class WriterTree:
@@ -97,6 +91,7 @@ class WriterTree:
 
     def survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
         taken = self.taken()
+        refuse_open_journal(Journal.load(taken.place), self._service.fileset.name)
         self.contents = {}
         self._contents_bytes = 0
         suspects = self.suspects()
@@ -134,6 +129,10 @@ class WriterTree:
         written = watch.written if watch is not None else frozenset()
         return Settling(fileset.settle_ms * 1_000_000, fileset.settle_max_ms * 1_000_000, written)
 
+    def all_contents(self) -> tuple[Contents, Path]:
+        """Every content of the fileset on this node, and the archive that it was indexed from."""
+        return contents_in(self.place(), self._service, self.history)
+
     def suspects(self) -> frozenset[bytes]:
         """Files found damaged: remembered until their stat says that they were written anew (P10)."""
         raw = self._service.runtime.store.get(f"damaged/{self._service.fileset.name}")
@@ -161,15 +160,35 @@ class WriterTree:
             if history_keeps(self._service.fileset, size):
                 self.history.put_file(digest, fd, size)
 
+    def get_page(self, digest: Digest) -> bytes:
+        raw = self._service.runtime.store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    def local(self) -> Local:
+        return Local(preserve=frozenset(self._service.definition.preserve), is_own=True)
+
+    def root_now(self) -> Digest | None:
+        """What the tree holds: the head where the last look says so, else as a look by stat finds it."""
+        head, report = self._service.head, self._service.machine.report
+        if head is None:
+            return None
+        is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
+        return head.root if is_head else self.found_root(head.root)
+
+    def found_root(self, like: Digest) -> Digest:
+        """The root of the tree as it lies there, before a restore to ``like``."""
+        return self._inspection().whole_root(like, wall_ms(), suspects=self.suspects(), distrusts=True)
+
     def _inspection(self) -> Inspection:
         taken = self.taken()
-        local = Local(preserve=frozenset(self._service.definition.preserve), is_own=True)
         return Inspection(
             self._service.runtime.store,
             taken.place,
             self._service.fileset.name,
             self._service.definition,
-            local,
+            self.local(),
             taken.marker,
             keep_rows=True,
         )

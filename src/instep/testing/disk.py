@@ -205,6 +205,13 @@ class SimPlace:
     def sync(self) -> None:
         self._unsynced.clear()
 
+    def put_back(self) -> None:
+        """The disk is another one by now: nothing is under way on it."""
+        self.journal = None
+        self.sealed_for = None
+        self.stage.clear()
+        self._unsynced.clear()
+
     def crash(self, rng: Random) -> None:
         for path, old in sorted(self._unsynced.items()):
             if rng.random() < 0.5:

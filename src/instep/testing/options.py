@@ -63,6 +63,8 @@ class Options:
     step_fails: float = 0.0
     stick_every_ms: int = 0
     copied: float = 0.0
+    rollback_every_ms: int = 0
+    snapshot_every_ms: int = 0
 
     @staticmethod
     def drawn(
@@ -114,6 +116,8 @@ class Options:
             step_fails=round(disks.choice((0.0, 0.0, 0.02, 0.3)) * disks.random(), 4),
             stick_every_ms=disks.choice((0, 0, 2_000, 10_000)),
             copied=disks.choice((0.0, 0.0, 0.3)),
+            rollback_every_ms=settings.choice((0, 4_000, 12_000)),
+            snapshot_every_ms=settings.choice((0, 0, 15_000, 25_000)),
         )
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
         return _with_rollouts(drawn, rollouts) if has_rollouts else drawn

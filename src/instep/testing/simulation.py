@@ -18,6 +18,7 @@ from instep.testing.options import Options, drawn_policy
 from instep.testing.partner import BAD, SimPartner
 from instep.testing.plants import FOLLOW_PLANTS, NEEDED, PUBLISH_PLANTS, ROLLOUT_PLANTS
 from instep.testing.rest import Rest
+from instep.testing.restore_operators import RestoreOperators
 from instep.testing.rollout_partner import RolloutSide
 from instep.testing.rollout_watch import RolloutWatch
 from instep.testing.rollouts import SimRollouts
@@ -118,7 +119,7 @@ class _Cluster:
         self.rest = Rest(world, self.writer, self.partners)
         self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
         self._edits = 0
-        self._backups: list[tuple[object, ...]] = []
+        self.restorers = RestoreOperators(world, self.writer, self.rollouts)
         for number in range(options.files):
             self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
         self.writer.place.tree[b"config"] = b"good"
@@ -184,7 +185,10 @@ class _Cluster:
         self._every(options.reconfigure_every_ms, self._reconfigure)
         self._every(options.stick_every_ms, self._stick)
         self._every(7_000, lambda: self.writer.ask_publish())
-        self._every(5_000, lambda: self._backups.append(self.writer.store.backup()))
+        self._every(options.rollback_every_ms, self.restorers.roll_back)
+        self._every(options.snapshot_every_ms, self.restorers.snapshot)
+        self._every(6_000, self.restorers.decide)
+        self._every(5_000, self.restorers.back_up)
 
     def _every(self, mean_ms: int, do: object) -> None:
         if not mean_ms:
@@ -269,10 +273,12 @@ class _Cluster:
         writer.crash("its node directory is restored")
         if self.rollouts is not None:
             self.rollouts.watch.restored()
-        if self._backups and self.rng.random() < 0.8:
-            writer.store.restore(self.rng.choice(self._backups))
+        backups = self.restorers.backups
+        if backups and self.rng.random() < 0.8:
+            writer.store.restore(self.rng.choice(backups)[0])
         else:
             writer.store.restore(({}, {}, {}, {}, None, None))
+        writer.restores.came_back(writer.store.facts)
 
     def _change_policy(self) -> None:
         self.writer.change_policy(drawn_policy(self.people))
@@ -336,6 +342,7 @@ class _Cluster:
             )
             self._end_rollouts()
         self.writer.unreadable.clear()
+        self.restorers.end_holds()
         self.writer.edit_tree(b"config", b"good in the end")
         self.writer.overflow()
         self.writer.ask_publish(accept_deletions=True)

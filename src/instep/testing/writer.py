@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
 from instep.core.guards import DeletionPolicy
@@ -35,6 +36,7 @@ from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
 from instep.testing.options import policy_words
+from instep.testing.restores import SimRestores
 from instep.testing.rollouts import SimRollouts
 from instep.testing.world import BrokenPromise, World
 from instep.testing.writer_scan import scanned
@@ -58,6 +60,7 @@ class SimWriter(SimNode):
         self.ledger = ledger
         self.unreadable: dict[bytes, None] = {}
         self.accepting: dict[int, None] = {}
+        self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
         self._asked_here: dict[int, None] = {}
         options = world.options
@@ -114,6 +117,7 @@ class SimWriter(SimNode):
         self.ledger.answered.update(self._asked_here)
         self._asked_here.clear()
         self.accepting.clear()
+        self.restores.accepting.clear()
         if self.rollouts is not None:
             self.rollouts.watch.near.clear()
 
@@ -154,7 +158,7 @@ class SimWriter(SimNode):
 
     # --- effects --------------------------------------------------------------------------------------------
 
-    def perform(self, effect: p.PublishEffect) -> None:  # noqa: C901  one line a kind
+    def perform(self, effect: s.WriterEffect) -> None:  # noqa: C901  one line a kind
         match effect:
             case p.Save():
                 self.store.save(effect.facts)
@@ -166,8 +170,12 @@ class SimWriter(SimNode):
                 self.later(self.rng.uniform(1, 20), lambda: self._scan(effect))
             case p.Commit():
                 self._commit(effect)
-            case p.Restore():
-                self.later(5, lambda: self._restore_tree(effect))
+            case s.PlanRestore():
+                self.later(2, lambda: self.restores.plan(effect))
+            case s.Restore():
+                self.later(5, lambda: self.restores.restore(effect))
+            case s.Recover():
+                self.later(self.rng.uniform(1, 10), lambda: self.restores.recover(effect.req))
             case RunHook():
                 failed = trouble("hook_failed", 1) if self.fails(self.world.options.hook_fails) else None
                 self.post(HookEnded(effect.req, effect.kind, failed), self.hook_ms(3))
@@ -196,6 +204,7 @@ class SimWriter(SimNode):
                 pass
 
     def _scan(self, effect: p.Scan) -> None:
+        self.restores.looks(effect)
         if not self.place.has_marker:
             self.post(p.ScanFailed(effect.req, trouble("marker_missing", 4)))
             return
@@ -217,6 +226,7 @@ class SimWriter(SimNode):
             self.post(p.CommitFailed(effect.req, trouble("disk_full", 8)), 2)
             return
         self._guard(effect)
+        self.restores.commits(effect)
         self._first_epoch(effect)
         parent = EMPTY_DIGEST if effect.parent is None else effect.parent.id
         definition = content_digest(self.definition)
@@ -253,7 +263,7 @@ class SimWriter(SimNode):
 
     def _guard(self, effect: p.Commit) -> None:
         """P10, seen from outside: no mass deletion that nobody accepted."""
-        if effect.facts.base is None or self.accepting:
+        if effect.facts.base is None or self.accepting or self.restores.accepting:
             return
         get = self.store.get_page
         before = {e.path for e in iterate(effect.facts.base.root, get)}
@@ -274,21 +284,6 @@ class SimWriter(SimNode):
             self.store.put(self.store.epochs, record.id, record)
             verdict = SignerVerdict(True, NodeName(self.name))
             self.post(p.EpochSeen(NodeName(self.name), record, verdict))
-
-    def _restore_tree(self, effect: p.Restore) -> None:
-        wanted = {}
-        for entry in iterate(effect.target.root, self.store.get_page):
-            data = self.store.history.get(entry.digest) or self.place.content_of(entry.digest)
-            if data is None:
-                self.post(p.RestoreFailed(effect.req, trouble("not_restorable", 4)))
-                return
-            wanted[entry.path] = data
-        for path in sorted(self.place.tree | wanted):
-            data = wanted.get(path)
-            if self.place.tree.get(path) != data:
-                self.place.make_visible(path, data, None if data is None else content_digest(data))
-        self.place.sync()
-        self.post(p.Restored(effect.req))
 
     def _ask_partners(self, req: int) -> None:
         answered: list[NodeName] = []
@@ -340,21 +335,29 @@ class SimWriter(SimNode):
         if self.is_alive:
             self.post(p.TreeChanged((), is_overflow=True), 1)
 
-    def ask_publish(self, *, accept_deletions: bool = False) -> None:
+    def ask_publish(self, *, accept_deletions: bool = False, is_over: bool = False) -> None:
         """An operator types ``instep publish``."""
         if not self.is_alive:
             return
+        request = self.new_request()
+        if is_over:
+            self.restores.decided()
+        if accept_deletions:
+            self.accepting[request] = None
+        self.take(p.PublishAsked(request, "ana", "by hand", accept_deletions, is_over=is_over))
+
+    def new_request(self) -> int:
+        """The number of one more request of an operator."""
         self.ledger.requests += 1
         request = self.ledger.requests
         self.ledger.asked[request] = self._asked_here[request] = None
-        if accept_deletions:
-            self.accepting[request] = None
-        self.take(p.PublishAsked(request, "ana", "by hand", accept_deletions))
+        return request
 
     def after_step(self) -> None:
-        for request in list(self.accepting):
-            if request in self.ledger.answered:
-                del self.accepting[request]
+        for accepting in (self.accepting, self.restores.accepting):
+            for request in list(accepting):
+                if request in self.ledger.answered:
+                    del accepting[request]
 
 
 def _bound(arrived: Callable[[str, bytes | None], None], name: str) -> Callable[[bytes | None], None]:

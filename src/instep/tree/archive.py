@@ -7,7 +7,6 @@ A batch is the stage after its switch: the displaced objects lie in ``o/`` under
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
 from instep.tree.archive_index import object_slots, read_index, stream_index, summed_up
+from instep.tree.archive_source import ArchiveSource, opened_batch
 from instep.tree.beneath import Root
 from instep.tree.control_folder import on_opened, opened
 from instep.tree.failpoints import failpoint, register
@@ -220,7 +220,7 @@ class Archive:
             return []
 
     def _index(self, name: bytes) -> Iterator[ItemRecord]:
-        with contextlib.suppress(FileNotFoundError), _opened_batch(self.place, name) as batch:
+        with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
             yield from stream_index(batch.fd, named_damage(b"index of the archive's batch " + name))
 
     def list_items(self) -> Iterator[Item]:
@@ -243,7 +243,7 @@ class Archive:
                     continue
                 if record.path == path or (record.kind == 1 and is_below(path, record.path)):
                     best = record if best is None or len(record.path) >= len(best.path) else best
-            with _opened_batch(self.place, name) as batch:
+            with opened_batch(self.place, name) as batch:
                 if best is not None:
                     slots = iter((b"o/" + best.object + path[len(best.path) :],))
                 elif generation is None and read_index(batch.fd).is_damaged:
@@ -306,73 +306,6 @@ def _prune(archive: int, names: Iterable[str]) -> None:
         if left.startswith(b".pruned-"):
             remove_object(archive, left)
     os.fsync(archive)
-
-
-class ArchiveSource:
-    """Callable as a ``Source``. Holds the top objects of its batches in memory."""
-
-    def __init__(self, place: Place, batches: list[tuple[bytes, list[ItemRecord]]]) -> None:
-        self._place = place
-        self._batches: list[tuple[bytes, dict[bytes, bytes], dict[bytes, bytes]]] = []
-        for name, records in batches:
-            tops = [r for r in records if r.path and b"/" not in r.object]
-            by_path = {r.path: r.object for r in tops}
-            by_digest = {r.digest: r.object for r in tops if r.digest and r.kind == 0}
-            self._batches.append((name, by_path, by_digest))
-
-    def __call__(self, entry: Entry) -> int | None:
-        if int(entry.kind) != 0:
-            return None
-        for name, by_path, by_digest in self._batches:
-            for slot in self._slots(entry, by_path, by_digest):
-                fd = _open_in(self._place, name, slot, entry.size)
-                if fd is not None:
-                    return fd
-        return None
-
-    def _slots(
-        self, entry: Entry, by_path: dict[bytes, bytes], by_digest: dict[bytes, bytes]
-    ) -> Iterator[bytes]:
-        found = by_digest.get(entry.digest)
-        if found is not None:
-            yield b"o/" + found
-        at = entry.path
-        while at:
-            found = by_path.get(at)
-            if found is not None:
-                yield b"o/" + found + entry.path[len(at) :]
-            at = at.rpartition(b"/")[0]
-
-    def readlink(self, entry: Entry) -> bytes | None:
-        """The archived target of a symlink by path, unverified."""
-        for name, by_path, by_digest in self._batches:
-            for slot in self._slots(entry, by_path, by_digest):
-                try:
-                    with _opened_batch(self._place, name) as batch:
-                        return batch.readlink(slot)
-                except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
-                        raise
-        return None
-
-
-@contextlib.contextmanager
-def _opened_batch(place: Place, name: bytes) -> Iterator[Root]:
-    with opened(place) as there, Root(os.fsencode(there.archive) + b"/" + name) as batch:
-        yield batch
-
-
-def _open_in(place: Place, name: bytes, slot: bytes, size: int) -> int | None:
-    try:
-        with _opened_batch(place, name) as batch:
-            found = batch.stat(slot)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-                return None
-            return batch.open(slot, _READ)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
-            return None
-        raise
 
 
 def _item(batch: str, record: ItemRecord) -> Item:

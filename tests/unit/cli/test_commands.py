@@ -115,7 +115,7 @@ def test_publish_hands_on_its_flags_and_shows_the_outcome(instep: Run, daemon: F
     code, out, _ = instep("publish", "catalog", "-m", "new styles", "--accept-deletions")
     assert (code, out) == (0, "catalog: generation 42 is published: 1 added, 2 changed, 0 removed, 2.0 KiB\n")
     assert daemon.params("publish") == {
-        "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False,
+        "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False, "over": False,
         "dry_run": False,
         "timeout_s": 3600.0,
     }  # fmt: skip

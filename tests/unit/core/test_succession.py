@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core.accept import (
     AcceptedEpoch,
     AcceptedHead,
@@ -155,7 +156,8 @@ def test_a_promoted_writer_publishes_at_once_though_nothing_changed() -> None:
     facts = PublishFacts(epoch=2, head=held, base=held, highest=8, was_confirmed=True, epochs=judged.book)
     assert owes_a_generation(facts, MAIN)
     machine = PublishMachine(LINE, p.PublishConfig(MAIN, mode=p.PublishMode.MANUAL), Random(1), facts)
-    scan = next(e for e in machine.step(p.Started(), 0) if isinstance(e, p.Scan))
+    recover = next(e for e in machine.step(p.Started(), 0) if isinstance(e, s.Recover))
+    scan = next(e for e in machine.step(s.Recovered(recover.req), 0) if isinstance(e, p.Scan))
     same = p.ScanSummary(held.root, 1, 1, 1, 0, 0, 0, 0)
     commit = next(e for e in machine.step(p.Scanned(scan.req, same), 1) if isinstance(e, p.Commit))
     assert (commit.epoch, commit.number, commit.root) == (2, 9, held.root)

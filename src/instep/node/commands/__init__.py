@@ -15,6 +15,7 @@ from instep.node.commands import (
     mapping,
     members,
     promote,
+    restoring,
     rollouts,
     trying,
     verifying,
@@ -31,7 +32,7 @@ def commands_of(daemon: Daemon) -> Mapping[str, Command]:
     """Every command of this daemon."""
     found: dict[str, Command] = {}
     for module in (
-        lines, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
+        lines, restoring, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
         balancers,
     ):  # fmt: skip
         for name, command in module.commands(daemon).items():

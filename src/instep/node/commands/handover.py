@@ -16,8 +16,7 @@ from instep.errors import ContentionError, InstepError, RefusedError, Unavailabl
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
-from instep.node.commands.lines import writer_of
-from instep.node.commands.outcomes import error_of
+from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.control import Command, Params, Speaker

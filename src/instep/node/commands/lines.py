@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core import rollout_vocabulary as r
-from instep.errors import RefusedError, UnavailableError, UsageError
-from instep.model.ids import HeadRef, LineId, NodeName, node_name
+from instep.errors import UnavailableError
+from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.outcomes import error_of, held_document, outcome_document
-from instep.node.commands.parameters import changes_between, running_service_of
+from instep.node.commands.outcomes import author, error_of, held_document, outcome_document, writer_of
+from instep.node.commands.parameters import generation_of, running_service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -36,37 +35,15 @@ PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
 
-def writer_of(daemon: Daemon, params: Params) -> WriterService:
-    """The service of a fileset that is written here."""
-    service = running_service_of(daemon, params)
-    if not isinstance(service, WriterService):
-        raise RefusedError(
-            f"{service.fileset.name} is written on {service.fileset.writer}, not here",
-            hint=f"run this on {service.fileset.writer}",
-            code="not_the_writer",
-            writer=service.fileset.writer,
-            node=daemon.runtime.name,
-        )
-    return service
-
-
 def commands(daemon: Daemon) -> Mapping[str, Command]:
     lines = Lines(daemon)
     return {
         "publish": lines.publish,
         "wait": lines.wait,
-        "rollback": lines.rollback,
         "retry": lines.retry,
         "pause": lines.pause,
         "resume": lines.resume,
     }
-
-
-def _author() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 class Lines:
@@ -80,10 +57,11 @@ class Lines:
         def ask(number: int) -> p.PublishEvent:
             return p.PublishAsked(
                 number,
-                author=str(params.get("author") or _author()),
+                author=str(params.get("author") or author()),
                 message=str(params.get("message") or ""),
                 accept_deletions=bool(params.get("accept_deletions")),
                 is_dry_run=is_dry,
+                is_over=bool(params.get("over")),
             )
 
         outcome = await service.ask(ask, PUBLISH_S)
@@ -177,21 +155,7 @@ class Lines:
         number = params.get("generation")
         if number is None:
             return service.head
-        return self._by_number(service.line, int(number), service.head)
-
-    def _by_number(self, line: LineId, number: int, head: HeadRef | None) -> HeadRef:
-        for signed in self._daemon.runtime.store.generations(line, 10_000):
-            ref = signed.ref()
-            if ref.number == number:
-                return ref
-        newest = head.number if head is not None else "none"
-        raise UsageError(
-            f"{line.fileset} has no generation {number} here; the newest is {newest}",
-            hint=f"instep log {line.fileset}",
-            code="no_generation",
-            asked=number,
-            newest=newest,
-        )
+        return generation_of(self._daemon.runtime.store, service, int(number))
 
     async def _followed_target(self, service: FollowService, params: Params, limit: float) -> HeadRef | None:
         """On a partner: the home's newest head, asked now."""
@@ -206,7 +170,7 @@ class Lines:
         number = params.get("generation")
         service.driver.post(f.PollAsked())
         await asyncio.sleep(0)
-        return None if number is None else self._by_number(service.line, int(number), service.head)
+        return None if number is None else generation_of(self._daemon.runtime.store, service, int(number))
 
     def _waiting_for(
         self, service: WriterService | FollowService, target: HeadRef | None, params: Params
@@ -282,31 +246,6 @@ class Lines:
                 else {}
             ),
         }
-
-    # Roll back ------------------------------------------------------------------------------------------------
-
-    async def rollback(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = writer_of(self._daemon, params)
-        target = self._by_number(service.line, int(params["generation"]), service.head)
-        if params.get("dry_run"):
-            store = self._daemon.runtime.store
-            base = service.head.root if service.head is not None else None
-            added, changed, removed, size = changes_between(store, base, target.root)
-            return {
-                "fileset": service.fileset.name,
-                "changed": bool(added or changed or removed),
-                "dry_run": True,
-                "generation": target.as_json(),
-                "added": added,
-                "changed_paths": changed,
-                "removed": removed,
-                "bytes": size,
-            }
-        message = str(params.get("message") or f"rolled back to generation {target.number}")
-        outcome = await service.ask(
-            lambda number: p.RollbackAsked(number, target, author=_author(), message=message), PUBLISH_S
-        )
-        return outcome_document(service, outcome)
 
     # Retry, pause, resume -------------------------------------------------------------------------------------
 

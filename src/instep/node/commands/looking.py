@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.errors import InstepError, UsageError
 from instep.model.entry import same_but_for_times_of_directories
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
@@ -29,6 +29,7 @@ from instep.node.snapshot import (
     pick_fileset,
     reports_of,
 )
+from instep.node.whereabouts import Whereabouts
 from instep.node.writer import WriterService
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = ["commands"]
 WATCH_S = 1.0
 VERIFY_S = 86_400.0
 DIFF_MAX = 100_000
+LOG_MAX = 1_000
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -210,27 +212,43 @@ class Looking:
     async def log(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         service = service_of(self._daemon, params)
         runtime = self._daemon.runtime
+        known = runtime.store.generations(service.line, LOG_MAX)
+        refs = [signed.ref() for signed in known]
         reports = reports_of(runtime.store, service.line)
-        generations: list[dict[str, Any]] = []
-        for signed in runtime.store.generations(service.line, 1_000):
-            ref = signed.ref()
-            where: list[str] = []
-            if await self._is_here(service, ref):
-                where.append("here")
-            where += [
-                name
-                for name, report in sorted(reports.items())
-                if report.live is not None and report.live.id == ref.id
-            ]
-            generations.append({**generation_document(signed), "contents": where})
-        return {"fileset": service.fileset.name, "generations": generations}
-
-    async def _is_here(self, service: WriterService | FollowService, ref: HeadRef) -> bool:
-        if service.live is not None and service.live.root == ref.root:
-            return True
+        lives = {name: report.live for name, report in reports.items() if report.live is not None}
         if isinstance(service, WriterService):
-            return await service.worker.run(service.can_restore, ref)
-        return False
+            found = await service.worker.run(service.tree.root_now)
+        else:
+            found = service.live.root if service.live is not None else None
+
+        def get(digest: Digest) -> bytes:  # by whichever thread asks
+            return getter(runtime.store)(digest)
+
+        look = Whereabouts(service.line, found, lives, get)
+        lenders = self._daemon.peers.lenders(service.line) if isinstance(service, WriterService) else ()
+        await asyncio.to_thread(self._look_here, service, look, refs)
+        await look.ask(refs, lenders)
+        where = await asyncio.to_thread(lambda: [look.where(ref) for ref in refs])
+        return {
+            "fileset": service.fileset.name,
+            "generations": [
+                {
+                    **generation_document(signed),
+                    "contents": list(place.places),
+                    "together": list(place.parts),
+                    "restorable": bool(place.places or place.parts),
+                }
+                for signed, place in zip(known, where, strict=True)
+            ],
+        }
+
+    @staticmethod
+    def _look_here(service: WriterService | FollowService, look: Whereabouts, refs: list[HeadRef]) -> None:
+        contents = service.lending.made()
+        try:
+            look.look_here(refs, contents)
+        finally:
+            contents.close()
 
     def _ref(self, service: WriterService | FollowService, number: object) -> HeadRef:
         for signed in self._daemon.runtime.store.generations(service.line, 10_000):

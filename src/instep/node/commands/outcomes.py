@@ -1,23 +1,50 @@
-"""How ``publish`` and ``rollback`` end, as documents and errors."""
+"""What a publish, a rollback or a restore came to, as its command answers; and who may ask for one."""
 
 from __future__ import annotations
 
-from typing import Any
+import getpass
+from typing import TYPE_CHECKING, Any
 
 from instep.core import publish_vocabulary as p
 from instep.core.held import HeldPaths
 from instep.core.vocabulary import Trouble
-from instep.errors import InstepError, family_of
+from instep.errors import InstepError, RefusedError, family_of
+from instep.node.commands.parameters import running_service_of
+from instep.node.control import Params
 from instep.node.held_view import held_documents
 from instep.node.writer import WriterService
 
-__all__ = ["error_of", "held_document", "outcome_document"]
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["author", "error_of", "held_document", "outcome_document", "writer_of"]
 
 
 def error_of(trouble: Trouble) -> InstepError:
     """A machine's trouble as the error that a command ends with."""
     family = family_of(trouble.exit_code)
     return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
+
+
+def writer_of(daemon: Daemon, params: Params) -> WriterService:
+    """The service of a fileset that is written here."""
+    service = running_service_of(daemon, params)
+    if not isinstance(service, WriterService):
+        raise RefusedError(
+            f"{service.fileset.name} is written on {service.fileset.writer}, not here",
+            hint=f"run this on {service.fileset.writer}",
+            code="not_the_writer",
+            writer=service.fileset.writer,
+            node=daemon.runtime.name,
+        )
+    return service
+
+
+def author() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def held_document(service: WriterService, held: HeldPaths) -> dict[str, Any]:

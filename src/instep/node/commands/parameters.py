@@ -7,9 +7,8 @@ import binascii
 from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError, UsageError
-from instep.model.entry import Kind, same_but_for_times_of_directories
-from instep.model.ids import Digest
-from instep.model.manifest import GetPage, diff
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest import GetPage
 from instep.node.control import Params
 from instep.node.follower import FollowService
 from instep.node.signers import BROKEN
@@ -20,7 +19,9 @@ from instep.store.port import NodeStore
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["changes_between", "getter", "path_of", "running_service_of", "service_of"]
+__all__ = ["generation_of", "getter", "path_of", "running_service_of", "service_of"]
+
+GENERATIONS_MAX = 10_000
 
 
 def service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
@@ -55,19 +56,21 @@ def getter(store: NodeStore) -> GetPage:
     return get
 
 
-def changes_between(store: NodeStore, old: Digest | None, new: Digest) -> tuple[int, int, int, int]:
-    """Added, changed, removed paths, and bytes that would be written."""
-    added = changed = removed = size = 0
-    for change in diff(old, new, getter(store)):
-        if change.old is None and change.new is not None:
-            added += 1
-            size += change.new.size if change.new.kind is Kind.FILE else 0
-        elif change.new is None:
-            removed += 1
-        elif change.old is not None and not same_but_for_times_of_directories(change.old, change.new):
-            changed += 1
-            size += change.new.size if change.old.digest != change.new.digest else 0
-    return added, changed, removed, size
+def generation_of(store: NodeStore, service: WriterService | FollowService, number: int) -> HeadRef:
+    """The generation with this number; the newest epoch first. ``UsageError`` ``no_generation``."""
+    for signed in store.generations(service.line, GENERATIONS_MAX):
+        ref = signed.ref()
+        if ref.number == number:
+            return ref
+    newest = service.head.number if service.head is not None else "none"
+    name = service.fileset.name
+    raise UsageError(
+        f"{name} has no generation {number} here; the newest is {newest}",
+        hint=f"instep log {name}",
+        code="no_generation",
+        asked=number,
+        newest=newest,
+    )
 
 
 def path_of(params: Params) -> bytes | None:

@@ -11,8 +11,7 @@ from instep.core.rollout_nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
-from instep.node.commands.lines import writer_of
-from instep.node.commands.outcomes import error_of
+from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.hooks import run_hook
 from instep.node.rollout import view_of_report

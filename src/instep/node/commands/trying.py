@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.net.messages import TestRow
-from instep.node.commands.lines import writer_of
+from instep.node.commands.outcomes import writer_of
 from instep.node.commands.parameters import service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.snapshot import reports_of

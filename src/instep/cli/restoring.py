@@ -1,0 +1,107 @@
+"""``rollback`` and ``restore``: going back to what a generation says, whatever lies in the tree now."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from instep.cli.filesets import absolute
+from instep.cli.output import printable, shown_bytes
+from instep.cli.publishing import PUBLISH_S, show_publish
+from instep.cli.session import Session, command, pass_session
+from instep.errors import UsageError
+
+__all__ = ["restore", "rollback"]
+
+
+def _number(raw: str) -> int:
+    if not raw.isdecimal():
+        raise UsageError(
+            f"{raw!r} is not a generation number", hint="instep log shows them", code="bad_generation"
+        )
+    return int(raw)
+
+
+@command("rollback", example='instep rollback catalog 41 -m "styles were wrong"')
+@click.argument("words", nargs=-1, required=True, metavar="[FILESET] GENERATION")
+@click.option("-m", "--message", default="", help="Shown in log and status.")
+@click.option(
+    "--accept-deletions", is_flag=True, help="Go back although that removes more than max_deletions."
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+@pass_session
+def rollback(
+    session: Session, words: tuple[str, ...], message: str, accept_deletions: bool, dry_run: bool
+) -> None:
+    """Bring the tree to an older generation, whatever lies there, and publish that as a new one."""
+    if len(words) > 2:
+        raise UsageError("rollback takes FILESET and GENERATION", hint="instep rollback catalog 41")
+    fileset, number = (None, words[0]) if len(words) == 1 else words
+    document = session.call(
+        "rollback", PUBLISH_S, fileset=fileset, generation=_number(number), message=message,
+        accept_deletions=accept_deletions, dry_run=dry_run,
+    )  # fmt: skip
+    session.show(document, lambda: show_publish(document, dry_run))
+
+
+@command("restore", example="instep restore catalog styles/road.sld --generation 41")
+@click.argument("fileset")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--generation", type=int, metavar="N", help="As that generation had it; default: the newest.")
+@click.option("--from", "source", metavar="NODE", help="Ask only this partner for what is not here.")
+@click.option("--to", "directory", metavar="DIR", help="Write there instead of the tree; on any node.")
+@click.option("-m", "--message", default="", help="Shown in log and status, when it becomes a generation.")
+@click.option("--accept-deletions", is_flag=True, help="Go on although that removes more than max_deletions.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only tell what would change, and whether all contents can be had."
+)
+@pass_session
+def restore(
+    session: Session,
+    fileset: str,
+    paths: tuple[str, ...],
+    generation: int | None,
+    source: str | None,
+    directory: str | None,
+    message: str,
+    accept_deletions: bool,
+    dry_run: bool,
+) -> None:
+    """Bring the tree, or some paths of it, back to a generation; contents come from this node and its partners.
+
+    What lies there goes to the archive. Where publishing is automatic, what differs from the newest generation is
+    published at once. Without --to it runs where the fileset is written.
+    """
+    document = session.call(
+        "restore", PUBLISH_S, fileset=fileset, paths_b64=_coded(paths), generation=generation,
+        to=None if directory is None else absolute(directory), message=message,
+        accept_deletions=accept_deletions, dry_run=dry_run, **{"from": source},
+    )  # fmt: skip
+    session.show(document, lambda: _show_restore(document, dry_run))
+
+
+def _coded(paths: Sequence[str]) -> list[str]:
+    return [base64.b64encode(os.fsencode(path)).decode() for path in paths]
+
+
+def _show_restore(document: dict[str, Any], dry_run: bool) -> None:
+    name = document["fileset"]
+    if document.get("to") is not None:
+        what = f"{document.get('added', 0)} paths, {shown_bytes(document.get('bytes'))}"
+        word = "would be written to" if dry_run else "are in"
+        print(f"{name}: {what} {word} {printable(document['to'])}")
+        return
+    if not document.get("changed"):
+        print(f"{name}: the tree holds that already")
+        return
+    counts = ", ".join(
+        f"{document.get(key, 0)} {word}"
+        for key, word in (("added", "added"), ("changed_paths", "changed"), ("removed", "removed"))
+    )
+    number = (document.get("generation") or {}).get("number")
+    said = "would be restored" if dry_run else f"restored; generation {number} is the newest"
+    print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")

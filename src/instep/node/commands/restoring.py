@@ -1,0 +1,115 @@
+"""``rollback`` and ``restore``: bringing a writer's tree back to what a generation says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from instep.core import restore_vocabulary as s
+from instep.errors import UnavailableError, UsageError
+from instep.model.ids import NodeName, node_name
+from instep.node.commands.outcomes import author, outcome_document, writer_of
+from instep.node.commands.parameters import generation_of
+from instep.node.control import Command, Params, Speaker
+from instep.node.writer import WriterService
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+
+__all__ = ["commands"]
+
+RESTORE_S = 3_600.0
+
+
+def commands(daemon: Daemon) -> Mapping[str, Command]:
+    restores = Restores(daemon)
+    return {"rollback": restores.rollback, "restore": restores.restore}
+
+
+class Restores:
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def rollback(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """The tree of an older generation, whatever lies there now, as a new generation."""
+        service = writer_of(self._daemon, params)
+        target = generation_of(self._daemon.runtime.store, service, int(params["generation"]))
+        message = str(params.get("message") or f"rolled back to generation {target.number}")
+        asked = s.RestoreAsked(
+            0,
+            target,
+            author=author(),
+            message=message,
+            accept_deletions=bool(params.get("accept_deletions")),
+            is_dry_run=bool(params.get("dry_run")),
+        )
+        return await self._done(service, asked)
+
+    async def restore(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
+        service = writer_of(self._daemon, params)
+        head = service.facts.head
+        number = params.get("generation")
+        if number is None and head is None:
+            raise UsageError(
+                f"{service.fileset.name} has no generation yet: there is nothing to restore",
+                hint=f"instep publish {service.fileset.name}",
+                code="no_generation",
+            )
+        target = head if number is None else generation_of(self._daemon.runtime.store, service, int(number))
+        assert target is not None
+        asked = s.RestoreAsked(
+            0,
+            target,
+            paths=paths_of(params),
+            author=author(),
+            message=str(params.get("message") or f"restored from generation {target.number}"),
+            accept_deletions=bool(params.get("accept_deletions")),
+            is_dry_run=bool(params.get("dry_run")),
+            publishes=False,
+            source=self._source(params),
+        )
+        return await self._done(service, asked)
+
+    def _source(self, params: Params) -> NodeName | None:
+        """The only partner that is asked for contents, where one is named: it has to be connected."""
+        if params.get("from") is None:
+            return None
+        name = node_name(str(params["from"]))
+        if name not in self._daemon.peers.sessions:
+            raise UnavailableError(
+                f"{name} is not connected",
+                hint="instep partner list shows who is; without --from every connected partner is asked",
+                code="not_connected",
+                node=name,
+            )
+        return name
+
+    async def _done(self, service: WriterService, asked: s.RestoreAsked) -> Mapping[str, Any]:
+        def make(number: int) -> s.RestoreAsked:
+            return s.RestoreAsked(
+                number,
+                asked.target,
+                asked.paths,
+                asked.author,
+                asked.message,
+                asked.accept_deletions,
+                asked.is_dry_run,
+                asked.publishes,
+                asked.source,
+            )
+
+        return outcome_document(service, await service.ask(make, RESTORE_S))
+
+
+def paths_of(params: Params) -> tuple[bytes, ...]:
+    """The paths of a command, exact bytes."""
+    found = []
+    for coded in params.get("paths_b64") or ():
+        try:
+            found.append(base64.b64decode(str(coded), validate=True).strip(b"/"))
+        except binascii.Error as error:
+            raise UsageError(f"paths_b64 is not base64: {error}") from error
+    return tuple(path for path in found if path)

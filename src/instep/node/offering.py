@@ -1,0 +1,27 @@
+"""What a partner is told of a line before it has accepted it."""
+
+from __future__ import annotations
+
+from instep.net import messages as m
+from instep.node.line_service import LineService
+
+__all__ = ["offer_of"]
+
+
+def offer_of(service: LineService) -> m.Offer | None:
+    """What a partner is told of a line that it may have."""
+    message = service.head_message(None, with_bundle=False)
+    definition = service.known_definition()
+    if definition is None:
+        return None
+    body = message.generation.body() if message is not None else None
+    return m.Offer(
+        line=service.line,
+        writer=service.writer,
+        mode=definition.mode.value,
+        fileset_class=definition.fileset_class.value,
+        entries=body.entries if body is not None else 0,
+        size_bytes=body.size_bytes if body is not None else 0,
+        head=message.generation.ref() if message is not None else None,
+        definition=definition.encoded(),
+    )

@@ -1,0 +1,78 @@
+"""What a restore comes to, in numbers, and what is said of contents that nobody has. Plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from instep.core import restore_vocabulary as s
+from instep.errors import UnavailableError
+from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest import Change, diff
+from instep.model.paths import shown
+from instep.node.partner_contents import PartnerContents
+from instep.tree.stage import Want
+
+__all__ = ["counted", "is_same_content", "no_attribute", "nowhere"]
+
+MISSING_NAMED_MAX = 20
+MOVES_COUNTED_MAX = 200_000
+
+
+def counted(old: Digest | None, new: Digest, get: Callable[[Digest], bytes]) -> tuple[s.TreeCounts, int]:
+    """The difference in numbers, and how many removed paths have their contents at an added one."""
+    added = changed = removed = size = 0
+    gone: dict[Digest, int] = {}
+    come: dict[Digest, int] = {}
+    for change in diff(old, new, get):
+        if change.old is None and change.new is not None:
+            added += 1
+            size += change.new.size if change.new.kind is Kind.FILE else 0
+            if added <= MOVES_COUNTED_MAX:
+                come[change.new.digest] = come.get(change.new.digest, 0) + 1
+        elif change.new is None and change.old is not None:
+            removed += 1
+            if removed <= MOVES_COUNTED_MAX:
+                gone[change.old.digest] = gone.get(change.old.digest, 0) + 1
+        elif (
+            change.old is not None
+            and change.new is not None
+            and not same_but_for_times_of_directories(change.old, change.new)
+        ):
+            changed += 1
+            size += change.new.size if change.old.digest != change.new.digest else 0
+    moved = sum(min(count, come.get(digest, 0)) for digest, count in gone.items())
+    return s.TreeCounts(added, changed, removed, size), moved
+
+
+def nowhere(
+    fileset: str, target: HeadRef, entries: Sequence[Entry], partners: PartnerContents
+) -> UnavailableError:
+    paths = [shown(entry.path) for entry in entries[:MISSING_NAMED_MAX]]
+    more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+    asked = ", ".join(partners.asked) or "no partner"
+    left_out = "".join(f"; {who}: {reason}" for who, reason in sorted(partners.failures.items()))
+    return UnavailableError(
+        f"the contents of {paths[0]}{more} are neither in the tree, the history nor the archive of this node; asked: "
+        f"{asked}{left_out}",
+        hint=f"instep log {fileset} shows which generations can be restored, and from where",
+        code="contents_missing",
+        generation=target.number,
+        total=len(entries),
+        paths=paths,
+    )
+
+
+def no_attribute(want: Want) -> UnavailableError:
+    path = shown(want.entry.path)
+    return UnavailableError(
+        f"a large attribute of {path} is not in the history any more, and attributes over 4 KiB cannot be fetched",
+        hint="restore the other paths by name, or leave the attribute out of preserve",
+        code="contents_missing",
+        paths=[path],
+    )
+
+
+def is_same_content(change: Change) -> bool:
+    old, new = change.old, change.new
+    return old is not None and new is not None and old.kind is new.kind and old.digest == new.digest

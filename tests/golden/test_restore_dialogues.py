@@ -1,0 +1,119 @@
+"""Going back at a writer, told as dialogues: rollback, restore, recovery, and a head that was adopted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
+from instep.core.vocabulary import TimerFired, Trouble
+from instep.errors import Retry
+from instep.model.ids import NodeName
+from instep.model.standing import Standing
+from tests.golden.dialogue import OK, Dialogue, generation, publisher, ref
+from tests.golden.test_publish_dialogues import found, published
+
+S1 = NodeName("s1")
+
+
+def plan(root: str, tree: s.TreeCounts, **counts: int) -> s.RestorePlan:
+    return s.RestorePlan(found(root, **counts), tree)
+
+
+def effects(talk: Dialogue, kind: Any) -> list[Any]:
+    return [effect for effect in talk.effects if isinstance(effect, kind)]
+
+
+def restored_from_a_snapshot(mode: p.PublishMode = p.PublishMode.AUTO) -> Dialogue:
+    """A writer whose state knows generation 1 hears of its own generation 4, and has looked at its tree."""
+    facts = p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True)
+    talk = publisher(facts, partners=(S1,), mode=mode).say(p.Started())
+    asked = talk.asked(p.AskPartners)
+    talk.say(s.Recovered(talk.asked(s.Recover)))
+    talk.at(300).say(p.HeadOfOursSeen(S1, generation(4), OK), p.PartnersAnswered(asked, (S1,)))
+    talk.say(p.PagesFetched(talk.pending("FetchPages"))).at(600).say(TimerFired("settle"))
+    return talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=3, changed=1, entries_before=23)))
+
+
+def test_a_rollback_of_an_emptied_tree_obeys_the_guard_and_publishes_exactly_its_target() -> None:
+    talk = published(publisher(), 3).at(5_000)
+    back = s.TreeCounts(added=43)
+    talk.say(s.RestoreAsked(1, ref(1), author="ana", message="back"))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 1", back, removed=97)))
+    talk.say(s.RestoreAsked(2, ref(1), author="ana", message="back", accept_deletions=True))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 1", back, removed=97)))
+    talk.say(p.TreeChanged((b"typed meanwhile",)))
+    talk.say(s.Restored(talk.pending("Restore")))
+    commit = effects(talk, p.Commit)[0]
+    assert (commit.root, commit.parent) == (ref(1).root, ref(3))
+    assert not effects(talk, p.Scan)
+    talk.say(p.Committed(commit.req, ref(4, "root 1"))).at(5_200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 5", added=1)))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(5))).check("rollback")
+
+
+def test_a_rollback_to_what_is_there_already_changes_nothing() -> None:
+    talk = published(publisher(), 1).at(5_000)
+    talk.say(s.RestoreAsked(1, ref(1), author="ana"))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 1", s.TreeCounts())))
+    assert effects(talk, p.Answer) == [p.Answer(1, p.Unchanged(ref(1)))]
+    assert not effects(talk, p.Commit)
+
+
+def test_an_interrupted_restore_is_finished_before_anything_is_scanned_or_published() -> None:
+    talk = published(publisher(), 2).at(5_000).say(s.RestoreAsked(1, ref(1), author="ana", message="back"))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 1", s.TreeCounts(changed=2), changed=2)))
+    stuck = Trouble("no_permission", "z/f: Operation not permitted", Retry.LATER, 8)
+    talk.say(s.RestoreFailed(talk.asked(s.Restore), stuck, is_open=True))
+    assert talk.machine.report.standing is Standing.FAILING
+    assert "z/f" in talk.machine.report.reason
+    talk.at(5_300).say(p.TreeChanged((b"a",))).at(5_500).say(TimerFired("settle"))
+    assert not effects(talk, p.Scan)
+    talk.at(6_000).say(p.PublishAsked(2, "ana"))
+    assert not effects(talk, p.Scan)
+    talk.say(s.RecoverFailed(talk.pending("Recover"), stuck))
+    assert effects(talk, p.Answer) == [p.Answer(2, p.NotPublished(stuck))]
+    talk.at(9_000).say(TimerFired("retry-recover")).say(s.Recovered(talk.asked(s.Recover)))
+    talk.at(9_200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1", changed=2))).check("restore_interrupted")
+
+
+def test_a_writer_from_a_snapshot_publishes_nothing_until_somebody_decides() -> None:
+    talk = restored_from_a_snapshot()
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    assert "3 are missing here and 1 differ, 0 more are only here" in report.reason
+    assert not effects(talk, p.Commit)
+    talk.at(2_000).say(p.TreeChanged((b"a",))).at(2_200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=97)))
+    talk.say(p.RetryAsked()).say(p.PublishAsked(1, "ana"))
+    talk.say(p.Scanned(talk.pending("Scan"), found("old", removed=97)))
+    talk.say(p.PublishAsked(2, "ana", is_over=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=97)))
+    talk.say(p.PublishAsked(3, "ana", is_over=True, accept_deletions=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=97)))
+    commit = effects(talk, p.Commit)[0]
+    assert (commit.number, commit.parent, commit.facts_with(ref(5)).is_adopted) == (5, ref(4), False)
+    talk.say(p.Committed(commit.req, ref(5))).check("restored_published_over")
+
+
+def test_a_writer_from_a_snapshot_takes_its_newest_generation_back() -> None:
+    talk = restored_from_a_snapshot(p.PublishMode.MANUAL)
+    assert talk.machine.report.code == "restored"
+    talk.at(2_000).say(s.RestoreAsked(1, ref(4), author="ana", publishes=False))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 4", s.TreeCounts(added=3, changed=1))))
+    talk.say(s.Restored(talk.asked(s.Restore)))
+    assert not talk.machine.facts.is_adopted
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 4"))).check("restored_taken_back")
+    assert talk.machine.report.standing is Standing.IN_STEP
+
+
+def test_the_decision_survives_a_restart() -> None:
+    talk = restored_from_a_snapshot()
+    again = publisher(talk.machine.facts, partners=(S1,)).say(p.Started())
+    asked = again.asked(p.AskPartners)
+    again.say(s.Recovered(again.asked(s.Recover)), p.PartnersAnswered(asked, ()), TimerFired("ask"))
+    again.at(5_000).say(TimerFired("ask")).say(TimerFired("settle"))
+    again.say(p.Scanned(again.pending("Scan"), found("old", removed=3)))
+    assert not effects(again, p.Commit)
+    assert again.machine.report.code == "restored"
