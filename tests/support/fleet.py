@@ -255,15 +255,21 @@ class Fleet:
     def join(
         self, name: str, *words: str, accept: bool = True, poll: str = "1s", link: Sequence[str] = ()
     ) -> Node:
+        """A node that joined and runs. With ``accept`` it follows ``data``, and the writer has heard so: before that nobody
+        waits for it."""
         node = self.node(name)
-        accepts = ["--accept", f"data={self.tree(name)}"] if accept else []
-        node.run(
-            "join", self.invite(name, *link), "--listen", f"127.0.0.1:{node.port}", "--panel", "off",
-            *accepts, *words,
-        )  # fmt: skip
+        token = self.invite(name, *link)
+        node.run("join", token, "--listen", f"127.0.0.1:{node.port}", "--panel", "off", *words)
         self.set_poll(node, poll)
         node.start()
+        if accept:
+            node.run("fileset", "accept", "data", str(self.tree(name)))
+            eventually(lambda: name in self._followers(), describe=lambda: f"{name} in {self.main.line()}")
         return node
+
+    def _followers(self) -> list[str]:
+        """The partners that ``main`` knows to have accepted."""
+        return [partner["name"] for partner in self.main.line()["partners"]]
 
     def set_poll(self, node: Node, poll: str) -> None:
         """A short poll interval, so that the safety net is tested within seconds."""
