@@ -19,7 +19,7 @@ from pathlib import Path
 from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.statrow import StatRow
-from instep.tree import failpoints
+from instep.tree import beneath, failpoints
 from instep.tree import switch as switching
 from instep.tree.archive import Archive
 from instep.tree.beneath import RenameUnsupportedError
@@ -224,7 +224,7 @@ def without_renameat2() -> None:
     def refuse(*_: object) -> None:
         raise RenameUnsupportedError(errno.ENOSYS, "renameat2 is off")
 
-    vars(switching).update(rename_exchange=refuse, rename_noreplace=refuse)
+    vars(beneath).update(rename_exchange=refuse, rename_noreplace=refuse)
 
 
 def main(base: Path) -> None:

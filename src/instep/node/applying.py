@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instep.core.follow_vocabulary import PutBack, RecoveredKind, Revert, StageContents
+from instep.core.follow_vocabulary import PutBack, Revert, StageContents
 from instep.errors import UnavailableError
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry
@@ -23,6 +23,7 @@ from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
 from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
+from instep.node.held_paths import refuse_held
 from instep.node.inspection import Inspection, Numbers
 from instep.node.mounts import require_mount
 from instep.node.moved import LiveRows
@@ -37,7 +38,7 @@ from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Allow, Local
 from instep.tree.journal import Journal, Why
 from instep.tree.place import Place
-from instep.tree.recover import recover
+from instep.tree.recover import Recovered, recover
 from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
 from instep.tree.switch import Switched, finish, prepare, switch
@@ -50,11 +51,6 @@ __all__ = ["Applying"]
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
-_KINDS = {
-    "nothing": RecoveredKind.NOTHING,
-    "undone": RecoveredKind.UNDONE,
-    "finished": RecoveredKind.FINISHED,
-}
 
 
 class Applying:
@@ -133,15 +129,14 @@ class Applying:
 
     # Recover ------------------------------------------------------------------------------------------------
 
-    def recover_now(self) -> tuple[RecoveredKind, Journal | None]:
-        """Finish or undo what a crash interrupted; with the journal of what was finished."""
+    def recover_now(self) -> Recovered:
+        """Finish or undo what a crash or an error interrupted."""
         taken = self.taken()
         journal = Journal.load(taken.place)
         definition = Definition()
         if journal is not None:
             definition = self._service.definition_of(journal.header.target) or Definition()
-        recovered = recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
-        return _KINDS[recovered.kind.value], recovered.journal
+        return recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
 
     # Stage --------------------------------------------------------------------------------------------------
 
@@ -255,14 +250,13 @@ class Applying:
 
     def staged_path(self) -> bytes | None:
         """Where the sealed stage lies, for a ``validate`` hook."""
-        journal = self._sealed
-        if journal is None:
+        if (journal := self._sealed) is None:
             return None
         return os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name
 
-    async def put_back(self, effect: PutBack) -> None:
+    async def put_back(self, effect: PutBack) -> Switched:
         """Return the tree to the generation that it replaced: from the archive, else from the source."""
-        await self._replace(
+        return await self._replace(
             lambda: self._open_return(effect.head, effect.base.root, None), effect.head, effect.source
         )
 
@@ -287,7 +281,9 @@ class Applying:
             exchange=service.lingering.exchange() if why is None else None,
         )
 
-    async def _replace(self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None) -> None:
+    async def _replace(
+        self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None
+    ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
         service = self._service
         async with self._staging:
@@ -300,14 +296,15 @@ class Applying:
                 journal = await service.worker.run(self._seal, stage)
             finally:
                 await asyncio.shield(service.worker.run(stage.close))
-            await service.worker.run(self._switch_at_once, journal, target)
+            return await service.worker.run(self._switch_at_once, journal, target)
 
-    def _switch_at_once(self, journal: Journal, target: HeadRef) -> None:
+    def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         place = self.taken().place
         local = self.local(self.definition(target))
-        switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+        switched = switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
         store_rows(self._service, place)
         clear_stages(place)
+        return switched
 
     def _finish_journal(self, place: Place) -> None:
         """A switched journal makes room for the next; its rows are recorded first."""
@@ -364,8 +361,11 @@ class Applying:
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
-        await self._replace(lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source)
+        switched = await self._replace(
+            lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source
+        )
         await self._service.worker.run(self.close_now)
+        refuse_held(self.taken().place, switched)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         self._service.lingering.give_up()

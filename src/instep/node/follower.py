@@ -70,6 +70,7 @@ from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Why
 from instep.tree.place import Place
 from instep.tree.rules import Rules
+from instep.tree.switch import Switched
 
 __all__ = ["FollowService"]
 
@@ -555,14 +556,18 @@ class FollowService:
         return [self.sources[name].client for name in names if name in self.sources]
 
     async def _recover(self, req: int) -> f.FollowEvent:
-        kind, journal = await self.worker.run(self.applying.recover_now)
+        found = await self.worker.run(self.applying.recover_now)
+        kind, journal = f.RecoveredKind(found.kind.value), found.journal
         await self.around.settle()
+        if found.cause is not None:
+            text = f"an interrupted switch was undone: {found.cause.reason}"
+            self.runtime.note("undone", text, self.line, code=found.cause.error_code)
         if journal is None:
             return f.Recovered(req, kind)
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
-            return f.Recovered(req, kind, target)
+            return f.Recovered(req, kind, target, found.is_doubtful)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted owe a reload, which must be saved before the journal goes.
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
@@ -570,7 +575,8 @@ class FollowService:
         if was_reverted:
             self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
         await self.worker.run(self.applying.close_now)
-        return f.Recovered(req, kind if was_reverted else f.RecoveredKind.NOTHING, target)
+        kind = kind if was_reverted else f.RecoveredKind.NOTHING
+        return f.Recovered(req, kind, target, found.is_doubtful)
 
     async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
         reply = await self.source(source).client.heads(
@@ -671,9 +677,14 @@ class FollowService:
             named = [shown(path) for path in switched.kept[:NAMED_MAX]]
             text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
             self.runtime.note("directories_kept", text, self.line, paths=named)
-        if switched.missed:
-            self.driver.post(f.TreeTouched(tuple(switched.missed)))
+        self._touch_again(switched)
         return f.Switched(effect.req, tuple(switched.drifted))
+
+    def _touch_again(self, switched: Switched) -> None:
+        """What a switch could not do is looked at as a local change."""
+        touched = (*switched.missed, *switched.held)
+        if touched:
+            self.driver.post(f.TreeTouched(touched))
 
     def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
         """After a switch: other rules are watched, or another directory, which is then looked at as a whole."""
@@ -694,7 +705,8 @@ class FollowService:
 
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
         async with self.around.frozen(effect.head, effect.base, must_freeze=False):
-            await self.applying.put_back(effect)
+            switched = await self.applying.put_back(effect)
+        self._touch_again(switched)
         self._watch_anew(effect.head, is_other_root=self.fileset.switch == "exchange")
         await self.around.repair(effect.base, effect.head)
         return f.PutBackDone(effect.req)

@@ -62,7 +62,8 @@ class Op(enum.IntEnum):
 
 
 class Phase(enum.Enum):
-    """How far an apply came; ``SWITCHED`` implies reload due and probe due until they are marked."""
+    """How far an apply came; ``SWITCHED`` implies reload due and probe due until they are marked. A mark of
+    ``SWITCHING`` says that the steps are being undone; a node that does not know that goes forward."""
 
     SWITCHING = "switching"
     SWITCHED = "switched"
@@ -240,12 +241,18 @@ class Journal:
 
     def has(self, phase: Phase) -> bool:
         if phase is Phase.SWITCHED:
-            return bool(self.marks)  # the others are marked behind it
+            # The others are marked behind it; a mark of switching says that it is being undone.
+            return any(mark.phase is not Phase.SWITCHING for mark in self.marks)
         return phase is Phase.SWITCHING or any(mark.phase is phase for mark in self.marks)
 
     @property
     def is_switched(self) -> bool:
         return self.has(Phase.SWITCHED)
+
+    @property
+    def is_undoing(self) -> bool:
+        """Whether it was begun to take the steps back: then it is not tried to go forward any more."""
+        return not self.is_switched and bool(self.marks)
 
     @property
     def is_reload_due(self) -> bool:

@@ -1,0 +1,180 @@
+"""Looked at before a switch begins: whether each path that its steps touch can be changed at all.
+
+An immutable file, a busy mount point or a directory that the daemon may not write would stop the switch in the middle.
+Found here, it stops it before the first step, and the error names the path and the command that helps. What only shows
+later is undone (``tree/undo.py``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from collections.abc import Iterator
+
+from instep.errors import ResourceError
+from instep.model.paths import is_below, parent_of, shown
+from instep.tree.beneath import NOT_BENEATH, Root
+from instep.tree.journal import Journal, Op, Step
+from instep.tree.place import Place
+from instep.tree.step_work import mounts_in
+
+__all__ = ["Flags", "flags_of", "refuse_stuck_paths"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_TYPE = 1
+_IMMUTABLE = 0x10
+_APPEND = 0x20
+_MOUNT_ROOT = 0x2000
+_BUFFER_BYTES = 256
+_NAMED_MAX = 20
+
+Flags = int
+_displacing = frozenset({Op.CHANGE, Op.REMOVE, Op.META, Op.MOVE})
+
+
+def flags_of(dir_fd: int, name: bytes) -> Flags:
+    """The attributes that ``statx(2)`` reports; 0 where it is missing or there is nothing."""
+    buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+    try:
+        statx = _libc.statx
+    except AttributeError:
+        return 0
+    flags = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
+    if statx(ctypes.c_int(dir_fd), name, ctypes.c_int(flags), ctypes.c_uint(_STATX_TYPE), buffer) != 0:
+        return 0
+    return int.from_bytes(buffer.raw[8:16], "little") & int.from_bytes(buffer.raw[56:64], "little")
+
+
+def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
+    """``ResourceError`` ``immutable``, ``append_only``, ``mount_in_the_way`` or ``no_permission`` for the first path
+    that a step cannot change; the other paths are named in its facts. ``OSError``."""
+    probe = _Probe(place, journal, root)
+    found = None
+    paths: list[str] = []
+    for error, path in probe.run():
+        found = found or error
+        if len(paths) < _NAMED_MAX:
+            paths.append(shown(path))
+    if found is not None:
+        if len(paths) > 1:
+            found.facts["paths"] = paths
+        raise found
+
+
+class _Probe:
+    def __init__(self, place: Place, journal: Journal, root: Root) -> None:
+        self.place = place
+        self.journal = journal
+        self.root = root
+        self.mounts = mounts_in(root)
+        self.is_root = os.geteuid() == 0
+        self.opened: set[bytes] = set()
+        """Directories that get their write bits from the switch itself."""
+        self.known: dict[bytes, ResourceError | None] = {}
+
+    def run(self) -> Iterator[tuple[ResourceError, bytes]]:
+        for step in self.journal.steps():
+            if step.op in (Op.MODE, Op.META):
+                self.opened.add(step.path)
+            if step.op in (Op.TIME, Op.MODE, Op.CARRY):
+                continue
+            for path in (step.path, *((step.source,) if step.source else ())):
+                error = self._of(step, path)
+                if error is not None:
+                    yield error, path
+                    break
+
+    def _of(self, step: Step, path: bytes) -> ResourceError | None:
+        parent = parent_of(path)
+        if parent not in self.known:
+            self.known[parent] = self._of_directory(parent)
+        in_the_way = self.known[parent]
+        if in_the_way is not None:
+            return in_the_way
+        is_displaced = step.op in _displacing and (step.op is not Op.MOVE or path == step.source)
+        if (
+            path in self.mounts and step.op is not Op.REMOVE
+        ):  # a removed directory with a mount in it simply stays
+            return self._mounted(path, path)
+        if not is_displaced or path in self.mounts:
+            return None
+        try:
+            dir_fd, name = self.root.open_parent(path)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            return None  # drift: the step sees to it
+        flags = flags_of(dir_fd, name)
+        if flags & _IMMUTABLE:
+            return self._flagged(path, "immutable", "i")
+        if flags & _APPEND:
+            return self._flagged(path, "append-only", "a")
+        return None
+
+    def _of_directory(self, path: bytes) -> ResourceError | None:
+        for mount in self.mounts:
+            if path == mount or is_below(path, mount):
+                return self._mounted(path, mount)
+        try:
+            fd = self.root.open(path, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            return None
+        try:
+            flags = flags_of(fd, b"")
+            if flags & _IMMUTABLE:
+                return self._flagged(path, "immutable", "i")
+            if flags & _APPEND:
+                return self._flagged(path, "append-only", "a")
+            return None if self.is_root else self._unwritable(path, fd)
+        finally:
+            os.close(fd)
+
+    def _unwritable(self, path: bytes, fd: int) -> ResourceError | None:
+        found = os.fstat(fd)
+        is_ours = found.st_uid == os.geteuid()
+        if is_ours and (path in self.opened or stat.S_IMODE(found.st_mode) & 0o300 == 0o300):
+            return None
+        if os.access(b"/proc/self/fd/%d/." % fd, os.W_OK | os.X_OK, effective_ids=True):
+            return None
+        whole = self._whole(path)
+        helps = f"chmod u+wx {whole}" if is_ours else f"let uid {os.geteuid()} write {whole}"
+        return self._error(
+            path,
+            "no_permission",
+            f"uid {os.geteuid()} may not write the directory {shown(path) or '.'}, uid {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):04o}",
+            helps,
+        )
+
+    def _flagged(self, path: bytes, what: str, letter: str) -> ResourceError:
+        return self._error(
+            path,
+            "immutable" if letter == "i" else "append_only",
+            f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})",
+            f"chattr -{letter} {self._whole(path)}",
+        )
+
+    def _mounted(self, path: bytes, mount: bytes) -> ResourceError:
+        return self._error(
+            path,
+            "mount_in_the_way",
+            f"{shown(path)} cannot be changed: something is mounted at {shown(mount)}",
+            f"umount {self._whole(mount)}",
+        )
+
+    def _whole(self, path: bytes) -> str:
+        root = str(self.place.root)
+        return f"{root}/{shown(path)}" if path else root
+
+    def _error(self, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
+        return ResourceError(
+            f"{self.place.fileset}: {reason}",
+            hint=f"{helps}; then it goes on by itself, at once with: instep retry {self.place.fileset}",
+            code=code,
+            path=shown(path),
+        )

@@ -1,0 +1,247 @@
+"""What doing and undoing the steps of a journal have in common: an open root and stage, and how objects go between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+
+from instep.model.definition import decode_definition
+from instep.model.entry import Entry, Kind
+from instep.model.ids import Digest
+from instep.model.paths import is_below, parent_of
+from instep.tree.beneath import Root, syncfs
+from instep.tree.exchange import mounts_below
+from instep.tree.failpoints import failpoint, register
+from instep.tree.fidelity import Local, apply_metadata
+from instep.tree.inode import NOT_THERE, Inode, let_owner
+from instep.tree.journal import Journal, Step
+from instep.tree.laying import SYNC_SINGLY_MAX
+from instep.tree.place import Place
+from instep.tree.renames import inode_at, put_new
+from instep.tree.rules import Rules
+from instep.tree.subtree import walk_below
+
+__all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in"]
+
+_ENTRY_MOVED = register("switch.entry_moved")
+
+REPORTED_MAX = 1000
+"""So many drifted and kept paths are named; more are counted only by the archive's index."""
+
+
+@dataclass(slots=True)
+class Switched:
+    """What a switch met. ``drifted``: paths at which something else was than the base said, all archived (or gone);
+    ``kept``: directories that stay because they hold ignored paths or mounts; ``missed``: steps that could not be
+    done because of drift and that the next drift scan puts right; ``held``: what could not become what the target says,
+    because ignored paths lie in it."""
+
+    journal: Journal
+    drifted: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    missed: list[bytes] = field(default_factory=list)
+    held: list[bytes] = field(default_factory=list)
+
+
+def mounts_in(root: Root) -> frozenset[bytes]:
+    """Where something is mounted below ``root``, as paths relative to it; bind mounts of the same device too."""
+    top = os.readlink(b"/proc/self/fd/%d" % root.fd)
+    return frozenset(point[len(top) + 1 :] for point in mounts_below(top) if point != top)
+
+
+class StepWork:
+    """The steps of one journal over an open root and stage."""
+
+    def __init__(
+        self, place: Place, journal: Journal, root: Root, staged: Root, local: Local, outcome: Switched
+    ) -> None:
+        self.place = place
+        self.journal = journal
+        self.root = root
+        self.staged = staged
+        self.local = local
+        self.outcome = outcome
+        self.rules = Rules(decode_definition(journal.header.definition))
+        self.mounts = mounts_in(root)
+        self.touched: set[bytes] = set()
+        self.is_root = os.geteuid() == 0
+        self.objects_fd = staged.open_dir(b"o")
+
+    def close(self) -> None:
+        os.close(self.objects_fd)
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def object_ino(self, key: bytes) -> int | None:
+        return inode_at(self.objects_fd, key)
+
+    def live_ino(self, path: bytes) -> int | None:
+        found = self.root.stat_or_none(path)
+        return None if found is None else found.st_ino
+
+    def live_directory(self, path: bytes) -> os.stat_result | None:
+        found = self.root.stat_or_none(path)
+        return found if found is not None and stat.S_ISDIR(found.st_mode) else None
+
+    def is_directory(self, step: Step) -> bool:
+        return step.new is not None and step.new.kind is Kind.DIR
+
+    def is_mount(self, path: bytes, found: os.stat_result) -> bool:
+        """An overlay shows files of its layers with other devices, and they are no mounts."""
+        return path in self.mounts or (stat.S_ISDIR(found.st_mode) and found.st_dev != self.root.device)
+
+    def holds_ignored(self, tree: Root, at: bytes, path: bytes) -> bool:
+        """Whether anything ignored, or a mount, lies in the directory ``at`` of ``tree``, which is ``path`` of the
+        root or was: then it cannot go with its other contents."""
+        if any(is_below(mount, path) for mount in self.mounts):
+            return True
+        for found in walk_below(tree, at):
+            is_dir = stat.S_ISDIR(found.stat.st_mode)
+            if is_dir and found.stat.st_dev != tree.device:
+                return True
+            if self.rules.has_patterns and self.rules.ignored(path + found.path[len(at) :], is_dir):
+                return True
+        return False
+
+    # --- moving ---------------------------------------------------------------------------------------------
+
+    def let_move(self, dir_fd: int, name: bytes) -> None:
+        """Moving a directory elsewhere writes its ``..``, which takes its write bit where the daemon is not root. A
+        displaced one keeps the bit in the archive; for a moved one the plan has a step that takes it away again."""
+        if self.is_root:
+            return
+        try:
+            let_owner(dir_fd, name, 0o200)
+        except FileNotFoundError:
+            return
+
+    def take_below(self, directory: bytes, tree: Root, slot: bytes) -> bool:
+        """Take all that may go from the live ``directory`` to ``slot`` of ``tree``, entry by entry; whether something
+        stays. After a crash simply again."""
+        stays = False
+        if not self.is_root:
+            let_owner(*self.root.open_parent(directory), 0o700)
+        for name in _listed(self.root, directory):
+            path, to = directory + b"/" + name, slot + b"/" + name
+            found = self.root.stat_or_none(path)
+            if found is None:
+                continue
+            is_dir = stat.S_ISDIR(found.st_mode)
+            if self.is_mount(path, found) or self.rules.ignored(path, is_dir):
+                stays = True
+            elif is_dir:
+                make_like(tree, to, self.root, path)
+                stays |= self.take_below(path, tree, to)
+            else:
+                stays |= self._take_one(path, tree, to)
+        return self._removed(directory) if not stays else True
+
+    def _take_one(self, path: bytes, tree: Root, to: bytes) -> bool:
+        live_fd, live_name = self.root.open_parent(path)
+        to_fd, to_name = tree.open_parent(to)
+        try:
+            put_new(live_fd, live_name, to_fd, to_name)
+        except FileExistsError:
+            return True  # another one with this name was taken before: this one came later, and is drift
+        failpoint(_ENTRY_MOVED)
+        self.touch(path)
+        return False
+
+    def _removed(self, directory: bytes) -> bool:
+        """Remove an emptied directory; whether it stays, because something came meanwhile."""
+        self.root.forget(directory)
+        live_fd, live_name = self.root.open_parent(directory)
+        try:
+            os.rmdir(live_name, dir_fd=live_fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+            return True
+        self.touch(directory)
+        return False
+
+    # --- metadata -------------------------------------------------------------------------------------------
+
+    def apply(self, step: Step, entry: Entry) -> None:
+        """To the very object that was looked at when the journal was sealed, if it is there still."""
+        try:
+            dir_fd, name = self.root.open_parent(step.path)
+            apply_metadata(dir_fd, name, entry, self.local, ino=step.ino, large_value=self.attribute)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            self.missed(step.path)
+
+    def attribute(self, digest: Digest) -> bytes:
+        fd = self.staged.open(b"v/" + digest.hex().encode(), os.O_RDONLY)
+        try:
+            return os.pread(fd, 1 << 17, 0)
+        finally:
+            os.close(fd)
+
+    # --- durable --------------------------------------------------------------------------------------------
+
+    def touch(self, path: bytes) -> None:
+        if len(self.touched) <= SYNC_SINGLY_MAX:
+            self.touched.add(parent_of(path))
+
+    def sync(self) -> None:
+        if len(self.touched) > SYNC_SINGLY_MAX:
+            syncfs(self.objects_fd)
+            return
+        os.fsync(self.objects_fd)
+        for directory in sorted(self.touched):
+            try:
+                fd = self.root.open_dir(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # removed by a later step, whose own parent is here too
+            except PermissionError:
+                syncfs(self.objects_fd)
+                return
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    # --- told -----------------------------------------------------------------------------------------------
+
+    def drifted(self, path: bytes) -> None:
+        _add(self.outcome.drifted, path)
+
+    def kept(self, path: bytes) -> None:
+        _add(self.outcome.kept, path)
+
+    def missed(self, path: bytes) -> None:
+        _add(self.outcome.missed, path)
+
+    def held(self, path: bytes) -> None:
+        _add(self.outcome.held, path)
+
+
+def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
+    """A directory ``to`` of ``tree`` with mode and owner of ``path``, open to this process; nothing if it is there."""
+    to_fd, to_name = tree.open_parent(to)
+    try:
+        os.mkdir(to_name, 0o700, dir_fd=to_fd)
+    except FileExistsError:
+        return  # begun before
+    found = like.stat(path)
+    with Inode(to_fd, to_name) as held:
+        if (held.stat.st_uid, held.stat.st_gid) != (found.st_uid, found.st_gid) and os.geteuid() == 0:
+            held.set_owner(found.st_uid, found.st_gid)
+        held.set_mode(stat.S_IMODE(found.st_mode) & 0o1777 | 0o700)
+
+
+def _listed(root: Root, directory: bytes) -> list[bytes]:
+    fd = root.open_dir(directory)
+    try:
+        return sorted(map(os.fsencode, os.listdir(fd)))
+    finally:
+        os.close(fd)
+
+
+def _add(paths: list[bytes], path: bytes) -> None:
+    if len(paths) < REPORTED_MAX and path not in paths:
+        paths.append(path)
