@@ -35,7 +35,6 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/store/sqlite.py": 420,
     "src/instep/tree/scan.py": 500,
     "src/instep/tree/stage.py": 750,
-    "src/instep/tree/switch.py": 600,
     "tests/cluster/test_hostile_writer.py": 600,
     "tests/cluster/test_hostile_partner.py": 560,
     "tests/cluster/test_peers.py": 460,
