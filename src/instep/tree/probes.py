@@ -16,6 +16,7 @@ from instep.errors import ResourceError
 from instep.model.paths import is_below, parent_of, shown
 from instep.tree.beneath import NOT_BENEATH, Root
 from instep.tree.journal import Journal, Op, Step
+from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.step_work import mounts_in
 
@@ -70,7 +71,7 @@ class _Probe:
         self.journal = journal
         self.root = root
         self.mounts = mounts_in(root)
-        self.is_root = os.geteuid() == 0
+        self.ignores_modes = ignores_modes()
         self.opened: set[bytes] = set()
         """Directories that get their write bits from the switch itself."""
         self.known: dict[bytes, ResourceError | None] = {}
@@ -130,7 +131,7 @@ class _Probe:
                 return self._flagged(path, "immutable", "i")
             if flags & _APPEND:
                 return self._flagged(path, "append-only", "a")
-            return None if self.is_root else self._unwritable(path, fd)
+            return None if self.ignores_modes else self._unwritable(path, fd)
         finally:
             os.close(fd)
 

@@ -45,6 +45,7 @@ from instep.tree.large import LargeFile, Recut, copy_whole, digest_of_fd
 from instep.tree.laying import Layer, mismatch, remove_object, row_of, sync_directory
 from instep.tree.marker import open_marked
 from instep.tree.next_tree import NEXT, Exchange, build_next
+from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.plan import Moves, Planned, find_moves, plan
 from instep.tree.records import RecordWriter, read_whole
@@ -625,10 +626,10 @@ class Stage:
         self._dirs.close()
         closing: list[Step] = []
         closed: list[tuple[bytes, Entry]] = []
-        is_root = os.geteuid() == 0
+        is_free = ignores_modes()
         for payload in self._read(b"dirs"):
             slot, entry = msgspec.msgpack.decode(payload, type=tuple[bytes, Entry])
-            if is_root or entry.mode & 0o300 == 0o300:
+            if is_free or entry.mode & 0o300 == 0o300:
                 self._layer.metadata(slot, entry, None)
             elif slot.count(b"/") == 1:
                 # Renaming a directory elsewhere writes its "..", which needs its write bit.

@@ -10,9 +10,11 @@ from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing, diff
 from instep.tree.beneath import Root
 from instep.tree.control_folder import on_opened, opened
+from instep.tree.inode import let_owner
 from instep.tree.journal import Header, Journal, decode_record, encode_record, stage_name
 from instep.tree.laying import remove_object
 from instep.tree.next_tree import NEXT, take_apart
+from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.plan import object_key
 from instep.tree.records import RecordWriter, read_records
@@ -41,7 +43,9 @@ def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bo
         is_resumed = _adopt(place, base, name, get_page)
     close_others(place, name if is_resumed else b"")
     path = stages + b"/" + name
-    if not is_resumed:
+    if is_resumed:
+        _open_directories(path)
+    else:
         os.mkdir(path, 0o700)
     for below in (b"o", b"v"):
         with contextlib.suppress(FileExistsError):
@@ -108,6 +112,7 @@ def _adopt(place: Place, base: Header, name: bytes, get_page: GetPage) -> bool:
             or found.definition != base.definition
         ):
             continue
+        _open_directories(path)
         try:
             _remove_differences(path, found.target.root, base.target.root, get_page)
         except PageMissing:
@@ -120,6 +125,25 @@ def _adopt(place: Place, base: Header, name: bytes, get_page: GetPage) -> bool:
         os.rename(path, stages + b"/" + name)
         return True
     return False
+
+
+def _open_directories(stage: bytes) -> None:
+    """Staged directories whose modes would keep their owner out of them are opened; the seal closes them again."""
+    if ignores_modes():
+        return
+    with Root(stage) as tree:
+        pending = [b"o"]
+        while pending:
+            directory = pending.pop()
+            fd = tree.open_dir(directory)
+            try:
+                names = os.listdir(os.fsencode(f"/proc/self/fd/{fd}"))
+            finally:
+                os.close(fd)
+            for name in names:
+                path = directory + b"/" + name
+                if let_owner(*tree.open_parent(path), 0o700):
+                    pending.append(path)
 
 
 def _remove_differences(path: bytes, old_root: Digest, new_root: Digest, get_page: GetPage) -> None:

@@ -18,6 +18,7 @@ from instep.tree.fidelity import Local, apply_metadata
 from instep.tree.inode import NOT_THERE, Inode, let_owner
 from instep.tree.journal import Journal, Step
 from instep.tree.laying import SYNC_SINGLY_MAX
+from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.renames import inode_at, put_new
 from instep.tree.rules import Rules
@@ -66,7 +67,7 @@ class StepWork:
         self.rules = Rules(decode_definition(journal.header.definition))
         self.mounts = mounts_in(root)
         self.touched: set[bytes] = set()
-        self.is_root = os.geteuid() == 0
+        self.ignores_modes = ignores_modes()
         self.objects_fd = staged.open_dir(b"o")
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class StepWork:
     def let_move(self, dir_fd: int, name: bytes) -> None:
         """Moving a directory elsewhere writes its ``..``, which takes its write bit where the daemon is not root. A
         displaced one keeps the bit in the archive; for a moved one the plan has a step that takes it away again."""
-        if self.is_root:
+        if self.ignores_modes:
             return
         try:
             let_owner(dir_fd, name, 0o200)
@@ -121,7 +122,7 @@ class StepWork:
         """Take all that may go from the live ``directory`` to ``slot`` of ``tree``, entry by entry; whether something
         stays. After a crash simply again."""
         stays = False
-        if not self.is_root:
+        if not self.ignores_modes:
             let_owner(*self.root.open_parent(directory), 0o700)
         for name in _listed(self.root, directory):
             path, to = directory + b"/" + name, slot + b"/" + name

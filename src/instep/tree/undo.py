@@ -116,7 +116,7 @@ class _Undo(StepWork):
             if held is not None:
                 with held:
                     mode = stat.S_IMODE(held.stat.st_mode)
-                    if mode & 0o300 != 0o300 and not self.is_root:
+                    if mode & 0o300 != 0o300 and not self.ignores_modes:
                         held.set_mode(mode & 0o1777 | 0o300)
 
     # --- removals -------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class _Undo(StepWork):
         except FileExistsError:
             self.left.append(slot)
             return
-        if step.old is not None and step.old.kind is Kind.DIR and not self.is_root:
+        if step.old is not None and step.old.kind is Kind.DIR and not self.ignores_modes:
             self._set_mode(step.path, expected_local(step.old, self.local).mode)
         self.touch(step.path)
 
