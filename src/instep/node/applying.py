@@ -21,6 +21,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import Change, diff
 from instep.net.client import PeerClient
 from instep.node.chunk_lists import recut
+from instep.node.closed_paths import readable
 from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
 from instep.node.held_paths import refuse_held
@@ -350,14 +351,17 @@ class Applying:
         self, base: HeadRef, paths: Sequence[bytes], is_tree: Mapping[bytes, bool], stopping: threading.Event
     ) -> DriftFound:
         taken = self.taken()
-        inspection = self.inspection(self.definition(base), taken)
+        definition = self.definition(base)
+        inspection, local = self.inspection(definition, taken), self.local(definition)
         inspection.stopping = stopping
         now, watch = wall_ms(), CostWatch()
         if not paths:
-            return drift_in(inspection.everything(base.root, now), stopping)._replace(cost=watch.cost())
+            everything = readable(inspection.everything(base.root, now), taken.place, local)
+            return drift_in(everything, stopping)._replace(cost=watch.cost())
         trees = [path for path in paths if is_tree.get(path, True)]
         alone = [path for path in paths if not is_tree.get(path, True)]
-        return drift_in(inspection.some(base.root, trees, now, alone=alone), stopping)
+        some = readable(inspection.some(base.root, trees, now, alone=alone), taken.place, local)
+        return drift_in(some, stopping)
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
