@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-__all__ = ["loop_ext4", "mounted", "need_root", "rot", "unmount"]
+__all__ = ["loop_ext4", "loop_xfs", "mounted", "need_root", "rot", "unmount"]
 
 
 def need_root(why: str) -> None:
@@ -48,6 +49,21 @@ def loop_ext4(image: Path, at: Path, *, mebibytes: int = 32) -> Iterator[Path]:
     if done.returncode != 0:
         pytest.skip(f"mkfs.ext4 does not work here: {done.stderr.strip()}")
     with mounted("ext4", at, source=str(image), options="loop") as there:
+        yield there
+
+
+@contextlib.contextmanager
+def loop_xfs(image: Path, at: Path) -> Iterator[Path]:
+    """A small XFS in the file ``image``, mounted at ``at``."""
+    need_root("mounts a loop device")
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("mkfs.xfs is not here")
+    with image.open("wb") as file:
+        file.truncate(320 << 20)
+    done = _quiet("mkfs.xfs", "-q", "-f", str(image))
+    if done.returncode != 0:
+        pytest.skip(f"mkfs.xfs does not work here: {done.stderr.strip()}")
+    with mounted("xfs", at, source=str(image), options="loop") as there:
         yield there
 
 

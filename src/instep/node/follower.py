@@ -33,7 +33,6 @@ from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition, decode_definition
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.paths import shown
 from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
@@ -61,6 +60,7 @@ from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
+from instep.node.switch_outcome import look_again, note_kept, note_undone
 from instep.node.trying import try_node
 from instep.node.uplink import Uplink
 from instep.node.validate_views import validate_views
@@ -70,7 +70,6 @@ from instep.tree.failpoints import failpoint, register
 from instep.tree.journal import Why
 from instep.tree.place import Place
 from instep.tree.rules import Rules
-from instep.tree.switch import Switched
 
 __all__ = ["FollowService"]
 
@@ -560,8 +559,7 @@ class FollowService:
         kind, journal = f.RecoveredKind(found.kind.value), found.journal
         await self.around.settle()
         if found.cause is not None:
-            text = f"an interrupted switch was undone: {found.cause.reason}"
-            self.runtime.note("undone", text, self.line, code=found.cause.error_code)
+            note_undone(self.runtime, self.line, found.cause)
         if journal is None:
             return f.Recovered(req, kind)
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
@@ -673,18 +671,9 @@ class FollowService:
                 await self.around.repair(effect.head, None)
             raise
         self._watch_anew(effect.head, is_other_root=switched.journal.is_exchange)
-        if switched.kept:
-            named = [shown(path) for path in switched.kept[:NAMED_MAX]]
-            text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
-            self.runtime.note("directories_kept", text, self.line, paths=named)
-        self._touch_again(switched)
+        note_kept(self.runtime, self.line, switched)
+        look_again(switched, self.driver.post)
         return f.Switched(effect.req, tuple(switched.drifted))
-
-    def _touch_again(self, switched: Switched) -> None:
-        """What a switch could not do is looked at as a local change."""
-        touched = (*switched.missed, *switched.held)
-        if touched:
-            self.driver.post(f.TreeTouched(touched))
 
     def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
         """After a switch: other rules are watched, or another directory, which is then looked at as a whole."""
@@ -706,7 +695,7 @@ class FollowService:
     async def _put_back(self, effect: f.PutBack) -> f.FollowEvent:
         async with self.around.frozen(effect.head, effect.base, must_freeze=False):
             switched = await self.applying.put_back(effect)
-        self._touch_again(switched)
+        look_again(switched, self.driver.post)
         self._watch_anew(effect.head, is_other_root=self.fileset.switch == "exchange")
         await self.around.repair(effect.base, effect.head)
         return f.PutBackDone(effect.req)

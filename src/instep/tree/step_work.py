@@ -20,6 +20,7 @@ from instep.tree.journal import Journal, Step
 from instep.tree.laying import SYNC_SINGLY_MAX
 from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
+from instep.tree.projects import give_project
 from instep.tree.renames import inode_at, put_new
 from instep.tree.rules import Rules
 from instep.tree.subtree import walk_below
@@ -118,6 +119,10 @@ class StepWork:
         except FileNotFoundError:
             return
 
+    def settled(self, tree: Root, path: bytes, to_fd: int, error: OSError) -> bool:
+        """Whether an object may be moved now that could not be: another project's directory takes only its own."""
+        return error.errno == errno.EXDEV and give_project(tree, path, to_fd)
+
     def take_below(self, directory: bytes, tree: Root, slot: bytes) -> bool:
         """Take all that may go from the live ``directory`` to ``slot`` of ``tree``, entry by entry; whether something
         stays. After a crash simply again."""
@@ -143,12 +148,23 @@ class StepWork:
         live_fd, live_name = self.root.open_parent(path)
         to_fd, to_name = tree.open_parent(to)
         try:
-            put_new(live_fd, live_name, to_fd, to_name)
+            self.put_new_of(self.root, path, live_fd, live_name, to_fd, to_name)
         except FileExistsError:
             return True  # another one with this name was taken before: this one came later, and is drift
         failpoint(_ENTRY_MOVED)
         self.touch(path)
         return False
+
+    def put_new_of(
+        self, tree: Root, path: bytes, from_fd: int, from_name: bytes, to_fd: int, to_name: bytes
+    ) -> None:
+        """``put_new`` of the object ``path`` of ``tree``."""
+        try:
+            put_new(from_fd, from_name, to_fd, to_name)
+        except OSError as error:
+            if not self.settled(tree, path, to_fd, error):
+                raise
+            put_new(from_fd, from_name, to_fd, to_name)
 
     def _removed(self, directory: bytes) -> bool:
         """Remove an emptied directory; whether it stays, because something came meanwhile."""

@@ -84,7 +84,7 @@ class Steps(Removals):
         if step.op is Op.NEW:
             live_fd, name = self.root.open_parent(step.path)
             try:
-                put_new(self.objects_fd, key, live_fd, name)
+                self.put_new_of(self.staged, b"o/" + key, self.objects_fd, key, live_fd, name)
                 self.touch(step.path)
                 return
             except FileExistsError:
@@ -127,9 +127,12 @@ class Steps(Removals):
             if not place_over(self.objects_fd, step.key, live_fd, name):
                 self.drifted(step.path)
         except OSError as error:
-            if error.errno != errno.EXDEV or live is None:
+            if self.settled(self.staged, b"o/" + step.key, live_fd, error):
+                exchange(self.objects_fd, step.key, live_fd, name)
+            elif error.errno == errno.EXDEV and live is not None:
+                self._exchange_singly(step)
+            else:
                 raise
-            self._exchange_singly(step)
         else:
             failpoint(_EXCHANGED)
             if live is not None and self.holds_ignored(self.staged, b"o/" + step.key, step.path):

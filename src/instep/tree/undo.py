@@ -171,20 +171,22 @@ class _Undo(StepWork):
             finally:
                 os.close(from_fd)
             self.touch(there)
-        self._dress_below(path, step)
+        self._dress_below(path)
         if any(not stat.S_ISDIR(f.stat.st_mode) for f in walk_below(self.staged, slot)):
             self.left.append(slot[2:])
         else:
             remove_object(*self.staged.open_parent(slot))
 
-    def _dress_below(self, path: bytes, step: Step) -> None:
+    def _dress_below(self, path: bytes) -> None:
         """Directories that were made anew get what the base says of them."""
         if self.get_page is None or not self.journal.header.base_root:
             return
         with contextlib.suppress(KeyError, PageMissing):
             below = list(entries_below(self.journal.header.base_root, path, self.get_page))
-            own = [step.old] if step.old is not None and path == step.path else []
-            for entry in reversed([*own, *(e for e in below if e.kind is Kind.DIR)]):
+            own = Reader(self.get_page).lookup(self.journal.header.base_root, path)
+            for entry in reversed(
+                [*([own] if own is not None else []), *(e for e in below if e.kind is Kind.DIR)]
+            ):
                 if self.live_directory(entry.path) is not None:
                     self._metadata(entry.path, entry, 0)
 
@@ -300,7 +302,7 @@ class _Undo(StepWork):
                 if self.live_ino(step.source) is None:
                     make_like(self.root, step.source, self.root, step.path)
                 self.take_below(step.path, self.root, step.source)
-                self._dress_below(step.source, step)
+                self._dress_below(step.source)
             os.rmdir(singly, dir_fd=self.objects_fd)
         elif self.live_ino(step.path) == step.ino:
             self._rename_back(step)
