@@ -9,6 +9,7 @@ from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.accept import SignerVerdict
 from instep.core.held import HeldPaths, ScanProblem
+from instep.core.losses import Lost
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
@@ -27,7 +28,9 @@ def found(root: str = "root", **counts: int) -> p.ScanSummary:
         "changed": 0,
         "removed": 0,
     }
-    return p.ScanSummary(root=digest(root), changed_bytes=0, **{**values, **counts})
+    values.update(counts)
+    losses = (Lost(values["removed"], 0, values["entries_before"]),) if values["removed"] else ()
+    return p.ScanSummary(root=digest(root), changed_bytes=0, losses=losses, **values)
 
 
 def published(talk: Dialogue, number: int) -> Dialogue:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from instep.cli.control import DaemonDown
+from instep.cli.held_text import held_lines, reported_lines
 from instep.cli.output import moment, printable, shown_bytes, table, write_json
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, UnavailableError, UsageError
@@ -140,9 +141,12 @@ def diff(session: Session, words: tuple[str, ...]) -> None:
     def text() -> None:
         for one in document["changes"]:
             source = f"{printable(one['from'])} -> " if one.get("from") else ""
-            print(f"{_SIGNS.get(one['change'], '?')} {source}{printable(one['path'])}")
+            problem = f"  ({printable(one['problem'])})" if one.get("problem") else ""
+            print(f"{_SIGNS.get(one['change'], '?')} {source}{printable(one['path'])}{problem}")
         if not document["changes"]:
             print("no difference")
+        for line in (*held_lines(document), *reported_lines(document)):
+            print(line)
 
     session.show(document, text)
 
@@ -236,5 +240,7 @@ def explain(session: Session, fileset: str, path: str | None) -> None:
             print(f"{one['node']}  {verdict}{way}  {printable(one.get('why'))}".rstrip())
         if not document["to"]:
             print("no other node gets it: there are no partners")
+        for line in (*held_lines(document), *reported_lines(document)):
+            print(line)
 
     session.show(document, text)

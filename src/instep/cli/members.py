@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from instep.cli.output import say, table
+from instep.cli.output import printable, say, table
 from instep.cli.partners import link_options, read_network, shown_network
 from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
 from instep.cli.topology import dot_lines, tree_lines
@@ -173,7 +173,8 @@ def check(session: Session, timeout_ms: int) -> None:
     def text() -> None:
         for one in document["checks"]:
             if one.get("ok"):
-                print(f"ok    {one['name']}")
+                note = f"  {one['note']}" if one.get("note") else ""
+                print(printable(f"ok    {one['name']}{note}"))
                 continue
             values = ", ".join(
                 f"{side} {one[side]}" for side in ("ours", "theirs") if one.get(side) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from typing import Any
 
 import click
@@ -9,7 +11,7 @@ import click
 from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
-from instep.errors import RefusedError, UnavailableError
+from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
 """A publish reads every new byte, and says nothing meanwhile when nobody watches."""
@@ -39,6 +41,7 @@ def show_publish(document: dict[str, Any], dry_run: bool) -> None:
 
 @command("publish", example='instep publish catalog -m "new styles" --wait')
 @click.argument("fileset", required=False)
+@click.argument("held", nargs=-1, metavar="[PATH]...")
 @click.option("-m", "--message", default="", help="Shown in log and status.")
 @click.option(
     "--accept-deletions", is_flag=True, help="Publish although more was deleted than max_deletions."
@@ -51,6 +54,11 @@ def show_publish(document: dict[str, Any], dry_run: bool) -> None:
     is_flag=True,
     help="After held: restored: the tree here is right, whatever newer head partners hold.",
 )
+@click.option(
+    "--accept-held",
+    is_flag=True,
+    help="Let go of the last entries of the held PATHs, or of all held paths: an ordinary removal.",
+)
 @click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
 @click.option(
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
@@ -60,19 +68,26 @@ def show_publish(document: dict[str, Any], dry_run: bool) -> None:
 def publish(
     session: Session,
     fileset: str | None,
+    held: tuple[str, ...],
     message: str,
     accept_deletions: bool,
     is_awaited: bool,
     over: bool,
+    accept_held: bool,
     dry_run: bool,
     ok_set_aside: bool,
     timeout_ms: int | None,
 ) -> None:
     """Make the tree as it is now a new generation; without a change nothing happens."""
+    if held and not accept_held:
+        hint = f"instep publish {fileset} --accept-held PATH lets go of what a held path keeps"
+        raise UsageError("publish takes paths with --accept-held only", hint=hint, code="paths_without_held")
     limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
+    coded = [base64.b64encode(os.fsencode(path)).decode() for path in held]
     document = session.call(
         "publish", limit, fileset=fileset, message=message, accept_deletions=accept_deletions,
         wait=is_awaited and not dry_run, over=over, dry_run=dry_run,
+        accept_held=accept_held, held_b64=coded,
     )  # fmt: skip
     session.show(document, lambda: show_publish(document, dry_run))
     waited = document.get("wait")

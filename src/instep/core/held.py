@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from instep.model.paths import shown
+from instep.core.vocabulary import Trouble
+from instep.errors import Retry
+from instep.model.paths import is_below, shown
 
 __all__ = [
     "DAMAGED",
@@ -21,6 +23,7 @@ __all__ = [
     "ScanProblem",
     "is_held",
     "merge_held",
+    "not_held",
     "words_of",
 ]
 
@@ -85,6 +88,23 @@ def merge_held(before: HeldPaths, found: HeldPaths, *, is_full: bool) -> HeldPat
         found.entries + before.entries - listed_entries,
         found.size_bytes + before.size_bytes - listed_bytes,
     )
+
+
+def not_held(fileset: str, paths: Sequence[bytes], held: HeldPaths) -> Trouble | None:
+    """Why the last entries of these paths cannot be let go, or None: each must be held, and have one."""
+    known = {problem.path: problem for problem in held.listed}
+    for path in paths:
+        problem = known.get(path)
+        if problem is not None and problem.entries:
+            continue
+        above = next((p for p in held.listed if is_below(path, p.path)), None)
+        why = "is not held" if problem is None else "is held and was never published: it has no last entry"
+        reason = f"{shown(path)} {why}"
+        if above is not None:
+            reason += f"; {shown(above.path)} above it is"
+        hint = f"instep status {fileset} names what is held"
+        return Trouble("not_held", reason, Retry.NEVER, 4, hint, (("path", shown(path)),))
+    return None
 
 
 _WORDS = {

@@ -15,8 +15,7 @@ import msgspec
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
-from instep.core.guards import judge_deletions, judge_problems
-from instep.core.held import HELD_LOOK_MS, OPEN, merge_held
+from instep.core.held import OPEN, not_held
 from instep.core.publish_restore import PublishRestore
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
@@ -177,6 +176,8 @@ class PublishMachine(PublishRestore):
 
     def _asked(self, event: Request) -> None:
         refusal = self._refusal()
+        if refusal is None and isinstance(event, p.PublishAsked) and event.accept_held:
+            refusal = not_held(self.line.fileset, event.accept_held, self._facts.held)
         if refusal is not None:
             self._out.append(p.Answer(event.request, p.NotPublished(refusal)))
         elif isinstance(event, p.PublishAsked) and event.is_flush and self._config.mode is PublishMode.MANUAL:
@@ -241,19 +242,9 @@ class PublishMachine(PublishRestore):
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
         self._must_look = self._is_different = False
         restored = self._held_as_restored(run, summary)
-        strict = summary.held.listed if self._config.is_strict else ()
-        refusal = (
-            restored
-            or judge_problems((*summary.problems, *strict))
-            or judge_deletions(
-                summary.removed - summary.moved,
-                summary.entries_before,
-                self._config.deletions,
-                accepted=run.accepts_deletions,
-            )
-        )
+        refusal = restored or self._judged(run, summary)
         if run.is_dry:
-            held = merge_held(self._facts.held, summary.held, is_full=summary.is_full)
+            held = self._held_after(summary)
             would = p.WouldPublish(
                 summary.added, summary.changed, summary.removed, summary.changed_bytes, refusal, held
             )
@@ -276,16 +267,6 @@ class PublishMachine(PublishRestore):
             if self._is_unchanged(run, summary):
                 self._succeed()
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))
-
-    def _hold(self, summary: ScanSummary) -> None:
-        """Remember which paths are held at their last entries, and look at them again soon."""
-        facts = self._facts
-        held = merge_held(facts.held, summary.held, is_full=summary.is_full)
-        reported = merge_held(facts.reported, summary.reported, is_full=summary.is_full)
-        if held.total or reported.total or facts.held.total or facts.reported.total:
-            self._set(held=held, reported=reported)
-            is_waiting = held.total or any(each.what == "mount" for each in reported.listed)
-            self._out.append(SetTimer("held", self._now + HELD_LOOK_MS if is_waiting else None))
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
         if run.parent != run.base:
@@ -467,8 +448,11 @@ class PublishMachine(PublishRestore):
             paths = self._unpublished.take()
             again = (*self._facts.held.listed, *self._facts.reported.listed)
             is_asked = any(not r.is_flush for r in run.requests)
+            since = self._facts.checkpoints
+            req = self._begin(Phase.SCAN)
+            lets_go = run.lets_go(self._facts.held)
             self._out.append(
-                p.Scan(self._begin(Phase.SCAN), run.base, paths, again=again, reads_open=is_asked)
+                p.Scan(req, run.base, paths, again=again, reads_open=is_asked, since=since, lets_go=lets_go)
             )
             return
         if config.has_validate and not run.is_validated:
@@ -481,7 +465,7 @@ class PublishMachine(PublishRestore):
     def _commit(self, run: Run, summary: ScanSummary) -> None:
         number = self._facts.highest + 1
         asked = run.restore or next((r for r in run.requests if r.message or r.author), None)
-        self._set(highest=number)
+        self._set(highest=number, checkpoints=self._checkpoints(run, summary))
         run.committing = self._facts
         self._out.append(
             p.Commit(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from instep.core.publish_state import PublishState
+from instep.core.publish_guards import PublishGuards
 from instep.core.rescan import ScanCost, rescan_after_ms
 from instep.core.vocabulary import Note, SetTimer, Trouble
 
 __all__ = ["PublishLook"]
 
 
-class PublishLook(PublishState):
+class PublishLook(PublishGuards):
     """Keeps the timer of the full scan."""
 
     def _arm_rescan(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
-from instep.core.guards import judge_deletions
+from instep.core.losses import judge_losses
 from instep.core.publish_heads import PublishHeads
 from instep.core.publish_state import Phase, Run
 from instep.core.vocabulary import Note, Trouble
@@ -82,12 +82,7 @@ class PublishRestore(PublishHeads):
         """The guards, for what would be removed compared with the head."""
         assert run.restore is not None
         found, asked = plan.difference, run.restore
-        refusal = judge_deletions(
-            found.removed - found.moved,
-            found.entries_before,
-            self._config.deletions,
-            accepted=run.accepts_deletions,
-        )
+        refusal = judge_losses(found.losses, self._config.deletions, accepted=run.accepts_deletions)
         if refusal is None:
             return None
         number = asked.target.number

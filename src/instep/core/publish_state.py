@@ -10,6 +10,7 @@ import msgspec
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.backoff import Backoff, Chance
+from instep.core.held import HeldPaths
 from instep.core.publish_vocabulary import PublishConfig, PublishFacts, ScanSummary
 from instep.core.rescan import ScanCost
 from instep.core.right_to_write import why_not_writer
@@ -78,6 +79,12 @@ class Run:
     def is_over(self) -> bool:
         """An operator said that the tree is right, whatever newer head was adopted."""
         return any(r.is_over for r in self.requests)
+
+    def lets_go(self, held: HeldPaths) -> frozenset[bytes]:
+        """The held paths whose last entries the requests let go of."""
+        chosen = [r.accept_held for r in self.requests if r.accept_held is not None]
+        named = frozenset(path for paths in chosen for path in paths)
+        return named if all(chosen) else named | frozenset(held.paths)
 
     @property
     def numbers(self) -> tuple[int, ...]:

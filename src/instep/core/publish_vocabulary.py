@@ -10,6 +10,8 @@ import msgspec
 from instep.core.accept import EpochBook, SignerVerdict
 from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.held import NOTHING_HELD, HeldPaths, ScanProblem
+from instep.core.losses import Checkpoint, Lost
+from instep.core.publish_outcomes import NotPublished, Outcome, Published, Unchanged, WouldPublish
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import (
     Cancel,
@@ -125,17 +127,18 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     held: HeldPaths = NOTHING_HELD
     reported: HeldPaths = NOTHING_HELD
     is_adopted: bool = False
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """From which generations the losses of the last ten minutes are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What a scan found against the base that it was asked for. ``moved`` of the ``removed`` paths have
-    their contents at an added path: a rename loses nothing, so the guard on deletions leaves them out. The
-    pages of ``root`` are stored.
+    """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
     counts the base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last
-    entries, ``reported`` those that are never carried. ``is_full``: the whole tree was looked at."""
+    entries, ``reported`` those that are never carried. ``is_full``: the whole tree was looked at. ``losses``:
+    against the base and against each checkpoint, when anything was lost; ``at_ms`` is wall clock."""
 
     root: Digest
     entries: int
@@ -147,52 +150,14 @@ class ScanSummary:
     changed_bytes: int
     problems: tuple[ScanProblem, ...] = ()
     unsettled: tuple[bytes, ...] = ()
-    moved: int = 0
     definition_changed: bool = False
     held: HeldPaths = NOTHING_HELD
     reported: HeldPaths = NOTHING_HELD
     is_full: bool = False
     cost: ScanCost | None = None
     """What the scan took; of a full one only."""
-
-
-# --- outcomes of requests -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    head: HeadRef
-    added: int
-    changed: int
-    removed: int
-    changed_bytes: int
-    held: HeldPaths = NOTHING_HELD
-
-
-@dataclass(frozen=True, slots=True)
-class Unchanged:
-    head: HeadRef | None
-    held: HeldPaths = NOTHING_HELD
-
-
-@dataclass(frozen=True, slots=True)
-class WouldPublish:
-    """Answer to a dry run."""
-
-    added: int
-    changed: int
-    removed: int
-    changed_bytes: int
-    refusal: Trouble | None
-    held: HeldPaths = NOTHING_HELD
-
-
-@dataclass(frozen=True, slots=True)
-class NotPublished:
-    trouble: Trouble
-
-
-Outcome = Published | Unchanged | WouldPublish | NotPublished
+    losses: tuple[Lost, ...] = ()
+    at_ms: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -230,6 +195,8 @@ class PublishAsked:
     is_full: bool = False
     is_over: bool = False
     """``--over``: the tree is right, whatever newer head of our own was adopted."""
+    accept_held: tuple[bytes, ...] | None = None
+    """Let go of the last entries of these held paths, or of all with an empty list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +324,8 @@ class Save:
 class Scan:
     """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued
     before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open``
-    reads those among them anew that a program has open for writing. Answer: ``Scanned`` or ``ScanFailed``."""
+    reads those among them anew that a program has open for writing. Losses are counted from the base and from
+    ``since``. Held paths in ``lets_go`` keep no last entry. Answer: ``Scanned`` or ``ScanFailed``."""
 
     req: int
     base: HeadRef | None
@@ -365,6 +333,8 @@ class Scan:
     is_deep: bool = False
     again: tuple[ScanProblem, ...] = ()
     reads_open: bool = False
+    since: tuple[Checkpoint, ...] = ()
+    lets_go: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from instep.node.driver import wall_ms
 from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
+from instep.node.held_view import check_words
 from instep.node.mounts import mount_at, why_shared
 from instep.node.space import room_for
 from instep.store.database import ROOM_NEEDED_BYTES
@@ -231,6 +232,15 @@ async def _facts_now(session: Session, service: WriterService) -> tuple[m.FactsR
         return error
 
 
+def _check_paths(service: WriterService | FollowService) -> dict[str, Any]:
+    """Whether all paths of a tree that is written here can be carried, as the newest scan found them."""
+    assert not isinstance(service, FollowService)
+    name = service.fileset.name
+    ok, words = check_words(service.facts)
+    row = result(f"paths of {name}", ok, service.runtime.name, words, hint=f"instep status {name}")
+    return {**row, "note": words} if service.facts.reported.total else row
+
+
 async def _check_fileset(
     daemon: Daemon, service: WriterService | FollowService
 ) -> AsyncIterator[dict[str, Any]]:
@@ -266,6 +276,8 @@ async def _check_fileset(
             str(place.control),
             "below the root: keep whatever serves the root from serving .instep",
         )
+    if service.is_written_here:
+        yield _check_paths(service)
     for record in daemon.housekeeping.mending.rows(fileset.name):
         yield result(record.name, record.is_ok, me, record.ours, record.theirs, record.hint)
     usage = await asyncio.to_thread(shutil.disk_usage, place.control)

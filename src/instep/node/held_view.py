@@ -6,20 +6,12 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from instep.core.held import HeldPaths, ScanProblem, is_held
+from instep.core.held import HeldPaths, ScanProblem, is_held, words_of
 from instep.core.publish_vocabulary import PublishFacts
 from instep.model.paths import path_fields
 from instep.node.settings import FilesetSettings
 
-__all__ = [
-    "held_documents",
-    "held_of_line",
-    "next_of",
-    "problem_at",
-    "reported_documents",
-    "standing_steps",
-    "why_of",
-]
+__all__ = ["check_words", "explained", "held_documents", "held_of_line", "standing_steps"]
 
 SHOWN_MAX = 200
 
@@ -34,7 +26,7 @@ _WHY = {
 }
 
 
-def why_of(problem: ScanProblem) -> str:
+def _why_of(problem: ScanProblem) -> str:
     """Why a path is not carried, and what its partners have instead."""
     why = _WHY.get(problem.what, "")
     if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open")):
@@ -47,7 +39,7 @@ def why_of(problem: ScanProblem) -> str:
     return f"{why}; it keeps its last entry{below}"
 
 
-def next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
+def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     """What frees a path: commands that work as they are typed, and otherwise sentences."""
     at = _typed(str(fileset.path / problem.path.decode("utf-8", "surrogateescape")))
     steps = {
@@ -82,10 +74,10 @@ def held_documents(fileset: FilesetSettings, held: HeldPaths) -> list[dict[str, 
     return [_document(fileset, each) for each in held.listed[:SHOWN_MAX]]
 
 
-def reported_documents(reported: HeldPaths) -> list[dict[str, Any]]:
+def _reported_documents(reported: HeldPaths) -> list[dict[str, Any]]:
     """Paths of kinds that are never carried, where nothing was published: they hold nothing up."""
     return [
-        {**path_fields(each.path), "what": each.what, "why": why_of(each)}
+        {**path_fields(each.path), "what": each.what, "why": _why_of(each)}
         for each in reported.listed[:SHOWN_MAX]
     ]
 
@@ -95,7 +87,7 @@ def held_of_line(fileset: FilesetSettings, facts: PublishFacts) -> dict[str, Any
     return {
         "held": held_documents(fileset, facts.held),
         "held_total": facts.held.total,
-        "reported": reported_documents(facts.reported),
+        "reported": _reported_documents(facts.reported),
         "reported_total": facts.reported.total,
     }
 
@@ -104,13 +96,31 @@ def _document(fileset: FilesetSettings, problem: ScanProblem) -> dict[str, Any]:
     return {
         **path_fields(problem.path),
         "what": problem.what,
-        "why": why_of(problem),
+        "why": _why_of(problem),
         "keeps": problem.entries,
-        "next": next_of(fileset, problem),
+        "next": _next_of(fileset, problem),
     }
 
 
-def problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
+def explained(fileset: FilesetSettings, facts: PublishFacts, path: bytes | None) -> dict[str, Any]:
+    """What ``explain FILESET PATH`` adds: why a path, or one above it, is not carried as it is now."""
+    problem = _problem_at(path, facts.held, facts.reported) if path else None
+    if problem is None:
+        return {}
+    return {"held" if is_held(problem) else "reported": [_document(fileset, problem)]}
+
+
+def check_words(facts: PublishFacts) -> tuple[bool, str]:
+    """Whether ``check`` counts the paths as right, and what it says of them."""
+    held, reported = facts.held, facts.reported
+    not_carried = f"not carried: {words_of(reported.listed, reported.total)}" if reported.total else ""
+    if held.total:
+        named = f"{held.total} held: {words_of(held.listed, held.total)}"
+        return False, f"{named}; {not_carried}" if not_carried else named
+    return True, not_carried or "all can be carried"
+
+
+def _problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
     """The problem that a path has, or that a directory above it has."""
     known = {each.path: each for found in sets for each in found.listed}
     at = path
@@ -123,4 +133,4 @@ def problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
 
 def standing_steps(fileset: FilesetSettings, held: Sequence[ScanProblem]) -> tuple[str, ...]:
     """The next step of a standing that counts held paths: those of the first."""
-    return tuple(next_of(fileset, held[0])) if held else (f"instep publish {fileset.name}",)
+    return tuple(_next_of(fileset, held[0])) if held else (f"instep publish {fileset.name}",)

@@ -40,16 +40,18 @@ class Holding:
     """Takes problems as a scan meets them, and says of each old entry that was not found whether one of them keeps
     it."""
 
-    def __init__(self, again: Sequence[ScanProblem] = ()) -> None:
-        """``again`` are the problems of the scans before: what one of them keeps is not counted anew."""
+    def __init__(self, again: Sequence[ScanProblem] = (), lets_go: frozenset[bytes] = frozenset()) -> None:
+        """``again`` are the problems of the scans before: what one of them keeps is not counted anew. Paths in
+        ``lets_go`` keep nothing."""
         self._found: dict[bytes, _Kept] = {}
+        self.lets_go = lets_go
         self._opened: list[ScanProblem] = []
         self._before = {each.path: each for each in again}
 
     def begin(self, problem: Problem, old: Entry | None) -> None:
         """A path cannot be carried; ``old`` is its last entry."""
         kept = self._found.setdefault(problem.path, _Kept(problem))
-        if old is not None:
+        if old is not None and problem.path not in self.lets_go:
             self._add(kept, old)
 
     def opened(self, path: bytes) -> None:
@@ -59,6 +61,8 @@ class Holding:
 
     def count_below(self, base: Digest, get: Callable[[Digest], bytes], path: bytes) -> None:
         """Count the old entries below a directory that the scan looked at alone."""
+        if path in self.lets_go:
+            return
         kept, before = self._found[path], self._before.get(path)
         if before is not None and before.entries > 1:
             kept.entries, kept.size_bytes = before.entries, before.size_bytes
@@ -76,6 +80,8 @@ class Holding:
         while above:
             above = above.rpartition(b"/")[0]
             kept = self._found.get(above)
+            if kept is not None and above in self.lets_go:
+                return False
             if kept is not None:
                 self._add(kept, old)
                 return True
@@ -119,11 +125,16 @@ class Holding:
 
 
 def probed(
-    place: Place, definition: Definition, rules: Rules, local: Local, again: Sequence[ScanProblem]
+    place: Place,
+    definition: Definition,
+    rules: Rules,
+    local: Local,
+    again: Sequence[ScanProblem],
+    lets_go: frozenset[bytes] = frozenset(),
 ) -> tuple[list[bytes], list[bytes]]:
     """Which of these paths are to be looked at with all below them, and which alone, because they still cannot be
-    carried: a mount over 100,000 published files costs one look, not 100,000."""
-    large = tuple(each.path for each in again if each.entries > 1)
+    carried: a mount over 100,000 published files costs one look, not 100,000. What is let go of goes with all below."""
+    large = tuple(each.path for each in again if each.entries > 1 and each.path not in lets_go)
     stuck: list[bytes] = []
     if large:
         alone = Cover((), large)

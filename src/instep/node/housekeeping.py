@@ -165,7 +165,8 @@ class Housekeeping:
 
 def _in_use(service: WriterService | FollowService) -> list[HeadRef]:
     if isinstance(service, WriterService):
-        return [head for head in (service.head, service.facts.head) if head is not None]
+        since = [checkpoint.head for checkpoint in service.facts.checkpoints]
+        return [*since, *(head for head in (service.head, service.facts.head) if head is not None)]
     facts = service.facts
     return [head for head in (facts.head, facts.live, facts.tree) if head is not None]
 

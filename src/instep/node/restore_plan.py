@@ -16,24 +16,17 @@ from instep.tree.stage import Want
 __all__ = ["counted", "is_same_content", "no_attribute", "nowhere"]
 
 MISSING_NAMED_MAX = 20
-MOVES_COUNTED_MAX = 200_000
 
 
-def counted(old: Digest | None, new: Digest, get: Callable[[Digest], bytes]) -> tuple[s.TreeCounts, int]:
-    """The difference in numbers, and how many removed paths have their contents at an added one."""
+def counted(old: Digest | None, new: Digest, get: Callable[[Digest], bytes]) -> s.TreeCounts:
+    """The difference in numbers."""
     added = changed = removed = size = 0
-    gone: dict[Digest, int] = {}
-    come: dict[Digest, int] = {}
     for change in diff(old, new, get):
         if change.old is None and change.new is not None:
             added += 1
             size += change.new.size if change.new.kind is Kind.FILE else 0
-            if added <= MOVES_COUNTED_MAX:
-                come[change.new.digest] = come.get(change.new.digest, 0) + 1
         elif change.new is None and change.old is not None:
             removed += 1
-            if removed <= MOVES_COUNTED_MAX:
-                gone[change.old.digest] = gone.get(change.old.digest, 0) + 1
         elif (
             change.old is not None
             and change.new is not None
@@ -41,8 +34,7 @@ def counted(old: Digest | None, new: Digest, get: Callable[[Digest], bytes]) -> 
         ):
             changed += 1
             size += change.new.size if change.old.digest != change.new.digest else 0
-    moved = sum(min(count, come.get(digest, 0)) for digest, count in gone.items())
-    return s.TreeCounts(added, changed, removed, size), moved
+    return s.TreeCounts(added, changed, removed, size)
 
 
 def nowhere(

@@ -31,6 +31,7 @@ from instep.node.driver import wall_ms
 from instep.node.history_rule import history_keeps
 from instep.node.keeping import rows_of
 from instep.node.line_net import LineNet
+from instep.node.losing import losses_of
 from instep.node.open_journal import is_open
 from instep.node.partner_contents import PartnerContents
 from instep.node.recording import record_rows
@@ -166,7 +167,7 @@ class Restoring:
         base = effect.head.root if effect.head is not None else None
         whole = totals(goal.published, get)
         self.paths = tuple(c.path for c in islice(diff(base, goal.published, get), PATHS_KEPT_MAX))
-        counts, moved = counted(base, goal.published, get)
+        counts = counted(base, goal.published, get)
         summary = v.ScanSummary(
             root=goal.published,
             entries=whole.entries,
@@ -176,9 +177,10 @@ class Restoring:
             changed=counts.changed,
             removed=counts.removed,
             changed_bytes=counts.changed_bytes,
-            moved=moved,
+            losses=losses_of(get, goal.published, base, (), Rules(self._service.definition), wall_ms()),
+            at_ms=wall_ms(),
         )
-        return s.RestorePlan(summary, counted(goal.found, goal.tree, get)[0])
+        return s.RestorePlan(summary, counted(goal.found, goal.tree, get))
 
     def _missing_here(self, needed: Sequence[Entry]) -> list[Entry]:
         contents = self._contents()

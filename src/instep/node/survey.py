@@ -6,13 +6,13 @@ summary, the machine commits or does not. Pages that a refused publish leaves be
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from instep.core.held import ScanProblem
+from instep.core.losses import Checkpoint
 from instep.core.publish_vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
@@ -21,6 +21,7 @@ from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.walk import Reader
 from instep.node.holding import Holding, opened_among, probed
+from instep.node.losing import losses_of
 from instep.node.moved import Moved, covered_rows
 from instep.node.row_keeper import RowKeeper
 from instep.store.port import NodeStore
@@ -36,8 +37,6 @@ __all__ = ["PageKeeper", "Survey", "Surveyed"]
 PAGES_BATCH = 256
 UNSETTLED_MAX = 1_000
 PATHS_KEPT_MAX = 10_000
-MOVES_COUNTED_MAX = 200_000
-"""Beyond so many, paths that moved count as removed: the guard then asks once too often, never too seldom."""
 BUNDLE_PAGES_MAX_BYTES = 512 << 10
 
 
@@ -94,24 +93,13 @@ class _Tally:
     holding: Holding = field(default_factory=Holding)
     unsettled: list[bytes] = field(default_factory=list)
     paths: list[bytes] = field(default_factory=list)
-    gone: Counter[bytes] = field(default_factory=Counter)
-    come: Counter[bytes] = field(default_factory=Counter)
-
-    @property
-    def moved(self) -> int:
-        """Removed paths whose contents stand at an added path; directories count by number."""
-        return sum((self.gone & self.come).values())
 
     def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
         if old is None and new is not None:
             self.added += 1
-            if self.added <= MOVES_COUNTED_MAX:
-                self.come[new.digest] += 1
             self.changed_bytes += new.size if new.kind is Kind.FILE else 0
         elif old is not None and new is None:
             self.removed += 1
-            if self.removed <= MOVES_COUNTED_MAX:
-                self.gone[old.digest] += 1
         elif old is not None and new is not None:
             if same_but_for_times_of_directories(old, new):
                 return
@@ -134,9 +122,14 @@ class Survey:
         sink: Sink,
         suspects: frozenset[bytes] = frozenset(),
         settling: Settling | None = None,
+        since: Sequence[Checkpoint] = (),
+        lets_go: frozenset[bytes] = frozenset(),
     ) -> None:
         """``suspects`` were found damaged before: they are read again, whatever their stat says. ``settling`` names
-        the times that a file which is being written is left alone."""
+        the times that a file which is being written is left alone. Losses are counted from ``since`` too. Held paths in
+        ``lets_go`` keep no last entry."""
+        self._since = since
+        self._lets_go = lets_go
         self._suspects = suspects
         self._settling = settling
         self._place = place
@@ -150,7 +143,7 @@ class Survey:
     def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> Surveyed:
         """Scan all of it and build the manifest anew; equal parts give equal pages."""
         keeper = PageKeeper(store)
-        tally = _Tally()
+        tally = _Tally(holding=Holding(lets_go=self._lets_go))
         now_ns = now_ms * 1_000_000
         rows = RowsInOrder(store.stat_rows(self._fileset))
         found = scan(
@@ -172,7 +165,7 @@ class Survey:
         root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
         keeper.flush()
         kept.finish()
-        return self._surveyed(keeper, tally, root, base, is_full=True)
+        return self._surveyed(keeper, tally, root, base, now_ms, is_full=True)
 
     def some(
         self,
@@ -189,11 +182,11 @@ class Survey:
         carry: what lies below one is looked at once it can be carried. Files among them that are open for writing are
         read where ``paths`` names them, or ``reads_open`` says so."""
         keeper = PageKeeper(store)
-        freed, stuck = probed(self._place, self._definition, self._rules, self._local, again)
+        freed, stuck = probed(self._place, self._definition, self._rules, self._local, again, self._lets_go)
         covered = cover([*trees, *freed], [*paths, *stuck], self._local)
         if covered.is_everything:
             return self.everything(store, base, now_ms, deep=False)
-        tally = _Tally(holding=Holding(again))
+        tally = _Tally(holding=Holding(again, self._lets_go))
         opened = frozenset() if reads_open else frozenset(opened_among(again)).difference(paths)
         settling = self._settling
         found = scan_paths(
@@ -216,10 +209,17 @@ class Survey:
         root = edit(base, changes, keeper.get, keeper.put)
         keeper.flush()
         kept.finish()
-        return self._surveyed(keeper, tally, root, base, is_full=False)
+        return self._surveyed(keeper, tally, root, base, now_ms, is_full=False)
 
     def _surveyed(
-        self, keeper: PageKeeper, tally: _Tally, root: Digest, base: Digest | None, *, is_full: bool
+        self,
+        keeper: PageKeeper,
+        tally: _Tally,
+        root: Digest,
+        base: Digest | None,
+        now_ms: int,
+        *,
+        is_full: bool,
     ) -> Surveyed:
         whole = totals(root, keeper.get)
         before = totals(base, keeper.get).entries if base is not None else 0
@@ -236,10 +236,13 @@ class Survey:
             changed_bytes=tally.changed_bytes,
             problems=tally.holding.refusing(),
             unsettled=tuple(tally.unsettled[:UNSETTLED_MAX]),
-            moved=tally.moved,
             held=tally.holding.held(),
             reported=tally.holding.reported(),
             is_full=is_full,
+            losses=losses_of(keeper.get, root, base, self._since, self._rules, now_ms)
+            if tally.removed
+            else (),
+            at_ms=now_ms,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
         return Surveyed(summary, tuple(tally.paths), pages, tally.holding.damaged())
@@ -283,6 +286,9 @@ def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_
     """What stands for the path in the next manifest. What cannot be carried keeps its old entry, so that a problem
     never looks like a deletion."""
     if isinstance(item, Problem):
+        if same is not None and item.path in tally.holding.lets_go:
+            tally.saw(item.path, same, None)
+            return None
         return same
     entry = item.entry
     if same is None:

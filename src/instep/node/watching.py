@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError
+from instep.node.mount_watch import MountWatch
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher
 from instep.tree.watch_limits import unwatched
@@ -55,6 +56,7 @@ class TreeWatch:
         self.problem: Trouble | None = None
         """What the watch does not see, and the command that helps."""
         self._watcher: Watcher | None = None
+        self._mounts: MountWatch | None = None
         self._again: asyncio.TimerHandle | None = None
         self._starting: asyncio.Task[None] | None = None
         self._attempt = 0
@@ -74,6 +76,7 @@ class TreeWatch:
 
     async def start(self) -> None:
         """Begin; what changed before is for a full scan to find. In a thread: 20,000 directories take 2 s."""
+        self._watch_mounts()
         await self._start("auto")
 
     async def _start(self, how: Literal["auto", "fanotify"]) -> None:
@@ -140,9 +143,29 @@ class TreeWatch:
         """Watch with other rules or another root."""
         self.close()
         self._root, self._rules = root, rules
+        self._watch_mounts()
         self._start_again()
 
+    def _watch_mounts(self) -> None:
+        if self._mounts is not None:
+            self._mounts.close()
+        self._mounts = MountWatch(self._root, self._remounted)
+
+    def _remounted(self, mounted: frozenset[bytes], unmounted: frozenset[bytes]) -> None:
+        """Other files than before stand at these paths; what an umount uncovered is not watched yet."""
+        paths = sorted(mounted | unmounted)
+        self._paths.update(dict.fromkeys(paths, True))
+        self._touched(tuple(paths), False)
+        if unmounted and self._watcher is not None:
+            self._start_again()
+
     def close(self) -> None:
+        self._unwatch_all()
+        if self._mounts is not None:
+            self._mounts.close()
+            self._mounts = None
+
+    def _unwatch_all(self) -> None:
         self._attempt += 1
         if self._starting is not None:
             self._starting.cancel()
@@ -190,7 +213,7 @@ class TreeWatch:
                     self._lost_track = True
                 case Gone():
                     self._lost_track = True
-                    self.close()
+                    self._unwatch_all()
                     self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
                     break
         self._mind_limit(watcher)

@@ -139,7 +139,7 @@ class WriterService:
             trigger=fileset.trigger,
             trigger_max_ms=fileset.trigger_max_ms,
             deletions=DeletionPolicy(
-                share_percent=int(deletions.percent) if deletions.percent is not None else 50,
+                share_percent=int(deletions.percent) if deletions.percent is not None else 100,
                 count=deletions.count,
             ),
             rescan_ms=RESCAN_MS,

@@ -105,6 +105,8 @@ class WriterTree:
             self._sink,
             suspects,
             self._settling(),
+            effect.since,
+            effect.lets_go,
         )
         store = self._service.runtime.store
         base = effect.base.root if effect.base is not None else None

@@ -17,7 +17,9 @@ from instep.core import rollout_vocabulary as v
 from instep.core.accept import AcceptedHead
 from instep.core.follow import FollowMachine
 from instep.core.follow_state import Job, Phase, Progress
+from instep.core.losses import Checkpoint
 from instep.core.publish import PublishMachine
+from instep.core.publish_state import Run
 from instep.core.rollout import RolloutMachine
 from instep.core.vocabulary import KeepGeneration, Trouble
 from instep.model.ids import HeadRef, NodeName
@@ -81,7 +83,14 @@ class _NoGuards(PublishMachine):
 
     def _scanned(self, summary: p.ScanSummary) -> None:
         fields = {name: getattr(summary, name) for name in type(summary).__slots__}
-        super()._scanned(p.ScanSummary(**{**fields, "entries_before": 0, "removed": 0, "changed": 1}))
+        super()._scanned(p.ScanSummary(**{**fields, "losses": (), "removed": 0, "changed": 1}))
+
+
+class _EachGenerationAlone(PublishMachine):
+    """Judges what a generation loses by itself, whatever the ones before it lost."""
+
+    def _checkpoints(self, run: Run, summary: p.ScanSummary) -> tuple[Checkpoint, ...]:
+        return ()
 
 
 class _ForgetsItsPast(PublishMachine):
@@ -205,6 +214,7 @@ ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
 }
 PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "no_guards": _NoGuards,
+    "each_generation_alone": _EachGenerationAlone,
     "forgets_its_past": _ForgetsItsPast,
     "adopts_lower": _AdoptsLower,
 }
@@ -212,6 +222,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "never_undone": {"stick_every_ms": 500, "step_fails": 0.0, "read_error": 0.0, "reconfigure_every_ms": 0},
     "revert_half_done": {"drift_every_ms": 1_000, "step_fails": 0.2, "reconfigure_every_ms": 0},
     "journal_believed": {"crash_every_ms": 3_000, "copied": 0.5, "step_ms": 100, "reconfigure_every_ms": 0},
+    "each_generation_alone": {"wipe_every_ms": 10_000, "edit_every_ms": 4_000, "files": 40},
+    "removes_held": {"wipe_every_ms": 5_000},
     "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
     "confirm_after_expiry": {
         "policy": RolloutPolicy(strategy=Strategy.TOGETHER, confirm_within_ms=2_000, finish_within_ms=4_000),
@@ -230,8 +242,9 @@ PLANTS = (
     "revert_unarchived",
     "no_journal",
     "never_undone",
+    "removes_held",
     *FOLLOW_PLANTS,
     *PUBLISH_PLANTS,
     *ROLLOUT_PLANTS,
 )
-"""All planted bugs by name; the first five are switches in the simulated driver."""
+"""All planted bugs by name; the first six are switches in the simulated driver."""

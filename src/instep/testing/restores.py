@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
+from instep.core.losses import lost_between
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.model.diff import diff
@@ -93,6 +94,8 @@ class SimRestores:
             changed=sum(1 for c in found if c.old is not None and c.new is not None),
             removed=sum(1 for c in found if c.new is None),
             changed_bytes=0,
+            losses=() if base is None else (lost_between(base, effect.target.root, get),),
+            at_ms=writer.world.now,
         )
         tree = s.TreeCounts(
             sum(1 for path in wanted if path not in there),

@@ -233,17 +233,29 @@ class _Cluster:
         partner.edit_live(path, None if self.people.random() < 0.3 else b"local %d" % self.world.now)
 
     def _wipe(self) -> None:
-        """Most of the writer's files vanish; somebody brings them back later, or one becomes unreadable."""
+        """Files of the writer cannot be read for a while, or most of them vanish, at once or in three parts; the
+        operator brings them back later."""
         writer, kept = self.writer, dict(self.writer.place.tree)
-        if self.rng.random() < 0.3:
-            writer.unreadable[b"f00"] = None
+        chance = self.rng.random()
+        if chance < 0.4:
+            hidden = [b"f%02d" % number for number in range(self.rng.choice((1, 1, 5)))]
+            self.world.record("main", "!", f"{len(hidden)} files cannot be read")
+            writer.unreadable.update(dict.fromkeys(hidden))
+            writer.overflow()
             self.world.at(5_000, writer.unreadable.clear)
             return
-        self.world.record("main", "!", "the root is emptied")
-        for path in sorted(writer.place.tree):
-            writer.place.tree.pop(path)
-        writer.overflow()
-        self.world.at(self.rng.uniform(2_000, 8_000), lambda: self._bring_back(kept))
+        parts = 1 if chance < 0.7 else 3
+        paths = sorted(writer.place.tree)
+        self.world.record("main", "!", f"the root is emptied in {parts} parts")
+        for part in range(parts):
+            gone = paths[part::parts]
+            self.world.at(part * 2_000, lambda gone=gone: self._lose(gone))  # type: ignore[misc]
+        self.world.at(self.rng.uniform(6_000, 12_000), lambda: self._bring_back(kept))
+
+    def _lose(self, paths: list[bytes]) -> None:
+        for path in paths:
+            self.writer.place.tree.pop(path, None)
+        self.writer.overflow()
 
     def _bring_back(self, kept: dict[bytes, bytes]) -> None:
         self.writer.place.tree.update(kept)

@@ -11,7 +11,6 @@ from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
-from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
 from instep.core.vocabulary import (
     Cancel,
@@ -36,14 +35,13 @@ from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
 from instep.testing.options import policy_words
+from instep.testing.outside_guard import DELETIONS, OutsideGuard
 from instep.testing.restores import SimRestores
 from instep.testing.rollouts import SimRollouts
 from instep.testing.world import BrokenPromise, World
 from instep.testing.writer_scan import scanned
 
 __all__ = ["SimWriter"]
-
-DELETIONS = DeletionPolicy()
 
 
 class SimWriter(SimNode):
@@ -62,6 +60,7 @@ class SimWriter(SimNode):
         self.accepting: dict[int, None] = {}
         self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
+        self.guard = OutsideGuard(self)
         self._asked_here: dict[int, None] = {}
         options = world.options
         self.rollouts: SimRollouts | None = None
@@ -211,6 +210,7 @@ class SimWriter(SimNode):
         if self.fails(self.world.options.read_error):
             self.post(p.ScanFailed(effect.req, trouble("read_error", 8)))
             return
+        self.guard.looked()
         self.post(
             p.Scanned(
                 effect.req, scanned(self, effect, definition_changed=self._is_definition_changed(effect.base))
@@ -225,7 +225,7 @@ class SimWriter(SimNode):
         if self.fails(self.world.options.disk_full):
             self.post(p.CommitFailed(effect.req, trouble("disk_full", 8)), 2)
             return
-        self._guard(effect)
+        self.guard.check(effect)
         self.restores.commits(effect)
         self._first_epoch(effect)
         parent = EMPTY_DIGEST if effect.parent is None else effect.parent.id
@@ -258,21 +258,9 @@ class SimWriter(SimNode):
             is_kept = not self.fails(self.world.options.history_loss)
             if data is not None and content_digest(data) == entry.digest and is_kept:
                 self.store.put(self.store.history, entry.digest, data)
+        self.guard.committed(head, effect)
         self.store.save(effect.facts_with(head))
         self.post(p.Committed(effect.req, head), self.rng.uniform(0.5, 3))
-
-    def _guard(self, effect: p.Commit) -> None:
-        """P10, seen from outside: no mass deletion that nobody accepted."""
-        if effect.facts.base is None or self.accepting or self.restores.accepting:
-            return
-        get = self.store.get_page
-        before = {e.path for e in iterate(effect.facts.base.root, get)}
-        after = {e.path for e in iterate(effect.root, get)}
-        gone = len(before - after)
-        if gone > DELETIONS.allowed(len(before)):
-            raise BrokenPromise(
-                "P10", f"generation {effect.number} removes {gone} of {len(before)} paths unasked"
-            )
 
     def _first_epoch(self, effect: p.Commit) -> None:
         body = EpochBody(

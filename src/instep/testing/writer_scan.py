@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from instep.core import publish_vocabulary as p
 from instep.core.held import HeldPaths, ScanProblem, is_held
+from instep.core.losses import Lost, is_within, lost_between
 from instep.model.diff import diff
 from instep.model.edit import edit
+from instep.model.ids import Digest
 from instep.model.manifest import build
 from instep.model.paths import sort_key
 from instep.model.walk import iterate, lookup
@@ -35,7 +37,12 @@ def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p
                 changes.append((path, new))
         root = edit(base.root, changes, get, writer.store.put_page, SMALL)
     else:
-        kept = {} if base is None else {e.path: e for e in iterate(base.root, get) if e.path in skipped}
+        is_kept = base is not None and writer.world.plant != "removes_held"
+        kept = (
+            {}
+            if base is None or not is_kept
+            else {e.path: e for e in iterate(base.root, get) if e.path in skipped}
+        )
         entries = {
             path: entry_of(path, data) for path, data in writer.place.tree.items() if path not in skipped
         }
@@ -54,7 +61,18 @@ def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p
         definition_changed=definition_changed,
         held=HeldPaths(tuple(held), len(held), len(held), 0),
         is_full=not effect.paths or base is None,
+        losses=_losses(writer, effect, root),
+        at_ms=writer.world.now,
     )
+
+
+def _losses(writer: SimWriter, effect: p.Scan, root: Digest) -> tuple[Lost, ...]:
+    get, now = writer.store.get_page, writer.world.now
+    if effect.base is None:
+        return ()
+    alone = lost_between(effect.base.root, root, get)
+    since = [each.head.root for each in effect.since if is_within(each, now)]
+    return (alone, *(lost_between(old, root, get) for old in since)) if alone.removed else ()
 
 
 def _problems(writer: SimWriter, effect: p.Scan) -> list[ScanProblem]:

@@ -116,11 +116,15 @@ def test_publish_hands_on_its_flags_and_shows_the_outcome(instep: Run, daemon: F
     assert (code, out) == (0, "catalog: generation 42 is published: 1 added, 2 changed, 0 removed, 2.0 KiB\n")
     assert daemon.params("publish") == {
         "fileset": "catalog", "message": "new styles", "accept_deletions": True, "wait": False, "over": False,
-        "dry_run": False,
+        "dry_run": False, "accept_held": False, "held_b64": [],
         "timeout_s": 3600.0,
     }  # fmt: skip
     assert json.loads(instep("publish", "--json", "--wait", "--timeout", "5s")[1]) == outcome
     assert daemon.params("publish")["timeout_s"] == 5
+    instep("publish", "catalog", "--accept-held", "a b", "c")
+    params = daemon.params("publish")
+    assert (params["accept_held"], params["held_b64"]) == (True, ["YSBi", "Yw=="])
+    assert instep("publish", "catalog", "a")[0] == 2
 
 
 def test_errors_of_the_daemon_keep_family_code_facts_and_hint(instep: Run, daemon: FakeDaemon) -> None:

@@ -35,17 +35,31 @@ class _Writer:
             (self.root / "d" / f"f{number}").write_text("five!")
         (self.root / "a").write_text("a")
         (self.root / "rest").write_text("rest")
-        marker = create_marker(self.root, FILESET, NodeName("main"))
+        self.marker = create_marker(self.root, FILESET, NodeName("main"))
         self.store = MemoryStore()
+        self.place = Place(self.root, tmp_path / "control", FILESET)
         self.survey = Survey(
-            Place(self.root, tmp_path / "control", FILESET),
+            self.place,
             FILESET,
             Definition(),
-            lambda: marker,
+            lambda: self.marker,
             lambda digest, data, fd: None,
         )
         self.now_ms = self.root.stat().st_mtime_ns // 1_000_000 + 10_000
         self.base = self.survey.everything(self.store, None, self.now_ms, deep=False).summary
+
+    def lets_go(self, before: ScanSummary, path: bytes, *, is_full: bool) -> ScanSummary:
+        survey = Survey(
+            self.place,
+            FILESET,
+            Definition(),
+            lambda: self.marker,
+            lambda *_: None,
+            lets_go=frozenset((path,)),
+        )
+        if is_full:
+            return survey.everything(self.store, before.root, self.now_ms, deep=False).summary
+        return survey.some(self.store, before.root, [], [b"rest"], self.now_ms, before.held.listed).summary
 
     def looks(self, before: ScanSummary, *paths: bytes) -> ScanSummary:
         """A partial scan of these paths, or a full one."""
@@ -90,6 +104,10 @@ def test_a_path_of_another_kind_keeps_its_last_entry(tmp_path: Path, is_full: bo
 
     still = writer.looks(found, *(() if is_full else (b"rest",)))
     assert (still.root, _said(still.held)) == (found.root, _said(found.held))
+
+    gone = writer.lets_go(still, b"d", is_full=is_full)
+    assert (gone.removed, writer.paths(gone)) == (6, {b"a", b"new", b"rest"})
+    assert (_said(gone.held), b"d" in gone.reported.paths) == ([(b"a", "pipe", 1, 1)], True)
 
     for name in ("a", "d", "sock"):
         (writer.root / name).unlink()

@@ -14,7 +14,7 @@ from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
 from instep.node.commands.outcomes import author, error_of, held_document, outcome_document, writer_of
-from instep.node.commands.parameters import generation_of, running_service_of
+from instep.node.commands.parameters import generation_of, held_paths_of, running_service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -62,6 +62,7 @@ class Lines:
                 accept_deletions=bool(params.get("accept_deletions")),
                 is_dry_run=is_dry,
                 is_over=bool(params.get("over")),
+                accept_held=held_paths_of(params),
             )
 
         outcome = await service.ask(ask, PUBLISH_S)

@@ -18,7 +18,7 @@ from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
-from instep.node.held_view import held_of_line
+from instep.node.held_view import explained, held_of_line
 from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
@@ -266,7 +266,10 @@ class Looking:
         service = service_of(self._daemon, params)
         if params.get("a") is None:
             changes = await service.worker.run(service.changes_now, DIFF_MAX)
-            return {"fileset": service.fileset.name, "changes": changes}
+            held: dict[str, Any] = {}
+            if isinstance(service, WriterService):
+                held = held_of_line(service.fileset, service.facts)
+            return {"fileset": service.fileset.name, "changes": changes, **held}
         old = self._ref(service, params["a"])
         new = self._ref(service, params["b"]) if params.get("b") is not None else service.head
         assert new is not None
@@ -359,7 +362,10 @@ class Looking:
                 why = why_path or f"it follows over the hub {report.via}"
                 rows.append({"node": name, "gets": carried, "via": [report.via], "why": why})
         shown_path = path_fields(path) if path is not None else {"path": None}
-        return {"fileset": service.fileset.name, **shown_path, "to": rows}
+        held: dict[str, Any] = {}
+        if isinstance(service, WriterService):
+            held = explained(service.fileset, service.facts, path)
+        return {"fileset": service.fileset.name, **shown_path, "to": rows, **held}
 
     def _path_fate(
         self, service: WriterService | FollowService, path: bytes | None

@@ -19,7 +19,7 @@ from instep.store.port import NodeStore
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["generation_of", "getter", "path_of", "running_service_of", "service_of"]
+__all__ = ["generation_of", "getter", "held_paths_of", "path_of", "running_service_of", "service_of"]
 
 GENERATIONS_MAX = 10_000
 
@@ -71,6 +71,17 @@ def generation_of(store: NodeStore, service: WriterService | FollowService, numb
         asked=number,
         newest=newest,
     )
+
+
+def held_paths_of(params: Params) -> tuple[bytes, ...] | None:
+    """``accept_held``: the paths whose last entries are let go of, none for all; None where that was not asked."""
+    if not params.get("accept_held"):
+        return None
+    try:
+        coded = [base64.b64decode(str(each), validate=True) for each in params.get("held_b64") or ()]
+    except binascii.Error as error:
+        raise UsageError(f"held_b64 is not base64: {error}") from error
+    return tuple(path.rstrip(b"/") for path in coded)
 
 
 def path_of(params: Params) -> bytes | None:

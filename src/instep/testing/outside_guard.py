@@ -1,0 +1,69 @@
+"""P10 as it is seen from outside the simulated writer: no disaster becomes a generation that nobody accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instep.core import publish_vocabulary as p
+from instep.core.guards import DeletionPolicy
+from instep.core.losses import WINDOW_MS
+from instep.model.ids import Digest, HeadRef
+from instep.model.walk import iterate
+from instep.testing.world import BrokenPromise
+
+if TYPE_CHECKING:
+    from instep.testing.writer import SimWriter
+
+__all__ = ["DELETIONS", "OutsideGuard"]
+
+DELETIONS = DeletionPolicy()
+
+
+class OutsideGuard:
+    """Remembers what the generations of the last ten minutes had, since the operator accepted a loss or the writer's
+    state was put back."""
+
+    def __init__(self, writer: SimWriter) -> None:
+        self._writer = writer
+        self._hidden: frozenset[bytes] = frozenset()
+        self._window: list[tuple[int, Digest, dict[bytes, Digest]]] = []
+
+    def looked(self) -> None:
+        """A scan reads the tree now: these paths are there and cannot be read."""
+        self._hidden = frozenset(self._writer.unreadable) & self._writer.place.tree.keys()
+
+    def _entries(self, root: Digest) -> dict[bytes, Digest]:
+        return {entry.path: entry.digest for entry in iterate(root, self._writer.store.get_page)}
+
+    def _is_accepted(self) -> bool:
+        return bool(self._writer.accepting or self._writer.restores.accepting)
+
+    def check(self, effect: p.Commit) -> None:
+        """Before a generation is signed: what it loses of its base, and of each generation in the window."""
+        base = effect.facts.base
+        if base is None:
+            return
+        after = self._entries(effect.root)
+        for path in self._entries(base.root).keys() - after.keys():
+            if path in self._hidden and path in self._writer.place.tree:
+                raise BrokenPromise(
+                    "P10", f"{path!r} cannot be read, and generation {effect.number} removes it"
+                )
+        if self._is_accepted():
+            return
+        if not self._window or self._window[-1][1] != base.id:
+            self._window = [(self._writer.world.now, base.id, self._entries(base.root))]
+        contents = set(after.values())
+        for at, _, before in self._window:
+            gone = [path for path, digest in before.items() if path not in after and digest not in contents]
+            if self._writer.world.now - at < WINDOW_MS and len(gone) > DELETIONS.allowed(len(before)):
+                raise BrokenPromise(
+                    "P10",
+                    f"generation {effect.number} removes {len(gone)} of {len(before)} paths unasked, "
+                    f"within {self._writer.world.now - at} ms",
+                )
+
+    def committed(self, head: HeadRef, effect: p.Commit) -> None:
+        if self._is_accepted():
+            self._window.clear()
+        self._window.append((self._writer.world.now, head.id, self._entries(effect.root)))
