@@ -10,7 +10,7 @@ import pytest
 import pytest_socket
 
 TESTS = Path(__file__).parent
-MARKED_FLOORS = ("cluster", "simulation")
+MARKED_FLOORS = ("adversary", "cluster", "simulation")
 FLOORS_WITH_SOCKETS = ("cluster",)
 
 # A busy machine is no reason to fail; tests as a whole have their deadline.

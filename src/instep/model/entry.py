@@ -36,7 +36,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
     owner: str | None = None
     group: str | None = None
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    large_xattrs: tuple[tuple[bytes, Digest, int], ...] = ()
+    large_xattrs: tuple[tuple[bytes, Digest, Annotated[int, Meta(ge=0, le=SIZE_MAX)]], ...] = ()
     link_group: bytes | None = None
     sparse: bool = False
     chunks: Digest | None = None

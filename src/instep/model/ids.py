@@ -6,15 +6,17 @@ Implements the identifier rules of ``docs/spec/manifest.md``.
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import Annotated, NewType
 
 import msgspec
 
 from instep.errors import UsageError
 
 __all__ = [
+    "COUNT_MAX",
     "DIGEST_BYTES",
     "EMPTY_DIGEST",
+    "Count",
     "Digest",
     "FilesetName",
     "HeadRef",
@@ -71,11 +73,16 @@ class LineId(msgspec.Struct, frozen=True, array_like=True, order=True):
         return f"{self.fileset}@{self.origin}"
 
 
+COUNT_MAX = (1 << 63) - 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+"""What a number that travels may be: it fits where it is stored."""
+
+
 class HeadRef(msgspec.Struct, frozen=True, array_like=True):
     """A point in a line. Heads move by ``(epoch, number)``, lexicographically, upwards only (P4)."""
 
-    epoch: int
-    number: int
+    epoch: Count
+    number: Count
     id: Digest
     root: Digest
 

@@ -11,7 +11,7 @@ import msgspec
 
 from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import Count, HeadRef, NodeName
 
 __all__ = [
     "BATCH_MAX",
@@ -104,12 +104,12 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     refused it in an earlier one forgets that."""
 
     head: HeadRef
-    serial: int
+    serial: Count
     verdict: Verdict
     drains: bool = False
-    finish_within_ms: int = 300_000
-    confirm_within_ms: int | None = None
-    attempt: int = 1
+    finish_within_ms: Count = 300_000
+    confirm_within_ms: Count | None = None
+    attempt: Count = 1
 
 
 def decode_policy(raw: bytes) -> RolloutPolicy:

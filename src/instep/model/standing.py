@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from instep.model.ids import Count
+
 __all__ = ["Standing", "StandingRecord"]
 
 
@@ -30,7 +32,7 @@ class StandingRecord(msgspec.Struct, frozen=True, array_like=True):
     """``since_ms`` is wall clock, for showing; ``next_steps`` are sentences or commands."""
 
     standing: Standing
-    since_ms: int
+    since_ms: Count
     reason: str | None = None
     code: str | None = None
     next_steps: tuple[str, ...] = ()

@@ -256,7 +256,7 @@ class Hello(_Message, tag="hello", frozen=True, array_like=True):
 class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
     """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
 
-    version: int
+    version: _Count
     name: _Name
     session: _Small
     time_ms: _Count
@@ -586,7 +586,7 @@ class JoinRequest(_Message, tag="join", frozen=True, array_like=True):
 class JoinReply(_Message, tag="joined", frozen=True, array_like=True):
     """Certificates are PEM. ``inviter`` is listed as partner by the new node, with zeros."""
 
-    version: int
+    version: _Count
     cluster: _Text
     inviter: _Name
     inviter_address: _Address
