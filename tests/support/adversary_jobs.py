@@ -10,6 +10,7 @@ from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
 from instep.tree.abilities import probe_filesystem
 from instep.tree.archive import Archive
+from instep.tree.failpoints import arm, disarm_all
 from instep.tree.marker import create_marker, remove_marker
 from instep.tree.next_tree import Exchange
 from instep.tree.place import Place, prepare_place, resolve_place
@@ -39,6 +40,22 @@ def _apply(ground: Ground) -> Act:
         journal = world.stage(target, live_row=None)
         switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=7)
         finish(world.place, switched.journal)
+
+    return act
+
+
+def _undo(ground: Ground) -> Act:
+    """The disk fails in the middle of a switch, which is taken back."""
+    world = _settled(ground)
+    journal = world.stage(world.generation(SECOND))
+
+    def act() -> None:
+        arm("switch.step.before:9", "eio")
+        try:
+            switch(world.place, journal, local=world.local, get_page=world.page, now_ms=7)
+        finally:
+            disarm_all()
+            recover(world.place, local=world.local, get_page=world.page, now_ms=8)
 
     return act
 
@@ -161,6 +178,7 @@ def _take(ground: Ground) -> Act:
 
 SCENARIOS: dict[str, Scenario] = {
     "apply": _apply,
+    "undo": _undo,
     "revert": _revert,
     "exchange": _exchange,
     "recover": _recover,

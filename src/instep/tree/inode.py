@@ -66,6 +66,12 @@ class Inode:
         if ino and (found.st_ino != ino or (kind != stat.S_IFDIR and found.st_nlink != 1)):
             raise ReplacedError(self.name)
 
+    def require_new_directory(self) -> None:
+        """``ReplacedError`` unless it is an empty directory of ours, as one that was made a moment ago."""
+        self.require(stat.S_IFDIR)
+        if self.stat.st_uid != os.geteuid() or os.listdir(self.at + b"/."):
+            raise ReplacedError(self.name)
+
     def set_mode(self, mode: int) -> None:
         """Not for symlinks, which have none."""
         os.chmod(self.at, mode)

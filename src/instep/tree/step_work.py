@@ -246,6 +246,7 @@ def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
         return  # begun before
     found = like.stat(path)
     with Inode(to_fd, to_name) as held:
+        held.require_new_directory()
         if (held.stat.st_uid, held.stat.st_gid) != (found.st_uid, found.st_gid) and os.geteuid() == 0:
             held.set_owner(found.st_uid, found.st_gid)
         held.set_mode(stat.S_IMODE(found.st_mode) & 0o1777 | 0o700)

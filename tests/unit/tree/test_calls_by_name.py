@@ -66,6 +66,8 @@ LOOKED_AT: dict[str, str] = {
                 "history.py:forget_rotten:os.stat",
                 "history.py:collect:os.stat",
                 "linger.py:end_linger:os.unlink",
+                "left_objects.py:archive_left:os.makedirs",
+                "left_objects.py:archive_left:os.rename",
                 "stages.py:open_stage:os.makedirs",
                 "stages.py:open_stage:os.mkdir",
                 "stages.py:open_stage:os.unlink",
@@ -85,6 +87,7 @@ LOOKED_AT: dict[str, str] = {
             OBJECT,
             (
                 "exchange.py:_exchange:os.utime",
+                "projects.py:give_project:os.open",
                 "fidelity.py:_apply_to:os.chown",
                 "fidelity.py:_apply_to:os.chmod",
                 "fidelity.py:_apply_to:os.utime",
@@ -122,6 +125,7 @@ LOOKED_AT: dict[str, str] = {
                 "exchange.py:swap:os.stat",
                 "switch.py:_swap:os.stat",
                 "exchange_check.py:_of_the_place:os.access",
+                "probes.py:_unwritable:os.access",
                 "place.py:resolve_place:os.access",
                 "place.py:_chosen_stage:os.access",
             ),
@@ -139,6 +143,8 @@ LOOKED_AT: dict[str, str] = {
                 "place.py:_mount_of:open",
                 "private_directory.py:private_directory:os.readlink",
                 "watch_limits.py:_read:.read_text",
+                "own_rights.py:ignores_modes:open",
+                "step_work.py:mounts_in:os.readlink",
             ),
         ),
     )
@@ -178,7 +184,8 @@ def _risky(call: ast.Call) -> str | None:
     if isinstance(of, ast.Name) and of.id == "shutil":
         return f"shutil.{name}"
     if not (isinstance(of, ast.Name) and of.id == "os"):
-        return f".{name}" if name in PATH_METHODS else None
+        is_own = isinstance(of, ast.Name) and of.id == "self"
+        return f".{name}" if name in PATH_METHODS and not is_own else None
     if name in NEVER or name in OF_AN_OBJECT:
         return f"os.{name}"
     if name in RELATIVE:
