@@ -34,7 +34,23 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def put_back(request: pytest.FixtureRequest) -> Callable[[list[str]], None]:
+def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether this test itself failed, for what comes after it."""
+    return lambda: request.node.stash.get(FAILED, False)
+
+
+@pytest.fixture
+def healed(request: pytest.FixtureRequest, has_failed: Callable[[], bool]) -> Iterator[None]:
+    """For a file whose tests share a ``scene``: one that failed leaves the next a daemon that runs and follows."""
+    scene = request.getfixturevalue("scene")
+    yield
+    if has_failed():
+        scene.victim.recover()
+        scene.heal()
+
+
+@pytest.fixture
+def put_back(request: pytest.FixtureRequest, has_failed: Callable[[], bool]) -> Callable[[list[str]], None]:
     """Takes what a test of shared nodes left behind, once it was put back. A test that passed fails by that, so that it is
     named itself and not the next one; beside a failure it is told, for it may be a consequence."""
 
@@ -42,7 +58,7 @@ def put_back(request: pytest.FixtureRequest) -> Callable[[list[str]], None]:
         if not left:
             return
         said = f"{request.node.name} left behind: {', '.join(left)}"
-        if request.node.stash.get(FAILED, False):
+        if has_failed():
             print(said)  # noqa: T201 - among what pytest shows of a failed test
         else:
             pytest.fail(said)

@@ -33,6 +33,7 @@ from tests.support.fleet import Fleet
 from tests.support.hostile import Looped, Victim, look, wall_ms
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("healed")
 SECRET = LineId(fileset_name("secret"), node_name("main"))
 DATA = LineId(fileset_name("data"), node_name("main"))
 EVE = node_name("eve")

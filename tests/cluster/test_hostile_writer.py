@@ -38,6 +38,7 @@ from tests.support.hostile import (
 )
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("healed")
 Things = list[tuple[Entry, bytes]]
 
 

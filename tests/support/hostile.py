@@ -439,6 +439,16 @@ class Victim:
                 return int(text.split()[1]) * 1024
         raise AssertionError(f"{self.node.name} is gone\n{self.node.log()}")
 
+    def recover(self) -> None:
+        """After a test that failed: running again, so that the next test is about itself."""
+        if self.node.pid is None:
+            self.node.start()
+        pid = self.node.pid
+        assert pid is not None
+        if pid != self.pid:
+            self.pid = pid
+            self.rss_at_first = self.rss_bytes()
+
     def assert_unharmed(self) -> None:
         """The same process, nothing changed outside the root, memory within bounds."""
         assert self.node.pid == self.pid, f"{self.node.name} did not stay up\n{self.node.log(60)}"
