@@ -16,7 +16,7 @@ from examples.waiting import Failed, eventually_seen
 
 __all__ = ["Fleet", "Node"]
 
-COMMAND_S = 90.0
+COMMAND_S = 180.0
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
 
@@ -113,7 +113,7 @@ class Fleet:
         """Publish what lies in ``home``'s tree; the number of the generation."""
         return int(self.home.run("publish", self.fileset, "-m", message)["generation"]["number"])
 
-    def wait(self, timeout_s: float = 60.0) -> None:
+    def wait(self, timeout_s: float = 120.0) -> None:
         """Until every serving node is in step."""
         self.home.run("wait", self.fileset, "--timeout", f"{timeout_s:g}s")
 
@@ -126,7 +126,7 @@ class Fleet:
             is_this = reason.startswith(f"generation {generation}:") and word in reason
             return (line["standing"], line["code"]) == ("failing", code) and is_this, line
 
-        return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 60)
+        return eventually_seen(stands, f"{node.name} to fail generation {generation} with {code}", 120)
 
     def rollouts(self) -> list[dict[str, Any]]:
         """What home keeps of the rollouts: the present one first, then those before it."""
@@ -140,7 +140,7 @@ class Fleet:
             found = self.rollouts()[0]
             return found["generation"]["number"] == generation and found["state"] == "put_back", found
 
-        failed = eventually_seen(is_over, f"the rollout of generation {generation} to be put back", 60)[
+        failed = eventually_seen(is_over, f"the rollout of generation {generation} to be put back", 120)[
             "failed"
         ]
         return f"{failed['node']} failed ({failed['code']})"

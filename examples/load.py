@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["Answer", "Load", "ask", "told"]
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0
 CLOSED = ("RemoteDisconnected", "ConnectionResetError", "BrokenPipeError")
 """Closed before a byte of an answer."""
 

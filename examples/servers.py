@@ -100,7 +100,7 @@ class Servers:
             with socket.create_connection(("127.0.0.1", port), timeout=1):
                 return True
 
-        eventually(accepts, f"{what} to accept on port {port}", 20)
+        eventually(accepts, f"{what} to accept on port {port}", 60)
         return process
 
     def keep(self, what: str, fastcgi: FastCgi) -> FastCgi:

@@ -125,7 +125,7 @@ class Example:
         query = WMS.partition("?")[2]
         done = subprocess.run(
             [program("mapserv", "cgi-mapserver")],
-            capture_output=True, timeout=30, check=True,
+            capture_output=True, timeout=120, check=True,
             env={
                 **os.environ, "MAPSERVER_CONFIG_FILE": str(self.top / "home" / "mapserver.conf"),
                 "REQUEST_METHOD": "GET", "QUERY_STRING": f"map=CITY&{query}",
@@ -207,7 +207,7 @@ class Example:
         self.good[self.expected()] = "the first map"
         self.tell("2. HAProxy before them, from the membership, and a steady load of map requests.")
         self.balance()
-        eventually(lambda: ask(self.front, WMS).status == 200, "the first picture through HAProxy", 20)
+        eventually(lambda: ask(self.front, WMS).status == 200, "the first picture through HAProxy", 60)
         load = Load(self.front, WMS, every_s=0.2)
         load.start()
         try:

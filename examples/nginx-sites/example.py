@@ -224,7 +224,7 @@ class Example:
             return answer.digest == digest(page(92)), answer
 
         for node in nodes[:2]:
-            eventually_seen(lambda node=node: serves(node), f"{node.name} to serve what will be put back", 60)  # type: ignore[misc]
+            eventually_seen(lambda node=node: serves(node), f"{node.name} to serve what will be put back", 99)  # type: ignore[misc]
             self.tell(f"   {node.name} serves it")
         line = self.fleet.await_failing(nodes[2], broken, "probe_failed", "500")
         self.tell(f"   n3: {line['reason']}")

@@ -25,7 +25,7 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
     """Its report; it fails the test with what it said when it does not end well."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name / "example.py"), "--json", *words],
-        capture_output=True, text=True, timeout=280, check=False, cwd="/",
+        capture_output=True, text=True, timeout=550, check=False, cwd="/",
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
