@@ -31,6 +31,7 @@ from instep.tree.next_tree import NEXT
 from instep.tree.outlet import copy_object, open_outlet, put_out
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter, named_damage
+from instep.tree.renames import displaced_names
 from instep.tree.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 
 __all__ = ["Archive", "ArchiveSource", "Item", "close_batch"]
@@ -110,12 +111,15 @@ def close_batch(
 def _examined(
     staged: Root, journal: Journal, local: Local, get_page: GetPage | None, at_ms: int
 ) -> Iterator[ItemRecord]:
+    olds = {name for name in map(os.fsencode, os.listdir(staged.path + b"/o")) if b".old" in name}
     for step in journal.steps():
         if not step.key:
             continue
-        for name in (step.key, step.key + b".old"):
+        inodes = {step.ino}
+        for name in (step.key, *(slot for slot in displaced_names(step.key) if slot in olds)):
             found = staged.stat_or_none(b"o/" + name)
-            if found is not None and found.st_ino != step.ino:
+            if found is not None and found.st_ino not in inodes:
+                inodes.add(found.st_ino)
                 yield from _items(staged, journal, step, name, found, local, get_page, at_ms)
 
 

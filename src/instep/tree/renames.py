@@ -2,7 +2,7 @@
 
 ``renameat2`` does it in one step. Where the kernel or the file system lacks its flags (NFS among them), ``link(2)``
 does: it refuses atomically when the name is taken, whatever a client's cache says. What is displaced without an
-exchange is linked first, looked at, and linked again when a program put another object there meanwhile.
+exchange is linked first, and linked again when a program put another object there meanwhile.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def place_over(objects_fd: int, key: bytes, live_fd: int, name: bytes) -> bool:
     """Put the object ``key`` in the place of the live ``name`` without an exchange; whether something was there.
 
     What is there goes to the slots of ``displaced_names``: a file or symlink by a link, so that no reader misses it; a
-    directory by a rename. The name is looked at between that and the replacement, as a program may have put another
-    object there, also across a crash: it gets the next slot. ``OSError`` ``EBUSY`` when that does not end.
+    directory by a rename. Before the replacement the name is linked once more, as a program may have put another object
+    there, also across a crash: that one keeps the next slot. ``OSError`` ``EBUSY`` when that does not end.
     """
     staged = os.stat(key, dir_fd=objects_fd, follow_symlinks=False)
     is_directory = stat.S_ISDIR(staged.st_mode)
@@ -119,11 +119,14 @@ def place_over(objects_fd: int, key: bytes, live_fd: int, name: bytes) -> bool:
             with contextlib.suppress(FileExistsError):
                 put_new(objects_fd, key, live_fd, name)
                 return was_there
-        elif found.st_ino in kept:
-            os.rename(key, name, src_dir_fd=objects_fd, dst_dir_fd=live_fd)
-            return True
         else:
-            linked = _keep(live_fd, name, objects_fd, key, is_moved=False)
+            slot = _keep(live_fd, name, objects_fd, key, is_moved=False)
+            linked = None if slot is None else inode_at(objects_fd, slot)
+            if slot is not None and linked in kept:
+                # The name leads to what was kept before: by a link, as a look may come from a client's cache.
+                os.unlink(slot, dir_fd=objects_fd)
+                os.rename(key, name, src_dir_fd=objects_fd, dst_dir_fd=live_fd)
+                return True
             if linked is not None:
                 kept.add(linked)
                 was_there = True
@@ -147,8 +150,8 @@ def _look(live_fd: int, name: bytes) -> os.stat_result | None:
     return found
 
 
-def _keep(live_fd: int, name: bytes, objects_fd: int, key: bytes, *, is_moved: bool) -> int | None:
-    """Give the live object a name of its own in the first free slot; its inode, None when it is gone by now."""
+def _keep(live_fd: int, name: bytes, objects_fd: int, key: bytes, *, is_moved: bool) -> bytes | None:
+    """Give the live object a name of its own in the first free slot, which is returned; None when it is gone by now."""
     for slot in displaced_names(key):
         try:
             if is_moved:
@@ -164,5 +167,5 @@ def _keep(live_fd: int, name: bytes, objects_fd: int, key: bytes, *, is_moved: b
             continue
         except FileNotFoundError:
             return None
-        return inode_at(objects_fd, slot)
+        return slot
     raise OSError(errno.EBUSY, "a program here puts one file after the other under this name", name)

@@ -88,6 +88,8 @@ def test_a_save_by_rename_at_any_moment_of_a_replacement_is_kept(
         if len(seen) < number:
             break
         assert kept(world), (number, seen)
+        archived = {item.path for item in Archive(world.place).list_items()}
+        assert path.encode() in archived or (world.root / path).read_bytes() == SAVED
         for name in ("f", "g", "n"):
             assert (world.root / name).read_bytes() in (b"two", b"new", SAVED), name
     assert number > 4
