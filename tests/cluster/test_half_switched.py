@@ -102,7 +102,7 @@ def test_an_immutable_file_stops_a_switch_before_its_first_step_until_it_is_free
     partner, written = fleet["s1"], fleet.tree("main") / "d" / "f3"
     shutil.copy2(written, fleet.base / "as-before")
     fleet.write(NEW)
-    assert eventually(lambda: partner.line()["code"] == "immutable", 30)
+    assert eventually(lambda: partner.line()["code"] == "no_permission", 30)
     line = partner.line()
     assert there(fleet) == OLD
     assert f"chattr -i {frozen}" in line["next"][0]
@@ -111,7 +111,7 @@ def test_an_immutable_file_stops_a_switch_before_its_first_step_until_it_is_free
     fleet.wait()
     assert there(fleet) == {**NEW, "d/f3": OLD["d/f3"]}
     fleet.write({"d/f3": NEW["d/f3"]})
-    assert eventually(lambda: partner.line()["code"] == "immutable", 30)
+    assert eventually(lambda: partner.line()["code"] == "no_permission", 30)
     subprocess.run(["chattr", "-i", str(frozen)], check=True, timeout=20)
     partner.run("retry", "data")
     fleet.wait()
@@ -129,7 +129,7 @@ def test_a_revert_that_fails_half_way_is_taken_back_and_heals_when_its_cause_end
     if subprocess.run(["chattr", "+i", str(frozen)], check=False, capture_output=True, timeout=20).returncode:
         pytest.skip("this file system has no immutable files")
     partner.start()
-    assert eventually(lambda: partner.line()["code"] == "immutable", 30)
+    assert eventually(lambda: partner.line()["code"] == "no_permission", 30)
     subprocess.run(["chattr", "-i", str(frozen)], check=True, timeout=20)
     partner.run("retry", "data")
     partner.await_standing("in_step")

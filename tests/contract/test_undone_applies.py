@@ -87,7 +87,7 @@ def test_a_switch_that_fails_at_any_step_and_again_is_undone(tmp_path: Path, poi
         assert_arrives(at, world)
 
 
-@pytest.mark.parametrize("point", ["switch.linked", "switch.linked_new"])
+@pytest.mark.parametrize("point", ["switch.linked", "renames.linked_new"])
 def test_a_crash_between_link_and_rename_is_finished(
     tmp_path: Path, point: str, without_renameat2: None
 ) -> None:

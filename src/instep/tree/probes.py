@@ -50,8 +50,8 @@ def flags_of(dir_fd: int, name: bytes) -> Flags:
 
 
 def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
-    """``ResourceError`` ``immutable``, ``append_only``, ``mount_in_the_way`` or ``no_permission`` for the first path
-    that a step cannot change; the other paths are named in its facts. ``OSError``."""
+    """``ResourceError`` ``no_permission`` or ``mount_in_the_way`` for the first path that a step cannot change; the
+    other paths are named in its facts. ``OSError``."""
     probe = _Probe(place, journal, root)
     found = None
     paths: list[str] = []
@@ -155,7 +155,7 @@ class _Probe:
     def _flagged(self, path: bytes, what: str, letter: str) -> ResourceError:
         return self._error(
             path,
-            "immutable" if letter == "i" else "append_only",
+            "no_permission",
             f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})",
             f"chattr -{letter} {self._whole(path)}",
         )

@@ -19,7 +19,7 @@ from instep.tree.failpoints import failpoint, register
 __all__ = ["displaced_names", "exchange", "inode_at", "place_over", "put_new", "take_away"]
 
 _LINKED = register("switch.linked")
-_LINKED_NEW = register("switch.linked_new")
+_LINKED_NEW = register("renames.linked_new")
 
 DISPLACED_MAX = 8
 """So often a program may put another object under one name while that name is being replaced."""
