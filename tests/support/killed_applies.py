@@ -239,7 +239,14 @@ def main(base: Path) -> None:
                 break
 
 
-PREFIXES = ("stage", "journal", "switch", "renames", "archive", *(("exchange",) if "--exchange" in sys.argv else ()))
+PREFIXES = (
+    "stage",
+    "journal",
+    "switch",
+    "renames",
+    "archive",
+    *(("exchange",) if "--exchange" in sys.argv else ()),
+)
 
 if __name__ == "__main__":
     begun = time.monotonic()

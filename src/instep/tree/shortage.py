@@ -20,6 +20,11 @@ def resource_error(error: OSError, place: Place) -> ResourceError:
         errno.EROFS: "remount the file system writable",
         errno.EACCES: "let the daemon's user write the root and its control folder",
         errno.EPERM: "let the daemon's user write the root and its control folder",
+        errno.EBUSY: "find what is mounted there or holds it, and end that",
+        errno.EXDEV: "let the path lie on one file system and in one project with the control folder",
+        errno.EIO: "look at the kernel's log: the disk reports errors",
+        errno.EMFILE: "raise LimitNOFILE of the daemon's unit",
+        errno.ENFILE: "raise the sysctl fs.file-max",
     }
     codes = {errno.ENOSPC: "disk_full", errno.EDQUOT: "disk_full", errno.EROFS: "read_only"}
     codes |= {errno.EACCES: "no_permission", errno.EPERM: "no_permission"}

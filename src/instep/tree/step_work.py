@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from instep.model.definition import decode_definition
@@ -25,7 +27,7 @@ from instep.tree.renames import inode_at, put_new
 from instep.tree.rules import Rules
 from instep.tree.subtree import walk_below
 
-__all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in"]
+__all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in", "naming"]
 
 _ENTRY_MOVED = register("switch.entry_moved")
 
@@ -235,6 +237,16 @@ class StepWork:
 
     def held(self, path: bytes) -> None:
         _add(self.outcome.held, path)
+
+
+@contextlib.contextmanager
+def naming(step: Step) -> Iterator[None]:
+    """Errors of a step name the path that people know, not the slot in the stage."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = step.path, None
+        raise
 
 
 def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:

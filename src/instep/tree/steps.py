@@ -18,6 +18,7 @@ from instep.tree.inode import hold_directory, let_owner
 from instep.tree.journal import Op, Step
 from instep.tree.removals import Removals
 from instep.tree.renames import displaced_names, exchange, place_over, put_new, take_away
+from instep.tree.step_work import naming
 
 __all__ = ["Steps"]
 
@@ -47,16 +48,18 @@ class Steps(Removals):
                     is_closing = True
                     self._open_directory(step)
                 case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
-                    failpoint(_STEP_BEFORE)
-                    self._forward(step)
-                    failpoint(_STEP_AFTER)
+                    with naming(step):
+                        failpoint(_STEP_BEFORE)
+                        self._forward(step)
+                        failpoint(_STEP_AFTER)
         failpoint(_REMOVALS)
         if removals:
             for step in self.journal.steps():
                 if step.op is Op.REMOVE:
-                    failpoint(_STEP_BEFORE)
-                    self.remove(step)
-                    failpoint(_STEP_AFTER)
+                    with naming(step):
+                        failpoint(_STEP_BEFORE)
+                        self.remove(step)
+                        failpoint(_STEP_AFTER)
         failpoint(_CLOSING)
         if is_closing:
             self._close_directories()
