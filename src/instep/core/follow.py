@@ -178,6 +178,8 @@ class FollowMachine(FollowApply):
         if replace(config, orders_from=self._config.orders_from) == self._config:
             self._config = config  # Who orders changed: nothing of what failed here may succeed by that.
             return
+        if self._config.is_observing and not config.is_observing:
+            self._is_recovered = False  # While it only observes, a node does not ask its tree what it holds.
         self._config = config
         self._stuck = self._failed_switch = None
         self._forgive()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from instep.core import follow_vocabulary as f
+from instep.core.floor import STATE_OLDER, is_above
 from instep.core.follow_drift import FollowDrift
-from instep.core.follow_state import INTERRUPTIBLE, NAMED_MAX, Job, Phase, Progress
+from instep.core.follow_state import INTERRUPTIBLE, NAMED_MAX, Job, Phase, Progress, named
 from instep.core.follow_vocabulary import Due
 from instep.core.vocabulary import Cancel, HookKind, RunHook, Trouble
 from instep.errors import Retry
@@ -141,6 +142,8 @@ class FollowApply(FollowDrift):
         self._progress = None
         self._drift.touch((), everything=True)
         target = event.target
+        if event.holds is not None:
+            self._rest_on(event.holds)
         facts = self._facts
         if event.is_doubtful:
             self._set(is_doubted=not self._config.is_observing)
@@ -156,7 +159,33 @@ class FollowApply(FollowDrift):
         self._failed_switch = None
         self._succeed("apply")
         self._succeed("due")
-        is_ahead = facts.head is None or target.position > facts.head.position
-        self._set(head=target if is_ahead else facts.head)
+        if not event.is_known:
+            self._rest_on(target)  # All of it was saved before it was switched to: the state is an older one.
+            return
+        if facts.head is None or target.position > facts.head.position:
+            self._set(head=target)
         self._arrived(target)
         self._note("recovered", f"the switch to generation {target.number} had been finished")
+
+    def _rest_on(self, holds: HeadRef) -> None:
+        """The tree says that it holds a newer generation than the saved state knows: leave it as it is until that
+        generation or a newer one is offered, and take it up then as a tree that nothing is known of."""
+        facts = self._facts
+        if holds == facts.floor or not is_above(holds, facts.tree):
+            return
+        self._set(
+            floor=holds,
+            tree=None,
+            live=None,
+            due=Due.NOTHING,
+            refused=None,
+            refused_code="",
+            refused_reason="",
+        )
+        self._set(replaced=None, begun=None, unconfirmed=None)
+        saved = named(facts.tree)
+        self._note(
+            STATE_OLDER,
+            f"the tree holds generation {holds.number}, and the state of this node says {saved}",
+            generation=holds.number,
+        )

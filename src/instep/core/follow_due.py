@@ -79,6 +79,8 @@ class FollowDue(FollowPermits):
         facts = self._facts
         if facts.tree is not None and tree == facts.live and tree.position > facts.tree.position:
             self._set(live=facts.tree, replaced=None)
+        if facts.floor is not None and tree.position >= facts.floor.position:
+            self._set(floor=None)
         self._set(tree=tree, due=self._first_due(tree))
 
     def _first_due(self, tree: HeadRef) -> Due:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from instep.core.accept import EpochBook
+from instep.core.floor import STATE_OLDER, is_below, why_held
 from instep.core.follow_vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import Trouble
@@ -101,9 +102,9 @@ def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: 
     if seen.offer_trouble is not None:
         return _of_trouble(line, seen.offer_trouble)
     if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id:
-        return _behind(facts, seen)
+        return _behind(line, config, facts, seen)
     if facts.due is not Due.NOTHING and not facts.is_doubted:
-        return _behind(facts, seen)
+        return _behind(line, config, facts, seen)
     if seen.drift_trouble is not None:
         return _of_trouble(line, seen.drift_trouble)
     if seen.drifted:
@@ -212,7 +213,11 @@ def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
     )
 
 
-def _behind(facts: FollowFacts, seen: Seen) -> Stand:
+def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
+    floor, head = facts.floor, facts.head
+    if floor is not None and (head is None or is_below(head, floor)):
+        reason, steps = why_held(line, config.writer, floor, head, is_source_up=seen.is_source_up)
+        return Stand(Standing.HELD, STATE_OLDER, reason, steps)
     if facts.head is None:
         if not seen.is_source_up:
             return _out_of_reach("no generation is known and no source can be reached")

@@ -15,6 +15,7 @@ from instep.core import follow_vocabulary as f
 from instep.core.accept import is_left_behind
 from instep.core.backoff import Backoff, Chance
 from instep.core.drift import DriftView
+from instep.core.floor import is_below
 from instep.core.follow_vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
 from instep.core.rescan import ScanCost
 from instep.core.sources import Sources
@@ -198,6 +199,8 @@ class FollowState:
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
             return None
         if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_below(head, facts.floor):
             return None
         if is_left_behind(head, facts.epochs):
             return None

@@ -143,7 +143,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     what ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
     ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
     was begun. ``is_doubted``: a recovery was in doubt about the tree, and the whole tree was not compared since.
-    """
+    ``floor``: the tree says that it held this generation, and the saved state knew only older ones."""
 
     version: int = 1
     head: HeadRef | None = None
@@ -164,6 +164,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     unconfirmed: HeadRef | None = None
     reloaded: int = 0
     is_doubted: bool = False
+    floor: HeadRef | None = None
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -331,13 +332,15 @@ class RecoveredKind(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree
-    holds it. ``is_doubtful``: by its inodes the tree may be another than the journal was written for, as one that came
-    back from a backup in the middle of a switch; only a look at all of it tells what it holds."""
+    holds it. ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a look at all
+    of it tells what it holds. ``holds``: what it says itself. ``is_known``: the state has all of ``target``."""
 
     req: int
     kind: RecoveredKind
     target: HeadRef | None = None
     is_doubtful: bool = False
+    holds: HeadRef | None = None
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from instep.node.closed_paths import readable
 from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
 from instep.node.held_paths import refuse_held
+from instep.node.held_tree import hold
 from instep.node.inspection import Inspection, Numbers
 from instep.node.mounts import require_mount
 from instep.node.moved import LiveRows
@@ -238,10 +239,12 @@ class Applying:
 
     def close_now(self) -> None:
         """Live is saved: the journal goes, then the stage."""
-        place = self.taken().place
+        taken = self.taken()
+        place = taken.place
         failpoint(RECORDED)
         journal = Journal.load(place)
         if journal is not None:
+            hold(self._service, taken, journal.header.target, is_synced=False)  # with the journal's going
             finish(place, journal)
         clear_stages(place)
 
@@ -300,9 +303,11 @@ class Applying:
             return await service.worker.run(self._switch_at_once, journal, target)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
-        place = self.taken().place
+        taken = self.taken()
+        place = taken.place
         local = self.local(self.definition(target))
         switched = switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+        hold(self._service, taken, target, is_synced=True)
         store_rows(self._service, place)
         clear_stages(place)
         return switched

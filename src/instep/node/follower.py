@@ -45,6 +45,7 @@ from instep.node.fetching import Fetcher
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
+from instep.node.held_tree import held_now, is_known_whole
 from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
@@ -561,11 +562,12 @@ class FollowService:
         if found.cause is not None:
             note_undone(self.runtime, self.line, found.cause)
         if journal is None:
-            return f.Recovered(req, kind)
+            return f.Recovered(req, kind, holds=await self.worker.run(held_now, self))
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
-            return f.Recovered(req, kind, target, found.is_doubtful)
+            is_known = await self.worker.run(is_known_whole, self.runtime, target)
+            return f.Recovered(req, kind, target, found.is_doubtful, is_known=is_known)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted owe a reload, which must be saved before the journal goes.
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)

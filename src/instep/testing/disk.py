@@ -159,6 +159,8 @@ class SimPlace:
         self.journal: Journal | None = None
         self.archive: dict[Digest, bytes] = {}
         self.forgets_archive = False
+        self.holds: HeadRef | None = None
+        """What the tree says that it holds: durable, and not part of the node's state."""
         self.stuck: dict[bytes, str] = {}
         """Paths that no step can change, and the error that says so: until an operator frees them."""
         self.is_copied = False

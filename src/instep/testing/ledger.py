@@ -39,6 +39,8 @@ class Ledger:
     reports: dict[str, FollowReport] = field(default_factory=dict)
     asked: dict[int, None] = field(default_factory=dict)
     answered: dict[int, None] = field(default_factory=dict)
+    floors: dict[str, HeadRef] = field(default_factory=dict)
+    """What the trees of nodes hold whose state came back from an older copy."""
     requests: int = 0
     """The number of the last request of an operator, anywhere."""
 
@@ -60,18 +62,36 @@ class Ledger:
         is_put_back = before.tree == facts.live or (
             before.refused is not None and before.refused == before.live
         )
-        if _falls(before.live, facts.live) and not (is_put_back and facts.live == before.replaced):
+        rests = (
+            facts.floor is not None and facts.tree is None
+        )  # it knows that its state is older than its tree
+        if _falls(before.live, facts.live) and not (rests or (is_put_back and facts.live == before.replaced)):
             raise BrokenPromise(
                 "P4", f"{name}: recorded live falls from {_pos(before.live)} to {_pos(facts.live)}"
             )
         is_refused = before.refused is not None and before.refused == before.tree
         if _falls(before.tree, facts.tree) and not (
-            is_refused and facts.tree in (before.live, before.replaced)
+            rests or (is_refused and facts.tree in (before.live, before.replaced))
         ):
             raise BrokenPromise(
                 "P4", f"{name}: the tree falls from {_pos(before.tree)} and nothing was put back"
             )
         self.last[name] = facts
+        floor = self.floors.get(name)
+        if floor is not None and facts.tree is not None and facts.tree.position >= floor.position:
+            del self.floors[name]
+
+    def restored(self, name: str, held: HeadRef | None) -> None:
+        """A node's state came back from an older copy; its tree, which holds ``held``, did not."""
+        self.last[name] = FollowFacts()
+        if held is not None:
+            self.floors[name] = held
+
+    def goes_to(self, name: str, head: HeadRef) -> None:
+        """A partner is about to make its tree this generation."""
+        if _falls(self.floors.get(name), head):
+            floor = _pos(self.floors[name])
+            raise BrokenPromise("P4", f"{name} takes its tree, which holds {floor}, back to {_pos(head)}")
 
     def woke(self, name: str, facts: FollowFacts, store: SimStore) -> None:
         """A partner starts with what it finds on its disk: nothing that it acted on may be forgotten."""

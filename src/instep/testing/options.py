@@ -65,6 +65,7 @@ class Options:
     copied: float = 0.0
     rollback_every_ms: int = 0
     snapshot_every_ms: int = 0
+    old_state_every_ms: int = 0
 
     @staticmethod
     def drawn(
@@ -118,6 +119,7 @@ class Options:
             copied=disks.choice((0.0, 0.0, 0.3)),
             rollback_every_ms=settings.choice((0, 4_000, 12_000)),
             snapshot_every_ms=settings.choice((0, 0, 15_000, 25_000)),
+            old_state_every_ms=disks.choice((0, 0, 8_000)),
         )
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
         return _with_rollouts(drawn, rollouts) if has_rollouts else drawn

@@ -374,6 +374,9 @@ class SimPartner(PartnerSettings):
         if self.rollouts is not None:
             self.rollouts.order_those_behind()
 
+    def begins_job(self, head: HeadRef) -> None:
+        self.ledger.goes_to(self.name, head)
+
     def was_undone(self) -> None:
         if self.rollouts is not None:
             self.rollouts.watch.undone(self.name)

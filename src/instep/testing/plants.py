@@ -163,6 +163,13 @@ class _BelievesTheJournal(FollowMachine):
         self._set(is_doubted=False)
 
 
+class _BelievesItsState(FollowMachine):
+    """Does not listen to a tree that says it holds more than the saved state knows."""
+
+    def _rest_on(self, holds: HeadRef) -> None:
+        """The state is right."""
+
+
 class _ForgetsASwitchedNode(RolloutMachine):
     """Puts back who failed, and leaves out the first that had switched."""
 
@@ -206,6 +213,7 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "other_settings_count": _CountsWhatOtherSettingsSaid,
     "revert_half_done": _LeavesARevertHalfDone,
     "journal_believed": _BelievesTheJournal,
+    "state_believed": _BelievesItsState,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,
@@ -219,11 +227,25 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "adopts_lower": _AdoptsLower,
 }
 NEEDED: dict[str, dict[str, Any]] = {
-    "never_undone": {"stick_every_ms": 500, "step_fails": 0.0, "read_error": 0.0, "reconfigure_every_ms": 0},
+    "never_undone": {
+        "old_state_every_ms": 0,
+        "stick_every_ms": 500,
+        "step_fails": 0.0,
+        "read_error": 0.0,
+        "reconfigure_every_ms": 0,
+    },
     "revert_half_done": {"drift_every_ms": 1_000, "step_fails": 0.2, "reconfigure_every_ms": 0},
     "journal_believed": {"crash_every_ms": 3_000, "copied": 0.5, "step_ms": 100, "reconfigure_every_ms": 0},
     "each_generation_alone": {"wipe_every_ms": 10_000, "edit_every_ms": 4_000, "files": 40},
     "removes_held": {"wipe_every_ms": 5_000},
+    "state_believed": {
+        "old_state_every_ms": 4_000,
+        "restore_every_ms": 0,
+        "snapshot_every_ms": 0,
+        "has_rollouts": False,
+        "edit_every_ms": 2_000,
+        "cut_every_ms": 3_000,
+    },
     "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
     "confirm_after_expiry": {
         "policy": RolloutPolicy(strategy=Strategy.TOGETHER, confirm_within_ms=2_000, finish_within_ms=4_000),

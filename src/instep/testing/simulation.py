@@ -14,6 +14,7 @@ from instep.testing.disk import ERRNOS
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode
+from instep.testing.old_states import OldStates
 from instep.testing.options import Options, drawn_policy
 from instep.testing.partner import BAD, SimPartner
 from instep.testing.plants import FOLLOW_PLANTS, NEEDED, PUBLISH_PLANTS, ROLLOUT_PLANTS
@@ -120,6 +121,7 @@ class _Cluster:
         self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
         self._edits = 0
         self.restorers = RestoreOperators(world, self.writer, self.rollouts)
+        self.old_states = OldStates(self.partners, self.disks)
         for number in range(options.files):
             self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
         self.writer.place.tree[b"config"] = b"good"
@@ -184,6 +186,9 @@ class _Cluster:
         self._every(options.ask_rollout_every_ms, self._ask_rollout)
         self._every(options.reconfigure_every_ms, self._reconfigure)
         self._every(options.stick_every_ms, self._stick)
+        if not (options.restore_every_ms or options.snapshot_every_ms or options.has_rollouts):
+            # With the writer's state restored as well, nobody might be left that knows its newest number.
+            self._every(options.old_state_every_ms, self.old_states.restore_one)
         self._every(7_000, lambda: self.writer.ask_publish())
         self._every(options.rollback_every_ms, self.restorers.roll_back)
         self._every(options.snapshot_every_ms, self.restorers.snapshot)

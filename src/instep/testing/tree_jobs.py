@@ -13,6 +13,7 @@ from typing import Any
 from instep.core import follow_vocabulary as f
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
+from instep.model.check import missing
 from instep.model.diff import diff
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.walk import iterate
@@ -44,6 +45,10 @@ class TreeJobs(SimNode):
         """Recovery took a copied tree for switched; no whole look has found the tree right since."""
         self._open_since: int | None = None
         """Since when a journal lies open that nothing keeps from being undone."""
+
+    @abstractmethod
+    def begins_job(self, head: HeadRef) -> None:
+        """The tree is about to be made ``head``."""
 
     @abstractmethod
     def was_undone(self) -> None:
@@ -89,6 +94,7 @@ class TreeJobs(SimNode):
         archives: bool = True,
     ) -> None:
         """Write the journal, then one step a moment, so that a crash or an edit can fall between any two."""
+        self.begins_job(head)
         assert self.place.journal is None or self.place.journal.is_finished, (
             "a switch began while another was not finished"
         )
@@ -103,6 +109,7 @@ class TreeJobs(SimNode):
 
         def ended() -> None:
             self.switching = None
+            self.place.holds = head
             self._answer(done(tuple(drifted)))
 
         def broke(error: StepFailed) -> None:
@@ -168,9 +175,17 @@ class TreeJobs(SimNode):
             self.post(f.RecoverFailed(req, trouble("read_error", RESOURCES_EXIT)))
         elif journal is None:
             self._check_whole()
-            self.post(f.Recovered(req, f.RecoveredKind.NOTHING))
+            self.post(f.Recovered(req, f.RecoveredKind.NOTHING, holds=place.holds))
         elif journal.is_finished:
-            self.post(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target, self.is_unproven))
+            self.post(
+                f.Recovered(
+                    req,
+                    f.RecoveredKind.FINISHED,
+                    journal.target,
+                    self.is_unproven,
+                    is_known=self.is_known(journal.target),
+                )
+            )
         elif journal.is_undoing or (self.rng.random() < 0.3 and self.world.plant != "never_undone"):
             self._undo(req, journal)
         else:
@@ -180,6 +195,10 @@ class TreeJobs(SimNode):
                 steps, [], lambda: self._finished(req, journal), lambda e: self._unfinished(req, journal, e)
             )
 
+    def is_known(self, target: HeadRef) -> bool:
+        """Whether the state has the record and the pages of a generation."""
+        return target.id in self.store.generations and not missing(target.root, self.store.pages.get)
+
     def _unfinished(self, req: int, journal: Journal, error: StepFailed) -> None:
         if self.world.plant == "never_undone":
             self._answer(f.RecoverFailed(req, _half(error)))
@@ -188,11 +207,20 @@ class TreeJobs(SimNode):
 
     def _finished(self, req: int, journal: Journal) -> None:
         is_doubtful, self.place.is_copied = self.place.is_copied, False
+        self.place.holds = journal.target
         if is_doubtful:
             self.switching = None
             self.is_unproven = True
         self._check_whole()
-        self._answer(f.Recovered(req, f.RecoveredKind.FINISHED, journal.target, is_doubtful))
+        self._answer(
+            f.Recovered(
+                req,
+                f.RecoveredKind.FINISHED,
+                journal.target,
+                is_doubtful,
+                is_known=self.is_known(journal.target),
+            )
+        )
 
     def _undo(self, req: int, journal: Journal) -> None:
         self.is_switching = True
@@ -201,7 +229,7 @@ class TreeJobs(SimNode):
         def undone() -> None:
             self._undone(journal)
             self._check_whole()
-            self._answer(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target))
+            self._answer(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target, holds=self.place.holds))
 
         def stuck(error: StepFailed) -> None:
             self._answer(f.RecoverFailed(req, _half(error)))

@@ -1,0 +1,43 @@
+"""What a tree is known to have held, when the saved state is older than the tree: nothing below it is applied (P4).
+
+The tree says it itself: a small record beside it, or the journal of its last switch. A node whose state came back from
+a backup, or was lost while only a late hub can be reached, must not take its tree back to what that state knows.
+"""
+
+from __future__ import annotations
+
+from instep.model.ids import HeadRef, LineId, NodeName
+
+__all__ = ["STATE_OLDER", "is_above", "is_below", "why_held"]
+
+STATE_OLDER = "state_older_than_tree"
+
+
+def is_above(floor: HeadRef, tree: HeadRef | None) -> bool:
+    """Whether what the tree says of itself is newer than what is saved of it."""
+    return tree is None or floor.position > tree.position
+
+
+def is_below(head: HeadRef, floor: HeadRef | None) -> bool:
+    """Whether ``head`` would take the tree back, or to a twin of what it holds."""
+    if floor is None or head.position > floor.position:
+        return False
+    return head.id != floor.id
+
+
+def why_held(
+    line: LineId, writer: NodeName, floor: HeadRef, head: HeadRef | None, *, is_source_up: bool
+) -> tuple[str, tuple[str, ...]]:
+    """Reason and next steps of a line that waits for its own past."""
+    known = "nothing" if head is None else f"generation {head.number}"
+    reason = (
+        f"the tree holds generation {floor.number}, and the state of this node is older: it knows {known}; "
+        f"nothing is changed before {writer} offers generation {floor.number} or a newer one"
+    )
+    if not is_source_up:
+        return reason, (f"start {writer}, or mend the link to it: instep check", "instep partner list")
+    step = (
+        f"if generation {floor.number} is lost for good, publish at {writer} until its number is above "
+        f"{floor.number}: instep publish {line.fileset}"
+    )
+    return reason, (f"at {writer}: instep status {line.fileset}", step)

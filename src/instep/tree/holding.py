@@ -1,0 +1,86 @@
+"""What a followed tree holds, written beside it: evidence that outlives the node's database.
+
+A file ``holds`` in the control folder, made of one record. It is written before the journal of a switch goes, and
+before anything that a put-back led to is saved; so it is never newer than the tree, and older than the state only for a
+moment. Implements section 8 of ``docs/spec/journal.md``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
+from instep.tree.failpoints import failpoint, register
+from instep.tree.place import Place
+from instep.tree.records import RecordWriter, read_records, sync_dir
+
+__all__ = ["held_by_tree", "note_held"]
+
+_NAME = b"holds"
+_NOTED = register("holds.noted")
+
+
+class _Holds(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    fileset: FilesetName
+    origin: NodeName
+    marker: str
+    """The random part of the root's marker: a root that was accepted anew has no past."""
+    tree: HeadRef
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Holds).decode
+
+
+def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool) -> None:
+    """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
+    holds = _Holds(line.fileset, line.origin, marker, tree)
+    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _read(control) == holds:
+            return
+        new = _NAME + b".new"
+        writer = RecordWriter(new, control)
+        try:
+            writer.add(_encode(holds))
+            writer.sync()
+        finally:
+            writer.abandon()
+        os.rename(new, _NAME, src_dir_fd=control, dst_dir_fd=control)
+        if is_synced:
+            sync_dir(control)
+    finally:
+        os.close(control)
+    failpoint(_NOTED)
+
+
+def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
+    """What the tree says that it holds; None when it says nothing of this line."""
+    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = _read(control)
+    finally:
+        os.close(control)
+    if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
+        return None
+    return found.tree
+
+
+def _read(control: int) -> _Holds | None:
+    """The record; a damaged one says nothing, as a missing one."""
+    try:
+        fd = os.open(_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
+    except FileNotFoundError:
+        return None
+    try:
+        for payload in read_records(fd):
+            return _decode(payload)
+    except (*DECODE_ERRORS, DamagedError):
+        return None
+    finally:
+        os.close(fd)
+    return None

@@ -1,0 +1,70 @@
+"""A partner whose state is older than its tree waits for its own past, and takes nothing back (P4)."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.support.fleet import Fleet, Node, tree_of
+from tests.support.waiting import eventually
+
+
+def with_state_of(node: Node, copy: str) -> None:
+    shutil.rmtree(node.directory / "state")
+    shutil.copytree(node.directory / copy, node.directory / "state")
+
+
+def await_held(node: Node) -> None:
+    eventually(
+        lambda: node.line()["code"] == "state_older_than_tree",
+        30,
+        lambda: f"{node.name} stands {node.line()}",
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "a").write_text("one")
+    (tree / "gone").write_text("one")
+    fleet.make(1)
+    fleet.wait()
+    s1 = fleet["s1"]
+    s1.stop()
+    shutil.copytree(s1.directory / "state", s1.directory / "copy")
+    s1.start()
+    first = fleet.main.line()["head"]["number"]
+    (tree / "a").write_text("two")
+    (tree / "new").write_text("two")
+    (tree / "gone").unlink()
+    eventually(
+        lambda: "new" in {p.name for p in fleet.tree("s1").iterdir()} and not (fleet.tree("s1") / "gone").exists(),
+        30, "the change arrives",
+    )  # fmt: skip
+    fleet.wait()
+    newest = tree_of(tree)
+    assert fleet.main.line()["head"]["number"] > first
+    fleet.main.stop()
+    s1.stop()
+    if is_lost:
+        shutil.rmtree(s1.directory / "state")
+    else:
+        with_state_of(s1, "copy")
+    s1.start()
+    await_held(s1)
+    held = s1.line()
+    assert held["standing"] == "held"
+    assert "generation" in held["reason"]
+    assert held["next"]
+    s1.stop()
+    s1.start()
+    await_held(s1)
+    assert tree_of(fleet.tree("s1")) == newest, "nothing was taken back"
+    fleet.main.start()
+    s1.await_standing("in_step")
+    assert tree_of(fleet.tree("s1")) == newest
+    (tree / "a").write_text("three")
+    eventually(lambda: (fleet.tree("s1") / "a").read_text() == "three", 30, "it follows on")
