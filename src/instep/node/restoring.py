@@ -44,7 +44,7 @@ from instep.tree.digest import digest_bytes
 from instep.tree.fidelity import Local
 from instep.tree.journal import Journal
 from instep.tree.place import Place
-from instep.tree.recover import recover
+from instep.tree.recover import RecoveredKind, recover
 from instep.tree.rules import Rules
 from instep.tree.stage import Stage, Want
 from instep.tree.stages import clear_stages
@@ -277,18 +277,39 @@ class Restoring:
     def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
         service = self._service
         place = service.tree.taken().place
+        local, get_page = service.tree.local(), service.tree.get_page
         try:
-            switch(
-                place, journal, local=service.tree.local(), get_page=service.tree.get_page, now_ms=wall_ms()
-            )
+            switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
         except InstepError as error:
             if not is_open(Journal.load(place)):
                 raise
-            return s.RestoreFailed(effect.req, self._unfinished(error), is_open=True)
+            failed = self._taken_back(place, error)
+            if failed is not None:
+                return dataclasses.replace(failed, req=effect.req)
         record_rows(service, place)
         clear_stages(place)
         self._keep(place, goal.needed)
         return s.Restored(effect.req)
+
+    def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | None:
+        """A switch stopped in the middle: finish it after all (None), or undo it; else its journal stays open."""
+        try:
+            recovered = recover(
+                place,
+                local=self._service.tree.local(),
+                get_page=self._service.tree.get_page,
+                now_ms=wall_ms(),
+            )
+        except InstepError as stuck:
+            return s.RestoreFailed(0, self._unfinished(stuck), is_open=True)
+        if recovered.kind is RecoveredKind.FINISHED:
+            return None
+        clear_stages(place)
+        name = self._service.fileset.name
+        reason = (
+            f"{error.reason}; what was restored of {name} before that was taken back, the tree is as it was"
+        )
+        return s.RestoreFailed(0, dataclasses.replace(trouble_of(error), reason=reason))
 
     def _keep(self, place: Place, laid: Sequence[Entry]) -> None:
         """The history keeps what was laid: the scan that follows does not read it again."""

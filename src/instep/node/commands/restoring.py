@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from instep.core import restore_vocabulary as s
 from instep.errors import UnavailableError, UsageError
+from instep.model.entry import Kind
 from instep.model.ids import NodeName, node_name
 from instep.node.commands.outcomes import author, outcome_document, writer_of
-from instep.node.commands.parameters import generation_of
+from instep.node.commands.parameters import generation_of, running_service_of
 from instep.node.control import Command, Params, Speaker
+from instep.node.partner_contents import PartnerContents
+from instep.node.restoring_out import RestoringOut
 from instep.node.writer import WriterService
 
 if TYPE_CHECKING:
@@ -49,6 +53,8 @@ class Restores:
 
     async def restore(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
+        if params.get("to") is not None:
+            return await self._restore_out(params)
         service = writer_of(self._daemon, params)
         head = service.facts.head
         number = params.get("generation")
@@ -73,12 +79,55 @@ class Restores:
         )
         return await self._done(service, asked)
 
+    async def _restore_out(self, params: Params) -> Mapping[str, Any]:
+        """Into a directory, on any node."""
+        service = running_service_of(self._daemon, params)
+        name, to = service.fileset.name, os.fsencode(str(params["to"]))
+        if not os.path.isabs(to):
+            raise UsageError(f"{params['to']} is not an absolute path", code="no_directory")
+        number, head = params.get("generation"), service.facts.head
+        if number is None and head is None:
+            raise UsageError(
+                f"{name} has no generation yet", hint=f"instep status {name}", code="no_generation"
+            )
+        target = head if number is None else generation_of(self._daemon.runtime.store, service, int(number))
+        assert target is not None
+        source = self._source(params)
+        partners: PartnerContents | None = None
+        senders: tuple[NodeName, ...] = ()
+        if isinstance(service, WriterService):
+            lenders = self._daemon.peers.lenders(service.line)
+            partners = PartnerContents(
+                service.line, tuple(each for each in lenders if source in (None, each.who))
+            )
+        else:
+            senders = tuple(each for each in sorted(service.sources) if source in (None, each))
+        work = RestoringOut(service, target, partners, senders)
+        changes = await work.changes(paths_of(params))
+        await work.require_contents(changes)
+        is_dry = bool(params.get("dry_run"))
+        if not is_dry:
+            await work.write(changes, to)
+            text = f"{len(changes)} paths of generation {target.number} were written to {params['to']}"
+            self._daemon.runtime.note("restored", text, service.line, generation=target.number)
+        return {
+            "fileset": name,
+            "changed": bool(changes) and not is_dry,
+            "dry_run": is_dry,
+            "to": str(params["to"]),
+            "generation": target.as_json(),
+            "added": len(changes),
+            "changed_paths": 0,
+            "removed": 0,
+            "bytes": sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
+        }
+
     def _source(self, params: Params) -> NodeName | None:
         """The only partner that is asked for contents, where one is named: it has to be connected."""
         if params.get("from") is None:
             return None
         name = node_name(str(params["from"]))
-        if name not in self._daemon.peers.sessions:
+        if name not in self._daemon.peers.sessions and name not in self._daemon.peers.uplinks:
             raise UnavailableError(
                 f"{name} is not connected",
                 hint="instep partner list shows who is; without --from every connected partner is asked",

@@ -1,0 +1,260 @@
+"""``restore --to DIR``: paths of a generation written into a directory that an operator names, on any node.
+
+Contents come from this node, else from partners: a writer asks those that follow it, a follower asks its senders, which
+give what their links allow (P6). Nothing is followed or overwritten there, and each file gets its name once its digest
+was checked. Setuid and setgid bits, owners and attributes are left out: what is written belongs to the node's user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from instep.errors import PeerError, RefusedError, UnavailableError, UsageError
+from instep.model.entry import Entry, Kind
+from instep.model.ids import HeadRef, NodeName
+from instep.model.manifest import Change, diff
+from instep.model.paths import is_below, shown
+from instep.net import messages as m
+from instep.net.transfer import AnswerStatus
+from instep.node.partner_contents import PartnerContents
+from instep.node.restore_plan import nowhere
+from instep.tree.beneath import Root
+from instep.tree.contents import Contents
+from instep.tree.large import copy_whole, digest_of_fd
+from instep.tree.outlet import open_outlet, put_out
+
+if TYPE_CHECKING:
+    from instep.node.follower import FollowService
+    from instep.node.writer import WriterService
+
+__all__ = ["RestoringOut"]
+
+FETCH_S = 600.0
+"""The longest that one file may take to come."""
+RANGE_BYTES = 1 << 20
+_WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class RestoringOut:
+    """One ``restore --to``. The walk is made in a thread of its own; what it lacks is fetched on the event loop."""
+
+    def __init__(
+        self,
+        service: WriterService | FollowService,
+        target: HeadRef,
+        partners: PartnerContents | None,
+        senders: Sequence[NodeName],
+    ) -> None:
+        self._service = service
+        self._target = target
+        self._partners = partners
+        self._senders = senders
+        self._loop = asyncio.get_running_loop()
+
+    async def changes(self, paths: Sequence[bytes]) -> list[Change]:
+        """What is to be written, parents first. ``UsageError`` ``no_such_path``."""
+        return await asyncio.to_thread(self._changes, paths)
+
+    def _changes(self, paths: Sequence[bytes]) -> list[Change]:
+        try:
+            found = [
+                change
+                for change in diff(None, self._target.root, self._get)
+                if not paths or any(change.path == path or is_below(change.path, path) for path in paths)
+            ]
+        except KeyError as error:
+            raise UnavailableError(
+                f"the manifest of generation {self._target.number} is not here any more",
+                hint=f"on the node that writes it: instep restore {self._service.fileset.name} --to DIR",
+                code="contents_missing",
+                generation=self._target.number,
+            ) from error
+        there = {change.path for change in found}
+        for path in paths:
+            if path not in there:
+                raise UsageError(
+                    f"generation {self._target.number} has no {shown(path)}",
+                    hint=f"instep log {self._service.fileset.name} shows the generations",
+                    code="no_such_path",
+                    path=shown(path),
+                )
+        return found
+
+    def _get(self, digest: bytes) -> bytes:
+        raw = self._service.runtime.store.get_page(digest)  # type: ignore[arg-type]
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    async def require_contents(self, changes: Sequence[Change]) -> None:
+        """``UnavailableError`` ``contents_missing`` where nobody has a content. What senders of a follower have is
+        known only once they are asked for it."""
+        entries = [c.new for c in changes if c.new is not None and c.new.kind is not Kind.DIR]
+        lost = await asyncio.to_thread(lambda: self._service.lending.made().missing_of(entries))
+        if not lost:
+            return
+        partners = self._partners or PartnerContents(self._service.line, ())
+        await partners.locate(lost)
+        gone = [entry for entry in lost if not partners.who_has(entry)]
+        if gone and not self._senders:
+            raise nowhere(self._service.fileset.name, self._target, gone, partners)
+
+    async def write(self, changes: Sequence[Change], to: bytes) -> None:
+        """Write all of it. ``RefusedError`` ``exists``, ``target_is_symlink``."""
+        await asyncio.to_thread(self._write, changes, to)
+
+    def _write(self, changes: Sequence[Change], to: bytes) -> None:
+        contents = self._service.lending.made()
+        entries = [change.new for change in changes if change.new is not None]
+        contents.expect(entries)
+        with open_outlet(to) as outlet:
+            for entry in entries:
+                if outlet.stat_or_none(entry.path) is not None:
+                    raise _exists(to, entry.path)
+            for change in changes:
+                self._put(outlet, to, change, contents)
+            for entry in reversed(entries):
+                if entry.kind is Kind.DIR:
+                    _finish_directory(outlet, entry)
+
+    def _put(self, outlet: Root, to: bytes, change: Change, contents: Contents) -> None:
+        entry = change.new
+        assert entry is not None
+
+        def make(fd: int, name: bytes) -> None:
+            if entry.kind is Kind.DIR:
+                os.mkdir(name, 0o755, dir_fd=fd)
+            elif entry.kind is Kind.SYMLINK:
+                target = contents.target(entry) or self._fetched(change, entry)
+                os.symlink(target, name, dir_fd=fd)
+            else:
+                self._make_file(fd, name, change, entry, contents)
+
+        put_out(outlet, entry.path, make, shown_as=to)
+
+    def _make_file(self, fd: int, name: bytes, change: Change, entry: Entry, contents: Contents) -> None:
+        to = os.open(name, _WRITE, 0o600, dir_fd=fd)
+        try:
+            found = contents.open(entry)
+            if found is not None:
+                try:
+                    copy_whole(found, to, entry.size, is_sparse=False)
+                finally:
+                    os.close(found)
+            else:
+                self._fetch(change, entry, lambda offset, data: _write_at(to, offset, data))
+            if os.fstat(to).st_size != entry.size or digest_of_fd(to) != entry.digest:
+                raise PeerError(
+                    f"the contents of {shown(entry.path)} came with another digest", code="content_mismatch"
+                )
+            os.fchmod(to, entry.mode & 0o777)
+            os.utime(to, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.fsync(to)
+        finally:
+            os.close(to)
+
+    # --- fetching -------------------------------------------------------------------------------------------------
+
+    def _fetched(self, change: Change, entry: Entry) -> bytes:
+        data = bytearray(entry.size)
+
+        def write(offset: int, piece: bytes) -> None:
+            data[offset : offset + len(piece)] = piece
+
+        self._fetch(change, entry, write)
+        return bytes(data)
+
+    def _fetch(self, change: Change, entry: Entry, write: Callable[[int, bytes], None]) -> None:
+        """In the thread of the walk: wait for the event loop to bring one content."""
+        fetching = asyncio.run_coroutine_threadsafe(self._bring(change, entry, write), self._loop)
+        try:
+            fetching.result(FETCH_S)
+        except TimeoutError as error:
+            fetching.cancel()
+            raise UnavailableError(
+                f"the contents of {shown(entry.path)} did not come within {FETCH_S:.0f} s", code="timed_out"
+            ) from error
+
+    async def _bring(self, change: Change, entry: Entry, write: Callable[[int, bytes], None]) -> None:
+        service = self._service
+        failed: list[str] = []
+        for who in self._partners.who_has(entry) if self._partners is not None else ():
+            assert self._partners is not None
+            left = [(0, entry.size)]
+
+            def missing(_: int, left: list[tuple[int, int]] = left) -> list[tuple[int, int]]:
+                return [left.pop()] if left else []
+
+            try:
+                await self._partners.read(who, entry, missing, write, service.worker)
+                return
+            except (PeerError, UnavailableError) as error:
+                failed.append(f"{who}: {error.reason}")
+        for who in self._senders:
+            try:
+                await self._from_sender(who, change, entry, write)
+                return
+            except (PeerError, UnavailableError) as error:
+                failed.append(f"{who}: {error.reason}")
+        why = "; ".join(failed) or "nobody can be asked"
+        raise UnavailableError(
+            f"the contents of {shown(entry.path)} cannot be had: {why}",
+            hint=f"instep log {service.fileset.name} on the node that writes it says who has them",
+            code="contents_missing",
+            paths=[shown(entry.path)],
+        )
+
+    async def _from_sender(
+        self, who: NodeName, change: Change, entry: Entry, write: Callable[[int, bytes], None]
+    ) -> None:
+        """Over the link that this node follows the line by: its sender gives what its own rules allow."""
+        service = self._service
+        client = service.sources[who].client  # type: ignore[union-attr]
+        if entry.kind is Kind.FILE and entry.size > RANGE_BYTES:
+            request = m.RangesRequest(
+                service.line, self._target.id, change.page, change.index, ((0, entry.size),)
+            )
+            batches = client.ranges(request)
+        else:
+            wants = (m.PageWant(change.page, (change.index,)),)
+            batches = client.contents(
+                m.ContentsRequest(service.line, self._target.id, wants), sizes=[entry.size]
+            )
+        async with aclosing(batches):
+            async for answers in batches:
+                for answer in answers:
+                    if answer.status not in (AnswerStatus.WHOLE, AnswerStatus.PIECE):
+                        raise UnavailableError(
+                            f"it answers {answer.status.name.lower()}", code="superseded", node=who
+                        )
+                    await service.worker.run(write, answer.offset, bytes(answer.data))
+
+
+def _write_at(fd: int, offset: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _finish_directory(outlet: Root, entry: Entry) -> None:
+    fd = outlet.open_dir(entry.path)
+    try:
+        os.fchmod(fd, entry.mode & 0o777)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _exists(to: bytes, path: bytes) -> RefusedError:
+    target = shown(to + b"/" + path)
+    return RefusedError(
+        f"{target} exists already",
+        hint="restore to another directory; nothing is overwritten",
+        code="exists",
+        path=target,
+    )
