@@ -100,12 +100,16 @@ class Restoring:
         plan = await service.worker.run(self._planned, effect, goal)
         if plan.tree.is_nothing:
             return s.Planned(effect.req, plan)
+        try:
+            await service.worker.run(self._require_room, goal)
+        except ResourceError as error:
+            return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
         lost = await service.worker.run(self._missing_here, goal.needed)
         partners = await self._located(lost, effect.source)
         unfound = [entry for entry in lost if not partners.who_has(entry)]
         if unfound:
-            error = nowhere(service.fileset.name, effect.target, unfound, partners)
-            plan = dataclasses.replace(plan, missing=trouble_of(error))
+            gone = nowhere(service.fileset.name, effect.target, unfound, partners)
+            plan = dataclasses.replace(plan, missing=trouble_of(gone))
         return s.Planned(effect.req, plan)
 
     async def _have_pages(self, target: HeadRef) -> None:
@@ -238,7 +242,7 @@ class Restoring:
         contents = self._contents()
         contents.expect(goal.needed)
         target = msgspec.structs.replace(effect.target, root=goal.tree)
-        require_room(place, goal.found, goal.tree, service.tree.get_page)
+        self._require_room(goal)
         return Stage.open(
             place,
             target,
@@ -251,6 +255,13 @@ class Restoring:
             sources=(contents,),
             recut=recut,
         )
+
+    def _require_room(self, goal: _Goal) -> None:
+        try:
+            require_room(self._service.tree.place(), goal.found, goal.tree, self._service.tree.get_page)
+        except ResourceError as error:
+            error.hint = f"free space there: instep archive prune {self._service.fileset.name}; then repeat the command"
+            raise
 
     def _make_room(self) -> None:
         """What was laid is given up: a disk that filled half way has to serve the tree."""

@@ -13,6 +13,7 @@ import msgspec
 
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
+from instep.core import restore_vocabulary as s
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import AcceptedHead
 from instep.core.follow import FollowMachine
@@ -110,6 +111,28 @@ class _AdoptsLower(PublishMachine):
                 self._out.append(KeepGeneration(event.signed))
                 self._set(head=ref, highest=ref.number, has_pages=False)
                 self._pages_from = {event.source: None}
+
+
+class _PublishesOverAnAdoptedHead(PublishMachine):
+    """Believes that its tree is newer than the head that it adopted."""
+
+    def _held_as_restored(self, run: Run, summary: p.ScanSummary) -> Trouble | None:
+        self._set(is_adopted=False)
+        return None
+
+
+class _ScansAnUnfinishedTree(PublishMachine):
+    """Takes a restore that stopped half way for one that never began."""
+
+    def _restore_failed(self, event: s.RestoreFailed) -> None:
+        super()._restore_failed(s.RestoreFailed(event.req, event.trouble))
+
+
+class _PublishesWhatItFinds(PublishMachine):
+    """Scans after a restore, and publishes that."""
+
+    def _tree_is_there(self, run: Run, plan: s.RestorePlan) -> None:
+        run.is_restored = True
 
 
 class _ReturnsBeforeTheProbe(FollowMachine):
@@ -225,8 +248,14 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "each_generation_alone": _EachGenerationAlone,
     "forgets_its_past": _ForgetsItsPast,
     "adopts_lower": _AdoptsLower,
+    "publishes_over_adopted": _PublishesOverAnAdoptedHead,
+    "scans_unfinished": _ScansAnUnfinishedTree,
+    "publishes_what_it_finds": _PublishesWhatItFinds,
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "publishes_over_adopted": {"snapshot_every_ms": 15_000},
+    "scans_unfinished": {"rollback_every_ms": 4_000, "step_fails": 0.2},
+    "publishes_what_it_finds": {"rollback_every_ms": 4_000, "edit_every_ms": 300},
     "never_undone": {
         "old_state_every_ms": 0,
         "stick_every_ms": 500,

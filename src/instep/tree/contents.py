@@ -107,7 +107,8 @@ class Contents:
         return [entry for entry in entries if not self.has(entry)]
 
     def expect(self, entries: Iterable[Entry]) -> None:
-        """These will be asked for: find in one pass which files of the tree held their digests, wherever they lie."""
+        """These will be asked for: find in one pass which files of the tree held their digests, wherever they lie.
+        What was not announced is looked for at its own path only, and in history and archive."""
         wanted = {e.digest for e in entries if e.kind is Kind.FILE} - self._looked_for
         if not wanted:
             return
@@ -126,7 +127,6 @@ class Contents:
             fd = self._of_history(entry.digest)
             if fd is not None:
                 yield fd
-        self.expect((entry,))
         elsewhere = self._in_tree.get(entry.digest)
         for path in dict.fromkeys((entry.path, *(() if elsewhere is None else (elsewhere,)))):
             fd = self._of_tree(path, entry.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 RESTORE_S = 3_600.0
+SHOWN_S = 1.0
+"""So often progress is told."""
 
 
 def commands(daemon: Daemon) -> Mapping[str, Command]:
@@ -49,7 +52,7 @@ class Restores:
             accept_deletions=bool(params.get("accept_deletions")),
             is_dry_run=bool(params.get("dry_run")),
         )
-        return await self._done(service, asked)
+        return await self._done(service, asked, speaker)
 
     async def restore(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
@@ -77,7 +80,7 @@ class Restores:
             publishes=False,
             source=self._source(params),
         )
-        return await self._done(service, asked)
+        return await self._done(service, asked, speaker)
 
     async def _restore_out(self, params: Params) -> Mapping[str, Any]:
         """Into a directory, on any node."""
@@ -136,7 +139,9 @@ class Restores:
             )
         return name
 
-    async def _done(self, service: WriterService, asked: s.RestoreAsked) -> Mapping[str, Any]:
+    async def _done(
+        self, service: WriterService, asked: s.RestoreAsked, speaker: Speaker
+    ) -> Mapping[str, Any]:
         def make(number: int) -> s.RestoreAsked:
             return s.RestoreAsked(
                 number,
@@ -150,7 +155,21 @@ class Restores:
                 asked.source,
             )
 
-        return outcome_document(service, await service.ask(make, RESTORE_S))
+        working = asyncio.get_running_loop().create_task(service.ask(make, RESTORE_S))
+        try:
+            while not (await asyncio.wait({working}, timeout=SHOWN_S))[0]:
+                done, total = service.restoring.progress
+                if total:
+                    await speaker.progress("fetched from partners", done, total, "bytes")
+            return outcome_document(service, working.result())
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"the restore of {service.fileset.name} did not end within {RESTORE_S:.0f} s",
+                hint=f"it goes on; see: instep status {service.fileset.name}",
+                code="timed_out",
+            ) from error
+        finally:
+            working.cancel()
 
 
 def paths_of(params: Params) -> tuple[bytes, ...]:
