@@ -16,7 +16,7 @@ trees = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 3))
 
 
 def manifest(tree: dict[bytes, int], pages: dict[Digest, bytes]) -> Digest:
-    return build(((listed := described(tree)) and iter(listed)) or iter(()), pages.__setitem__)
+    return build(iter(described(tree)), pages.__setitem__)
 
 
 def described(tree: dict[bytes, int]) -> list[Entry]:
