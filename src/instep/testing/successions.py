@@ -26,6 +26,7 @@ from instep.testing.world import BrokenPromise, World
 __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
 
 SPLIT_AT_MS = 55_000
+DECIDE_MS = 6_000
 BASE_WAIT_MS = 20_000
 """Until then whoever has what an epoch builds on has told it."""
 
@@ -110,6 +111,14 @@ class _Cluster(LineOperators):
             member.boot()
             world.at(self.rng.uniform(0, 1_500), member.retell)
         self._tend_sessions()
+        self._decide()
+
+    def _decide(self) -> None:
+        """An operator who sees ``held: restored`` says that the tree is right."""
+        for member in self.members.values():
+            if member.is_alive and member.is_writing and member.writes.machine.facts.is_adopted:
+                member.writes.ask_publish(accept_deletions=True, is_over=True)
+        self.world.at(DECIDE_MS, self._decide)
 
     # --- sessions -------------------------------------------------------------------------------------------
 
