@@ -100,7 +100,7 @@ def test_a_writer_from_a_snapshot_waits_for_a_word_and_takes_contents_from_partn
     write(tree, {"f1": "friday"})
     (tree / "large").unlink()
     (tree / "link").unlink()
-    fleet.wait()
+    main.run("publish", "data", "--accept-deletions", "--wait")
     friday, newest = tree_of(tree, with_times=False), head(main)
     wanted = root_of(main, number)
     main.stop()
