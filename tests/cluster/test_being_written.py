@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,47 @@ def test_a_store_through_a_mapping_arrives_with_the_next_full_look(fleet: Fleet)
 def _is_published(main: Node, live: Path, data: bytes) -> bool:
     main.run("publish", "data", expect=None)
     return (live / "index.db").read_bytes()[:6] == data
+
+
+def test_a_hot_file_does_not_keep_the_rest_from_arriving(fleet: Fleet) -> None:
+    """Goal: all else arrives while one large file changes faster than it can be fetched; the file is named, and arrives
+    in the end. Method: a program rewrites parts of it in place, opening and closing it each time."""
+    tree, live = fleet.tree("main"), fleet.tree("s1")
+    tree.mkdir(parents=True)
+    hot = tree / "hot.db"
+    hot.write_bytes(os.urandom(24 << 20))
+    fleet.make(1, add=("--settle", "20ms"))
+    fleet.main.run("fileset", "set", "data", "settle_max=1s")
+    fleet.wait()
+    stopping = threading.Event()
+    program = threading.Thread(target=_rewrite, args=(hot, stopping))
+    program.start()
+    try:
+        eventually(
+            lambda: "hot.db is " in str(fleet.main.line()["reason"]),  # being written, or changing too fast
+            60,
+            lambda: f"the hot file to be named: {fleet.main.line()}",
+        )
+        for number in range(3):
+            (tree / f"other{number}").write_text("other")
+            eventually(lambda n=number: (live / f"other{n}").exists(), 30, "another file at the partner")  # type: ignore[misc]
+    finally:
+        stopping.set()
+        program.join()
+    eventually(
+        lambda: fleet.wait() and live.joinpath("hot.db").read_bytes() == hot.read_bytes(), 60, "all of it"
+    )
+    fleet.assert_same()
+
+
+def _rewrite(file: Path, stopping: threading.Event) -> None:
+    """Write a block somewhere into the file, again and again."""
+    number = 0
+    while not stopping.wait(0.2):
+        number += 1
+        with file.open("r+b") as opened:
+            opened.seek(number * 99_991 % (23 << 20))
+            opened.write(os.urandom(64 << 10))
 
 
 def test_without_a_watch_changes_come_all_the_same(fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""What the watch does not see, told as dialogues: both machines look at everything in short intervals meanwhile."""
+"""What the watch does not see, and what changes faster than it can be fetched, told as dialogues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from instep.core import publish_vocabulary as p
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import SetTimer, TimerFired, Trouble, WatchChanged
 from instep.errors import Retry
-from tests.golden.dialogue import Dialogue, follower, publisher
+from tests.golden.dialogue import MAIN, OK, Dialogue, follower, generation, publisher, ref
 from tests.golden.test_follow_dialogues import begun, live
 from tests.golden.test_publish_dialogues import found, published
 
@@ -47,3 +47,30 @@ def test_a_partner_that_cannot_watch_looks_for_drift_as_often_as_it_costs() -> N
     assert due(talk.say(checked), "drift-scan") == 3_000 + 4 * 2_000
     assert due(talk.at(4_000).say(WatchChanged(None)), "drift-scan") == 4_000 + 600_000
     talk.check("drift_not_watched")
+
+
+def test_a_file_that_partners_cannot_fetch_is_published_with_a_copy_now_and_then() -> None:
+    talk = published(publisher(), 1)
+    talk.at(5_000).say(p.ContentMissed(b"app.db"), p.ContentMissed(b"app.db")).at(5_200)
+    talk.say(TimerFired("settle"))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert (scan.hot, scan.cooling) == ((b"app.db",), ())
+    talk.say(p.Scanned(scan.req, replace(found("root 2", changed=1), copied=(b"app.db",))))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
+    talk.at(6_000).say(p.TreeChanged((b"app.db",))).at(6_200).say(TimerFired("settle"))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert (scan.hot, scan.cooling) == ((b"app.db",), (b"app.db",))
+    talk.check("hot_file")
+
+
+def test_a_distant_partner_finishes_an_older_head_when_newer_ones_come_all_the_time() -> None:
+    talk = begun(follower())
+    for number in range(1, 12):
+        talk.say(f.HeadSeen(MAIN, generation(number), OK))
+    fetched = talk.machine._job
+    talk.say(f.PagesFetched(fetched.req))
+    (staging,) = (each for each in talk.effects if isinstance(each, f.StageContents))
+    assert staging.head == fetched.head
+    talk.say(f.HeadSeen(MAIN, generation(12), OK), f.Staged(staging.req))
+    (switch,) = (each for each in talk.effects if isinstance(each, f.Switch))
+    assert switch.head == fetched.head

@@ -41,6 +41,7 @@ KEPT_SEEDS = (
     991001212,
     1242944493,
     3937998660,
+    413707110,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (

@@ -28,12 +28,18 @@ def held_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def reported_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Paths of kinds that are never carried: they hold nothing up."""
+    """Paths that hold nothing up: of kinds that are never carried, and files that were carried while a program had
+    them open for writing."""
     reported = document.get("reported") or ()
-    total = int(document.get("reported_total") or len(reported))
+    opened = [each for each in reported if each["what"] == "open"]
+    others = [each for each in reported if each["what"] != "open"]
+    total = int(document.get("reported_total") or len(reported)) - len(opened)
     if total:
-        named = ", ".join(f"{printable(each['path'])} ({printable(each['what'])})" for each in reported[:3])
+        named = ", ".join(f"{printable(each['path'])} ({printable(each['what'])})" for each in others[:3])
         yield f"  not carried: {named}" + (f" and {total - 3} more" if total > 3 else "")
+    if opened:
+        named = ", ".join(printable(each["path"]) for each in opened[:3])
+        yield f"  open for writing: {named}" + (f" and {len(opened) - 3} more" if len(opened) > 3 else "")
 
 
 def show_held(document: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from instep.model.paths import shown
 __all__ = ["FollowApply"]
 
 SUPERSEDES_MAX = 8
-"""So often in a row a newer head interrupts the staging of an older one; then that one is finished first."""
+"""So often in a row a newer head interrupts the fetching or staging of an older one; then that one is finished first.
+A writer may publish faster than a distant partner can fetch even the pages."""
 
 RECOVERY_DUE = "recovery_due"
 """The code of a stage that finds an unfinished journal."""
@@ -40,7 +41,7 @@ class FollowApply(FollowDrift):
         wanted = self._facts.head if self._config.is_observing else self._wanted()
         if job.head == wanted:
             return
-        if wanted is not None and job.phase is not Phase.FETCH and self._supersedes >= SUPERSEDES_MAX:
+        if wanted is not None and not self._config.is_observing and self._supersedes >= SUPERSEDES_MAX:
             self._sticky = job.head
             return
         self._supersedes += 1

@@ -34,7 +34,7 @@ class FollowDrift(FollowDue):
             self._succeed("revert")  # What is left alone fails no more: it is told as a fight.
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
         elif self._backoff.is_ready("revert", self._now):
-            source = next((s.name for s in self._sources.all_up() if s.has == tree.id), None)
+            source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
             self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
 
     def _observe(self) -> None:

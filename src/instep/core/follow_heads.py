@@ -57,14 +57,15 @@ class FollowHeads(FollowState):
         match judged:
             case AcceptedHead():
                 self._accept(judged, event, source)
-            case KnownRecord() | OldRecord():
+            case KnownRecord():
                 if source is not None:
-                    source.has = event.signed.id
-                if isinstance(judged, KnownRecord):
-                    self._offer_trouble = None
-                else:
-                    self._remind(source)
-                    self._name_old(judged, source)
+                    source.told(event.signed.id)
+                self._offer_trouble = None
+            case OldRecord():
+                if source is not None:
+                    source.told(event.signed.id)
+                self._remind(source)
+                self._name_old(judged, source)
             case Refused():
                 self._out.append(Refuse(event.source, judged.trouble))
                 if judged.trouble.code == "unknown_epoch":
@@ -95,7 +96,7 @@ class FollowHeads(FollowState):
     def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
         facts = self._facts
         if source is not None:
-            source.has = judged.head.id
+            source.told(judged.head.id)
         self._out.append(KeepGeneration(event.signed))
         self._set(head=judged.head)
         if facts.unconfirmed is not None:  # Nobody can confirm it any more, and it was no loss of contact.
@@ -166,7 +167,7 @@ class FollowHeads(FollowState):
         assert job.source is not None
         source = self._sources.get(job.source)
         if source is not None:
-            source.has = None
+            source.lost()
             self._penalize(job.source)
             if source.failures >= SUPERSEDED_TOLD:
                 reason = f"{job.source} does not have the contents of {named(job.head)} (any more)"

@@ -114,6 +114,7 @@ _WORDS = {
     "device": "a device",
     "unstable": "being written",
     "open": "open for writing",
+    "hot": "changing faster than it can be fetched",
     "bad_time": "of an impossible time",
     "too_long": "too long",
     "too_deep": "too deep",

@@ -182,7 +182,7 @@ def _within_window(refusal: Trouble) -> Trouble:
     return Trouble(refusal.code, reason, refusal.retry, refusal.exit_code, refusal.hint, facts)
 
 
-_NO_MASS = frozenset(("mount", "unstable", "open"))
+_NO_MASS = frozenset(("mount", "unstable", "open", "hot"))
 """A mount is one path that an operator made, and what is being written comes by itself: neither is a loss."""
 
 

@@ -84,6 +84,8 @@ class PublishMachine(PublishRestore):
                 self._unpublished.touch(
                     event.paths, self._now, everything=event.is_overflow, trigger=self._config.trigger
                 )
+            case p.ContentMissed():
+                self._content_missed(event.path)
             case WatchChanged():
                 self._watch_changed(event.trouble)
             case p.PublishAsked() | s.RestoreAsked():
@@ -304,6 +306,7 @@ class PublishMachine(PublishRestore):
         self._holders.clear()
         self._difference = None
         summary = run.summary
+        self._hot.published(summary.copied, self._now)
         self._succeed()
         self._out.append(
             Note(
@@ -441,19 +444,7 @@ class PublishMachine(PublishRestore):
             return
         config, summary = self._config, run.summary
         if summary is None:
-            is_full = not config.is_watching or any(r.is_full for r in run.requests)
-            is_full = is_full or (self._blind is not None and run.is_asked)
-            if is_full:
-                self._unpublished.remember((), everything=True)
-            paths = self._unpublished.take()
-            again = (*self._facts.held.listed, *self._facts.reported.listed)
-            is_asked = any(not r.is_flush for r in run.requests)
-            since = self._facts.checkpoints
-            req = self._begin(Phase.SCAN)
-            lets_go = run.lets_go(self._facts.held)
-            self._out.append(
-                p.Scan(req, run.base, paths, again=again, reads_open=is_asked, since=since, lets_go=lets_go)
-            )
+            self._begin_scan(run)
             return
         if config.has_validate and not run.is_validated:
             self._out.append(RunHook(self._begin(Phase.VALIDATE), HookKind.VALIDATE, None, run.base))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from instep.core import publish_vocabulary as p
 from instep.core.publish_guards import PublishGuards
+from instep.core.publish_state import Phase, Run
+from instep.core.publish_vocabulary import PublishMode
 from instep.core.rescan import ScanCost, rescan_after_ms
 from instep.core.vocabulary import Note, SetTimer, Trouble
+from instep.model.paths import shown
 
 __all__ = ["PublishLook"]
 
@@ -29,3 +33,29 @@ class PublishLook(PublishGuards):
             self._out.append(Note("not_watched", trouble.reason, (("hint", trouble.hint or ""),)))
         if self._is_started:
             self._arm_rescan()
+
+    def _content_missed(self, path: bytes) -> None:
+        """What a generation names cannot be had from here: the next one has a copy of it."""
+        if self._hot.missed(path, self._now):
+            text = f"{shown(path)} changes faster than partners can fetch it: it is published now and then"
+            self._out.append(Note("hot_file", text, (("path", shown(path)),)))
+            if self._config.mode is PublishMode.AUTO:
+                self._unpublished.touch((path,), self._now)
+
+    def _begin_scan(self, run: Run) -> None:
+        """Scan what is known to have changed; all of it where the watch cannot be counted on."""
+        is_full = not self._config.is_watching or any(r.is_full for r in run.requests)
+        if is_full or (self._blind is not None and run.is_asked):
+            self._unpublished.remember((), everything=True)
+        scan = p.Scan(
+            self._begin(Phase.SCAN),
+            run.base,
+            self._unpublished.take(),
+            again=(*self._facts.held.listed, *self._facts.reported.listed),
+            reads_open=any(not r.is_flush for r in run.requests),
+            since=self._facts.checkpoints,
+            lets_go=run.lets_go(self._facts.held),
+            hot=self._hot.hot(self._now),
+            cooling=self._hot.cooling(self._now),
+        )
+        self._out.append(scan)

@@ -11,6 +11,7 @@ from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.backoff import Backoff, Chance
 from instep.core.held import HeldPaths
+from instep.core.hot import HotFiles
 from instep.core.publish_vocabulary import PublishConfig, PublishFacts, ScanSummary
 from instep.core.rescan import ScanCost
 from instep.core.right_to_write import why_not_writer
@@ -113,6 +114,7 @@ class PublishState:
         self._run: Run | None = None
         self._requests: list[Request] = []
         self._unpublished = Unpublished()
+        self._hot = HotFiles()
         self._blind: Trouble | None = None
         self._cost: ScanCost | None = None
         """Of the last full scan."""

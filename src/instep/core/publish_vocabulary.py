@@ -10,6 +10,7 @@ import msgspec
 from instep.core.accept import EpochBook, SignerVerdict
 from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.held import NOTHING_HELD, HeldPaths, ScanProblem
+from instep.core.hot import ContentMissed
 from instep.core.losses import Checkpoint, Lost
 from instep.core.publish_outcomes import NotPublished, Outcome, Published, Unchanged, WouldPublish
 from instep.core.rescan import ScanCost
@@ -38,6 +39,7 @@ __all__ = [
     "CommitFailed",
     "Committed",
     "ConfigChanged",
+    "ContentMissed",
     "EpochSeen",
     "FetchFailed",
     "FetchPages",
@@ -105,13 +107,12 @@ class PublishConfig:
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
-    number is used twice. ``base`` is what scans compare with: the head, or an older one of ours when the
-    pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head
-    are still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by
-    hand. ``held`` are the paths that the newest scan could not carry and that keep their last entries,
-    ``reported`` those of a kind that is never carried. ``is_adopted`` while nothing says that the tree belongs to an
-    adopted head: until then nothing is published over it."""
+    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no number is
+    used twice. ``base`` is what scans compare with: the head, or an older one of ours when the pages of an adopted head
+    are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
+    ``was_confirmed`` is set once a partner answered or the operator published by hand. ``held`` are the paths that the
+    newest scan could not carry and that keep their last entries, ``reported`` those that hold nothing up.
+    ``is_adopted`` while nothing says that the tree belongs to an adopted head: nothing is published over it then."""
 
     version: int = 1
     epoch: int = 1
@@ -135,10 +136,11 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
 class ScanSummary:
     """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
 
-    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before``
-    counts the base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last
-    entries, ``reported`` those that are never carried. ``is_full``: the whole tree was looked at. ``losses``:
-    against the base and against each checkpoint, when anything was lost; ``at_ms`` is wall clock."""
+    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts the
+    base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last entries, ``reported``
+    those that hold nothing up. ``is_full``: the whole tree was looked at, at a ``cost``. Of ``copied`` hot files the
+    history has the contents. ``losses``: against the base and against each checkpoint, when anything was lost;
+    ``at_ms`` is wall clock."""
 
     root: Digest
     entries: int
@@ -155,9 +157,9 @@ class ScanSummary:
     reported: HeldPaths = NOTHING_HELD
     is_full: bool = False
     cost: ScanCost | None = None
-    """What the scan took; of a full one only."""
     losses: tuple[Lost, ...] = ()
     at_ms: int = 0
+    copied: tuple[bytes, ...] = ()
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -207,8 +209,7 @@ class Scanned:
 
 @dataclass(frozen=True, slots=True)
 class ScanFailed:
-    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable
-    ..."""
+    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
 
     req: int
     trouble: Trouble
@@ -296,6 +297,7 @@ PublishEvent = (
     Started
     | ConfigChanged
     | TreeChanged
+    | ContentMissed
     | WatchChanged
     | PublishAsked
     | PublishAnswer
@@ -322,10 +324,11 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued
-    before starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open``
-    reads those among them anew that a program has open for writing. Losses are counted from the base and from
-    ``since``. Held paths in ``lets_go`` keep no last entry. Answer: ``Scanned`` or ``ScanFailed``."""
+    """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
+    starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
+    among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
+    in ``lets_go`` keep no last entry. ``hot`` files are carried only with a copy of their contents, those that are
+    ``cooling`` only when they are quiet. Answer: ``Scanned`` or ``ScanFailed``."""
 
     req: int
     base: HeadRef | None
@@ -335,14 +338,15 @@ class Scan:
     reads_open: bool = False
     since: tuple[Checkpoint, ...] = ()
     lets_go: frozenset[bytes] = frozenset()
+    hot: tuple[bytes, ...] = ()
+    cooling: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history;
-    make the epoch record first where it is missing. In the same durable transaction save
-    ``facts_with(head)`` of the new generation, in order with every other ``Save`` of the line. Answer:
-    ``Committed`` or ``CommitFailed``."""
+    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
+    epoch record first where it is missing. In the same durable transaction save ``facts_with(head)`` of the new
+    generation, in order with every other ``Save`` of the line. Answer: ``Committed`` or ``CommitFailed``."""
 
     req: int
     epoch: int
@@ -376,8 +380,7 @@ class AskPartners:
 
 @dataclass(frozen=True, slots=True)
 class FetchPages:
-    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``,
-    ``FetchFailed``."""
+    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``, ``FetchFailed``."""
 
     req: int
     source: NodeName

@@ -9,11 +9,14 @@ from instep.model.ids import Digest, NodeName
 __all__ = ["SOURCES_MAX", "Source", "Sources"]
 
 SOURCES_MAX = 64
+HAD_MAX = 64
+"""So many heads of a source are remembered: a writer may publish several times a second while one is fetched."""
 
 
 @dataclass(slots=True)
 class Source:
-    """``has`` is the id of the newest head it told us; ``not_before_ms`` passes after it failed us."""
+    """``has`` is the id of the newest head it told us, ``had`` are those before, which it keeps for a while;
+    ``not_before_ms`` passes after it failed us."""
 
     name: NodeName
     is_writer: bool = False
@@ -22,6 +25,22 @@ class Source:
     failures: int = 0
     not_before_ms: int = 0
     asked_at_ms: int | None = None
+    had: tuple[Digest, ...] = ()
+
+    def told(self, head: Digest) -> None:
+        """It told of a head, and keeps the ones before for those who are still fetching them. An older one than before
+        is mostly a message that came late."""
+        if self.has is not None and self.has != head:
+            self.had = (*self.had, self.has)[-HAD_MAX:]
+        self.has = head
+
+    def lost(self) -> None:
+        """It does not have what it told of."""
+        self.has, self.had = None, ()
+
+    def holds(self, head: Digest) -> bool:
+        """Whether it told of this head, now or a while ago."""
+        return head == self.has or head in self.had
 
 
 class Sources:
@@ -33,7 +52,8 @@ class Sources:
     def up(self, name: NodeName, is_writer: bool, has: Digest | None = None) -> None:
         source = self.get(name)
         if source is not None:
-            source.has = has if has is not None else source.has
+            if has is not None:
+                source.told(has)
             source.is_up, source.is_writer = True, is_writer
             source.failures = source.not_before_ms = 0
             source.asked_at_ms = None
@@ -56,14 +76,14 @@ class Sources:
         return any(s.is_up for s in self._all.values())
 
     def choose(self, has: Digest, now_ms: int) -> Source | None:
-        """The best source that has this generation and may be tried now: the writer before hubs, the reliable
-        before those that failed, names last so that every run chooses alike."""
-        fit = [s for s in self.all_up() if s.has == has and s.not_before_ms <= now_ms]
-        return min(fit, key=lambda s: (s.failures, not s.is_writer, s.name), default=None)
+        """The best source that has this generation and may be tried now: the reliable before those that failed, the
+        ones that name it as their newest, the writer before hubs, names last so that every run chooses alike."""
+        fit = [s for s in self.all_up() if s.holds(has) and s.not_before_ms <= now_ms]
+        return min(fit, key=lambda s: (s.failures, s.has != has, not s.is_writer, s.name), default=None)
 
     def next_try_ms(self, has: Digest) -> int | None:
         """When the first source that has it may be tried again; None when nobody who is up has it."""
-        return min((s.not_before_ms for s in self.all_up() if s.has == has), default=None)
+        return min((s.not_before_ms for s in self.all_up() if s.holds(has)), default=None)
 
     def forgive(self) -> None:
         for source in self._all.values():

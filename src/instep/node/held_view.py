@@ -21,15 +21,20 @@ _WHY = {
     "socket": "it is a socket",
     "device": "it is a device",
     "unreadable": "it cannot be read",
-    "unstable": "it changes while it is read",
+    "unstable": "it is being written",
+    "hot": "it changes faster than partners can fetch it, so it is published now and then",
     "open": "a program has it open for writing",
 }
+
+
+_WRITTEN = ("unstable", "open", "hot")
+"""What a program does to a file. Taking away what partners have of it helps nobody, so that is not offered."""
 
 
 def _why_of(problem: ScanProblem) -> str:
     """Why a path is not carried, and what its partners have instead."""
     why = _WHY.get(problem.what, "")
-    if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open")):
+    if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open", "hot")):
         why = f"{why}: {problem.detail}" if why else problem.detail or problem.what
     if not is_held(problem):
         return why
@@ -49,8 +54,9 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
         "pipe": "put a file there again",
         "socket": "put a file there again",
         "device": "put a file there again",
-        "unstable": "wait until the program that writes it is done; or ignore it",
-        "open": "wait until the program that writes it is done; or ignore it",
+        "unstable": "wait until the program that writes it is done",
+        "open": "wait until the program that writes it is done",
+        "hot": "publish a snapshot that its program makes, and ignore the file itself",
         "bad_name": "rename it",
         "too_long": "move it to a shorter path",
         "too_deep": "move it up in the tree",
@@ -58,10 +64,22 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     found = [steps.get(problem.what, "put it right")]
     if problem.what == "unreadable":
         found = ["make it readable for the user that instep runs as, or ignore it"]
+    if problem.what in _WRITTEN:
+        return [*found, *_ignoring(fileset, problem.path)]
     if is_held(problem) and problem.entries:
         path = _typed(problem.path.decode("utf-8", "surrogateescape"))
         found.append(f"instep publish {fileset.name} --accept-held{' ' + path if path else ''}")
     return found
+
+
+def _ignoring(fileset: FilesetSettings, path: bytes) -> list[str]:
+    """The command that ignores a path beside what is ignored already; none where it cannot be typed."""
+    before = fileset.definition.ignore if fileset.definition is not None else ()
+    text = "/" + path.decode("utf-8", "surrogateescape")
+    if any(character in each for each in (*before, text) for character in ",*?[]\\!"):
+        return []
+    typed = _typed(",".join((*before, text)))
+    return [f"instep fileset set {fileset.name} ignore={typed}"] if typed else []
 
 
 def _typed(text: str) -> str:

@@ -81,6 +81,10 @@ class Kept:
         with self._lock:
             return self._history.kept_aside()
 
+    def drop(self, digest: Digest, keeps: Callable[[int], bool]) -> None:
+        with self._lock:
+            self._history.drop(digest, keeps)
+
     def close(self) -> None:
         with self._lock:
             self._history.close()

@@ -357,13 +357,13 @@ class Peers:
     async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (want.page for want in request.wants))
-        return service.shelf().contents(entries_asked(self.runtime.store, request))
+        return service.shelf().of(signed, service.head).contents(entries_asked(self.runtime.store, request))
 
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
-        return service.shelf().ranges(entry, request.ranges)
+        return service.shelf().of(signed, service.head).ranges(entry, request.ranges)
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)

@@ -7,14 +7,15 @@ that moved on is *superseded*, never sent as something else (P6, design sections
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 from blake3 import blake3
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
-from instep.model.ids import Digest
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef
 from instep.model.pages import decode_leaf, level_of
 from instep.net.messages import (
     PAGES_REPLY_BYTES_MAX,
@@ -33,6 +34,7 @@ from instep.tree.place import Place
 
 __all__ = ["Shelf", "chunk_pages_reply", "entries_asked", "entry_asked", "pages_reply"]
 
+RECENT_GENERATIONS = 16
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -102,10 +104,25 @@ def _at(leaf: Sequence[Entry], position: int, page: Digest) -> Entry:
 class Shelf:
     """Contents of one fileset on this node. One request's thread at a time; opened for each request."""
 
-    def __init__(self, place: Place, history: Kept | None, archive: Archive | None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        history: Kept | None,
+        archive: Archive | None,
+        missed: Callable[[Entry], None] | None = None,
+    ) -> None:
+        """``missed`` is called with each entry whose contents are nowhere here any more."""
         self._place = place
+        self.missed = missed
         self._history = history
         self._archive = archive
+
+    def of(self, signed: SignedGeneration, head: HeadRef | None) -> Shelf:
+        """For a request of that generation. What an old one named is missed by nobody: the partner takes the newer
+        head."""
+        if head is not None and signed.ref().number + RECENT_GENERATIONS < head.number:
+            self.missed = None
+        return self
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[Answer]:
         """Answers in order. Small contents whole, large ones in pieces."""
@@ -123,6 +140,7 @@ class Shelf:
             return Answer(index, AnswerStatus.WHOLE, 0, data)
         kept = self._kept_bytes(entry)
         if kept is None:
+            self._miss(entry)
             return Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
         return Answer(index, AnswerStatus.WHOLE, 0, kept)
 
@@ -145,6 +163,7 @@ class Shelf:
     def _large(self, index: int, entry: Entry, root: Root) -> Iterator[Answer]:
         fd = self._open_large(root, entry)
         if fd is None:
+            self._miss(entry)
             yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
             return
         try:
@@ -162,6 +181,7 @@ class Shelf:
         with closing(Root(self._place.root)) as root:
             fd = self._open_large(root, entry)
             if fd is None:
+                self._miss(entry)
                 for index in range(len(ranges)):
                     yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
                 return
@@ -170,6 +190,10 @@ class Shelf:
                     yield from _until_short(index, fd, offset, length)
             finally:
                 os.close(fd)
+
+    def _miss(self, entry: Entry) -> None:
+        if self.missed is not None:
+            self.missed(entry)
 
     def _open_large(self, root: Root, entry: Entry) -> int | None:
         """A descriptor of contents of the right size; the digest is the asker's to verify, chunk by chunk."""

@@ -24,7 +24,6 @@ from instep.core.vocabulary import (
     RunHook,
     SetTimer,
     TimerFired,
-    Trouble,
     WatchChanged,
     trouble_of,
 )
@@ -153,11 +152,13 @@ class WriterService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
+        self.tree.loop = asyncio.get_running_loop()
         self._resume_later()
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
-        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, self._blinded)
+        blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
+        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, blinded)
         try:
             await self.watch.start()
             await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
@@ -188,9 +189,6 @@ class WriterService:
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         self.driver.post(v.TreeChanged(paths, is_overflow))
-
-    def _blinded(self, trouble: Trouble | None) -> None:
-        self.driver.post(WatchChanged(trouble))
 
     async def ask(self, make: Any, timeout_s: float) -> v.Outcome:
         """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number. What keeps the
@@ -432,6 +430,7 @@ class WriterService:
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
         await self.worker.run(self.tree.sync_history)
         head = commit(self, effect)
+        self.tree.hot.committed()
         pending = self._pending
         if pending is not None:
             self._unscanned.committed()

@@ -5,6 +5,7 @@ Everything runs in the fileset's worker thread but for ``shelf``, whose contents
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from instep.core import publish_vocabulary as v
+from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef
 from instep.model.standing import Standing
 from instep.net.messages import BUNDLE_BYTES_MAX
 from instep.node.driver import wall_ms
 from instep.node.history_rule import history_keeps
+from instep.node.hot_copies import HotCopies
 from instep.node.inspection import Inspection, Numbers, changes_of
 from instep.node.keeping import Kept, contents_in
 from instep.node.open_journal import refuse_open_journal
@@ -51,6 +54,10 @@ class WriterTree:
         self._service = service
         self._taken: Taken | None = None
         self._history: Kept | None = None
+        self.hot = HotCopies(
+            service.runtime.store, service.fileset.name, lambda size: history_keeps(service.fileset, size)
+        )
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.verifying: Inspection | None = None
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
@@ -83,7 +90,12 @@ class WriterTree:
 
     def shelf(self) -> Shelf:
         place = self.place()
-        return Shelf(place, self.history, Archive(place))
+        return Shelf(place, self.history, Archive(place), self._missed)
+
+    def _missed(self, entry: Entry) -> None:
+        """A partner asked for contents that have gone; called by the thread that answers it."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._service.driver.post, v.ContentMissed(entry.path))
 
     def sync_history(self) -> None:
         failpoint(COMMIT_BEFORE)
@@ -104,10 +116,11 @@ class WriterTree:
             lambda: marker,
             self._sink,
             suspects,
-            self._settling(),
+            self._settling(effect),
             effect.since,
             effect.lets_go,
         )
+        self.hot.begin(self.history)
         store = self._service.runtime.store
         base = effect.base.root if effect.base is not None else None
         if is_full or base is None:
@@ -121,15 +134,22 @@ class WriterTree:
             surveyed = survey.some(
                 store, base, trees, alone, wall_ms(), effect.again, reads_open=effect.reads_open
             )
+        surveyed = replace(surveyed, summary=replace(surveyed.summary, copied=self.hot.made))
         self._keep_suspects(surveyed.damaged)
         if self._definition_changed(effect.base):
             surveyed = replace(surveyed, summary=replace(surveyed.summary, definition_changed=True))
         return surveyed
 
-    def _settling(self) -> Settling:
-        fileset, watch = self._service.fileset, self._service.watch
-        written = watch.written if watch is not None else frozenset()
-        return Settling(fileset.settle_ms * 1_000_000, fileset.settle_max_ms * 1_000_000, written)
+    def _settling(self, effect: v.Scan) -> Settling:
+        fileset, watch, history = self._service.fileset, self._service.watch, self.history
+        return Settling(
+            fileset.settle_ms * 1_000_000,
+            fileset.settle_max_ms * 1_000_000,
+            written=watch.written if watch is not None else frozenset(),
+            hot=frozenset(effect.hot),
+            cooling=frozenset(effect.cooling),
+            copy=lambda path, digest, fd: self.hot.copy(history, path, digest, fd),
+        )
 
     def all_contents(self) -> tuple[Contents, Path]:
         """Every content of the fileset on this node, and the archive that it was indexed from."""

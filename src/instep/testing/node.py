@@ -62,6 +62,8 @@ class SimNode(ABC):
         self.incarnation = 0
         self.rng = world.stream(f"node {name}")
         self.is_disk_full = False
+        self.missed: Callable[[bytes], None] | None = None
+        """Called with the path of contents that a peer asked for and that have gone."""
         self.sessions: dict[str, None] = {}
         self._timers: dict[str, int] = {}
         self._cancelled: dict[int, None] = {}
@@ -301,6 +303,8 @@ class SimNode(ABC):
                 data = self.place.tree.get(entry.path)
                 if data is None or content_digest(data) != entry.digest:
                     data = self.store.history.get(entry.digest) or self.place.content_of(entry.digest)
+                if data is None and self.missed is not None:
+                    self.missed(entry.path)
                 answers.append(data)
         return msgspec.msgpack.encode(answers)
 

@@ -66,6 +66,8 @@ class Options:
     rollback_every_ms: int = 0
     snapshot_every_ms: int = 0
     old_state_every_ms: int = 0
+    hot_every_ms: int = 0
+    """A program rewrites one file so often, also when the faults have stopped."""
 
     @staticmethod
     def drawn(
@@ -121,8 +123,9 @@ class Options:
             snapshot_every_ms=settings.choice((0, 0, 15_000, 25_000)),
             old_state_every_ms=disks.choice((0, 0, 8_000)),
         )
+        hot_every_ms = disks.choice((0, 0, 0, 40))
         has_rollouts = rollouts.random() < 0.5 or always_rollouts
-        return _with_rollouts(drawn, rollouts) if has_rollouts else drawn
+        return _with_rollouts(drawn, rollouts) if has_rollouts else drawn.but(hot_every_ms=hot_every_ms)
 
     def but(self, **changes: object) -> Options:
         return replace(self, **changes)  # type: ignore[arg-type]

@@ -135,6 +135,13 @@ class _PublishesWhatItFinds(PublishMachine):
         run.is_restored = True
 
 
+class _HotFilesStarveTheRest(PublishMachine):
+    """Publishes whatever lies there, also what changes before a partner can have it."""
+
+    def _content_missed(self, path: bytes) -> None:
+        """Not noticed."""
+
+
 class _ReturnsBeforeTheProbe(FollowMachine):
     """Offers the node again as soon as the tree is switched."""
 
@@ -251,8 +258,10 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "publishes_over_adopted": _PublishesOverAnAdoptedHead,
     "scans_unfinished": _ScansAnUnfinishedTree,
     "publishes_what_it_finds": _PublishesWhatItFinds,
+    "hot_files_starve": _HotFilesStarveTheRest,
 }
 NEEDED: dict[str, dict[str, Any]] = {
+    "hot_files_starve": {"hot_every_ms": 25, "delay_ms": 50, "has_rollouts": False, "bound_ms": 120_000},
     "publishes_over_adopted": {"snapshot_every_ms": 15_000},
     "scans_unfinished": {"rollback_every_ms": 4_000, "step_fails": 0.2},
     "publishes_what_it_finds": {"rollback_every_ms": 4_000, "edit_every_ms": 300},

@@ -11,6 +11,7 @@ from instep.core.follow_vocabulary import Paused, Resumed, RetryAsked
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.testing.disk import ERRNOS
+from instep.testing.hot_file import HotProgram
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode
@@ -125,8 +126,11 @@ class _Cluster:
         for number in range(options.files):
             self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
         self.writer.place.tree[b"config"] = b"good"
+        self.hot = HotProgram(self.writer, self.partners, options.hot_every_ms)
         for node in self.nodes:
             node.boot()
+        if options.hot_every_ms:
+            self.hot.write()
         self._tend_sessions()
 
     def _partner(self, name: str, line: LineId, sources: tuple[str, ...]) -> SimPartner:
@@ -343,6 +347,8 @@ class _Cluster:
         for partner in self.partners:
             partner.place.has_marker = True
             partner.place.stuck.clear()
+        if self.world.options.hot_every_ms:
+            self.hot.end_after(self.world.options.bound_ms // 2)
         self.world.at(8_500, self._last_words)
 
     def _last_words(self) -> None:

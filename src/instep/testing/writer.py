@@ -26,11 +26,12 @@ from instep.core.vocabulary import (
 )
 from instep.errors import PeerError
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId, NodeName
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import RolloutPolicy
 from instep.model.walk import iterate
 from instep.net import messages as m
 from instep.testing.disk import content_digest
+from instep.testing.hot_file import HOT
 from instep.testing.ledger import Ledger
 from instep.testing.network import Network
 from instep.testing.node import SimNode, checked, sign, trouble, verdict_of
@@ -57,6 +58,10 @@ class SimWriter(SimNode):
         self.partners = partners
         self.ledger = ledger
         self.unreadable: dict[bytes, None] = {}
+        self.hot_at_ms = 0
+        self.missed = self.content_missed
+        self.hot_copies: dict[Digest, bytes] = {}
+        """What scans copied of the hot file, by digest."""
         self.accepting: dict[int, None] = {}
         self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
@@ -256,6 +261,8 @@ class SimWriter(SimNode):
         for entry in iterate(effect.root, self.store.get_page):
             data = self.place.tree.get(entry.path)
             is_kept = not self.fails(self.world.options.history_loss)
+            if entry.path == HOT:
+                data, is_kept = self.hot_copies.get(entry.digest), True
             if data is not None and content_digest(data) == entry.digest and is_kept:
                 self.store.put(self.store.history, entry.digest, data)
         self.guard.committed(head, effect)
@@ -298,6 +305,10 @@ class SimWriter(SimNode):
             self.post(p.PagesFetched(effect.req) if failed is None else p.FetchFailed(effect.req, failed))
 
         self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
+
+    def content_missed(self, path: bytes) -> None:
+        if self.is_alive:
+            self.post(p.ContentMissed(path))
 
     # --- operators ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from instep.model.ids import Digest
 from instep.model.manifest import build
 from instep.model.paths import sort_key
 from instep.model.walk import iterate, lookup
-from instep.testing.disk import SMALL, entry_of
+from instep.testing.disk import SMALL, content_digest, entry_of
+from instep.testing.hot_file import HOT, hot_problem
 
 if TYPE_CHECKING:
     from instep.testing.writer import SimWriter
@@ -25,6 +26,9 @@ def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p
     """The tree against the base of the scan; paths that cannot be read keep the entries that the base has."""
     get, base = writer.store.get_page, effect.base
     problems = _problems(writer, effect)
+    looked = not effect.paths or base is None or HOT in {*effect.paths, *(each.path for each in effect.again)}
+    if looked and (problem := hot_problem(writer, effect)) is not None:
+        problems.append(problem)
     held = [each for each in problems if is_held(each)]
     skipped = {each.path for each in problems}
     if effect.paths and base is not None:
@@ -48,6 +52,9 @@ def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p
         }
         ordered = sorted((entries | kept).items())
         root = build((entry for _, entry in ordered), writer.store.put_page, SMALL)
+    copied = HOT in effect.hot and looked and HOT not in skipped and HOT in writer.place.tree
+    if copied:
+        writer.hot_copies[content_digest(writer.place.tree[HOT])] = writer.place.tree[HOT]
     found = list(diff(None if base is None else base.root, root, get))
     return p.ScanSummary(
         root=root,
@@ -63,6 +70,7 @@ def scanned(writer: SimWriter, effect: p.Scan, *, definition_changed: bool) -> p
         is_full=not effect.paths or base is None,
         losses=_losses(writer, effect, root),
         at_ms=writer.world.now,
+        copied=(HOT,) if copied else (),
     )
 
 

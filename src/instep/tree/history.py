@@ -29,6 +29,7 @@ from instep.tree.history_pack import (
     HistoryDamage,
     Packed,
     decoded,
+    drop_file,
     encode,
     fsync_name,
     mismatch,
@@ -324,6 +325,10 @@ class History:
                     yield Digest(bytes.fromhex(name.decode())), directory + b"/" + name
 
     # --- collecting ----------------------------------------------------------------------------------------------
+
+    def drop(self, digest: Digest, keeps: Callable[[int], bool]) -> None:
+        """Remove one large content, unless ``keeps`` wants its size kept. Packed ones go with their generations."""
+        drop_file(self._relative(digest), self._fd, self._unsynced, keeps)
 
     def collect(self, is_live: Callable[[Digest], bool]) -> int:
         """Remove contents that no kept generation names; the bytes that were freed. A pack is rewritten when less

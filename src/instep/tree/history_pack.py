@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ __all__ = [
     "HistoryDamage",
     "Packed",
     "decoded",
+    "drop_file",
     "encode",
     "fsync_name",
     "mismatch",
@@ -93,3 +96,12 @@ def fsync_name(name: bytes, dir_fd: int) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def drop_file(name: bytes, dir_fd: int, unsynced: dict[bytes, None], keeps: Callable[[int], bool]) -> None:
+    """Remove a large content, synced or not, unless ``keeps`` wants its size kept."""
+    for each in (name, name + b".new"):
+        with contextlib.suppress(FileNotFoundError):
+            if not keeps(os.stat(each, dir_fd=dir_fd).st_size):
+                os.unlink(each, dir_fd=dir_fd)
+                unsynced.pop(each, None)

@@ -33,7 +33,7 @@ from instep.tree.openness import Openness, OpennessProbe
 from instep.tree.place import Place
 from instep.tree.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
 from instep.tree.rules import Rules
-from instep.tree.settling import Settling, is_in_place, is_read_later, trusted_at, written
+from instep.tree.settling import Settling, Sink, handed_on, is_in_place, is_read_later, trusted_at, written
 from instep.tree.touched import is_reserved
 
 __all__ = [
@@ -71,10 +71,6 @@ class Scanned(msgspec.Struct, frozen=True, gc=False):
     is_row_new: bool = False
     is_racy: bool = False
     is_open: bool = False
-
-
-Sink = Callable[[Digest, bytes | None, int], None]
-"""Gets each file that was read: its digest, its bytes when small, and its open descriptor."""
 
 
 def scan(
@@ -408,8 +404,8 @@ class _Scanner:
             if row is not None and is_other and not is_in_place(fd, openness, digest):
                 was, now = row.digest.hex(), digest.hex()
                 return Problem(path, "damaged", f"its stat is that of {was}, its bytes are {now}")
-            if self._sink is not None:
-                self._sink(digest, data, fd)
+            if problem := handed_on(self._sink, self._settling, path, digest, data, fd):
+                return problem
         finally:
             os.close(fd)
         new = StatRow(

@@ -8,15 +8,25 @@ has the file mapped and may write without the kernel moving a time. This module 
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
+from instep.errors import DamagedError, ResourceError
 from instep.model.ids import Digest
 from instep.tree.digest import digest_fd
 from instep.tree.listing import Problem
 from instep.tree.openness import Openness
 
-__all__ = ["MAPPED_NS", "Settling", "is_in_place", "is_read_later", "trusted_at", "written"]
+__all__ = [
+    "MAPPED_NS",
+    "Settling",
+    "Sink",
+    "handed_on",
+    "is_in_place",
+    "is_read_later",
+    "trusted_at",
+    "written",
+]
 
 MAPPED_NS = 40_000_000_000
 """A store into a page that is dirty already moves no time. The kernel writes dirty pages back after 30 s, found by a
@@ -27,28 +37,45 @@ _GRAIN_NS = 20_000_000
 """The clock of file times lags behind the wall clock by up to two ticks."""
 
 
+Sink = Callable[[Digest, bytes | None, int], None]
+"""Gets each file that was read: its digest, its bytes when small, and its open descriptor."""
+
+
+def _no_copy(path: bytes, digest: Digest, fd: int) -> None:
+    """For a scan that knows of no hot file."""
+
+
 class Settling(NamedTuple):
     """What a writer waits for before it publishes a file. ``settle_ns`` and ``settle_max_ns`` are the fileset's,
     ``written`` the paths that the watch saw written and not closed since. ``opened`` were found open and read before:
-    they are read again by the next full scan, not by this one, unless their stat moved."""
+    they are read again by the next full scan, not by this one, unless their stat moved. Of ``hot`` files ``copy`` keeps
+    the contents; those that are ``cooling`` are read only when they did not change for ``settle_max``."""
 
     settle_ns: int
     settle_max_ns: int
     written: Container[bytes] = frozenset()
     opened: Container[bytes] = frozenset()
+    hot: Container[bytes] = frozenset()
+    cooling: Container[bytes] = frozenset()
+    copy: Callable[[bytes, Digest, int], None] = _no_copy
 
-    def why_not(self, path: bytes, found: os.stat_result, openness: Openness, now_ns: int) -> str | None:
+    def problem(self, path: bytes, found: os.stat_result, openness: Openness, now_ns: int) -> Problem | None:
         """Why the file keeps its last entry for now; None when it may be read. A file that did not change for
         ``settle_max`` is read although a program has it open: a database, an index, a log."""
         age = now_ns - found.st_ctime_ns
-        if openness is Openness.CLOSED or age >= self.settle_max_ns:
+        if age >= self.settle_max_ns:
             return None
+        if path in self.cooling:
+            return Problem(path, "hot", "partners could not fetch it before it changed again")
         if openness is Openness.OPEN:
-            return "a program has it open for writing"
+            return Problem(path, "unstable", "a program has it open for writing")
+        if openness is Openness.CLOSED:
+            return None
         if path in self.written:
-            return "it is being written: the watch saw it change and not yet closed"
+            return Problem(path, "unstable", "the watch saw it written and not closed yet")
         if age + _GRAIN_NS < self.settle_ns:
-            return f"it changed {max(age, 0) // 1_000_000} ms ago, settle is {self.settle_ns // 1_000_000} ms"
+            ms = f"{max(age, 0) // 1_000_000} ms ago, settle is {self.settle_ns // 1_000_000} ms"
+            return Problem(path, "unstable", f"it changed {ms}")
         return None
 
 
@@ -56,8 +83,28 @@ def written(
     settling: Settling | None, path: bytes, found: os.stat_result, openness: Openness, now_ns: int
 ) -> Problem | None:
     """The problem of a file that a program is writing, where this is a writer's scan."""
-    why = settling.why_not(path, found, openness, now_ns) if settling is not None else None
-    return None if why is None else Problem(path, "unstable", why)
+    return None if settling is None else settling.problem(path, found, openness, now_ns)
+
+
+def handed_on(
+    sink: Sink | None, settling: Settling | None, path: bytes, digest: Digest, data: bytes | None, fd: int
+) -> Problem | None:
+    """Give what was read to ``sink``, and keep a copy of a hot file. A file that moved on meanwhile is a problem, and
+    so is one that has no room for a copy: without it the generation would name what nobody can have."""
+    try:
+        if sink is not None:
+            sink(digest, data, fd)
+        if settling is not None and path in settling.hot:
+            settling.copy(path, digest, fd)
+    except DamagedError as error:
+        if error.error_code != "content_mismatch":
+            raise
+        return Problem(path, "unstable", "it changed while a copy of it was taken")
+    except ResourceError as error:
+        if error.error_code != "no_room_for_copy":
+            raise
+        return Problem(path, "hot", error.reason)
+    return None
 
 
 def is_read_later(settling: Settling | None, path: bytes) -> bool:

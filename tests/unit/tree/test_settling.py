@@ -92,6 +92,16 @@ def test_a_file_that_is_renamed_into_place_is_carried_at_once(looked: Looked) ->
     assert why(looked.at_age(0)) == "carried"
 
 
+def test_a_hot_file_that_cools_is_not_read_until_it_is_quiet(looked: Looked) -> None:
+    looked.file.write_bytes(b"hot")
+    cooling = SETTLING._replace(hot={b"file"}, cooling={b"file"})
+    assert why(looked.at_age(SECOND, cooling)) == "hot"
+    copied: list[bytes] = []
+    quiet = cooling._replace(copy=lambda path, digest, fd: copied.append(path))
+    assert why(looked.at_age(11 * SECOND, quiet)) == "carried"
+    assert copied == [b"file"]
+
+
 @pytest.mark.usefixtures("no_leases")
 def test_without_leases_a_file_must_have_been_quiet_for_settle(looked: Looked) -> None:
     looked.file.write_bytes(b"x")

@@ -17,6 +17,7 @@ import pytest
 from instep.errors import RefusedError, ResourceError
 from instep.model.definition import Definition
 from instep.tree.beneath import rename_exchange
+from instep.tree.file_systems import remote_kind
 from instep.tree.inotify import InotifyWatcher
 from instep.tree.rules import Rules
 from instep.tree.watch import Gone, Overflow, Touched, Watcher, WatchEvent
@@ -260,3 +261,23 @@ def test_a_big_walk_is_done_in_slices(watch: Callable[..., Watched]) -> None:
         assert Touched(b"new", "tree") not in watched.watcher.read()
     assert Touched(b"new", "tree") in watched.told()
     watched.assert_watches(602)
+
+
+def test_a_file_system_of_other_machines_is_never_said_to_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instep.tree.watch.remote_kind", lambda fd: "nfs")
+    with contextlib.closing(Watcher(tmp_path, Rules(Definition()))) as watcher:
+        problem = watcher.start().problem
+        assert problem is not None
+        assert (problem.error_code, problem.facts["kind"]) == ("remote_file_system", "nfs")
+        (tmp_path / "local").write_text("what this kernel sees is told all the same")
+        assert Touched(b"local", "entry") in watcher.read()
+
+
+def test_the_kernel_says_what_kind_of_file_system_it_is(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_PATH)
+    try:
+        assert remote_kind(fd) is None
+    finally:
+        os.close(fd)

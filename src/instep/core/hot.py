@@ -1,0 +1,85 @@
+"""Files that change faster than partners can fetch them: how they are noticed, and how seldom they are published.
+
+A file is **hot** once its contents had moved on twice within half an hour when a partner asked for them. From then on
+it is published only with a copy of its contents in the history, so that what a generation names can always be had;
+and only now and then, so that the copies stay few and all else goes on at its own pace. Between, the file is held at
+its last entry. What is quiet for ``settle_max`` is published at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["ContentMissed", "HOT_FILES_MAX", "PACE_FIRST_MS", "PACE_MOST_MS", "HotFiles"]
+
+MISSES = 2
+WINDOW_MS = 1_800_000
+PACE_FIRST_MS = 30_000
+PACE_MOST_MS = 600_000
+HOT_FILES_MAX = 1_000
+"""Of more, the oldest is forgotten; it is noticed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentMissed:
+    """A partner asked for contents of a recent generation, and the file has other ones by now."""
+
+    path: bytes
+
+
+class _Heat:
+    """One file."""
+
+    __slots__ = ("is_hot", "last_ms", "missed_at_ms", "next_ms", "pace_ms", "published_at_ms")
+
+    def __init__(self, now_ms: int) -> None:
+        self.missed_at_ms: list[int] = []
+        self.is_hot = False
+        self.pace_ms = PACE_FIRST_MS
+        self.next_ms = now_ms
+        self.last_ms = now_ms
+        self.published_at_ms: int | None = None
+
+
+class HotFiles:
+    """Not persisted: after a restart two misses are enough to know a file again."""
+
+    def __init__(self) -> None:
+        self._files: dict[bytes, _Heat] = {}
+
+    def missed(self, path: bytes, now_ms: int) -> bool:
+        """A partner asked for contents that the file no longer has. True when the file is to be looked at now: what
+        the head names cannot be had from here."""
+        heat = self._files.pop(path, None) or _Heat(now_ms)
+        self._files[path] = heat
+        while len(self._files) > HOT_FILES_MAX:
+            del self._files[next(iter(self._files))]
+        heat.last_ms = now_ms
+        heat.missed_at_ms = [at for at in heat.missed_at_ms if now_ms - at < WINDOW_MS][-MISSES:]
+        heat.missed_at_ms.append(now_ms)
+        if len(heat.missed_at_ms) < MISSES or heat.is_hot:
+            return False
+        heat.is_hot = True
+        return True
+
+    def published(self, paths: Iterable[bytes], now_ms: int) -> None:
+        """Copies of these files were kept and published."""
+        for path in paths:
+            heat = self._files.get(path)
+            if heat is None:
+                continue
+            # What changes on and on is published more and more seldom.
+            is_steady = heat.published_at_ms is not None and now_ms - heat.published_at_ms < 2 * heat.pace_ms
+            heat.pace_ms = min(2 * heat.pace_ms, PACE_MOST_MS) if is_steady else PACE_FIRST_MS
+            heat.next_ms = now_ms + heat.pace_ms
+            heat.published_at_ms = heat.last_ms = now_ms
+
+    def hot(self, now_ms: int) -> tuple[bytes, ...]:
+        """The files to be published with a copy."""
+        self._files = {p: h for p, h in self._files.items() if now_ms - h.last_ms < WINDOW_MS}
+        return tuple(path for path, heat in self._files.items() if heat.is_hot)
+
+    def cooling(self, now_ms: int) -> tuple[bytes, ...]:
+        """Those of them that are not published yet unless they are quiet."""
+        return tuple(path for path, heat in self._files.items() if heat.is_hot and now_ms < heat.next_ms)

@@ -1,0 +1,67 @@
+"""A program at the simulated writer that rewrites one file all the time, and what must arrive all the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instep.core import publish_vocabulary as p
+from instep.core.held import ScanProblem
+from instep.model.walk import lookup
+from instep.testing.world import BrokenPromise
+
+if TYPE_CHECKING:
+    from instep.testing.partner import SimPartner
+    from instep.testing.writer import SimWriter
+
+__all__ = ["HOT", "HotProgram", "hot_problem"]
+
+HOT = b"hot"
+"""The path. Its contents come to the history by a copy only, as those of large files do."""
+BESIDE = b"beside the hot one"
+
+
+class HotProgram:
+    """Writes from the beginning until ``ends_at_ms``."""
+
+    def __init__(self, writer: SimWriter, partners: list[SimPartner], every_ms: int) -> None:
+        self._writer = writer
+        self._partners = partners
+        self._every_ms = every_ms
+        self._rng = writer.world.stream("hot")
+        self._number = 0
+        self._ends_at_ms: int | None = None
+
+    def write(self) -> None:
+        """Write now, and again soon."""
+        world = self._writer.world
+        if self._ends_at_ms is not None and world.now >= self._ends_at_ms:
+            return
+        self._number += 1
+        self._writer.hot_at_ms = world.now
+        if self._writer.place.has_marker:
+            self._writer.edit_tree(HOT, b"hot %d" % self._number)
+        world.at(self._rng.uniform(0.5, 1.5) * self._every_ms, self.write)
+
+    def end_after(self, ms: int) -> None:
+        """Peace: something else is written once; when the program ends, every partner must have it."""
+        world = self._writer.world
+        self._ends_at_ms = world.now + ms
+        world.at(9_000, lambda: self._writer.edit_tree(b"beside", BESIDE))
+        world.at(ms - 1, self._check)
+
+    def _check(self) -> None:
+        for partner in self._partners:
+            if partner.config.is_observing:
+                continue
+            if partner.place.tree.get(b"beside") != BESIDE:
+                raise BrokenPromise("P8", f"{partner.name} starves behind a file that changes all the time")
+
+
+def hot_problem(writer: SimWriter, effect: p.Scan) -> ScanProblem | None:
+    """The hot file keeps its last entry while it cools, unless it is quiet."""
+    is_quiet = writer.world.now - writer.hot_at_ms >= writer.config.settle_max_ms
+    if HOT not in effect.cooling or is_quiet or HOT not in writer.place.tree:
+        return None
+    base = effect.base
+    has_entry = base is not None and lookup(base.root, HOT, writer.store.get_page) is not None
+    return ScanProblem(HOT, "hot", "", int(has_entry))
