@@ -72,7 +72,8 @@ def test_a_mount_inside_the_root(fleet: Fleet) -> None:
 
 
 def test_a_mount_inside_a_partners_root(fleet: Fleet) -> None:
-    """Goal: at a partner nothing is written into what another file system hides; after the umount it catches up."""
+    """Goal: at a partner nothing is written into what another file system hides, the mount is named and nothing is
+    said to be restored; after the umount the partner catches up."""
     tree = fleet.tree("main")
     (tree / "archive").mkdir(parents=True)
     (tree / "archive" / "f").write_text("f")
@@ -81,11 +82,31 @@ def test_a_mount_inside_a_partners_root(fleet: Fleet) -> None:
     fleet.wait()
     s1 = fleet["s1"]
     with mounted("tmpfs", fleet.tree("s1") / "archive"):
+        line = s1.await_standing("failing", code="mount_in_the_way")
+        assert "umount" in line["next"][0]
         (tree / "archive" / "f").write_text("newer")
         (tree / "top").write_text("newer")
-        line = s1.await_standing("drifted", "failing", "blocked")
-        assert "archive" in line["reason"]
+        line = s1.await_standing("failing", code="mount_in_the_way")
         assert os.listdir(fleet.tree("s1") / "archive") == []
+        assert "drift_reverted" not in {each["what"] for each in s1.run("events").json["events"]}
         unmount(fleet.tree("s1") / "archive")
     eventually(lambda: tree_of(fleet.tree("s1")) == tree_of(tree), 40, "s1 to catch up after the umount")
     s1.await_standing("in_step")
+
+
+def test_a_pipe_in_place_of_what_a_partner_has(fleet: Fleet) -> None:
+    """Goal: a partner puts the file and the directory back that a local program replaced with pipes."""
+    tree = fleet.tree("main")
+    (tree / "d").mkdir(parents=True)
+    (tree / "d" / "f").write_text("f")
+    (tree / "a").write_text("a")
+    fleet.make(1)
+    fleet.wait()
+    there = fleet.tree("s1")
+    (there / "d").rename(there.parent / "away")
+    os.mkfifo(there / "d")
+    (there / "a").unlink()
+    os.mkfifo(there / "a")
+    eventually(lambda: (there / "a").is_file() and (there / "d").is_dir(), 20, "the pipes to go")
+    fleet["s1"].await_standing("in_step")
+    fleet.assert_same()

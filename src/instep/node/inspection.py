@@ -25,6 +25,7 @@ from instep.tree.cover import Cover, cover
 from instep.tree.fidelity import Local, expected_local
 from instep.tree.marker import Marker
 from instep.tree.place import Place
+from instep.tree.probes import mount_in_the_way
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
 from instep.tree.subtree import holds_ignored
@@ -35,6 +36,7 @@ ROWS_BATCH = 2_000
 PAGES_BATCH = 64
 SAMPLE_MAX = 1_000
 HIDES = ("unreadable", "mount")
+IN_THE_WAY = ("pipe", "socket", "device")
 NO_CONTENTS = Digest(bytes(32))
 """Stands for contents that nobody can read."""
 
@@ -185,15 +187,16 @@ class Inspection:
         )
 
     def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
-        """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from."""
+        """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from. A pipe, a socket or
+        a device is in the way of what should be there; a mount is for the operator to take away."""
         changes: dict[bytes, Entry | None] = {}
         for difference in self._all_of(root, paths, now_ms):
-            if (
-                difference.problem is not None
-                and difference.found is None
-                and difference.expected is not None
-            ):
-                continue
+            problem = difference.problem
+            if problem is not None and difference.expected is not None:
+                if problem.what == "mount":
+                    raise mount_in_the_way(self._place, problem.path, problem.path)
+                if problem.what not in IN_THE_WAY:
+                    continue
             changes[difference.path] = difference.found
             found, expected = difference.found, difference.expected
             if (

@@ -20,7 +20,7 @@ from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.step_work import mounts_in
 
-__all__ = ["Flags", "flags_of", "refuse_stuck_paths"]
+__all__ = ["Flags", "flags_of", "mount_in_the_way", "refuse_stuck_paths"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH = 0x1000
@@ -161,21 +161,30 @@ class _Probe:
         )
 
     def _mounted(self, path: bytes, mount: bytes) -> ResourceError:
-        return self._error(
-            path,
-            "mount_in_the_way",
-            f"{shown(path)} cannot be changed: something is mounted at {shown(mount)}",
-            f"umount {self._whole(mount)}",
-        )
+        return mount_in_the_way(self.place, path, mount)
 
     def _whole(self, path: bytes) -> str:
-        root = str(self.place.root)
-        return f"{root}/{shown(path)}" if path else root
+        return _whole(self.place, path)
 
     def _error(self, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
-        return ResourceError(
-            f"{self.place.fileset}: {reason}",
-            hint=f"{helps}; then it goes on by itself, at once with: instep retry {self.place.fileset}",
-            code=code,
-            path=shown(path),
-        )
+        return _stuck(self.place, path, code, reason, helps)
+
+
+def mount_in_the_way(place: Place, path: bytes, mount: bytes) -> ResourceError:
+    """``path`` cannot be changed, because something is mounted at ``mount``."""
+    reason = f"{shown(path)} cannot be changed: something is mounted at {shown(mount)}"
+    return _stuck(place, path, "mount_in_the_way", reason, f"umount {_whole(place, mount)}")
+
+
+def _whole(place: Place, path: bytes) -> str:
+    root = str(place.root)
+    return f"{root}/{shown(path)}" if path else root
+
+
+def _stuck(place: Place, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
+    return ResourceError(
+        f"{place.fileset}: {reason}",
+        hint=f"{helps}; then it goes on by itself, at once with: instep retry {place.fileset}",
+        code=code,
+        path=shown(path),
+    )
