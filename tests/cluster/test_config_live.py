@@ -141,7 +141,7 @@ def test_what_travels_and_what_is_released(fleet: Fleet) -> None:
     fleet.main.run("publish", "data")
     assert (there / "file").read_text() == "2"
     assert s1.run("fileset", "accept", "data", str(there), expect=4).error["code"] == "not_empty"
-    s1.run("fileset", "accept", "data", str(there), "--seed")
+    fleet.accept("s1", "--seed")
     fleet.wait()
     assert (there / "file").read_text() == "3"
     assert (there / "logs" / "app.log").read_text() == "ours"

@@ -89,7 +89,7 @@ def test_drift_that_is_kept_is_reported_only(fleet: Fleet) -> None:
     tree = _filled(fleet.tree("main"))
     fleet.make(0)
     s1 = fleet.join("s1", accept=False)
-    s1.run("fileset", "accept", "data", str(fleet.tree("s1")), "--drift", "keep")
+    fleet.accept("s1", "--drift", "keep")
     fleet.wait()
     there = fleet.tree("s1")
     (there / "sub" / "f1").write_text("local work")
@@ -198,7 +198,7 @@ def test_observing_never_writes(fleet: Fleet) -> None:
     assert s1.run("status", "--exit-code", expect=None).code == 0
     after = _everything(there)
     assert {p for p in {*before, *after} if before.get(p) != after.get(p)} == {b"sub/f4"}
-    s1.run("fileset", "accept", "data", str(there), "--replace")
+    fleet.accept("s1", "--replace")
     fleet.wait()
     fleet.assert_same("s1")
     out = fleet.base / "out"

@@ -114,7 +114,7 @@ def test_what_stands_against_an_exchange_is_named_with_both_values(fleet: Fleet)
     s1.run("fileset", "remove", "data")
     accept = ("fileset", "accept", "data", str(root), "--seed", "--switch", "exchange")
     assert s1.run(*accept, expect=4).error["code"] == "exchange_refused"
-    s1.run(*accept, "--carry", "logs")
+    fleet.accept("s1", "--seed", "--switch", "exchange", "--carry", "logs")
     (fleet.tree("main") / "page").write_text("three")
     fleet.wait()
     assert (root / "page").read_text() == "three"

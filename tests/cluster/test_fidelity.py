@@ -146,7 +146,7 @@ def test_what_preserve_names_arrives_where_it_is_allowed(fleet: Fleet) -> None:
     config = allowing.directory / "instep.toml"
     config.write_text('allow_preserve = ["owner", "setuid", "security"]\n' + config.read_text())
     allowing.run("config", "reload")
-    allowing.run("fileset", "accept", "data", str(fleet.tree("s1")))
+    fleet.accept("s1")
     fleet.join("s2")
     fleet.wait()
 
@@ -198,7 +198,7 @@ def test_a_file_system_that_cannot_keep_it_says_so(fleet: Fleet, tmp_path: Path)
             assert set(refused["facts"]["lost"]) == {"xattr", "acl"}
             assert "--without acl,xattr" in refused["hint"]
             assert target.exists() == is_made
-        s1.run("fileset", "accept", "data", str(target), "--without", "acl,xattr")
+        fleet.accept("s1", "--without", "acl,xattr", root=target)
         fleet.wait()
         assert tree_of(target) == tree_of(tree)
         shown = s1.status()["filesets"][0]

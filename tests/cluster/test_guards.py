@@ -161,7 +161,7 @@ def test_a_file_that_rots_on_a_partner_is_put_back(fleet: Fleet) -> None:
         (fleet.tree("main") / "rots").write_bytes(os.urandom(100_000))
         fleet.make(1, accept=False, add=("--settle", "20ms"))
         s1 = fleet["s1"]
-        s1.run("fileset", "accept", "data", str(at / "tree"))
+        fleet.accept("s1", root=at / "tree")
         fleet.wait()
         # Each scan reads again what was younger than 2 s; then the stat is believed.
         eventually(

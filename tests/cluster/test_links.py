@@ -139,8 +139,7 @@ def test_class_data_and_links_without_it(fleet: Fleet) -> None:
     main.run("partner", "set", "s1", "--data")
     eventually(lambda: [o["name"] for o in s1.status()["offers"]] == ["images"], 20)
     s1.run("fileset", "accept", "images", str(fleet.base / "s1images"))
-    main.run("wait", "images", "--timeout", "60s")
-    assert tree_of(fleet.base / "s1images") == tree_of(images)
+    eventually(lambda: tree_of(fleet.base / "s1images") == tree_of(images), describe=s1.log)
     # `to` narrows it per fileset.
     main.run("fileset", "set", "images", "to=s9", expect=None)
     main.run("fileset", "set", "images", "to=")

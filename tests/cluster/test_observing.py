@@ -27,7 +27,7 @@ def test_observe_then_seed_then_drift_after_a_restart(fleet: Fleet) -> None:
     assert changes == {"same": "removed", "other": "changed", "mine": "added"}
     assert tree_of(tree) == before
     assert not (tree / ".instep").exists()
-    s1.run("fileset", "accept", "data", str(tree), "--seed")
+    fleet.accept("s1", "--seed")
     fleet.wait()
     fleet.assert_same()
     s1.stop()

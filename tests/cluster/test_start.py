@@ -167,7 +167,7 @@ def test_directories_that_are_not_taken(fleet: Fleet) -> None:
     assert (dry["only_here"], dry["only_there"], dry["differing"]) == (2, 1, 1), dry
     assert tree_of(there) == before
     assert os.listdir(there.parent) in (["node", "tree"], ["tree", "node"])
-    s1.run("fileset", "accept", "data", str(there), "--seed")
+    fleet.accept("s1", "--seed")
     fleet.wait()
     fleet.assert_same("s1")
     kept = {item["path"]: item for item in s1.run("archive", "list", "data").json["items"]}

@@ -263,13 +263,18 @@ class Fleet:
         self.set_poll(node, poll)
         node.start()
         if accept:
-            node.run("fileset", "accept", "data", str(self.tree(name)))
-            eventually(lambda: name in self._followers(), describe=lambda: f"{name} in {self.main.line()}")
+            self.accept(name)
         return node
 
-    def _followers(self) -> list[str]:
-        """The partners that ``main`` knows to have accepted."""
-        return [partner["name"] for partner in self.main.line()["partners"]]
+    def accept(self, name: str, *words: str, root: Path | None = None) -> None:
+        """Accept ``data`` for real, and wait until the writer has heard so: until then it waits for that node nowhere."""
+        self[name].run("fileset", "accept", "data", str(root or self.tree(name)), *words)
+
+        def is_heard() -> bool:
+            rows = self.main.line()["partners"]
+            return any(row["name"] == name and row["standing"] != "observing" for row in rows)
+
+        eventually(is_heard, describe=lambda: f"{name} in {self.main.line()}")
 
     def set_poll(self, node: Node, poll: str) -> None:
         """A short poll interval, so that the safety net is tested within seconds."""
