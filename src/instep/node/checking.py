@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.net import messages as m
+from instep.node.daemon_rights import need_of, rights_of_process, rights_row
 from instep.node.driver import wall_ms
 from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.follower import FollowService
@@ -83,6 +84,7 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
     for service in daemon.services.values():
         async for each in _check_fileset(daemon, service):
             yield each
+    yield await asyncio.to_thread(_rights_row, daemon)
     for file in daemon.balancers.files():
         problem_of_file = await daemon.balancers.why_not(file)
         names = ", ".join(section.name for section in file.sections)
@@ -93,6 +95,19 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
             problem_of_file or f"{file.path} would be accepted",
             hint="see what [balancers] and the nodes say: instep balancer render KIND --check",
         )
+
+
+def _rights_row(daemon: Daemon) -> dict[str, Any]:
+    uid, allowed = os.geteuid(), daemon.runtime.settings.allow_preserve
+    needs = []
+    for service in daemon.services.values():
+        is_followed = isinstance(service, FollowService) and not service.fileset.observe
+        known = service.fileset.definition
+        definition = service.known_definition() if isinstance(service, FollowService) else known
+        keeps = definition.preserve if definition is not None else ()
+        needs.append(need_of(service.fileset, uid, is_followed=is_followed, keeps=keeps, allowed=allowed))
+    row = rights_row(uid, rights_of_process(), needs)
+    return result("rights of the daemon", row.is_ok, daemon.runtime.name, row.ours, row.theirs, row.hint)
 
 
 def _check_state(daemon: Daemon) -> dict[str, Any]:

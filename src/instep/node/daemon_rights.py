@@ -1,0 +1,160 @@
+"""Which rights this daemon has, which its filesets need, and what ``check`` says of the difference.
+
+Few rights are a second wall: what a mistake of the daemon could do is bounded by what the kernel lets it do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.model.definition import Preserve
+from instep.node.settings import FilesetSettings
+
+__all__ = ["CAPABILITIES", "Need", "RightsRow", "need_of", "rights_of_process", "rights_row"]
+
+CAPABILITIES: Mapping[str, int] = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_FOWNER": 3,
+    "CAP_FSETID": 4,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_SETFCAP": 31,
+}
+"""Those that a fileset can need; each would let a mistake of the daemon do much."""
+LOOKED_AT_MAX = 2_000
+"""So many objects of a tree are looked at to see to which users it belongs."""
+_UNIT_HINT = "see packaging/rights/ and the guide's page Owners and rights"
+
+
+@dataclass(slots=True)
+class Need:
+    """What one fileset needs, and why: capability to reason. ``owners`` are the users of its tree."""
+
+    owners: frozenset[int]
+    capabilities: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RightsRow:
+    is_ok: bool
+    ours: str
+    theirs: str
+    hint: str | None
+
+
+def rights_of_process() -> frozenset[str]:
+    """The effective capabilities among ``CAPABILITIES``."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        bits = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
+    return frozenset(name for name, bit in CAPABILITIES.items() if bits >> bit & 1)
+
+
+def need_of(
+    fileset: FilesetSettings,
+    uid: int,
+    *,
+    is_followed: bool,
+    keeps: Iterable[Preserve],
+    allowed: frozenset[str],
+) -> Need:
+    """What a daemon of user ``uid`` needs for ``fileset``. ``keeps`` is what the definition preserves, ``allowed`` what
+    ``allow_preserve`` says. Looks at a part of the tree."""
+    need = Need(owners_in(fileset.path))
+    name, wanted = fileset.name, need.capabilities
+    others = sorted(need.owners - {uid})
+    if others and is_followed:
+        why = f"{name} holds files of uid {', '.join(map(str, others[:3]))}"
+        wanted |= {"CAP_DAC_OVERRIDE": why, "CAP_FOWNER": why}
+    elif others and uid != 0 and not os.access(fileset.path, os.R_OK | os.X_OK):
+        wanted["CAP_DAC_READ_SEARCH"] = f"{name} is to be read, and belongs to uid {others[0]}"
+    if is_followed and Preserve.OWNER in keeps and "owner" in allowed:
+        why = f"{name} keeps owners"
+        wanted |= {"CAP_CHOWN": why, "CAP_FOWNER": why, "CAP_DAC_OVERRIDE": why}
+    if is_followed and "setuid" in allowed:
+        wanted["CAP_FSETID"] = 'allow_preserve has "setuid"'
+    if is_followed and "security" in allowed:
+        why = 'allow_preserve has "security"'
+        wanted |= {"CAP_SETFCAP": why, "CAP_SYS_ADMIN": why}
+    for hook in _hooks(fileset):
+        if hook is not None:
+            why = f"a hook of {name} runs as {hook}"
+            wanted |= {"CAP_SETUID": why, "CAP_SETGID": why, "CAP_KILL": why}
+    return need
+
+
+def _hooks(fileset: FilesetSettings) -> Iterator[str | None]:
+    hooks = fileset.hooks
+    for slot in (
+        hooks.validate,
+        hooks.freeze,
+        hooks.thaw,
+        hooks.reload,
+        hooks.probe,
+        hooks.repair,
+        hooks.on_failure,
+    ):
+        for hook in slot:
+            yield hook.user
+
+
+def owners_in(root: Path) -> frozenset[int]:
+    """The users to whom the root and the first objects below it belong."""
+    found: set[int] = set()
+    pending, left = [os.fsencode(root)], LOOKED_AT_MAX
+    with contextlib.suppress(OSError):
+        found.add(os.stat(root, follow_symlinks=False).st_uid)
+    while pending and left > 0:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as listing:
+            for entry in listing:
+                if entry.name.lower().startswith(b".instep"):
+                    continue
+                left -= 1
+                if left <= 0:
+                    break
+                with contextlib.suppress(OSError):
+                    found.add(entry.stat(follow_symlinks=False).st_uid)
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+    return frozenset(found)
+
+
+def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRow:
+    """What is missing fails; what is too much is said."""
+    needs = list(needs)
+    wanted: dict[str, str] = {}
+    for need in needs:
+        wanted |= {name: why for name, why in need.capabilities.items() if name not in wanted}
+    ours = f"uid {uid} with {_listed(has)}"
+    missing = [name for name in CAPABILITIES if name in wanted and name not in has]
+    if missing:
+        why = "; ".join(dict.fromkeys(wanted[name] for name in missing))
+        unit = " ".join(sorted(wanted))
+        hint = f"in a drop-in of the unit: AmbientCapabilities={unit} and CapabilityBoundingSet={unit}; {_UNIT_HINT}"
+        return RightsRow(False, ours, f"needs {_listed(missing)}: {why}", hint)
+    owners = frozenset().union(*(need.owners for need in needs)) if needs else frozenset()
+    extra = [name for name in CAPABILITIES if name in has and name not in wanted]
+    if (
+        uid == 0
+        and len(owners) == 1
+        and 0 not in owners
+        and not wanted.keys() - {"CAP_DAC_OVERRIDE", "CAP_FOWNER"}
+    ):
+        only = next(iter(owners))
+        text = f"more than it needs: all files belong to uid {only}, whose daemon would need no rights at all"
+        return RightsRow(True, ours, f"{text}; {_UNIT_HINT}", None)
+    if extra and needs:
+        return RightsRow(True, ours, f"more than it needs, {_listed(wanted)}; {_UNIT_HINT}", None)
+    return RightsRow(True, ours, "what it needs", None)
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = sorted(names, key=lambda name: CAPABILITIES[name])
+    return ", ".join(found) if found else "no capabilities"
