@@ -14,6 +14,7 @@ import msgspec
 from instep.errors import DamagedError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
+from instep.tree.control_folder import open_control
 from instep.tree.failpoints import failpoint, register
 from instep.tree.place import Place
 from instep.tree.records import RecordWriter, read_records, sync_dir
@@ -39,7 +40,7 @@ _decode = msgspec.msgpack.Decoder(_Holds).decode
 def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool) -> None:
     """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
     holds = _Holds(line.fileset, line.origin, marker, tree)
-    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    control = open_control(place)
     try:
         if _read(control) == holds:
             return
@@ -60,7 +61,7 @@ def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_sync
 
 def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
     """What the tree says that it holds; None when it says nothing of this line."""
-    control = os.open(place.control, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    control = open_control(place)
     try:
         found = _read(control)
     finally:
