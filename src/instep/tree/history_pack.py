@@ -102,6 +102,6 @@ def drop_file(name: bytes, dir_fd: int, unsynced: dict[bytes, None], keeps: Call
     """Remove a large content, synced or not, unless ``keeps`` wants its size kept."""
     for each in (name, name + b".new"):
         with contextlib.suppress(FileNotFoundError):
-            if not keeps(os.stat(each, dir_fd=dir_fd).st_size):
+            if not keeps(os.stat(each, dir_fd=dir_fd, follow_symlinks=False).st_size):
                 os.unlink(each, dir_fd=dir_fd)
                 unsynced.pop(each, None)
