@@ -141,8 +141,8 @@ class TreeJobs(SimNode):
     # --- back -----------------------------------------------------------------------------------------------
 
     def _take_back(self, journal: Journal, cause: StepFailed, failed: Answer) -> None:
-        """Undo; whether that goes well or not, the job has failed. ``cause`` is what it says when it does."""
-        if self.world.plant == "never_undone":
+        """Undo, or leave that to the recovery; the job has failed anyway. ``cause`` is what it says when it does."""
+        if self.world.plant == "never_undone" or self.rng.random() < 0.5:
             self._answer(failed(_failed(cause)))
             return
 

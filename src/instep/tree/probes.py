@@ -22,14 +22,18 @@ from instep.tree.step_work import mounts_in
 
 __all__ = ["Flags", "flags_of", "mount_in_the_way", "refuse_stuck_paths"]
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_statx = getattr(ctypes.CDLL(None), "statx", None)
+if _statx is not None:
+    _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
 _STATX_TYPE = 1
 _IMMUTABLE = 0x10
 _APPEND = 0x20
 _MOUNT_ROOT = 0x2000
-_BUFFER_BYTES = 256
+_BUFFER_WORDS = 32
+_ATTRIBUTES = 1
+_ATTRIBUTES_MASK = 7
 _NAMED_MAX = 20
 
 Flags = int
@@ -38,15 +42,13 @@ _displacing = frozenset({Op.CHANGE, Op.REMOVE, Op.META, Op.MOVE})
 
 def flags_of(dir_fd: int, name: bytes) -> Flags:
     """The attributes that ``statx(2)`` reports; 0 where it is missing or there is nothing."""
-    buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
-    try:
-        statx = _libc.statx
-    except AttributeError:
+    if _statx is None:
         return 0
+    buffer = (ctypes.c_uint64 * _BUFFER_WORDS)()
     flags = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
-    if statx(ctypes.c_int(dir_fd), name, ctypes.c_int(flags), ctypes.c_uint(_STATX_TYPE), buffer) != 0:
+    if _statx(dir_fd, name, flags, _STATX_TYPE, buffer) != 0:
         return 0
-    return int.from_bytes(buffer.raw[8:16], "little") & int.from_bytes(buffer.raw[56:64], "little")
+    return buffer[_ATTRIBUTES] & buffer[_ATTRIBUTES_MASK]
 
 
 def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from instep.model.definition import decode_definition
@@ -27,7 +25,7 @@ from instep.tree.renames import inode_at, put_new
 from instep.tree.rules import Rules
 from instep.tree.subtree import walk_below
 
-__all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in", "naming"]
+__all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in", "name_path"]
 
 _ENTRY_MOVED = register("switch.entry_moved")
 
@@ -239,14 +237,9 @@ class StepWork:
         _add(self.outcome.held, path)
 
 
-@contextlib.contextmanager
-def naming(step: Step) -> Iterator[None]:
-    """Errors of a step name the path that people know, not the slot in the stage."""
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = step.path, None
-        raise
+def name_path(error: OSError, step: Step) -> None:
+    """Let the error of a step name the path that people know, not the slot in the stage."""
+    error.filename, error.filename2 = step.path, None
 
 
 def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:

@@ -18,7 +18,7 @@ from instep.tree.inode import hold_directory, let_owner
 from instep.tree.journal import Op, Step
 from instep.tree.removals import Removals
 from instep.tree.renames import displaced_names, exchange, place_over, put_new, take_away
-from instep.tree.step_work import naming
+from instep.tree.step_work import name_path
 
 __all__ = ["Steps"]
 
@@ -34,37 +34,52 @@ class Steps(Removals):
     """Forward: from the base to the target."""
 
     def run(self) -> None:
-        removals = is_closing = False
-        for step in self.journal.steps():
-            match step.op:
-                case Op.REMOVE:
-                    removals = True
-                case Op.TIME:
-                    is_closing = True
-                case Op.MODE:
-                    is_closing = True
-                    self._open_directory(step)
-                case Op.META if self.is_directory(step):
-                    is_closing = True
-                    self._open_directory(step)
-                case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
-                    with naming(step):
-                        failpoint(_STEP_BEFORE)
-                        self._forward(step)
-                        failpoint(_STEP_AFTER)
+        removals = self._all_forward()
         failpoint(_REMOVALS)
         if removals:
-            for step in self.journal.steps():
-                if step.op is Op.REMOVE:
-                    with naming(step):
-                        failpoint(_STEP_BEFORE)
-                        self.remove(step)
-                        failpoint(_STEP_AFTER)
+            self._all_removals()
         failpoint(_CLOSING)
-        if is_closing:
+        if self.is_closing:
             self._close_directories()
         self.sync()
         failpoint(_DIRS_SYNCED)
+
+    def _all_forward(self) -> bool:
+        """All steps but removals; whether there are some."""
+        removals = self.is_closing = False
+        for step in self.journal.steps():
+            try:
+                match step.op:
+                    case Op.REMOVE:
+                        removals = True
+                    case Op.TIME:
+                        self.is_closing = True
+                    case Op.MODE:
+                        self.is_closing = True
+                        self._open_directory(step)
+                    case Op.META if self.is_directory(step):
+                        self.is_closing = True
+                        self._open_directory(step)
+                    case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
+                        failpoint(_STEP_BEFORE)
+                        self._forward(step)
+                        failpoint(_STEP_AFTER)
+            except OSError as error:
+                name_path(error, step)
+                raise
+        return removals
+
+    def _all_removals(self) -> None:
+        for step in self.journal.steps():
+            if step.op is not Op.REMOVE:
+                continue
+            try:
+                failpoint(_STEP_BEFORE)
+                self.remove(step)
+                failpoint(_STEP_AFTER)
+            except OSError as error:
+                name_path(error, step)
+                raise
 
     def _forward(self, step: Step) -> None:
         if step.op is Op.MOVE:

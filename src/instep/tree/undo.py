@@ -26,7 +26,7 @@ from instep.tree.left_objects import LEFT, archive_left
 from instep.tree.marker import open_marked
 from instep.tree.place import Place
 from instep.tree.renames import displaced_names, exchange, inode_at, place_over, put_new, take_away
-from instep.tree.step_work import StepWork, Switched, make_like, naming
+from instep.tree.step_work import StepWork, Switched, make_like, name_path
 from instep.tree.steps import SINGLY
 from instep.tree.subtree import entries_below, is_like, subtree_differences, walk_below
 
@@ -87,9 +87,10 @@ class _Undo(StepWork):
                     continue
                 failpoint(_STEP_BEFORE)
                 try:
-                    with naming(step):
-                        self._open(step) if is_opening else self._back(step)
+                    self._open(step) if is_opening else self._back(step)
                 except (OSError, InstepError) as error:
+                    if isinstance(error, OSError):
+                        name_path(error, step)
                     failed = failed or error
                 failpoint(_STEP_AFTER)
         self.sync()
