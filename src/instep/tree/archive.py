@@ -41,6 +41,7 @@ _RENAMED = register("archive.renamed")
 _PRUNING = register("archive.pruning")
 
 DRIFT_NAMED_MAX = 1000
+_HIDDEN = b".pruned-"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -302,14 +303,12 @@ def _has_tree(archive: int, name: str) -> bool:
 def _prune(archive: int, names: Iterable[str]) -> None:
     for name in names:
         failpoint(_PRUNING)
-        # Hidden first, so that a batch is listed whole or not at all.
-        hidden = b".pruned-" + name.encode()
-        os.rename(name.encode(), hidden, src_dir_fd=archive, dst_dir_fd=archive)
-        remove_object(archive, hidden)
-    for left in map(os.fsencode, os.listdir(archive)):
-        if left.startswith(b".pruned-"):
-            remove_object(archive, left)
+        # Hidden first, and durably, so that a batch is listed whole or not at all.
+        os.rename(name.encode(), _HIDDEN + name.encode(), src_dir_fd=archive, dst_dir_fd=archive)
     os.fsync(archive)
+    for left in map(os.fsencode, os.listdir(archive)):
+        if left.startswith(_HIDDEN):
+            remove_object(archive, left)
 
 
 def _item(batch: str, record: ItemRecord) -> Item:

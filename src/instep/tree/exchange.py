@@ -91,7 +91,9 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
             failpoint(_SWAPPING)
             _swap_root(place, header.root_ino, stage_fd, parent_fd)
             failpoint(_SWAPPED)
-    elif here != header.next_ino:
+    elif here == header.next_ino:
+        _carry_late(place, journal, stage)
+    else:
         raise RefusedError(
             f"{place.root} is neither the tree before the interrupted switch nor the one after it",
             hint=f"somebody put another directory there; the two are inodes {header.root_ino} and {header.next_ino}",
@@ -125,6 +127,7 @@ def withdraw(place: Place, journal: Journal, stage: bytes) -> None:
             found = live.stat_or_none(step.path)
             if found is not None and found.st_ino == step.ino:
                 _exchange(live, tree, step.path)
+        _sync_carried(journal, live, tree)  # before the journal that says what was carried goes
     control = open_control(place)
     try:
         with _opened(stage) as stage_fd:
@@ -150,6 +153,15 @@ def _carry(live: Root, tree: Root, step: Step) -> None:
     _exchange(live, tree, step.path)
 
 
+def _carry_late(place: Place, journal: Journal, stage: bytes) -> None:
+    """A power cut may have kept the swap and lost what was carried before it: the stand-ins came into the live tree."""
+    with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
+        for step in _carried(journal):
+            here = live.stat_or_none(step.path)
+            if here is not None and here.st_ino == step.ino and old.stat_or_none(step.path) is not None:
+                _exchange(live, old, step.path)
+
+
 def _exchange(live: Root, tree: Root, path: bytes) -> None:
     """Swap what is at ``path`` in both trees; the directory that holds it keeps its time in the next tree."""
     live_fd, name = live.open_parent(path)
@@ -165,11 +177,15 @@ def _sync(place: Place, journal: Journal, stage: bytes) -> None:
     """The folder that names the root, and those that gave or got carried paths; the stage is synced as it becomes the
     archive's."""
     sync_directory(place.root.parent)
-    parents = {parent_of(step.path) for step in _carried(journal)}
     with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
-        for tree in (live, old):
-            for parent in sorted(parents):
-                _sync_beneath(tree, parent)
+        _sync_carried(journal, live, old)
+
+
+def _sync_carried(journal: Journal, *trees: Root) -> None:
+    parents = {parent_of(step.path) for step in _carried(journal)}
+    for tree in trees:
+        for parent in sorted(parents):
+            _sync_beneath(tree, parent)
 
 
 def _sync_beneath(tree: Root, directory: bytes) -> None:

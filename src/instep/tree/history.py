@@ -82,6 +82,10 @@ class History:
         self.damage: list[HistoryDamage] = []
         """What was found since this history was opened, less what was mended."""
         self._load()
+        # A killed daemon may have left contents that are not durable yet: the first sync is for them, too.
+        self._dirty.update(self._packs)
+        self._unsynced[b""] = None
+        self._is_inherited = True
 
     def _load(self) -> None:
         for number in self._numbers():
@@ -210,11 +214,13 @@ class History:
         self._dirty.clear()
         for name in large:
             os.rename(name, name.removesuffix(b".new"), src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        for directory in sorted({os.path.dirname(name) for name in large}):
+        inherited = self._directories() if self._is_inherited else []
+        for directory in sorted({*inherited, *map(os.path.dirname, large)}):
             fsync_name(directory, self._fd)
         if self._unsynced:
             os.fsync(self._fd)
         self._unsynced.clear()
+        self._is_inherited = False
         failpoint(_SYNCED)
 
     def _flush(self) -> None:
@@ -316,10 +322,11 @@ class History:
         yield from self._index
         yield from (digest for digest, _ in self._files())
 
+    def _directories(self) -> list[bytes]:
+        return sorted(name for name in map(os.fsencode, os.listdir(self._fd)) if len(name) == 2)
+
     def _files(self) -> Iterator[tuple[Digest, bytes]]:
-        for directory in sorted(map(os.fsencode, os.listdir(self._fd))):
-            if len(directory) != 2:
-                continue
+        for directory in self._directories():
             for name in sorted(os.listdir(self._path + b"/" + directory)):
                 if len(name) == 64:
                     yield Digest(bytes.fromhex(name.decode())), directory + b"/" + name
@@ -347,9 +354,7 @@ class History:
             if is_live(digest):
                 live[at.pack].append(digest)
                 live_bytes[at.pack] += at.length
-        for number in sorted(
-            live, reverse=True
-        ):  # the last first: what others still hold is appended behind it
+        for number in sorted(live, reverse=True):  # the last first: what others hold is appended behind it
             digests = live[number]
             size = os.fstat(self._pack(number)).st_size
             # What holds bad bytes is written anew, so that only whole records are left in use.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from instep.errors import DamagedError, InstepError
 from instep.model.definition import Preserve
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.paths import shown
-from instep.tree.beneath import Root, syncfs
+from instep.tree.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.digest import digest_bytes
 from instep.tree.fidelity import Allow, Local, apply_metadata
 from instep.tree.inode import SETID, let_owner
@@ -32,6 +32,7 @@ __all__ = [
     "remove_object",
     "row_of",
     "sync_directory",
+    "sync_each",
 ]
 
 SYNC_SINGLY_MAX = 64
@@ -187,12 +188,7 @@ class Layer:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        for directory in sorted(directories, reverse=True):
-            fd = self.tree.open_dir(directory)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        sync_each(self.tree, directories)
 
 
 def row_of(path: bytes, entry: Entry, found: os.stat_result, *, is_staged: bool) -> RowRecord:
@@ -275,3 +271,22 @@ def sync_directory(path: bytes | str | os.PathLike[str]) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_each(root: Root, paths: Iterable[bytes]) -> None:
+    """Sync these files and directories beneath ``root``; what has gone or is something else by now is left out.
+    ``PermissionError`` for what may not be opened."""
+    for path in sorted(paths):  # a directory has its name on the disk before something moves into it for good
+        found = root.stat_or_none(path)
+        if found is None or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
+            continue
+        try:
+            fd = root.open(path, _READ)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            continue
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -333,6 +333,8 @@ def take_apart(place: Place, stage: bytes, relinked: Relinked | None = None) -> 
         journal = Journal.load(place, b"stage/" + stage + b"/journal")
     with Root(path) as tree:
         if journal is not None:
+            with contextlib.suppress(FileExistsError):  # a power cut may have taken it
+                os.mkdir(b"o", 0o700, dir_fd=tree.fd)
             for step in journal.steps():
                 _return_object(tree, step)
         if relinked is not None:

@@ -18,6 +18,7 @@ from instep.tree.beneath import RenameUnsupportedError, Root, rename_noreplace
 from instep.tree.inode import SETID, Inode
 from instep.tree.large import copy_whole
 from instep.tree.private_directory import private_directory
+from instep.tree.records import sync_dir
 
 __all__ = ["copy_object", "open_outlet", "put_out"]
 
@@ -81,6 +82,7 @@ def _step_into(here: int, name: bytes, target: bytes) -> int:
         below = os.open(name, _STEP, dir_fd=here)
     except FileNotFoundError:
         os.mkdir(name, _NEW_DIRECTORY, dir_fd=here)
+        sync_dir(here)
         below = os.open(name, _STEP | os.O_DIRECTORY, dir_fd=here)
     mode = os.fstat(below).st_mode
     if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
@@ -136,6 +138,7 @@ def _open_parents(outlet: Root, path: bytes, target: bytes) -> tuple[int, bytes]
         for part in above:
             try:
                 os.mkdir(part, _NEW_DIRECTORY, dir_fd=here)
+                os.fsync(here)
             except FileExistsError:
                 pass
             try:

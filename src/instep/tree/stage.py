@@ -666,7 +666,7 @@ class Stage:
             for step in self._numbered(closing):
                 writer.add(encode_record(step))
                 count += 1
-                if self.is_resumed:
+                if self.is_resumed and step.op in (Op.NEW, Op.CHANGE):  # nothing was displaced yet
                     keys.add(step.key)
             writer.add(encode_record(EndRecord(count)))
             if self.is_resumed:

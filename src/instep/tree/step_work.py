@@ -16,8 +16,8 @@ from instep.tree.exchange import mounts_below
 from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local, apply_metadata
 from instep.tree.inode import NOT_THERE, Inode, let_owner
-from instep.tree.journal import Journal, Step
-from instep.tree.laying import SYNC_SINGLY_MAX
+from instep.tree.journal import Journal, Op, Step
+from instep.tree.laying import SYNC_SINGLY_MAX, sync_each
 from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.projects import give_project
@@ -68,6 +68,9 @@ class StepWork:
         self.rules = Rules(decode_definition(journal.header.definition))
         self.mounts = mounts_in(root)
         self.touched: set[bytes] = set()
+        """Directories of the tree, and files that are changed in place."""
+        self.taken: set[bytes] = {b"o"}
+        """Directories of the stage."""
         self.ignores_modes = ignores_modes()
         self.objects_fd = staged.open_dir(b"o")
 
@@ -127,6 +130,8 @@ class StepWork:
         """Take all that may go from the live ``directory`` to ``slot`` of ``tree``, entry by entry; whether something
         stays. After a crash simply again."""
         stays = False
+        self.touched.add(directory)
+        (self.touched if tree is self.root else self.taken).add(slot)
         if not self.ignores_modes:
             let_owner(*self.root.open_parent(directory), 0o700)
         for name in _listed(self.root, directory):
@@ -205,22 +210,24 @@ class StepWork:
             self.touched.add(parent_of(path))
 
     def sync(self) -> None:
-        if len(self.touched) > SYNC_SINGLY_MAX:
-            syncfs(self.objects_fd)
-            return
-        os.fsync(self.objects_fd)
-        for directory in sorted(self.touched):
+        """Make durable all that the steps changed, also what was done before a crash: a killed daemon left it to the
+        kernel, and the power may fail after the next daemon recorded it."""
+        for step in self.journal.steps():
+            self.touch(step.path)
+            if step.op is Op.MOVE:
+                self.touch(step.source)
+            elif step.op in (Op.META, Op.MODE, Op.TIME):
+                self.touched.add(step.path)
+            if len(self.touched) + len(self.taken) > SYNC_SINGLY_MAX:
+                break
+        if len(self.touched) + len(self.taken) <= SYNC_SINGLY_MAX:
             try:
-                fd = self.root.open_dir(directory)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # removed by a later step, whose own parent is here too
-            except PermissionError:
-                syncfs(self.objects_fd)
+                sync_each(self.staged, self.taken)
+                sync_each(self.root, self.touched)
                 return
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            except PermissionError:
+                pass  # a mode that we may not open, without being root: the whole file system is synced instead
+        syncfs(self.objects_fd)
 
     # --- told -----------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     try:
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
             _run_steps(Steps(place, journal, tree, staged, local, Switched(journal)))
-            sync_tree(tree)
+            sync_tree(staged)  # what was displaced, too: its links are all that the archive has
             os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
         sync_directory(stage)
     except OSError as error:
@@ -95,6 +95,7 @@ def _begin(place: Place, journal: Journal) -> Journal:
         os.fsync(control)
     finally:
         os.close(control)
+    sync_directory(place.stage / os.fsdecode(journal.stage_name))  # a rename is durable in both directories
     failpoint(_BEGUN)
     if current is not None:
         _strip_batch(place, current)
