@@ -92,6 +92,10 @@ class Holding:
         kept.entries += 1
         kept.size_bytes += old.size if old.kind is Kind.FILE else 0
 
+    @property
+    def has_any(self) -> bool:
+        return bool(self._found)
+
     def refusing(self) -> tuple[ScanProblem, ...]:
         """The damaged files, and the root when it cannot be read."""
         found = [

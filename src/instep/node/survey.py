@@ -14,13 +14,14 @@ import msgspec
 from instep.core.held import ScanProblem
 from instep.core.losses import Checkpoint
 from instep.core.publish_vocabulary import ScanSummary
-from instep.model.definition import Definition
+from instep.model.definition import Definition, Preserve
 from instep.model.entry import Entry, Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest import build, edit, iterate, totals
 from instep.model.paths import is_below, sort_key
 from instep.model.walk import Reader
 from instep.node.holding import Holding, opened_among, probed
+from instep.node.link_groups import with_whole_groups
 from instep.node.losing import losses_of
 from instep.node.moved import Moved, covered_rows
 from instep.node.row_keeper import RowKeeper
@@ -163,6 +164,10 @@ class Survey:
         kept = RowKeeper(store, self._fileset)
         before = iterate(base, keeper.get) if base is not None else iter(())
         root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
+        if tally.holding.has_any and self._local.keeps(Preserve.HARDLINKS):
+            root = with_whole_groups(root, keeper.get, keeper.put)
+        if root == base:
+            tally.added = tally.changed = tally.removed = 0
         keeper.flush()
         kept.finish()
         return self._surveyed(keeper, tally, root, base, now_ms, is_full=True)

@@ -11,8 +11,8 @@ import pytest
 
 from instep.core.held import HeldPaths
 from instep.core.publish_vocabulary import ScanSummary
-from instep.model.check import check_tree
-from instep.model.definition import Definition
+from instep.model.check import check_diff, check_tree
+from instep.model.definition import Definition, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.limits import DEPTH_MAX
 from instep.model.manifest import iterate
@@ -169,6 +169,36 @@ def test_what_no_receiver_takes_is_never_in_a_manifest(tmp_path: Path, is_full: 
     freed = writer.looks(found, *(() if is_full else (b"rest",)))
     assert b"a" not in freed.held.paths
     assert freed.changed == 1
+
+
+def test_a_held_link_keeps_no_group_that_receivers_refuse(tmp_path: Path) -> None:
+    """Goal: one of three hard links becomes a pipe and the file changes: the old entry stays, as no link of the new
+    ones, the manifest passes a receiver's check, and nothing changes from then on."""
+    writer = _Writer(tmp_path)
+    for name in ("b", "c"):
+        os.link(writer.root / "a", writer.root / name)
+
+    def looks(base: ScanSummary | None) -> ScanSummary:
+        survey = Survey(
+            writer.place,
+            FILESET,
+            Definition(preserve=(Preserve.HARDLINKS,)),
+            lambda: writer.marker,
+            lambda *_: None,
+        )
+        root = None if base is None else base.root
+        return survey.everything(writer.store, root, writer.now_ms, deep=False).summary
+
+    first = looks(None)
+    (writer.root / "c").unlink()
+    os.mkfifo(writer.root / "c")
+    (writer.root / "a").write_text("newer")
+    second = looks(first)
+    check_tree(second.root, writer.page)
+    check_diff(first.root, second.root, writer.page)
+    assert [each.path for each in second.held.listed] == [b"c"]
+    third = looks(second)
+    assert (third.root, third.changed) == (second.root, 0)
 
 
 def _make_deep(root: Path, levels: int) -> None:
