@@ -84,8 +84,8 @@ def judge_problems(problems: Sequence[ScanProblem]) -> Trouble | None:
 
 
 _HINTS = {
-    "damaged": "if a program wrote these bytes in place, touch the file, and it is published as it is; else restore it "
-    "from a backup or from a partner (instep archive)",
+    "damaged": "if a program wrote these bytes in place, touch the file, and it is published as it is; else restore "
+    "it: its contents may lie at partners",
     "unreadable": "make it readable for the user that instep runs as, or ignore it",
     "unstable": "it changes all the time: ignore it, or publish when the program that writes it is quiet",
     "bad_name": "rename it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from instep.core.held import words_of
@@ -113,4 +114,15 @@ def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
     )
     is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
     kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"
-    return Report(standing, trouble.code, f"{trouble.reason}{kept}", (step,), facts.head)
+    steps = (step, *_ways_back(line, facts, trouble))
+    return Report(standing, trouble.code, f"{trouble.reason}{kept}", steps, facts.head)
+
+
+def _ways_back(line: LineId, facts: PublishFacts, trouble: Trouble) -> tuple[str, ...]:
+    """The command that takes back what is damaged or missing, where that may be what an operator wants."""
+    if facts.head is None or trouble.code not in ("damaged", "max_deletions"):
+        return ()
+    named = next((value for name, value in trouble.facts if name == "paths"), ())
+    paths = [str(path) for path in named] if isinstance(named, list) and trouble.code == "damaged" else []
+    words = " ".join(shlex.quote(word) for word in (line.fileset, *paths))
+    return (f"take it back as generation {facts.head.number} has it: instep restore {words}",)

@@ -27,6 +27,7 @@ from instep.node.driver import wall_ms
 from instep.node.held_paths import refuse_held
 from instep.node.held_tree import hold
 from instep.node.inspection import Inspection, Numbers
+from instep.node.keeping import contents_in
 from instep.node.mounts import require_mount
 from instep.node.moved import LiveRows
 from instep.node.placing import Taken, find_root
@@ -279,7 +280,7 @@ class Applying:
             previous=target,
             local=self.local(definition),
             live_row=LiveRows(service.runtime.store, service.fileset.name),
-            sources=(Archive(place).source(),),
+            sources=(contents_in(place, service)[0],),
             recut=recut,
             why=why,
             exchange=service.lingering.exchange() if why is None else None,
@@ -295,7 +296,7 @@ class Applying:
             stage = await service.worker.run(opened)
             try:
                 clients = service.sources_for(source) if source is not None else []
-                link_of = Archive(stage.place).source().readlink
+                link_of = contents_in(stage.place, service)[0].target
                 await self._pull(stage, target, clients, {}, link_of)
                 journal = await service.worker.run(self._seal, stage)
             finally:
