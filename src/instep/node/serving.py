@@ -166,10 +166,11 @@ class Shelf:
             self._miss(entry)
             yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
             return
+        began = os.fstat(fd).st_mtime_ns
         try:
             yield from _until_short(index, fd, 0, entry.size)
         finally:
-            os.close(fd)
+            self._end(fd, entry, began)
 
     def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
         """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
@@ -185,15 +186,24 @@ class Shelf:
                 for index in range(len(ranges)):
                     yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
                 return
+            began = os.fstat(fd).st_mtime_ns
             try:
                 for index, (offset, length) in enumerate(ranges):
                     yield from _until_short(index, fd, offset, length)
             finally:
-                os.close(fd)
+                self._end(fd, entry, began)
 
     def _miss(self, entry: Entry) -> None:
         if self.missed is not None:
             self.missed(entry)
+
+    def _end(self, fd: int, entry: Entry, began_mtime_ns: int) -> None:
+        """Close what was sent. Where it changed meanwhile, the partner got a mixture, and will find that out: that is
+        as good as a miss, and known sooner."""
+        is_mixed = os.fstat(fd).st_mtime_ns != began_mtime_ns
+        os.close(fd)
+        if is_mixed:
+            self._miss(entry)
 
     def _open_large(self, root: Root, entry: Entry) -> int | None:
         """A descriptor of contents of the right size; the digest is the asker's to verify, chunk by chunk."""

@@ -66,6 +66,17 @@ def test_what_was_copied_is_sent_although_the_file_moved_on_and_what_was_not_is_
     assert missed == [b"hot"]
 
 
+def test_what_changes_while_it_is_sent_is_missed_at_once(tmp_path: Path) -> None:
+    writer, missed = Writer(tmp_path), list[bytes]()
+    entry = writer.write(1)
+    shelf = Shelf(writer.place, writer.history, None, lambda each: missed.append(each.path))
+    sent = shelf.ranges(entry, [(0, 1), (1, LARGE - 1)])
+    next(sent)
+    os.utime(writer.file, ns=(0, entry.mtime_ns + 1))
+    assert [answer.status for answer in sent] != []
+    assert missed == [b"hot"]
+
+
 def test_only_the_newest_copies_stay(tmp_path: Path) -> None:
     writer = Writer(tmp_path)
     entries = []
