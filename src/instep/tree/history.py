@@ -32,6 +32,7 @@ from instep.tree.history_pack import (
     drop_file,
     encode,
     fsync_name,
+    large_files,
     mismatch,
     pack_name,
 )
@@ -320,16 +321,10 @@ class History:
     def digests(self) -> Iterator[Digest]:
         """All that is kept and synced or packed."""
         yield from self._index
-        yield from (digest for digest, _ in self._files())
+        yield from (digest for digest, _ in large_files(self._directories(), self._path))
 
     def _directories(self) -> list[bytes]:
         return sorted(name for name in map(os.fsencode, os.listdir(self._fd)) if len(name) == 2)
-
-    def _files(self) -> Iterator[tuple[Digest, bytes]]:
-        for directory in self._directories():
-            for name in sorted(os.listdir(self._path + b"/" + directory)):
-                if len(name) == 64:
-                    yield Digest(bytes.fromhex(name.decode())), directory + b"/" + name
 
     # --- collecting ----------------------------------------------------------------------------------------------
 
@@ -342,7 +337,7 @@ class History:
         than half of it lives."""
         self.sync()
         freed = 0
-        for digest, name in list(self._files()):
+        for digest, name in list(large_files(self._directories(), self._path)):
             if not is_live(digest):
                 failpoint(_COLLECTING)
                 freed += os.stat(name, dir_fd=self._fd).st_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ __all__ = [
     "drop_file",
     "encode",
     "fsync_name",
+    "large_files",
     "mismatch",
     "pack_name",
 ]
@@ -105,3 +106,11 @@ def drop_file(name: bytes, dir_fd: int, unsynced: dict[bytes, None], keeps: Call
             if not keeps(os.stat(each, dir_fd=dir_fd, follow_symlinks=False).st_size):
                 os.unlink(each, dir_fd=dir_fd)
                 unsynced.pop(each, None)
+
+
+def large_files(directories: Iterable[bytes], path: bytes) -> Iterator[tuple[Digest, bytes]]:
+    """The large contents below these directories of a history, with their names."""
+    for directory in directories:
+        for name in sorted(os.listdir(path + b"/" + directory)):
+            if len(name) == 64:
+                yield Digest(bytes.fromhex(name.decode())), directory + b"/" + name
