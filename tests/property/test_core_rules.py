@@ -53,7 +53,7 @@ def test_retention_is_never_undercut(
     drawn: list[tuple[int, int]], keep_last: int, keep_within: int, most: int | None
 ) -> None:
     batches = [Batch(f"b{n:02}", at, size) for n, (at, size) in enumerate(drawn)]
-    plan = plan_prune(batches, RetentionPolicy(keep_last, keep_within, most), 100)
+    plan = plan_prune(batches, RetentionPolicy(keep_last, keep_within, most), 100, from_newest=False)
     gone = set(plan.names)
     newest = sorted(batches, key=lambda b: (b.at_ms, b.name))[len(batches) - min(keep_last, len(batches)) :]
     assert not gone & {b.name for b in newest}

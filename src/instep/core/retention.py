@@ -11,9 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from instep.model.ids import Digest, HeadRef
 
-__all__ = ["Batch", "PrunePlan", "RetentionPolicy", "kept_generations", "plan_prune"]
+__all__ = [
+    "Batch",
+    "PrunePlan",
+    "RetentionClock",
+    "RetentionPolicy",
+    "kept_generations",
+    "looked_at",
+    "plan_prune",
+]
+
+RESTART_MAX_MS = 3_600_000
+"""Across a restart the clock of the retention goes on by this much at most, however long the node was off."""
+STEADY_WITHIN_MS = 300_000
+"""A wall clock that is this far from what has passed since the last look was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +59,43 @@ class PrunePlan:
     over_share_bytes: int
 
 
-def plan_prune(batches: Sequence[Batch], policy: RetentionPolicy, now_ms: int) -> PrunePlan:
-    """What to remove. A batch from the future (the clock was set back) counts as new."""
+class RetentionClock(msgspec.Struct, frozen=True, array_like=True):
+    """By which the retention counts: it goes on by what passes, never by what a wall clock jumps. ``now_ms`` is never
+    after the wall clock, ``wall_ms`` is what that said at the last look, ``steady_ms`` for how long it was not set."""
+
+    now_ms: int
+    wall_ms: int
+    steady_ms: int = 0
+
+
+def looked_at(
+    clock: RetentionClock | None, wall_ms: int, elapsed_ms: int | None, newest_ms: int, keep_within_ms: int
+) -> RetentionClock:
+    """The clock at a look. ``elapsed_ms`` is what a clock that nobody sets says has passed since the last look, None
+    when the node was off in between; ``newest_ms`` when the newest batch was made, where there is no clock yet.
+
+    After a jump the clock lags behind the wall clock, and everything is kept for longer. Once the wall clock was steady
+    for a whole retention, nothing from before the jump is younger than that, and the clock follows it again."""
+    if clock is None:
+        return RetentionClock(min(wall_ms, newest_ms), wall_ms)
+    step = wall_ms - clock.wall_ms
+    elapsed = min(max(0, step), RESTART_MAX_MS) if elapsed_ms is None else elapsed_ms
+    is_steady = abs(step - elapsed) <= STEADY_WITHIN_MS
+    steady = clock.steady_ms + elapsed if is_steady else 0
+    now = clock.now_ms + elapsed
+    if steady > keep_within_ms:
+        now = max(now, wall_ms)
+    return RetentionClock(min(now, wall_ms), wall_ms, steady)
+
+
+def plan_prune(
+    batches: Sequence[Batch], policy: RetentionPolicy, now_ms: int, *, from_newest: bool = True
+) -> PrunePlan:
+    """What to remove. A batch from the future (the clock was set back) counts as new. ``from_newest``: age is counted
+    from the newest batch as well, so that a clock alone never makes anything old."""
     newest_first = sorted(batches, key=lambda b: (b.at_ms, b.name), reverse=True)
+    if from_newest and newest_first and policy.keep_within_ms:
+        now_ms = min(now_ms, newest_first[0].at_ms)
     may_go = [b for b in newest_first[max(0, policy.keep_last) :] if now_ms - b.at_ms > policy.keep_within_ms]
     total = sum(b.size_bytes for b in batches)
     names: list[str] = []

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from instep.core.retention import kept_generations, plan_prune
+from instep.core.retention import Batch, kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
 from instep.model.ids import Digest, HeadRef
 from instep.model.pages import decode_leaf, level_of
 from instep.node.commands.archive import policy_of
-from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.lingering import end_due
 from instep.node.mending import Mending
@@ -84,7 +83,8 @@ class Housekeeping:
         place = service.place()
         end_due(service, place)
         archive = Archive(place)
-        plan = plan_prune(archive.batches(), policy_of(service, {}), wall_ms())
+        batches, policy = archive.batches(), policy_of(service, {})
+        plan = plan_prune(batches, policy, self._now_ms(service, batches))
         if plan.names:
             freed = archive.prune(plan.names)
             text = f"{len(plan.names)} batches of the archive are older than its retention and were removed"
@@ -96,6 +96,13 @@ class Housekeeping:
                 plan.over_share_bytes >> 20,
             )
 
+    def _now_ms(self, service: WriterService | FollowService, batches: Sequence[Batch]) -> int:
+        """By the clock of the retention."""
+        store, fileset = self._daemon.runtime.store, service.fileset
+        return self._daemon.runtime.retention.now_ms(
+            store, fileset.name, batches, fileset.archive.keep_within_ms
+        )
+
     def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
         """Drop generations that nobody needs; those that stay."""
         store = self._daemon.runtime.store
@@ -103,7 +110,7 @@ class Housekeeping:
         in_use = [head.id for head in _in_use(service)]
         in_use += [r.live.id for r in reports_of(store, service.line).values() if r.live is not None]
         policy = service.fileset.archive
-        since = wall_ms() - policy.keep_within_ms
+        since = self._now_ms(service, ()) - policy.keep_within_ms
         recent = 0
         for ref in known[:GENERATIONS_MAX]:
             signed = store.generation(ref.id)

@@ -18,6 +18,7 @@ from instep.node.draining import Draining
 from instep.node.driver import monotonic_ms, wall_ms
 from instep.node.fact_cache import FactCache
 from instep.node.quiet import Quiet
+from instep.node.retention_time import RetentionTime
 from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
@@ -90,6 +91,7 @@ class Runtime:
         """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
         self._quiet = Quiet()
         self.facts = FactCache()
+        self.retention = RetentionTime()
         self.draining = Draining(lambda: self.store, self.tell)
         """Whether this node wants new work, and which balancers know."""
 

@@ -92,7 +92,13 @@ class Archives:
 
         def prune() -> dict[str, Any]:
             archive = Archive(service.place())
-            names = plan_prune(archive.batches(), policy, wall_ms()).names
+            batches = archive.batches()
+            if params.get("keep_within_ms") is not None:  # an operator's own word about time
+                names = plan_prune(batches, policy, wall_ms(), from_newest=False).names
+            else:
+                runtime, fileset = self._daemon.runtime, service.fileset
+                now = runtime.retention.now_ms(runtime.store, fileset.name, batches, policy.keep_within_ms)
+                names = plan_prune(batches, policy, now).names
             counts = sum(1 for item in archive.list_items() if item.batch in names)
             freed = archive.prune(names, dry_run=is_dry)
             return {
