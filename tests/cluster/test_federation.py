@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.support.fleet import Fleet
+from tests.support.waiting import eventually
 
 
 def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> None:
@@ -31,3 +32,26 @@ def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> 
     fleet.write({"file": "not for strangers"})
     beta.run("wait", "data", "--generation", str(fleet.publish()), "--timeout", "2s", expect=None)
     assert (fleet.tree("beta") / "file").read_text() == "from another cluster"
+
+
+def test_pinned_nodes_renew_their_certificates(fleet: Fleet) -> None:
+    """Goal: what is pinned is the key, so a renewal by the other cluster breaks no link. Method: both renew and restart."""
+    alpha, beta = fleet.node("main"), fleet.node("beta")
+    fleet.tree("main").mkdir()
+    (fleet.tree("main") / "file").write_text("before")
+    for node in (alpha, beta):
+        node.init("--start")
+    alpha.run("fileset", "add", "data", str(fleet.tree("main")), "--settle", "20ms")
+    pins = {node.name: node.run("node", "list").json["nodes"][0]["pin"] for node in (alpha, beta)}
+    flags = ("--replicate", "--data")
+    alpha.run("partner", "add", "beta", f"127.0.0.1:{beta.port}", "--pin", pins["beta"], *flags)
+    beta.run("partner", "add", "main", f"127.0.0.1:{alpha.port}", "--pin", pins["main"])
+    beta.run("fileset", "accept", "data", str(fleet.tree("beta")))
+    assert fleet.wait("--node", "beta")["reached"]
+    for node in (alpha, beta):
+        node.run("pki", "renew")
+        node.stop()
+    for node in (alpha, beta):
+        node.start()
+    (fleet.tree("main") / "file").write_text("after")
+    eventually(lambda: (fleet.tree("beta") / "file").read_text() == "after", 40, lambda: str(beta.status()))

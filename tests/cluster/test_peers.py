@@ -291,6 +291,7 @@ def test_certificates_of_others_are_refused_on_the_right_side(
             foreign_trusting = TlsContexts(foreign)
             foreign_trusting._client.load_verify_locations(cadata=ca.authorities_pem().decode())
             foreign_trusting._client.verify_flags &= ~ssl.VERIFY_CRL_CHECK_LEAF
+            foreign_trusting._client.check_peer = None
             client = PeerClient(foreign_trusting, node_name("main"), node.address)
             code = await code_of(client.heads(heads()), NotAllowedError)
             assert code in ("refused_by_peer_unknown", "refused_by_peer_certificate")

@@ -242,3 +242,53 @@ def test_damage_is_named(ca: Pki) -> None:
     (ca.directory / "ca.crt").unlink()
     assert code_of(ca.authorities, ConfigError) == "pki_missing"
     assert isinstance(certs.crl_of_pem(ca.crl_pem()), x509.CertificateRevocationList)
+
+
+def test_no_list_makes_a_revocation_forgotten_whatever_its_number(ca: Pki, tmp_path: Path) -> None:
+    """A CA that came back from a backup signs lists under numbers that were used, and does not know what it issued since."""
+    s1, s2, s3 = (joined(ca, tmp_path / name, node_name(name)) for name in ("s1", "s2", "s3"))
+    keystore.backup(ca, tmp_path / "backup", b"a passphrase", NOW)
+    late = joined(ca, tmp_path / "late", node_name("late"), NOW + 60_000)
+    ca.revoke(node_name("s2"), NOW + 120_000)
+    assert s1.adopt_crl(ca.crl_pem())
+    restored = keystore.restore(tmp_path / "backup", tmp_path / "again", b"a passphrase")
+    restored.revoke(node_name("late"), NOW + 180_000)
+    restored.revoke(node_name("s3"), NOW + 180_000)
+    for first, second in ((s1, restored), (restored, s1)):
+        lists = first.crl_pem()
+        assert second.adopt_crl(lists)
+        assert not second.adopt_crl(lists)
+    revoked = [s2.certificate(Purpose.TLS), s3.certificate(Purpose.TLS), late.certificate(Purpose.TLS)]
+    for node in (s1, restored):
+        assert all(node.crl().covers(certificate) for certificate in revoked)
+        assert node.crl().covers(late.certificate(Purpose.SIGN))
+        assert not node.crl().covers(s1.certificate(Purpose.TLS))
+    assert len(s1.crl().lists) == 2
+    assert restored.merge_lists(NOW + 240_000)
+    assert s1.adopt_crl(restored.crl_pem()) is False, "nothing new, but one list instead of two"
+    assert len(s1.crl().lists) == 1
+    assert all(s1.crl().covers(certificate) for certificate in revoked)
+    # The name can come back with a new certificate.
+    again = joined(restored, tmp_path / "back", node_name("late"), NOW + 300_000)
+    assert not s1.crl().covers(again.certificate(Purpose.TLS))
+    trust = Trust(s1.authorities(), s1.crl(), {})
+    der = late.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER)
+    assert code_of(lambda: trust.identify(der), NotAllowedError) == "certificate_revoked"
+    good = again.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER)
+    assert trust.identify(good).name == "late"
+    signature = late.sign(RECORD)
+    assert code_of(lambda: checked(signature, restored), NotAllowedError) == "signer_revoked"
+
+
+def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Path) -> None:
+    other = Pki.create(tmp_path / "other", "other", node_name("far"), NOW)
+    pinned = other.certificate(Purpose.TLS)
+    other.renew_own(NOW + DAY)
+    renewed = other.certificate(Purpose.TLS)
+    assert renewed != pinned
+    trust = Trust(ca.authorities(), ca.crl(), {node_name("far"): pinned})
+    der = renewed.public_bytes(serialization.Encoding.DER)
+    assert trust.identify(der).name == "far"
+    stranger = Pki.create(tmp_path / "stranger", "other", node_name("far"), NOW).certificate(Purpose.TLS)
+    der = stranger.public_bytes(serialization.Encoding.DER)
+    assert code_of(lambda: trust.identify(der), NotAllowedError) == "unknown_certificate"

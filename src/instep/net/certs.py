@@ -11,8 +11,9 @@ import datetime as dt
 import enum
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -51,7 +52,7 @@ __all__ = [
 
 NODE_LIFE_S = 397 * 86_400
 CA_LIFE_S = 3_652 * 86_400
-_BACKDATE = dt.timedelta(minutes=5)
+BACKDATE = dt.timedelta(minutes=5)
 """Clocks of a cluster differ; a fresh certificate must not be *not yet valid* next door."""
 
 _SIGN_EKU = ObjectIdentifier("2.25.109486219304275811163914730572913260547")
@@ -289,7 +290,7 @@ def make_ca(cluster: str, key: ec.EllipticCurvePrivateKey, now_ms: int, life_s: 
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BACKDATE)
+        .not_valid_before(now - BACKDATE)
         .not_valid_after(now + dt.timedelta(seconds=life_s))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(is_ca=True), critical=True)
@@ -326,7 +327,7 @@ def issue(
         .issuer_name(ca.subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(max(now - _BACKDATE, ca.not_valid_before_utc))
+        .not_valid_before(max(now - BACKDATE, ca.not_valid_before_utc))
         .not_valid_after(min(now + dt.timedelta(seconds=life_s), ca.not_valid_after_utc))
         .add_extension(_names(name, purpose), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -343,11 +344,12 @@ def make_crl(
     ca_key: PrivateKey,
     serials: Sequence[int],
     now_ms: int,
-    previous: x509.CertificateRevocationList | None = None,
+    previous: SomeRevocations | None = None,
+    names: x509.UnrecognizedExtension | None = None,
 ) -> x509.CertificateRevocationList:
     """The list of revoked serials. It is valid as long as the CA, so that a CA that is switched off stops
     nobody; newer lists win by their number and their strictly later time."""
-    at = _at(now_ms) - _BACKDATE
+    at = _at(now_ms) - BACKDATE
     number = 1
     if previous is not None:
         number = crl_number(previous) + 1
@@ -360,20 +362,34 @@ def make_crl(
         .add_extension(x509.CRLNumber(number), critical=False)
         .add_extension(_authority_id(ca), critical=False)
     )
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
     for serial in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
         builder = builder.add_revoked_certificate(entry)
     return builder.sign(ca_key, _algorithm(ca_key))
 
 
-def crl_number(crl: x509.CertificateRevocationList) -> int:
+class SomeRevocations(Protocol):
+    """A revocation list, or the union of several."""
+
+    def __iter__(self) -> Iterator[x509.RevokedCertificate]: ...
+
+    @property
+    def extensions(self) -> x509.Extensions: ...
+
+    @property
+    def last_update_utc(self) -> dt.datetime: ...
+
+
+def crl_number(crl: SomeRevocations) -> int:
     try:
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except (x509.ExtensionNotFound, ValueError):
         return 0
 
 
-def revoked_serials(crl: x509.CertificateRevocationList | None) -> frozenset[int]:
+def revoked_serials(crl: SomeRevocations | None) -> frozenset[int]:
     return frozenset(entry.serial_number for entry in crl) if crl is not None else frozenset()
 
 

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from instep.errors import DamagedError, NotAllowedError, RefusedError, ResourceError, UsageError
-from instep.net.certs import Purpose, certificates_of_pem, crl_of_pem, pin_of
+from instep.net.certs import Purpose, certificates_of_pem, pin_of
 from instep.net.pki import Pki, write_file
+from instep.net.revocation import union_of_pem
 
 __all__ = ["ExportFormat", "adopt_ca", "backup", "export", "restore"]
 
@@ -80,14 +81,16 @@ def restore(file: Path, directory: Path, passphrase: bytes) -> Pki:
         raise RefusedError(f"{directory} holds a CA already", code="exists", path=str(directory))
     content = _opened(file, passphrase)
     certificates_of_pem(content.files["ca.crt"])
-    crl_of_pem(content.files["crl.pem"])
+    union_of_pem(content.files["crl.pem"])
     (directory / "trusted").mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / "issued").mkdir(mode=0o700, exist_ok=True)
     for name, data in sorted(content.files.items(), key=lambda item: item[0] == "ca.key"):
         if name == "crl.pem" and (directory / name).exists():
             continue
         write_file(directory / name, data, mode=0o600 if name.endswith(".key") else 0o644)
-    return Pki(directory)
+    restored = Pki(directory)
+    restored.mark_restored()
+    return restored
 
 
 def adopt_ca(file: Path, pki: Pki, passphrase: bytes) -> bool:

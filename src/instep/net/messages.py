@@ -160,7 +160,7 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test", "contents")
+TAKES = ("members", "drain", "test", "contents", "revocations")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000
@@ -463,7 +463,8 @@ class Members(_Message, tag="members", frozen=True, array_like=True):
 
 
 class Revocations(_Message, tag="revocations", frozen=True, array_like=True):
-    """The CA's newest revocation list, PEM; believed for its signature, not for its sender."""
+    """The CA's revocation lists, PEM, the newest first; believed for their signatures, not for their sender. A partner
+    sends them, too, to a sender that takes ``revocations``."""
 
     crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 

@@ -41,8 +41,6 @@ from instep.net.certs import (
     Purpose,
     certificates_of_pem,
     check_request,
-    crl_number,
-    crl_of_pem,
     facts_of,
     issue,
     make_ca,
@@ -54,9 +52,10 @@ from instep.net.certs import (
     pin_of,
     pin_of_key,
     raw_key_of,
-    revoked_serials,
     was_issued_by,
 )
+from instep.net.key_files import is_below_any, write_file
+from instep.net.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
 
 __all__ = ["Issued", "Pki", "PkiProblem", "Record", "is_below_any", "write_file"]
 
@@ -87,6 +86,7 @@ class Record(msgspec.Struct, frozen=True):
 
 class _State(msgspec.Struct, frozen=True):
     backed_up_at_ms: int | None = None
+    is_restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +170,7 @@ class Pki:
                 raise PeerError(
                     "the issued certificate is not for this node's name and key", code="bad_certificate"
                 )
-        revoked = crl_of_pem(crl)
-        if not _is_signed(revoked, authorities):
+        if not all(_is_signed(each, authorities) for each in union_of_pem(crl).lists):
             raise PeerError("the revocation list is not signed by the CA that came with it", code="bad_crl")
         with self._locked():
             if not self._path("ca.crt").exists():
@@ -202,8 +201,9 @@ class Pki:
     def authorities_pem(self) -> bytes:
         return self._read("ca.crt")
 
-    def crl(self) -> x509.CertificateRevocationList:
-        return self._known("crl.pem", crl_of_pem)
+    def crl(self) -> Revoked:
+        """The union of all lists that are known."""
+        return self._known("crl.pem", union_of_pem)
 
     def crl_pem(self) -> bytes:
         return self._read("crl.pem")
@@ -327,42 +327,60 @@ class Pki:
             raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
         with self._locked():
             records = [record for record in self.records() if record.name == name]
-            if not records:
+            if not records and not self._state().is_restored:
                 raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
-            return self._revoke([r for r in records if r.revoked_at_ms is None], now_ms)
+            current = [r for r in records if r.revoked_at_ms is None]
+            # A CA that came back from a backup may have issued what it does not know of: that goes by name.
+            names = {str(name): now_ms // 1000} if self._state().is_restored else {}
+            return self._revoke(current, now_ms, names if current or not records else {})
 
-    def _revoke(self, records: Sequence[Record], now_ms: int) -> bool:
-        if not records:
+    def _revoke(self, records: Sequence[Record], now_ms: int, names: Mapping[str, int] | None = None) -> bool:
+        if not records and not names:
             return False
-        previous = self.crl()
-        serials = sorted(revoked_serials(previous) | {int(record.serial, 16) for record in records})
-        crl = make_crl(self.ca(), self._ca_key(), serials, now_ms, previous)
-        self._write("crl.pem", pem_of(crl))
+        self._sign_list({int(record.serial, 16) for record in records}, dict(names or {}), now_ms)
         for record in records:
             changed = msgspec.structs.replace(record, revoked_at_ms=now_ms)
             self._write(f"issued/{record.serial}.json", msgspec.json.encode(changed))
         return True
 
+    def _sign_list(self, serials: set[int], names: dict[str, int], now_ms: int) -> None:
+        """One list of all that is known and this, above all numbers that are known."""
+        ours = self.crl()
+        named = names_extension(ours.names | names) if ours.names or names else None
+        every = sorted(ours.serials | serials)
+        self._write("crl.pem", pem_of(make_crl(self.ca(), self._ca_key(), every, now_ms, ours, named)))
+
     def adopt_crl(self, pem: bytes) -> bool:
-        """Take a revocation list that came from a peer, if the CA signed it and it is newer than ours."""
-        crl = crl_of_pem(pem)
-        if not _is_signed(crl, self.authorities()):
+        """Take what a peer's revocation lists say beyond ours, whatever their numbers, if the CA signed them. Whether
+        that was anything. Nothing that is revoked here becomes valid by it."""
+        theirs = union_of_pem(pem)
+        authorities = self.authorities()
+        if not all(_is_signed(each, authorities) for each in theirs.lists):
             raise PeerError("the revocation list is not signed by this cluster's CA", code="bad_crl")
         with self._locked():
             ours = self.crl()
-            if crl_number(crl) <= crl_number(ours):
+            both = Revoked((*ours.lists, *theirs.lists))
+            if both.lists == ours.lists:
                 return False
-            if not revoked_serials(ours) <= revoked_serials(crl):
-                raise PeerError("the newer revocation list forgets revocations", code="bad_crl")
-            self._write("crl.pem", pem_of(crl))
+            if len(both.lists) > LISTS_MAX:
+                raise PeerError(f"more than {LISTS_MAX} revocation lists", code="bad_crl")
+            self._write("crl.pem", both.pem())
+        return (both.serials, both.names) != (ours.serials, ours.names)
+
+    def merge_lists(self, now_ms: int) -> bool:
+        """At the CA: make one list of several that only together say everything. Whether there was a need."""
+        with self._locked():
+            if not self.is_ca or len(self.crl().lists) < 2:
+                return False
+            self._sign_list(set(), {}, now_ms)
         return True
 
     def take_ca(self, key: bytes, crl: bytes, issued: Mapping[str, bytes]) -> None:
         """Become the cluster's CA with what a backup of it holds; the key comes last, so that a crash leaves either no
-        CA or a whole one. A revocation list here that is newer stays."""
+        CA or a whole one. What is revoked here stays revoked."""
         self._make_directories()
-        if crl_number(crl_of_pem(crl)) > crl_number(self.crl()):
-            self.adopt_crl(crl)
+        self.adopt_crl(crl)
+        self.mark_restored()
         with self._locked():
             for name, data in issued.items():
                 if not self._path(name).exists():
@@ -380,15 +398,26 @@ class Pki:
         return sorted(found, key=lambda record: (record.issued_at_ms, record.serial))
 
     def backed_up_at_ms(self) -> int | None:
+        return self._state().backed_up_at_ms
+
+    def _state(self) -> _State:
         try:
-            return msgspec.json.decode(self._path("state.json").read_bytes(), type=_State).backed_up_at_ms
+            return msgspec.json.decode(self._path("state.json").read_bytes(), type=_State)
         except FileNotFoundError:
-            return None
+            return _State()
         except msgspec.DecodeError as error:
             raise DamagedError(f"state.json cannot be read: {error}") from error
 
     def mark_backed_up(self, now_ms: int) -> None:
-        self._write("state.json", msgspec.json.encode(_State(now_ms)))
+        self._write(
+            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), backed_up_at_ms=now_ms))
+        )
+
+    def mark_restored(self) -> None:
+        """The CA came from a backup: certificates may be about of which it has no record."""
+        self._write(
+            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), is_restored=True))
+        )
 
     # Pinned partners ----------------------------------------------------------------------------------------
 
@@ -554,34 +583,3 @@ def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.C
 
 def _is_current(record: Record, now_ms: int) -> bool:
     return record.revoked_at_ms is None and record.not_after_ms > now_ms
-
-
-def is_below_any(directory: Path, roots: Sequence[Path]) -> Path | None:
-    """The root (a fileset's, a served path) that ``directory`` lies in, if any: keys must not (K17)."""
-    real = directory.resolve()
-    for root in roots:
-        resolved = root.resolve()
-        if real == resolved or resolved in real.parents:
-            return root
-    return None
-
-
-def write_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file atomically and durably; it is never readable by more than ``mode`` says."""
-    writing = path.with_name(f".writing-{path.name}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            writing.unlink()
-        descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        writing.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error

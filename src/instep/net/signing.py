@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from instep.errors import NotAllowedError, PeerError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
-from instep.net.certs import Purpose, certificate_of_der, name_of, raw_key_of, revoked_serials, was_issued_by
+from instep.net.certs import Purpose, certificate_of_der, name_of, raw_key_of, was_issued_by
+from instep.net.revocation import Revoked
 
 __all__ = ["sign", "sign_as_ca", "verify_ca_signature", "verify_signature"]
 
@@ -49,7 +50,7 @@ def verify_signature(
     signature: Signature,
     record_id: Digest,
     ca: Sequence[x509.Certificate],
-    crl: x509.CertificateRevocationList | None,
+    crl: Revoked | None,
     now_ms: int,
     pinned: Mapping[NodeName, bytes] | None = None,
 ) -> NodeName:
@@ -77,7 +78,7 @@ def verify_signature(
 def _check_certificate(
     signature: Signature,
     ca: Sequence[x509.Certificate],
-    crl: x509.CertificateRevocationList | None,
+    crl: Revoked | None,
     now_ms: int,
 ) -> None:
     signer = signature.signer
@@ -98,7 +99,7 @@ def _check_certificate(
         raise PeerError(
             f"the signature of {signer!r} names a key that is not its certificate's", code="bad_signature"
         )
-    if certificate.serial_number in revoked_serials(crl):
+    if crl is not None and crl.covers(certificate):
         raise _refused("signer_revoked", signer, "its certificate was revoked")
     now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:

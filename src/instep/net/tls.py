@@ -10,14 +10,14 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from instep.errors import ConfigError, InstepError, NotAllowedError, PeerError, UnavailableError
+from instep.errors import ConfigError, InstepError, NotAllowedError, PeerError
 from instep.model.ids import NodeName
 from instep.net.certs import (
     CertificateFacts,
@@ -28,10 +28,11 @@ from instep.net.certs import (
     name_of,
     pem_of,
     pin_of,
-    revoked_serials,
     was_issued_by,
 )
 from instep.net.pki import Pki
+from instep.net.revocation import Revoked, issued_s
+from instep.net.tls_errors import RefusedPeer, translated_tls_error
 
 __all__ = [
     "FetchedChain",
@@ -55,6 +56,7 @@ class PeerIdentity:
     serial: int
     pin: str
     not_after: dt.datetime
+    issued_s: int = 0
 
 
 class Trust:
@@ -64,13 +66,12 @@ class Trust:
     def __init__(
         self,
         authorities: Sequence[x509.Certificate],
-        crl: x509.CertificateRevocationList | None,
+        crl: Revoked | None,
         pinned: Mapping[NodeName, x509.Certificate],
     ) -> None:
         self.authorities = tuple(authorities)
         self.crl = crl
         self.pinned = dict(pinned)
-        self._revoked = revoked_serials(crl)
         self._pins = {name: pin_of(certificate) for name, certificate in self.pinned.items()}
 
     def identify(self, der: bytes | None) -> PeerIdentity:
@@ -86,7 +87,9 @@ class Trust:
         pin = pin_of(certificate)
         if self.pinned:
             for name, pinned_pin in self._pins.items():
-                if pinned_pin == pin and self.pinned[name] == certificate:
+                if (
+                    pinned_pin == pin
+                ):  # the key is what is trusted: its certificate is renewed by its own cluster
                     return PeerIdentity(name, -1, pin, certificate.not_valid_after_utc)
         name = name_of(certificate, Purpose.TLS)
         if name in self._pins or not was_issued_by(certificate, self.authorities):
@@ -97,13 +100,15 @@ class Trust:
                 name=name,
                 pin=pin,
             )
-        identity = PeerIdentity(name, certificate.serial_number, pin, certificate.not_valid_after_utc)
+        identity = PeerIdentity(
+            name, certificate.serial_number, pin, certificate.not_valid_after_utc, issued_s(certificate)
+        )
         self.check(identity)
         return identity
 
     def check(self, identity: PeerIdentity) -> None:
         """Whether an identity of an open connection is still good; ``NotAllowedError`` when revoked since."""
-        if identity.serial in self._revoked:
+        if self._is_revoked(identity):
             raise NotAllowedError(
                 f"the certificate of {identity.name} was revoked",
                 hint="ask for a new token and join again",
@@ -113,9 +118,14 @@ class Trust:
 
     def is_good(self, identity: PeerIdentity, now: dt.datetime) -> bool:
         """For closing connections that outlived a revocation, an expiry or a pin."""
-        if identity.serial in self._revoked or now > identity.not_after:
+        if self._is_revoked(identity) or now > identity.not_after:
             return False
         return identity.serial != -1 or self._pins.get(identity.name) == identity.pin
+
+    def _is_revoked(self, identity: PeerIdentity) -> bool:
+        if self.crl is None or identity.serial == -1:
+            return False
+        return identity.serial in self.crl.serials or identity.issued_s < self.crl.names.get(identity.name, 0)
 
 
 class TlsContexts:
@@ -123,6 +133,8 @@ class TlsContexts:
 
     def __init__(self, pki: Pki) -> None:
         self._pki = pki
+        self.dialled: dict[NodeName, PeerIdentity] = {}
+        """Who answered when this node dialled last."""
         self.reload()
 
     def reload(self) -> None:
@@ -135,10 +147,8 @@ class TlsContexts:
             server.verify_mode = ssl.CERT_OPTIONAL
             server.num_tickets = 0
             client = self._context(ssl.PROTOCOL_TLS_CLIENT, trust, ())
-            pinned_clients = {
-                name: self._context(ssl.PROTOCOL_TLS_CLIENT, None, (certificate,))
-                for name, certificate in pinned.items()
-            }
+            client.check_peer = lambda der: self._check_dialled(None, der)
+            pinned_clients = {name: self._pinned_client(name) for name in pinned}
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
                 f"the certificates in {pki.directory} do not fit together: {error}",
@@ -155,9 +165,44 @@ class TlsContexts:
         """The context for dialling this partner, to be used with ``server_hostname=name``."""
         return self._pinned_clients.get(name, self._client)
 
+    def _pinned_client(self, name: NodeName) -> _TellingContext:
+        """For a partner of another cluster: its key is compared instead of its certificate, before anything is sent."""
+        context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.check_peer = lambda der: self._check_dialled(name, der)
+        return context
+
+    def _check_dialled(self, pinned: NodeName | None, der: bytes | None) -> None:
+        """At the end of each handshake of ours. OpenSSL looks at one list of one CA; here all of them count."""
+        identity = self.trust.identify(der)
+        if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
+            raise NotAllowedError(
+                f"{identity.name} answered with a key that is not pinned for it here",
+                hint="instep pki trust fetch shows what it presents",
+                code="unknown_certificate",
+                name=identity.name,
+                pin=identity.pin,
+            )
+        assert der is not None
+        if pinned is not None and certificate_of_der(der) != self.trust.pinned[pinned]:
+            # Renewed by its own cluster: our listening side compares whole certificates, so it is to know this one.
+            self._pki.pin_partner(pinned, certificate_of_der(der))
+            self.reload()
+        self.dialled[identity.name] = identity
+
+    def lost_trust(self) -> list[NodeName]:
+        """Nodes that were dialled and are not trusted any more, each once."""
+        now = dt.datetime.now(dt.UTC)
+        lost = [name for name, identity in self.dialled.items() if not self.trust.is_good(identity, now)]
+        for name in lost:
+            del self.dialled[name]
+        return lost
+
     def _context(
         self, protocol: int, trust: Trust | None, exact: Sequence[x509.Certificate] | Any
-    ) -> ssl.SSLContext:
+    ) -> _TellingContext:
         context = _bare_context(protocol)
         context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
         exact = list(exact)
@@ -184,10 +229,17 @@ class _TellingObject(ssl.SSLObject):
         except ssl.SSLError as error:
             error.alert = self.outgoing.read()  # type: ignore[attr-defined]
             raise
+        check = getattr(self.context, "check_peer", None)
+        if check is not None:
+            try:
+                check(self.getpeercert(True))
+            except InstepError as error:
+                raise RefusedPeer(error) from error
 
 
 class _TellingContext(ssl.SSLContext):
     sslobject_class = _TellingObject
+    check_peer: Callable[[bytes | None], None] | None = None
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> Any:
         made = super().wrap_bio(incoming, outgoing, *args, **named)
@@ -202,7 +254,7 @@ def alert_of(error: BaseException) -> bytes:
     return alert if isinstance(alert, bytes) else b""
 
 
-def _bare_context(protocol: int) -> ssl.SSLContext:
+def _bare_context(protocol: int) -> _TellingContext:
     context = _TellingContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -284,94 +336,3 @@ def _presented(secure: ssl.SSLSocket) -> list[bytes]:
 def split_bundle(raw: bytes) -> list[tuple[x509.Certificate, CertificateFacts]]:
     """The certificates of a PEM bundle, each with what to show of it (E8)."""
     return [(certificate, facts_of(certificate)) for certificate in certificates_of_pem(raw)]
-
-
-# Errors -----------------------------------------------------------------------------------------------------
-
-_ALERTS = {
-    "ACCESS_DENIED": (
-        "refused_by_peer_allow",
-        "the other side refused this address (its allow list)",
-        "on that node: instep allow add CIDR, or instep invite --from ADDRESS",
-    ),
-    "CERTIFICATE_REVOKED": (
-        "refused_by_peer_revoked",
-        "the other side refused this node's certificate: revoked",
-        "ask for a new token: instep invite NAME, then instep join TOKEN",
-    ),
-    "CERTIFICATE_EXPIRED": (
-        "refused_by_peer_expired",
-        "the other side refused this node's certificate: expired",
-        "instep pki renew",
-    ),
-    "UNKNOWN_CA": (
-        "refused_by_peer_unknown",
-        "the other side refused this node's certificate: it does not know the CA",
-        "are both nodes of one cluster? else: instep partner add NAME ADDRESS --pin FINGERPRINT on both",
-    ),
-    "BAD_CERTIFICATE": (
-        "refused_by_peer_certificate",
-        "the other side refused this node's certificate",
-        "instep pki list; instep check",
-    ),
-    "CERTIFICATE_REQUIRED": (
-        "refused_by_peer_no_certificate",
-        "the other side wants a certificate",
-        "instep join TOKEN",
-    ),
-}
-
-
-def translated_tls_error(error: BaseException, address: str, doing: str) -> InstepError:
-    """An error of ``ssl`` or of a socket as one of ours, saying which side refused."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return NotAllowedError(
-            f"this node refused the certificate of {address}: {error.verify_message}",
-            hint=(
-                "compare the clocks of both nodes"
-                if "not yet valid" in error.verify_message
-                else "instep pki trust fetch shows what it presents"
-            ),
-            code="certificate_refused_here",
-            address=address,
-            what=doing,
-        )
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or str(error)
-        for alert, (code, text, hint) in _ALERTS.items():
-            if alert in reason:
-                return NotAllowedError(
-                    f"{address}: {text}", hint=hint, code=code, address=address, what=doing
-                )
-        if "INTERNAL_ERROR" in reason:
-            return UnavailableError(
-                f"{address} has too many connections or failed", code="peer_full", address=address, what=doing
-            )
-        if "PROTOCOL_VERSION" in reason or "WRONG_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
-            return PeerError(
-                f"{address} does not speak TLS 1.3",
-                code="tls_version",
-                address=address,
-                what=doing,
-                why=reason,
-            )
-        return UnavailableError(
-            f"TLS with {address} failed: {reason}", code="tls_failed", address=address, what=doing
-        )
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return UnavailableError(
-            f"{address} did not answer in time", code="timed_out", address=address, what=doing
-        )
-    if isinstance(error, socket.gaierror):
-        return UnavailableError(
-            f"{address}: the name is not known here", code="unknown_host", address=address, what=doing
-        )
-    if isinstance(error, ConnectionRefusedError):
-        return UnavailableError(
-            f"nothing listens at {address}", code="connection_refused", address=address, what=doing
-        )
-    if isinstance(error, OSError):
-        return UnavailableError(
-            f"{address} cannot be reached: {error.strerror or error}", address=address, what=doing
-        )
-    return UnavailableError(f"{address} failed: {error}", address=address, what=doing)

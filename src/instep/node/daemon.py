@@ -61,7 +61,7 @@ class Daemon:
         self.tls = TlsContexts(self.pki)
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership)
-        self.peers.on_revoked = self.trust_changed
+        self.peers.on_revoked = self.follow_trust
         self.housekeeping = Housekeeping(self)
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None
@@ -285,9 +285,14 @@ class Daemon:
 
     async def trust_changed(self) -> None:
         """Certificates or revocations changed: new handshakes see it at once, open connections are checked."""
+        self.follow_trust()
+
+    def follow_trust(self) -> None:
+        """Of the connections that are open both directions are looked at."""
         self.tls.reload()
         if self._server is not None:
             self._server.drop_untrusted()
+        self.peers.dial_anew(self.tls.lost_trust())
 
     async def _keep_certificates(self) -> None:
         while True:

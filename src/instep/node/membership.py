@@ -274,8 +274,9 @@ class Membership:
         """A newer revocation list of our CA: use it at once. Whether it was newer."""
         if not self._runtime.pki.adopt_crl(crl):
             return False
+        self._runtime.pki.merge_lists(wall_ms())
         self._tls.reload()
-        self._runtime.note("revocations", "a newer revocation list arrived")
+        self._runtime.note("revocations", "a revocation list arrived that says more than was known")
         return True
 
     def allow_list(self) -> AllowList:

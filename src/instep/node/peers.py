@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -58,7 +58,7 @@ class Peers:
         self.lines: dict[FilesetName, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
-        self.on_revoked: Callable[[], Awaitable[None]] | None = None
+        self.on_revoked: Callable[[], None] = lambda: None
         self.belonging = Belonging()
         self._verifying: set[NodeName] = set()
         self._reported: dict[LineId, set[NodeName]] = {}
@@ -220,8 +220,17 @@ class Peers:
 
     def tell_revocations(self) -> None:
         """Send our revocation list to everybody who is connected."""
+        message = m.Revocations(self.runtime.pki.crl_pem())
         for session in self.sessions.values():
-            session.tell(m.Revocations(self.runtime.pki.crl_pem()))
+            session.tell(message)
+        for uplink in self.uplinks.values():
+            uplink.tell_revocations()
+
+    def dial_anew(self, names: Iterable[NodeName]) -> None:
+        """End links that this node dialled; the next handshake of one that was revoked is refused."""
+        for name in [name for name in names if name in self.uplinks]:
+            self.uplinks.pop(name).stop()
+        self._dial()
 
     def _dial(self) -> None:
         partners = self.runtime.settings.partners

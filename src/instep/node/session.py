@@ -13,6 +13,7 @@ from instep.net.service import PeerStream
 from instep.node.asking import Asking
 from instep.node.driver import wall_ms
 from instep.node.offering import offer_of
+from instep.node.revocations import take_revocations
 
 if TYPE_CHECKING:
     from instep.node.line_service import LineService
@@ -265,6 +266,9 @@ class Session(Asking):
                 self._answer(number, message)
             case m.Ping(number):
                 self.tell(m.Pong(number, wall_ms()))
+            case m.Revocations(crl):
+                if self.who not in self._peers.runtime.pki.pinned():
+                    take_revocations(self._peers, crl)
             case m.Members():
                 self._peers.membership.told_self(self.who, message)
             case (

@@ -17,6 +17,7 @@ from instep.net.stream import SocketStream
 from instep.node.answering import Answering
 from instep.node.driver import from_os_error, wall_ms
 from instep.node.partner_drain import drain_for_partner
+from instep.node.revocations import take_revocations
 from instep.node.serving import pages_reply
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Uplink:
         self._replies.clear()
         self._heads.clear()
         self.tell_self()
+        self.tell_revocations()
         self._told_epochs.clear()
         for service in self._peers.lines.values():
             self.tell_epochs(service.line)
@@ -180,6 +182,11 @@ class Uplink:
         """How this node serves, to a sender that listens to that."""
         self._self_due = "members" in self._takes
         self._wake.set()
+
+    def tell_revocations(self) -> None:
+        """What is revoked here, to a sender of our cluster that listens to that: its CA may have come from a backup."""
+        if self.is_up and "revocations" in self._takes and not self._is_pinned:
+            self.reply(m.Revocations(self._peers.runtime.pki.crl_pem()))
 
     def tell_epochs(self, line: LineId) -> None:
         """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
@@ -252,8 +259,7 @@ class Uplink:
             case m.Revocations() if self._is_pinned:
                 pass  # another cluster's list says nothing of ours
             case m.Revocations(crl):
-                if self._peers.membership.adopt_crl(crl) and self._peers.on_revoked is not None:
-                    await self._peers.on_revoked()
+                take_revocations(self._peers, crl)
             case m.VerifyRequest() | m.FactsRequest() | m.TestRequest() | m.HasRequest() | m.PartsRequest():
                 self._answering.take(message)
             case m.DrainRequest():
