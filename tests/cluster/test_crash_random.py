@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -24,7 +25,9 @@ from tests.support.crashes import (
 from tests.support.fleet import Fleet, tree_of
 
 FILES = 2_000
-ROUNDS = 200 if os.environ.get("INSTEP_SOAK") else 8
+ROUNDS = 8
+SOAK_S = float(os.environ.get("INSTEP_SOAK_SECONDS", "0"))
+"""So much longer it goes on in the soak."""
 SEED = int(os.environ.get("INSTEP_SEED", "20260"))
 
 
@@ -49,7 +52,7 @@ def write(tree: Path, turn: int) -> None:
     shutil.rmtree(tree / f"only-{turn - 1}", ignore_errors=True)
 
 
-@pytest.mark.timeout(14_400 if ROUNDS > 8 else 900)
+@pytest.mark.timeout(900 + SOAK_S)
 def test_killed_at_random_moments(fleet: Fleet) -> None:
     """Goal: P2, P3, P5 and unique numbers, wherever a death falls. Method: each round changes 2,000 files, publishes and
     kills one side (or ends it by SIGTERM) at a moment drawn from the seed; after its restart everything must be in
@@ -59,16 +62,19 @@ def test_killed_at_random_moments(fleet: Fleet) -> None:
     write(tree, 0)
     fleet.make(1, add=("--publish", "manual"))
     with crashers(fleet, "main", "s1") as (main, s1):
-        s1.await_in_step(main.publish()["number"])
+        s1.await_in_step(main.publish(accept_deletions=True)["number"])
         seen: set[str] = set()
         read = [mine / f"d{number % 20}" / f"f{number}" for number in range(0, FILES - 100, 97)]
         begun = time.monotonic()
         write(tree, 1)
-        s1.await_in_step(main.publish()["number"])
+        s1.await_in_step(main.publish(accept_deletions=True)["number"])
         lasts_s = time.monotonic() - begun
         archived(fleet, seen)
         with Reader(read, is_whole):
-            for turn in range(2, 2 * ROUNDS + 2):
+            until = time.monotonic() + SOAK_S
+            for turn in itertools.count(2):
+                if turn >= 2 * ROUNDS + 2 and time.monotonic() >= until:
+                    break
                 victim = (main, s1)[turn % 2]
                 one_round(fleet, main, s1, victim, turn, rng.uniform(0, lasts_s), rng.random() < 0.2, seen)
 
@@ -87,7 +93,7 @@ def one_round(
     tree, mine = fleet.tree("main"), fleet.tree("s1")
     old = {what[2] for what in tree_of(mine).values() if what[0] == "file"}
     write(tree, turn)
-    asking = threading.Thread(target=lambda: told(main.publish))
+    asking = threading.Thread(target=lambda: told(lambda: main.publish(accept_deletions=True)))
     asking.start()
     threading.Event().wait(after_s)
     if is_term:
@@ -98,7 +104,7 @@ def one_round(
     asking.join(60)
     assert not asking.is_alive(), about
     victim.start()
-    number = main.publish()["number"]
+    number = main.publish(accept_deletions=True)["number"]
     s1.await_in_step(number)
     assert tree_of(mine) == tree_of(tree), about
     assert_rested(fleet, "s1")

@@ -1,0 +1,100 @@
+"""The long runs by name: ``./run soak [kill|power|adversary|simulation|all] [--minutes N] [--seed N]``.
+
+Each lasts about that long, with fresh seeds, and prints one closing line; the exit code is 1 when any of them failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from tests.support.power.explore import RUNS, soak
+
+__all__ = ["main"]
+
+ROUND_SECONDS = 60
+"""So long a round of the simulation or of the races lasts before the next one has another seed."""
+MARGIN_S = 900
+"""So much longer than its time a round may take: it ends what it has begun."""
+
+Soak = Callable[[float, int], int]
+
+
+def kill(minutes: float, seed: int) -> int:
+    """Writer and partner are killed at random moments while a reader reads."""
+    return in_rounds("kill", minutes, seed, ["tests/cluster/test_crash_random.py"])
+
+
+def adversary(minutes: float, seed: int) -> int:
+    """The tree's owner swaps names: right before a call, and all the time."""
+    return in_rounds("adversary", minutes, seed, ["tests/adversary"])
+
+
+def simulation(minutes: float, seed: int) -> int:
+    """Simulated clusters, with and without changes of the writer."""
+
+    return in_rounds("simulation", minutes, seed, ["tests/simulation", "-k", "fresh_seeds"])
+
+
+def power(minutes: float, seed: int) -> int:
+    """The power fails in every place of what changes a tree."""
+    return soak(list(RUNS), minutes, seed)
+
+
+SOAKS: dict[str, Soak] = {"kill": kill, "power": power, "adversary": adversary, "simulation": simulation}
+
+
+def in_rounds(name: str, minutes: float, seed: int, arguments: Sequence[str]) -> int:
+    """Tests of a floor with one seed after another; the first round that fails ends it and is shown."""
+    begun = time.monotonic()
+    rounds = 0
+    while (left := begun + minutes * 60 - time.monotonic()) > 0:
+        used = seed + rounds * 1_000
+        done = one_round(used, min(left, ROUND_SECONDS), arguments)
+        rounds += 1
+        if done.returncode != 0:
+            say(done.stdout)
+            say(f"{name}: FAILED in round {rounds} with INSTEP_SEED={used}; seed {seed}")
+            return 1
+    say(f"{name}: {rounds} rounds in {(time.monotonic() - begun) / 60:.1f} min, nothing failed; seed {seed}")
+    return 0
+
+
+def one_round(seed: int, seconds: float, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    longer = str(max(10, int(seconds)))
+    environment = {
+        **os.environ,
+        "INSTEP_SOAK": "1",
+        "INSTEP_SOAK_SECONDS": longer,
+        "INSTEP_SEED": str(seed),
+        "INSTEP_SIM_SEED": str(seed),
+        "INSTEP_SIM_SECONDS": longer,
+        "INSTEP_SUCCESSION_SECONDS": longer,
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"--timeout={MARGIN_S}", *arguments]
+    return subprocess.run(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="./run soak")
+    parser.add_argument("name", nargs="?", choices=(*SOAKS, "all"), default="all")
+    parser.add_argument("--minutes", type=float, default=20, help="of each (default 20)")
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000, help="the first one")
+    options = parser.parse_args(arguments)
+    chosen = list(SOAKS.values()) if options.name == "all" else [SOAKS[options.name]]
+    return max([each(options.minutes, options.seed) for each in chosen])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
