@@ -225,12 +225,17 @@ def follow_a_session(front: Front, port: int) -> None:
     assert asked(port, "/", {"X-Forwarded-For": "6.6.6.6"})[1][2] == "127.0.0.1"
     drained = front.fleet[words[0]]
     drained.run("node", "drain")
-    eventually(lambda: asked(port, "/", cookie)[1][0] != words[0], 20)
-    _, moved, headers = asked(port, "/", cookie)
-    cookie = {"Cookie": headers["set-cookie"].partition(";")[0]}
+
+    def moved() -> tuple[str, str] | None:
+        """Where the session goes and its new cookie; a worker from before the reload may answer once more."""
+        _, there, told = asked(port, "/", cookie)
+        return (there[0], told["set-cookie"]) if there[0] != words[0] and "set-cookie" in told else None
+
+    name, new = eventually(moved) or ("", "")
+    cookie = {"Cookie": new.partition(";")[0]}
     drained.run("node", "undrain")
     eventually(lambda: words[0] in served(port), 20)
-    assert {asked(port, "/", cookie)[1][0] for _ in range(20)} == {moved[0]}
+    assert {asked(port, "/", cookie)[1][0] for _ in range(20)} == {name}
 
 
 def see_a_sick_application_out(front: Front, port: int) -> None:

@@ -111,11 +111,11 @@ def _shown(answer: TestAnswer | None) -> dict[str, Any] | None:
 
 
 def unequal(found: Mapping[str, Sequence[TestRow]]) -> list[tuple[str, TestRow]]:
-    """Nodes whose applications answer another digest than the first node's to the same question: rows of kind
-    ``fleet`` that name both. What has no answer is in a row of its own already."""
+    """Nodes whose applications answer another digest than the first node, by name, to the same question: rows
+    of kind ``fleet`` that name both, whoever answered first. What has no answer is in a row of its own already."""
     first: dict[str, tuple[str, TestRow]] = {}
     rows = []
-    for node, tests in found.items():
+    for node, tests in sorted(found.items()):
         for one in tests:
             if (
                 one.kind != "golden"
