@@ -25,7 +25,7 @@ from instep.node.restore_plan import nowhere
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents
 from instep.tree.large import copy_whole, digest_of_fd
-from instep.tree.outlet import open_outlet, put_out
+from instep.tree.outlet import finish_directory, open_outlet, put_out
 
 if TYPE_CHECKING:
     from instep.node.follower import FollowService
@@ -53,6 +53,8 @@ class RestoringOut:
         self._target = target
         self._partners = partners
         self._senders = senders
+        self._made: dict[bytes, tuple[int, int]] = {}
+        """Device and inode of each directory that this restore made."""
         self._loop = asyncio.get_running_loop()
 
     async def changes(self, paths: Sequence[bytes]) -> list[Change]:
@@ -119,7 +121,8 @@ class RestoringOut:
                 self._put(outlet, to, change, contents)
             for entry in reversed(entries):
                 if entry.kind is Kind.DIR:
-                    _finish_directory(outlet, entry)
+                    made = self._made[entry.path]
+                    finish_directory(outlet, entry.path, made, entry.mode, entry.mtime_ns, shown_as=to)
 
     def _put(self, outlet: Root, to: bytes, change: Change, contents: Contents) -> None:
         entry = change.new
@@ -128,6 +131,8 @@ class RestoringOut:
         def make(fd: int, name: bytes) -> None:
             if entry.kind is Kind.DIR:
                 os.mkdir(name, 0o755, dir_fd=fd)
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                self._made[entry.path] = (found.st_dev, found.st_ino)
             elif entry.kind is Kind.SYMLINK:
                 target = contents.target(entry) or self._fetched(change, entry)
                 os.symlink(target, name, dir_fd=fd)
@@ -239,15 +244,6 @@ def _write_at(fd: int, offset: int, data: bytes) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _finish_directory(outlet: Root, entry: Entry) -> None:
-    fd = outlet.open_dir(entry.path)
-    try:
-        os.fchmod(fd, entry.mode & 0o777)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-    finally:
-        os.close(fd)
 
 
 def _exists(to: bytes, path: bytes) -> RefusedError:

@@ -20,7 +20,7 @@ from instep.tree.large import copy_whole
 from instep.tree.private_directory import private_directory
 from instep.tree.records import sync_dir
 
-__all__ = ["copy_object", "open_outlet", "put_out"]
+__all__ = ["copy_object", "finish_directory", "open_outlet", "put_out"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -129,6 +129,34 @@ def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def finish_directory(
+    outlet: Root, path: bytes, made: tuple[int, int], mode: int, mtime_ns: int, *, shown_as: bytes = b""
+) -> None:
+    """Give the directory at ``path`` its mode (without setuid and setgid bits) and its time, once everything below it
+    is there. ``made`` is its device and inode from when it was made: a directory that another user moved to that name
+    meanwhile keeps what it has.
+
+    ``RefusedError`` ``directory_replaced``; ``OSError``.
+    """
+    target = shown_as + b"/" + path
+    fd = outlet.open_dir(path)
+    try:
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != made:
+            raise RefusedError(
+                f"{shown(target)} was replaced by another directory while it was restored",
+                hint="restore to a directory that only you may write",
+                code="directory_replaced",
+                path=shown(target),
+                made=made[1],
+                found=found.st_ino,
+            )
+        os.fchmod(fd, mode & 0o777)
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(fd)
 
 
 def _open_parents(outlet: Root, path: bytes, target: bytes) -> tuple[int, bytes]:

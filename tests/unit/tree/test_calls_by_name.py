@@ -102,6 +102,7 @@ LOOKED_AT: dict[str, str] = {
                 "next_tree.py:_copy_metadata:os.utime",
                 "outlet.py:_copy_metadata:os.setxattr",
                 "outlet.py:_copy_metadata:os.utime",
+                "outlet.py:finish_directory:os.utime",
                 "place.py:_drop_default_acl:os.removexattr",
             ),
         ),
