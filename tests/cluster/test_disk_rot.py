@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Fleet, Node
+from tests.support.fleet import Fleet, Node, tree_of
 from tests.support.waiting import eventually
 
 
@@ -48,4 +48,45 @@ def test_lost_contents_and_lines_come_back(fleet: Fleet) -> None:
     (tree / "file-7").write_text("overwritten")
     assert list(history.glob("pack-00000001.damaged-1"))
     rows = fleet.main.run("check", expect=None).json
+    assert not [row for row in rows["checks"] if row["name"].startswith("records of") and not row["ok"]]
+
+
+@pytest.mark.timeout(180)
+def test_contents_that_only_a_partner_still_has_come_back_by_themselves(fleet: Fleet) -> None:
+    """Goal: rot in the history of what no tree has any more, small, large and a link's target, is mended from a
+    partner's archive while the daemon runs; ``log`` says so, and a rollback works with the partner down."""
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "small").write_text("first content of the small one")
+    (tree / "large").write_bytes(b"first content of the large one" * 60_000)
+    (tree / "link").symlink_to("first content of the link")
+    fleet.make(1, add=("--publish", "manual"))
+    main, s1 = fleet.main, fleet["s1"]
+    number = main.run("publish", "data", "--wait").json["generation"]["number"]
+    wanted = tree_of(tree, with_times=False)
+    with fleet.together():
+        (tree / "small").write_text("second")
+        (tree / "large").write_text("second")
+        (tree / "link").unlink()
+        (tree / "link").symlink_to("second")
+    main.run("publish", "data", "--wait")
+    history = next(tree.parent.glob(".instep-*/history"))
+    flip(history / "pack-00000001", b"first content of the small one")
+    flip(history / "pack-00000001", b"first content of the link")
+    (large,) = (file for file in history.glob("??/*") if file.stat().st_size == 30 * 60_000)
+    flip(large, b"first content of the large one")
+
+    def places() -> list[str]:
+        rows = {row["number"]: row for row in main.run("log", "data").json["generations"]}
+        found: list[str] = rows[number]["contents"]
+        return found
+
+    assert places() == ["s1"]
+    eventually(lambda: places() == ["here", "s1"], 60, main.log)
+    (event,) = (e for e in main.run("events").json["events"] if e["what"] == "history_mended")
+    assert (event["contents"], event["nodes"]) == (3, ["s1"]), event
+    s1.stop()
+    main.run("rollback", "data", str(number))
+    assert tree_of(tree, with_times=False) == wanted
+    rows = main.run("check", expect=None).json
     assert not [row for row in rows["checks"] if row["name"].startswith("records of") and not row["ok"]]

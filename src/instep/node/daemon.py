@@ -97,6 +97,7 @@ class Daemon:
             loop.create_task(go_on("certificates", self._keep_certificates)),
             loop.create_task(go_on("configuration", lambda: self._config_file.mind(self.reload))),
             loop.create_task(go_on("housekeeping", self.housekeeping.run)),
+            loop.create_task(go_on("histories", self.housekeeping.look)),
             loop.create_task(go_on("listeners", self.listeners.run)),
             loop.create_task(go_on("balancers", self.balancers.run)),
             loop.create_task(go_on("events", self.runtime.deferred.run)),

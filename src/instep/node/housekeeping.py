@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from instep.core.retention import Batch, kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.pages import decode_leaf, level_of
 from instep.node.commands.archive import policy_of
 from instep.node.follower import FollowService
+from instep.node.history_from_partners import HistoryFromPartners
 from instep.node.lingering import end_due
 from instep.node.mending import Mending
 from instep.node.page_walk import new_pages
@@ -35,6 +36,7 @@ __all__ = ["Housekeeping"]
 
 FIRST_S = 60.0
 EVERY_S = 900.0
+LOOK_S = 10.0
 GENERATIONS_MAX = 2_000
 """So many generations of a line are kept at most, however young."""
 log = logging.getLogger(__name__)
@@ -46,6 +48,31 @@ class Housekeeping:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.mending = Mending(daemon.runtime)
+        self._from_partners = HistoryFromPartners(daemon, self.mending)
+        self._damage: dict[FilesetName, int] = {}
+        """How much damage of a writer's history was known when it was mended last."""
+
+    async def look(self) -> None:
+        """What a reader of a history finds rotten is mended soon, not with the next tidying. Its own task."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                for service in list(self._daemon.services.values()):
+                    if isinstance(service, WriterService) and service.machine.phase is None:
+                        await self._look_at(service)
+        finally:
+            await self._from_partners.close()
+
+    async def _look_at(self, service: WriterService) -> None:
+        name = service.fileset.name
+        try:
+            known = await asyncio.to_thread(_damage_of, service)
+        except (InstepError, OSError):
+            return  # the tree is not there: its standing says so
+        if known > self._damage.get(name, 0):
+            self._damage[name] = known
+            await self._mend(service)
+        self._from_partners.begin(service)
 
     async def run(self) -> None:
         for service in list(self._daemon.services.values()):
@@ -69,6 +96,9 @@ class Housekeeping:
                 kept = await asyncio.to_thread(self.forget_generations, service)
                 assert isinstance(service, WriterService)
                 await service.worker.run(self._collect_history, service, kept)
+            if isinstance(service, WriterService):
+                self._damage[service.fileset.name] = await asyncio.to_thread(_damage_of, service)
+                self._from_partners.begin(service)
         except (InstepError, OSError) as error:
             log.warning("what the disk changed in %s was not mended: %s", service.line, error)
 
@@ -168,6 +198,10 @@ class Housekeeping:
                             chunk_roots.add(entry.extra.chunks)
         _mark_chunk_pages(store, chunk_roots, seen)
         return store.sweep_pages(seen, ticket)
+
+
+def _damage_of(service: WriterService) -> int:
+    return len(service.tree.history.damage())
 
 
 def _in_use(service: WriterService | FollowService) -> list[HeadRef]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -66,6 +67,11 @@ class Kept:
     def open(self, digest: Digest) -> int | None:
         with self._lock:
             return self._history.open(digest)
+
+    def forget_rotten(self, digest: Digest) -> None:
+        """A reader found other bytes: the content can be put anew."""
+        with self._lock, contextlib.suppress(FileNotFoundError):  # it was collected meanwhile
+            self._history.forget_rotten(digest)
 
     def collect(self, is_live: Callable[[Digest], bool]) -> int:
         with self._lock:

@@ -1,16 +1,15 @@
 """Mends what a disk changed in the archive and in a writer's history, and names what it could not mend.
 
-A history gets lost contents back from the tree and from the archive, by digest. An archive index gets its lines back
-from the objects themselves, whose names are made of their paths.
+A history gets lost contents back from the tree and from the archive, by digest; what neither has is left to the
+partners (``history_from_partners``). An archive index gets its lines back from the objects themselves, whose names are
+made of their paths.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,9 +21,8 @@ from instep.model.paths import shown
 from instep.node.page_walk import new_pages
 from instep.node.writer import WriterService
 from instep.node.writer_tree import history_keeps
-from instep.tree.archive import Archive
 from instep.tree.archive_index import damaged_batches, mend_index
-from instep.tree.beneath import Root
+from instep.tree.contents import Contents
 from instep.tree.control_folder import opened
 from instep.tree.place import Place
 from instep.tree.plan import object_key
@@ -36,21 +34,20 @@ if TYPE_CHECKING:
 __all__ = ["Mended", "Mending"]
 
 NAMED_MAX = 20
+LOST_MAX = 100_000
 LOOK_HINT = (
     "the disk changes what it was given: look at the kernel log and replace it; instep tries again to mend it"
 )
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 log = logging.getLogger(__name__)
-
-Source = Callable[[Entry], int | None]
 
 
 @dataclass(slots=True)
 class Mended:
-    """What is known of one fileset's own records. ``missing`` are paths of contents that were found nowhere."""
+    """What is known of one fileset's own records. ``lost`` are entries whose contents are nowhere on this node, each
+    content once, at most ``LOST_MAX``."""
 
     damage: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    lost: list[Entry] = field(default_factory=list)
     kept_aside: list[str] = field(default_factory=list)
 
 
@@ -89,10 +86,13 @@ class Mending:
         name = f"records of {fileset}"
         for text in mended.damage:
             yield RecordsRow(name, False, text, "whole records", LOOK_HINT)
-        if mended.missing:
-            shown_paths = ", ".join(mended.missing[:3])
-            text = f"{len(mended.missing)} contents of older generations are lost here: {shown_paths}"
-            hint = f"instep log {fileset} shows which generations can still be restored, and from where"
+        if mended.lost:
+            shown_paths = ", ".join(shown(entry.path) for entry in mended.lost[:3])
+            text = f"{len(mended.lost)} contents of older generations are lost here: {shown_paths}"
+            hint = (
+                f"instep log {fileset} shows which generations can be restored, and from where; partners that are "
+                "connected are asked for them again and again"
+            )
             yield RecordsRow(name, False, text, "all contents of the generations that are kept", hint)
         if mended.kept_aside:
             text = (
@@ -153,31 +153,38 @@ class Mending:
         mended.kept_aside += [str(place.history / name) for name in history.kept_aside()]
         if not damage and not mended.kept_aside:
             return False
-        put = 0
-        archive = Archive(place).source(newest=1_000_000)
-        with closing(Root(place.root)) as root:
-            sources: list[Source] = [lambda entry: _in_tree(root, entry), archive]
-            for entry in self._entries(service):
-                if (
-                    entry.kind is not Kind.FILE
-                    or history.has(entry.digest)
-                    or not history_keeps(service.fileset, entry.size)
-                ):
-                    continue
-                if any(_put(service, entry, source) for source in sources):
-                    put += 1
-                else:
-                    mended.missing.append(shown(entry.path))
+        put = self._put_back(service, mended)
         history.sync()
         if put:
             text = f"{put} contents that the history had lost were put back from tree and archive"
             self._runtime.note("history_mended", text, service.line, contents=put)
-        if mended.missing and damage:
-            text = f"{len(mended.missing)} contents of older generations are lost here: {mended.missing[0]}"
-            paths = mended.missing[:NAMED_MAX]
-            self._runtime.note("history_lost", text, service.line, contents=len(mended.missing), paths=paths)
-        mended.damage = []  # what could be put back was; the rest is in ``missing``
+        known = self.found.get(service.fileset.name, Mended())
+        if mended.lost and damage and known.lost != mended.lost:
+            paths = [shown(entry.path) for entry in mended.lost[:NAMED_MAX]]
+            text = f"{len(mended.lost)} contents of older generations are lost here: {paths[0]}; partners are asked"
+            self._runtime.note("history_lost", text, service.line, contents=len(mended.lost), paths=paths)
+        mended.damage = []  # what could be put back was; the rest is in ``lost``
         return any(not each.is_tail for each in damage)
+
+    def _put_back(self, service: WriterService, mended: Mended) -> int:
+        """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``."""
+        history = service.tree.history
+        needed = {
+            entry.digest: entry
+            for entry in self._entries(service)
+            if entry.kind is not Kind.DIR
+            and not history.has(entry.digest)
+            and history_keeps(service.fileset, entry.size)
+        }
+        contents = service.lending.made()
+        contents.expect(needed.values())
+        put = 0
+        for entry in needed.values():
+            if _put(service, entry, contents):
+                put += 1
+            elif len(mended.lost) < LOST_MAX:
+                mended.lost.append(entry)
+        return put
 
     def _name(
         self, service: WriterService | FollowService, mended: Mended, kind: str, file: str, what: str
@@ -190,29 +197,21 @@ class Mending:
             self._runtime.note(kind, text, service.line, file=file)
 
 
-def _put(service: WriterService, entry: Entry, source: Source) -> bool:
-    """Whether ``source`` had the content; what is another's bytes is not taken."""
-    fd = source(entry)
+def _put(service: WriterService, entry: Entry, contents: Contents) -> bool:
+    """Whether the content is on this node; one that changes under the copy is not taken."""
+    history = service.tree.history
+    if entry.kind is Kind.SYMLINK:
+        target = contents.target(entry)
+        if target is not None:
+            history.put(entry.digest, target)
+        return target is not None
+    fd = contents.open(entry)
     if fd is None:
         return False
     try:
-        service.tree.history.put_file(entry.digest, fd, entry.size)
+        history.put_file(entry.digest, fd, entry.size)
     except DamagedError:
         return False
     finally:
         os.close(fd)
     return True
-
-
-def _in_tree(root: Root, entry: Entry) -> int | None:
-    try:
-        fd = root.open(entry.path, _READ)
-    except OSError as error:
-        if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            raise
-        return None
-    found = os.fstat(fd)
-    if found.st_size == entry.size:
-        return fd
-    os.close(fd)
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from instep.errors import DamagedError, InstepError, PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
@@ -14,7 +15,7 @@ from instep.net import messages as m
 from instep.net.lending_messages import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
 from instep.node.line_net import Lender
 from instep.node.runtime import Worker
-from instep.tree.stage import Stage, Want
+from instep.tree.stage import Want
 
 __all__ = ["PartnerContents", "wanted"]
 
@@ -23,6 +24,26 @@ log = logging.getLogger(__name__)
 REQUEST_BYTES = 1 << 20
 """Paths in one request, together."""
 TRIES = 2
+
+
+class LargeTarget(Protocol):
+    """One large content on its way: parts are written where it misses some, then it is checked as a whole."""
+
+    def missing(self, limit: int, /) -> list[tuple[int, int]]: ...
+
+    def write(self, offset: int, data: bytes, /) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Target(Protocol):
+    """Where fetched contents are laid: a stage, or a history. Each is verified as it is laid."""
+
+    def lay(self, want: Want, data: bytes, /) -> None: ...
+
+    def large(self, want: Want, /) -> LargeTarget: ...
 
 
 def wanted(entry: Entry) -> m.Wanted:
@@ -42,6 +63,8 @@ class PartnerContents:
         self.failures: dict[NodeName, str] = {}
         """Why a partner was left out."""
         self.fetched_bytes = 0
+        self.gave: set[NodeName] = set()
+        """The partners of which contents were laid."""
 
     async def locate(self, entries: Sequence[Entry]) -> None:
         """Ask every partner at once which of these contents it has."""
@@ -70,7 +93,7 @@ class PartnerContents:
 
     # --- fetching -------------------------------------------------------------------------------------------------
 
-    async def lay(self, stage: Stage, wants: Sequence[Want], worker: Worker) -> None:
+    async def lay(self, stage: Target, wants: Sequence[Want], worker: Worker) -> None:
         """Get these and lay them, each verified as it is laid. ``UnavailableError`` ``contents_missing`` when no
         partner gave one of them."""
         left = [want for want in wants if not want.is_large]
@@ -89,7 +112,7 @@ class PartnerContents:
             raise _gone(wants[0].entry, self.failures)
         return who[0]
 
-    async def _small(self, who: NodeName, wants: Sequence[Want], stage: Stage, worker: Worker) -> list[Want]:
+    async def _small(self, who: NodeName, wants: Sequence[Want], stage: Target, worker: Worker) -> list[Want]:
         """Lay what ``who`` gives; the wants that it did not give."""
         left = list(wants)
         while left:
@@ -102,6 +125,7 @@ class PartnerContents:
                         self._has[want.entry.digest].remove(who)
                         return left
                     await worker.run(stage.lay, want, part.data)
+                    self.gave.add(who)
                     self.fetched_bytes += len(part.data)
                     left.remove(want)
                 if not parts:
@@ -111,12 +135,13 @@ class PartnerContents:
                 return left
         return left
 
-    async def _large(self, want: Want, stage: Stage, worker: Worker) -> None:
+    async def _large(self, want: Want, stage: Target, worker: Worker) -> None:
         for who in self.who_has(want.entry):
             large = await worker.run(stage.large, want)
             try:
                 await self.read(who, want.entry, large.missing, large.write, worker)
                 await worker.run(large.finish)
+                self.gave.add(who)
                 return
             except (PeerError, UnavailableError, DamagedError) as error:
                 self._leave_out(who, error.reason)

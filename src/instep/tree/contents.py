@@ -38,6 +38,8 @@ class HasContents(Protocol):
 
     def open(self, digest: Digest) -> int | None: ...
 
+    def forget_rotten(self, digest: Digest) -> None: ...
+
 
 class Contents:
     """One fileset's contents on this node. Made for one job: it remembers what it found. One thread at a time.
@@ -58,11 +60,15 @@ class Contents:
     def open(self, entry: Entry) -> int | None:
         """A descriptor (owned by the caller) of a file with exactly the contents of ``entry``; None when this node has
         none."""
-        for fd in self._candidates(entry):
-            if os.fstat(fd).st_size == entry.size and digest_of_fd(fd) == entry.digest:
+        for fd, is_kept in self._candidates(entry):
+            is_sized = os.fstat(fd).st_size == entry.size
+            found = _digest_of(fd) if is_sized or is_kept else None
+            if is_sized and found == entry.digest:
                 os.lseek(fd, 0, os.SEEK_SET)
                 return fd
             os.close(fd)
+            if is_kept and found != entry.digest and self._history is not None:
+                self._history.forget_rotten(entry.digest)  # so that it is named, and mended from elsewhere
         return None
 
     def read(self, entry: Entry, offset: int, length: int) -> bytes | None:
@@ -120,19 +126,20 @@ class Contents:
 
     # --- candidates -------------------------------------------------------------------------------------------
 
-    def _candidates(self, entry: Entry) -> Iterator[int]:
+    def _candidates(self, entry: Entry) -> Iterator[tuple[int, bool]]:
+        """Descriptors, and whether each comes from the history."""
         if entry.size == 0:
-            yield os.memfd_create("instep-empty", os.MFD_CLOEXEC)
+            yield os.memfd_create("instep-empty", os.MFD_CLOEXEC), False
         if self._history is not None:
             fd = self._of_history(entry.digest)
             if fd is not None:
-                yield fd
+                yield fd, True
         elsewhere = self._in_tree.get(entry.digest)
         for path in dict.fromkeys((entry.path, *(() if elsewhere is None else (elsewhere,)))):
             fd = self._of_tree(path, entry.size)
             if fd is not None:
-                yield fd
-        yield from self._archived().candidates(entry)
+                yield fd, False
+        yield from ((fd, False) for fd in self._archived().candidates(entry))
 
     def _of_history(self, digest: Digest) -> int | None:
         assert self._history is not None
@@ -174,6 +181,16 @@ class Contents:
             archive = Archive(self._place)
             self._archive = archive.source(newest=ALL)
         return self._archive
+
+
+def _digest_of(fd: int) -> Digest | None:
+    """None where the disk cannot read it any more."""
+    try:
+        return digest_of_fd(fd)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
 
 
 ALL = 1 << 30

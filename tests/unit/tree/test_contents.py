@@ -66,7 +66,7 @@ def test_a_file_that_lies_elsewhere_in_the_tree_is_found_and_one_that_was_change
 
 
 def test_rotten_history_is_as_good_as_none(tmp_path: Path) -> None:
-    """Goal: bytes that the disk changed are not given away, and another copy is found."""
+    """Goal: bytes that the disk changed are not given away, another copy is found, and the history knows its loss."""
     world = World.make(tmp_path)
     world.apply({b"a": b"precious" * 20_000})
     world.apply({b"b": b"other"})
@@ -81,6 +81,8 @@ def test_rotten_history_is_as_good_as_none(tmp_path: Path) -> None:
     assert fd is not None
     assert digest(os.pread(fd, 1 << 20, 0)) == wanted.digest
     os.close(fd)
+    assert not history.has(wanted.digest)
+    assert len(history.damage) == 1
     history.close()
 
 

@@ -1,0 +1,204 @@
+"""Contents that a writer's history lost and that this node has nowhere else, asked of the line's partners by itself.
+
+A partner answers from its tree, history and archive, as it does for a restore. The work is bounded: a round has a
+deadline and a limit of contents and bytes, it rests while something is published, and the next one comes later and
+later for as long as nothing comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from instep.errors import InstepError, UnavailableError
+from instep.model.entry import Entry
+from instep.model.ids import Digest, FilesetName
+from instep.node.mending import Mending
+from instep.node.partner_contents import PartnerContents
+from instep.node.writer import WriterService
+from instep.tree.control_folder import open_folder
+from instep.tree.stage import Want
+
+if TYPE_CHECKING:
+    from instep.node.daemon import Daemon
+    from instep.node.keeping import Kept
+
+__all__ = ["HistoryFromPartners"]
+
+FIRST_S = 1.0
+MOST_S = 900.0
+ROUND_S = 300.0
+ROUND_CONTENTS = 4_096
+ROUND_BYTES = 256 << 20
+BATCH_CONTENTS = 256
+BATCH_BYTES = 4 << 20
+REST_S = 0.2
+log = logging.getLogger(__name__)
+
+
+class HistoryFromPartners:
+    """One task for each fileset whose history has lost contents; it ends when all of them are back."""
+
+    def __init__(self, daemon: Daemon, mending: Mending) -> None:
+        self._daemon = daemon
+        self._mending = mending
+        self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
+        self._at: dict[FilesetName, int] = {}
+        """Where among the lost contents the next round begins: what no partner has does not hide the rest."""
+
+    def begin(self, service: WriterService) -> None:
+        """See to what the last look found lost; nothing to do while that is being seen to already."""
+        name = service.fileset.name
+        task = self._tasks.get(name)
+        if task is not None and task.done():
+            del self._tasks[name]
+            task.result()
+            task = None
+        if task is None and self._lost(service):
+            self._tasks[name] = asyncio.get_running_loop().create_task(self._chase(service))
+
+    async def close(self) -> None:
+        """Stop; what came is kept."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._tasks.clear()
+
+    def _lost(self, service: WriterService) -> list[Entry]:
+        """Nothing once another service took the place of this one."""
+        name = service.fileset.name
+        mended = self._mending.found.get(name)
+        return mended.lost if mended is not None and self._daemon.services.get(name) is service else []
+
+    async def _chase(self, service: WriterService) -> None:
+        pause = FIRST_S
+        while self._lost(service):
+            await asyncio.sleep(pause)
+            try:
+                came = await self._round(service)
+            except (InstepError, OSError) as error:
+                log.warning("lost contents of %s did not come back from partners: %s", service.line, error)
+                came = False
+            pause = FIRST_S if came else min(pause * 2, MOST_S)
+
+    async def _round(self, service: WriterService) -> bool:
+        """Ask for some of what is lost, and take what comes; whether anything came."""
+        partners = PartnerContents(service.line, self._daemon.peers.lenders(service.line))
+        wanted = self._some(service) if partners.asked else []
+        if not wanted:
+            return False
+        try:
+            async with asyncio.timeout(ROUND_S):
+                await partners.locate(wanted)
+                await self._fetch(service, partners, [e for e in wanted if partners.who_has(e)])
+        except TimeoutError:
+            log.info(
+                "%s: lost contents: the round ends after %.0f s, the next goes on", service.line, ROUND_S
+            )
+        left = await service.worker.run(self._left, service)
+        return self._came(service, left, partners)
+
+    def _some(self, service: WriterService) -> list[Entry]:
+        lost = self._lost(service)
+        start = self._at.get(service.fileset.name, 0) % max(1, len(lost))
+        some: list[Entry] = []
+        size = 0
+        for entry in (*lost[start:], *lost[:start]):
+            size += entry.size
+            if some and (size > ROUND_BYTES or len(some) >= ROUND_CONTENTS):
+                break
+            some.append(entry)
+        self._at[service.fileset.name] = start + len(some)
+        return some
+
+    async def _fetch(
+        self, service: WriterService, partners: PartnerContents, entries: Sequence[Entry]
+    ) -> None:
+        shelf = _Shelf(service.tree.history)
+        for batch in _batches(entries):
+            while service.machine.phase is not None:  # publishing comes first
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REST_S):
+                        await self._daemon.runtime.changed.wait()
+            wants = [Want(Digest(b""), 0, entry, 0, b"") for entry in batch]
+            try:
+                await partners.lay(shelf, wants, service.worker)
+            except UnavailableError as error:
+                log.info("%s: %s", service.line, error.reason)
+
+    def _left(self, service: WriterService) -> list[Entry]:
+        history = service.tree.history
+        history.sync()
+        return [entry for entry in self._lost(service) if not history.has(entry.digest)]
+
+    def _came(self, service: WriterService, left: list[Entry], partners: PartnerContents) -> bool:
+        came = len(self._lost(service)) - len(left)
+        if came <= 0:
+            return False
+        self._mending.found[service.fileset.name].lost = left
+        who = sorted(partners.gave)
+        text = f"{came} contents that the history had lost came back from {', '.join(who)}"
+        if left:
+            text += f"; {len(left)} are still lost"
+        self._daemon.runtime.note("history_mended", text, service.line, contents=came, nodes=who)
+        return True
+
+
+class _Shelf:
+    """A history as the place where fetched contents are laid: each is verified before it counts."""
+
+    def __init__(self, history: Kept) -> None:
+        self._history = history
+
+    def lay(self, want: Want, data: bytes) -> None:
+        self._history.put(want.digest, data)
+
+    def large(self, want: Want) -> _Large:
+        return _Large(self._history, want.entry)
+
+
+class _Large:
+    """A large content on its way, in a file without a name on the history's own file system."""
+
+    def __init__(self, history: Kept, entry: Entry) -> None:
+        self._history = history
+        self._entry = entry
+        self._missing = [(0, entry.size)]
+        folder = open_folder(history.place, b"history")
+        try:
+            self._file = tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}")  # noqa: SIM115 - ``close`` closes it
+        finally:
+            os.close(folder)
+
+    def missing(self, limit: int) -> list[tuple[int, int]]:
+        missing, self._missing = self._missing, []
+        return missing
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._file.seek(offset)
+        self._file.write(data)
+
+    def finish(self) -> None:
+        self._file.flush()
+        self._history.put_file(self._entry.digest, self._file.fileno(), self._entry.size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if batch and (len(batch) >= BATCH_CONTENTS or size + entry.size > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += entry.size
+    if batch:
+        yield batch
