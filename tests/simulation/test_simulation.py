@@ -42,6 +42,8 @@ KEPT_SEEDS = (
     1242944493,
     3937998660,
     413707110,
+    5000,
+    1290046,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (

@@ -28,6 +28,10 @@ class OutsideGuard:
         self._hidden: frozenset[bytes] = frozenset()
         self._window: list[tuple[int, Digest, dict[bytes, Digest]]] = []
 
+    def put_back(self) -> None:
+        """The writer's state is an older one: it may hear of the newest head again, but not of what that lost."""
+        self._window.clear()
+
     def looked(self) -> None:
         """A scan reads the tree now: these paths are there and cannot be read."""
         self._hidden = frozenset(self._writer.unreadable) & self._writer.place.tree.keys()

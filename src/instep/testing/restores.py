@@ -60,6 +60,7 @@ class SimRestores:
         """The node directory, and maybe the tree, were put back to an older copy."""
         head = facts.head if facts is not None else None
         self._came_back_with = head.position if head is not None else (0, 0)
+        self._writer.guard.put_back()
 
     def decided(self) -> None:
         """An operator said that the tree is right."""

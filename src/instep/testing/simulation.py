@@ -267,7 +267,9 @@ class _Cluster:
         self.writer.overflow()
 
     def _bring_back(self, kept: dict[bytes, bytes]) -> None:
-        self.writer.place.tree.update(kept)
+        """In peace an operator overwrites nothing with it: the good ``config`` of the last words was written since."""
+        tree = self.writer.place.tree
+        tree.update(kept if self.world.is_faulty else kept | tree)
         self.writer.overflow()
 
     def _unmount(self) -> None:
