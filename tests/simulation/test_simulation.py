@@ -44,6 +44,7 @@ KEPT_SEEDS = (
     413707110,
     5000,
     1290046,
+    1290132,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (

@@ -100,7 +100,7 @@ class TreeJobs(SimNode):
         )
         journal = Journal(head, plan, archives=archives)
         there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        self.switching = [step for step in plan if there.get(step[0]) == step[1]]
+        self.switching = [step for step in plan if there.get(step[0]) == step[1] != step[2]]
         if self.world.plant != "no_journal":
             self.place.journal = journal
         self.is_switching = True
