@@ -75,7 +75,7 @@ class PartnerContents:
             try:
                 held = await lender.held(self._line, tuple(wanted(entry) for entry in batch))
             except InstepError as error:
-                self._leave_out(lender.who, error.reason)
+                self.leave_out(lender.who, error.reason)
                 return
             for entry, is_there in zip(batch, held, strict=True):
                 who = self._has.setdefault(entry.digest, [])
@@ -86,7 +86,8 @@ class PartnerContents:
         """The partners that said they have it, and were not left out since."""
         return tuple(name for name in self._has.get(entry.digest, ()) if name in self._lenders)
 
-    def _leave_out(self, who: NodeName, reason: str) -> None:
+    def leave_out(self, who: NodeName, reason: str) -> None:
+        """Ask this partner no more."""
         self._lenders.pop(who, None)
         self.failures[who] = reason
         log.info("%s: %s is not asked for contents any more: %s", self._line, who, reason)
@@ -131,7 +132,7 @@ class PartnerContents:
                 if not parts:
                     raise PeerError(f"{who} answered without any part", code="bad_answer")
             except (PeerError, UnavailableError, DamagedError) as error:
-                self._leave_out(who, error.reason)
+                self.leave_out(who, error.reason)
                 return left
         return left
 
@@ -144,7 +145,7 @@ class PartnerContents:
                 self.gave.add(who)
                 return
             except (PeerError, UnavailableError, DamagedError) as error:
-                self._leave_out(who, error.reason)
+                self.leave_out(who, error.reason)
             finally:
                 await asyncio.shield(worker.run(large.close))
         raise _gone(want.entry, self.failures)

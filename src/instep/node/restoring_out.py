@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from instep.errors import PeerError, RefusedError, UnavailableError, UsageError
+from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.entry import Entry, Kind
 from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest import Change, diff
 from instep.model.paths import is_below, shown
-from instep.net import messages as m
-from instep.net.transfer import AnswerStatus
+from instep.node.fetching_out import FetchingOut, IntoFile, IntoMemory
 from instep.node.partner_contents import PartnerContents
 from instep.node.restore_plan import nowhere
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents
-from instep.tree.large import copy_whole, digest_of_fd
+from instep.tree.large import copy_whole
+from instep.tree.laying import mismatch
 from instep.tree.outlet import finish_directory, open_outlet, put_out
 
 if TYPE_CHECKING:
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RestoringOut"]
 
-FETCH_S = 600.0
-"""The longest that one file may take to come."""
-RANGE_BYTES = 1 << 20
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -53,9 +49,9 @@ class RestoringOut:
         self._target = target
         self._partners = partners
         self._senders = senders
+        self._fetching = FetchingOut(service, target, partners, senders)
         self._made: dict[bytes, tuple[int, int]] = {}
         """Device and inode of each directory that this restore made."""
-        self._loop = asyncio.get_running_loop()
 
     async def changes(self, paths: Sequence[bytes]) -> list[Change]:
         """What is to be written, parents first. ``UsageError`` ``no_such_path``."""
@@ -130,120 +126,44 @@ class RestoringOut:
 
         def make(fd: int, name: bytes) -> None:
             if entry.kind is Kind.DIR:
-                os.mkdir(name, 0o755, dir_fd=fd)
+                # What is below may be guarded by the mode of this directory alone.
+                os.mkdir(name, 0o700, dir_fd=fd)
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                self._made[entry.path] = (found.st_dev, found.st_ino)
+                self._made[entry.path] = found.st_dev, found.st_ino
             elif entry.kind is Kind.SYMLINK:
-                target = contents.target(entry) or self._fetched(change, entry)
-                os.symlink(target, name, dir_fd=fd)
+                os.symlink(self._target_of(change, entry, contents), name, dir_fd=fd)
             else:
                 self._make_file(fd, name, change, entry, contents)
 
         put_out(outlet, entry.path, make, shown_as=to)
 
+    def _target_of(self, change: Change, entry: Entry, contents: Contents) -> bytes:
+        target = contents.target(entry)
+        if target is not None:
+            return target
+        into = IntoMemory(entry)
+        self._fetching.fetch(change, entry, into)
+        return bytes(into.data)
+
     def _make_file(self, fd: int, name: bytes, change: Change, entry: Entry, contents: Contents) -> None:
         to = os.open(name, _WRITE, 0o600, dir_fd=fd)
         try:
+            into = IntoFile(to, entry)
             found = contents.open(entry)
-            if found is not None:
+            if found is None:
+                self._fetching.fetch(change, entry, into)
+            else:
                 try:
                     copy_whole(found, to, entry.size, is_sparse=False)
                 finally:
                     os.close(found)
-            else:
-                self._fetch(change, entry, lambda offset, data: _write_at(to, offset, data))
-            if os.fstat(to).st_size != entry.size or digest_of_fd(to) != entry.digest:
-                raise PeerError(
-                    f"the contents of {shown(entry.path)} came with another digest", code="content_mismatch"
-                )
+                if not into.is_right():
+                    raise mismatch(entry)
             os.fchmod(to, entry.mode & 0o777)
             os.utime(to, ns=(entry.mtime_ns, entry.mtime_ns))
             os.fsync(to)
         finally:
             os.close(to)
-
-    # --- fetching -------------------------------------------------------------------------------------------------
-
-    def _fetched(self, change: Change, entry: Entry) -> bytes:
-        data = bytearray(entry.size)
-
-        def write(offset: int, piece: bytes) -> None:
-            data[offset : offset + len(piece)] = piece
-
-        self._fetch(change, entry, write)
-        return bytes(data)
-
-    def _fetch(self, change: Change, entry: Entry, write: Callable[[int, bytes], None]) -> None:
-        """In the thread of the walk: wait for the event loop to bring one content."""
-        fetching = asyncio.run_coroutine_threadsafe(self._bring(change, entry, write), self._loop)
-        try:
-            fetching.result(FETCH_S)
-        except TimeoutError as error:
-            fetching.cancel()
-            raise UnavailableError(
-                f"the contents of {shown(entry.path)} did not come within {FETCH_S:.0f} s", code="timed_out"
-            ) from error
-
-    async def _bring(self, change: Change, entry: Entry, write: Callable[[int, bytes], None]) -> None:
-        service = self._service
-        failed: list[str] = []
-        for who in self._partners.who_has(entry) if self._partners is not None else ():
-            assert self._partners is not None
-            left = [(0, entry.size)]
-
-            def missing(_: int, left: list[tuple[int, int]] = left) -> list[tuple[int, int]]:
-                return [left.pop()] if left else []
-
-            try:
-                await self._partners.read(who, entry, missing, write, service.worker)
-                return
-            except (PeerError, UnavailableError) as error:
-                failed.append(f"{who}: {error.reason}")
-        for who in self._senders:
-            try:
-                await self._from_sender(who, change, entry, write)
-                return
-            except (PeerError, UnavailableError) as error:
-                failed.append(f"{who}: {error.reason}")
-        why = "; ".join(failed) or "nobody can be asked"
-        raise UnavailableError(
-            f"the contents of {shown(entry.path)} cannot be had: {why}",
-            hint=f"instep log {service.fileset.name} on the node that writes it says who has them",
-            code="contents_missing",
-            paths=[shown(entry.path)],
-        )
-
-    async def _from_sender(
-        self, who: NodeName, change: Change, entry: Entry, write: Callable[[int, bytes], None]
-    ) -> None:
-        """Over the link that this node follows the line by: its sender gives what its own rules allow."""
-        service = self._service
-        client = service.sources[who].client  # type: ignore[union-attr]
-        if entry.kind is Kind.FILE and entry.size > RANGE_BYTES:
-            request = m.RangesRequest(
-                service.line, self._target.id, change.page, change.index, ((0, entry.size),)
-            )
-            batches = client.ranges(request)
-        else:
-            wants = (m.PageWant(change.page, (change.index,)),)
-            batches = client.contents(
-                m.ContentsRequest(service.line, self._target.id, wants), sizes=[entry.size]
-            )
-        async with aclosing(batches):
-            async for answers in batches:
-                for answer in answers:
-                    if answer.status not in (AnswerStatus.WHOLE, AnswerStatus.PIECE):
-                        raise UnavailableError(
-                            f"it answers {answer.status.name.lower()}", code="superseded", node=who
-                        )
-                    await service.worker.run(write, answer.offset, bytes(answer.data))
-
-
-def _write_at(fd: int, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
 
 
 def _exists(to: bytes, path: bytes) -> RefusedError:

@@ -26,7 +26,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS_MAX = 40
-_NEW_DIRECTORY = 0o755
+_NEW_DIRECTORY = 0o700
+"""What is put below may have been guarded by the mode of the directory that it comes from, and by that alone."""
 _NEVER_COPIED = ("security.", "trusted.")
 """Rights of programs: the daemon could give them, and whoever displaced the object chose them."""
 
