@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from instep.core.guards import judge_problems
 from instep.core.held import HELD_LOOK_MS, HeldPaths, merge_held
 from instep.core.losses import Checkpoint, Lost, judge_held_mass, judge_losses, next_checkpoints
@@ -20,11 +22,23 @@ class PublishGuards(PublishState):
         facts, policy, accepted = self._facts, self._config.deletions, run.accepts_deletions
         strict = summary.held.listed if self._config.is_strict else ()
         held = self._held_after(summary)
+        lost = judge_losses(summary.losses, policy, accepted=accepted)
+        mass = judge_held_mass(facts.held, held, summary.entries_before, policy, accepted=accepted)
         return (
             judge_problems((*summary.problems, *strict))
-            or judge_losses(summary.losses, policy, accepted=accepted)
-            or judge_held_mass(facts.held, held, summary.entries_before, policy, accepted=accepted)
+            or self._with_commands(lost)
+            or self._with_commands(mass)
         )
+
+    def _with_commands(self, refusal: Trouble | None) -> Trouble | None:
+        """Both ways on of a writer that lost paths, to be typed as they are, also where a node has several filesets."""
+        if refusal is None:
+            return None
+        name = self.line.fileset
+        hint = (refusal.hint or "").replace("instep publish", f"instep publish {name}")
+        if refusal.code == "max_deletions":
+            hint = f"take back what is missing: instep restore {name}; or, {hint}"
+        return replace(refusal, hint=hint)
 
     def _held_after(self, summary: ScanSummary) -> HeldPaths:
         return merge_held(self._facts.held, summary.held, is_full=summary.is_full)

@@ -35,6 +35,7 @@ from instep.node.losing import losses_of
 from instep.node.open_journal import is_open
 from instep.node.partner_contents import PartnerContents
 from instep.node.recording import record_rows
+from instep.node.restore_checks import refuse_stuck_restore, refuse_unknown_paths, to_be_repeated
 from instep.node.restore_plan import counted, is_same_content, no_attribute, nowhere
 from instep.node.space import require_room
 from instep.node.survey import PATHS_KEPT_MAX, PageKeeper
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Restoring"]
 
-MISSING_NAMED_MAX = 20
-MOVES_COUNTED_MAX = 200_000
 BATCH_ENTRIES = 2_000
 BATCH_BYTES = 16 << 20
 
@@ -98,6 +97,10 @@ class Restoring:
         await self._have_pages(effect.target)
         goal = await service.worker.run(self._goal, effect)
         plan = await service.worker.run(self._planned, effect, goal)
+        try:
+            await service.worker.run(self._refuse_stuck, effect, goal)
+        except ResourceError as error:
+            return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
         if plan.tree.is_nothing:
             return s.Planned(effect.req, plan)
         try:
@@ -111,6 +114,15 @@ class Restoring:
             gone = nowhere(service.fileset.name, effect.target, unfound, partners)
             plan = dataclasses.replace(plan, missing=trouble_of(gone))
         return s.Planned(effect.req, plan)
+
+    def _refuse_stuck(self, effect: s.PlanRestore, goal: _Goal) -> None:
+        get = self._service.tree.get_page
+        base = effect.head.root if effect.head is not None else None
+        refuse_stuck_restore(
+            self._service.tree.taken().place,
+            diff(goal.found, goal.tree, get),
+            diff(base, goal.published, get),
+        )
 
     async def _have_pages(self, target: HeadRef) -> None:
         """The manifest of ``target``, from partners where it is not here any more."""
@@ -142,6 +154,8 @@ class Restoring:
         keeper.flush()
         found = service.tree.found_root(whole)
         if effect.paths:
+            name, number = service.fileset.name, effect.target.number
+            refuse_unknown_paths(name, number, effect.paths, (whole, found), keeper.get)
             tree = graft(found, whole, effect.paths, keeper.get, keeper.put)
             published = graft(head, whole, effect.paths, keeper.get, keeper.put)
             keeper.flush()
@@ -292,6 +306,7 @@ class Restoring:
         try:
             switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
         except InstepError as error:
+            to_be_repeated(error, place.fileset)
             if not is_open(Journal.load(place)):
                 raise
             failed = self._taken_back(place, error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from instep.errors import ResourceError
 from instep.model.paths import is_below, parent_of, shown
@@ -20,7 +20,7 @@ from instep.tree.own_rights import ignores_modes
 from instep.tree.place import Place
 from instep.tree.step_work import mounts_in
 
-__all__ = ["Flags", "flags_of", "mount_in_the_way", "refuse_stuck_paths"]
+__all__ = ["Flags", "flags_of", "goes_on", "mount_in_the_way", "refuse_stuck_changes", "refuse_stuck_paths"]
 
 _statx = getattr(ctypes.CDLL(None), "statx", None)
 if _statx is not None:
@@ -54,7 +54,18 @@ def flags_of(dir_fd: int, name: bytes) -> Flags:
 def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
     """``ResourceError`` ``no_permission`` or ``mount_in_the_way`` for the first path that a step cannot change; the
     other paths are named in its facts. ``OSError``."""
-    probe = _Probe(place, journal, root)
+    _refuse(_Probe(place, journal.steps(), root))
+
+
+def refuse_stuck_changes(place: Place, steps: Iterable[Step], root: Root) -> None:
+    """The same of a plan, before anything is staged. ``steps`` are what its differences come to; the rights of
+    directories are left to the switch, for only its journal says which of them it opens itself."""
+    probe = _Probe(place, steps, root)
+    probe.ignores_modes = True
+    _refuse(probe)
+
+
+def _refuse(probe: _Probe) -> None:
     found = None
     paths: list[str] = []
     for error, path in probe.run():
@@ -68,9 +79,9 @@ def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
 
 
 class _Probe:
-    def __init__(self, place: Place, journal: Journal, root: Root) -> None:
+    def __init__(self, place: Place, steps: Iterable[Step], root: Root) -> None:
         self.place = place
-        self.journal = journal
+        self.steps = steps
         self.root = root
         self.mounts = mounts_in(root)
         self.ignores_modes = ignores_modes()
@@ -79,7 +90,7 @@ class _Probe:
         self.known: dict[bytes, ResourceError | None] = {}
 
     def run(self) -> Iterator[tuple[ResourceError, bytes]]:
-        for step in self.journal.steps():
+        for step in self.steps:
             if step.op in (Op.MODE, Op.META):
                 self.opened.add(step.path)
             if step.op in (Op.TIME, Op.MODE, Op.CARRY):
@@ -178,6 +189,11 @@ def mount_in_the_way(place: Place, path: bytes, mount: bytes) -> ResourceError:
     return _stuck(place, path, "mount_in_the_way", reason, f"umount {_whole(place, mount)}")
 
 
+def goes_on(fileset: str) -> str:
+    """The end of every hint here. A command that an operator typed does not go on by itself and replaces it."""
+    return f"then it goes on by itself, at once with: instep retry {fileset}"
+
+
 def _whole(place: Place, path: bytes) -> str:
     root = str(place.root)
     return f"{root}/{shown(path)}" if path else root
@@ -186,7 +202,7 @@ def _whole(place: Place, path: bytes) -> str:
 def _stuck(place: Place, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
     return ResourceError(
         f"{place.fileset}: {reason}",
-        hint=f"{helps}; then it goes on by itself, at once with: instep retry {place.fileset}",
+        hint=f"{helps}; {goes_on(place.fileset)}",
         code=code,
         path=shown(path),
     )
