@@ -249,3 +249,30 @@ def test_a_restore_that_stops_half_way_is_never_published(fleet: Fleet) -> None:
     main.await_standing("in_step")
     assert {(tree / name).read_text() for name in ("a", "z/f", "z/g")} == {"three"}
     fleet.assert_same()
+
+
+def test_what_a_rollback_had_to_leave_is_named(fleet: Fleet) -> None:
+    """Goal: a directory with ignored paths in it cannot become the link that it was; the answer names it with what to
+    do, exits 20, and the same command is clean once the ignored paths are gone."""
+    tree = fleet.tree("main")
+    write(tree, {"current/page": "one", "other": "one"})
+    (tree / "data").symlink_to("current")
+    fleet.make(0, add=("--publish", "manual"))
+    main = fleet.main
+    main.run("fileset", "set", "data", "ignore=*.tmp")
+    first = main.run("publish", "data").json["generation"]
+    (tree / "data").unlink()
+    write(tree, {"data/page": "two", "data/scratch.tmp": "mine", "other": "two"})
+    main.run("publish", "data")
+    for words in (("rollback", "data", str(first["number"])), ("restore", "data")):
+        done = main.run(*words, expect=20).json
+        assert done["generation"]["root"] == first["root"], done
+        (left,) = done["held"]
+        assert (left["path"], done["held_total"]) == ("data", 1), done
+        assert "ignored paths lie in it" in left["why"], left
+        assert str(tree / "data") in left["next"][0], left
+        assert (tree / "data/scratch.tmp").read_text() == "mine"
+        assert (tree / "other").read_text() == "one"
+    (tree / "data/scratch.tmp").unlink()
+    main.run("restore", "data")
+    assert os.readlink(tree / "data") == "current"

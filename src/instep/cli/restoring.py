@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from instep.cli.filesets import absolute
+from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.publishing import PUBLISH_S, show_publish
 from instep.cli.session import Session, command, pass_session
@@ -46,6 +47,7 @@ def rollback(
         accept_deletions=accept_deletions, dry_run=dry_run,
     )  # fmt: skip
     session.show(document, lambda: show_publish(document, dry_run))
+    exit_if_held(document, ok=False)
 
 
 @command("restore", example="instep restore catalog styles/road.sld --generation 41")
@@ -82,6 +84,7 @@ def restore(
         accept_deletions=accept_deletions, dry_run=dry_run, **{"from": source},
     )  # fmt: skip
     session.show(document, lambda: _show_restore(document, dry_run))
+    exit_if_held(document, ok=False)
 
 
 def _coded(paths: Sequence[str]) -> list[str]:
@@ -105,3 +108,4 @@ def _show_restore(document: dict[str, Any], dry_run: bool) -> None:
     number = (document.get("generation") or {}).get("number")
     said = "would be restored" if dry_run else f"restored; generation {number} is the newest"
     print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
+    show_held(document)

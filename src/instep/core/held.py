@@ -19,6 +19,9 @@ __all__ = [
     "HELD_LISTED_MAX",
     "HELD_LOOK_MS",
     "OPEN",
+    "IGNORED_INSIDE",
+    "MOVED_ON",
+    "NOTHING_HELD",
     "HeldPaths",
     "ScanProblem",
     "is_held",
@@ -37,6 +40,9 @@ HELD_LOOK_MS = 5_000
 DAMAGED = "damaged"
 OPEN = "open"
 """A file that was carried although a program has it open for writing: it did not change for ``settle_max``."""
+IGNORED_INSIDE = "ignored_inside"
+MOVED_ON = "moved_on"
+"""Why a restore left a path other than its generation says: ignored paths lie in it, or a program changed it."""
 _NEVER_CARRIED = frozenset(("mount", "socket", "pipe", "device", OPEN))
 
 
@@ -115,6 +121,8 @@ _WORDS = {
     "unstable": "being written",
     "open": "open for writing",
     "hot": "changing faster than it can be fetched",
+    IGNORED_INSIDE: "left for the ignored paths in it",
+    MOVED_ON: "left as a program changed it meanwhile",
     "bad_time": "of an impossible time",
     "too_long": "too long",
     "too_deep": "too deep",

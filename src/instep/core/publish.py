@@ -136,7 +136,7 @@ class PublishMachine(PublishRestore):
             case s.PlanFailed():
                 self._end_run(p.NotPublished(event.trouble))
             case s.Restored():
-                self._restored()
+                self._restored(event.left)
             case s.RestoreFailed():
                 self._restore_failed(event)
             case s.Recovered():
@@ -325,7 +325,7 @@ class PublishMachine(PublishRestore):
                 summary.changed,
                 summary.removed,
                 summary.changed_bytes,
-                self._facts.held,
+                self._facts.held if run.restore is None else run.left,
             )
         )
 

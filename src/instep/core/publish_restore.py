@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
+from instep.core.held import HeldPaths, words_of
 from instep.core.losses import judge_losses
 from instep.core.publish_heads import PublishHeads
 from instep.core.publish_state import Phase, Run
@@ -91,17 +92,18 @@ class PublishRestore(PublishHeads):
         command = f"instep {word} {self.line.fileset}{which} --accept-deletions"
         return replace(refusal, hint=f"when that is meant: {command}")
 
-    def _restored(self) -> None:
+    def _restored(self, left: HeldPaths) -> None:
         run = self._run
         assert run is not None
         assert run.plan is not None
         assert run.restore is not None
+        run.left = left
+        number = run.restore.target.number
+        text = f"the tree was brought to generation {number}; what lay there is in the archive"
+        if left.total:
+            text += f"; {left.total} paths are not as it says: {words_of(left.listed, left.total)}"
         self._out.append(
-            Note(
-                "restored",
-                f"the tree was brought to generation {run.restore.target.number}; what lay there is in the archive",
-                (("generation", run.restore.target.number), ("author", run.restore.author)),
-            )
+            Note("restored", text, (("generation", number), ("author", run.restore.author))),
         )
         self._tree_is_there(run, run.plan)
 
@@ -126,7 +128,9 @@ class PublishRestore(PublishHeads):
         self._end_run(
             p.Unchanged(head)
             if counts.is_nothing
-            else p.Published(head, counts.added, counts.changed, counts.removed, counts.changed_bytes)
+            else p.Published(
+                head, counts.added, counts.changed, counts.removed, counts.changed_bytes, run.left
+            )
         )
 
     def _restore_counts(self, plan: s.RestorePlan) -> s.TreeCounts:

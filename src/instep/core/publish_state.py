@@ -10,7 +10,7 @@ import msgspec
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.backoff import Backoff, Chance
-from instep.core.held import HeldPaths
+from instep.core.held import NOTHING_HELD, HeldPaths
 from instep.core.hot import HotFiles
 from instep.core.publish_vocabulary import PublishConfig, PublishFacts, ScanSummary
 from instep.core.rescan import ScanCost
@@ -50,6 +50,8 @@ class Run:
     restore: s.RestoreAsked | None = None
     plan: s.RestorePlan | None = None
     is_restored: bool = False
+    left: HeldPaths = NOTHING_HELD
+    """What the restore could not bring to what the target says."""
     is_look: bool = False
     """Scans only to say whether the tree differs: nothing is published."""
     summary: ScanSummary | None = None

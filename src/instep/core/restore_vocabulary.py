@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from instep.core.held import NOTHING_HELD, HeldPaths
 from instep.core.publish_vocabulary import PublishAnswer, PublishEffect, PublishEvent, ScanSummary
 from instep.core.vocabulary import Trouble
 from instep.model.ids import HeadRef, NodeName
@@ -86,9 +87,10 @@ class PlanFailed:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Answer to ``Restore``: the writer's tree holds the target."""
+    """Answer to ``Restore``: the writer's tree holds the target, but for the paths ``left``."""
 
     req: int
+    left: HeldPaths = NOTHING_HELD
 
 
 @dataclass(frozen=True, slots=True)

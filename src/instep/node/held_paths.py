@@ -1,15 +1,26 @@
-"""Paths that cannot become what a generation says, because ignored paths lie in them: those are never touched."""
+"""Paths that cannot become what a generation says: because ignored paths lie in them, which are never touched, or
+because a program changed them in the middle of the switch."""
 
 from __future__ import annotations
 
+from instep.core.held import HELD_LISTED_MAX, IGNORED_INSIDE, MOVED_ON, NOTHING_HELD, HeldPaths, ScanProblem
 from instep.errors import RefusedError
 from instep.model.paths import shown
 from instep.tree.place import Place
 from instep.tree.switch import Switched
 
-__all__ = ["refuse_held"]
+__all__ = ["left_by", "refuse_held"]
 
 NAMED_MAX = 20
+
+
+def left_by(switched: Switched | None) -> HeldPaths:
+    """What a writer's restore left other than its generation says. None: the switch had ended before."""
+    if switched is None:
+        return NOTHING_HELD
+    held = [ScanProblem(path, IGNORED_INSIDE) for path in switched.held]
+    missed = [ScanProblem(path, MOVED_ON) for path in switched.missed if path not in switched.held]
+    return HeldPaths((*held, *missed)[:HELD_LISTED_MAX], len(held) + len(missed))
 
 
 def refuse_held(place: Place, switched: Switched) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from instep.core.held import HeldPaths, ScanProblem, is_held, words_of
+from instep.core.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanProblem, is_held, words_of
 from instep.core.publish_vocabulary import PublishFacts
 from instep.model.paths import path_fields
 from instep.node.settings import FilesetSettings
@@ -24,6 +24,8 @@ _WHY = {
     "unstable": "it is being written",
     "hot": "it changes faster than partners can fetch it, so it is published now and then",
     "open": "a program has it open for writing",
+    IGNORED_INSIDE: "it is not what the generation says: ignored paths lie in it, and those are never touched",
+    MOVED_ON: "it is not what the generation says: a program changed it while the tree was brought back",
 }
 
 
@@ -36,7 +38,7 @@ def _why_of(problem: ScanProblem) -> str:
     why = _WHY.get(problem.what, "")
     if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open", "hot")):
         why = f"{why}: {problem.detail}" if why else problem.detail or problem.what
-    if not is_held(problem):
+    if not is_held(problem) or problem.what in (IGNORED_INSIDE, MOVED_ON):
         return why
     if not problem.entries:
         return f"{why}; it was never published and stays out"
@@ -60,6 +62,8 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
         "bad_name": "rename it",
         "too_long": "move it to a shorter path",
         "too_deep": "move it up in the tree",
+        IGNORED_INSIDE: f"move what is ignored out of {at or 'it'}, then repeat the command",
+        MOVED_ON: "repeat the command",
     }
     found = [steps.get(problem.what, "put it right")]
     if problem.what == "unreadable":

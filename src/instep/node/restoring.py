@@ -28,6 +28,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import build, diff, iterate, totals
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
+from instep.node.held_paths import left_by
 from instep.node.history_rule import history_keeps
 from instep.node.keeping import rows_of
 from instep.node.line_net import LineNet
@@ -39,6 +40,7 @@ from instep.node.restore_checks import refuse_stuck_restore, refuse_unknown_path
 from instep.node.restore_plan import counted, is_same_content, no_attribute, nowhere
 from instep.node.space import require_room
 from instep.node.survey import PATHS_KEPT_MAX, PageKeeper
+from instep.node.switch_outcome import note_kept
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents
 from instep.tree.digest import digest_bytes
@@ -49,7 +51,7 @@ from instep.tree.recover import RecoveredKind, recover
 from instep.tree.rules import Rules
 from instep.tree.stage import Stage, Want
 from instep.tree.stages import clear_stages
-from instep.tree.switch import switch
+from instep.tree.switch import Switched, switch
 
 if TYPE_CHECKING:
     from instep.node.writer import WriterService
@@ -303,22 +305,26 @@ class Restoring:
         service = self._service
         place = service.tree.taken().place
         local, get_page = service.tree.local(), service.tree.get_page
+        switched: Switched | None
         try:
-            switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
+            switched = switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
         except InstepError as error:
             to_be_repeated(error, place.fileset)
             if not is_open(Journal.load(place)):
                 raise
-            failed = self._taken_back(place, error)
-            if failed is not None:
-                return dataclasses.replace(failed, req=effect.req)
+            ended = self._taken_back(place, error)
+            if isinstance(ended, s.RestoreFailed):
+                return dataclasses.replace(ended, req=effect.req)
+            switched = ended
         record_rows(service, place)
         clear_stages(place)
         self._keep(place, goal.needed)
-        return s.Restored(effect.req)
+        if switched is not None:
+            note_kept(service.runtime, service.line, switched)
+        return s.Restored(effect.req, left_by(switched))
 
-    def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | None:
-        """A switch stopped in the middle: finish it after all (None), or undo it; else its journal stays open."""
+    def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | Switched | None:
+        """A switch stopped in the middle: finish it after all, or undo it; else its journal stays open."""
         try:
             recovered = recover(
                 place,
@@ -329,7 +335,7 @@ class Restoring:
         except InstepError as stuck:
             return s.RestoreFailed(0, self._unfinished(stuck), is_open=True)
         if recovered.kind is RecoveredKind.FINISHED:
-            return None
+            return recovered.switched
         clear_stages(place)
         name = self._service.fileset.name
         reason = (
