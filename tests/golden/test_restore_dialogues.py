@@ -117,3 +117,38 @@ def test_the_decision_survives_a_restart() -> None:
     again.say(p.Scanned(again.pending("Scan"), found("old", removed=3)))
     assert not effects(again, p.Commit)
     assert again.machine.report.code == "restored"
+
+
+def test_a_head_known_by_its_number_only_leaves_no_command_without_an_answer() -> None:
+    talk = publisher(
+        p.PublishFacts(
+            head=ref(4), base=ref(1), highest=4, was_confirmed=True, is_adopted=True, has_pages=False
+        ),
+        partners=(S1,),
+    ).say(p.Started())
+    talk.say(s.Recovered(talk.asked(s.Recover)))
+    assert talk.machine.report.code == "adopting"
+    talk.at(5_000).say(TimerFired("ask"))
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    for request, asked in ((1, p.PublishAsked(1, "ana")), (2, s.RestoreAsked(2, ref(4), author="ana"))):
+        talk.say(asked)
+        assert [each.request for each in effects(talk, p.Answer)] == [request]
+    talk.say(p.PublishAsked(3, "ana", is_over=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("here", changed=1)))
+    commit = effects(talk, p.Commit)[0]
+    assert (commit.number, commit.parent) == (5, ref(4))
+    talk.say(p.Committed(commit.req, ref(5))).check("restored_known_by_number")
+
+
+def test_a_head_known_by_its_number_only_is_fetched_when_a_partner_comes_that_has_it() -> None:
+    facts = p.PublishFacts(
+        head=ref(4), base=ref(1), highest=4, was_confirmed=True, is_adopted=True, has_pages=False
+    )
+    talk = publisher(facts, partners=(S1,)).say(p.Started())
+    talk.say(s.Recovered(talk.asked(s.Recover))).at(5_000).say(TimerFired("ask"), p.PublishAsked(1, "ana"))
+    assert talk.machine.report.code == "restored"
+    talk.say(p.HeadOfOursSeen(S1, generation(4), OK))
+    assert talk.machine.report.code == "adopting"
+    talk.say(p.PagesFetched(talk.asked(p.FetchPages)))
+    assert talk.machine.facts.has_pages

@@ -16,7 +16,7 @@ import msgspec
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.held import OPEN, not_held
-from instep.core.publish_restore import PublishRestore
+from instep.core.publish_restore import PublishRestore, known_by_number_only
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
 from instep.core.publish_vocabulary import PublishConfig, PublishMode, ScanSummary
@@ -361,11 +361,30 @@ class PublishMachine(PublishRestore):
         self._go_on(self._run)
 
     def _is_fetching_pages(self) -> bool:
-        """Fetch the adopted head's pages; True always, since nothing can be scanned against it before."""
+        """Fetch the adopted head's pages; nothing can be scanned against it before. False when no node in reach has
+        them and an operator said that the tree here is right."""
+        if self._is_known_by_number_only:
+            return not self._goes_on_without_pages()
         if self._pages_from and self._backoff.is_ready("adopt", self._now):
             assert self._facts.head is not None
             source = next(iter(self._pages_from))
             self._out.append(p.FetchPages(self._begin(Phase.FETCH), source, self._facts.head))
+        return True
+
+    def _goes_on_without_pages(self) -> bool:
+        """Answer what waits. True for ``publish --over``: it goes on above the head, for which the number is enough."""
+        if self._run is not None:
+            self._drop_run()
+        trouble = known_by_number_only(self.line.fileset, self._facts)
+        waiting, self._requests = self._requests, []
+        for request in waiting:
+            if isinstance(request, p.PublishAsked) and request.is_over:
+                self._requests.append(request)
+            else:
+                self._out.append(p.Answer(request.request, p.NotPublished(trouble)))
+        if not self._requests:
+            return False
+        self._go_on_without_pages()
         return True
 
     def _drop_run(self) -> None:

@@ -108,8 +108,10 @@ class PublishHeads(PublishLook):
     def _give_up_pages(self) -> None:
         """Nobody has the pages of the adopted head: its name and number are enough to go on above it."""
         self._adopt_tries += 1
-        if self._adopt_tries < ADOPT_TRIES_MAX:
-            return
+        if self._adopt_tries >= ADOPT_TRIES_MAX:
+            self._go_on_without_pages()
+
+    def _go_on_without_pages(self) -> None:
         self._adopt_tries = 0
         self._trouble = None
         self._pages_from.clear()

@@ -18,7 +18,7 @@ from instep.core.publish_state import Phase, Run
 from instep.core.vocabulary import Note, Trouble
 from instep.errors import Retry
 
-__all__ = ["PublishRestore", "restored_trouble"]
+__all__ = ["PublishRestore", "known_by_number_only", "restored_trouble"]
 
 
 class PublishRestore(PublishHeads):
@@ -176,11 +176,33 @@ class PublishRestore(PublishHeads):
         """Whether the tree was compared with the head that was adopted, where one was."""
         return not self._facts.is_adopted or self._difference is not None
 
+    @property
+    def _is_known_by_number_only(self) -> bool:
+        """Whether the pages of an adopted head are missing here and no node in reach told that it has the head."""
+        return not self._facts.has_pages and not self._pages_from and self._is_asked
+
     def _held_trouble(self) -> Trouble | None:
         """For the standing: why an adopted head keeps this writer from publishing, once the tree was looked at."""
+        if self._is_known_by_number_only:
+            return known_by_number_only(self.line.fileset, self._facts)
         if not self._facts.is_adopted or self._difference is None:
             return None
         return restored_trouble(self.line.fileset, self._facts, self._difference, tuple(self._holders))
+
+
+def known_by_number_only(fileset: str, facts: p.PublishFacts) -> Trouble:
+    """Why a writer publishes nothing while no partner in reach has the manifest of its own newest generation."""
+    number = facts.head.number if facts.head is not None else 0
+    return Trouble(
+        "restored",
+        f"this node came back with an older state: generation {number}, the newest of this line, is known here by its "
+        "number only, and no partner in reach has its manifest",
+        Retry.LATER,
+        4,
+        f"bring a partner back that has generation {number}; or, when the tree here is right: "
+        f"instep publish {fileset} --over",
+        (("generation", number),),
+    )
 
 
 def restored_trouble(

@@ -44,11 +44,13 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
     if seen.trouble is not None:
         return _of_trouble(line, facts, seen.trouble)
     if seen.restored is not None:
-        ways = (
+        ways: tuple[str, ...] = (
             f"take the newest generation back: instep restore {line.fileset}",
             f"when the tree here is right: instep publish {line.fileset} --over",
             f"look first: instep diff {line.fileset}",
         )
+        if not facts.has_pages:
+            ways = ("bring a partner back that has that generation: instep partner list", ways[1])
         return Report(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
     if seen.is_fetching:
         return Report(
