@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from instep.errors import PeerError, RefusedError, UnavailableError
@@ -14,12 +15,14 @@ from instep.net.faults import error_of_reply
 if TYPE_CHECKING:
     from instep.node.peers import Peers
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "reading_s"]
 
 ALIVE_S = 3.0
 HAS_S = 120.0
 """The partner may have to read every file of a path that the archive has in several versions."""
 PARTS_S = 60.0
+READ_BYTES = 32 << 20
+"""A partner hashes what it looks for: so much in a second, on a slow disk, is added to the deadlines of contents."""
 
 
 class Asking(abc.ABC):
@@ -146,7 +149,8 @@ class Asking(abc.ABC):
     async def held(self, line: LineId, wants: tuple[m.Wanted, ...]) -> tuple[bool, ...]:
         """Which of these contents the partner has."""
         number, future = self._next()
-        reply = await self._ask(number, future, m.HasRequest(number, line, wants), HAS_S)
+        within_s = HAS_S + reading_s(wants)
+        reply = await self._ask(number, future, m.HasRequest(number, line, wants), within_s)
         if not isinstance(reply, m.HasReply):
             raise PeerError(f"{self.who} answered held with {type(reply).__name__}", code="bad_answer")
         if reply.refusal:
@@ -158,7 +162,8 @@ class Asking(abc.ABC):
     async def parts(self, line: LineId, wants: tuple[m.PartWant, ...]) -> tuple[m.Part, ...]:
         """The first of these parts of contents, as many as fit an answer."""
         number, future = self._next()
-        reply = await self._ask(number, future, m.PartsRequest(number, line, wants), PARTS_S)
+        within_s = PARTS_S + reading_s([each.wanted for each in wants])
+        reply = await self._ask(number, future, m.PartsRequest(number, line, wants), within_s)
         if not isinstance(reply, m.PartsReply):
             raise PeerError(f"{self.who} answered parts with {type(reply).__name__}", code="bad_answer")
         if reply.refusal:
@@ -184,3 +189,8 @@ class Asking(abc.ABC):
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply
+
+
+def reading_s(wants: Sequence[m.Wanted]) -> float:
+    """How long a partner with a slow disk reads these contents, each once."""
+    return sum({want.digest: want.size for want in wants}.values()) / READ_BYTES

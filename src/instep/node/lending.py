@@ -14,6 +14,7 @@ from pathlib import Path
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
+from instep.model.paths import validated
 from instep.net import messages as m
 from instep.net.lending_messages import PARTS_BYTES_MAX
 from instep.tree.contents import Contents
@@ -22,7 +23,8 @@ __all__ = ["Lending", "entry_wanted"]
 
 
 def entry_wanted(want: m.Wanted) -> Entry:
-    """The entry that a wanted content stood in, as far as a look-up needs it."""
+    """The entry that a wanted content stood in, as far as a look-up needs it. ``PeerError`` ``bad_path``."""
+    validated(want.path)
     kind = Kind.SYMLINK if want.is_link else Kind.FILE
     return Entry(want.path, kind, 0, want.size, 0, Digest(want.digest), 0)
 

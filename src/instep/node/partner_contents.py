@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_BYTES = 1 << 20
 """Paths in one request, together."""
+LOOKED_AT_BYTES = 4 << 30
+"""Contents that one request has a partner hash, together, so that an honest one answers within its deadline."""
 TRIES = 2
 
 
@@ -194,12 +196,13 @@ def _fitting(wants: Sequence[Want]) -> list[Want]:
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     batch: list[Entry] = []
-    names = 0
+    names = size = 0
     for entry in entries:
         names += len(entry.path)
-        if batch and (names > REQUEST_BYTES or len(batch) >= HAS_MAX):
+        size += entry.size
+        if batch and (names > REQUEST_BYTES or size > LOOKED_AT_BYTES or len(batch) >= HAS_MAX):
             yield batch
-            batch, names = [], len(entry.path)
+            batch, names, size = [], len(entry.path), entry.size
         batch.append(entry)
     if batch:
         yield batch
