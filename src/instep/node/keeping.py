@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.statrow import StatRow
+from instep.node.history_rule import history_keeps
 from instep.node.recording import HasRows
+from instep.node.settings import FilesetSettings
+from instep.tree.beneath import Root
 from instep.tree.contents import Contents, Rows
+from instep.tree.digest import digest_bytes
 from instep.tree.history import History, HistoryDamage
 from instep.tree.place import Place
 
-__all__ = ["Kept", "contents_in", "rows_of"]
+__all__ = ["Kept", "contents_in", "keep_laid", "rows_of"]
 
 
 def rows_of(service: HasRows) -> Rows:
@@ -108,3 +112,27 @@ class Kept:
             return os.pread(fd, entry.size + 1, 0)
         finally:
             os.close(fd)
+
+
+def keep_laid(place: Place, fileset: FilesetSettings, history: Kept, laid: Sequence[Entry]) -> None:
+    """The history keeps what a restore laid: the scan that follows does not read it again."""
+    with Root(place.root) as root:
+        for entry in laid:
+            if not history_keeps(fileset, entry.size) or history.has(entry.digest):
+                continue
+            try:
+                data = _read(root, entry)
+            except OSError:
+                continue  # it left its name already: that is the next scan's to find
+            if digest_bytes(data) == entry.digest:
+                history.put(entry.digest, data, is_hashed=True)
+
+
+def _read(root: Root, entry: Entry) -> bytes:
+    if entry.kind is Kind.SYMLINK:
+        return root.readlink(entry.path)
+    fd = root.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, entry.size + 1, 0)
+    finally:
+        os.close(fd)

@@ -8,7 +8,6 @@ history, the archive and the partners. Until every one of them lies verified in 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -29,8 +28,7 @@ from instep.model.manifest import build, diff, iterate, totals
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
 from instep.node.held_paths import left_by
-from instep.node.history_rule import history_keeps
-from instep.node.keeping import rows_of
+from instep.node.keeping import keep_laid, rows_of
 from instep.node.line_net import LineNet
 from instep.node.losing import losses_of
 from instep.node.open_journal import is_open
@@ -41,9 +39,7 @@ from instep.node.restore_plan import counted, is_same_content, no_attribute, now
 from instep.node.space import require_room
 from instep.node.survey import PATHS_KEPT_MAX, PageKeeper
 from instep.node.switch_outcome import note_kept
-from instep.tree.beneath import Root
 from instep.tree.contents import Contents
-from instep.tree.digest import digest_bytes
 from instep.tree.fidelity import Local
 from instep.tree.journal import Journal
 from instep.tree.place import Place
@@ -318,7 +314,7 @@ class Restoring:
             switched = ended
         record_rows(service, place)
         clear_stages(place)
-        self._keep(place, goal.needed)
+        keep_laid(place, service.fileset, service.tree.history, goal.needed)
         if switched is not None:
             note_kept(service.runtime, service.line, switched)
         return s.Restored(effect.req, left_by(switched))
@@ -342,20 +338,6 @@ class Restoring:
             f"{error.reason}; what was restored of {name} before that was taken back, the tree is as it was"
         )
         return s.RestoreFailed(0, dataclasses.replace(trouble_of(error), reason=reason))
-
-    def _keep(self, place: Place, laid: Sequence[Entry]) -> None:
-        """The history keeps what was laid: the scan that follows does not read it again."""
-        service = self._service
-        with Root(place.root) as root:
-            for entry in laid:
-                if not history_keeps(service.fileset, entry.size) or service.tree.history.has(entry.digest):
-                    continue
-                try:
-                    data = _read(root, entry)
-                except OSError:
-                    continue  # somebody took it away already: that is the next scan's to find
-                if digest_bytes(data) == entry.digest:
-                    service.tree.history.put(entry.digest, data, is_hashed=True)
 
     # --- recovery -------------------------------------------------------------------------------------------------
 
@@ -394,13 +376,3 @@ class Restoring:
             "finished or undone",
             hint=f"{hint}it is tried again by itself, at once with: instep retry {name}",
         )
-
-
-def _read(root: Root, entry: Entry) -> bytes:
-    if entry.kind is Kind.SYMLINK:
-        return root.readlink(entry.path)
-    fd = root.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return os.pread(fd, entry.size + 1, 0)
-    finally:
-        os.close(fd)
