@@ -33,6 +33,8 @@ __all__ = ["HistoryFromPartners"]
 FIRST_S = 1.0
 MOST_S = 900.0
 ROUND_S = 300.0
+ROUND_BYTES_S = 8 << 20
+"""A round has so much more time for each of its bytes: a single large content is hashed by a partner, then sent."""
 ROUND_CONTENTS = 4_096
 ROUND_BYTES = 256 << 20
 BATCH_CONTENTS = 256
@@ -92,16 +94,25 @@ class HistoryFromPartners:
         wanted = self._some(service) if partners.asked else []
         if not wanted:
             return False
+        shelf = _Shelf(service.tree.history)
+        within_s = ROUND_S + sum(entry.size for entry in wanted) / ROUND_BYTES_S
         try:
-            async with asyncio.timeout(ROUND_S):
+            async with asyncio.timeout(within_s):
                 await partners.locate(wanted)
-                await self._fetch(service, partners, [e for e in wanted if partners.who_has(e)])
+                await self._fetch(service, partners, shelf, [e for e in wanted if partners.who_has(e)])
         except TimeoutError:
             log.info(
-                "%s: lost contents: the round ends after %.0f s, the next goes on", service.line, ROUND_S
+                "%s: lost contents: the round ends after %.0f s, the next goes on", service.line, within_s
             )
         left = await service.worker.run(self._left, service)
-        return self._came(service, left, partners)
+        self._mending.found[service.fileset.name].lost = left
+        if shelf.laid:
+            who = sorted(partners.gave)
+            text = f"{shelf.laid} contents that the history had lost came back from {', '.join(who)}"
+            if left:
+                text += f"; {len(left)} are still lost"
+            self._daemon.runtime.note("history_mended", text, service.line, contents=shelf.laid, nodes=who)
+        return shelf.laid > 0
 
     def _some(self, service: WriterService) -> list[Entry]:
         lost = self._lost(service)
@@ -117,9 +128,8 @@ class HistoryFromPartners:
         return some
 
     async def _fetch(
-        self, service: WriterService, partners: PartnerContents, entries: Sequence[Entry]
+        self, service: WriterService, partners: PartnerContents, shelf: _Shelf, entries: Sequence[Entry]
     ) -> None:
-        shelf = _Shelf(service.tree.history)
         for batch in _batches(entries):
             while service.machine.phase is not None:  # publishing comes first
                 with contextlib.suppress(TimeoutError):
@@ -136,40 +146,30 @@ class HistoryFromPartners:
         history.sync()
         return [entry for entry in self._lost(service) if not history.has(entry.digest)]
 
-    def _came(self, service: WriterService, left: list[Entry], partners: PartnerContents) -> bool:
-        came = len(self._lost(service)) - len(left)
-        if came <= 0:
-            return False
-        self._mending.found[service.fileset.name].lost = left
-        who = sorted(partners.gave)
-        text = f"{came} contents that the history had lost came back from {', '.join(who)}"
-        if left:
-            text += f"; {len(left)} are still lost"
-        self._daemon.runtime.note("history_mended", text, service.line, contents=came, nodes=who)
-        return True
-
 
 class _Shelf:
     """A history as the place where fetched contents are laid: each is verified before it counts."""
 
     def __init__(self, history: Kept) -> None:
-        self._history = history
+        self.history = history
+        self.laid = 0
 
     def lay(self, want: Want, data: bytes) -> None:
-        self._history.put(want.digest, data)
+        self.history.put(want.digest, data)
+        self.laid += 1
 
     def large(self, want: Want) -> _Large:
-        return _Large(self._history, want.entry)
+        return _Large(self, want.entry)
 
 
 class _Large:
     """A large content on its way, in a file without a name on the history's own file system."""
 
-    def __init__(self, history: Kept, entry: Entry) -> None:
-        self._history = history
+    def __init__(self, shelf: _Shelf, entry: Entry) -> None:
+        self._shelf = shelf
         self._entry = entry
         self._missing = [(0, entry.size)]
-        folder = open_folder(history.place, b"history")
+        folder = open_folder(shelf.history.place, b"history")
         try:
             self._file = tempfile.TemporaryFile(dir=f"/proc/self/fd/{folder}")  # noqa: SIM115 - ``close`` closes it
         finally:
@@ -185,7 +185,8 @@ class _Large:
 
     def finish(self) -> None:
         self._file.flush()
-        self._history.put_file(self._entry.digest, self._file.fileno(), self._entry.size)
+        self._shelf.history.put_file(self._entry.digest, self._file.fileno(), self._entry.size)
+        self._shelf.laid += 1
 
     def close(self) -> None:
         self._file.close()

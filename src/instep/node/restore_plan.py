@@ -58,7 +58,7 @@ def nowhere(
 def no_attribute(want: Want) -> UnavailableError:
     path = shown(want.entry.path)
     return UnavailableError(
-        f"a large attribute of {path} is not in the history any more, and attributes over 4 KiB cannot be fetched",
+        f"{path} had an attribute over 4 KiB, and those are neither kept in a history nor fetched by this version",
         hint="restore the other paths by name, or leave the attribute out of preserve",
         code="contents_missing",
         paths=[path],
