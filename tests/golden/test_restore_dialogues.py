@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
+from instep.core.held import HeldPaths, ScanProblem
 from instep.core.vocabulary import TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
@@ -152,3 +154,18 @@ def test_a_head_known_by_its_number_only_is_fetched_when_a_partner_comes_that_ha
     assert talk.machine.report.code == "adopting"
     talk.say(p.PagesFetched(talk.asked(p.FetchPages)))
     assert talk.machine.facts.has_pages
+
+
+def test_a_path_that_cannot_be_read_is_not_taken_for_the_newest_one() -> None:
+    talk = restored_from_a_snapshot()
+    talk.at(2_000).say(p.TreeChanged((b"a",))).at(2_200).say(TimerFired("settle"))
+    locked = HeldPaths((ScanProblem(b"locked", "unreadable", "EACCES", 1),), 1, 1, 5)
+    same = replace(found("root 4"), held=locked)
+    talk.say(p.Scanned(talk.asked(p.Scan), same))
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    assert "locked" in report.reason
+    talk.at(5_000).say(p.TreeChanged((b"locked",))).at(5_200).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("old", changed=1)))
+    assert not effects(talk, p.Commit)
+    assert talk.machine.facts.is_adopted

@@ -158,11 +158,11 @@ class PublishRestore(PublishHeads):
 
     def _held_as_restored(self, run: Run, summary: p.ScanSummary) -> Trouble | None:
         """Compare the tree with an adopted head. None when they are the same, or an operator said that the tree is
-        right; else why nothing of it is published."""
+        right; else why nothing of it is published. A held path that the head has may be an older one here."""
         if not self._facts.is_adopted:
             return None
-        is_same = run.parent == run.base and not (summary.added or summary.changed or summary.removed)
-        if is_same:
+        is_other = summary.added or summary.changed or summary.removed or summary.held.entries
+        if run.parent == run.base and not is_other:
             self._set(is_adopted=False)
             self._difference = None
             return None
@@ -219,6 +219,8 @@ def restored_trouble(
             f"the tree is not generation {number}, the newest of this line: of its paths {found.removed} are missing "
             f"here and {found.changed} differ, {found.added} more are only here"
         )
+        if found.held.entries:
+            what += f"; {found.held.entries} could not be compared: {words_of(found.held.listed, found.held.total)}"
     return Trouble(
         "restored",
         f"this node came back with an older state or tree; {what}.{who} Nothing is published until an operator says "
