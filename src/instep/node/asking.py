@@ -36,6 +36,7 @@ class Asking(abc.ABC):
     def __init__(self) -> None:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
+        self._is_over = False
 
     @abc.abstractmethod
     def tell(self, message: m.StreamMessage) -> None:
@@ -46,6 +47,13 @@ class Asking(abc.ABC):
         if future is not None and not future.done():
             future.set_result(message)
 
+    def _end_asking(self) -> None:
+        """The stream has ended: whoever waits for an answer is told, and whoever asks later is told at once."""
+        self._is_over = True
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_gone(self.who))
+
     def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
         self._number += 1
         future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
@@ -55,8 +63,10 @@ class Asking(abc.ABC):
     async def _ask(
         self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
     ) -> m.StreamMessage:
-        self.tell(message)
         try:
+            if self._is_over:
+                raise _gone(self.who)
+            self.tell(message)
             async with asyncio.timeout(within_s):
                 return await future
         except TimeoutError as error:
@@ -194,3 +204,7 @@ class Asking(abc.ABC):
 def reading_s(wants: Sequence[m.Wanted]) -> float:
     """How long a partner with a slow disk reads these contents, each once."""
     return sum({want.digest: want.size for want in wants}.values()) / READ_BYTES
+
+
+def _gone(who: NodeName) -> UnavailableError:
+    return UnavailableError(f"{who} went away", code="not_connected", node=who)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from instep.errors import InstepError, PeerError, UnavailableError
+from instep.errors import InstepError, PeerError
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net import messages as m
 from instep.net.service import PeerStream
@@ -201,9 +201,7 @@ class Session(Asking):
         except* (InstepError, OSError) as group_error:
             failed = group_error.exceptions[0]
         finally:
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(_gone(self.who))
+            self._end_asking()
         if failed is not None:
             log.info("the stream of %s ended: %s", self.who, failed)
         if isinstance(failed, PeerError):
@@ -322,7 +320,3 @@ class Session(Asking):
             return False
         known.add(report.node)
         return True
-
-
-def _gone(who: NodeName) -> UnavailableError:
-    return UnavailableError(f"{who} went away", code="not_connected", node=who)

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from instep.errors import PeerError
+from instep.errors import PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
 from instep.net import messages as m
 from instep.net.lending_messages import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
 from instep.node.answering import LENDING_MAX, Answering
-from instep.node.asking import reading_s
+from instep.node.asking import Asking, reading_s
 from instep.node.lending import Lending
 from instep.node.partner_contents import LOOKED_AT_BYTES, PartnerContents
 from instep.tree.contents import Contents
@@ -159,3 +159,34 @@ def test_an_honest_partner_has_the_time_to_hash_what_it_is_asked_for() -> None:
     assert [len(batch) for batch in batches] == [4, 4, 1]
     assert max(reading_s(batch) for batch in batches) == LOOKED_AT_BYTES / (32 << 20)
     assert [len(batch) for batch in located([msgspec.structs.replace(entry, size=1 << 50)])] == [1]
+
+
+class _Session(Asking):
+    who = NodeName("s1")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[m.StreamMessage] = []
+
+    def tell(self, message: m.StreamMessage) -> None:
+        self.told.append(message)
+
+
+def test_a_partner_whose_stream_has_ended_is_not_waited_for() -> None:
+    """Goal: a restore that goes on while a partner is revoked, or goes away between two questions, asks the next partner
+    at once: the deadline of a large content is hours."""
+
+    async def ask() -> list[m.StreamMessage]:
+        session = _Session()
+        before = asyncio.get_running_loop().create_task(session.held(LINE, (want(),)))
+        await asyncio.sleep(0)
+        session._end_asking()
+        later = session.held(LINE, (want(size=1 << 40),))
+        for asking in (before, later):
+            with pytest.raises(UnavailableError) as caught:
+                async with asyncio.timeout(20):
+                    await asking
+            assert caught.value.error_code == "not_connected"
+        return session.told
+
+    assert len(asyncio.run(ask())) == 1
