@@ -173,3 +173,20 @@ def test_two_records_for_one_epoch_block_and_answers_to_old_questions_are_droppe
     talk.say(f.EpochSeen(MAIN, epoch(1, HUB, "x"), ca), f.HeadSeen(MAIN, generation(2), OK))
     talk.say(f.LiveRecorded(4), f.Staged(3), f.EpochSeen(MAIN, epoch(2, MAIN, "y"), ca))
     talk.check("two_epochs")
+
+
+def test_a_source_whose_newest_generation_was_gone_is_asked_what_it_has_and_tried_again() -> None:
+    """A source leaves out a head that the asker says is known: then nobody would have it until there is a newer one."""
+    talk = begun(follower())
+    talk.say(f.HeadSeen(MAIN, generation(1), OK)).say(f.PagesFetched(talk.asked(f.FetchPages)))
+    talk.say(f.Superseded(talk.asked(f.StageContents)))
+    asked = [effect for effect in talk.effects if isinstance(effect, f.AskHeads)][-1]
+    assert asked.is_repeated
+    talk.say(f.AskFailed(asked.req, MAIN, Trouble("unavailable", "no answer", Retry.LATER, 7)))
+    talk.at(40_000).say(TimerFired("poll"))
+    again = [effect for effect in talk.effects if isinstance(effect, f.AskHeads)][-1]
+    assert again.req != asked.req
+    assert again.is_repeated
+    talk.say(f.HeadSeen(MAIN, generation(1), OK), f.HeadsAnswered(again.req, MAIN))
+    talk.say(f.Staged(talk.pending("StageContents")))
+    assert talk.asked(f.Switch)

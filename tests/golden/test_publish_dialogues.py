@@ -98,6 +98,27 @@ def test_a_held_path_is_named_and_the_rest_is_published() -> None:
     assert (talk.machine.report.standing, talk.machine.facts.held.total) == (Standing.IN_STEP, 0)
 
 
+def test_what_is_held_by_a_publish_by_hand_is_looked_at_again_and_nothing_else_is_called_published() -> None:
+    talk = published(publisher(), 1)
+    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, mode=p.PublishMode.MANUAL)))
+    talk.at(5_000).say(p.PublishAsked(1))
+    held = HeldPaths((ScanProblem(b"a", "unstable", "", 1, 5),), 1, 1, 5)
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 1"), held=held)))
+    assert talk.machine.report.next_steps == ()
+    talk.at(6_000).say(p.TreeChanged((b"b",)))
+    assert talk.machine.report.standing is Standing.HELD
+    assert "instep publish catalog" in talk.machine.report.next_steps, "b waits for the operator"
+    talk.say(p.PublishAsked(2, is_dry_run=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    assert "instep publish catalog" in talk.machine.report.next_steps, "a dry run publishes nothing"
+    talk.at(10_000).say(TimerFired("held"))
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    assert talk.machine.facts.held.total == 1, "a program still writes it"
+    talk.at(15_000).say(TimerFired("held"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 3", changed=2))).check("held_by_hand")
+    assert (talk.machine.report.code, talk.machine.facts.held.total) == ("unpublished", 0)
+
+
 def test_a_strict_fileset_publishes_all_or_nothing() -> None:
     talk = published(publisher(), 1)
     talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, is_strict=True)))

@@ -148,6 +148,7 @@ def _row_lines(row: Mapping[str, Any], width: int) -> Iterator[str]:
     since = "" if begin.startswith("1970") else f" since {moment(begin)}"
     reason = f"   {printable(row['reason'])}" if row.get("reason") else ""
     yield f"  {printable(row['name']).ljust(width)}  {standing}{since}{reason}"
-    steps = row.get("next") or ()
-    if steps and not row.get("held"):  # each held path has its own below
+    below = {step for each in row.get("held") or () for step in each.get("next") or ()}
+    steps = [step for step in row.get("next") or () if step not in below]
+    if steps:
         yield f"  {' ' * width}  next: {'; or: '.join(printable(step) for step in steps)}"

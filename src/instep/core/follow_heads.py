@@ -146,7 +146,7 @@ class FollowHeads(FollowState):
 
     def _ask_all(self) -> None:
         for source in self._sources.all_up():
-            self._out.append(f.AskHeads(self._next_req(), source.name))
+            self._out.append(f.AskHeads(self._next_req(), source.name, is_repeated=source.has is None))
 
     def _arm_poll(self) -> None:
         """A quarter of the interval is jitter, so that many partners do not ask at once."""
@@ -172,7 +172,7 @@ class FollowHeads(FollowState):
             if source.failures >= SUPERSEDED_TOLD:
                 reason = f"{job.source} does not have the contents of {named(job.head)} (any more)"
                 self._troubles["apply"] = Trouble("superseded", reason, Retry.LATER, 7)
-            self._out.append(f.AskHeads(self._next_req(), job.source))
+            self._out.append(f.AskHeads(self._next_req(), job.source, is_repeated=True))
 
     def _penalize(self, name: NodeName | None) -> None:
         source = None if name is None else self._sources.get(name)

@@ -632,16 +632,16 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class AskHeads:
-    """Ask ``source`` for the line's epoch records and head. Answer: ``HeadsAnswered`` or ``AskFailed``."""
+    """Ask for epoch records and head; ``is_repeated``: a known one too. Answer: ``HeadsAnswered``, ``AskFailed``."""
 
     req: int
     source: NodeName
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class OfferHead:
-    """The writer offered less than we know of its own line: it lost state. Send it ``head``'s record and the
-    epoch records, so that it goes on above them. No answer; said again whenever it offers less again."""
+    """A writer that offers less than we know lost state: send it ``head`` and epoch records, each time. No answer."""
 
     source: NodeName
     head: HeadRef

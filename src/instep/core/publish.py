@@ -211,9 +211,13 @@ class PublishMachine(PublishRestore):
             if self._config.mode is PublishMode.AUTO:
                 reported = (each.path for each in self._facts.reported.listed if each.what != OPEN)
                 self._unpublished.touch((*self._facts.held.paths, *reported), self._now)
+            else:
+                self._look_at_held()
         elif name == "rescan":
             if self._config.mode is PublishMode.AUTO:
                 self._unpublished.touch((), self._now, everything=True)
+            else:
+                self._must_look = self._must_look or self._facts.held.total > 0
             self._arm_rescan()
             if self._now - self._asked_at_ms >= self._config.rescan_ms:
                 self._ask_partners()
@@ -251,12 +255,14 @@ class PublishMachine(PublishRestore):
                 summary.added, summary.changed, summary.removed, summary.changed_bytes, refusal, held
             )
             self._unpublished.give_back()
+            self._is_different = refusal is not None or not self._is_unchanged(run, summary)
             self._end_run(would)
         elif restored is not None:
             self._hold_run(restored)
         elif run.is_look:
             self._is_different = refusal is not None or not self._is_unchanged(run, summary)
             self._unpublished.give_back()
+            self._let_off(summary)
             self._succeed()
             self._end_run(p.Unchanged(self._facts.head))
         elif refusal is not None and self._facts.is_adopted:
@@ -412,6 +418,8 @@ class PublishMachine(PublishRestore):
             self._requests.remove(restore)
             self._run = Run(self._facts.head, self._facts.base, (), restore)
             return True
+        by_hand = self._config.mode is PublishMode.MANUAL
+        self._is_different = self._is_different or (by_hand and self._unpublished.is_touched)
         asked = [r for r in self._requests if isinstance(r, p.PublishAsked)]
         if asked:
             shared = tuple(
@@ -423,9 +431,7 @@ class PublishMachine(PublishRestore):
             return True
         if not self._is_due():
             return False
-        is_look = self._config.mode is PublishMode.MANUAL and not owes_a_generation(
-            self._facts, self._config.node
-        )
+        is_look = by_hand and not owes_a_generation(self._facts, self._config.node)
         self._run = Run(self._facts.head, self._facts.base, (), is_look=is_look)
         return True
 

@@ -49,8 +49,27 @@ class PublishGuards(PublishState):
         reported = merge_held(facts.reported, summary.reported, is_full=summary.is_full)
         if held.total or reported.total or facts.held.total or facts.reported.total:
             self._set(held=held, reported=reported)
-            is_waiting = held.total or any(each.what == "mount" for each in reported.listed)
-            self._out.append(SetTimer("held", self._now + HELD_LOOK_MS if is_waiting else None))
+            self._arm_held()
+
+    def _arm_held(self) -> None:
+        is_waiting = self._facts.held.total or any(
+            each.what == "mount" for each in self._facts.reported.listed
+        )
+        self._out.append(SetTimer("held", self._now + HELD_LOOK_MS if is_waiting else None))
+
+    def _let_off(self, summary: ScanSummary) -> None:
+        """A look publishes nothing and holds nothing: it only ends what is said of paths that could be carried by now.
+        They are changes like others then."""
+        before = self._facts.held
+        if not before.total:
+            return
+        held = self._held_after(summary)
+        if before.total == len(before.listed):
+            listed = tuple(each for each in held.listed if each.path in before.paths)
+            entries, size = sum(each.entries for each in listed), sum(each.size_bytes for each in listed)
+            held = HeldPaths(listed, len(listed), entries, size)
+        self._set(held=held)
+        self._arm_held()
 
     def _checkpoints(self, run: Run, summary: ScanSummary) -> tuple[Checkpoint, ...]:
         """From where the next losses are counted; what an operator accepted is counted no more."""

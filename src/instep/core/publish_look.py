@@ -23,6 +23,13 @@ class PublishLook(PublishGuards):
             after_ms = rescan_after_ms(cost, is_watched=self._blind is None, most_ms=most_ms)
         self._out.append(SetTimer("rescan", self._now + after_ms))
 
+    def _look_at_held(self) -> None:
+        """Where publishing is manual: look whether held paths could be carried by now. A look at the whole tree is left
+        to the rescan."""
+        if self._facts.held.total and not self._unpublished.is_all:
+            self._unpublished.remember(self._facts.held.paths)
+            self._must_look = True
+
     def _watch_changed(self, trouble: Trouble | None) -> None:
         if trouble == self._blind:
             return

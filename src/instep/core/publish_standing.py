@@ -89,19 +89,24 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             head,
         )
     if facts.held.total:
-        return _of_held(facts, head)
+        return _of_held(line, facts, head, is_unpublished=seen.is_unpublished)
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
         return Report(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
     return Report(Standing.IN_STEP, None, None, (), head)
 
 
-def _of_held(facts: PublishFacts, head: HeadRef) -> Report:
-    """All is published but single paths; the driver adds what to type, for it knows where the tree lies."""
+def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished: bool) -> Report:
+    """Single paths are held; the driver adds what to type for each, for it knows where the tree lies."""
     held = facts.held
     word = "path is" if held.total == 1 else "paths are"
-    reason = f"{held.total} {word} held, all else is published: {words_of(held.listed, held.total)}"
-    return Report(Standing.HELD, PATHS_HELD, reason, (), head)
+    rest: str = "all else is published"
+    steps: tuple[str, ...] = ()
+    if is_unpublished:
+        rest = f"changes since generation {head.number} are not published, because publishing is manual"
+        steps = (f"instep diff {line.fileset}", f"instep publish {line.fileset}")
+    reason = f"{held.total} {word} held, {rest}: {words_of(held.listed, held.total)}"
+    return Report(Standing.HELD, PATHS_HELD, reason, steps, head)
 
 
 def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:

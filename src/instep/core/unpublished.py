@@ -35,6 +35,11 @@ class Unpublished:
         return self._is_all or bool(self._paths)
 
     @property
+    def is_all(self) -> bool:
+        """Whether the next scan looks at everything."""
+        return self._is_all
+
+    @property
     def is_touched(self) -> bool:
         """Whether the watcher saw a change since the last scan took what there was."""
         return self._first_ms is not None

@@ -137,7 +137,7 @@ class FollowService:
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
         self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
-        self._asking: set[NodeName] = set()
+        self._asking: set[tuple[NodeName, bool]] = set()
         self._told: f.Report | None = None
         self.driver.on_stuck = self._stuck
         self._behind = HubOrders(self.line, net)
@@ -463,12 +463,13 @@ class FollowService:
                 self._spawn(req, drain(self.runtime, self.line, effect), lambda _: f.Drained(req))
             case f.Return():
                 self._spawn(req, offer_again(self.runtime, self.line, effect), lambda _: f.Returned(req))
-            case f.AskHeads(source=source) if source in self._asking:
+            case f.AskHeads(source=source, is_repeated=again) if (source, again) in self._asking:
                 pass  # a slow answer is waited for, not asked for twice
-            case f.AskHeads(source=source):
-                self._asking.add(source)
-                asking = self._spawn(req, self._ask(req, source), lambda t: f.AskFailed(req, source, t))
-                asking.add_done_callback(lambda _: self._asking.discard(source))
+            case f.AskHeads(source=source, is_repeated=again):
+                self._asking.add((source, again))
+                work = self._ask(req, source, again)
+                asking = self._spawn(req, work, lambda t: f.AskFailed(req, source, t))
+                asking.add_done_callback(lambda _: self._asking.discard((source, again)))
             case _:
                 assert_never(effect)
 
@@ -578,10 +579,11 @@ class FollowService:
         kind = kind if was_reverted else f.RecoveredKind.NOTHING
         return f.Recovered(req, kind, target, found.is_doubtful)
 
-    async def _ask(self, req: int, source: NodeName) -> f.FollowEvent:
-        reply = await self.source(source).client.heads(
-            m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
-        )
+    async def _ask(self, req: int, source: NodeName, is_repeated: bool) -> f.FollowEvent:
+        """A source leaves out a head that the request says is known."""
+        known = None if is_repeated else self.facts.head
+        request = m.HeadsRequest((m.KnownLine(self.line, known),), with_bundles=not is_repeated)
+        reply = await self.source(source).client.heads(request)
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)

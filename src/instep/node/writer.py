@@ -289,7 +289,7 @@ class WriterService:
         since = self.standing.since_ms if same else now
         steps = effect.next_steps
         if effect.code == PATHS_HELD:
-            steps = standing_steps(self.fileset, self.machine.facts.held.listed)
+            steps = (*standing_steps(self.fileset, self.machine.facts.held.listed), *steps)
         await self._stands(StandingRecord(effect.standing, since, effect.reason, effect.code, steps))
 
     async def _stands(self, record: StandingRecord) -> None:

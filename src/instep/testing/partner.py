@@ -347,7 +347,8 @@ class SimPartner(PartnerSettings):
 
     def _ask_heads(self, effect: f.AskHeads) -> None:
         facts: f.FollowFacts = self.machine.facts
-        request = m.HeadsRequest((m.KnownLine(self.line, facts.head, facts.live),))
+        known = None if effect.is_repeated else facts.head
+        request = m.HeadsRequest((m.KnownLine(self.line, known, facts.live),))
 
         def arrived(raw: bytes | None) -> None:
             if raw is None:
