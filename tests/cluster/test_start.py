@@ -204,3 +204,18 @@ def test_directories_that_are_not_taken(fleet: Fleet) -> None:
     assert not (there / "inner").exists()
     assert [f["name"] for f in s1.status()["filesets"]] == ["data"]
     assert main.run("fileset", "accept", "other", str(fleet.base / "x"), expect=None).code in (4, 7)
+
+
+def test_a_node_that_starts_for_the_first_time_has_lost_nothing(fleet: Fleet) -> None:
+    """Goal: a partner that joined with its daemon down said "there was no state" until its next start. Method: the
+    same node then really loses its state, and says so."""
+    _filled(fleet.tree("main"))
+    fleet.make(0)
+    s1 = fleet.join("s1", "--accept", f"data={fleet.tree('s1')}", accept=False)
+    s1.await_standing("in_step")
+    assert not [text for text in s1.status()["warnings"] if "no state" in text]
+    s1.stop()
+    for file in (s1.dir / "state").glob("node.db*"):
+        file.unlink()
+    s1.start()
+    assert [text for text in s1.status()["warnings"] if "no state" in text]

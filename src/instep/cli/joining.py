@@ -193,6 +193,7 @@ def _enrol(
     from instep.net.client import join_cluster
     from instep.net.pki import Issued, Pki, write_file
     from instep.node import config_edit
+    from instep.node.state import make_state
 
     existed = node.holds_node
     node.create()
@@ -209,6 +210,7 @@ def _enrol(
         raise
     pki.install(invitation.name, reply.ca, Issued(reply.tls_cert, reply.sign_cert), reply.crl)
     if not existed:
+        make_state(node)
         config_edit.create(node, chosen.top)
     partner: dict[str, object] = {"address": answered}
     config_edit.set_partner(node, reply.inviter, partner)

@@ -43,9 +43,13 @@ def init(
     from instep.cli import addresses
     from instep.net.pki import Pki
     from instep.node import config_edit
+    from instep.node.state import make_state
 
     node = session.node
     chosen = addresses.choose(node, name, listen, advertise, panel, allow)
+    if not node.holds_node:
+        node.create()
+        make_state(node)
     changed = config_edit.create(node, chosen.top)
     pki = Pki.create(node.pki, chosen.name, chosen.name, int(time.time() * 1000))
     document: dict[str, Any] = {

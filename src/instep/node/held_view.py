@@ -10,6 +10,7 @@ from instep.core.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanProblem, i
 from instep.core.publish_vocabulary import PublishFacts
 from instep.model.paths import path_fields
 from instep.node.settings import FilesetSettings
+from instep.tree.listing import NOT_KEPT
 
 __all__ = ["check_words", "explained", "held_documents", "held_of_line", "standing_steps"]
 
@@ -33,10 +34,15 @@ _WRITTEN = ("unstable", "open", "hot")
 """What a program does to a file. Taking away what partners have of it helps nobody, so that is not offered."""
 
 
+_MAKE_ROOM = "free space on the file system of the fileset, or make it writable; it goes on by itself"
+
+
 def _why_of(problem: ScanProblem) -> str:
     """Why a path is not carried, and what its partners have instead."""
     why = _WHY.get(problem.what, "")
-    if not why or (problem.detail and problem.what in ("unreadable", "unstable", "open", "hot")):
+    if problem.detail in NOT_KEPT.values():
+        why = problem.detail
+    elif not why or (problem.detail and problem.what in ("unreadable", "unstable", "open", "hot")):
         why = f"{why}: {problem.detail}" if why else problem.detail or problem.what
     if not is_held(problem) or problem.what in (IGNORED_INSIDE, MOVED_ON):
         return why
@@ -67,7 +73,8 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
     }
     found = [steps.get(problem.what, "put it right")]
     if problem.what == "unreadable":
-        found = ["make it readable for the user that instep runs as, or ignore it"]
+        is_kept = problem.detail not in NOT_KEPT.values()
+        found = ["make it readable for the user that instep runs as, or ignore it" if is_kept else _MAKE_ROOM]
     if problem.what in _WRITTEN:
         return [*found, *_ignoring(fileset, problem.path)]
     if is_held(problem) and problem.entries:

@@ -16,7 +16,7 @@ from instep.store.database import set_aside
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["StateLost", "is_lost", "lost", "open_state", "watch_state"]
+__all__ = ["StateLost", "is_lost", "lost", "make_state", "open_state", "watch_state"]
 
 LOOK_S = 1.0
 LOST = ("state_lost", "state_damaged")
@@ -27,6 +27,11 @@ class StateLost(DamagedError):
     """The database went away or broke while the daemon ran: it starts anew, in this process."""
 
     code = "state_lost"
+
+
+def make_state(directory: NodeDirectory) -> None:
+    """A new node begins with an empty database: one that is missing later was lost."""
+    SqliteStore.open(directory.database).close()
 
 
 def open_state(directory: NodeDirectory, settings: Settings) -> str | None:

@@ -16,7 +16,7 @@ from instep.tree.beneath import Root
 from instep.tree.rules import Rules
 from instep.tree.touched import is_reserved
 
-__all__ = ["GONE", "Child", "Lister", "Problem", "unreadable"]
+__all__ = ["GONE", "NOT_KEPT", "Child", "Lister", "Problem", "unreadable"]
 
 _MANY = 8192
 """Above so many entries in one directory, their stats are taken in slices: a stat takes half a kilobyte."""
@@ -117,10 +117,18 @@ class Lister:
         return self._rules.ignored(path, not isinstance(found, Problem) and stat.S_ISDIR(found.st_mode))
 
 
+NOT_KEPT = {
+    errno.ENOSPC: "no space is left to keep its contents in the history",
+    errno.EDQUOT: "the quota leaves no space to keep its contents in the history",
+    errno.EROFS: "its contents cannot be kept, because the file system of the history is read-only",
+}
+"""Reading never ends so: what a scan read could not be written."""
+
+
 def unreadable(path: bytes, error: OSError) -> Problem:
     if error.errno == errno.ENAMETOOLONG:
         return Problem(path, "too_long", f"its path is {len(path)} bytes long, more than this system opens")
-    return Problem(path, "unreadable", error.strerror or str(error))
+    return Problem(path, "unreadable", NOT_KEPT.get(error.errno or 0) or error.strerror or str(error))
 
 
 def _within_limits(child: Child) -> Child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -16,6 +17,8 @@ from instep.model.definition import Definition, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.limits import DEPTH_MAX
 from instep.model.manifest import iterate
+from instep.node.held_view import held_documents
+from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey
 from instep.store.memory import MemoryStore
 from instep.tree.marker import create_marker
@@ -222,3 +225,23 @@ def _can_be_huge(root: Path) -> bool:
     finally:
         probe.unlink()
     return True
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_history_that_takes_nothing_is_not_taken_for_a_file_that_cannot_be_read(
+    tmp_path: Path, number: int
+) -> None:
+    """Goal: on a full disk a new file was held as "it cannot be read", with the advice to make it readable."""
+    writer = _Writer(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    survey = Survey(writer.place, FILESET, Definition(), lambda: writer.marker, full)
+    (writer.root / "new").write_text("new")
+    found = survey.everything(writer.store, writer.base.root, writer.now_ms, deep=False).summary
+    (said,) = held_documents(FilesetSettings(FILESET, writer.root, NodeName("main"), None), found.held)
+    assert said["path"] == "new" and "history" in said["why"] and "read:" not in said["why"], said
+    assert said["next"] == [
+        "free space on the file system of the fileset, or make it writable; it goes on by itself"
+    ]
