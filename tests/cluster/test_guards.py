@@ -64,9 +64,7 @@ def test_an_emptied_root_and_a_mass_deletion(fleet: Fleet) -> None:
     fleet.main.await_standing("blocked", code="max_deletions")
     error = _refused(fleet, "max_deletions", 4)
     assert error["facts"] == {"allowed": 30, "entries": 61, "removed": 50}
-    assert error["hint"] == (
-        "take back what is missing: instep restore data; or, when that is meant: instep publish data --accept-deletions"
-    )
+    assert error["hint"] == ("when that is meant: instep publish data --accept-deletions")
     dry = fleet.main.run("publish", "data", "--dry-run", expect=4).error
     assert dry["code"] == "max_deletions"
     assert fleet.main.run("wait", "data", "--timeout", "2s", expect=4).error["code"] == "max_deletions"

@@ -215,7 +215,7 @@ def test_a_node_that_starts_for_the_first_time_has_lost_nothing(fleet: Fleet) ->
     s1.await_standing("in_step")
     assert not [text for text in s1.status()["warnings"] if "no state" in text]
     s1.stop()
-    for file in (s1.dir / "state").glob("node.db*"):
+    for file in (s1.directory / "state").glob("node.db*"):
         file.unlink()
     s1.start()
     assert [text for text in s1.status()["warnings"] if "no state" in text]

@@ -8,7 +8,7 @@ from typing import Any
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.held import HeldPaths, ScanProblem
-from instep.core.vocabulary import TimerFired, Trouble
+from instep.core.vocabulary import KeepGeneration, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
 from instep.model.standing import Standing
@@ -83,7 +83,7 @@ def test_an_interrupted_restore_is_finished_before_anything_is_scanned_or_publis
 def test_a_writer_from_a_snapshot_publishes_nothing_until_somebody_decides() -> None:
     talk = restored_from_a_snapshot()
     report = talk.machine.report
-    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    assert (report.standing, report.code) == (Standing.HELD, "generation_twice")
     assert "3 are missing here and 1 differ, 0 more are only here" in report.reason
     assert not effects(talk, p.Commit)
     talk.at(2_000).say(p.TreeChanged((b"a",))).at(2_200).say(TimerFired("settle"))
@@ -169,3 +169,23 @@ def test_a_path_that_cannot_be_read_is_not_taken_for_the_newest_one() -> None:
     talk.say(p.Scanned(talk.asked(p.Scan), found("old", changed=1)))
     assert not effects(talk, p.Commit)
     assert talk.machine.facts.is_adopted
+
+
+def test_another_generation_of_the_same_number_ends_nothing_and_is_not_overwritten_unasked() -> None:
+    """A writer from a snapshot published up to the very number that its partner holds, before it heard of it."""
+    talk = published(publisher(), 3).at(5_000)
+    talk.say(p.HeadOfOursSeen(S1, generation(3, root="newer"), OK))
+    assert not effects(talk, KeepGeneration), "the number is taken: the store would refuse it"
+    talk.at(6_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("root 3")))
+    talk.say(p.TreeChanged((b"typed",))).at(7_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
+    assert [each.parent for each in effects(talk, p.Commit)] in ([], [None])
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    talk.say(p.PublishAsked(1, author="ana", is_over=True))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
+    commit = effects(talk, p.Commit)[-1]
+    assert commit.parent == ref(3)
+    talk.say(p.Committed(commit.req, ref(4, "typed")))
+    assert talk.machine.report.standing is Standing.IN_STEP

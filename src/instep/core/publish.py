@@ -280,6 +280,8 @@ class PublishMachine(PublishRestore):
         if run.parent != run.base:
             # Our newest generation is known by name only: what is here has to stand above it.
             return False
+        if self._twins and run.is_over:
+            return False  # a higher number frees the partners that hold the other one
         if owes_a_generation(self._facts, self._config.node):
             return False
         if run.base is None:
@@ -310,6 +312,7 @@ class PublishMachine(PublishRestore):
             self._saved = msgspec.structs.replace(run.committing, head=head, base=head, is_adopted=False)
         self._set(head=head, base=head, is_adopted=False)
         self._holders.clear()
+        self._twins.clear()
         self._difference = None
         summary = run.summary
         self._hot.published(summary.copied, self._now)

@@ -31,13 +31,11 @@ class PublishGuards(PublishState):
         )
 
     def _with_commands(self, refusal: Trouble | None) -> Trouble | None:
-        """Both ways on of a writer that lost paths, to be typed as they are, also where a node has several filesets."""
+        """With the fileset in the command, so that it can be typed as it is where a node has several."""
         if refusal is None:
             return None
         name = self.line.fileset
         hint = (refusal.hint or "").replace("instep publish", f"instep publish {name}")
-        if refusal.code == "max_deletions":
-            hint = f"take back what is missing: instep restore {name}; or, {hint}"
         return replace(refusal, hint=hint)
 
     def _held_after(self, summary: ScanSummary) -> HeldPaths:

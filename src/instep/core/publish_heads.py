@@ -46,6 +46,7 @@ class PublishHeads(PublishLook):
             self._refuse(event.source, error.error_code, error.reason)
             return
         head = self._facts.head
+        self._twins.pop(event.source, None)
         if not is_this_line:
             self._refuse(
                 event.source, "wrong_line", "a generation of another line was offered as one of ours"
@@ -60,8 +61,24 @@ class PublishHeads(PublishLook):
                 self._pages_from[event.source] = None
         elif event.verdict.signer != self._config.node and not self._is_our_base(ref):
             self._refuse(event.source, "not_ours", f"{event.verdict.signer} signed generation {ref.number}")
+        elif head is not None and ref.position == head.position:
+            self._found_twin(ref, event.source)
         else:
             self._adopt(ref, event)
+
+    def _found_twin(self, ref: HeadRef, source: NodeName) -> None:
+        """Both bear our signature: this node came back with an older state, and published before it heard of that one.
+        It is no parent, for its number is taken here; nothing is published over it unasked."""
+        self._twins[source] = ref
+        self._unpublished.touch((), self._now, everything=True)
+        self._refuse_over()
+        self._out.append(
+            Note(
+                "generation_twice",
+                f"{source} holds another generation {ref.number} of epoch {ref.epoch} that bears our signature",
+                (("source", source), ("generation", ref.number), ("id", ref.id.hex())),
+            )
+        )
 
     def _is_our_base(self, ref: HeadRef) -> bool:
         """Another writer's generation that our own epoch builds on: part of our past like what we signed."""

@@ -7,6 +7,7 @@ nothing until an operator says which of the two is right.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from instep.core import publish_vocabulary as p
@@ -17,6 +18,7 @@ from instep.core.publish_heads import PublishHeads
 from instep.core.publish_state import Phase, Run
 from instep.core.vocabulary import Note, Trouble
 from instep.errors import Retry
+from instep.model.ids import HeadRef, NodeName
 
 __all__ = ["PublishRestore", "known_by_number_only", "restored_trouble"]
 
@@ -159,6 +161,8 @@ class PublishRestore(PublishHeads):
     def _held_as_restored(self, run: Run, summary: p.ScanSummary) -> Trouble | None:
         """Compare the tree with an adopted head. None when they are the same, or an operator said that the tree is
         right; else why nothing of it is published. A held path that the head has may be an older one here."""
+        if self._twins:
+            return None if run.is_over else twin_trouble(self.line.fileset, self._twins)
         if not self._facts.is_adopted:
             return None
         is_other = summary.added or summary.changed or summary.removed or summary.held.entries
@@ -183,6 +187,8 @@ class PublishRestore(PublishHeads):
 
     def _held_trouble(self) -> Trouble | None:
         """For the standing: why an adopted head keeps this writer from publishing, once the tree was looked at."""
+        if self._twins:
+            return twin_trouble(self.line.fileset, self._twins)
         if self._is_known_by_number_only:
             return known_by_number_only(self.line.fileset, self._facts)
         if not self._facts.is_adopted or self._difference is None:
@@ -202,6 +208,21 @@ def known_by_number_only(fileset: str, facts: p.PublishFacts) -> Trouble:
         f"bring a partner back that has generation {number}; or, when the tree here is right: "
         f"instep publish {fileset} --over",
         (("generation", number),),
+    )
+
+
+def twin_trouble(fileset: str, twins: Mapping[NodeName, HeadRef]) -> Trouble:
+    """Why a writer stands ``held: generation_twice`` whose own number is at a partner, too, with both ways on."""
+    who, (source, ref) = ", ".join(sorted(twins)), min(twins.items())
+    return Trouble(
+        "generation_twice",
+        f"this node came back with an older state and published above it: generation {ref.number} at {who} is another "
+        "one than here. Nothing is published until an operator says which is right",
+        Retry.NEVER,
+        4,
+        f"see what {source} has: on {source}: instep restore {fileset} --to DIR; copy what is right into the tree "
+        f"here; then, or when the tree here is right already: instep publish {fileset} --over",
+        (("generation", ref.number), ("held_by", sorted(twins))),
     )
 
 

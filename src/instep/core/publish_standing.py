@@ -51,6 +51,8 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         )
         if not facts.has_pages:
             ways = ("bring a partner back that has that generation: instep partner list", ways[1])
+        if seen.restored.code != "restored" and seen.restored.hint:
+            ways = (seen.restored.hint,)
         return Report(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
     if seen.is_fetching:
         return Report(

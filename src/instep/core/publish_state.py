@@ -132,6 +132,8 @@ class PublishState:
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
         self._holders: dict[NodeName, None] = {}
+        self._twins: dict[NodeName, HeadRef] = {}
+        """Partners that hold another generation with the number of our head, which we signed before we lost it."""
         """Partners that told of the head that is known here."""
         self._difference: ScanSummary | None = None
         """Of the tree and an adopted head, as the last scan found it."""
