@@ -83,7 +83,7 @@ def test_an_interrupted_restore_is_finished_before_anything_is_scanned_or_publis
 def test_a_writer_from_a_snapshot_publishes_nothing_until_somebody_decides() -> None:
     talk = restored_from_a_snapshot()
     report = talk.machine.report
-    assert (report.standing, report.code) == (Standing.HELD, "generation_twice")
+    assert (report.standing, report.code) == (Standing.HELD, "restored")
     assert "3 are missing here and 1 differ, 0 more are only here" in report.reason
     assert not effects(talk, p.Commit)
     talk.at(2_000).say(p.TreeChanged((b"a",))).at(2_200).say(TimerFired("settle"))
@@ -182,7 +182,7 @@ def test_another_generation_of_the_same_number_ends_nothing_and_is_not_overwritt
     talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
     assert [each.parent for each in effects(talk, p.Commit)] in ([], [None])
     report = talk.machine.report
-    assert (report.standing, report.code) == (Standing.HELD, "restored")
+    assert (report.standing, report.code) == (Standing.HELD, "generation_twice")
     talk.say(p.PublishAsked(1, author="ana", is_over=True))
     talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
     commit = effects(talk, p.Commit)[-1]
