@@ -277,11 +277,9 @@ class PublishMachine(PublishRestore):
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
-        if run.parent != run.base:
-            # Our newest generation is known by name only: what is here has to stand above it.
+        if run.parent != run.base or (self._twins and run.is_over):
+            # Our newest generation is known by name only, or is at a partner with other contents: stand above it.
             return False
-        if self._twins and run.is_over:
-            return False  # a higher number frees the partners that hold the other one
         if owes_a_generation(self._facts, self._config.node):
             return False
         if run.base is None:
