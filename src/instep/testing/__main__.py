@@ -21,13 +21,22 @@ def main() -> int:
     parser.add_argument(
         "--rollouts", action="store_true", help="every seed has rollouts, not only every other"
     )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="this option is zero, as in kept seeds",
+    )
     chosen = parser.parse_args()
     if chosen.soak:
         return soak(chosen.first, chosen.seconds, chosen.plant, always_rollouts=chosen.rollouts)
     if chosen.seed is None:
         parser.error("give a SEED, or --soak")
     began = time.perf_counter()
-    result = simulate(chosen.seed, chosen.plant, always_rollouts=chosen.rollouts)
+    result = simulate(
+        chosen.seed, chosen.plant, always_rollouts=chosen.rollouts, without=tuple(chosen.without)
+    )
     show(result, time.perf_counter() - began)
     return 0 if result.broken is None else 10
 

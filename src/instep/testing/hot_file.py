@@ -51,7 +51,7 @@ class HotProgram:
 
     def _check(self) -> None:
         for partner in self._partners:
-            if partner.config.is_observing:
+            if partner.config.is_observing or not partner.is_member:
                 continue
             if partner.place.tree.get(b"beside") != BESIDE:
                 raise BrokenPromise("P8", f"{partner.name} starves behind a file that changes all the time")

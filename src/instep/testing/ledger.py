@@ -106,6 +106,9 @@ class Ledger:
     def reported(self, name: str, report: FollowReport) -> None:
         """P9: whatever is not in order has a code or a reason that a person can read."""
         self.reports[name] = report
+        saved = self.last.get(name, FollowFacts()).live
+        if report.live != saved:
+            raise BrokenPromise("P4", f"{name} reports live {_pos(report.live)}, and {_pos(saved)} is saved")
         if report.standing in NEED_A_REASON and not report.reason:
             raise BrokenPromise("P9", f"{name} is {report.standing.value} without a reason")
         if report.standing is Standing.IN_STEP and report.live != report.head:

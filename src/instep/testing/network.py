@@ -38,6 +38,7 @@ class Network:
         self._world = world
         self._rng = world.stream("network")
         self._cuts: dict[tuple[str, str], None] = {}
+        self._strangers: dict[tuple[str, str], None] = {}
         self._streams: dict[tuple[str, str], int] = {}
         self._opened = 0
         self._last_at: dict[tuple[str, str], float] = {}
@@ -52,10 +53,16 @@ class Network:
         self._cuts.clear()
         self._world.record("net", "!", "healed")
 
+    def know(self, one: str, other: str, *, is_known: bool) -> None:
+        """Two nodes list each other, or hear nothing of each other."""
+        if is_known:
+            self._strangers.pop(_pair(one, other), None)
+        else:
+            self._strangers[_pair(one, other)] = None
+
     def is_open(self, source: str, target: str) -> bool:
-        return (
-            (source, target) not in self._cuts and self.peers[source].is_alive and self.peers[target].is_alive
-        )
+        is_cut = (source, target) in self._cuts or _pair(source, target) in self._strangers
+        return not is_cut and self.peers[source].is_alive and self.peers[target].is_alive
 
     def send(self, source: str, target: str, raw: bytes) -> None:
         """A message of the stream: may be lost, doubled, late, out of order, damaged."""

@@ -59,6 +59,8 @@ class SimNode(ABC):
         self.place = SimPlace(name)
         self.machine: Any = None
         self.is_alive = False
+        self.is_member = True
+        """Whether the writer lists it; the writer itself always is one."""
         self.incarnation = 0
         self.rng = world.stream(f"node {name}")
         self.is_disk_full = False

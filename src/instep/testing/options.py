@@ -66,12 +66,22 @@ class Options:
     rollback_every_ms: int = 0
     snapshot_every_ms: int = 0
     old_state_every_ms: int = 0
+    member_every_ms: int = 0
+    """A partner is taken out or listed again so often."""
+    work_fails: float = 0.0
+    """Staging, sealing or recording meets any errno in the middle."""
     hot_every_ms: int = 0
     """A program rewrites one file so often, also when the faults have stopped."""
 
     @staticmethod
     def drawn(
-        rng: Random, rollouts: Random, settings: Random, disks: Random, *, always_rollouts: bool = False
+        rng: Random,
+        rollouts: Random,
+        settings: Random,
+        disks: Random,
+        members: Random,
+        *,
+        always_rollouts: bool = False,
     ) -> Options:
         """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts, how often settings
         change, how long hooks run and which steps fail comes from streams of their own, so that a seed without them
@@ -122,6 +132,8 @@ class Options:
             rollback_every_ms=settings.choice((0, 4_000, 12_000)),
             snapshot_every_ms=settings.choice((0, 0, 15_000, 25_000)),
             old_state_every_ms=disks.choice((0, 0, 8_000)),
+            member_every_ms=members.choice((0, 0, 0, 5_000, 15_000)),
+            work_fails=round(members.choice((0.0, 0.0, 0.05, 0.3)) * members.random(), 4),
         )
         hot_every_ms = disks.choice((0, 0, 0, 40))
         has_rollouts = rollouts.random() < 0.5 or always_rollouts

@@ -223,6 +223,10 @@ class SimPartner(PartnerSettings):
                 place.stage[change.new.digest] = local
             else:
                 wants.setdefault(change.page, {})[change.index] = change.new.digest
+        broken = self.breaks()
+        if broken is not None:  # What was laid so far stays, as it would.
+            self.post(f.StageFailed(req, trouble(broken, 8)))
+            return
         if not wants:
             self._seal(req, head)
             return
@@ -259,8 +263,10 @@ class SimPartner(PartnerSettings):
         self.net.call(self.name, effect.source, m.encode(request), self.in_this_life(arrived))
 
     def _seal(self, req: int, head: HeadRef) -> None:
-        self.place.sealed_for = head.id
-        self.post(f.Staged(req))
+        broken = self.breaks()
+        if broken is None:
+            self.place.sealed_for = head.id
+        self.post(f.Staged(req) if broken is None else f.StageFailed(req, trouble(broken, 8)))
 
     def _switch(self, effect: f.Switch, *, has_reload: bool) -> None:
         if self.place.sealed_for != effect.head.id:
@@ -289,7 +295,14 @@ class SimPartner(PartnerSettings):
             raise BrokenPromise(
                 "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
             )
+        broken = self.breaks()
+        if broken is not None and self.rng.random() < 0.5:
+            self.post(f.RecordFailed(effect.req, trouble(broken, 8)))
+            return
         self._save(effect.facts)
+        if broken is not None:  # Recorded, but the journal could not be taken away.
+            self.post(f.RecordFailed(effect.req, trouble(broken, 8)))
+            return
         self.place.journal = None
         self.place.stage.clear()
         self.place.sealed_for = None
@@ -384,17 +397,3 @@ class SimPartner(PartnerSettings):
 
     def config_drift(self) -> f.DriftPolicy:
         return self.config.drift
-
-    # --- operators ------------------------------------------------------------------------------------------
-
-    def edit_live(self, path: bytes, data: bytes | None) -> None:
-        """An operator or a program writes into the partner's tree."""
-        self.world.record(self.name, "!", f"someone writes {path!r} here")
-        if self.switching is not None:
-            self.switching = [step for step in self.switching if step[0] != path]
-        if data is None:
-            self.place.tree.pop(path, None)
-        else:
-            self.place.tree[path] = data
-        if self.is_alive and not self.fails(self.world.options.watch_loss):
-            self.post(f.TreeTouched((path,)), 1)

@@ -29,8 +29,9 @@ class PartnerDrift(TreeJobs):
             self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
         else:
             paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
-            if not effect.paths and not paths:
-                self.is_unproven = False
+            is_kept = self.config_drift() is f.DriftPolicy.KEEP
+            if not effect.paths and (is_kept or not paths):
+                self.is_unproven = False  # Where they are kept, what a whole look finds are local changes.
             self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
 
     def _revert(self, effect: f.Revert) -> None:
@@ -81,3 +82,17 @@ class PartnerDrift(TreeJobs):
         changed = [p for p in wanted if p in there and wanted[p] != there[p]]
         sample = tuple(sorted((*added, *changed, *removed))[:5])
         self.post(f.Compared(effect.req, len(added), len(changed), len(removed), sample))
+
+    # --- operators ------------------------------------------------------------------------------------------
+
+    def edit_live(self, path: bytes, data: bytes | None) -> None:
+        """An operator or a program writes into the partner's tree."""
+        self.world.record(self.name, "!", f"someone writes {path!r} here")
+        if self.switching is not None:
+            self.switching = [step for step in self.switching if step[0] != path]
+        if data is None:
+            self.place.tree.pop(path, None)
+        else:
+            self.place.tree[path] = data
+        if self.is_alive and not self.fails(self.world.options.watch_loss):
+            self.post(f.TreeTouched((path,)), 1)

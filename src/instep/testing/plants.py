@@ -24,7 +24,7 @@ from instep.core.publish_state import Run
 from instep.core.rollout import RolloutMachine
 from instep.core.vocabulary import KeepGeneration, Trouble
 from instep.model.ids import HeadRef, NodeName
-from instep.model.rollout import RolloutPolicy, Strategy, Verdict
+from instep.model.rollout import Absent, RolloutPolicy, Strategy, Verdict
 
 __all__ = ["FOLLOW_PLANTS", "NEEDED", "PLANTS", "PUBLISH_PLANTS", "ROLLOUT_RULES", "ROLLOUT_PLANTS"]
 
@@ -193,6 +193,13 @@ class _BelievesTheJournal(FollowMachine):
         self._set(is_doubted=False)
 
 
+class _BelievesTheRecord(FollowMachine):
+    """Takes a generation for recorded although that failed."""
+
+    def _take_answer(self, job: Job, event: Any) -> None:
+        super()._take_answer(job, f.LiveRecorded(event.req) if isinstance(event, f.RecordFailed) else event)
+
+
 class _BelievesItsState(FollowMachine):
     """Does not listen to a tree that says it holds more than the saved state knows."""
 
@@ -232,6 +239,15 @@ class _ConfirmsWhatIsPutBack(RolloutMachine):
         return super()._do(ask)
 
 
+class _WaitsForWhoLeft(RolloutMachine):
+    """Goes on to count a partner that is not listed any more."""
+
+    def _take(self, event: v.RolloutEvent) -> None:
+        if isinstance(event, v.PartnersChanged):
+            event = v.PartnersChanged(tuple(dict.fromkeys((*self._partners, *event.partners))))
+        super()._take(event)
+
+
 FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "answers_without_number": _AnswersWithoutNumber,
     "hook_forgotten": _ForgetsTheHook,
@@ -244,11 +260,13 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "revert_half_done": _LeavesARevertHalfDone,
     "journal_believed": _BelievesTheJournal,
     "state_believed": _BelievesItsState,
+    "record_believed": _BelievesTheRecord,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,
     "resumes_twice": _ResumesTwice,
     "confirms_what_is_put_back": _ConfirmsWhatIsPutBack,
+    "waits_for_who_left": _WaitsForWhoLeft,
 }
 PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
     "no_guards": _NoGuards,
@@ -280,6 +298,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "journal_believed": {"crash_every_ms": 3_000, "copied": 0.5, "step_ms": 100, "reconfigure_every_ms": 0},
     "each_generation_alone": {"wipe_every_ms": 10_000, "edit_every_ms": 4_000, "files": 40},
     "removes_held": {"wipe_every_ms": 5_000},
+    "record_believed": {"work_fails": 0.3},
     "state_believed": {
         "old_state_every_ms": 4_000,
         "restore_every_ms": 0,
@@ -289,6 +308,11 @@ NEEDED: dict[str, dict[str, Any]] = {
         "cut_every_ms": 3_000,
     },
     "other_settings_count": {"has_hooks": True, "hook_ms": 1_000, "reconfigure_every_ms": 2_000},
+    "waits_for_who_left": {
+        "policy": RolloutPolicy(strategy=Strategy.ROLLING, absent=Absent.WAIT),
+        "policy_every_ms": 0,
+        "member_every_ms": 5_000,
+    },
     "confirm_after_expiry": {
         "policy": RolloutPolicy(strategy=Strategy.TOGETHER, confirm_within_ms=2_000, finish_within_ms=4_000),
         "policy_every_ms": 0,

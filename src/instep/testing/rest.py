@@ -50,7 +50,7 @@ class Rest:
         if writer.place.tree != self._published():
             return "the writer has not published its tree"
         late = []
-        for partner in self.partners:
+        for partner in self._members():
             facts: FollowFacts = partner.machine.facts
             report = self.ledger.reports.get(partner.name)
             standing = report.standing if report else None
@@ -70,6 +70,10 @@ class Rest:
                 late.append(f"the rollout is {rollout.state.value}: {self.rollouts.watch.view}")
         return "; ".join(late)
 
+    def _members(self) -> list[SimPartner]:
+        """A partner that stays out is owed nothing."""
+        return [partner for partner in self.partners if partner.is_member]
+
     def _published(self) -> dict[bytes, bytes]:
         """The writer's tree as its head says, where the digests agree."""
         head = self.writer.announced
@@ -81,7 +85,7 @@ class Rest:
 
     def check_end(self) -> None:
         """What must hold at rest."""
-        for partner in self.partners:
+        for partner in self._members():
             if partner.config.is_observing:
                 if partner.machine.facts.tree is not None:
                     raise BrokenPromise("P3", f"{partner.name} observes, and wrote")
@@ -99,7 +103,7 @@ class Rest:
             if partner.place.stage:
                 raise BrokenPromise("P2", f"{partner.name}: staging is not empty")
         if self.rollouts is not None:
-            self.rollouts.watch.check_end({n.name: n.machine.facts for n in self.partners})
+            self.rollouts.watch.check_end({n.name: n.machine.facts for n in self._members()})
         unanswered = [r for r in self.ledger.asked if r not in self.ledger.answered]
         if unanswered:
             raise BrokenPromise("P9", f"requests without an answer: {unanswered[:5]}")

@@ -54,6 +54,8 @@ class RolloutWatch:
     """The partners that the writer has a stream with, and since when."""
     expired: dict[tuple[str, Digest], int] = field(default_factory=dict)
     """By node and generation: the attempt that nobody confirmed in time there."""
+    tried_again: dict[str, int] = field(default_factory=dict)
+    """When the own operator of a node made it try again last."""
     open_requests: dict[int, None] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -180,12 +182,18 @@ class RolloutWatch:
         self._change(node)
         self.count("put-backs")
 
+    def left(self, node: str) -> None:
+        """A node is not listed any more: it stands behind no balancer of the cluster, and takes no orders."""
+        self.out.pop(node, None)
+        self.near.pop(node, None)
+
     def probed(self, node: str) -> None:
         self.unproven.pop(node, None)
 
     def drains(self, node: str, head: HeadRef, facts: FollowFacts) -> None:
         """R2. Who is longer out than its own deadline, or beyond what the writer can know, counts no more. To go back
-        is not counted: a node that finds out by itself does not ask."""
+        is not counted: a node that finds out by itself does not ask. Nor is a node that its own operator made to try
+        again after the rollout was done: it still has its permit, and does not ask either."""
         now, order = self.world.now, facts.order
         is_back = facts.refused == facts.tree
         is_again = node in self.drained
@@ -197,6 +205,11 @@ class RolloutWatch:
         known = order is not None and order.head == head
         began = self.given.get((node, order), now) if order is not None else now
         within = order.finish_within_ms if order is not None and known else policy.finish_within_ms
+        is_own_try = (
+            order is not None and order.verdict is Verdict.KEEP and began <= self.tried_again.get(node, -1)
+        )
+        if is_own_try:
+            return
         self.out[node] = _Out(began, within, is_back)
         if is_back or policy.strategy is Strategy.TOGETHER:
             return
@@ -240,6 +253,7 @@ class RolloutWatch:
             self.expired[node, after.refused.id] = order.attempt if order is not None and is_same else 0
 
     def forgiven(self, node: str) -> None:
+        self.tried_again[node] = self.world.now
         for key in [k for k in self.expired if k[0] == node]:
             del self.expired[key]
 

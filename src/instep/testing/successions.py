@@ -40,6 +40,7 @@ def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool =
         drawing.stream("rollouts"),
         drawing.stream("settings options"),
         drawing.stream("disk options"),
+        drawing.stream("member options"),
     ).but(
         partners=2 + seed % 2,
         edit_every_ms=400,

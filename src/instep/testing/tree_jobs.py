@@ -82,6 +82,11 @@ class TreeJobs(SimNode):
         if self.fails(self.world.options.step_fails):
             raise StepFailed(self.rng.choice(ERRNOS), path)
 
+    def breaks(self) -> str | None:
+        """The errno that staging, sealing or recording meets now, in the middle of its work."""
+        share = self.world.options.work_fails
+        return self.rng.choice(ERRNOS) if share and self.fails(share) else None
+
     # --- forward --------------------------------------------------------------------------------------------
 
     def go(

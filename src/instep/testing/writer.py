@@ -94,6 +94,13 @@ class SimWriter(SimNode):
         changed: dict[str, Any] = {what: not getattr(self.config, what)}
         self._reconfigure(replace(self.config, **changed))
 
+    def change_partners(self, partners: tuple[NodeName, ...]) -> None:
+        """The list of partners was edited: they come and go without a restart."""
+        self.partners = partners
+        self._reconfigure(replace(self.config, partners=partners))
+        if self.rollouts is not None and self.is_alive:
+            self.rollouts.say(v.PartnersChanged(partners))
+
     def restore_settings(self) -> None:
         """What the file said in the beginning."""
         self._reconfigure(self._own_config())
