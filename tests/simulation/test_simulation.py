@@ -45,6 +45,8 @@ KEPT_SEEDS = (
     5000,
     1290046,
     1290132,
+    7700351,
+    7700547,
 )
 """Each found a bug once; they stay."""
 KEPT_ROLLOUTS = (

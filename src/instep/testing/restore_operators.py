@@ -49,17 +49,25 @@ class RestoreOperators:
     def decide(self) -> None:
         """An operator who sees ``held: restored`` says which is right."""
         writer = self._writer
-        if not writer.is_alive or not writer.machine.facts.is_adopted:
+        if not self._has_to_decide():
             return
         head = writer.machine.facts.head
-        if head is not None and self._rng.random() < 0.5:
+        if writer.machine.facts.is_adopted and head is not None and self._rng.random() < 0.5:
             writer.restores.ask(head, accept_deletions=True)
         else:
             writer.ask_publish(accept_deletions=True, is_over=True)
 
+    def _has_to_decide(self) -> bool:
+        """The writer stands ``held: restored``, or a number of its own exists twice."""
+        writer = self._writer
+        if not writer.is_alive:
+            return False
+        report = writer.machine.report
+        return writer.machine.facts.is_adopted or (report is not None and report.code == "generation_twice")
+
     def end_holds(self) -> None:
         """Whoever sees ``held: restored`` in the end says that the tree is right."""
         writer = self._writer
-        if writer.is_alive and writer.machine.facts.is_adopted:
+        if self._has_to_decide():
             writer.ask_publish(accept_deletions=True, is_over=True)
         self._world.at(3_000, self.end_holds)
