@@ -77,6 +77,9 @@ KEPT_ROLLOUTS = (
 DRAWN_LATER = ("member_every_ms", "work_fails")
 """Faults that came after these seeds: with them they would be other runs (``./run sim SEED --without OPTION``)."""
 
+KEPT_WITH_MEMBERS = (8800107,)
+"""Seeds that found a bug since those faults are drawn."""
+
 
 def story(result: Result) -> str:
     lines = (
@@ -91,6 +94,12 @@ def story(result: Result) -> str:
 @pytest.mark.parametrize("seed", KEPT_SEEDS)
 def test_seeds_that_once_found_a_bug(seed: int) -> None:
     result = simulate(seed, without=DRAWN_LATER)
+    assert result.broken is None, story(result)
+
+
+@pytest.mark.parametrize("seed", KEPT_WITH_MEMBERS)
+def test_seeds_with_membership_changes_that_once_found_a_bug(seed: int) -> None:
+    result = simulate(seed)
     assert result.broken is None, story(result)
 
 

@@ -147,7 +147,8 @@ class FollowApply(FollowDrift):
             self._rest_on(event.holds)
         facts = self._facts
         if event.is_doubtful:
-            self._set(is_doubted=not self._config.is_observing)
+            # Also where this node observes by now: nothing is recorded or offered before a look at the whole tree.
+            self._set(is_doubted=True)
             facts = self._facts
         if event.kind is not f.RecoveredKind.FINISHED or target is None:
             return
