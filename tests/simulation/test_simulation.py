@@ -77,8 +77,8 @@ KEPT_ROLLOUTS = (
 DRAWN_LATER = ("member_every_ms", "work_fails")
 """Faults that came after these seeds: with them they would be other runs (``./run sim SEED --without OPTION``)."""
 
-KEPT_WITH_MEMBERS = (8800107,)
-"""Seeds that found a bug since those faults are drawn."""
+KEPT_WITH_MEMBERS = ((8800107, False), (9400295, True))
+"""Seeds that found a bug since those faults are drawn, and whether every seed has rollouts."""
 
 
 def story(result: Result) -> str:
@@ -97,9 +97,9 @@ def test_seeds_that_once_found_a_bug(seed: int) -> None:
     assert result.broken is None, story(result)
 
 
-@pytest.mark.parametrize("seed", KEPT_WITH_MEMBERS)
-def test_seeds_with_membership_changes_that_once_found_a_bug(seed: int) -> None:
-    result = simulate(seed)
+@pytest.mark.parametrize(("seed", "always_rollouts"), KEPT_WITH_MEMBERS)
+def test_seeds_with_membership_changes_that_once_found_a_bug(seed: int, *, always_rollouts: bool) -> None:
+    result = simulate(seed, always_rollouts=always_rollouts)
     assert result.broken is None, story(result)
 
 

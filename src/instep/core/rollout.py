@@ -62,10 +62,7 @@ class RolloutMachine(RolloutShow):
             case v.PolicyChanged():
                 self._configure(event)
             case v.PartnersChanged(partners):
-                before, self._partners = self._partners, {}
-                for name in partners:
-                    self._partners[name] = before.get(name) or Partner(lost_at_ms=self._now)
-                    self._timer("absent", self._now + self._absent_after_ms)
+                self._take_partners(partners)
             case v.HeadPublished():
                 self._begin(event.head, event.replaced, event.author)
             case v.PartnerSeen(node, report):
@@ -92,6 +89,22 @@ class RolloutMachine(RolloutShow):
             self._set(serial=self._facts.serial + 1)
         elif name == "confirm" and state is RolloutState.CONFIRMING:
             self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+
+    def _take_partners(self, names: tuple[NodeName, ...]) -> None:
+        """A node that was taken out of the list loses a permit that it did not use yet: its place went to the next one,
+        so when it is listed again it waits for its turn."""
+        left = tuple(
+            n for n in self._facts.granted if n not in names and self._place(n) is not Place.SWITCHED
+        )
+        if left:
+            self._set(granted=tuple(n for n in self._facts.granted if n not in left))
+        for name in left:
+            self._orders.pop(name, None)
+            self._since_ms.pop(name, None)
+        before, self._partners = self._partners, {}
+        for name in names:
+            self._partners[name] = before.get(name) or Partner(lost_at_ms=self._now)
+            self._timer("absent", self._now + self._absent_after_ms)
 
     def _configure(self, event: v.PolicyChanged) -> None:
         self._policy = event.policy

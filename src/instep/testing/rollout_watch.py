@@ -56,6 +56,8 @@ class RolloutWatch:
     """By node and generation: the attempt that nobody confirmed in time there."""
     tried_again: dict[str, int] = field(default_factory=dict)
     """When the own operator of a node made it try again last."""
+    gone: dict[str, None] = field(default_factory=dict)
+    """Nodes that were taken out of the writer's list, until their unused permit went with them."""
     open_requests: dict[int, None] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -81,7 +83,12 @@ class RolloutWatch:
             return
         if facts.attempt != old.attempt:
             return
-        if facts.granted[: len(old.granted)] != old.granted or len(set(facts.granted)) != len(facts.granted):
+        # An unused permit goes with a node that is taken out of the list.
+        stay = tuple(n for n in old.granted if n in facts.granted or n not in self.gone)
+        for name in old.granted:
+            if name not in facts.granted:
+                self.gone.pop(name, None)
+        if facts.granted[: len(stay)] != stay or len(set(facts.granted)) != len(facts.granted):
             raise BrokenPromise("R6", f"permits went from {old.granted} to {facts.granted}")
         if facts.serial < old.serial:
             raise BrokenPromise("R6", f"the serial of orders fell from {old.serial} to {facts.serial}")
@@ -186,6 +193,7 @@ class RolloutWatch:
         """A node is not listed any more: it stands behind no balancer of the cluster, and takes no orders."""
         self.out.pop(node, None)
         self.near.pop(node, None)
+        self.gone[node] = None
 
     def probed(self, node: str) -> None:
         self.unproven.pop(node, None)
