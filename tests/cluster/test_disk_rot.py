@@ -46,7 +46,7 @@ def test_lost_contents_and_lines_come_back(fleet: Fleet) -> None:
     assert "history_damaged" in kinds(fleet.main)
     assert [item["path"] for item in s1.run("archive", "list", "data").json["items"]] == ["file-3"]
     (tree / "file-7").write_text("overwritten")
-    assert list(history.glob("pack-00000001.damaged-1"))
+    eventually(lambda: list(history.glob("pack-00000001.damaged-1")), 30, "the damaged pack is kept aside")
     rows = fleet.main.run("check", expect=None).json
     assert not [row for row in rows["checks"] if row["name"].startswith("records of") and not row["ok"]]
 

@@ -48,8 +48,8 @@ class Membership:
         partner.is_member = is_member
         self._net.know(self._writer.name, partner.name, is_known=is_member)
         rollouts = self._writer.rollouts
-        if rollouts is not None and not is_member:
-            rollouts.watch.left(partner.name)
+        if rollouts is not None:
+            (rollouts.watch.listed if is_member else rollouts.watch.left)(partner.name)
         self._writer.change_partners(tuple(NodeName(each.name) for each in self._direct if each.is_member))
 
     def _may_be_new(self) -> bool:

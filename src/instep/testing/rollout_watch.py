@@ -57,7 +57,7 @@ class RolloutWatch:
     tried_again: dict[str, int] = field(default_factory=dict)
     """When the own operator of a node made it try again last."""
     gone: dict[str, None] = field(default_factory=dict)
-    """Nodes that were taken out of the writer's list, until their unused permit went with them."""
+    """Nodes that are taken out of the writer's list."""
     open_requests: dict[int, None] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -85,9 +85,6 @@ class RolloutWatch:
             return
         # An unused permit goes with a node that is taken out of the list.
         stay = tuple(n for n in old.granted if n in facts.granted or n not in self.gone)
-        for name in old.granted:
-            if name not in facts.granted:
-                self.gone.pop(name, None)
         if facts.granted[: len(stay)] != stay or len(set(facts.granted)) != len(facts.granted):
             raise BrokenPromise("R6", f"permits went from {old.granted} to {facts.granted}")
         if facts.serial < old.serial:
@@ -194,6 +191,9 @@ class RolloutWatch:
         self.out.pop(node, None)
         self.near.pop(node, None)
         self.gone[node] = None
+
+    def listed(self, node: str) -> None:
+        self.gone.pop(node, None)
 
     def probed(self, node: str) -> None:
         self.unproven.pop(node, None)
