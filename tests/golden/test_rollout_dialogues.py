@@ -192,6 +192,42 @@ def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> No
     assert (now.live, now.replaced, now.begun, now.unconfirmed) == (ref(2), ref(1), None, ref(2))
 
 
+def interrupted_on_its_way_back() -> Dialogue:
+    """The probe failed, the put-back failed in its middle, and the recovery looks at the journal when an operator says
+    ``retry``."""
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000)))
+    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
+    d.say(f.PutBackFailed(d.asked(f.PutBack), Trouble("EXDEV", "a step fails", Retry.LATER, 8)))
+    return d.say(f.RetryAsked())
+
+
+def test_what_is_tried_again_while_its_put_back_is_being_recovered_is_refused_until_that_ended() -> None:
+    """The recovery may finish the put-back: then the refusal is what the tree falls by, and the permit is used up."""
+    d = interrupted_on_its_way_back()
+    assert d.machine.facts.refused == ref(2)
+    assert d.machine.report.standing is Standing.FAILING
+    d.say(f.Recovered(d.pending("Recover"), f.RecoveredKind.FINISHED, ref(1)))
+    now = d.machine.facts
+    assert (now.tree, now.live, now.refused, now.begun, now.due) == (
+        ref(1),
+        ref(1),
+        None,
+        None,
+        f.Due.PROBE,
+    )
+    d.check("tried_again_in_recovery")
+
+
+def test_what_is_tried_again_while_its_put_back_is_undone_is_kept() -> None:
+    d = interrupted_on_its_way_back()
+    d.say(f.Recovered(d.pending("Recover"), f.RecoveredKind.UNDONE))
+    now = d.machine.facts
+    assert (now.tree, now.refused, now.due) == (ref(2), None, f.Due.PROBE)
+
+
 def test_a_hook_that_comes_after_the_order_to_reload_was_not_meant_by_it() -> None:
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True)

@@ -97,6 +97,7 @@ class FollowMachine(FollowApply):
         match event:
             case f.Recovered():
                 self._recovered(event)
+                self._forgive_late()
             case f.RecoverFailed():
                 self._fail("recover", event.trouble)
             case f.PagesFetched():

@@ -164,6 +164,9 @@ class FollowApply(FollowDrift):
         if not event.is_known:
             self._rest_on(target)  # All of it was saved before it was switched to: the state is an older one.
             return
+        if target == self._goes_back_to():
+            self._came_back(target)
+            return
         if facts.head is None or target.position > facts.head.position:
             self._set(head=target)
         self._arrived(target)

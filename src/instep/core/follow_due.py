@@ -160,12 +160,14 @@ class FollowDue(FollowPermits):
         assert job.head is not None
         self._succeed("due")
         self._progress = None
-        self._set(tree=job.head, begun=None, due=self._first_due(job.head))
+        self._drift.switched()
+        self._came_back(job.head)
+        self._forgive_late()
+
+    def _came_back(self, tree: HeadRef) -> None:
+        """The tree was put back, by the job itself or by the recovery that finished it; the permit is used up."""
+        self._set(tree=tree, begun=None, due=self._first_due(tree))
         if self._config.knows_orders:
             self._out.append(SetTimer("finish", None))
-        self._drift.switched()
         self._out.append(f.DropStage())
-        self._note("put_back", f"generation {job.head.number} is back", generation=job.head.number)
-        if self._is_forgiven:
-            self._is_forgiven = False
-            self._set(refused=None, refused_code="", refused_reason="")
+        self._note("put_back", f"generation {tree.number} is back", generation=tree.number)

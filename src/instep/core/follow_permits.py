@@ -50,7 +50,7 @@ class FollowPermits(FollowHeads):
             if order.serial < old.serial:
                 return
             if order.attempt != old.attempt and facts.refused == order.head:
-                if self._job is not None and self._job.phase is Phase.PUT_BACK:
+                if self._may_be_put_back():
                     return  # It is given again, because the report does not name its serial.
                 self._forgive()
         facts = self._facts

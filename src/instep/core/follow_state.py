@@ -167,11 +167,11 @@ class FollowState:
         self._out.append(Note(what, text, tuple(facts.items())))
 
     def _forgive(self) -> None:
-        """Forget the refused generation; a put-back that runs is finished first."""
+        """Forget the refused generation; a put-back that runs, or whose journal may be open, is ended first."""
         facts = self._facts
         if facts.refused is None:
             return
-        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+        if self._may_be_put_back():
             self._is_forgiven = True
             return
         if facts.refused == facts.tree:
@@ -181,6 +181,19 @@ class FollowState:
                 self._out.append(f.DropStage())
         due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
         self._set(refused=None, refused_code="", refused_reason="", due=due)
+
+    def _may_be_put_back(self) -> bool:
+        """Whether the tree may fall by a put-back: one runs, or the recovery has not said yet what became
+        of the last one. Until then the refusal stays, since it says why the tree falls (P4)."""
+        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+            return True
+        return not self._is_recovered and self._facts.refused == self._facts.tree
+
+    def _forgive_late(self) -> None:
+        """The put-back has ended: forget the refused generation if an operator or an order asked for that meanwhile."""
+        if self._is_forgiven:
+            self._is_forgiven = False
+            self._forgive()
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
         reason = trouble.reason
