@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import os
 
 import click
 
+from instep.api import archive as api
 from instep.cli.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import DURATION, Session, command, group, pass_session
@@ -22,21 +22,15 @@ archive = group("archive", "Files that were replaced, removed or set aside on th
 @pass_session
 def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None:
     """What the archive holds, newest first, and how large it is."""
-    document = session.call("archive_list", fileset=fileset, set_aside=set_aside)
+    document = session.ask(api.ArchiveListCommand(fileset, set_aside))
 
     def text() -> None:
         rows = [
-            (
-                one["path"],
-                one.get("generation"),
-                moment(one.get("at")),
-                one.get("why"),
-                shown_bytes(one.get("bytes")),
-            )
-            for one in document["items"]
+            (one.path, one.generation, moment(one.at), one.why, shown_bytes(one.bytes))
+            for one in document.items
         ]
         table(rows, ("path", "generation", "at", "why", "size"))
-        print(f"{len(rows)} items; the whole archive holds {shown_bytes(document.get('bytes'))}")
+        print(f"{len(rows)} items; the whole archive holds {shown_bytes(document.bytes)}")
 
     session.show(document, text)
 
@@ -56,12 +50,11 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
         raise click.UsageError("restore takes FILESET and PATH")
     fileset, path = (None, words[0]) if len(words) == 1 else words
     raw = os.fsencode(path)
-    target = absolute(directory)
-    document = session.call(
-        "archive_restore", fileset=fileset, path=raw.decode("utf-8", "replace"),
-        path_b64=base64.b64encode(raw).decode(), generation=generation, to=target,
-    )  # fmt: skip
-    session.show(document, lambda: print(f"{printable(path)} is in {document.get('to', directory)}"))
+    shown = raw.decode("utf-8", "replace")
+    document = session.ask(
+        api.ArchiveRestoreCommand(absolute(directory), fileset, shown, raw, generation=generation)
+    )
+    session.show(document, lambda: print(f"{printable(path)} is in {document.to}"))
 
 
 @command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")
@@ -76,12 +69,10 @@ def archive_prune(
     session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool
 ) -> None:
     """Delete from the archive what neither rule keeps."""
-    document = session.call(
-        "archive_prune", fileset=fileset, keep_last=keep_last, keep_within_ms=keep_within_ms, dry_run=dry_run
-    )
+    document = session.ask(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run))
 
     def text() -> None:
         verb = "would go" if dry_run else "gone"
-        print(f"{document.get('removed', 0)} files {verb}, {shown_bytes(document.get('bytes'))}")
+        print(f"{document.removed} files {verb}, {shown_bytes(document.bytes)}")
 
     session.show(document, text)

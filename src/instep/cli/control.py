@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from instep.api.command import Command, Result, as_json, result_from
 from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
 __all__ = ["Control", "DaemonDown", "error_from_json"]
@@ -95,6 +96,17 @@ class Control:
             hint="instep status; then look at its log",
             code="daemon_ended",
         )
+
+    def ask(
+        self,
+        command: Command[Result],
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Result:
+        """The result of one command; ``timeout_s`` is the caller's patience, the command has its own."""
+        told = self.call(command.command, as_json(command), timeout_s=timeout_s, on_progress=on_progress)
+        return result_from(type(command), told)
 
     def items(self, command: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The items of a watching command, until the caller stops or the daemon ends."""

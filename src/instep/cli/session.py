@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
+from instep.api.command import Command, Document, Result, as_json
 from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
 
@@ -71,6 +73,25 @@ class Session:
             wait_s = None if timeout_s is None else timeout_s + 5
             return self.control.call(name, params, timeout_s=wait_s, on_progress=bar)
 
+    def ask(self, command: Command[Result], timeout_s: float | None = None) -> Result:
+        """Ask the daemon, with progress on a terminal. A deadline leaves the daemon 5 s to say why."""
+        node = self.node
+        if not node.socket.exists():
+            node.require()
+        if timeout_s is not None:
+            command = msgspec.structs.replace(command, timeout_s=timeout_s)
+        with ProgressBar(is_shown=not self.is_json) as bar:
+            wait_s = None if timeout_s is None else timeout_s + 5
+            return self.control.ask(command, timeout_s=wait_s, on_progress=bar)
+
+    def ask_or(self, fallback: Callable[[], Result], command: Command[Result]) -> Result:
+        """Ask the daemon, or answer from the last state when none runs."""
+        try:
+            return self.ask(command)
+        except DaemonDown:
+            self.node.require()
+            return fallback()
+
     def call_or(self, fallback: Callable[[], dict[str, Any]], name: str, /, **params: Any) -> dict[str, Any]:
         """Ask the daemon, or answer from the last state when none runs."""
         try:
@@ -86,10 +107,10 @@ class Session:
         except DaemonDown:
             return None
 
-    def show(self, document: Mapping[str, Any], text: Callable[[], None]) -> None:
+    def show(self, document: Mapping[str, Any] | Document, text: Callable[[], None]) -> None:
         """The result: the document with ``--json``, else what ``text`` prints."""
         if self.is_json:
-            write_json(document)
+            write_json(as_json(document) if isinstance(document, Document) else document)
         else:
             text()
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from aiohttp import web
 
+from instep.api.command import OTHER_VERSION, Document, as_json, command_from
+from instep.api.command import Command as Request
 from instep.errors import InstepError, UsageError
 from instep.node.driver import from_os_error
 
-__all__ = ["Command", "ControlServer", "Params", "Progress", "Speaker"]
+__all__ = ["Command", "Commands", "ControlServer", "Params", "Progress", "Speaker", "typed"]
 
 BODY_MAX = 1 << 20
 log = logging.getLogger(__name__)
@@ -49,6 +51,18 @@ class Speaker:
 
 Progress = Speaker
 Command = Callable[[Params, Speaker], Awaitable[Mapping[str, Any]]]
+Handler = Callable[[Any, Speaker], Awaitable[Document]]
+Commands = Mapping[type[Request[Any]], Handler]
+"""What a module of commands carries out, by the type of the request."""
+
+
+def typed(kind: type[Request[Any]], handler: Handler) -> Command:
+    """A handler of requests as one of parameters."""
+
+    async def handle(params: Params, speaker: Speaker) -> Mapping[str, Any]:
+        return as_json(await handler(command_from(kind, params), speaker))
+
+    return handle
 
 
 class ControlServer:
@@ -107,7 +121,9 @@ class ControlServer:
         name = request.match_info["command"]
         command = self._commands.get(name)
         if command is None:
-            raise UsageError(f"this daemon has no command {name!r}", code="unknown_command")
+            raise UsageError(
+                f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
+            )
         try:
             params = json.loads(await request.read() or b"{}")
         except ValueError as error:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from instep.api.archive import ArchivePruneCommand
 from instep.core.retention import Batch, kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
@@ -113,7 +114,7 @@ class Housekeeping:
         place = service.place()
         end_due(service, place)
         archive = Archive(place)
-        batches, policy = archive.batches(), policy_of(service, {})
+        batches, policy = archive.batches(), policy_of(service, ArchivePruneCommand())
         plan = plan_prune(batches, policy, self._now_ms(service, batches))
         if plan.names:
             freed = archive.prune(plan.names)

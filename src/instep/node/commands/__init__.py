@@ -20,7 +20,7 @@ from instep.node.commands import (
     trying,
     verifying,
 )
-from instep.node.control import Command
+from instep.node.control import Command, typed
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -35,7 +35,8 @@ def commands_of(daemon: Daemon) -> Mapping[str, Command]:
         lines, restoring, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
         balancers,
     ):  # fmt: skip
-        for name, command in module.commands(daemon).items():
+        for kind, command in module.commands(daemon).items():
+            name = kind if isinstance(kind, str) else kind.command
             assert name not in found, name
-            found[name] = command
+            found[name] = command if isinstance(kind, str) else typed(kind, command)
     return found

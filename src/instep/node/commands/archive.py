@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api import archive as api
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
 from instep.model.paths import path_fields
 from instep.node.commands.parameters import path_of, service_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.snapshot import moment
-from instep.tree.archive import Archive
+from instep.tree.archive import Archive, Item
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
+    from instep.node.follower import FollowService
+    from instep.node.writer import WriterService
 
 __all__ = ["commands", "policy_of"]
 
 ITEMS_MAX = 100_000
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     archives = Archives(daemon)
     return {
-        "archive_list": archives.list,
-        "archive_restore": archives.restore,
-        "archive_prune": archives.prune,
+        api.ArchiveListCommand: archives.list,
+        api.ArchiveRestoreCommand: archives.restore,
+        api.ArchivePruneCommand: archives.prune,
     }
 
 
@@ -38,97 +40,79 @@ class Archives:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        wanted = ("drift", "lost") if params.get("set_aside") else None
+    async def list(self, asked: api.ArchiveListCommand, speaker: Speaker) -> api.ArchiveListDocument:
+        service = service_of(self._daemon, asked.fileset)
+        wanted = ("drift", "lost") if asked.set_aside else None
 
-        def look() -> dict[str, Any]:
+        def look() -> api.ArchiveListDocument:
             archive = Archive(service.place())
-            items: deque[dict[str, Any]] = deque(maxlen=ITEMS_MAX)
+            items: deque[api.ArchiveItemDocument] = deque(maxlen=ITEMS_MAX)
             for item in archive.list_items():
-                if wanted is not None and item.why.value not in wanted:
-                    continue
-                items.appendleft(
-                    {
-                        **path_fields(item.path),
-                        "generation": item.generation or None,
-                        "at": moment(item.at_ms),
-                        "why": item.why.value,
-                        "bytes": item.size_bytes,
-                        "entries": item.entries,
-                        "batch": item.batch,
-                    }
-                )
-            return {"fileset": service.fileset.name, "items": list(items), "bytes": archive.total_bytes()}
+                if wanted is None or item.why.value in wanted:
+                    items.appendleft(_document(item))
+            return api.ArchiveListDocument(service.fileset.name, tuple(items), archive.total_bytes())
 
         return await service.worker.run(look)
 
-    async def restore(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        path = path_of(params)
+    async def restore(self, asked: api.ArchiveRestoreCommand, speaker: Speaker) -> api.ArchiveRestoreDocument:
+        service = service_of(self._daemon, asked.fileset)
+        path = path_of(asked.path, asked.path_b64)
         if not path:
             raise UsageError("archive restore needs a PATH", hint="instep archive list")
-        to = Path(str(params["to"]))
+        to = Path(asked.to)
         if not to.is_absolute():
             raise UsageError(f"{to} is not an absolute path", code="no_directory")
-        number = params.get("generation")
 
         def restore() -> bytes:
-            return Archive(service.place()).restore(path, to, int(number) if number is not None else None)
+            return Archive(service.place()).restore(path, to, asked.generation)
 
         restored = await service.worker.run(restore)
         self._daemon.runtime.note("restored", f"restored to {to}", service.line, **path_fields(path))
-        return {
-            "fileset": service.fileset.name,
-            **path_fields(path),
-            "to": restored.decode("utf-8", "replace"),
-            "changed": True,
-        }
+        at = restored.decode("utf-8", "replace")
+        return api.ArchiveRestoreDocument(
+            fileset=service.fileset.name, to=at, changed=True, **path_fields(path)
+        )
 
-    async def prune(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        policy = policy_of(service, params)
-        is_dry = bool(params.get("dry_run"))
+    async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
+        service = service_of(self._daemon, asked.fileset)
+        policy = policy_of(service, asked)
 
-        def prune() -> dict[str, Any]:
+        def prune() -> api.ArchivePruneDocument:
             archive = Archive(service.place())
             batches = archive.batches()
-            if params.get("keep_within_ms") is not None:  # an operator's own word about time
+            if asked.keep_within_ms is not None:  # an operator's own word about time
                 names = plan_prune(batches, policy, wall_ms(), from_newest=False).names
             else:
                 runtime, fileset = self._daemon.runtime, service.fileset
                 now = runtime.retention.now_ms(runtime.store, fileset.name, batches, policy.keep_within_ms)
                 names = plan_prune(batches, policy, now).names
             counts = sum(1 for item in archive.list_items() if item.batch in names)
-            freed = archive.prune(names, dry_run=is_dry)
-            return {
-                "fileset": service.fileset.name,
-                "changed": bool(names) and not is_dry,
-                "dry_run": is_dry,
-                "batches": list(names),
-                "removed": counts,
-                "bytes": freed,
-            }
+            freed = archive.prune(names, dry_run=asked.dry_run)
+            changed = bool(names) and not asked.dry_run
+            return api.ArchivePruneDocument(
+                service.fileset.name, changed, asked.dry_run, tuple(names), counts, freed
+            )
 
         result = await service.worker.run(prune)
-        if result["changed"]:
-            self._daemon.runtime.note(
-                "archive_pruned",
-                f"{len(result['batches'])} batches of the archive were pruned",
-                service.line,
-                bytes=result["bytes"],
-            )
+        if result.changed:
+            said = f"{len(result.batches)} batches of the archive were pruned"
+            self._daemon.runtime.note("archive_pruned", said, service.line, bytes=result.bytes)
         return result
 
 
-def policy_of(service: Any, params: Params) -> RetentionPolicy:
-    """The fileset's retention, with what the command line says instead."""
+def _document(item: Item) -> api.ArchiveItemDocument:
+    return api.ArchiveItemDocument(
+        generation=item.generation or None, at=moment(item.at_ms), why=item.why.value, bytes=item.size_bytes,
+        entries=item.entries, batch=item.batch, **path_fields(item.path),
+    )  # fmt: skip
+
+
+def policy_of(service: WriterService | FollowService, asked: api.ArchivePruneCommand) -> RetentionPolicy:
+    """The fileset's retention, with what the command says instead."""
     settings = service.fileset.archive
     usage = shutil.disk_usage(service.fileset.path)
-    keep_last = params.get("keep_last")
-    keep_within = params.get("keep_within_ms")
     return RetentionPolicy(
-        keep_last=int(keep_last) if keep_last is not None else settings.keep_last,
-        keep_within_ms=int(keep_within) if keep_within is not None else settings.keep_within_ms,
+        keep_last=asked.keep_last if asked.keep_last is not None else settings.keep_last,
+        keep_within_ms=asked.keep_within_ms if asked.keep_within_ms is not None else settings.keep_within_ms,
         max_bytes=int(usage.total * settings.max_share_percent / 100),
     )

@@ -13,7 +13,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
-from instep.node.commands.parameters import getter, path_of, service_of
+from instep.node.commands.parameters import getter, old_path_of, service_of
 from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
@@ -320,7 +320,7 @@ class Looking:
     async def explain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
         daemon = self._daemon
         service = service_of(daemon, params)
-        path = path_of(params)
+        path = old_path_of(params)
         carried, why_path = self._path_fate(service, path)
         rows: list[dict[str, Any]] = []
         me = daemon.runtime.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError, UsageError
@@ -19,21 +20,29 @@ from instep.store.port import NodeStore
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["generation_of", "getter", "held_paths_of", "path_of", "running_service_of", "service_of"]
+__all__ = [
+    "generation_of",
+    "getter",
+    "held_paths_of",
+    "old_path_of",
+    "path_of",
+    "running_service_of",
+    "service_of",
+]
 
 GENERATIONS_MAX = 10_000
 
 
-def service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
+def service_of(daemon: Daemon, named: str | Params | None) -> WriterService | FollowService:
     """The service of the named fileset, or of the only one."""
-    named = params.get("fileset")
-    fileset = pick_fileset(daemon.runtime.settings, str(named) if named is not None else None)
-    return daemon.services[fileset.name]
+    if isinstance(named, Mapping):
+        named = named.get("fileset")
+    return daemon.services[pick_fileset(daemon.runtime.settings, named).name]
 
 
-def running_service_of(daemon: Daemon, params: Params) -> WriterService | FollowService:
+def running_service_of(daemon: Daemon, named: str | Params | None) -> WriterService | FollowService:
     """As ``service_of``, for what its machine is to do; ``UnavailableError`` ``line_stopped`` when that has stopped."""
-    service = service_of(daemon, params)
+    service = service_of(daemon, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
         raise UnavailableError(
             f"the line of {service.fileset.name} has stopped here: {service.standing.reason}",
@@ -84,7 +93,12 @@ def held_paths_of(params: Params) -> tuple[bytes, ...] | None:
     return tuple(path.rstrip(b"/") for path in coded)
 
 
-def path_of(params: Params) -> bytes | None:
+def path_of(path: str | None, path_b64: bytes | None) -> bytes | None:
+    """The path of a command, exact bytes first."""
+    return path_b64 if path_b64 is not None or path is None else path.encode()
+
+
+def old_path_of(params: Params) -> bytes | None:
     """The path of a command, exact bytes first."""
     coded = params.get("path_b64")
     if coded is not None:

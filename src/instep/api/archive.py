@@ -1,0 +1,79 @@
+"""The archive of a fileset: listed, given back, let go."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from instep.api.command import Command, Document, Role, command
+from instep.errors import DamagedError, RefusedError
+
+
+class ArchiveItemDocument(Document, frozen=True, kw_only=True):
+    """One path that a switch replaced or removed, or that was set aside."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    generation: int | None
+    at: str | None
+    why: str
+    bytes: int
+    entries: int
+    batch: str
+
+
+class ArchiveListDocument(Document, frozen=True):
+    """Items, newest first, and the size of the whole archive."""
+
+    fileset: str
+    items: tuple[ArchiveItemDocument, ...]
+    bytes: int
+
+
+@command("archive_list", Role.VIEWER, DamagedError)
+class ArchiveListCommand(Command[ArchiveListDocument], frozen=True):
+    """What the archive holds; with ``set_aside`` only local changes that lost against a generation."""
+
+    fileset: str | None = None
+    set_aside: bool = False
+
+
+class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
+    """Where a path was put."""
+
+    fileset: str
+    path: str
+    path_b64: str | UnsetType = UNSET
+    to: str
+    changed: bool = True
+
+
+@command("archive_restore", Role.OPERATOR, RefusedError, DamagedError)
+class ArchiveRestoreCommand(Command[ArchiveRestoreDocument], frozen=True):
+    """Copy a path out of the archive into the directory ``to``, as ``generation`` had it or else the newest."""
+
+    to: str
+    fileset: str | None = None
+    path: str | None = None
+    path_b64: bytes | None = None
+    generation: int | None = None
+
+
+class ArchivePruneDocument(Document, frozen=True):
+    """The batches that went, or would go."""
+
+    fileset: str
+    changed: bool
+    dry_run: bool
+    batches: tuple[str, ...]
+    removed: int
+    bytes: int
+
+
+@command("archive_prune", Role.OPERATOR, DamagedError)
+class ArchivePruneCommand(Command[ArchivePruneDocument], frozen=True):
+    """Delete from the archive what neither rule keeps; rules that are not given are the fileset's."""
+
+    fileset: str | None = None
+    keep_last: int | None = None
+    keep_within_ms: int | None = None
+    dry_run: bool = False

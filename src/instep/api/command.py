@@ -1,0 +1,105 @@
+"""What a command is: a frozen request with the name, role and errors of its kind, and the type of its result.
+
+The control socket and the command line both read and write through here, so that what one of them sends is what the
+other one knows. A result may gain fields with a default; a parameter may be added. Neither is ever changed.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from instep.errors import InstepError, UnavailableError, UsageError
+
+__all__ = [
+    "OTHER_VERSION", "Command", "Document", "Kind", "Result", "Role", "as_json", "command", "command_from",
+    "result_from",
+]  # fmt: skip
+
+OTHER_VERSION = "instep and its daemon may be of different versions: instep stop, then: instep start"
+
+
+class Role(enum.Enum):
+    """The least role of a person who may give a command. Whoever may open the control socket has all of them."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A JSON object that a command answers with, or a part of one. The order of fields is the order of keys."""
+
+
+Result = TypeVar("Result")
+Kind = TypeVar("Kind", bound="Command[Any]")
+
+
+class Command(
+    msgspec.Struct, Generic[Result], frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """The parameters of one command, declared with ``command``. ``errors`` are the families that it may end with,
+    beside ``UsageError``. ``timeout_s`` is how long the caller waits."""
+
+    command: ClassVar[str]
+    role: ClassVar[Role]
+    errors: ClassVar[tuple[type[InstepError], ...]]
+    timeout_s: float | None = None
+
+    @classmethod
+    def result(cls) -> type[Result]:
+        """The type that it answers with."""
+        found: type[Result] = typing.get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
+        return found
+
+
+def command(name: str, role: Role, *errors: type[InstepError]) -> Callable[[type[Kind]], type[Kind]]:
+    """Name a command as the control socket does, with who may give it and how it may fail."""
+
+    def declared(kind: type[Kind]) -> type[Kind]:
+        kind.command, kind.role, kind.errors = name, role, errors
+        return kind
+
+    return declared
+
+
+def as_json(document: msgspec.Struct) -> dict[str, Any]:
+    """A request or a result as a JSON object; base64 for bytes, nothing for what is unset."""
+    found: dict[str, Any] = msgspec.to_builtins(document)
+    return found
+
+
+def command_from(kind: type[Kind], params: Mapping[str, Any]) -> Kind:
+    """The request that a caller sent. ``UsageError`` names all parameters that are unknown, or one that is wrong."""
+    known = [field.encode_name for field in msgspec.structs.fields(kind)]
+    unknown = sorted(params.keys() - set(known))
+    if unknown:
+        raise UsageError(
+            f"{kind.command} does not know {', '.join(unknown)}; it takes {', '.join(known)}",
+            hint=OTHER_VERSION,
+            code="unknown_parameter",
+            parameters=unknown,
+        )
+    try:
+        found: Kind = msgspec.convert(params, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{kind.command} was asked wrongly: {error}", hint=OTHER_VERSION, code="bad_parameter"
+        ) from error
+    return found
+
+
+def result_from(kind: type[Command[Result]], told: object) -> Result:
+    """The result that a daemon sent. ``UnavailableError`` ``other_version`` when it is not one of ours."""
+    try:
+        return msgspec.convert(told, kind.result())
+    except msgspec.ValidationError as error:
+        raise UnavailableError(
+            f"the daemon answered {kind.command} in words that this instep does not know: {error}",
+            hint=OTHER_VERSION,
+            code="other_version",
+        ) from error

@@ -1,0 +1,173 @@
+"""What an operator does to a line: publish, wait, go back, pause, go on."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType, field
+
+from instep.api.command import Command, Document, Role, command
+from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument
+from instep.errors import (
+    ContentionError,
+    DamagedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+    UnavailableError,
+)
+
+
+class WaitingDocument(Document, frozen=True):
+    """A node that is waited for, and how it stands."""
+
+    node: str
+    standing: str
+
+
+class WaitDocument(Document, frozen=True):
+    """Whether all that were waited for are in step; ``failed`` says why some will not be."""
+
+    fileset: str
+    reached: bool
+    generation: GenerationDocument | None
+    waiting_for: tuple[WaitingDocument, ...]
+    held: tuple[HeldDocument, ...] | UnsetType = UNSET
+    held_total: int | UnsetType = UNSET
+    failed: FailureDocument | UnsetType = UNSET
+
+
+@command("wait", Role.VIEWER, RefusedError, UnavailableError, ResourceError)
+class WaitCommand(Command[WaitDocument], frozen=True):
+    """Publish what was written before the call, then wait until all direct partners are in step with it.
+
+    ``nodes`` are waited for instead, or with ``fleet`` also those behind hubs.
+    """
+
+    fileset: str | None = None
+    generation: int | None = None
+    nodes: tuple[str, ...] = ()
+    fleet: bool = False
+    flush: bool = True
+
+
+class OutcomeDocument(Document, frozen=True, kw_only=True):
+    """What a publish, a rollback or a restore came to, in paths and bytes."""
+
+    fileset: str
+    changed: bool
+    dry_run: bool | UnsetType = UNSET
+    to: str | UnsetType = UNSET
+    generation: GenerationDocument | None
+    added: int = 0
+    changed_paths: int = 0
+    removed: int = 0
+    bytes: int = 0
+    held: tuple[HeldDocument, ...] | UnsetType = UNSET
+    held_total: int | UnsetType = UNSET
+    wait: WaitDocument | UnsetType = UNSET
+
+
+@command(
+    "publish", Role.OPERATOR, RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError
+)
+class PublishCommand(Command[OutcomeDocument], frozen=True):
+    """Make the tree as it is now a new generation; ``wait`` then waits for the direct partners.
+
+    ``accept_held`` lets go of what the paths in ``held_b64`` keep, or all held paths where none is named.
+    """
+
+    fileset: str | None = None
+    author: str | None = None
+    message: str = ""
+    accept_deletions: bool = False
+    wait: bool = False
+    over: bool = False
+    dry_run: bool = False
+    accept_held: bool = False
+    held_b64: tuple[bytes, ...] = ()
+
+
+@command(
+    "rollback", Role.OPERATOR, RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError
+)
+class RollbackCommand(Command[OutcomeDocument], frozen=True):
+    """The tree of an older generation, whatever lies there now, as a new generation."""
+
+    generation: int
+    fileset: str | None = None
+    message: str = ""
+    accept_deletions: bool = False
+    dry_run: bool = False
+
+
+@command(
+    "restore",
+    Role.OPERATOR,
+    RefusedError,
+    ContentionError,
+    UnavailableError,
+    ResourceError,
+    DamagedError,
+    PeerError,
+)
+class RestoreCommand(Command[OutcomeDocument], frozen=True):
+    """Paths of the tree, or all of it, as a generation has them; in the directory ``to`` where that is given.
+
+    Contents that are not here come from all partners, or from the one that ``from`` names.
+    """
+
+    fileset: str | None = None
+    paths_b64: tuple[bytes, ...] = ()
+    generation: int | None = None
+    source: str | None = field(default=None, name="from")
+    to: str | None = None
+    message: str = ""
+    accept_deletions: bool = False
+    dry_run: bool = False
+
+
+class RetryDocument(Document, frozen=True, kw_only=True):
+    """What was retried, and on which other node."""
+
+    fileset: str
+    node: str | UnsetType = UNSET
+    changed: bool
+
+
+@command("retry", Role.OPERATOR, RefusedError, UnavailableError)
+class RetryCommand(Command[RetryDocument], frozen=True):
+    """Try again what was refused or put back, here or on a partner."""
+
+    fileset: str | None = None
+    node: str | None = None
+
+
+class PauseDocument(Document, frozen=True):
+    """Until when, and why."""
+
+    fileset: str
+    changed: bool
+    until: str | None
+    reason: str | None
+
+
+@command("pause", Role.OPERATOR, UnavailableError)
+class PauseCommand(Command[PauseDocument], frozen=True):
+    """Stop publishing and applying a fileset on this node, ``for_s`` seconds or until it is resumed."""
+
+    fileset: str | None = None
+    for_s: float | None = None
+    reason: str | None = None
+
+
+class ResumeDocument(Document, frozen=True):
+    """What goes on."""
+
+    fileset: str
+    changed: bool
+
+
+@command("resume", Role.OPERATOR, UnavailableError)
+class ResumeCommand(Command[ResumeDocument], frozen=True):
+    """Go on after a pause."""
+
+    fileset: str | None = None

@@ -1,0 +1,61 @@
+"""Parts that the results of several commands share."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from instep.api.command import Document
+from instep.model.ids import HeadRef
+
+
+class GenerationDocument(Document, frozen=True):
+    """Which generation it is."""
+
+    epoch: int
+    number: int
+    id: str
+    root: str
+
+
+class FullGenerationDocument(GenerationDocument, frozen=True):
+    """A generation with what its writer signed."""
+
+    author: str
+    message: str
+    published_at: str | None
+    entries: int
+    bytes: int
+
+
+def generation(ref: HeadRef | None) -> GenerationDocument | None:
+    """A head or a live generation as results name it."""
+    return None if ref is None else GenerationDocument(ref.epoch, ref.number, ref.id.hex(), ref.root.hex())
+
+
+class HeldDocument(Document, frozen=True, kw_only=True):
+    """A path that a writer's scan could not carry, why, and what frees it. It keeps that many entries of before."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    what: str
+    why: str
+    keeps: int
+    next: tuple[str, ...]
+
+
+class ReportedDocument(Document, frozen=True, kw_only=True):
+    """A path that is not carried and holds nothing up."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    what: str
+    why: str
+
+
+class FailureDocument(Document, frozen=True):
+    """Why a generation is not served everywhere; ``state`` is that of its rollout."""
+
+    node: str | None
+    code: str | None
+    reason: str | None
+    state: str | UnsetType | None = UNSET
