@@ -228,6 +228,42 @@ def test_what_is_tried_again_while_its_put_back_is_undone_is_kept() -> None:
     assert (now.tree, now.refused, now.due) == (ref(2), None, f.Due.PROBE)
 
 
+def test_a_permit_ends_with_the_refusal_and_only_a_later_one_lets_the_node_try_again() -> None:
+    """Its operator says retry while the rollout is done: the order that it has still says keep."""
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 7, Verdict.KEEP, True, 60_000, permit=5)))
+    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
+    assert d.machine.report.spent_permit == 5
+    d.say(f.PutBackDone(d.asked(f.PutBack)))
+    d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
+    d.say(f.Returned(d.asked(f.Return)), f.RetryAsked())
+    d.say(f.PagesFetched(d.pending("FetchPages"), ROLLING))
+    d.say(f.Staged(d.asked(f.StageContents)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 8, Verdict.KEEP, True, 60_000, permit=5)))
+    assert (d.machine.report.waits_for_permit, d.machine.facts.begun) == (True, None)
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 9, Verdict.KEEP, True, 60_000, permit=9)))
+    assert (d.machine.facts.begun, d.machine.facts.is_drained) == (ref(2), True)
+    d.check("permit_spent")
+
+
+def test_what_goes_back_is_remembered_also_when_the_time_of_a_newer_permit_passes() -> None:
+    """Live goes back by order while the repair's own permit is in use: that one is released, and asked for again."""
+    order = Order(ref(3), 4, Verdict.SWITCH, False, 60_000, permit=4)
+    facts = f.FollowFacts(
+        head=ref(3), live=ref(2), tree=ref(2), replaced=ref(1), refused=ref(2), begun=ref(3), order=order
+    )
+    d = follower(facts, knows_orders=True, has_probe=True)
+    d.say(f.Started())
+    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    back = d.asked(f.PutBack)
+    d.at(60_000).say(TimerFired("finish"))
+    assert (d.machine.facts.refused, d.machine.facts.begun, d.machine.facts.spent) == (ref(2), None, 4)
+    d.say(f.PutBackDone(back))
+    assert (d.machine.facts.tree, d.machine.facts.refused) == (ref(1), ref(2))
+
+
 def test_a_hook_that_comes_after_the_order_to_reload_was_not_meant_by_it() -> None:
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True)

@@ -15,7 +15,7 @@ from typing import assert_never
 
 from instep.core import follow_vocabulary as f
 from instep.core.follow_apply import FollowApply
-from instep.core.follow_permits import serial_told
+from instep.core.follow_permits import serial_told, spent_told
 from instep.core.follow_standing import Seen, Stand, stand_of
 from instep.core.follow_state import INTERRUPTIBLE, QUIET, Job, Phase
 from instep.core.follow_vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
@@ -293,6 +293,7 @@ class FollowMachine(FollowApply):
                 waits_for_permit=self._waits_for_permit(),
                 is_drained=facts.is_drained,
                 order_serial=serial_told(facts),
+                spent_permit=spent_told(facts),
             )
         if report != self._reported:
             self._reported = report

@@ -14,7 +14,7 @@ from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, Verdict
 
-__all__ = ["FollowPermits", "serial_told"]
+__all__ = ["FollowPermits", "serial_told", "spent_told"]
 
 
 def is_to_reload(facts: FollowFacts) -> bool:
@@ -33,6 +33,12 @@ def serial_told(facts: FollowFacts) -> int:
     that nobody takes it for done."""
     order = facts.order
     return 0 if order is None else order.serial - is_to_reload(facts)
+
+
+def spent_told(facts: FollowFacts) -> int:
+    """The highest permit for the present head that a refusal ended; 0 when there is none."""
+    order = facts.order
+    return facts.spent if order is not None and order.head == facts.head else 0
 
 
 class FollowPermits(FollowHeads):
@@ -57,8 +63,9 @@ class FollowPermits(FollowHeads):
         is_going_back = facts.refused is not None and facts.refused == facts.tree
         if order.verdict is Verdict.PUT_BACK and is_going_back and facts.refused != order.head:
             return  # One put-back at a time, and what is refused is remembered until it is out of the tree.
-        self._set(order=order)
-        is_renewed = old is not None and old.head == order.head and order.serial > old.serial
+        is_same_head = old is not None and old.head == order.head
+        self._set(order=order, spent=facts.spent if is_same_head else 0)
+        is_renewed = old is not None and is_same_head and order.serial > old.serial
         is_waiting = order.verdict in (Verdict.SWITCH, Verdict.HOLD) and facts.unconfirmed == order.head
         if is_waiting and is_renewed:
             self._arm_confirm()
@@ -91,6 +98,8 @@ class FollowPermits(FollowHeads):
             return False
         order = self._order_of(target)
         if order is None or order.verdict not in (Verdict.SWITCH, Verdict.KEEP):
+            return False
+        if order.permit and order.permit <= facts.spent:
             return False
         self._set(begun=target)
         self._sticky = target

@@ -189,6 +189,13 @@ class FollowState:
             return True
         return not self._is_recovered and self._facts.refused == self._facts.tree
 
+    def _is_leaving_another(self, head: HeadRef) -> bool:
+        """Whether the tree is still to be put back from a refused generation that is not ``head``: that one is
+        remembered until it is out of the tree, and ``head`` is tried again and refused then."""
+        refused, job = self._facts.refused, self._job
+        is_leaving = refused is not None and refused == self._facts.tree and refused != head
+        return is_leaving and not (job is not None and job.phase is Phase.SWITCH and job.head == head)
+
     def _forgive_late(self) -> None:
         """The put-back has ended: forget the refused generation if an operator or an order asked for that meanwhile."""
         if self._is_forgiven:
@@ -197,9 +204,19 @@ class FollowState:
 
     def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
         reason = trouble.reason
+        self._spend_permit(head)
+        if self._is_leaving_another(head):
+            self._fail("apply", trouble)
+            return
         self._is_forgiven = False
         self._set(refused=head, refused_code=code, refused_reason=reason[:1000])
         self._note(code, f"generation {head.number} is refused: {reason}", generation=head.number)
+
+    def _spend_permit(self, head: HeadRef) -> None:
+        """A permit ends with the refusal of its head: tried again, the node waits for its turn like all others."""
+        order = self._facts.order
+        if order is not None and order.head == head:
+            self._set(spent=max(self._facts.spent, order.permit))
 
     def _wanted(self) -> HeadRef | None:
         """The generation to apply, or None when the tree holds it or something stands against it."""

@@ -99,8 +99,7 @@ class DriftPolicy(enum.Enum):
 
 
 class Due(enum.Enum):
-    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least
-    once."""
+    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least once."""
 
     NOTHING = ""
     RELOAD = "reload"
@@ -142,7 +141,8 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
     what ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
     ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
-    was begun. ``is_doubted``: a recovery was in doubt about the tree, and the whole tree was not compared since.
+    was begun. ``spent``: the highest permit of ``order``'s head that a refusal ended. ``is_doubted``: a recovery was
+    in doubt about the tree, and the whole tree was not compared since.
     ``floor``: the tree says that it held this generation, and the saved state knew only older ones."""
 
     version: int = 1
@@ -165,6 +165,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
     reloaded: int = 0
     is_doubted: bool = False
     floor: HeadRef | None = None
+    spent: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------------------
@@ -250,16 +251,14 @@ class FetchFailed:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its
-    head."""
+    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
 
     req: int
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is
-    sealed."""
+    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
 
     req: int
 
@@ -670,6 +669,7 @@ class Report:
     waits_for_permit: bool = False
     is_drained: bool = False
     order_serial: int = 0
+    spent_permit: int = 0
 
 
 FollowEffect = (

@@ -92,15 +92,19 @@ class RolloutMachine(RolloutShow):
 
     def _take_partners(self, names: tuple[NodeName, ...]) -> None:
         """A node that was taken out of the list loses a permit that it did not use yet: its place went to the next one,
-        so when it is listed again it waits for its turn."""
+        so when it is listed again it waits for its turn. One that had used it keeps it, however often the list changes
+        meanwhile; of a node that is not listed at the start it is not known."""
+        leave = (n for n in self._facts.granted if n not in names)
         left = tuple(
-            n for n in self._facts.granted if n not in names and self._place(n) is not Place.SWITCHED
+            n
+            for n in leave
+            if (n in self._partners or not self._is_listed) and self._place(n) is not Place.SWITCHED
         )
+        self._is_listed = True
         if left:
-            self._set(granted=tuple(n for n in self._facts.granted if n not in left))
+            self._take_permits(left)
         for name in left:
             self._orders.pop(name, None)
-            self._since_ms.pop(name, None)
         before, self._partners = self._partners, {}
         for name in names:
             self._partners[name] = before.get(name) or Partner(lost_at_ms=self._now)
@@ -155,11 +159,9 @@ class RolloutMachine(RolloutShow):
         if partner is None:
             return
         partner.report, partner.lost_at_ms = report, None
-        ahead = report.order_serial - self._facts.serial
-        if report.head == self._facts.target and 0 < ahead <= SERIAL_LEAP_MAX:
-            self._set(
-                serial=report.order_serial
-            )  # This node lost state: it goes on above what it once ordered.
+        told = max(report.order_serial, report.spent_permit)
+        if report.head == self._facts.target and 0 < told - self._facts.serial <= SERIAL_LEAP_MAX:
+            self._set(serial=told)  # This node lost state: it goes on above what it once ordered.
             self._orders.clear()
         order = self._orders.get(node)
         if order is not None and (report.order_serial != order.serial or report.head != order.head):
@@ -246,6 +248,8 @@ class RolloutMachine(RolloutShow):
         self._mind_who_is_out()
         if facts.state in GOING or facts.state is RolloutState.CONFIRMING:
             self._judge()
+        if self._facts.state in (*GOING, *_WALKED):
+            self._end_spent_permits()
         if self._facts.state is RolloutState.PUTTING_BACK:
             if all(self._is_back(name) or self._is_overdue(name) for name in self._partners):
                 self._end(RolloutState.ABORTED if facts.failed_code == "aborted" else RolloutState.PUT_BACK)
@@ -272,6 +276,17 @@ class RolloutMachine(RolloutShow):
             if why is not None:
                 self._fail(name, *why)
                 return
+
+    def _end_spent_permits(self) -> None:
+        """A node that refused the target, and is made to try again there, waits for its turn like one that is late."""
+        spent = tuple(name for name in self._facts.granted if self._is_spent(name))
+        if spent:
+            self._take_permits(spent)
+
+    def _is_spent(self, name: NodeName) -> bool:
+        partner, permit = self._partners.get(name), self._permit_of(name)
+        report = None if partner is None else partner.report
+        return report is not None and report.head == self._facts.target and 0 < permit <= report.spent_permit
 
     def _end_watch(self) -> None:
         """A canary that died or stands ill meanwhile has failed, whatever its probe said."""

@@ -52,6 +52,8 @@ class RolloutBook:
         """Since when a node is waited for: its permit, its order to go back, its drain."""
         self._timers: dict[str, int] = {}
         self._is_started = False
+        self._is_listed = False
+        """Whether the list of partners was heard since the start."""
         self._now = 0
         self._wall_ms = 0
         self._out: list[RolloutEffect] = []
@@ -67,6 +69,22 @@ class RolloutBook:
 
     def _set(self, **changes: object) -> None:
         self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _permit_of(self, name: NodeName) -> int:
+        """The serial with which this node got its permit; 0 when it has none, or has it from an older version."""
+        return dict(zip(self._facts.granted, self._facts.permits, strict=False)).get(name, 0)
+
+    def _grant_to(self, names: list[NodeName]) -> None:
+        facts, serial = self._facts, self._facts.serial + 1
+        known = tuple(self._permit_of(name) for name in facts.granted)
+        self._set(granted=(*facts.granted, *names), permits=(*known, *(serial for _ in names)), serial=serial)
+
+    def _take_permits(self, names: tuple[NodeName, ...]) -> None:
+        """These lose their permits; the others keep theirs, in the same order."""
+        stay = tuple(name for name in self._facts.granted if name not in names)
+        self._set(granted=stay, permits=tuple(self._permit_of(name) for name in stay))
+        for name in names:
+            self._since_ms.pop(name, None)
 
     def _timer(self, name: str, at_ms: int | None) -> None:
         if self._timers.get(name) == at_ms:

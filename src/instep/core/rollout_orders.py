@@ -61,9 +61,10 @@ class RolloutOrders(RolloutWaves):
         if verdict is Verdict.RELOAD:
             drains = not facts.reloads_together
         confirm_within_ms = self._confirm_within_ms()
+        permit = 0 if self._strategy() is Strategy.TOGETHER else self._permit_of(name)
         return Order(
-            facts.target, serial, verdict, drains, policy.finish_within_ms, confirm_within_ms, facts.attempt
-        )
+            facts.target, serial, verdict, drains, policy.finish_within_ms, confirm_within_ms, facts.attempt, permit
+        )  # fmt: skip
 
     def _confirm_within_ms(self) -> int | None:
         """Before everybody has it nobody can confirm, and who waits for its turn to go back shall not go before: then a

@@ -77,8 +77,9 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     is that of the newest order of the line and only rises; ``attempt`` counts the rollouts of ``target``.
     ``finishing`` got a permit for the head before and may still be on their way to it. ``reload_serial`` is the serial
     of the last order to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its
-    time. ``retry_serial`` is that of the last retry, 0 when there was none: a refusal told with a lower one is
-    older."""
+    time. ``permits`` are the serials with which those in ``granted`` got theirs, in the same order; none are known of
+    what an older version granted. ``retry_serial`` is that of the last retry, 0 without one: a refusal told with
+    a lower one is older."""
 
     version: int = 1
     target: HeadRef | None = None
@@ -101,6 +102,7 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     reloads_together: bool = False
     attempt: int = 1
     finishing: tuple[NodeName, ...] = ()
+    permits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class PartnerReport:
     is_drained: bool = False
     drain_reason: str | None = None
     order_serial: int = 0
+    spent_permit: int = 0
 
 
 # --- events -------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class RolloutWaves(RolloutBook):
         for name in names:
             self._since_ms[name] = self._now
             self._timer(f"node-{name}", self._now + self._within_ms)
-        self._set(granted=(*self._facts.granted, *names), serial=self._facts.serial + 1)
+        self._grant_to(names)
 
     def _is_walked(self) -> bool:
         """Everyone expected holds the target; who refused it without a permit is past helping. A line without

@@ -101,7 +101,9 @@ DEFAULT_POLICY = RolloutPolicy()
 class Order(msgspec.Struct, frozen=True, array_like=True):
     """The whole present order for one node about ``head``. Level: a later one of the same head has a higher
     ``serial`` and replaces it; a lower one is ignored. ``attempt`` counts the rollouts of this head from 1: a node that
-    refused it in an earlier one forgets that."""
+    refused it in an earlier one forgets that. ``permit`` is the serial with which the node's permit was granted: a
+    refusal of the head ends that permit, and only one of a higher serial lets the node switch again. It is 0 where
+    there is none, and from a writer of an older version."""
 
     head: HeadRef
     serial: Count
@@ -110,6 +112,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     finish_within_ms: Count = 300_000
     confirm_within_ms: Count | None = None
     attempt: Count = 1
+    permit: Count = 0
 
 
 def decode_policy(raw: bytes) -> RolloutPolicy:
@@ -160,6 +163,8 @@ def why_not_order(order: Order) -> str | None:
     """Why an order that a node sent is not taken; None when it can be."""
     if not 1 <= order.serial <= SERIAL_MAX:
         return f"serial is {order.serial}, it goes from 1 to {SERIAL_MAX}"
+    if not 0 <= order.permit <= order.serial:
+        return f"permit is {order.permit}, it goes from 0 to the serial, {order.serial}"
     if order.attempt < 1:
         return f"attempt is {order.attempt}, the first is 1"
     return _why_not_durations(order.finish_within_ms, order.confirm_within_ms)

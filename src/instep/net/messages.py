@@ -402,7 +402,8 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
     ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
-    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none."""
+    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none;
+    ``spent_permit`` is the highest permit for ``head`` that a refusal ended there."""
 
     line: LineId
     node: _Name
@@ -422,6 +423,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     drain_reason: _Text = ""
     order_serial: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
     tree: HeadRef | None = None
+    spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
 
 
 class Order(_Message, tag="order", frozen=True, array_like=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core import follow_vocabulary as f
-from instep.core.follow_permits import serial_told
+from instep.core.follow_permits import serial_told, spent_told
 from instep.model.ids import LineId
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
@@ -23,7 +23,7 @@ def report_of(
     seen = told or f.Report(
         standing.standing, standing.code, standing.reason, standing.next_steps,
         facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,
-        is_drained=facts.is_drained, order_serial=serial_told(facts),
+        is_drained=facts.is_drained, order_serial=serial_told(facts), spent_permit=spent_told(facts),
     )  # fmt: skip
     drained = runtime.draining.reasons()
     return m.Report(
@@ -42,4 +42,5 @@ def report_of(
         drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
         order_serial=seen.order_serial,
         tree=seen.tree,
+        spent_permit=seen.spent_permit,
     )

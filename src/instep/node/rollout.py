@@ -158,6 +158,7 @@ def view_of_report(report: m.Report) -> r.PartnerReport:
         is_drained=report.is_drained,
         drain_reason=report.drain_reason or None,
         order_serial=report.order_serial,
+        spent_permit=report.spent_permit,
     )
 
 

@@ -70,6 +70,7 @@ class RolloutSide:
             is_drained=report.is_drained,
             order_serial=report.order_serial,
             tree=report.tree,
+            spent_permit=report.spent_permit,
         )
         me.net.stream(me.name, other, m.encode(message))
 
@@ -162,4 +163,5 @@ def view_of(report: m.Report) -> PartnerReport:
         is_drained=report.is_drained,
         drain_reason=report.drain_reason or None,
         order_serial=report.order_serial,
+        spent_permit=report.spent_permit,
     )

@@ -13,7 +13,7 @@ from instep.core import rollout_vocabulary as v
 from instep.core.follow_vocabulary import FollowFacts
 from instep.core.rollout import GRACE_MS
 from instep.core.vocabulary import Trouble
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
 from instep.testing.world import BrokenPromise, World
 
@@ -54,8 +54,8 @@ class RolloutWatch:
     """The partners that the writer has a stream with, and since when."""
     expired: dict[tuple[str, Digest], int] = field(default_factory=dict)
     """By node and generation: the attempt that nobody confirmed in time there."""
-    tried_again: dict[str, int] = field(default_factory=dict)
-    """When the own operator of a node made it try again last."""
+    spent: dict[tuple[str, Digest], int] = field(default_factory=dict)
+    """By node and generation: the highest permit that a refusal ended there."""
     gone: dict[str, None] = field(default_factory=dict)
     """Nodes that are taken out of the writer's list."""
     open_requests: dict[int, None] = field(default_factory=dict)
@@ -83,8 +83,10 @@ class RolloutWatch:
             return
         if facts.attempt != old.attempt:
             return
-        # An unused permit goes with a node that is taken out of the list.
-        stay = tuple(n for n in old.granted if n in facts.granted or n not in self.gone)
+        # An unused permit goes with a node that is taken out of the list; a refusal at the node ends its permit.
+        stay = tuple(
+            n for n in old.granted if n in facts.granted or not (n in self.gone or self._is_spent(n, old))
+        )
         if facts.granted[: len(stay)] != stay or len(set(facts.granted)) != len(facts.granted):
             raise BrokenPromise("R6", f"permits went from {old.granted} to {facts.granted}")
         if facts.serial < old.serial:
@@ -94,6 +96,11 @@ class RolloutWatch:
             raise BrokenPromise("R6", f"an ended rollout went from {old.state.value} to {facts.state.value}")
         if old.state is v.RolloutState.PUTTING_BACK and facts.state is v.RolloutState.DONE:
             raise BrokenPromise("R7", "a rollout that is put back was confirmed")
+
+    def _is_spent(self, node: str, facts: v.RolloutFacts) -> bool:
+        assert facts.target is not None
+        permit = dict(zip(facts.granted, facts.permits, strict=False)).get(NodeName(node), 0)
+        return 0 < permit <= self.spent.get((node, facts.target.id), 0)
 
     def rollout_ended(self, facts: v.RolloutFacts) -> None:
         assert facts.target is not None
@@ -169,6 +176,8 @@ class RolloutWatch:
         )
         if order is None or not is_permit or (node, order) not in self.given:
             raise BrokenPromise("R1", f"{node} begins {head.number} without a permit; its order is {order}")
+        if 0 < order.permit <= facts.spent:
+            raise BrokenPromise("R1", f"{node} begins {head.number} with a permit that its refusal ended")
         self.count("permits used")
 
     def _change(self, node: str) -> None:
@@ -200,8 +209,7 @@ class RolloutWatch:
 
     def drains(self, node: str, head: HeadRef, facts: FollowFacts) -> None:
         """R2. Who is longer out than its own deadline, or beyond what the writer can know, counts no more. To go back
-        is not counted: a node that finds out by itself does not ask. Nor is a node that its own operator made to try
-        again after the rollout was done: it still has its permit, and does not ask either."""
+        is not counted: a node that finds out by itself does not ask."""
         now, order = self.world.now, facts.order
         is_back = facts.refused == facts.tree
         is_again = node in self.drained
@@ -213,11 +221,6 @@ class RolloutWatch:
         known = order is not None and order.head == head
         began = self.given.get((node, order), now) if order is not None else now
         within = order.finish_within_ms if order is not None and known else policy.finish_within_ms
-        is_own_try = (
-            order is not None and order.verdict is Verdict.KEEP and began <= self.tried_again.get(node, -1)
-        )
-        if is_own_try:
-            return
         self.out[node] = _Out(began, within, is_back)
         if is_back or policy.strategy is Strategy.TOGETHER:
             return
@@ -241,6 +244,8 @@ class RolloutWatch:
     def node_saved(self, node: str, before: FollowFacts, after: FollowFacts) -> None:
         """R7 at a node: who went back because nobody confirmed stays so until somebody asks for another try."""
         self.saved[node] = after
+        if after.spent and after.order is not None:
+            self.spent[node, after.order.head.id] = after.spent
         if after.begun is not None and after.begun != before.begun:
             self._begins(node, after)
         for key in [k for k in self.expired if k[0] == node]:
@@ -261,7 +266,6 @@ class RolloutWatch:
             self.expired[node, after.refused.id] = order.attempt if order is not None and is_same else 0
 
     def forgiven(self, node: str) -> None:
-        self.tried_again[node] = self.world.now
         for key in [k for k in self.expired if k[0] == node]:
             del self.expired[key]
 

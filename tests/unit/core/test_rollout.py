@@ -7,7 +7,7 @@ from instep.core.rollout import RolloutMachine
 from instep.core.rollout_vocabulary import PartnerReport, RolloutState
 from instep.core.vocabulary import TimerFired
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.rollout import OnFailure, RolloutPolicy, Strategy, Verdict
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, Verdict
 from instep.model.standing import Standing
 
 LINE = LineId(FilesetName("catalog"), NodeName("main"))
@@ -287,6 +287,36 @@ def test_a_reload_reaches_who_went_live_without_a_permit_and_stops_where_it_fail
     together.say(v.ReloadAsked(1))
     assert together.verdicts() == [Verdict.RELOAD] * 3
     assert not together.orders["s1"].order.drains
+
+
+def test_nodes_that_refused_after_the_rollout_was_done_wait_for_their_turn_when_they_are_tried_again() -> (
+    None
+):
+    """Both came late, had their permits, and refused; an operator repairs both and says retry at both at once."""
+    fleet = Fleet(strategy=Strategy.ROLLING, absent=Absent.SKIP, quorum_percent=1)
+    fleet.say(v.PartnerLost(NodeName("s1")), v.PartnerLost(NodeName("s2")))
+    fleet.now = 40_000
+    fleet.stage("s3")
+    fleet.switched("s3")
+    assert fleet.state is RolloutState.DONE
+    for node in ("s1", "s2"):
+        fleet.stage(node)
+        permit = fleet.orders[node].order.permit
+        assert permit
+        fleet.report(node, refused=NEW, spent_permit=permit)
+        assert fleet.orders[node].order.verdict is Verdict.HOLD
+    for node in ("s1", "s2"):
+        fleet.report(node, staged=NEW, waits_for_permit=True, spent_permit=fleet.machine.facts.serial)
+    assert [fleet.orders[n].order.verdict for n in ("s1", "s2")] == [Verdict.KEEP, Verdict.HOLD]
+
+
+def test_a_node_that_used_its_permit_keeps_it_while_it_is_not_listed() -> None:
+    fleet = Fleet(strategy=Strategy.ROLLING)
+    fleet.stage(*NODES)
+    fleet.switched("s1")
+    names = tuple(NodeName(n) for n in NODES)
+    fleet.say(v.PartnersChanged(names[1:]), v.PartnersChanged(names[1:2]), v.PartnersChanged(names))
+    assert NodeName("s1") in fleet.machine.facts.granted
 
 
 def test_other_answers_through_the_balancer_put_back_what_is_done() -> None:
