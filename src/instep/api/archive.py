@@ -38,13 +38,14 @@ class ArchiveListCommand(Command[ArchiveListDocument], frozen=True):
 
 
 class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
-    """Where a path was put."""
+    """Where a path was put. ``warnings``: it has other bytes than were archived."""
 
     fileset: str
     path: str
     path_b64: str | UnsetType = UNSET
     to: str
     changed: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 @command("archive_restore", Role.OPERATOR, RefusedError, DamagedError)

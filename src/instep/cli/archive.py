@@ -54,7 +54,13 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     document = session.ask(
         api.ArchiveRestoreCommand(absolute(directory), fileset, shown, raw, generation=generation)
     )
-    session.show(document, lambda: print(f"{printable(path)} is in {document.to}"))
+
+    def text() -> None:
+        print(f"{printable(path)} is in {document.to}")
+        for warning in document.warnings:
+            print(f"  {warning}")
+
+    session.show(document, text)
 
 
 @command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")

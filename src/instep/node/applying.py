@@ -24,6 +24,7 @@ from instep.node.chunk_lists import recut
 from instep.node.closed_paths import readable
 from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
+from instep.node.followed_shelf import FollowedShelf
 from instep.node.held_paths import refuse_held
 from instep.node.held_tree import hold
 from instep.node.inspection import Inspection, Numbers
@@ -63,6 +64,7 @@ class Applying:
         self._service = service
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
+        self._serving = FollowedShelf(service)
         self._pulling: tuple[Puller, int] | None = None
         self.verifying: Inspection | None = None
         self._is_tree: dict[bytes, bool] = {}
@@ -116,8 +118,7 @@ class Applying:
 
     def shelf(self) -> Shelf:
         """Contents of what is live here, for partners of a hub and for a writer that lost its own."""
-        place = self.taken().place
-        return Shelf(place, None, Archive(place))
+        return self._serving.shelf(self.taken().place)
 
     def inspection(self, definition: Definition, taken: Taken) -> Inspection:
         service = self._service

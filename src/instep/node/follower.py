@@ -382,7 +382,7 @@ class FollowService:
             return m.VerifyReply(0, self.line, None, b"", 0)
         numbers = await self.worker.run(self.applying.verify_now, live, is_deep)
         if is_deep and numbers.sample:
-            self._doubt(tuple(path for path, _ in numbers.sample))
+            self.doubt(tuple(path for path, _ in numbers.sample))
         return m.VerifyReply(
             number=0,
             line=self.line,
@@ -393,7 +393,7 @@ class FollowService:
             read_bytes=numbers.read_bytes,
         )
 
-    def _doubt(self, paths: tuple[bytes, ...]) -> None:
+    def doubt(self, paths: tuple[bytes, ...]) -> None:
         """A deep look found these different: their stats are not believed any more, so that rot under an unchanged
         stat is met by the drift policy like any other change."""
         self.runtime.store.delete_stat_rows(self.fileset.name, paths)

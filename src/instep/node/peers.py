@@ -335,8 +335,7 @@ class Peers:
         self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
 
     async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
-        service = self.access.require(who, self.service(request.line), request.line)
-        live = service.live
+        live = self.access.require(who, self.service(request.line), request.line).live
         return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
 
     async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
@@ -366,13 +365,14 @@ class Peers:
     async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (want.page for want in request.wants))
-        return service.shelf().of(signed, service.head).contents(entries_asked(self.runtime.store, request))
+        shelf = service.shelf().of(signed, service.head, who)
+        return shelf.contents(entries_asked(self.runtime.store, request))
 
     async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
-        return service.shelf().of(signed, service.head).ranges(entry, request.ranges)
+        return service.shelf().of(signed, service.head, who).ranges(entry, request.ranges)
 
     async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.access.require_partner(who)

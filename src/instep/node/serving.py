@@ -1,11 +1,13 @@
 """What a partner may have of a line's pages and contents, and where they are found.
 
-A content is looked for in the tree, then in the history, then in the archive, and is hashed as it is sent: a file
-that moved on is *superseded*, never sent as something else (P6, design sections 5 and 6).
+A content is looked for in the tree, then in the history, then in every batch of the archive. A place that holds other
+bytes is named and does not hide the next. A file that moved on is *superseded*, never sent as something else (P6,
+design sections 5 and 6).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -15,7 +17,7 @@ from blake3 import blake3
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
 from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.pages import decode_leaf, level_of
 from instep.net.messages import (
     PAGES_REPLY_BYTES_MAX,
@@ -27,8 +29,10 @@ from instep.net.messages import (
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
 from instep.node.belonging import Belonging
 from instep.node.keeping import Kept
+from instep.node.serving_checks import ServingChecks, Where
 from instep.store.port import NodeStore
-from instep.tree.archive import Archive
+from instep.tree.archive_lookup import ArchiveLookup
+from instep.tree.archive_source import ArchiveSource
 from instep.tree.beneath import Root
 from instep.tree.place import Place
 
@@ -108,7 +112,8 @@ class Shelf:
         self,
         place: Place,
         history: Kept | None,
-        archive: Archive | None,
+        archive: ArchiveLookup,
+        checks: ServingChecks,
         missed: Callable[[Entry], None] | None = None,
     ) -> None:
         """``missed`` is called with each entry whose contents are nowhere here any more."""
@@ -116,12 +121,16 @@ class Shelf:
         self.missed = missed
         self._history = history
         self._archive = archive
+        self._archived: ArchiveSource | None = None
+        self._checks = checks
+        self._asker = NodeName("")
 
-    def of(self, signed: SignedGeneration, head: HeadRef | None) -> Shelf:
+    def of(self, signed: SignedGeneration, head: HeadRef | None, asker: NodeName) -> Shelf:
         """For a request of that generation. What an old one named is missed by nobody: the partner takes the newer
         head."""
         if head is not None and signed.ref().number + RECENT_GENERATIONS < head.number:
             self.missed = None
+        self._asker = asker
         return self
 
     def contents(self, entries: Iterable[Entry]) -> Iterator[Answer]:
@@ -131,9 +140,36 @@ class Shelf:
                 if entry.kind is Kind.SYMLINK:
                     yield self._whole(index, entry, _target(root, entry))
                 elif entry.size <= PIECE_BYTES:
-                    yield self._whole(index, entry, _small(root, entry))
+                    yield self._whole(index, entry, self._small(root, entry))
                 else:
-                    yield from self._large(index, entry, root)
+                    yield from self._pieces(entry, root, [(0, entry.size)], index)
+
+    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
+        """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
+        for offset, length in ranges:
+            if offset + length > entry.size:
+                raise PeerError(
+                    f"range {offset}+{length} leaves a file of {entry.size} bytes", code="bad_want"
+                )
+        with closing(Root(self._place.root)) as root:
+            yield from self._pieces(entry, root, ranges, 0)
+
+    # --- small ones, each hashed as it is sent ----------------------------------------------------------------
+
+    def _small(self, root: Root, entry: Entry) -> bytes | None:
+        """What the tree has at the entry's path. Other bytes under the very stat of the entry are rot."""
+        fd = _opened(root, entry)
+        if fd is None:
+            return None
+        try:
+            data = os.read(fd, entry.size + 1)
+            if is_unchanged(fd, entry) and blake3(data).digest() != entry.digest:
+                self._checks.rotten(entry)
+            return data
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
 
     def _whole(self, index: int, entry: Entry, data: bytes | None) -> Answer:
         if data is not None and blake3(data).digest() == entry.digest:
@@ -149,49 +185,39 @@ class Shelf:
             data = self._history.get(entry.digest)
             if data is not None:
                 return data
-        if self._archive is not None:
-            fd = self._archive.source()(entry)
-            if fd is not None:
-                try:
-                    data = os.pread(fd, entry.size + 1, 0)
-                finally:
-                    os.close(fd)
-                if blake3(data).digest() == entry.digest:
-                    return data
+        if entry.kind is Kind.SYMLINK:
+            targets = self._in_archive().targets(entry)
+            return next((each for each in targets if blake3(each).digest() == entry.digest), None)
+        for fd in self._in_archive().candidates(entry):
+            try:
+                data = os.pread(fd, entry.size + 1, 0)
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+            if blake3(data).digest() == entry.digest:
+                return data
         return None
 
-    def _large(self, index: int, entry: Entry, root: Root) -> Iterator[Answer]:
-        fd = self._open_large(root, entry)
+    # --- large ones ---------------------------------------------------------------------------------------------
+
+    def _pieces(
+        self, entry: Entry, root: Root, ranges: Sequence[tuple[int, int]], first: int
+    ) -> Iterator[Answer]:
+        """Every range of one content, answered as want ``first`` and those after it."""
+        is_again = self._checks.is_again(self._asker, entry, ranges)
+        fd = self._open_large(root, entry, is_again)
         if fd is None:
             self._miss(entry)
-            yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+            for index in range(len(ranges)):
+                yield Answer(first + index, AnswerStatus.SUPERSEDED, 0, b"")
             return
         began = os.fstat(fd).st_mtime_ns
         try:
-            yield from _until_short(index, fd, 0, entry.size)
+            for index, (offset, length) in enumerate(ranges):
+                yield from _until_short(first + index, fd, offset, length)
         finally:
             self._end(fd, entry, began)
-
-    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
-        """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
-        for offset, length in ranges:
-            if offset + length > entry.size:
-                raise PeerError(
-                    f"range {offset}+{length} leaves a file of {entry.size} bytes", code="bad_want"
-                )
-        with closing(Root(self._place.root)) as root:
-            fd = self._open_large(root, entry)
-            if fd is None:
-                self._miss(entry)
-                for index in range(len(ranges)):
-                    yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
-                return
-            began = os.fstat(fd).st_mtime_ns
-            try:
-                for index, (offset, length) in enumerate(ranges):
-                    yield from _until_short(index, fd, offset, length)
-            finally:
-                self._end(fd, entry, began)
 
     def _miss(self, entry: Entry) -> None:
         if self.missed is not None:
@@ -205,26 +231,59 @@ class Shelf:
         if is_mixed:
             self._miss(entry)
 
-    def _open_large(self, root: Root, entry: Entry) -> int | None:
-        """A descriptor of contents of the right size; the digest is the asker's to verify, chunk by chunk."""
+    def _open_large(self, root: Root, entry: Entry, is_again: bool) -> int | None:
+        """A descriptor of the contents. Those of the tree are the asker's to verify, chunk by chunk, until it asks for
+        the same bytes again; whatever holds others is reported, and the next place is looked into."""
+        for fd, where in self._candidates(root, entry):
+            if where is Where.TREE and not is_again:
+                return fd
+            if self._checks.is_right(fd, entry, is_again=is_again):
+                return fd
+            self._name_rotten(fd, where, entry)
+            os.close(fd)
+        return None
+
+    def _candidates(self, root: Root, entry: Entry) -> Iterator[tuple[int, Where]]:
         fd = _opened(root, entry)
         if fd is not None:
-            found = os.fstat(fd)
-            if found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns:
-                return fd
-            os.close(fd)
-        archived = self._archive.source() if self._archive is not None else None
-        for source in (self._history, archived):
-            fd = source(entry) if source is not None else None
-            if fd is not None:
-                return fd
-        return None
+            if is_unchanged(fd, entry):
+                yield fd, Where.TREE
+            else:
+                os.close(fd)
+        fd = self._history(entry) if self._history is not None else None
+        if fd is not None:
+            yield fd, Where.HISTORY
+        yield from ((fd, Where.ARCHIVE) for fd in self._in_archive().candidates(entry))
+
+    def _name_rotten(self, fd: int, where: Where, entry: Entry) -> None:
+        """A history's content is forgotten, so that it is named, and mended from elsewhere. An archived file may be
+        another version of the same path: nothing is said of it."""
+        if where is Where.HISTORY and self._history is not None:
+            self._history.forget_rotten(entry.digest)
+        elif where is Where.TREE and is_unchanged(fd, entry):
+            self._checks.rotten(entry)
+
+    def _in_archive(self) -> ArchiveSource:
+        if self._archived is None:
+            self._archived = self._archive.source()
+        return self._archived
+
+
+def is_unchanged(fd: int, entry: Entry) -> bool:
+    """Whether an open file has the entry's size and time."""
+    found = os.fstat(fd)
+    return found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns
 
 
 def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[Answer]:
+    """The pieces of one range; *superseded* where the file ends early, or the disk cannot read it."""
     try:
         yield from pieces_of_file(index, fd, offset, length)
     except DamagedError:
+        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
         yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
 
 
@@ -233,18 +292,6 @@ def _opened(root: Root, entry: Entry) -> int | None:
         return root.open(entry.path, _READ)
     except OSError:
         return None
-
-
-def _small(root: Root, entry: Entry) -> bytes | None:
-    fd = _opened(root, entry)
-    if fd is None:
-        return None
-    try:
-        return os.read(fd, entry.size + 1)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def _target(root: Root, entry: Entry) -> bytes | None:

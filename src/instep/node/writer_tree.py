@@ -28,8 +28,9 @@ from instep.node.open_journal import refuse_open_journal
 from instep.node.placing import Taken, find_root
 from instep.node.scan_cost import CostWatch
 from instep.node.serving import Shelf
+from instep.node.serving_checks import ServingChecks, note_rotten
 from instep.node.survey import Survey, Surveyed
-from instep.tree.archive import Archive
+from instep.tree.archive_lookup import ArchiveLookup
 from instep.tree.compare import Difference
 from instep.tree.contents import Contents
 from instep.tree.failpoints import failpoint, register
@@ -58,6 +59,8 @@ class WriterTree:
             service.runtime.store, service.fileset.name, lambda size: history_keeps(service.fileset, size)
         )
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._archive: ArchiveLookup | None = None
+        self._checks = ServingChecks(self._rotten)
         self.verifying: Inspection | None = None
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
@@ -90,7 +93,14 @@ class WriterTree:
 
     def shelf(self) -> Shelf:
         place = self.place()
-        return Shelf(place, self.history, Archive(place), self._missed)
+        if self._archive is None or self._archive.place != place:
+            self._archive = ArchiveLookup(place)
+        return Shelf(place, self.history, self._archive, self._checks, self._missed)
+
+    def _rotten(self, entry: Entry) -> None:
+        """A file to be sent holds other bytes under the stat of its entry; called by the thread that answers."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._suspect, entry)
 
     def _missed(self, entry: Entry) -> None:
         """A partner asked for contents that have gone; called by the thread that answers it."""
@@ -100,6 +110,12 @@ class WriterTree:
     def sync_history(self) -> None:
         failpoint(COMMIT_BEFORE)
         self.history.sync()
+
+    def _suspect(self, entry: Entry) -> None:
+        """On the event loop. The next scan reads the file whatever its stat says, and finds it damaged."""
+        note_rotten(self._service.runtime, self._service.line, entry.path)
+        self._keep_suspects(self.suspects() | {entry.path})
+        self._service.driver.post(v.TreeChanged((entry.path,)))
 
     def survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
         taken = self.taken()

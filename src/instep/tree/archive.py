@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from instep.core.retention import Batch
@@ -19,6 +19,7 @@ from instep.model.ids import Digest
 from instep.model.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
 from instep.tree.archive_index import object_slots, read_index, stream_index, summed_up
+from instep.tree.archive_lookup import ArchiveLookup, batch_names
 from instep.tree.archive_source import ArchiveSource, opened_batch
 from instep.tree.beneath import Root
 from instep.tree.control_folder import on_opened, opened
@@ -26,6 +27,7 @@ from instep.tree.failpoints import failpoint, register
 from instep.tree.fidelity import Local
 from instep.tree.inode import SETID
 from instep.tree.journal import ItemRecord, Journal, Op, Step, Why, encode_record
+from instep.tree.large import digest_of_fd
 from instep.tree.laying import remove_object, sync_directory
 from instep.tree.next_tree import NEXT
 from instep.tree.outlet import copy_object, open_outlet, put_out
@@ -216,13 +218,7 @@ class Archive:
         return [summed_up(name, self._index(name)) for name in self._names()]
 
     def _names(self) -> list[bytes]:
-        try:
-            with opened(self.place) as place:
-                archive = os.fsencode(place.archive)
-                names = sorted(name for name in os.listdir(archive) if not name.startswith(b"."))
-                return [name for name in names if os.path.isdir(archive + b"/" + name)]
-        except FileNotFoundError:
-            return []
+        return batch_names(self.place)
 
     def _index(self, name: bytes) -> Iterator[ItemRecord]:
         with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
@@ -238,9 +234,16 @@ class Archive:
     def total_bytes(self) -> int:
         return sum(batch.size_bytes for batch in self.batches())
 
-    def restore(self, path: bytes, to_dir: str | os.PathLike[str], generation: int | None = None) -> bytes:
+    def restore(
+        self,
+        path: bytes,
+        to_dir: str | os.PathLike[str],
+        generation: int | None = None,
+        on_changed: Callable[[ItemRecord], None] = lambda _: None,
+    ) -> bytes:
         """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
-        it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``."""
+        it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``. ``on_changed``
+        receives the item of a file that is given out with other bytes than its generation had."""
         for name in reversed(self._names()):
             best: ItemRecord | None = None
             for record in self._index(name):
@@ -257,6 +260,8 @@ class Archive:
                     continue
                 for slot in slots:
                     if batch.stat_or_none(slot) is not None:
+                        if best is not None and best.path == path and _is_changed(batch, slot, best):
+                            on_changed(best)
                         return _copy_out(batch, slot, path, to_dir)
         raise UsageError(
             f"{shown(path)} is not in the archive",
@@ -268,7 +273,7 @@ class Archive:
     def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
         """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
         names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
-        return ArchiveSource(self.place, [(name, list(self._index(name))) for name in reversed(names)])
+        return ArchiveLookup(self.place).source(names)
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
         """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
@@ -324,6 +329,17 @@ def _item(batch: str, record: ItemRecord) -> Item:
         record.entries,
         record.object,
     )
+
+
+def _is_changed(batch: Root, slot: bytes, item: ItemRecord) -> bool:
+    """Whether an archived file is known to have held other bytes than it holds now."""
+    if item.kind != 0 or not item.digest:
+        return False
+    fd = batch.open(slot, _READ)
+    try:
+        return digest_of_fd(fd) != item.digest
+    finally:
+        os.close(fd)
 
 
 def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: str | os.PathLike[str]) -> bytes:

@@ -22,7 +22,7 @@ from instep.tree.digest import digest_bytes
 from instep.tree.large import digest_of_fd
 from instep.tree.place import Place
 
-__all__ = ["Contents", "HasContents", "Rows"]
+__all__ = ["Contents", "HasContents", "Rows", "readable_digest"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENXIO, errno.EINVAL)
@@ -62,7 +62,7 @@ class Contents:
         none."""
         for fd, is_kept in self._candidates(entry):
             is_sized = os.fstat(fd).st_size == entry.size
-            found = _digest_of(fd) if is_sized or is_kept else None
+            found = readable_digest(fd) if is_sized or is_kept else None
             if is_sized and found == entry.digest:
                 os.lseek(fd, 0, os.SEEK_SET)
                 return fd
@@ -183,8 +183,8 @@ class Contents:
         return self._archive
 
 
-def _digest_of(fd: int) -> Digest | None:
-    """None where the disk cannot read it any more."""
+def readable_digest(fd: int) -> Digest | None:
+    """The digest of an open file; None where the disk cannot read it any more."""
     try:
         return digest_of_fd(fd)
     except OSError as error:

@@ -16,7 +16,9 @@ from instep.net.transfer import AnswerStatus
 from instep.node.hot_copies import KEPT, HotCopies
 from instep.node.keeping import Kept
 from instep.node.serving import Shelf
+from instep.node.serving_checks import ServingChecks
 from instep.store.memory import MemoryStore
+from instep.tree.archive_lookup import ArchiveLookup
 from instep.tree.settling import Settling, handed_on
 from tests.support.apply_world import World
 
@@ -48,8 +50,17 @@ class Writer:
         self.copies.committed()
 
     def answers(self, entry: Entry, missed: list[bytes]) -> set[AnswerStatus]:
-        shelf = Shelf(self.place, self.history, None, lambda each: missed.append(each.path))
-        return {answer.status for answer in shelf.contents([entry])}
+        return {answer.status for answer in self.shelf(missed).contents([entry])}
+
+    def shelf(self, missed: list[bytes]) -> Shelf:
+        checks = ServingChecks(lambda _: None)
+        return Shelf(
+            self.place,
+            self.history,
+            ArchiveLookup(self.place),
+            checks,
+            lambda each: missed.append(each.path),
+        )
 
 
 def test_what_was_copied_is_sent_although_the_file_moved_on_and_what_was_not_is_missed(
@@ -69,8 +80,7 @@ def test_what_was_copied_is_sent_although_the_file_moved_on_and_what_was_not_is_
 def test_what_changes_while_it_is_sent_is_missed_at_once(tmp_path: Path) -> None:
     writer, missed = Writer(tmp_path), list[bytes]()
     entry = writer.write(1)
-    shelf = Shelf(writer.place, writer.history, None, lambda each: missed.append(each.path))
-    sent = shelf.ranges(entry, [(0, 1), (1, LARGE - 1)])
+    sent = writer.shelf(missed).ranges(entry, [(0, 1), (1, LARGE - 1)])
     next(sent)
     os.utime(writer.file, ns=(0, entry.mtime_ns + 1))
     assert [answer.status for answer in sent] != []

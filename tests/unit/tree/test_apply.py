@@ -406,6 +406,21 @@ def test_the_archive_gives_back_and_never_overwrites(world: World, tmp_path: Pat
     assert len(archive.batches()) == 1
 
 
+def test_what_the_archive_gives_back_is_compared_with_what_it_was(world: World, tmp_path: Path) -> None:
+    """Goal: an archived file that the disk changed is given back, and named."""
+    world.apply({b"top": b"first"})
+    world.apply({b"top": b"second"})
+    changed: list[bytes] = []
+    archive = Archive(world.place)
+    archive.restore(b"top", tmp_path / "right", on_changed=lambda item: changed.append(item.path))
+    assert changed == []
+    (archived,) = (file for file in world.place.archive.glob("*/o/*") if file.read_bytes() == b"first")
+    archived.chmod(0o600)
+    archived.write_bytes(b"_irst")
+    archive.restore(b"top", tmp_path / "rotten", on_changed=lambda item: changed.append(item.path))
+    assert changed == [b"top"]
+
+
 def test_a_directory_that_became_a_symlink_leads_no_step_outside(tmp_path: Path) -> None:
     """The switch ends, changes nothing outside, and names what the repair of the drift must look at."""
     outside = tmp_path / "outside"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from instep.api import archive as api
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
-from instep.model.paths import path_fields
+from instep.model.paths import path_fields, shown
 from instep.node.commands.parameters import path_of, service_of
 from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.snapshot import moment
 from instep.tree.archive import Archive, Item
+from instep.tree.journal import ItemRecord
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -63,14 +64,18 @@ class Archives:
         if not to.is_absolute():
             raise UsageError(f"{to} is not an absolute path", code="no_directory")
 
+        changed: list[ItemRecord] = []
+
         def restore() -> bytes:
-            return Archive(service.place()).restore(path, to, asked.generation)
+            return Archive(service.place()).restore(path, to, asked.generation, changed.append)
 
         restored = await service.worker.run(restore)
-        self._daemon.runtime.note("restored", f"restored to {to}", service.line, **path_fields(path))
+        warnings = tuple(_warning(item) for item in changed)
+        text = "; ".join((f"restored to {to}", *warnings))
+        self._daemon.runtime.note("restored", text, service.line, **path_fields(path))
         at = restored.decode("utf-8", "replace")
         return api.ArchiveRestoreDocument(
-            fileset=service.fileset.name, to=at, changed=True, **path_fields(path)
+            fileset=service.fileset.name, to=at, changed=True, warnings=warnings, **path_fields(path)
         )
 
     async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
@@ -115,4 +120,11 @@ def policy_of(service: WriterService | FollowService, asked: api.ArchivePruneCom
         keep_last=asked.keep_last if asked.keep_last is not None else settings.keep_last,
         keep_within_ms=asked.keep_within_ms if asked.keep_within_ms is not None else settings.keep_within_ms,
         max_bytes=int(usage.total * settings.max_share_percent / 100),
+    )
+
+
+def _warning(item: ItemRecord) -> str:
+    return (
+        f"it has other bytes than {shown(item.path)} had in generation {item.generation}: the disk or a program "
+        "changed them without a new time and size"
     )

@@ -1,0 +1,44 @@
+"""The shelf of a fileset that is followed here: what a hub hands on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from instep.model.entry import Entry
+from instep.node.serving import Shelf
+from instep.node.serving_checks import ServingChecks, note_rotten
+from instep.tree.archive_lookup import ArchiveLookup
+from instep.tree.place import Place
+
+if TYPE_CHECKING:
+    from instep.node.follower import FollowService
+
+__all__ = ["FollowedShelf"]
+
+
+class FollowedShelf:
+    """Keeps what is known of the archive, and of what was sent, from one request to the next."""
+
+    def __init__(self, service: FollowService) -> None:
+        self._service = service
+        self._archive: ArchiveLookup | None = None
+        self._checks = ServingChecks(self._rotten)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def shelf(self, place: Place) -> Shelf:
+        """For one request; called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        if self._archive is None or self._archive.place != place:
+            self._archive = ArchiveLookup(place)
+        return Shelf(place, None, self._archive, self._checks)
+
+    def _rotten(self, entry: Entry) -> None:
+        """A file to be sent holds other bytes under the stat of its entry; called by the thread that answers."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._suspect, entry)
+
+    def _suspect(self, entry: Entry) -> None:
+        """The file's stat is not believed any more, so that the drift policy decides."""
+        note_rotten(self._service.runtime, self._service.line, entry.path)
+        self._service.doubt((entry.path,))
