@@ -190,3 +190,18 @@ def test_a_source_whose_newest_generation_was_gone_is_asked_what_it_has_and_trie
     talk.say(f.HeadSeen(MAIN, generation(1), OK), f.HeadsAnswered(again.req, MAIN))
     talk.say(f.Staged(talk.pending("StageContents")))
     assert talk.asked(f.Switch)
+
+
+def test_a_generation_that_goes_past_what_a_partner_has_is_not_taken() -> None:
+    """The writer came back with an older state, and published up to 5 before it heard of the 3 that is here."""
+    talk = live(begun(follower()), 3)
+    beside = generation(3, root="other").ref()
+    talk.say(f.HeadSeen(MAIN, generation(5), OK, beside=beside))
+    assert talk.machine.facts.head.number == 3
+    assert [effect.head.number for effect in talk.effects if isinstance(effect, f.OfferHead)] == [3]
+    assert talk.machine.report.code == "reused_number"
+    talk.say(
+        f.HeadSeen(MAIN, generation(6), OK)
+    )  # an operator decided: the writer names nothing beside it any more
+    assert talk.machine.facts.head.number == 6
+    talk.check("goes_past_what_a_partner_has")

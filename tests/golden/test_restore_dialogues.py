@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
+from instep.core.commit_facts import LastCommit, committed
 from instep.core.held import HeldPaths, ScanProblem
-from instep.core.vocabulary import KeepGeneration, TimerFired, Trouble
+from instep.core.vocabulary import HookEnded, HookKind, KeepGeneration, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
 from instep.model.standing import Standing
@@ -95,7 +98,7 @@ def test_a_writer_from_a_snapshot_publishes_nothing_until_somebody_decides() -> 
     talk.say(p.PublishAsked(3, "ana", is_over=True, accept_deletions=True))
     talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=97)))
     commit = effects(talk, p.Commit)[0]
-    assert (commit.number, commit.parent, commit.facts_with(ref(5)).is_adopted) == (5, ref(4), False)
+    assert (commit.number, commit.parent, committed(commit.facts, ref(5)).is_adopted) == (5, ref(4), False)
     talk.say(p.Committed(commit.req, ref(5))).check("restored_published_over")
 
 
@@ -189,3 +192,78 @@ def test_another_generation_of_the_same_number_ends_nothing_and_is_not_overwritt
     assert commit.parent == ref(3)
     talk.say(p.Committed(commit.req, ref(4, "typed")))
     assert talk.machine.report.standing is Standing.IN_STEP
+
+
+def test_a_writer_that_published_past_its_partners_generation_is_held_also_after_a_restart() -> None:
+    """It came back with an older state, and went past the partner's generation 3 before it heard of that one."""
+    facts = p.PublishFacts(head=ref(5), base=ref(5), highest=5, was_confirmed=True)
+    talk = publisher(facts).say(p.Started())
+    held = talk.say(p.HeadOfOursSeen(S1, generation(3, root="lost"), OK, ours=ref(3).id))
+    assert held.machine.report.code == "generation_twice"
+    save = effects(held, p.Save)[-1]
+
+    again = publisher(save.facts).say(p.Started())
+    again.say(s.Recovered(again.asked(s.Recover)), p.TreeChanged((b"typed",)))
+    assert again.machine.report.code == "generation_twice", "the hold survives a restart"
+    again.at(2_000).say(TimerFired("settle"))
+    again.say(p.Scanned(again.asked(p.Scan), found("typed", added=1)))
+    assert not effects(again, p.Commit)
+    assert "generation 3 at s1" in again.machine.report.reason
+
+    again.say(p.PublishAsked(1, author="ana", is_over=True))
+    again.say(p.Scanned(again.asked(p.Scan), found("typed", added=1)))
+    commit = effects(again, p.Commit)[-1]
+    again.say(p.Committed(commit.req, ref(6, "typed")))
+    again.say(p.HeadOfOursSeen(S1, generation(3, root="lost"), OK, ours=ref(3).id))
+    assert again.machine.report.standing is Standing.IN_STEP, "the operator decided, and is not asked again"
+    again.check("published_past_a_lost_generation")
+
+
+def test_a_partner_that_holds_an_ancestor_of_the_head_holds_nothing_up() -> None:
+    talk = published(publisher(), 5)
+    talk.say(p.HeadOfOursSeen(S1, generation(3), OK, ours=ref(3).id))
+    talk.say(p.HeadOfOursSeen(S1, generation(4, root="not kept here"), OK, ours=None))
+    assert talk.machine.report.standing is Standing.IN_STEP
+
+
+def test_a_number_that_turns_up_twice_while_a_hook_runs_stops_that_publish() -> None:
+    facts = p.PublishFacts(head=ref(3), base=ref(3), highest=3, was_confirmed=True)
+    talk = publisher(facts, has_reload=True).say(p.Started())
+    talk.say(s.Recovered(talk.asked(s.Recover))).at(5_000)
+    talk.say(p.TreeChanged((b"typed",))).at(6_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
+    hook = talk.asked(RunHook)
+    talk.say(p.HeadOfOursSeen(S1, generation(3, root="newer"), OK))
+    talk.say(HookEnded(hook, HookKind.RELOAD))
+    assert not effects(talk, p.Commit)
+
+
+def test_a_head_that_is_told_during_a_commit_is_judged_after_it() -> None:
+    """The number that is being committed may be its own: the store would refuse a second generation of it."""
+    talk = published(publisher(), 3).at(5_000)
+    talk.say(p.TreeChanged((b"typed",))).at(6_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("typed", added=1)))
+    commit = talk.asked(p.Commit)
+    talk.say(p.HeadOfOursSeen(S1, generation(4, root="newer"), OK))
+    assert not effects(talk, KeepGeneration)
+    talk.say(p.Committed(commit, ref(4, "typed")))
+    assert talk.machine.report.code == "generation_twice"
+
+
+def test_a_save_between_a_commit_and_its_answer_takes_the_generation_not_back() -> None:
+    """A crash there lost the head, and with it what the next generation is judged by: a tree that was emptied meanwhile
+    was published as a first generation."""
+    talk = publisher(partners=(S1,)).say(p.Started(), p.PartnerSeen(S1))
+    talk.say(s.Recovered(talk.pending("Recover"))).at(2_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("all", added=40)))
+    durable = LastCommit()
+    durable.is_durable(None, ref(1))
+    talk.say(p.Paused("maintenance"))
+    kept = durable.saved(effects(talk, p.Save)[0].facts)
+    assert (kept.head, kept.base, kept.is_paused) == (ref(1), ref(1), True)
+
+    again = publisher(msgspec.structs.replace(kept, is_paused=False), partners=(S1,)).say(
+        p.Started(), p.PartnerSeen(S1)
+    )
+    again.say(s.Recovered(again.pending("Recover"))).at(2_000).say(TimerFired("settle"))
+    assert effects(again, p.Scan)[0].base == ref(1), "the emptied tree is judged against what was published"

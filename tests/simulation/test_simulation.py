@@ -77,7 +77,14 @@ KEPT_ROLLOUTS = (
 DRAWN_LATER = ("member_every_ms", "work_fails")
 """Faults that came after these seeds: with them they would be other runs (``./run sim SEED --without OPTION``)."""
 
-KEPT_WITH_MEMBERS = ((8800107, False), (9400295, True), (9700455, False), (20000046, False), (21500166, True))
+KEPT_WITH_MEMBERS = (
+    (8800107, False),
+    (9400295, True),
+    (9700455, False),
+    (9800131, False),
+    (20000046, False),
+    (21500166, True),
+)
 """Seeds that found a bug since those faults are drawn, and whether every seed has rollouts."""
 
 

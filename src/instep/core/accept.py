@@ -121,9 +121,15 @@ def _refused(code: str, reason: str, retry: Retry = Retry.ELSEWHERE, **facts: ob
 
 
 def judge_head(
-    signed: SignedGeneration, verdict: SignerVerdict, line: LineId, head: HeadRef | None, book: EpochBook
+    signed: SignedGeneration,
+    verdict: SignerVerdict,
+    line: LineId,
+    head: HeadRef | None,
+    book: EpochBook,
+    beside: HeadRef | None = None,
 ) -> AcceptedHead | KnownRecord | OldRecord | Refused:
-    """Whether this generation may become the head of ``line``, whose head is ``head``."""
+    """Whether this generation may become the head of ``line``, whose head is ``head``. ``beside``: what its writer
+    names as the ancestor of it that has the position of ``head``."""
     if len(signed.raw) > RECORD_MAX_BYTES:
         return _refused(
             "record_too_large", f"generation of {len(signed.raw)} bytes, the limit is {RECORD_MAX_BYTES}"
@@ -151,7 +157,21 @@ def judge_head(
             here=head.id.hex(),
             offered=ref.id.hex(),
         )
+    if head is not None and beside is not None and _is_past(head, beside, ref):
+        return _refused(
+            "reused_number",
+            f"generation {head.number} of epoch {head.epoch} exists twice: {head.id.hex()[:16]} here, "
+            f"{beside.id.hex()[:16]} at {verdict.signer}, whose generation {ref.number} is built on that one",
+            here=head.id.hex(),
+            offered=ref.id.hex(),
+        )
     return AcceptedHead(ref, body)
+
+
+def _is_past(head: HeadRef, beside: HeadRef, ref: HeadRef) -> bool:
+    """Whether ``ref`` descends from another generation of the number of ``head``: its writer came back with an older
+    state, and published past ``head`` before it heard of it."""
+    return ref.epoch == head.epoch and beside.position == head.position and beside.id != head.id
 
 
 def _wrong_generation(body: GenerationBody, line: LineId) -> Refused | None:

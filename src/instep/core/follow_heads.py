@@ -53,7 +53,10 @@ class FollowHeads(FollowState):
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         source = self._sources.get(event.source)
-        judged = judge_head(event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs)
+        beside = event.beside if source is not None and source.is_writer else None
+        judged = judge_head(
+            event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs, beside
+        )
         match judged:
             case AcceptedHead():
                 self._accept(judged, event, source)

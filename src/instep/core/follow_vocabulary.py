@@ -201,11 +201,12 @@ class SourceDown:
 
 @dataclass(frozen=True, slots=True)
 class HeadSeen:
-    """A source announced or answered a head. ``verdict`` is what checking the signature gave."""
+    """A source announced a head whose signature gave ``verdict``; ``beside`` is its writer's own at our position."""
 
     source: NodeName
     signed: SignedGeneration
     verdict: SignerVerdict
+    beside: HeadRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -596,8 +597,7 @@ class CheckDrift:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or
-    ``RevertFailed``."""
+    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or ``RevertFailed``."""
 
     req: int
     base: HeadRef

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-import msgspec
-
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
+from instep.core.commit_facts import committed
 from instep.core.held import OPEN, not_held
 from instep.core.publish_restore import PublishRestore, known_by_number_only
 from instep.core.publish_standing import PublishSeen, publish_stand_of
@@ -116,6 +115,7 @@ class PublishMachine(PublishRestore):
                 if job is not None and job.req == event.req:
                     self._job = None
                     self._take_answer(job, event)
+                    self._take_heard()
 
     def _take_answer(self, job: Job, event: WriterAnswer) -> None:
         match event:
@@ -277,7 +277,7 @@ class PublishMachine(PublishRestore):
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))
 
     def _is_unchanged(self, run: Run, summary: ScanSummary) -> bool:
-        if run.parent != run.base or (self._twins and run.is_over):
+        if run.parent != run.base or (self._facts.twins and run.is_over):
             # Our newest generation is known by name only, or is at a partner with other contents: stand above it.
             return False
         if owes_a_generation(self._facts, self._config.node):
@@ -307,10 +307,9 @@ class PublishMachine(PublishRestore):
             self._drop_run()
             return
         if self._saved == run.committing:
-            self._saved = msgspec.structs.replace(run.committing, head=head, base=head, is_adopted=False)
-        self._set(head=head, base=head, is_adopted=False)
+            self._saved = committed(run.committing, head)
+        self._facts = committed(self._facts, head)
         self._holders.clear()
-        self._twins.clear()
         self._difference = None
         summary = run.summary
         self._hot.published(summary.copied, self._now)
@@ -357,9 +356,7 @@ class PublishMachine(PublishRestore):
         if not self._facts.has_pages and self._is_fetching_pages():
             return
         if self._run is not None and (
-            self._run.parent != self._facts.head
-            or self._facts.is_paused
-            or self._not_the_writer() is not None
+            self._is_run_passed or self._facts.is_paused or self._not_the_writer() is not None
         ):
             self._drop_run()
         if self._run is None and not self._is_run_begun():
@@ -401,7 +398,7 @@ class PublishMachine(PublishRestore):
         if self._run.restore is not None:
             back.append(self._run.restore)
         self._requests = back + self._requests
-        has_moved = self._run.parent != self._facts.head
+        has_moved = self._is_run_passed
         self._unpublished.give_back()
         self._run = None
         if has_moved:
@@ -417,7 +414,7 @@ class PublishMachine(PublishRestore):
         restore = next((r for r in self._requests if isinstance(r, s.RestoreAsked)), None)
         if restore is not None:
             self._requests.remove(restore)
-            self._run = Run(self._facts.head, self._facts.base, (), restore)
+            self._run = self._new_run((), restore)
             return True
         by_hand = self._config.mode is PublishMode.MANUAL
         self._is_different = self._is_different or (by_hand and self._unpublished.is_touched)
@@ -428,12 +425,12 @@ class PublishMachine(PublishRestore):
             )
             shared = shared or (asked[0],)
             self._requests = [r for r in self._requests if r not in shared]
-            self._run = Run(self._facts.head, self._facts.base, shared)
+            self._run = self._new_run(shared)
             return True
         if not self._is_due():
             return False
         is_look = by_hand and not owes_a_generation(self._facts, self._config.node)
-        self._run = Run(self._facts.head, self._facts.base, (), is_look=is_look)
+        self._run = self._new_run((), is_look=is_look)
         return True
 
     def _answer_all_refused(self) -> None:

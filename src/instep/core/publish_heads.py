@@ -8,7 +8,7 @@ from instep.core.publish_look import PublishLook
 from instep.core.publish_state import Phase
 from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer, Trouble
 from instep.errors import PeerError, Retry
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import Digest, HeadRef, NodeName
 
 __all__ = ["PublishHeads"]
 
@@ -39,6 +39,9 @@ class PublishHeads(PublishLook):
 
     def _head_of_ours(self, event: p.HeadOfOursSeen) -> None:
         """A head of this line at a partner: when it is ours and not below what we know, it is our parent."""
+        if self._job is not None and self._job.phase is Phase.COMMIT:
+            self._heard[event.source] = event  # the number that is being committed may be its own
+            return
         try:
             ref = event.signed.ref()
             is_this_line = event.signed.body().line == self.line
@@ -46,7 +49,8 @@ class PublishHeads(PublishLook):
             self._refuse(event.source, error.error_code, error.reason)
             return
         head = self._facts.head
-        self._twins.pop(event.source, None)
+        known = self._facts.twins
+        self._set(twins=tuple(twin for twin in known if twin[0] != event.source))
         if not is_this_line:
             self._refuse(
                 event.source, "wrong_line", "a generation of another line was offered as one of ours"
@@ -54,7 +58,8 @@ class PublishHeads(PublishLook):
         elif not event.verdict.is_valid:
             self._refuse(event.source, event.verdict.code or "bad_signature", event.verdict.reason)
         elif head is not None and ref.position < head.position:
-            pass
+            if event.verdict.signer == self._config.node and self._is_no_ancestor(ref, event.ours):
+                self._found_twin(ref, event.source, is_new=(event.source, ref) not in known)
         elif head is not None and ref == head:
             self._holders[event.source] = None
             if not self._facts.has_pages:
@@ -62,14 +67,16 @@ class PublishHeads(PublishLook):
         elif event.verdict.signer != self._config.node and not self._is_our_base(ref):
             self._refuse(event.source, "not_ours", f"{event.verdict.signer} signed generation {ref.number}")
         elif head is not None and ref.position == head.position:
-            self._found_twin(ref, event.source)
+            self._found_twin(ref, event.source, is_new=(event.source, ref) not in known)
         else:
             self._adopt(ref, event)
 
-    def _found_twin(self, ref: HeadRef, source: NodeName) -> None:
+    def _found_twin(self, ref: HeadRef, source: NodeName, *, is_new: bool) -> None:
         """Both bear our signature: this node came back with an older state, and published before it heard of that one.
         It is no parent, for its number is taken here; nothing is published over it unasked."""
-        self._twins[source] = ref
+        self._set(twins=tuple(sorted((*self._facts.twins, (source, ref)))))
+        if not is_new:
+            return
         self._unpublished.touch((), self._now, everything=True)
         self._refuse_over()
         self._out.append(
@@ -80,6 +87,19 @@ class PublishHeads(PublishLook):
             )
         )
 
+    def _is_no_ancestor(self, ref: HeadRef, ours: Digest | None) -> bool:
+        """Whether the head goes past this older generation of the same epoch, and no operator decided that it does."""
+        head = self._facts.head
+        assert head is not None
+        is_decided = ref.position < self._facts.descends_from
+        return not is_decided and ref.epoch == head.epoch and ours is not None and ours != ref.id
+
+    def _take_heard(self) -> None:
+        """Judge what partners told while the commit was under way."""
+        heard, self._heard = self._heard, {}
+        for event in heard.values():
+            self._head_of_ours(event)
+
     def _is_our_base(self, ref: HeadRef) -> bool:
         """Another writer's generation that our own epoch builds on: part of our past like what we signed."""
         current = self._facts.epochs.current
@@ -89,7 +109,7 @@ class PublishHeads(PublishLook):
         highest = max(self._facts.highest, ref.number)
         self._out.append(KeepGeneration(event.signed))
         self._set(head=ref, highest=highest, epoch=max(self._facts.epoch, ref.epoch), has_pages=False)
-        self._set(is_adopted=True)
+        self._set(is_adopted=True, descends_from=ref.position)
         self._difference = None
         self._holders = {event.source: None}
         self._pages_from = {event.source: None}

@@ -161,8 +161,8 @@ class PublishRestore(PublishHeads):
     def _held_as_restored(self, run: Run, summary: p.ScanSummary) -> Trouble | None:
         """Compare the tree with an adopted head. None when they are the same, or an operator said that the tree is
         right; else why nothing of it is published. A held path that the head has may be an older one here."""
-        if self._twins:
-            return None if run.is_over else twin_trouble(self.line.fileset, self._twins)
+        if self._facts.twins:
+            return None if run.is_over else twin_trouble(self.line.fileset, dict(self._facts.twins))
         if not self._facts.is_adopted:
             return None
         is_other = summary.added or summary.changed or summary.removed or summary.held.entries
@@ -187,8 +187,8 @@ class PublishRestore(PublishHeads):
 
     def _held_trouble(self) -> Trouble | None:
         """For the standing: why an adopted head keeps this writer from publishing, once the tree was looked at."""
-        if self._twins:
-            return twin_trouble(self.line.fileset, self._twins)
+        if self._facts.twins:
+            return twin_trouble(self.line.fileset, dict(self._facts.twins))
         if self._is_known_by_number_only:
             return known_by_number_only(self.line.fileset, self._facts)
         if not self._facts.is_adopted or self._difference is None:

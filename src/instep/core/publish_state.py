@@ -58,6 +58,8 @@ class Run:
     is_validated: bool = False
     is_reloaded: bool = False
     committing: PublishFacts | None = None
+    twins: tuple[tuple[NodeName, HeadRef], ...] = ()
+    """The generations that exist twice, as far as they were known when it began."""
 
     @property
     def is_asked(self) -> bool:
@@ -132,9 +134,9 @@ class PublishState:
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
         self._holders: dict[NodeName, None] = {}
-        self._twins: dict[NodeName, HeadRef] = {}
-        """Partners that hold another generation with the number of our head, which we signed before we lost it."""
         """Partners that told of the head that is known here."""
+        self._heard: dict[NodeName, p.HeadOfOursSeen] = {}
+        """Heads of ours that partners told while a commit was under way: they are judged after its answer."""
         self._difference: ScanSummary | None = None
         """Of the tree and an adopted head, as the last scan found it."""
         self._is_different = False
@@ -158,6 +160,22 @@ class PublishState:
 
     def _set(self, **changes: object) -> None:
         self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _new_run(
+        self,
+        requests: tuple[p.PublishAsked, ...],
+        restore: s.RestoreAsked | None = None,
+        *,
+        is_look: bool = False,
+    ) -> Run:
+        facts = self._facts
+        return Run(facts.head, facts.base, requests, restore, is_look=is_look, twins=facts.twins)
+
+    @property
+    def _is_run_passed(self) -> bool:
+        """Whether the head moved, or a number came to exist twice, since the run began."""
+        run = self._run
+        return run is not None and (run.parent, run.twins) != (self._facts.head, self._facts.twins)
 
     def _begin(self, phase: Phase) -> int:
         assert self._job is None

@@ -130,6 +130,11 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     is_adopted: bool = False
     checkpoints: tuple[Checkpoint, ...] = ()
     """From which generations the losses of the last ten minutes are counted."""
+    twins: tuple[tuple[NodeName, HeadRef], ...] = ()
+    """Partners, by name, that hold another generation with a number of ours, which we signed before we lost it."""
+    descends_from: tuple[int, int] = (0, 0)
+    """From this position on every generation that is stored here is an ancestor of the head. Below it an operator
+    decided between two of them, or a newer head was adopted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,11 +236,13 @@ class CommitFailed:
 
 @dataclass(frozen=True, slots=True)
 class HeadOfOursSeen:
-    """A partner holds this head of the line (in its report, or asked at start)."""
+    """A partner holds this head of the line (in its report, or asked at start). ``ours`` is the id of the generation
+    that is stored here with the same position."""
 
     source: NodeName
     signed: SignedGeneration
     verdict: SignerVerdict
+    ours: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +352,9 @@ class Scan:
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
-    epoch record first where it is missing. In the same durable transaction save ``facts_with(head)`` of the new
-    generation, in order with every other ``Save`` of the line. Answer: ``Committed`` or ``CommitFailed``."""
+    epoch record first where it is missing. In the same durable transaction save ``committed(facts, head)``, in order
+    with every other ``Save`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
+    ``Committed`` or ``CommitFailed``."""
 
     req: int
     epoch: int
@@ -358,10 +366,6 @@ class Commit:
     author: str
     message: str
     facts: PublishFacts
-
-    def facts_with(self, head: HeadRef) -> PublishFacts:
-        """The facts to save with the new generation."""
-        return msgspec.structs.replace(self.facts, head=head, base=head, is_adopted=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,8 +164,7 @@ TAKES = ("members", "drain", "test", "contents", "revocations")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000
-WANTS_MAX = 65_536
-RANGES_MAX = 65_536
+WANTS_MAX = RANGES_MAX = 65_536
 LINES_MAX = 4_096
 EPOCHS_MAX = 1_024
 DIFFERENCES_MAX = 1_000
@@ -204,9 +203,7 @@ def versions_of_header(text: str | None) -> Versions:
     """The range in a ``Instep-Versions`` header, or ``PeerError``."""
     low, dash, high = (text or "").partition("-")
     if not dash or not (low.isdecimal() and high.isdecimal()) or len(low) > 6 or len(high) > 6:
-        raise PeerError(
-            "the request names no protocol versions", code="bad_version", header=(text or "")[:64]
-        )
+        raise PeerError("the request names no versions", code="bad_version", header=(text or "")[:64])
     return Versions(int(low), int(high))
 
 
@@ -307,7 +304,8 @@ class Bundle(_Message, frozen=True, array_like=True):
 
 class Head(_Message, tag="head", frozen=True, array_like=True):
     """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it.
-    ``base`` is the generation that the bundle was made against. Also sent upwards, to a writer that lost its state."""
+    ``base``: what the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
+    Also sent upwards, to a writer that lost its state."""
 
     line: LineId
     generation: SignedGeneration
@@ -316,6 +314,7 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
     bundle: Bundle | None = None
     base: HeadRef | None = None
     writer: _Name | None = None
+    beside: HeadRef | None = None
 
 
 class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
@@ -612,10 +611,11 @@ class RenewReply(_Message, tag="renewed", frozen=True, array_like=True):
 
 
 class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
-    """What is new beyond what the asker knows? The safety net of the stream, and a writer's way back."""
+    """What is new beyond what the asker knows? ``holds``: its heads, also where it wants to be told of them again."""
 
     lines: _Known
     with_bundles: bool = True
+    holds: _Known = ()
 
 
 class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):

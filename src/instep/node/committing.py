@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from instep.core import publish_vocabulary as v
+from instep.core.commit_facts import committed
 from instep.errors import RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, HeadRef
@@ -55,7 +54,7 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
     is_newest = service.facts.head == effect.parent
     facts = service.facts
     if is_newest:  # else a newer head of ours was adopted meanwhile: the machine drops this generation
-        facts = msgspec.structs.replace(facts, head=head, base=head, is_adopted=False)
+        facts = committed(facts, head)
     with store.transaction():
         store.put_blob(definition.digest, definition.encoded())
         if epoch is not None:
@@ -65,6 +64,8 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
             save_facts(store, line, facts)
             store.set_head(line, head)
             store.set_live(line, head)
+    if is_newest:
+        service.last_commit.is_durable(effect.parent, head)
     service.facts = facts
     failpoint(COMMIT_AFTER)
     return head

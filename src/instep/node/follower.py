@@ -278,7 +278,7 @@ class FollowService:
             while len(self._offered) > OFFERED_MAX:
                 self._offered.popitem(last=False)
             self._offered.move_to_end(source)
-        self.driver.post(f.HeadSeen(source, signed, verdict))
+        self.driver.post(f.HeadSeen(source, signed, verdict, head.beside))
 
     def _keep_offered(self, wanted: HeadRef) -> None:
         """Definition and bundle that came with a head: stored only now, when the machine wants this very head.
@@ -581,9 +581,9 @@ class FollowService:
 
     async def _ask(self, req: int, source: NodeName, is_repeated: bool) -> f.FollowEvent:
         """A source leaves out a head that the request says is known."""
-        known = None if is_repeated else self.facts.head
-        request = m.HeadsRequest((m.KnownLine(self.line, known),), with_bundles=not is_repeated)
-        reply = await self.source(source).client.heads(request)
+        holds = (m.KnownLine(self.line, self.facts.head),)
+        asked = (m.KnownLine(self.line),) if is_repeated else holds
+        reply = await self.source(source).client.heads(m.HeadsRequest(asked, not is_repeated, holds))
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)

@@ -18,6 +18,7 @@ from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 
 if TYPE_CHECKING:
+    from instep.node.runtime import Runtime
     from instep.node.uplink import Uplink
 
 __all__ = ["LineService"]
@@ -37,6 +38,9 @@ class LineService(Protocol):
     fileset: FilesetSettings
     is_written_here: bool
     standing: StandingRecord
+
+    @property
+    def runtime(self) -> Runtime: ...
 
     @property
     def facts(self) -> HasEpochs: ...

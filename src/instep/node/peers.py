@@ -31,6 +31,7 @@ from instep.node.gating import known_gates
 from instep.node.line_service import LineService
 from instep.node.membership import Membership
 from instep.node.offering import offer_of
+from instep.node.own_past import with_beside
 from instep.node.runtime import Runtime
 from instep.node.serving import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.session import Session
@@ -284,7 +285,7 @@ class Peers:
         self.access.require_partner(who)
         heads: list[m.Head] = []
         refused: list[tuple[LineId, m.ErrorReply]] = []
-        room = m.HEADS_REPLY_BYTES_MAX // 2
+        room, holds = m.HEADS_REPLY_BYTES_MAX // 2, {each.line: each.head for each in request.holds}
         for known in {known.line: known for known in request.lines}.values():
             try:
                 service = self.access.require(who, self.service(known.line), known.line)
@@ -292,11 +293,9 @@ class Peers:
                 refused.append((known.line, reply_of_error(error)))
                 continue
             message = service.head_message(who, with_bundle=request.with_bundles)
-            if message is None:
+            if message is None or (known.head is not None and message.generation.id == known.head.id):
                 continue
-            ref = message.generation.ref()
-            if known.head is not None and ref.position <= known.head.position and ref.id == known.head.id:
-                continue
+            message = with_beside(message, service, holds.get(known.line, known.head))
             size = len(m.encode(message))
             if size > room and message.bundle is not None:
                 message = msgspec.structs.replace(message, bundle=None, base=None)

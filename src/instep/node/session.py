@@ -13,6 +13,7 @@ from instep.net.service import PeerStream
 from instep.node.asking import Asking
 from instep.node.driver import wall_ms
 from instep.node.offering import offer_of
+from instep.node.own_past import with_beside
 from instep.node.revocations import take_revocations
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class Session(Asking):
     # Telling ------------------------------------------------------------------------------------------------
 
     def tell_head(self, head: m.Head) -> None:
-        self._heads[head.line] = head
+        service = self._peers.service(head.line)
+        known = self.known.get(head.line)
+        self._heads[head.line] = head if service is None else with_beside(head, service, known)
         self._wake.set()
 
     def tell_order(self, order: m.Order) -> None:

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from instep.core import publish_vocabulary as v
 from instep.core import restore_vocabulary as s
+from instep.core.commit_facts import LastCommit
 from instep.core.guards import DeletionPolicy
 from instep.core.publish import PublishMachine
 from instep.core.publish_standing import PATHS_HELD
@@ -28,7 +29,7 @@ from instep.core.vocabulary import (
     trouble_of,
 )
 from instep.errors import InstepError
-from instep.model.definition import Definition, decode_definition
+from instep.model.definition import Definition
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, decode_policy
@@ -55,6 +56,7 @@ from instep.node.hooks import run_hook
 from instep.node.lending import Lending
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
+from instep.node.own_past import told_head
 from instep.node.restoring import Restoring
 from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime, Worker
@@ -111,6 +113,7 @@ class WriterService:
         self.facts = facts = publish_facts(runtime.store, self.line)
         self.standing = first_writer_standing(self.line, facts)
         self._announced = facts.head
+        self.last_commit = LastCommit()
         self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[s.WriterEvent, s.WriterEffect] = Driver(
             f"publish {self.line}", self.machine, self._perform, TimerFired
@@ -210,7 +213,8 @@ class WriterService:
     async def _perform(self, effect: s.WriterEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
-            case v.Save(facts):
+            case v.Save(saved):
+                facts = self.last_commit.saved(saved)
                 with store.transaction():
                     save_facts(store, self.line, facts)
                     note_change(store, self.line, self.fileset.writer, self.facts, facts)
@@ -342,13 +346,7 @@ class WriterService:
     def head_seen(self, source: NodeName, head: Head) -> None:
         """A partner holds a head of this line: a writer with amnesia learns its own past."""
         self.epochs_seen(source, head.epochs)
-        signed = head.generation
-        verdict = verdict_on(self.runtime, signed.signature, signed.id)
-        if head.definition and verdict.is_valid and verdict.signer == self.runtime.name:
-            definition = decode_definition(head.definition)
-            if definition.digest == signed.body().definition:
-                self.runtime.store.put_blob(definition.digest, head.definition)
-        self.driver.post(v.HeadOfOursSeen(source, signed, verdict))
+        self.driver.post(told_head(self.runtime, source, head))
 
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))

@@ -12,6 +12,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.rollout import RolloutPolicy, decode_policy
 from instep.model.standing import Standing
 from instep.testing.disk import SimStore
+from instep.testing.lost_future import LostFuture
 from instep.testing.world import BrokenPromise
 
 __all__ = ["Ledger"]
@@ -41,6 +42,7 @@ class Ledger:
     answered: dict[int, None] = field(default_factory=dict)
     floors: dict[str, HeadRef] = field(default_factory=dict)
     """What the trees of nodes hold whose state came back from an older copy."""
+    lost: LostFuture = field(default_factory=LostFuture)
     requests: int = 0
     """The number of the last request of an operator, anywhere."""
 

@@ -263,11 +263,17 @@ class SimNode(ABC):
     def offered(self, other: str) -> HeadRef | None:
         """The head that this node tells ``other`` of."""
 
-    def head_message(self, other: str) -> m.Head | None:
+    def head_message(self, other: str, known: HeadRef | None = None) -> m.Head | None:
+        """What ``other`` is told, which told of the head ``known`` itself."""
         head = self.offered(other)
         if head is None or head.id not in self.store.generations:
             return None
-        return m.Head(self.line, self.store.generations[head.id], self.epoch_records())
+        beside = self.beside(known)
+        return m.Head(self.line, self.store.generations[head.id], self.epoch_records(), beside=beside)
+
+    def beside(self, known: HeadRef | None) -> HeadRef | None:
+        """Only a line's writer knows what its head descends from."""
+        return None
 
     def epoch_records(self) -> tuple[SignedEpoch, ...]:
         return tuple(sorted(self.store.epochs.values(), key=lambda e: (e.body().epoch, e.raw)))
@@ -279,7 +285,7 @@ class SimNode(ABC):
             return None
         self.world.record(self.name, "=", f"serves {type(request).__name__} to {asker}")
         if isinstance(request, m.HeadsRequest):
-            head = self.head_message(asker)
+            head = self.head_message(asker, next((held.head for held in request.holds), None))
             return m.encode(m.HeadsReply(() if head is None else (head,)))
         if isinstance(request, m.PagesRequest):
             pages = []

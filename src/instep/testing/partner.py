@@ -104,9 +104,8 @@ class SimPartner(PartnerSettings):
     def offer_to(self, other: str) -> None:
         head = self.head_message(other)
         if head is not None and other not in self.sources:
-            if self.fails(self.world.options.forge):
-                head = self._forged(head)
-            self.net.send(self.name, other, m.encode(head))
+            sent = self._forged(head) if self.fails(self.world.options.forge) else head
+            self.net.send(self.name, other, m.encode(sent))
 
     def _forged(self, head: m.Head) -> m.Head:
         """What a hostile hub would try: a higher number under its own signature, or the writer's name."""
@@ -123,7 +122,8 @@ class SimPartner(PartnerSettings):
     def _heard(self, sender: str, message: m.Head) -> None:
         for epoch in message.epochs:
             self.post(f.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
-        self.post(f.HeadSeen(NodeName(sender), message.generation, checked(message.generation)))
+        signed, beside = message.generation, message.beside
+        self.post(f.HeadSeen(NodeName(sender), signed, checked(signed), beside))
 
     # --- effects --------------------------------------------------------------------------------------------
 
@@ -311,6 +311,7 @@ class SimPartner(PartnerSettings):
     def _save(self, facts: f.FollowFacts) -> None:
         before = self.store.facts or f.FollowFacts()
         self.ledger.saves(self.name, facts, self.store)
+        self.ledger.lost.leaves(self, before.head, facts.head)
         self.store.save(facts, is_durable=self.world.plant != "save_not_durable")
         if self.rollouts is not None:
             self.rollouts.watch.node_saved(self.name, before, facts)
@@ -360,8 +361,8 @@ class SimPartner(PartnerSettings):
 
     def _ask_heads(self, effect: f.AskHeads) -> None:
         facts: f.FollowFacts = self.machine.facts
-        known = None if effect.is_repeated else facts.head
-        request = m.HeadsRequest((m.KnownLine(self.line, known, facts.live),))
+        holds = (m.KnownLine(self.line, facts.head),)
+        request = m.HeadsRequest((m.KnownLine(self.line),) if effect.is_repeated else holds, holds=holds)
 
         def arrived(raw: bytes | None) -> None:
             if raw is None:

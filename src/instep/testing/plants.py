@@ -76,7 +76,14 @@ class _AnybodyMayWrite(FollowMachine):
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         verdict = msgspec.convert({"is_valid": True, "signer": self.line.origin}, type(event.verdict))
-        super()._head_seen(f.HeadSeen(event.source, event.signed, verdict))
+        super()._head_seen(f.HeadSeen(event.source, event.signed, verdict, event.beside))
+
+
+class _GoesPastItsHead(FollowMachine):
+    """Does not look whether a higher generation descends from the one that it has."""
+
+    def _head_seen(self, event: f.HeadSeen) -> None:
+        super()._head_seen(f.HeadSeen(event.source, event.signed, event.verdict))
 
 
 class _NoGuards(PublishMachine):
@@ -261,6 +268,7 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "journal_believed": _BelievesTheJournal,
     "state_believed": _BelievesItsState,
     "record_believed": _BelievesTheRecord,
+    "goes_past_its_head": _GoesPastItsHead,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,
@@ -281,6 +289,13 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     "hot_files_starve": {"hot_every_ms": 25, "delay_ms": 50, "has_rollouts": False, "bound_ms": 120_000},
     "publishes_over_adopted": {"snapshot_every_ms": 15_000},
+    "goes_past_its_head": {
+        "snapshot_every_ms": 8_000,
+        "edit_every_ms": 300,
+        "cut_every_ms": 2_000,
+        "rollback_every_ms": 0,
+        "has_hub": False,
+    },
     "scans_unfinished": {"rollback_every_ms": 4_000, "step_fails": 0.2},
     "publishes_what_it_finds": {"rollback_every_ms": 4_000, "edit_every_ms": 300},
     "never_undone": {

@@ -51,7 +51,7 @@ class SimRestores:
         request = writer.new_request()
         if accept_deletions:
             self.accepting[request] = None
-        self._came_back_with = None
+        self.decided()
         message = f"{MESSAGE}{target.epoch}.{target.number}"
         self._targets[message] = target
         writer.take(s.RestoreAsked(request, target, (), "ana", message, accept_deletions, publishes=True))
@@ -61,10 +61,13 @@ class SimRestores:
         head = facts.head if facts is not None else None
         self._came_back_with = head.position if head is not None else (0, 0)
         self._writer.guard.put_back()
+        ledger = self._writer.ledger
+        ledger.lost.came_back(ledger.committed, self._writer.store.generations)
 
     def decided(self) -> None:
-        """An operator said that the tree is right."""
+        """An operator said that the tree is right, or which generation is."""
         self._came_back_with = None
+        self._writer.ledger.lost.decided()
 
     # --- effects ----------------------------------------------------------------------------------------------
 
@@ -201,7 +204,7 @@ class SimRestores:
             return
         entries = {e.path: e.digest for e in iterate(effect.base.root, self._writer.store.get_page)}
         if entries == {path: content_digest(data) for path, data in self._writer.place.tree.items()}:
-            self._came_back_with = None  # the tree is the head that was adopted: nothing has to be decided
+            self.decided()  # the tree is the head that was adopted: nothing has to be decided
 
     def commits(self, effect: p.Commit) -> None:
         self._no_open_journal("commits")

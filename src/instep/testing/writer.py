@@ -11,6 +11,7 @@ from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
+from instep.core.commit_facts import LastCommit, committed
 from instep.core.publish import PublishMachine
 from instep.core.vocabulary import (
     Cancel,
@@ -67,6 +68,7 @@ class SimWriter(SimNode):
         self.announced: HeadRef | None = None
         self.guard = OutsideGuard(self)
         self._asked_here: dict[int, None] = {}
+        self._told_heads: dict[str, HeadRef | None] = {}
         options = world.options
         self.rollouts: SimRollouts | None = None
         self.definition = options.policy.encoded()
@@ -113,6 +115,7 @@ class SimWriter(SimNode):
     def make_machine(self) -> PublishMachine:
         rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
         self.announced = None
+        self._last_commit = LastCommit()
         machine_of: Any = self.world_machine or PublishMachine
         machine: PublishMachine = machine_of(self.line, self.config, rng, self.store.facts)
         if self.rollouts is not None:
@@ -136,6 +139,9 @@ class SimWriter(SimNode):
 
     def opened(self, other: str, *, is_dialer: bool) -> None:
         self.sessions[other] = None
+        peer = self.net.peers[other]
+        if isinstance(peer, SimNode):
+            self._told_heads[other] = peer.machine.facts.head  # as its greeting says
         self._offer_to(other)
         if self.rollouts is not None:
             self.rollouts.watch.near[other] = self.world.now
@@ -147,6 +153,7 @@ class SimWriter(SimNode):
             self.rollouts.say(v.PartnerLost(NodeName(other)))
 
     def heard_report(self, sender: str, message: m.Report) -> None:
+        self._told_heads[sender] = message.head
         if self.rollouts is not None:
             self.rollouts.reported(sender, message)
 
@@ -154,9 +161,19 @@ class SimWriter(SimNode):
         return self.announced
 
     def _offer_to(self, other: str) -> None:
-        head = self.head_message(other)
+        head = self.head_message(other, self._told_heads.get(other))
         if head is not None:
             self.net.send(self.name, other, m.encode(head))
+
+    def beside(self, known: HeadRef | None) -> HeadRef | None:
+        facts: p.PublishFacts = self.machine.facts
+        if known is None or known.position < facts.descends_from:
+            return None
+        return self._stored_at(known)
+
+    def _stored_at(self, ref: HeadRef) -> HeadRef | None:
+        stored = (signed.ref() for signed in self.store.generations.values())
+        return next((own for own in stored if own.position == ref.position), None)
 
     def heard_head(self, sender: str, message: m.Head) -> None:
         self._heard(sender, message)
@@ -165,14 +182,20 @@ class SimWriter(SimNode):
     def _heard(self, sender: str, message: m.Head) -> None:
         for epoch in message.epochs:
             self.post(p.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
-        self.post(p.HeadOfOursSeen(NodeName(sender), message.generation, checked(message.generation)), 1)
+        signed = message.generation
+        try:
+            ours = self._stored_at(signed.ref())
+        except PeerError:
+            ours = None
+        id_ = None if ours is None else ours.id
+        self.post(p.HeadOfOursSeen(NodeName(sender), signed, checked(signed), id_), 1)
 
     # --- effects --------------------------------------------------------------------------------------------
 
     def perform(self, effect: s.WriterEffect) -> None:  # noqa: C901  one line a kind
         match effect:
             case p.Save():
-                self.store.save(effect.facts)
+                self.store.save(self._last_commit.saved(effect.facts))
             case KeepGeneration():
                 self.store.put(self.store.generations, effect.signed.id, effect.signed)
             case KeepEpoch():
@@ -273,7 +296,8 @@ class SimWriter(SimNode):
             if data is not None and content_digest(data) == entry.digest and is_kept:
                 self.store.put(self.store.history, entry.digest, data)
         self.guard.committed(head, effect)
-        self.store.save(effect.facts_with(head))
+        self.store.save(committed(effect.facts, head))
+        self._last_commit.is_durable(effect.parent, head)
         self.post(p.Committed(effect.req, head), self.rng.uniform(0.5, 3))
 
     def _first_epoch(self, effect: p.Commit) -> None:

@@ -1,0 +1,52 @@
+"""A writer's own past: heads of its line that partners hold, beside what is stored here with the same position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from instep.core.publish_vocabulary import HeadOfOursSeen, PublishFacts
+from instep.model.definition import decode_definition
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.net.messages import Head
+from instep.node.signers import verdict_on
+from instep.store.port import NodeStore
+
+if TYPE_CHECKING:
+    from instep.node.line_service import LineService
+    from instep.node.runtime import Runtime
+
+__all__ = ["told_head", "with_beside"]
+
+
+def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
+    """What the machine is told of a head that a partner holds. The definition of one of ours is kept."""
+    signed = head.generation
+    verdict = verdict_on(runtime, signed.signature, signed.id)
+    if not verdict.is_valid:
+        return HeadOfOursSeen(source, signed, verdict)
+    if head.definition and verdict.signer == runtime.name:
+        definition = decode_definition(head.definition)
+        if definition.digest == signed.body().definition:
+            runtime.store.put_blob(definition.digest, head.definition)
+    ours = _stored_at(runtime.store, head.line, signed.ref())
+    return HeadOfOursSeen(source, signed, verdict, None if ours is None else ours.id)
+
+
+def with_beside(message: Head, service: LineService, known: HeadRef | None) -> Head:
+    """A head for a partner that told of ``known``: with the writer's own generation of that position, when it is
+    another one. Not where an operator decided to go past what the partner has, and not for a line that is followed
+    here: only its writer knows what the head descends from."""
+    facts = service.facts
+    if known is None or not isinstance(facts, PublishFacts) or known.position < facts.descends_from:
+        return message
+    ours = _stored_at(service.runtime.store, service.line, known)
+    if ours is None or ours.id == known.id:
+        return message
+    return msgspec.structs.replace(message, beside=ours)
+
+
+def _stored_at(store: NodeStore, line: LineId, ref: HeadRef) -> HeadRef | None:
+    found = store.generation_at(line, ref.epoch, ref.number)
+    return None if found is None else found.ref()

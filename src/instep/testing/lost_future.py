@@ -1,0 +1,47 @@
+"""Generations that a writer lost with its older state: no partner leaves one of them for another branch unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef
+from instep.testing.world import BrokenPromise
+
+if TYPE_CHECKING:
+    from instep.testing.partner import SimPartner
+
+__all__ = ["LostFuture"]
+
+
+class LostFuture:
+    """What was published after the state that the writer came back with, until an operator says which is right."""
+
+    def __init__(self) -> None:
+        self._lost: dict[Digest, None] = {}
+
+    def came_back(self, committed: Mapping[Digest, SignedGeneration], kept: Mapping[Digest, object]) -> None:
+        """The writer's state is an older one: of everything that was ever ``committed`` it ``kept`` these."""
+        self._lost.update(dict.fromkeys(id_ for id_ in committed if id_ not in kept))
+
+    def decided(self) -> None:
+        """An operator said which is right, or the tree is the newest generation again."""
+        self._lost.clear()
+
+    def leaves(self, partner: SimPartner, old: HeadRef | None, new: HeadRef | None) -> None:
+        """A partner has a newer head: it descends from the old one when that is of the lost future. A partner behind a
+        hub is left out, for a hub cannot tell what its writer's head descends from."""
+        is_direct = partner.sources == (partner.line.origin,)
+        if not is_direct or old is None or new is None or old == new or old.id not in self._lost:
+            return
+        committed = partner.ledger.committed
+        signed = committed.get(new.id)
+        while signed is not None and signed.ref().position > old.position:
+            signed = committed.get(signed.body().parent)
+        if signed is not None and signed.id != old.id:
+            raise BrokenPromise(
+                "P10",
+                f"{partner.name} goes from generation {old.number}, which the writer lost, to {new.number} of another "
+                "branch, and no operator said so",
+            )
