@@ -52,7 +52,7 @@ def write(tree: Path, turn: int) -> None:
     shutil.rmtree(tree / f"only-{turn - 1}", ignore_errors=True)
 
 
-@pytest.mark.timeout(900 + SOAK_S)
+@pytest.mark.timeout(1800 + SOAK_S)
 def test_killed_at_random_moments(fleet: Fleet) -> None:
     """Goal: P2, P3, P5 and unique numbers, wherever a death falls. Method: each round changes 2,000 files, publishes and
     kills one side (or ends it by SIGTERM) at a moment drawn from the seed; after its restart everything must be in

@@ -19,6 +19,7 @@ def test_a_revoked_sender_is_cut_by_those_who_dialled_it(fleet: Fleet) -> None:
     for directory in (stolen, got):
         directory.mkdir()
     (stolen / "k").write_text("before")
+    fleet.acquaint("s1", "s2")
     s1.run("partner", "set", "s2", "--replicate", "--data")
     s2.run("partner", "set", "s1", "--address", f"127.0.0.1:{s1.port}")
     s1.run("fileset", "add", "two", str(stolen), "--settle", "20ms")

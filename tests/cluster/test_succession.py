@@ -75,6 +75,7 @@ def test_a_handover_under_writes_loses_nothing_and_who_was_away_learns_it_from_t
     refused = main.run("handover", "data", "s1", "--dry-run", expect=4).error
     assert (refused["code"], refused["facts"]["partners"]) == ("not_ready", ["s2"])
     assert "on s1: instep partner set s2 --replicate --data" in refused["hint"]
+    fleet.acquaint("s1", "s2")
     s1.run("partner", "set", "s2", "--replicate", "--data")
     assert main.run("handover", "data", "s1", "--dry-run").json["partners"] == ["s2"]
     s2.stop()
@@ -94,6 +95,7 @@ def test_a_handover_under_writes_loses_nothing_and_who_was_away_learns_it_from_t
     archived = {item["path"] for item in main.run("archive", "list", "data", "--set-aside").json["items"]}
     assert [name for name in written if name not in kept and name not in archived] == []
     s3 = fleet.join("s3", accept=False)
+    fleet.acquaint("main", "s1", "s3")
     main.run("partner", "set", "s3", "--replicate", "--data")
     s1.run("partner", "set", "s3", "--replicate", "--data")
     s3.run("partner", "set", "s1", "--address", f"127.0.0.1:{s1.port}")

@@ -276,6 +276,17 @@ class Fleet:
 
         eventually(is_heard, describe=lambda: f"{name} in {self.main.line()}")
 
+    def acquaint(self, *names: str) -> None:
+        """Wait until each of these running nodes has heard of the others: only then can it list them as partners."""
+
+        def are_met() -> bool:
+            known = {
+                name: {row["name"] for row in self[name].run("node", "list").json["nodes"]} for name in names
+            }
+            return all(known[name] | {name} >= set(names) for name in names)
+
+        eventually(are_met, describe=lambda: f"{', '.join(names)} know each other")
+
     def set_poll(self, node: Node, poll: str) -> None:
         """A short poll interval, so that the safety net is tested within seconds."""
         path = node.directory / "instep.toml"
