@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
@@ -16,9 +16,7 @@ from instep.net.faults import reply_of_error
 from instep.node.driver import from_os_error, wall_ms
 from instep.node.line_service import LineService
 from instep.node.obstacles import obstacles
-
-if TYPE_CHECKING:
-    from instep.node.peers import Peers
+from instep.node.peer_context import PeerContext
 
 __all__ = ["Answering"]
 
@@ -34,7 +32,7 @@ TEST_S = 600.0
 class Answering:
     """One per uplink; ``reply`` queues what leaves."""
 
-    def __init__(self, peers: Peers, name: NodeName, reply: Callable[[m.StreamMessage], None]) -> None:
+    def __init__(self, peers: PeerContext, name: NodeName, reply: Callable[[m.StreamMessage], None]) -> None:
         self._peers = peers
         self._name = name
         self._reply = reply

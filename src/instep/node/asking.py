@@ -5,15 +5,12 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
-
-if TYPE_CHECKING:
-    from instep.node.peers import Peers
+from instep.node.peer_context import PeerContext
 
 __all__ = ["Asking", "reading_s"]
 
@@ -31,7 +28,7 @@ class Asking(abc.ABC):
     who: NodeName
     hello: m.Hello
     version: int
-    _peers: Peers
+    _peers: PeerContext
 
     def __init__(self) -> None:
         self._number = 0

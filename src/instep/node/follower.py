@@ -53,6 +53,7 @@ from instep.node.keeping import contents_in
 from instep.node.lending import Lending
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
+from instep.node.line_service import Source
 from instep.node.lingering import Lingering
 from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
@@ -63,7 +64,6 @@ from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing
 from instep.node.switch_outcome import look_again, note_kept, note_undone
 from instep.node.trying import try_node
-from instep.node.uplink import Uplink
 from instep.node.validate_views import validate_views
 from instep.node.watching import TreeWatch
 from instep.tree.culprits import Culprits
@@ -113,7 +113,7 @@ class FollowService:
         self.fileset = fileset
         self.line = fileset.line
         self.worker = Worker(f"tree-{fileset.name}")
-        self.sources: dict[NodeName, Uplink] = {}
+        self.sources: dict[NodeName, Source] = {}
         self.progress: m.Report | None = None
         self._net = net
         self.facts = follow_facts(runtime.store, self.line)
@@ -304,8 +304,8 @@ class FollowService:
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
 
-    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None:
-        self.sources[source] = uplink
+    def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
+        self.sources[source] = link
         has = head.id if head is not None else None
         self.driver.post(f.SourceUp(source, source == self.writer, has))
         self.driver.post(f.ConfigChanged(self.config()))
@@ -410,10 +410,10 @@ class FollowService:
             case KeepEpoch(signed):
                 self.runtime.store.add_epoch(signed)
             case f.OfferHead(source, _):
-                uplink = self.sources.get(source)
+                link = self.sources.get(source)
                 message = self.head_message(source, with_bundle=False)
-                if uplink is not None and message is not None:
-                    uplink.reply(message)
+                if link is not None and message is not None:
+                    link.reply(message)
             case f.DropStage():
                 await self._drop_stage()
             case f.Report():
@@ -544,12 +544,12 @@ class FollowService:
             if message is not None:
                 await self._net.announce(message)
 
-    def source(self, name: NodeName) -> Uplink:
+    def source(self, name: NodeName) -> Source:
         """The link to a source, or ``UnavailableError``."""
-        uplink = self.sources.get(name)
-        if uplink is None:
+        link = self.sources.get(name)
+        if link is None:
             raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
-        return uplink
+        return link
 
     def sources_for(self, first: NodeName) -> list[PeerClient]:
         """Clients of those who can send this line, ``first`` first."""

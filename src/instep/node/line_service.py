@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from instep.core.accept import EpochBook
 from instep.errors import InstepError
@@ -13,15 +13,13 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
+from instep.net.client import PeerClient
 from instep.node.lending import Lending
+from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
 from instep.node.settings import FilesetSettings
 
-if TYPE_CHECKING:
-    from instep.node.runtime import Runtime
-    from instep.node.uplink import Uplink
-
-__all__ = ["LineService"]
+__all__ = ["LineService", "Source"]
 
 
 class HasEpochs(Protocol):
@@ -29,6 +27,26 @@ class HasEpochs(Protocol):
 
     @property
     def epochs(self) -> EpochBook: ...
+
+
+class Source(Protocol):
+    """A sender of a followed line: a link that this node dialled."""
+
+    @property
+    def name(self) -> NodeName: ...
+
+    @property
+    def client(self) -> PeerClient:
+        """For requests of pages and contents."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The protocol version that was agreed on last."""
+        ...
+
+    def reply(self, message: m.StreamMessage) -> None:
+        """Queue a message on the stream; it is dropped where no room is left."""
 
 
 class LineService(Protocol):
@@ -88,7 +106,7 @@ class LineService(Protocol):
     def partners_changed(self) -> None:
         """Who follows this line here may have changed."""
 
-    def source_up(self, source: NodeName, uplink: Uplink, head: HeadRef | None) -> None: ...
+    def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None: ...
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None: ...
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass
@@ -12,16 +11,14 @@ from instep.model.ids import NodeName
 from instep.net.client import split_address
 from instep.net.messages import Obstacle
 from instep.node.line_service import LineService
+from instep.node.peer_context import PeerContext
 from instep.node.reachability import is_covered
 from instep.node.writer_edit import check_change
-
-if TYPE_CHECKING:
-    from instep.node.peers import Peers
 
 __all__ = ["obstacles", "why_unserved"]
 
 
-def obstacles(peers: Peers, service: LineService, partners: Sequence[NodeName]) -> tuple[Obstacle, ...]:
+def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeName]) -> tuple[Obstacle, ...]:
     """One for each thing that an operator has to put right here first, with the command that does it."""
     found: list[Obstacle] = []
     if service.fileset.observe:
@@ -44,13 +41,13 @@ def obstacles(peers: Peers, service: LineService, partners: Sequence[NodeName]) 
     return tuple(found)
 
 
-def _here(peers: Peers, why: str, hint: str) -> Obstacle:
+def _here(peers: PeerContext, why: str, hint: str) -> Obstacle:
     me = peers.runtime.name
     return Obstacle("", f"{me} {why}", f"on {me}: {hint}")
 
 
 def why_unserved(
-    peers: Peers, service: LineService, fileset_class: FilesetClass, partner: NodeName
+    peers: PeerContext, service: LineService, fileset_class: FilesetClass, partner: NodeName
 ) -> list[Obstacle]:
     """Why ``partner`` could not follow the line from this node, were it the writer."""
     runtime = peers.runtime
@@ -87,7 +84,7 @@ def why_unserved(
     return found
 
 
-def _address_of(peers: Peers, partner: NodeName) -> str | None:
+def _address_of(peers: PeerContext, partner: NodeName) -> str | None:
     """The IP address that a member advertises; None when it is a host name, or nobody told."""
     member = peers.membership.members.get(partner)
     if member is None or not member.address:

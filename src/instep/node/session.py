@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError
 from instep.model.ids import HeadRef, LineId, NodeName
@@ -12,13 +11,11 @@ from instep.net import messages as m
 from instep.net.service import PeerStream
 from instep.node.asking import Asking
 from instep.node.driver import wall_ms
+from instep.node.line_service import LineService
 from instep.node.offering import offer_of
 from instep.node.own_past import with_beside
+from instep.node.peer_context import PeerContext
 from instep.node.revocations import take_revocations
-
-if TYPE_CHECKING:
-    from instep.node.line_service import LineService
-    from instep.node.peers import Peers
 
 __all__ = ["Session"]
 
@@ -34,7 +31,7 @@ log = logging.getLogger(__name__)
 class Session(Asking):
     """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
 
-    def __init__(self, peers: Peers, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+    def __init__(self, peers: PeerContext, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         self.who = who
         self.hello = hello
         self.version = m.agree(m.VERSIONS, hello.versions)

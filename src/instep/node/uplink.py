@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
@@ -16,13 +15,11 @@ from instep.net.faults import reply_of_error
 from instep.net.stream import SocketStream
 from instep.node.answering import Answering
 from instep.node.driver import from_os_error, wall_ms
+from instep.node.line_service import LineService
 from instep.node.partner_drain import drain_for_partner
+from instep.node.peer_context import PeerContext
 from instep.node.revocations import take_revocations
 from instep.node.serving import pages_reply
-
-if TYPE_CHECKING:
-    from instep.node.line_service import LineService
-    from instep.node.peers import Peers
 
 __all__ = ["Uplink"]
 
@@ -40,7 +37,7 @@ class Uplink:
     """Connects, says hello, and hands what comes to the lines. Reports are level: the newest of each line and
     node is sent, after each connection all of them."""
 
-    def __init__(self, peers: Peers, name: NodeName, address: str) -> None:
+    def __init__(self, peers: PeerContext, name: NodeName, address: str) -> None:
         self.name = name
         self.address = address
         self.client = PeerClient(peers.tls, name, address)

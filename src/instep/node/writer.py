@@ -351,7 +351,7 @@ class WriterService:
     def partner_told(self, source: NodeName) -> None:
         self.driver.post(v.PartnerSeen(source))
 
-    def source_up(self, source: NodeName, uplink: object, head: HeadRef | None) -> None:
+    def source_up(self, source: NodeName, link: object, head: HeadRef | None) -> None:
         """A writer has no source."""
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
