@@ -21,6 +21,7 @@ from instep.model.pages import decode_leaf, level_of
 from instep.node.commands.archive import policy_of
 from instep.node.follower import FollowService
 from instep.node.history_from_partners import HistoryFromPartners
+from instep.node.history_roster import HistoryRoster
 from instep.node.lingering import end_due
 from instep.node.mending import Mending
 from instep.node.page_walk import new_pages
@@ -167,7 +168,10 @@ class Housekeeping:
             for raw in new_pages(store, [ref.root], seen):
                 if level_of(raw) == 0:
                     live.update(e.digest for e in decode_leaf(raw, trusted=True) if history.has(e.digest))
+        roster = HistoryRoster(store, service.fileset.name)
+        lost = roster.removed(history).large
         freed = history.collect(live.__contains__)
+        roster.record(history, lost)
         if freed:
             log.info("%s: history let go of %d bytes", service.line, freed)
 

@@ -82,9 +82,15 @@ class Kept:
             return self._history.collect(is_live)
 
     def damage(self) -> list[HistoryDamage]:
-        """What the disk changed and is not mended yet."""
+        """What the disk changed, or a program removed, and is not mended yet."""
         with self._lock:
+            self._history.look_at_packs()
             return list(self._history.damage)
+
+    def files(self) -> frozenset[bytes]:
+        """The names of its files."""
+        with self._lock:
+            return self._history.files()
 
     def kept_aside(self) -> list[str]:
         """Files of the history that were damaged or torn."""

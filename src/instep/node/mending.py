@@ -18,6 +18,7 @@ from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName
 from instep.model.pages import decode_leaf, level_of
 from instep.model.paths import shown
+from instep.node.history_roster import HistoryRoster, Removed
 from instep.node.page_walk import new_pages
 from instep.node.writer import WriterService
 from instep.node.writer_tree import history_keeps
@@ -106,6 +107,12 @@ class Mending:
         with opened(place) as there:
             for path, index in damaged_batches(there.archive):
                 file = os.fsdecode(there.by_name(path) + b"/index")
+                if index.gone:
+                    paths = ", ".join(shown(item.path) for item in index.gone[:3])
+                    text = f"{len(index.gone)} archived objects were removed, and not by instep: {paths}"
+                    self._name(service, mended, "archive_objects_gone", os.path.dirname(file), text)
+                if not index.is_damaged:
+                    continue
                 lost = "its end" if not index.damage else f"{len(index.damage)} stretches of bytes"
                 self._name(service, mended, "archive_index_damaged", file, f"{lost} cannot be read")
                 found = mend_index(path, lambda keys: self._paths_of(service, keys))
@@ -148,13 +155,20 @@ class Mending:
         for each in damage:
             file = str(place.history / each.file)
             what = "is torn" if each.is_tail else "was changed by the disk"
-            text = f"{each.length} bytes at {each.offset}: the file {what}"
+            text = f"{each.length} bytes at {each.offset}: the file {what}, or removed"
             self._name(service, mended, "history_damaged", file, text)
         mended.kept_aside += [str(place.history / name) for name in history.kept_aside()]
-        if not damage and not mended.kept_aside:
+        roster = HistoryRoster(self._runtime.store, service.fileset.name)
+        removed = roster.removed(history)
+        is_known = bool(damage or mended.kept_aside)
+        if not is_known and not removed.packs and not removed.large:
+            roster.record(history, ())
             return False
-        put = self._put_back(service, mended)
+        put = self._put_back(service, mended, removed if not is_known else None)
         history.sync()
+        if put or mended.lost:
+            self._name_removed(service, place, mended, removed)
+        roster.record(history, (entry.digest for entry in mended.lost))
         if put:
             text = f"{put} contents that the history had lost were put back from tree and archive"
             self._runtime.note("history_mended", text, service.line, contents=put)
@@ -166,13 +180,21 @@ class Mending:
         mended.damage = []  # what could be put back was; the rest is in ``lost``
         return any(not each.is_tail for each in damage)
 
-    def _put_back(self, service: WriterService, mended: Mended) -> int:
-        """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``."""
+    def _name_removed(self, service: WriterService, place: Place, mended: Mended, removed: Removed) -> None:
+        large = sorted(digest.hex() for digest in removed.large)
+        for name in [*map(os.fsdecode, removed.packs), *(f"{each[:2]}/{each}" for each in large[:NAMED_MAX])]:
+            text = "the file was removed, and not by instep"
+            self._name(service, mended, "history_damaged", str(place.history / name), text)
+
+    def _put_back(self, service: WriterService, mended: Mended, removed: Removed | None) -> int:
+        """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``. Where files
+        were ``removed`` and nothing else happened, only what they may have held."""
         history = service.tree.history
         needed = {
             entry.digest: entry
             for entry in self._entries(service)
             if entry.kind is not Kind.DIR
+            and (removed is None or removed.may_have_held(entry.digest))
             and not history.has(entry.digest)
             and history_keeps(service.fileset, entry.size)
         }

@@ -42,6 +42,8 @@ class BatchIndex:
     items: list[ItemRecord] = field(default_factory=list)
     summary: ItemRecord | None = None
     damage: list[Damage] = field(default_factory=list)
+    gone: list[ItemRecord] = field(default_factory=list)
+    """Items of which the object is not there any more, where that was looked at."""
 
     @property
     def is_damaged(self) -> bool:
@@ -97,15 +99,29 @@ def made_at_ms(batch: bytes) -> int:
 
 
 def damaged_batches(archive: str | os.PathLike[str]) -> Iterator[tuple[bytes, BatchIndex]]:
-    """``(path, index)`` of the batches whose index has lost lines, oldest first."""
+    """``(path, index)`` of the batches whose index has lost lines, or names objects that are gone; oldest first."""
     path = os.fsencode(archive)
     names = sorted(os.listdir(path)) if os.path.isdir(path) else []
     for name in names:
         if not name.startswith(b".") and os.path.isdir(path + b"/" + name):
             with Root(path + b"/" + name) as batch:
                 index = read_index(batch.fd)
-            if index.is_damaged:
+                index.gone = _gone(batch.fd, index.items)
+            if index.is_damaged or index.gone:
                 yield path + b"/" + name, index
+
+
+def _gone(batch_fd: int, items: list[ItemRecord]) -> list[ItemRecord]:
+    try:
+        objects = os.open(b"o", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=batch_fd)
+    except FileNotFoundError:
+        names: frozenset[bytes] = frozenset()
+    else:
+        try:
+            names = frozenset(map(os.fsencode, os.listdir(objects)))
+        finally:
+            os.close(objects)
+    return [item for item in items if b"/" not in item.object and item.object not in names]
 
 
 def object_slots(path: bytes) -> Iterator[bytes]:

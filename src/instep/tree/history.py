@@ -34,7 +34,9 @@ from instep.tree.history_pack import (
     fsync_name,
     large_files,
     mismatch,
+    open_large,
     pack_name,
+    read_and_close,
 )
 from instep.tree.large import copy_whole, digest_of_fd
 from instep.tree.laying import SYNC_SINGLY_MAX
@@ -266,16 +268,7 @@ class History:
 
     def _file_bytes(self, digest: Digest) -> bytes | None:
         fd = self._open_file(digest)
-        if fd is None:
-            return None
-        try:
-            return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return b""
-        finally:
-            os.close(fd)
+        return None if fd is None else read_and_close(fd)
 
     def forget_rotten(self, digest: Digest) -> None:
         """The content turned out to be other bytes: it is not here any more, and can be put anew."""
@@ -307,16 +300,23 @@ class History:
         return fd
 
     def _open_file(self, digest: Digest) -> int | None:
-        for name in (self._relative(digest), self._relative(digest) + b".new"):
-            try:
-                return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
-            except FileNotFoundError:
-                continue
-        return None
+        return open_large(self._relative(digest), self._fd)
 
     def _relative(self, digest: Digest) -> bytes:
         text = digest.hex().encode()
         return text[:2] + b"/" + text
+
+    def files(self) -> frozenset[bytes]:
+        """The names of all packs and of all large contents that are synced."""
+        packs = (pack_name(number) for number in self._numbers())
+        return frozenset((*packs, *(name for _, name in large_files(self._directories(), self._path))))
+
+    def look_at_packs(self) -> None:
+        """A pack that was removed by name is damage: it can still be read here, and is gone with this process."""
+        for number, fd in self._packs.items():
+            found = os.fstat(fd)
+            if found.st_nlink == 0 and not self._is_damaged(number):
+                self.damage.append(HistoryDamage(pack_name(number).decode(), 0, found.st_size))
 
     def digests(self) -> Iterator[Digest]:
         """All that is kept and synced or packed."""
@@ -372,13 +372,15 @@ class History:
         failpoint(_COLLECTING)
         name = pack_name(number)
         if self._is_damaged(number):
-            aside = file_beside(name, b".damaged", self._fd)
-            log.warning(
-                "a damaged history pack was written anew; the old one is kept as %s", os.fsdecode(aside)
-            )
+            with contextlib.suppress(FileNotFoundError):  # the damage may be that it has no name any more
+                aside = file_beside(name, b".damaged", self._fd)
+                log.warning(
+                    "a damaged history pack was written anew; the old one is kept as %s", os.fsdecode(aside)
+                )
             self.damage = [each for each in self.damage if each.file != name.decode()]
         os.close(self._packs.pop(number))
-        os.unlink(name, dir_fd=self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._fd)
         for digest in [d for d, packed in self._index.items() if At.of(packed).pack == number]:
             del self._index[digest]
         return max(0, size - max(0, self._end - before))

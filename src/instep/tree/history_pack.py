@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,9 @@ __all__ = [
     "fsync_name",
     "large_files",
     "mismatch",
+    "open_large",
     "pack_name",
+    "read_and_close",
 ]
 
 PACKED_MAX = 64 << 10
@@ -95,6 +98,26 @@ def fsync_name(name: bytes, dir_fd: int) -> None:
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_large(name: bytes, dir_fd: int) -> int | None:
+    """A descriptor of a large content, synced or not."""
+    for each in (name, name + b".new"):
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    return None
+
+
+def read_and_close(fd: int) -> bytes:
+    """All bytes of an open file; nothing where the disk cannot read them."""
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
     finally:
         os.close(fd)
 
