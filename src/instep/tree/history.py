@@ -267,8 +267,7 @@ class History:
         return packed.data if packed is not None else b""
 
     def _file_bytes(self, digest: Digest) -> bytes | None:
-        fd = self._open_file(digest)
-        return None if fd is None else read_and_close(fd)
+        return None if (fd := self._open_file(digest)) is None else read_and_close(fd)
 
     def forget_rotten(self, digest: Digest) -> None:
         """The content turned out to be other bytes: it is not here any more, and can be put anew."""
@@ -287,8 +286,7 @@ class History:
         self.damage.append(HistoryDamage(os.fsdecode(aside), 0, size))
 
     def open(self, digest: Digest) -> int | None:
-        """A descriptor, owned by the caller, with the content from offset 0, or None. What is read from it must be
-        hashed by the reader."""
+        """A descriptor, owned by the caller, with the content from offset 0, or None. The reader hashes what it reads."""
         if digest not in self._index:
             return self._open_file(digest)
         data = self.get(digest)
