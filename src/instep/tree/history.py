@@ -286,7 +286,7 @@ class History:
         self.damage.append(HistoryDamage(os.fsdecode(aside), 0, size))
 
     def open(self, digest: Digest) -> int | None:
-        """A descriptor, owned by the caller, with the content from offset 0, or None. The reader hashes what it reads."""
+        """A descriptor, owned by the caller, of the content, or None. The reader hashes what it reads."""
         if digest not in self._index:
             return self._open_file(digest)
         data = self.get(digest)
