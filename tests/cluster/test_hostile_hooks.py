@@ -192,10 +192,10 @@ def test_only_the_configuration_makes_hooks() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in makers:
                 makers[node.func.id].add(str(path.relative_to(Path(SOURCE, "instep"))))
-    assert makers["HookSettings"] <= {"node/hook_fields.py"}, makers
-    assert makers["FactSettings"] <= {"node/config_reader.py"}, makers
+    assert makers["HookSettings"] <= {"node/config/hooks.py"}, makers
+    assert makers["FactSettings"] <= {"node/config/facts.py"}, makers
     assert makers["HookSpec"] <= {
-        "node/hooks.py", "node/hook_fields.py", "node/golden.py", "node/golden_reader.py",
+        "node/hooks.py", "node/config/hooks.py", "node/golden.py", "node/config/golden.py",
     }, makers  # fmt: skip
     travelling = {
         field for kind in (*get_args(m.StreamMessage), Definition) for field in kind.__struct_fields__

@@ -17,7 +17,7 @@ import pytest
 from instep.model.ids import NodeName, node_name
 from instep.net.pki import Pki
 from instep.net.tokens import token_text
-from instep.node.config import load
+from instep.node.config.loading import load
 from tests.support import peers
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import pytest
 
 from examples.servers import Servers, nginx_main
 from instep.node.directory import NodeDirectory
-from instep.node.recipe_shelf import Shelf
+from instep.node.recipes.shelf import RecipeShelf
 from tests.support.fleet import free_port
 
 PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,7 +41,7 @@ def location(port: int) -> str | None:
 
 def reloaded(recipe: str, base: Path) -> tuple[int, str]:
     """Run the recipe's reload hook as the daemon does: its arguments, a small environment."""
-    found = Shelf(NodeDirectory(base / "node")).load(recipe)
+    found = RecipeShelf(NodeDirectory(base / "node")).load(recipe)
     given = {**found.examples, "pid_file": f"{base}/{recipe}.pid"}
     hook = found.settings("partner", given)["hooks"]["reload"]
     done = subprocess.run(

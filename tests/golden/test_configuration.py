@@ -22,12 +22,12 @@ from instep.errors import ConfigError, InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
 from instep.model.rollout import decode_policy
-from instep.node import config_edit
-from instep.node.config import load, parse
+from instep.node.config import edits
+from instep.node.config.loading import load, parse
+from instep.node.config.settings import Settings
+from instep.node.config.values import network
+from instep.node.config.writer_edit import change_writer
 from instep.node.directory import NodeDirectory
-from instep.node.settings import Settings
-from instep.node.values import network
-from instep.node.writer_edit import change_writer
 from tests.golden.configuration_cases import SECTIONS, TRIED, WRITTEN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,8 +205,8 @@ canary_for = "1500ms"
 """
 
 
-def edits() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
-    e = config_edit
+def scenarios() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
+    e = edits
     definition = parse(FULL).filesets[FilesetName("data")].definition
     main, s1 = NodeName("main"), NodeName("s1")
     return {
@@ -229,6 +229,13 @@ def edits() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
             ),
         ),
         "set what is unset": (MINE, lambda n: e.set_fileset(n, "data", {"hooks.reload": "", "trigger": "", "golden.url": ""})),
+        "set lists and keys below": (
+            FULL, lambda n: e.set_fileset(n, "data", {"rollout.order": "s3, s2", "hooks.reload.run": "/bin/true, x", "mode": ""}),
+        ),
+        "set below an array": (
+            FULL + '[[filesets.data.hooks.reload]]\ntouch = "/run/x"\n',
+            lambda n: e.set_fileset(n, "data", {"hooks.reload.timeout": "5s"}),
+        ),
         "set a float and a date": (MINE, lambda n: e.set_fileset(n, "data", {"settle": "1.5", "trigger": "2020-01-01"})),
         "set a wrong value": (MINE, lambda n: e.set_fileset(n, "data", {"settle": "soon", "setle": "1s"})),
         "set no key": (MINE, lambda n: e.set_fileset(n, "data", {"archive.": "1"})),
@@ -254,7 +261,7 @@ def edits() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
 
 def transcript_of_edits() -> str:
     lines: list[str] = []
-    for title, (text, change) in edits().items():
+    for title, (text, change) in scenarios().items():
         with tempfile.TemporaryDirectory() as made:
             node = NodeDirectory(Path(made) / "node")
             if text:

@@ -9,7 +9,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.node.toml_lines import KeyPath, element, key_lines
+from instep.node.config.toml_lines import KeyPath, element, key_lines
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=8) | st.sampled_from(
     ["#", "a.b", "[x]", '"', "'", "=", "\\", "{", "}", "new\nline", '"""', "\t"]

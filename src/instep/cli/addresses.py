@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from instep.errors import ConfigError, RefusedError, UsageError
 from instep.model.ids import NodeName, node_name
+from instep.node.config.kinds import BadValue
+from instep.node.config.values import Address, address, network
 from instep.node.directory import NodeDirectory
-from instep.node.values import Address, BadValue, address, network
 
 __all__ = ["DEFAULT_PORT", "Chosen", "choose", "default_route_address"]
 

@@ -22,7 +22,7 @@ config = group("config", "The configuration file of this node.")
 @pass_session
 def config_check(session: Session, file: Path | None) -> None:
     """Read a configuration as the daemon would; all problems are told at once (exit 3)."""
-    from instep.node.config import parse
+    from instep.node.config.loading import parse
 
     if file is None:
         settings = session.settings()
@@ -51,7 +51,7 @@ def config_show(session: Session, origin: bool) -> None:
     """Every setting with its value, defaults included."""
     import tomllib
 
-    from instep.node.toml_lines import key_lines
+    from instep.node.config.toml_lines import key_lines
 
     session.settings()
     text = session.node.config.read_text()
@@ -76,33 +76,38 @@ def config_show(session: Session, origin: bool) -> None:
 
 def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every key with the value as written or its default, in the order of the reference."""
-    from instep.node import config_keys as keys
-    from instep.node.golden_keys import GOLDEN, REQUEST
+    from instep.node.config.settings import Settings
 
-    def rows(path: tuple[str, ...], raw: dict[str, Any], known: tuple[keys.Key, ...]) -> Iterator[Any]:
-        for key in known:
-            yield (*path, key.name), raw.get(key.name, None if key.is_required else key.default)
+    yield from _rows((), document, Settings, str(document["name"]))
 
-    name = document["name"]
-    yield from rows((), document, keys.NODE)
-    for partner, raw in document.get("partners", {}).items():
-        yield from rows(("partners", partner), raw, keys.PARTNER)
-    for fileset, raw in document.get("filesets", {}).items():
-        path = ("filesets", fileset)
-        is_here = raw.get("writer") == name
-        yield from rows(path, raw, tuple(key for key in keys.FILESET if is_here or not key.travels))
-        yield from rows((*path, "archive"), raw.get("archive", {}), keys.ARCHIVE)
-        for kind, slot in raw.get("hooks", {}).items():
-            for hook in slot if isinstance(slot, list) else [slot]:
-                shown = rows((*path, "hooks", kind), hook, keys.HOOK)
-                yield from ((p, v) for p, v in shown if v is not None)
-        if golden := raw.get("golden"):
-            yield from ((p, v) for p, v in rows((*path, "golden"), golden, GOLDEN) if v is not None)
-            for one, request in golden.get("requests", {}).items():
-                shown = rows((*path, "golden", "requests", one), request, REQUEST)
-                yield from ((p, v) for p, v in shown if v is not None)
-    for fact, raw in document.get("facts", {}).items():
-        yield from ((p, v) for p, v in rows(("facts", fact), raw, keys.FACT) if v is not None)
+
+def _rows(
+    path: tuple[str, ...], raw: dict[str, Any], table: type, node: str, *, is_whole: bool = True
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """One table and the tables below it. Of a table that need not be there only what is set is shown, and of a fileset
+    that is followed here nothing that travels."""
+    from instep.node.config.keys import keys_of, sections_of
+
+    is_followed = raw.get("writer", node) != node
+    for key in keys_of(table):
+        value = raw.get(key.name, None if key.is_required else key.default)
+        if not (is_followed and key.travels) and (is_whole or value is not None):
+            yield (*path, key.name), value
+    for section in sections_of(table):
+        below = raw.get(section.name)
+        if is_followed and section.travels:
+            continue
+        if section.is_named:
+            for name, one in (below or {}).items():
+                yield from _rows(
+                    (*path, section.name, name), one, section.table, node, is_whole=section.is_whole
+                )
+        else:
+            for one in below if isinstance(below, list) else [below or {}]:
+                if one or section.is_whole:
+                    yield from _rows(
+                        (*path, section.name), one, section.table, node, is_whole=section.is_whole
+                    )
 
 
 @command("reload", parent=config, example="instep config reload")

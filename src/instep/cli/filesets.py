@@ -71,8 +71,8 @@ def fileset_add(
     lists are added to its lists.
     """
     from instep.model.ids import fileset_name
-    from instep.node import config_edit
-    from instep.node.recipe import WRITTEN
+    from instep.node.config import edits
+    from instep.node.recipes.recipe import WRITTEN
 
     if mode != "mirror":
         later(f"mode {mode}")
@@ -93,7 +93,7 @@ def fileset_add(
         except RefusedError as error:
             raise all_wrong(session, name, root, given_keys, error) from None
         prepare = partial(mark_root, session, chosen, Path(root))
-    changed = config_edit.add_fileset(session.node, name, root, given_keys, prepare)
+    changed = edits.add_fileset(session.node, name, root, given_keys, prepare)
     reloaded = session.reload() if changed else None
     settings = session.settings()
     offered, reasons = _offered(settings, chosen)
@@ -177,7 +177,7 @@ def fileset_accept(
     A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
     --replace, --seed or --observe says what to do.
     """
-    from instep.node.recipe import FOLLOWED
+    from instep.node.recipes.recipe import FOLLOWED
 
     if drift == "offer":
         later(f"drift {drift}")
@@ -224,7 +224,7 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
 @pass_session
 def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
     """Change settings of a fileset; an empty value goes back to the default."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     wrong = [one for one in assignments if "=" not in one]
     if wrong:
@@ -232,7 +232,7 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
             f"{wrong[0]!r} is not KEY=VALUE", hint=f"instep fileset set {name} settle=5ms", code="bad_key"
         )
     pairs = dict(one.split("=", 1) for one in assignments)
-    changed = config_edit.set_fileset(
+    changed = edits.set_fileset(
         session.node, name, {key.strip(): value.strip() for key, value in pairs.items()}
     )
     _report_change(session, name, changed, f"{name} is set")
@@ -243,11 +243,11 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
 @pass_session
 def fileset_remove(session: Session, name: str) -> None:
     """Forget a fileset on this node; its files, archive and history stay."""
-    from instep.node import config_edit
+    from instep.node.config import edits
     from instep.node.placing import forget_root
 
     found = session.settings().filesets.get(name)  # type: ignore[call-overload]
-    changed = config_edit.remove_fileset(session.node, name)
+    changed = edits.remove_fileset(session.node, name)
     where = f"; its files stay in {found.path}" if found is not None else ""
     _report_change(session, name, changed, f"{name} is forgotten here{where}")
     if found is not None and changed:

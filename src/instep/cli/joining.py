@@ -68,7 +68,7 @@ def join(
     """
     from instep.cli import addresses
     from instep.net.tokens import parse_token
-    from instep.node.recipe import FOLLOWED
+    from instep.node.recipes.recipe import FOLLOWED
 
     wanted = _accepts(accepts)
     _check_recipe(recipe_name, wanted)
@@ -156,7 +156,7 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
         return
     from instep.net.certs import fingerprint_bytes
     from instep.net.pki import Pki
-    from instep.node.config import load
+    from instep.node.config.loading import load
 
     name = load(node.path).name
     if name != invitation.name:
@@ -192,7 +192,7 @@ def _enrol(
     """Certificates first, configuration last: a crash in between leaves no half node that could start."""
     from instep.net.client import join_cluster
     from instep.net.pki import Issued, Pki, write_file
-    from instep.node import config_edit
+    from instep.node.config import edits
     from instep.node.state import make_state
 
     existed = node.holds_node
@@ -211,16 +211,16 @@ def _enrol(
     pki.install(invitation.name, reply.ca, Issued(reply.tls_cert, reply.sign_cert), reply.crl)
     if not existed:
         make_state(node)
-        config_edit.create(node, chosen.top)
+        edits.create(node, chosen.top)
     partner: dict[str, object] = {"address": answered}
-    config_edit.set_partner(node, reply.inviter, partner)
+    edits.set_partner(node, reply.inviter, partner)
     seen = [*_seen(node), invitation.token_id.hex()]
     write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600)
     return _offers(reply)
 
 
 def _is_local(invitation: Invitation) -> bool:
-    from instep.node.values import address
+    from instep.node.config.values import address
 
     return any(address(one).is_loopback for one in invitation.addresses)
 
@@ -259,7 +259,7 @@ def _accept_cold(
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
     from instep.cli.roots import check_root, mark_root
     from instep.model.ids import fileset_name
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     root = Path(path)
     chosen = fileset_name(name)
@@ -283,4 +283,4 @@ def _accept_cold(
         prepare = partial(mark_root, session, chosen, root)
     given: dict[str, object] = {"observe": True} if observe else {}
     inviter = invitation.inviter
-    return config_edit.accept_fileset(session.node, name, str(root), inviter, given, prepare, ready)
+    return edits.accept_fileset(session.node, name, str(root), inviter, given, prepare, ready)

@@ -42,7 +42,7 @@ def init(
     """
     from instep.cli import addresses
     from instep.net.pki import Pki
-    from instep.node import config_edit
+    from instep.node.config import edits
     from instep.node.state import make_state
 
     node = session.node
@@ -50,7 +50,7 @@ def init(
     if not node.holds_node:
         node.create()
         make_state(node)
-    changed = config_edit.create(node, chosen.top)
+    changed = edits.create(node, chosen.top)
     pki = Pki.create(node.pki, chosen.name, chosen.name, int(time.time() * 1000))
     document: dict[str, Any] = {
         "node": chosen.name, "directory": str(node.path), "listen": str(chosen.listen),

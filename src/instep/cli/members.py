@@ -38,7 +38,7 @@ def invite(
 ) -> None:
     """Print a one-time token for each new node; the ready join line goes to stderr."""
     from instep.model.ids import node_name
-    from instep.node import config_edit
+    from instep.node.config import edits
     from instep.node.reachability import check_invitation, is_covered
 
     settings = session.settings()
@@ -49,7 +49,7 @@ def invite(
     check_invitation(settings, names, source, session.node.path)
     if source is not None and not is_covered(settings.allow, source):
         session.control.call("ping", {}, timeout_s=5)
-        config_edit.allow_networks(session.node, [shown_network(source)])
+        edits.allow_networks(session.node, [shown_network(source)])
         session.reload()
     flags = {"replicate": replicate, "data": data and replicate, "hub": hub and replicate}
     tokens = [
@@ -68,7 +68,7 @@ def invite(
 
 
 def _shown(ms: int) -> str:
-    from instep.node.values import shown_duration
+    from instep.node.config.values import shown_duration
 
     return shown_duration(ms)
 

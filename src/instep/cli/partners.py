@@ -11,7 +11,8 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Session, command, daemon_word, group, pass_session, timeout_option
 from instep.errors import UsageError
-from instep.node import values
+from instep.node.config import values
+from instep.node.config.kinds import BadValue
 
 __all__ = ["allow", "link_options", "partner", "read_network", "shown_network"]
 
@@ -43,7 +44,7 @@ def read_network(raw: str) -> values.IpNetwork:
     """A CIDR or an address as typed; ``UsageError`` with what would be right."""
     try:
         return values.network(raw)
-    except values.BadValue as error:
+    except BadValue as error:
         raise UsageError(f"{raw!r} {error}", code="bad_network") from None
 
 
@@ -105,7 +106,7 @@ def partner_set(
     session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
 ) -> None:
     """Change what a partner may have; list a member of the cluster that is none yet."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     if name not in session.settings().partners and not _is_member(session, name):
         raise UsageError(
@@ -122,7 +123,7 @@ def partner_set(
         given["address"] = at or None
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
-    _changed(session, name, config_edit.set_partner(session.node, name, given), f"{name} is set")
+    _changed(session, name, edits.set_partner(session.node, name, given), f"{name} is set")
 
 
 def _is_member(session: Session, name: str) -> bool:
@@ -139,9 +140,9 @@ def _is_member(session: Session, name: str) -> bool:
 @pass_session
 def partner_remove(session: Session, name: str) -> None:
     """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
-    _changed(session, name, config_edit.remove_partner(session.node, name), f"{name} is no partner any more")
+    _changed(session, name, edits.remove_partner(session.node, name), f"{name} is no partner any more")
 
 
 @command("resend", parent=partner, example="instep partner resend s1")
@@ -175,7 +176,7 @@ def partner_add(
     """List a node of another cluster, trusted by its key alone. Do the same on the other side."""
     try:
         at, key = values.address(address), values.fingerprint(pin)
-    except values.BadValue as error:
+    except BadValue as error:
         raise UsageError(f"{address if 'HOST' in str(error) else pin!r} {error}", code="bad_value") from None
     document = session.call(
         "partner_add", timeout_ms / 1000, name=name, address=str(at), pin=key,
@@ -210,10 +211,10 @@ def allow_list(session: Session) -> None:
 @pass_session
 def allow_add(session: Session, networks: tuple[str, ...]) -> None:
     """Let peers connect from a network or address."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     was_empty = not session.settings().allow
-    changed = config_edit.allow_networks(session.node, [shown_network(read_network(one)) for one in networks])
+    changed = edits.allow_networks(session.node, [shown_network(read_network(one)) for one in networks])
     if changed and was_empty and not any(one.is_loopback for one in session.settings().allow):
         say("instep: nodes on this machine may no longer connect; to keep them: instep allow add 127.0.0.0/8")
     _show_allow(session, changed, session.reload() if changed else None)
@@ -224,8 +225,8 @@ def allow_add(session: Session, networks: tuple[str, ...]) -> None:
 @pass_session
 def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
     """Cut peers from a network off; open connections from there are closed."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     wanted = [read_network(one) for one in networks]
-    changed = config_edit.disallow_networks(session.node, wanted)
+    changed = edits.disallow_networks(session.node, wanted)
     _show_allow(session, changed, session.reload() if changed else None)

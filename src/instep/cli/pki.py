@@ -239,8 +239,8 @@ def pki_export(
 def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
     """Show the certificates that a server presents, without believing them."""
     from instep.net import tls
-    from instep.node.values import BadValue
-    from instep.node.values import address as read_address
+    from instep.node.config.kinds import BadValue
+    from instep.node.config.values import address as read_address
 
     try:
         at = read_address(address)

@@ -13,7 +13,7 @@ from instep.cli.session import Session, command, group, pass_session
 from instep.errors import InstepError, UsageError
 
 if TYPE_CHECKING:
-    from instep.node.recipe import Recipe
+    from instep.node.recipes.recipe import Recipe
 
 __all__ = [
     "parameter_option",
@@ -59,13 +59,13 @@ def recipe_settings(
 
 
 def _load(session: Session, name: str) -> Recipe:
-    from instep.node.recipe_shelf import Shelf
+    from instep.node.recipes.shelf import RecipeShelf
 
     node = session.node
     roots: list[Path] = []
     if node.holds_node:
         roots = [one.path for one in session.settings().filesets.values() if not one.is_written_here]
-    return Shelf(node).load(name, roots)
+    return RecipeShelf(node).load(name, roots)
 
 
 def _given(params: tuple[str, ...]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
     """The settings as they are written to ``instep.toml``."""
     import tomlkit
 
-    from instep.node.config_edit import toml_item
+    from instep.node.config.edits import toml_item
 
     document = tomlkit.document()
     filesets = tomlkit.table(is_super_table=True)
@@ -99,10 +99,10 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
 @pass_session
 def recipe_list(session: Session) -> None:
     """The recipes that come with instep, and your own in /etc/instep/recipes or recipes/ in the node directory."""
-    from instep.node.recipe_shelf import PACKAGED, Shelf
+    from instep.node.recipes.shelf import PACKAGED, RecipeShelf
 
     rows: list[dict[str, Any]] = []
-    for name, files in Shelf(session.node).names().items():
+    for name, files in RecipeShelf(session.node).names().items():
         row: dict[str, Any] = {
             "name": name, "file": str(files[0]), "own": files[0].parent != PACKAGED,
             "instead_of": [str(file) for file in files[1:]], "about": None, "problem": None,
@@ -131,7 +131,7 @@ def recipe_list(session: Session) -> None:
 @pass_session
 def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
     """What a recipe asks for, and what it would set: with examples where a parameter is not given."""
-    from instep.node.recipe import FOLLOWED, WRITTEN
+    from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
     found = _load(session, name)
     given = {**found.examples, **_given(params)}

@@ -18,9 +18,10 @@ import instep
 from instep import errors
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
-from instep.node import balancer_keys
-from instep.node import config_keys as keys
-from instep.node.golden_keys import GOLDEN, REQUEST
+from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
+from instep.node.config.facts import FactSettings
+from instep.node.config.keys import Key, keys_of, sections_of
+from instep.node.config.partners import PartnerSettings
 
 __all__ = ["pages"]
 
@@ -44,40 +45,46 @@ def pages() -> dict[str, str]:
 # Settings -----------------------------------------------------------------------------------------------
 
 
+SLOTS = ", ".join(slot.name for slot in sections_of(hooks.HooksSettings))
+TABLES: tuple[tuple[str, str, type], ...] = (
+    ("The node", "", settings.Settings),
+    ("Partners", "[partners.NAME]", PartnerSettings),
+    ("Filesets", "[filesets.NAME]", filesets.FilesetSettings),
+    ("Archive", "archive = { ... } of a fileset", filesets.ArchivePolicy),
+    ("Hooks", f"{SLOTS} in [filesets.NAME.hooks]", hooks.HookSettings),
+    ("Golden answers", "[filesets.NAME.golden]", golden.GoldenSettings),
+    ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", golden.GoldenRequest),
+    ("Rollout", "[filesets.NAME.rollout]", definitions.RolloutKeys),
+    ("Facts", "NAME = { ... } in [facts]", FactSettings),
+    ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancers.BalancerSettings),
+    ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancers.PortKeys),
+    ("A node's place", "address, and each of backends, where they are tables", places.PlaceKeys),
+)
+"""The tables of the page: title, where it stands in the file, what declares its keys."""
+
+
 def settings_page() -> str:
-    sections = (
-        ("The node", "", keys.NODE),
-        ("Partners", "[partners.NAME]", keys.PARTNER),
-        ("Filesets", "[filesets.NAME]", keys.FILESET),
-        ("Archive", "archive = { ... } of a fileset", keys.ARCHIVE),
-        ("Hooks", f"{', '.join(keys.HOOKS)} in [filesets.NAME.hooks]", keys.HOOK),
-        ("Golden answers", "[filesets.NAME.golden]", GOLDEN),
-        ("Golden requests", "[filesets.NAME.golden.requests.REQUEST]", REQUEST),
-        ("Rollout", "[filesets.NAME.rollout]", keys.ROLLOUT),
-        ("Facts", "NAME = { ... } in [facts]", keys.FACT),
-        ("Balancers", "[balancers.NAME]; reload = { ... } in it is a hook", balancer_keys.BALANCER),
-        ("A balancer's ports", "http, https, websocket = { ... } in [balancers.NAME]", balancer_keys.SERVICE),
-        ("A node's place", "address, and each of backends, where they are tables", balancer_keys.PLACE),
-    )
     parts = [
         "# Settings",
         _NOTE,
         "`instep.toml` in the node directory. Unknown keys are errors. Durations read `200ms`, `5s`, `10m`, "
         "`30d`; sizes `64KiB`. Keys marked *travels* are set where the fileset is written and are an error "
-        "where it is followed.",
+        "where it is followed. A change is taken by a running daemon at once; keys marked *restart* are only "
+        "read when it starts.",
     ]
-    for title, where, table in sections:
+    for title, where, table in TABLES:
         parts.append(f"\n## {title}\n" + (f"\n`{where}`\n" if where else ""))
         parts.append("| key | default | |\n|---|---|---|")
-        parts += [_setting(key) for key in table]
+        parts += [_setting(key) for key in keys_of(table)]
     return "\n".join(parts) + "\n"
 
 
-def _setting(key: keys.Key) -> str:
+def _setting(key: Key) -> str:
     default = (
         "required" if key.is_required else "-" if key.default is None else f"`{json.dumps(key.default)}`"
     )
-    return f"| `{key.name}` | {default} | {'*travels* · ' if key.travels else ''}{key.help} |"
+    marks = ("*travels* · " if key.travels else "") + ("*restart* · " if key.needs_restart else "")
+    return f"| `{key.name}` | {default} | {marks}{key.doc} |"
 
 
 # Commands -----------------------------------------------------------------------------------------------

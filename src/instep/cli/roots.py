@@ -18,13 +18,13 @@ def all_wrong(
     session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
 ) -> InstepError:
     """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
-    from instep.node import config_edit
+    from instep.node.config import edits
 
     def stop() -> None:
         raise refused
 
     try:
-        config_edit.add_fileset(session.node, name, root, given, stop)
+        edits.add_fileset(session.node, name, root, given, stop)
     except ConfigError as error:
         path = f"filesets.{name}.path"
         found = error.facts.get("problems")

@@ -19,8 +19,8 @@ from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
 
 if TYPE_CHECKING:
+    from instep.node.config.settings import Settings
     from instep.node.directory import NodeDirectory
-    from instep.node.settings import Settings
 
 __all__ = [
     "DURATION",
@@ -56,7 +56,7 @@ class Session:
 
     def settings(self) -> Settings:
         """The settings in the file now, which may differ from those that run."""
-        from instep.node.config import load
+        from instep.node.config.loading import load
 
         node = self.node
         node.require()
@@ -128,7 +128,8 @@ class DurationType(click.ParamType[int]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from instep.node.values import BadValue, duration_ms
+        from instep.node.config.kinds import BadValue
+        from instep.node.config.values import duration_ms
 
         if isinstance(value, int):
             return value

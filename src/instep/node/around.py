@@ -19,10 +19,10 @@ from instep.errors import InstepError, UnavailableError
 from instep.fleet.hooks import HookCall
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.standing import Standing, StandingRecord
+from instep.node.config.settings import FilesetSettings
 from instep.node.driver import from_os_error, monotonic_ms
 from instep.node.hooks import run_slot
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings
 
 __all__ = ["Around", "FailureTeller"]
 

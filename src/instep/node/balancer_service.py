@@ -22,9 +22,9 @@ from instep.fleet.haproxy_socket import tell
 from instep.fleet.hooks import HookCall, run_hook
 from instep.model.ids import FilesetName
 from instep.net import messages as m
-from instep.node.balancer_settings import BalancerSettings
 from instep.node.balancer_watch import Watch
 from instep.node.balancing import STATE, Rendered, chosen, plan_of, render, surroundings
+from instep.node.config.balancers import BalancerSettings
 from instep.node.hooks import spec_of
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from instep.fleet.proxy_map import merged, proxy_map
 from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.net import messages as m
-from instep.node.balancer_settings import BalancerSettings, Place
+from instep.node.config.balancers import BalancerSettings
+from instep.node.config.places import ServingPlace
+from instep.node.config.settings import Settings
 from instep.node.presence import host_of, place_of
-from instep.node.settings import Settings
 
 __all__ = ["STATE", "Rendered", "chosen", "plan_of", "render", "surroundings"]
 
@@ -139,20 +140,20 @@ def _place(
     member: m.Member | None,
     *,
     is_self: bool,
-) -> tuple[Place | None, str]:
+) -> tuple[ServingPlace | None, str]:
     """Where it serves, this node's word before its own; or why it cannot be used."""
     own = balancer.backends.get(name)
     serving = member.serving if member is not None else None
-    told = place_of(serving, balancer.name) if serving is not None else Place()
+    told = place_of(serving, balancer.name) if serving is not None else ServingPlace()
     host = told.host or (host_of(member) if member is not None else None)
     if not is_self:
         why = _why_not_there(settings, told, host if own is None else None)
         if why is not None:
             if own is None:
                 return None, why
-            told = Place()
+            told = ServingPlace()
     if own is not None:
-        return Place(
+        return ServingPlace(
             own.host or host,
             own.port if own.host is not None else told.port,
             own.at or told.at,
@@ -161,10 +162,10 @@ def _place(
         ), ""
     if host is None and not told.at:
         return None, "it has no address that could be dialled; set address in its [balancers] section"
-    return Place(host, told.port, told.at, told.health, told.agent), ""
+    return ServingPlace(host, told.port, told.at, told.health, told.agent), ""
 
 
-def _why_not_there(settings: Settings, told: Place, host: str | None) -> str | None:
+def _why_not_there(settings: Settings, told: ServingPlace, host: str | None) -> str | None:
     """Another machine's word must not lead requests to programs of the balancer's own machine."""
     if settings.advertise.is_loopback:
         return None  # all nodes are on this machine
@@ -179,7 +180,7 @@ def _why_not_there(settings: Settings, told: Place, host: str | None) -> str | N
     return None
 
 
-def _at(balancer: BalancerSettings, place: Place) -> dict[Kind, Address]:
+def _at(balancer: BalancerSettings, place: ServingPlace) -> dict[Kind, Address]:
     found: dict[Kind, Address] = {}
     for number, service in enumerate(balancer.services):
         kind = service.kind

@@ -1,4 +1,4 @@
-"""Notices that somebody edited ``instep.toml`` by hand."""
+"""Notices that a person or program edited ``instep.toml``."""
 
 from __future__ import annotations
 

@@ -18,7 +18,10 @@ from instep.net.server import PeerServer, Refusal
 from instep.net.tls import TlsContexts
 from instep.node.balancer_service import Balancers
 from instep.node.commands import commands_of
-from instep.node.config import load
+from instep.node.config.keys import keys_of
+from instep.node.config.loading import load
+from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.config.table_reader import problem
 from instep.node.config_file import ConfigFile
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
@@ -34,7 +37,6 @@ from instep.node.peers import Peers
 from instep.node.placing import forget_marker
 from instep.node.readiness import notify
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings, Settings
 from instep.node.signers import stuck_standing
 from instep.node.state import StateLost, is_lost, lost, watch_state
 from instep.node.succession import Succession
@@ -175,16 +177,13 @@ class Daemon:
         self.runtime.tell()
 
     def _check_reloadable(self, settings: Settings) -> None:
-        running = self.runtime.settings
-        fixed = {"name": (running.name, settings.name), "listen": (running.listen, settings.listen)}
+        fixed = [key for key in keys_of(Settings) if key.needs_restart]
+        values = [
+            (key, getattr(self.runtime.settings, key.field), getattr(settings, key.field)) for key in fixed
+        ]
         problems = [
-            {
-                "line": None,
-                "key": key,
-                "value": str(new),
-                "why": f"is {old} while the daemon runs; restart it",
-            }
-            for key, (old, new) in fixed.items()
+            problem(None, key.name, str(new), f"is {old} while the daemon runs; restart it")
+            for key, old, new in values
             if old != new
         ]
         if problems:

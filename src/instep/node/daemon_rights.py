@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.model.definition import Preserve
-from instep.node.settings import FilesetSettings
+from instep.node.config.settings import FilesetSettings
 
 __all__ = ["CAPABILITIES", "Need", "RightsRow", "need_of", "rights_of_process", "rights_row"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from instep.fleet.aside import Aside, Full, Hangs
 from instep.model.ids import FilesetName
 from instep.node import facts
+from instep.node.config.settings import FilesetSettings, Settings
 from instep.node.facts import Value, calls_for, calls_of
-from instep.node.settings import FilesetSettings, Settings
 
 __all__ = ["FactCache"]
 

@@ -10,18 +10,15 @@ import contextlib
 import grp
 import os
 import pwd
-import re
 import secrets
 import sys
 from pathlib import Path
 
-from instep.node import values
+from instep.node.config.settings import ServiceSettings
 from instep.node.fact_files import text_of
 from instep.node.fact_program import output_of
-from instep.node.settings import ServiceSettings
-from instep.node.values import BadValue
 
-__all__ = ["TRIAL_NAME", "access_of", "account_of_service", "named", "read_service", "run_as", "service_of"]
+__all__ = ["TRIAL_NAME", "access_of", "account_of_service", "named", "run_as", "service_of"]
 
 SYSTEMCTL = "/usr/bin/systemctl"
 TRIAL_NAME = ".instep-access-"
@@ -69,18 +66,6 @@ tried("write", write)
 tried("rename", lambda: os.rename(os.path.join(root, name), os.path.join(root, name + "-2")))
 tried("delete", lambda: os.unlink(os.path.join(root, name + "-2")))
 """
-
-
-def read_service(raw: object) -> ServiceSettings:
-    """The value of ``service``, or ``BadValue``."""
-    if not isinstance(raw, dict) or len(raw) != 1 or not set(raw) <= {"unit", "pid_file", "user"}:
-        raise BadValue('is not one of { unit = "..." }, { pid_file = "/..." } and { user = "..." }')
-    if "pid_file" in raw:
-        return ServiceSettings(pid_file=values.absolute_path(raw["pid_file"]))
-    ((key, value),) = raw.items()
-    if not re.fullmatch(r"[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\-]{0,255}", values.string(value)):
-        raise BadValue(f"has a {key} that is no name")
-    return ServiceSettings(**{key: value})
 
 
 def named(uid: int, gid: int) -> str:

@@ -17,11 +17,11 @@ from functools import partial
 
 from instep import __version__
 from instep.net.messages import VERSIONS
+from instep.node.config.settings import FactSettings, FilesetSettings, Settings
 from instep.node.fact_files import digest_of, names_in, secret_of, text_of
 from instep.node.fact_people import access_of, run_as, service_of
 from instep.node.fact_program import output_of
 from instep.node.mounts import mount_at
-from instep.node.settings import FactSettings, FilesetSettings, Settings
 
 __all__ = ["FACT_S", "Value", "calls_for", "calls_of", "told"]
 

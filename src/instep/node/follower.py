@@ -39,6 +39,7 @@ from instep.net import messages as m
 from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
+from instep.node.config.settings import FilesetSettings
 from instep.node.driver import Driver, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
@@ -58,7 +59,6 @@ from instep.node.lingering import Lingering
 from instep.node.reporting import report_of
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.standing_aside import drain, offer_again
 from instep.node.starting import first_follower_standing

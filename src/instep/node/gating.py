@@ -11,10 +11,10 @@ from instep.model.definition import Definition
 from instep.model.ids import LineId
 from instep.net import messages as m
 from instep.net.client import PeerClient
+from instep.node.config.settings import FilesetSettings
 from instep.node.driver import wall_ms
 from instep.node.facts import told
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings
 
 __all__ = ["GateLook", "compare_facts", "gates_of", "known_gates", "look_at_gates", "require_gates"]
 

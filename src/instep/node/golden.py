@@ -18,8 +18,8 @@ from instep.fleet.golden import ask_all, judge, named
 from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
 from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.model.ids import HeadRef
+from instep.node.config.settings import FilesetSettings, GoldenSettings
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings, GoldenSettings
 from instep.store.port import NodeStore
 
 __all__ = ["Golden", "Recording", "Slot", "forget_golden", "specs_of"]

@@ -9,7 +9,7 @@ from typing import Any
 from instep.core.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanProblem, is_held, words_of
 from instep.core.publish_vocabulary import PublishFacts
 from instep.model.paths import path_fields
-from instep.node.settings import FilesetSettings
+from instep.node.config.settings import FilesetSettings
 from instep.tree.listing import NOT_KEPT
 
 __all__ = ["check_words", "explained", "held_documents", "held_of_line", "standing_steps"]

@@ -11,8 +11,8 @@ from instep.errors import Retry
 from instep.fleet.hooks import HookCall, HookSpec, TlsMode
 from instep.fleet.hooks import run_hook as run_one
 from instep.model.definition import Definition
+from instep.node.config.settings import FilesetSettings, HookSettings
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings, HookSettings
 from instep.tree.rules import Rules
 
 __all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
 from instep.model.statrow import StatRow
+from instep.node.config.settings import FilesetSettings
 from instep.node.history_rule import history_keeps
 from instep.node.recording import HasRows
-from instep.node.settings import FilesetSettings
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents, Rows
 from instep.tree.digest import digest_bytes

@@ -14,10 +14,10 @@ from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.net.client import PeerClient
+from instep.node.config.settings import FilesetSettings
 from instep.node.lending import Lending
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 
 __all__ = ["LineService", "Source"]
 

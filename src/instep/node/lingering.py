@@ -14,10 +14,10 @@ from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
+from instep.node.config.settings import FilesetSettings
 from instep.node.driver import wall_ms
 from instep.node.moved import LiveRows
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings
 from instep.store.port import NodeStore
 from instep.tree.linger import end_linger, lingering
 from instep.tree.next_tree import NEXT, Exchange, Relinked, take_apart

@@ -16,10 +16,11 @@ from aiohttp import web
 
 from instep.model.ids import FilesetName
 from instep.model.standing import Standing
-from instep.node import values
+from instep.node.config import values
+from instep.node.config.kinds import BadValue
+from instep.node.config.values import Address, IpNetwork
 from instep.node.driver import wall_ms
 from instep.node.fitness import Fitness, LineView, fitness_of, is_one_generation
-from instep.node.values import Address, BadValue, IpNetwork
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon

@@ -16,7 +16,7 @@ from instep.net.allow import AllowList
 from instep.net.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
 from instep.net.tls import TlsContexts
 from instep.net.tokens import Invitation, PendingInvite, TokenBook, token_text
-from instep.node import config_edit
+from instep.node.config import edits
 from instep.node.driver import wall_ms
 from instep.node.presence import serving_of, why_not_serving
 from instep.node.runtime import Runtime
@@ -118,7 +118,7 @@ class Membership:
         issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
         link = invite.link
         flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
-        config_edit.set_partner(runtime.directory, request.name, flags)
+        edits.set_partner(runtime.directory, request.name, flags)
         book.use(request.token_id, now, pin=pin)
         self._save(book)
         self._settings_changed()

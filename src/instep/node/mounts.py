@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import RefusedError
-from instep.node import values
-from instep.node.values import BadValue
+from instep.node.config.settings import ExpectedMount
 
-__all__ = ["ExpectedMount", "Mount", "mount_at", "read_expected", "require_mount", "why_shared"]
+__all__ = ["Mount", "is_expected", "mount_at", "require_mount", "why_shared"]
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "glusterfs", "ceph", "fuse.glusterfs", "fuse.sshfs")
 _SERVER_OPTIONS = ("vers", "hard", "soft", "sec", "proto", "local_lock", "nolock", "sync")
@@ -34,29 +33,9 @@ class Mount:
         return f"{self.kind} on {self.at}"
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectedMount:
-    """What ``expect_mount`` says: a kind, where not None, and a mount point, where not None."""
-
-    kind: str | None
-    at: str | None = None
-
-    def __str__(self) -> str:
-        return (self.kind or "any") + (f" on {self.at}" if self.at is not None else "")
-
-    def holds(self, mount: Mount | None) -> bool:
-        """Whether this is it."""
-        if mount is None:
-            return False
-        return self.kind in (None, mount.kind) and self.at in (None, mount.at)
-
-
-def read_expected(raw: object) -> ExpectedMount:
-    """The value of ``expect_mount``, or ``BadValue``."""
-    kind, on, at = values.string(raw).partition(" on ")
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
-        raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
-    return ExpectedMount(None if kind == "any" else kind, str(values.absolute_path(at)) if on else None)
+def is_expected(mount: Mount | None, expected: ExpectedMount) -> bool:
+    """Whether ``expect_mount`` describes this mount."""
+    return mount is not None and expected.kind in (None, mount.kind) and expected.at in (None, mount.at)
 
 
 def mount_at(path: Path, table: str | None = None) -> Mount | None:
@@ -89,7 +68,7 @@ def require_mount(fileset: str, path: Path, expected: ExpectedMount | None) -> N
     if expected is None:
         return
     found = mount_at(path)
-    if expected.holds(found):
+    if is_expected(found, expected):
         return
     ours = found.named if found is not None else "nothing"
     raise RefusedError(

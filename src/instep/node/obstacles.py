@@ -10,10 +10,10 @@ from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
 from instep.net.client import split_address
 from instep.net.messages import Obstacle
+from instep.node.config.writer_edit import check_change
 from instep.node.line_service import LineService
 from instep.node.peer_context import PeerContext
 from instep.node.reachability import is_covered
-from instep.node.writer_edit import check_change
 
 __all__ = ["obstacles", "why_unserved"]
 

@@ -16,8 +16,8 @@ import msgspec
 
 from instep.errors import InstepError, RefusedError
 from instep.model.ids import FilesetName, NodeName
+from instep.node.config.settings import Settings
 from instep.node.mounts import require_mount
-from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.tree.marker import Marker, check_marker, create_marker, read_marker, remove_marker
 from instep.tree.place import Place, check_overlap, prepare_place, resolve_place

@@ -5,8 +5,8 @@ from __future__ import annotations
 from instep.fleet.balancer_plan import Kind
 from instep.model.address import Address, parse_address, why_not_plain_host
 from instep.net import messages as m
-from instep.node.balancer_settings import Place
-from instep.node.settings import Settings
+from instep.node.config.places import ServingPlace
+from instep.node.config.settings import Settings
 
 __all__ = ["door_of", "host_of", "place_of", "serving_of", "why_not_serving"]
 
@@ -40,7 +40,7 @@ def _door(settings: Settings, door: Address | None) -> str:
     return str(Address(settings.advertise.host, door.port) if door.is_wildcard else door)
 
 
-def _told(place: Place) -> list[tuple[str, str]]:
+def _told(place: ServingPlace) -> list[tuple[str, str]]:
     rows = [(kind.value, str(address)) for kind, address in place.at.items()]
     for name, door in (("health", place.health), ("agent", place.agent)):
         if door is not None:
@@ -85,7 +85,7 @@ def host_of(member: m.Member) -> str | None:
     return address.host if address is not None and is_plain else None
 
 
-def place_of(serving: m.Serving, balancer: str) -> Place:
+def place_of(serving: m.Serving, balancer: str) -> ServingPlace:
     """What the node said of where it serves this application."""
     at: dict[Kind, Address] = {}
     doors: dict[str, Address] = {}
@@ -101,7 +101,7 @@ def place_of(serving: m.Serving, balancer: str) -> Place:
             doors[kind] = address
         elif not kind:
             host, port = (text, None) if address is None else (address.host, address.port)
-    return Place(
+    return ServingPlace(
         host,
         port,
         at,

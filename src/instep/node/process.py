@@ -16,12 +16,12 @@ from pathlib import Path
 import uvloop
 
 from instep.errors import ContentionError, InstepError, ResourceError
-from instep.node.config import load
+from instep.node.config.loading import load
+from instep.node.config.settings import Settings
 from instep.node.daemon import Daemon
 from instep.node.directory import NodeDirectory
 from instep.node.driver import shift_wall_clock
 from instep.node.logs import set_up_logs
-from instep.node.settings import Settings
 from instep.node.state import StateLost, open_state
 from instep.tree.failpoints import arm_from_text
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instep.errors import RefusedError
-from instep.node.settings import Settings
-from instep.node.values import IpNetwork
+from instep.node.config.settings import Settings
+from instep.node.config.values import IpNetwork
 
 __all__ = ["check_invitation", "is_covered"]
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from instep.errors import DamagedError
 from instep.model.statrow import StatRow
+from instep.node.config.settings import FilesetSettings
 from instep.node.runtime import Runtime
-from instep.node.settings import FilesetSettings
 from instep.tree.journal import Journal
 from instep.tree.place import Place
 from instep.tree.switch import finish

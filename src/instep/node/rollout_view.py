@@ -9,7 +9,7 @@ from typing import Any
 from instep.core.rollout_vocabulary import RolloutFacts, RolloutState, RolloutView, ended
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import Report
-from instep.node.config import load
+from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
 from instep.node.rollout import finished_rollouts, saved_rollout
 from instep.node.snapshot import moment, pick_fileset

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from instep.errors import UnavailableError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.net.pki import Pki
+from instep.node.config.settings import Settings
 from instep.node.deferred import Deferred
 from instep.node.directory import NodeDirectory
 from instep.node.draining import Draining
@@ -19,7 +20,6 @@ from instep.node.driver import monotonic_ms, wall_ms
 from instep.node.fact_cache import FactCache
 from instep.node.quiet import Quiet
 from instep.node.retention_time import RetentionTime
-from instep.node.settings import Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 

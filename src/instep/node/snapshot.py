@@ -14,11 +14,11 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net import messages as m
-from instep.node.config import load
+from instep.node.config.loading import load
+from instep.node.config.settings import FilesetSettings, Settings
 from instep.node.directory import NodeDirectory
 from instep.node.held_view import held_of_line
 from instep.node.line_facts import load_facts
-from instep.node.settings import FilesetSettings, Settings
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 

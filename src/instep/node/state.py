@@ -10,8 +10,8 @@ import asyncio
 import logging
 
 from instep.errors import DamagedError, InstepError
+from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
-from instep.node.settings import Settings
 from instep.store.database import set_aside
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore

@@ -13,9 +13,9 @@ from instep.core.accept import EpochBook
 from instep.core.succession import base_of, writer_by
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
+from instep.node.config.writer_edit import change_writer
 from instep.node.follower import FollowService
 from instep.node.line_facts import pending_key
-from instep.node.writer_edit import change_writer
 from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:

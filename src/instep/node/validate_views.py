@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from instep.core.vocabulary import HookKind, RunHook
-from instep.node.settings import FilesetSettings
+from instep.node.config.settings import FilesetSettings
 from instep.node.staged_view import staged_view
 from instep.node.tree_view import tree_view
 

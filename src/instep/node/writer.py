@@ -47,6 +47,7 @@ from instep.net.messages import (
 from instep.node.around import FailureTeller
 from instep.node.balancer_check import BalancerCheck
 from instep.node.committing import commit
+from instep.node.config.settings import FilesetSettings
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
@@ -61,7 +62,6 @@ from instep.node.restoring import Restoring
 from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime, Worker
 from instep.node.serving import Shelf
-from instep.node.settings import FilesetSettings
 from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.snapshot import definition_of
 from instep.node.starting import first_writer_standing

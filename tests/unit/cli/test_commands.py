@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from instep.cli.main import run
-from instep.node import config_edit
+from instep.node.config import edits
 from instep.node.directory import NodeDirectory
 from tests.support.control_server import FakeDaemon
 
@@ -43,7 +43,7 @@ STATUS: dict[str, Any] = {
 @pytest.fixture
 def node(tmp_path: Path) -> NodeDirectory:
     found = NodeDirectory(tmp_path / "n")
-    config_edit.create(found, {"name": "main", "listen": "127.0.0.1:7443", "allow": []})
+    edits.create(found, {"name": "main", "listen": "127.0.0.1:7443", "allow": []})
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.cli.main import run
-from instep.node import config_edit
+from instep.node.config import edits
 from instep.node.directory import NodeDirectory
 from tests.support.control_server import FakeDaemon
 
@@ -29,7 +29,7 @@ probe = { http = "GET {{url}}" }
 @pytest.fixture
 def node(tmp_path: Path) -> NodeDirectory:
     found = NodeDirectory(tmp_path / "n")
-    config_edit.create(found, {"name": "main", "listen": "127.0.0.1:7443", "allow": []})
+    edits.create(found, {"name": "main", "listen": "127.0.0.1:7443", "allow": []})
     recipes = found.path / "recipes"
     recipes.mkdir()
     (recipes / "ours.toml").write_text(OWN)

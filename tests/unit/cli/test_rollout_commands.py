@@ -55,10 +55,10 @@ def test_watching_a_rollout_prints_json_lines(instep: Run, daemon: FakeDaemon) -
 
 
 def test_without_a_daemon_the_last_state_is_shown(instep: Run, node: Any) -> None:
-    from instep.node import config_edit
+    from instep.node.config import edits
     from instep.store.sqlite import SqliteStore
 
-    config_edit.add_fileset(node, "catalog", "/srv/catalog", {})
+    edits.add_fileset(node, "catalog", "/srv/catalog", {})
     node.state.mkdir(exist_ok=True)
     SqliteStore.open(node.database).close()
     code, out, _ = instep("rollout", "show", "--json")

@@ -13,7 +13,7 @@ from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.net import messages as m
 from instep.node.balancing import chosen, plan_of, render
-from instep.node.config import parse
+from instep.node.config.loading import parse
 from instep.node.presence import serving_of, why_not_serving
 
 HEAD = 'name = "main"\nadvertise = "10.0.0.1:7443"\nhealth = "0.0.0.0:7481"\n'

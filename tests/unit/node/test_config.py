@@ -12,9 +12,10 @@ from instep.errors import ConfigError
 from instep.model.definition import FilesetClass, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, decode_policy
-from instep.node.config import parse
-from instep.node.toml_lines import key_lines
-from instep.node.values import BadValue, MaxDeletions, address, duration_ms, rate_limit, size_bytes
+from instep.node.config.kinds import BadValue
+from instep.node.config.loading import parse
+from instep.node.config.toml_lines import key_lines
+from instep.node.config.values import MaxDeletions, address, duration_ms, rate_limit, size_bytes
 
 EXAMPLE = """
 name = "main"

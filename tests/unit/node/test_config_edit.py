@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from instep.errors import ConfigError, ContentionError, RefusedError, UsageError
-from instep.node import config_edit
-from instep.node.config import load
+from instep.node.config import edits
+from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory, resolve
 
 TEXT = """# mine
@@ -32,11 +32,11 @@ def node(tmp_path: Path) -> NodeDirectory:
 
 
 def test_comments_and_order_stay(node: NodeDirectory) -> None:
-    assert config_edit.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]})
-    assert config_edit.set_fileset(node, "cat", {"settle": "5ms", "archive.keep_last": "3", "to": "s1,s2"})
-    assert config_edit.set_partner(node, "s1", {"data": True})
-    assert config_edit.set_partner(node, "s2", {"address": "10.0.0.2:7443"})
-    assert config_edit.allow_networks(node, ["10.1.0.0/16", "10.0.0.0/8"])
+    assert edits.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]})
+    assert edits.set_fileset(node, "cat", {"settle": "5ms", "archive.keep_last": "3", "to": "s1,s2"})
+    assert edits.set_partner(node, "s1", {"data": True})
+    assert edits.set_partner(node, "s2", {"address": "10.0.0.2:7443"})
+    assert edits.allow_networks(node, ["10.1.0.0/16", "10.0.0.0/8"])
     text = node.config.read_text()
     for kept in ("# mine", "# who", "# office", "# first"):
         assert kept in text
@@ -51,52 +51,50 @@ def test_comments_and_order_stay(node: NodeDirectory) -> None:
 
 def test_the_same_edit_again_changes_nothing(node: NodeDirectory) -> None:
     for expected in (True, False):
-        assert config_edit.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]}) is expected
+        assert edits.add_fileset(node, "cat", "/srv/cat", {"ignore": ["logs/"]}) is expected
     for expected in (True, False):
-        assert (
-            config_edit.set_fileset(node, "cat", {"settle": "5ms", "ignore": "", "trigger": ""}) is expected
-        )
+        assert edits.set_fileset(node, "cat", {"settle": "5ms", "ignore": "", "trigger": ""}) is expected
     for expected in (True, False):
-        assert config_edit.remove_fileset(node, "cat") is expected
-        assert config_edit.remove_partner(node, "s1") is expected
-        assert config_edit.disallow_networks(node, list(load(node.path).allow) or []) is expected
+        assert edits.remove_fileset(node, "cat") is expected
+        assert edits.remove_partner(node, "s1") is expected
+        assert edits.disallow_networks(node, list(load(node.path).allow) or []) is expected
 
 
 def test_another_path_for_a_known_fileset_is_refused(node: NodeDirectory) -> None:
-    config_edit.add_fileset(node, "cat", "/srv/cat", {})
+    edits.add_fileset(node, "cat", "/srv/cat", {})
     with pytest.raises(RefusedError) as caught:
-        config_edit.add_fileset(node, "cat", "/srv/other", {})
+        edits.add_fileset(node, "cat", "/srv/other", {})
     assert caught.value.facts == {"ours": {"path": "/srv/cat"}, "wanted": {"path": "/srv/other"}}
 
 
 def test_accepting_again_may_end_observing(node: NodeDirectory) -> None:
-    config_edit.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": True})
-    assert config_edit.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": False})
+    edits.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": True})
+    assert edits.accept_fileset(node, "cat", "/srv/cat", "s1", {"observe": False})
     assert not next(iter(load(node.path).filesets.values())).observe
 
 
 def test_what_would_be_wrong_is_not_written(node: NodeDirectory) -> None:
-    config_edit.add_fileset(node, "cat", "/srv/cat", {})
+    edits.add_fileset(node, "cat", "/srv/cat", {})
     before = node.config.read_text()
     marked: list[str] = []
     with pytest.raises(ConfigError):
-        config_edit.set_fileset(node, "cat", {"settle": "soon"})
+        edits.set_fileset(node, "cat", {"settle": "soon"})
     with pytest.raises(ConfigError):
-        config_edit.add_fileset(node, "dog", "relative", {}, lambda: marked.append("dog"))
+        edits.add_fileset(node, "dog", "relative", {}, lambda: marked.append("dog"))
     with pytest.raises(UsageError):
-        config_edit.set_fileset(node, "nothing", {"settle": "5ms"})
+        edits.set_fileset(node, "nothing", {"settle": "5ms"})
     assert node.config.read_text() == before
     assert marked == []
     assert sorted(p.name for p in node.path.iterdir()) == ["instep.toml", "pki", "state"]
 
 
 def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_edit, "LOCK_WAIT_MS", 40)
+    monkeypatch.setattr(edits, "LOCK_WAIT_MS", 40)
     other = os.open(node.path, os.O_RDONLY)
     try:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(ContentionError):
-            config_edit.remove_partner(node, "s1")
+            edits.remove_partner(node, "s1")
     finally:
         os.close(other)
 
@@ -104,10 +102,10 @@ def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.Mon
 def test_a_node_is_made_once(tmp_path: Path) -> None:
     found = NodeDirectory(tmp_path / "n")
     top: dict[str, object] = {"name": "a", "listen": "127.0.0.1:7443", "allow": []}
-    assert config_edit.create(found, top)
-    assert not config_edit.create(found, top)
+    assert edits.create(found, top)
+    assert not edits.create(found, top)
     with pytest.raises(RefusedError, match="holds node a"):
-        config_edit.create(found, {**top, "name": "b"})
+        edits.create(found, {**top, "name": "b"})
     assert stat.S_IMODE(found.path.stat().st_mode) == 0o700
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from instep.model.definition import Preserve
 from instep.model.ids import FilesetName, NodeName
+from instep.node.config.hooks import HookSettings
+from instep.node.config.settings import FilesetSettings, HooksSettings
 from instep.node.daemon_rights import CAPABILITIES, Need, need_of, owners_in, rights_row
-from instep.node.hook_settings import HookSettings
-from instep.node.settings import FilesetSettings, HooksSettings
 
 PACKAGING = Path(__file__).parents[3] / "packaging"
 ALL = frozenset(CAPABILITIES)
@@ -22,7 +22,7 @@ SERVICE = 4_711
 
 def fileset(path: Path, *, hook_user: str | None = None) -> FilesetSettings:
     hooks = HooksSettings(reload=(HookSettings(run=("true",), user=hook_user),))
-    return FilesetSettings(FilesetName("maps"), path, NodeName("main"), None, hooks=hooks)
+    return FilesetSettings(name=FilesetName("maps"), path=path, writer=NodeName("main"), hooks=hooks)
 
 
 def needed(

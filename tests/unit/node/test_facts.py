@@ -15,11 +15,17 @@ import pytest
 
 from instep.model.ids import FilesetName, NodeName
 from instep.node import fact_cache, facts
+from instep.node.config.settings import (
+    ExpectedMount,
+    FactSettings,
+    FilesetSettings,
+    ServiceSettings,
+    Settings,
+)
+from instep.node.config.values import Address
 from instep.node.fact_cache import FactCache
 from instep.node.fact_people import access_of, run_as, service_of
-from instep.node.mounts import ExpectedMount, mount_at, why_shared
-from instep.node.settings import FactSettings, FilesetSettings, ServiceSettings, Settings
-from instep.node.values import Address
+from instep.node.mounts import is_expected, mount_at, why_shared
 from tests.support.waiting import eventually, eventually_async
 
 ADDRESS = Address("127.0.0.1", 7443)
@@ -182,10 +188,10 @@ def test_the_mount_that_holds_a_path() -> None:
     assert "every machine that mounts it may write" in str(why_shared(maps))
     assert str(mount_at(Path("/mnt/mapsomething"), table)) == "ext4 rw,relatime"
     assert str(mount_at(Path("/mnt/other"), table)) == "tmpfs ro"
-    assert ExpectedMount("nfs4").holds(maps)
-    assert ExpectedMount(None, "/mnt/ma ps").holds(maps)
-    assert not ExpectedMount("nfs4", "/mnt/maps").holds(maps)
-    assert not ExpectedMount("ext4").holds(maps)
+    assert is_expected(maps, ExpectedMount("nfs4"))
+    assert is_expected(maps, ExpectedMount(None, "/mnt/ma ps"))
+    assert not is_expected(maps, ExpectedMount("nfs4", "/mnt/maps"))
+    assert not is_expected(maps, ExpectedMount("ext4"))
     assert why_shared(mount_at(Path("/x"), table)) is None
 
 
@@ -210,7 +216,7 @@ def test_peers_cannot_make_a_program_run_often(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     fact = FactSettings(run=(SH, "-c", f"echo x >> {ran}; echo 1"))
     settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS, facts={"one": fact})
-    fileset = FilesetSettings(FilesetName("data"), tmp_path, NodeName("main"), None)
+    fileset = FilesetSettings(name=FilesetName("data"), path=tmp_path, writer=NodeName("main"))
 
     async def ask() -> None:
         cache = FactCache()

@@ -8,7 +8,7 @@ import pytest
 
 from instep.errors import ConfigError
 from instep.model.ids import FilesetName
-from instep.node.config import parse
+from instep.node.config.loading import parse
 
 EXAMPLE = """
 name = "main"

@@ -17,8 +17,8 @@ from instep.model.definition import Definition, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.limits import DEPTH_MAX
 from instep.model.manifest import iterate
+from instep.node.config.settings import FilesetSettings
 from instep.node.held_view import held_documents
-from instep.node.settings import FilesetSettings
 from instep.node.survey import Survey
 from instep.store.memory import MemoryStore
 from instep.tree.marker import create_marker
@@ -240,7 +240,9 @@ def test_a_history_that_takes_nothing_is_not_taken_for_a_file_that_cannot_be_rea
     survey = Survey(writer.place, FILESET, Definition(), lambda: writer.marker, full)
     (writer.root / "new").write_text("new")
     found = survey.everything(writer.store, writer.base.root, writer.now_ms, deep=False).summary
-    (said,) = held_documents(FilesetSettings(FILESET, writer.root, NodeName("main"), None), found.held)
+    (said,) = held_documents(
+        FilesetSettings(name=FILESET, path=writer.root, writer=NodeName("main")), found.held
+    )
     assert said["path"] == "new" and "history" in said["why"] and "read:" not in said["why"], said
     assert said["next"] == [
         "free space on the file system of the fileset, or make it writable; it goes on by itself"

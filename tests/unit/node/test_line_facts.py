@@ -14,7 +14,7 @@ from instep.core.publish_vocabulary import PublishFacts
 from instep.errors import RefusedError
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.node.committing import _missing_epoch
-from instep.node.config import parse
+from instep.node.config.loading import parse
 from instep.node.line_facts import follow_facts, load_facts, publish_facts, save_facts
 from instep.node.writer import WriterService
 from instep.store.memory import MemoryStore

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from instep.errors import ConfigError, InstepError, RefusedError, UsageError
-from instep.node import config_edit
-from instep.node.config import load
+from instep.node.config import edits
+from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
-from instep.node.recipe import FOLLOWED, WRITTEN, read_recipe
-from instep.node.recipe_shelf import PACKAGED, Shelf
+from instep.node.recipes.recipe import FOLLOWED, WRITTEN, read_recipe
+from instep.node.recipes.shelf import PACKAGED, RecipeShelf
 
 OWN = """about = "Mine"
 
@@ -47,8 +47,8 @@ def node(tmp_path: Path) -> NodeDirectory:
     return found
 
 
-def shelf(node: NodeDirectory) -> Shelf:
-    return Shelf(node, node.path / "machine")
+def shelf(node: NodeDirectory) -> RecipeShelf:
+    return RecipeShelf(node, node.path / "machine")
 
 
 def own(node: NodeDirectory, name: str, text: str) -> Path:
@@ -76,9 +76,9 @@ def test_what_comes_with_instep_is_right_and_written_as_it_is_shown(path: Path, 
         name, root = f"app{number}", f"/srv/app{number}"
         for expected in (True, False):
             if role == WRITTEN:
-                assert config_edit.add_fileset(node, name, root, ready) is expected
+                assert edits.add_fileset(node, name, root, ready) is expected
             else:
-                assert config_edit.accept_fileset(node, name, root, "s1", {}, ready=ready) is expected
+                assert edits.accept_fileset(node, name, root, "s1", {}, ready=ready) is expected
         written = tomllib.loads(node.config.read_text())["filesets"][name]
         assert {key: value for key, value in written.items() if key not in ("path", "writer")} == ready
     assert len(load(node.path).filesets) == 2

@@ -16,7 +16,7 @@ from instep.model.ids import Digest
 from instep.model.manifest import Change
 from instep.node import tree_view as module
 from instep.node.directory import NodeDirectory
-from instep.node.recipe_shelf import Shelf
+from instep.node.recipes.shelf import RecipeShelf
 from instep.node.tree_view import tree_view
 from instep.tree.plan import object_key
 
@@ -113,7 +113,7 @@ def test_a_view_is_bounded_and_never_guesses(world: World, monkeypatch: pytest.M
 
 def validated(world: World, recipe: str, **params: str) -> tuple[int, str]:
     """Run the recipe's validate hook as a partner would: the program, its arguments, its variables."""
-    found = Shelf(NodeDirectory(world.root.parent / "node")).load(recipe)
+    found = RecipeShelf(NodeDirectory(world.root.parent / "node")).load(recipe)
     hook = found.settings("partner", {**found.examples, **params}, world.root)["hooks"]["validate"]
     with world.view() as view:
         done = subprocess.run(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from instep.model.ids import FilesetName, LineId, NodeName
-from instep.node.config import load, parse
+from instep.node.config.loading import load, parse
+from instep.node.config.writer_edit import change_writer, check_change
 from instep.node.directory import NodeDirectory
-from instep.node.writer_edit import change_writer, check_change
 
 LINE = LineId(FilesetName("data"), NodeName("main"))
 S1 = NodeName("s1")

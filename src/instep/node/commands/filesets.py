@@ -13,9 +13,9 @@ from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
-from instep.node import config_edit
 from instep.node.commands.parameters import service_of
 from instep.node.commands.stepping_back import step_back, was_replaced
+from instep.node.config import edits
 from instep.node.control import Command, Params, Speaker
 from instep.node.driver import wall_ms
 from instep.node.exchanging import refuse_exchange
@@ -249,7 +249,7 @@ class Filesets:
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
                 take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)
-            changed = config_edit.accept_fileset(
+            changed = edits.accept_fileset(
                 self._daemon.directory,
                 name,
                 str(path),
@@ -284,7 +284,7 @@ class Filesets:
         chosen = {k: v for k, v in given.items() if v is not None}
         if offer.line.origin != offer.writer:
             chosen["origin"] = str(offer.line.origin)
-        config_edit.accept_fileset(
+        edits.accept_fileset(
             self._daemon.directory, name, str(path), offer.writer, chosen, ready=_ready(params)
         )
         self._daemon.reload()

@@ -13,8 +13,8 @@ from instep.model.link import Link
 from instep.net.client import split_address
 from instep.net.messages import DRAIN_MS_MAX
 from instep.net.tls import trust_fetch
-from instep.node import config_edit
 from instep.node.checking import check_node
+from instep.node.config import edits
 from instep.node.control import Command, Params, Speaker
 from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
@@ -133,7 +133,7 @@ class Members:
             )
         daemon.pki.pin_partner(name, chain.certificates[0])
         given = {"address": address, "pin": pin, **_flags(params)}
-        changed = config_edit.set_partner(daemon.directory, name, given)
+        changed = edits.set_partner(daemon.directory, name, given)
         await daemon.trust_changed()
         if changed:
             daemon.reload()
@@ -305,7 +305,7 @@ class Members:
                 code="no_ca",
             )
         changed = daemon.pki.revoke(name, wall_ms())
-        if config_edit.remove_partner(daemon.directory, name):
+        if edits.remove_partner(daemon.directory, name):
             daemon.reload()
         daemon.peers.cut(name)
         daemon.membership.forget(name)

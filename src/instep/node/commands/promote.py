@@ -19,13 +19,13 @@ from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
 from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, until
+from instep.node.config.writer_edit import check_change
 from instep.node.control import Command, Params, Speaker
 from instep.node.follower import FollowService
 from instep.node.obstacles import why_unserved
 from instep.node.signers import verdict_on
 from instep.node.snapshot import generation_document, reports_of
 from instep.node.writer import WriterService
-from instep.node.writer_edit import check_change
 from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:

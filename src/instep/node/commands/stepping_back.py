@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from instep.core.succession import writer_by
 from instep.errors import RefusedError
+from instep.node.config.writer_edit import change_writer
 from instep.node.snapshot import generation_document
 from instep.node.writer import WriterService
-from instep.node.writer_edit import change_writer
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon

@@ -12,9 +12,9 @@ from pathlib import Path
 import instep.fleet
 from instep.errors import ConfigError, RefusedError, UsageError
 from instep.node.directory import NodeDirectory
-from instep.node.recipe import Recipe, read_recipe
+from instep.node.recipes.recipe import Recipe, read_recipe
 
-__all__ = ["MACHINE", "PACKAGED", "Shelf"]
+__all__ = ["MACHINE", "PACKAGED", "RecipeShelf"]
 
 PACKAGED = Path(instep.fleet.__file__).parent / "recipes"
 MACHINE = Path("/etc/instep/recipes")
@@ -23,7 +23,7 @@ FILES_MAX = 1_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 
-class Shelf:
+class RecipeShelf:
     """The recipes that one node can use. The first directory that has a name counts."""
 
     def __init__(self, node: NodeDirectory, machine: Path = MACHINE) -> None:

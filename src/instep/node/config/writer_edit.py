@@ -1,4 +1,4 @@
-"""The edit of ``instep.toml`` that a change of writer needs, at the old writer, the new one and everybody else."""
+"""The edit of ``instep.toml`` that a change of writer needs, at the old writer, the new one and every other node."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from instep.errors import ConfigError
 from instep.model.definition import Definition
 from instep.model.ids import LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy, decode_policy
-from instep.node.config import parse
-from instep.node.config_edit import Document, edit
-from instep.node.config_keys import FILESET
+from instep.node.config.definitions import RolloutKeys, TravellingKeys
+from instep.node.config.edits import Document, edit, partner_row
+from instep.node.config.keys import keys_of
+from instep.node.config.loading import parse
 from instep.node.directory import NodeDirectory
 
 __all__ = ["change_writer", "check_change"]
@@ -57,12 +58,14 @@ def _change(
         table["origin"] = str(line.origin)
     _travel(table, definition)
     if address is not None:
-        _dial(document, writer, address)
+        row = partner_row(document, writer)
+        if "address" not in row:
+            row["address"] = address
 
 
 def _travel(table: Any, definition: Definition | None) -> None:
-    for key in (key for key in FILESET if key.travels):
-        value = None if definition is None else _value(definition, key.name)
+    for key in keys_of(TravellingKeys):
+        value = None if definition is None else key.kind.write(getattr(definition, key.field))
         if value is None or (value == key.default and key.name not in table):
             table.pop(key.name, None)
         else:
@@ -74,49 +77,9 @@ def _travel(table: Any, definition: Definition | None) -> None:
 
 def _rollout(policy: RolloutPolicy) -> Any:
     """The section as it would be typed: only what differs from the defaults."""
-    typed: dict[str, object] = {
-        "strategy": policy.strategy.value,
-        "batch": policy.batch,
-        "order": [str(name) for name in policy.order],
-        "quorum": f"{policy.quorum_percent}%",
-        "absent": policy.absent.value,
-        "on_failure": policy.on_failure.value,
-        "confirm_within": "off" if policy.confirm_within_ms is None else f"{policy.confirm_within_ms}ms",
-        "finish_within": f"{policy.finish_within_ms}ms",
-        "canary_for": f"{policy.canary_for_ms}ms",
-    }
     table = tomlkit.inline_table()
-    for key, value in typed.items():
-        field = next(
-            name for name in policy.__struct_fields__ if name.split("_percent")[0].removesuffix("_ms") == key
-        )
-        if getattr(policy, field) != getattr(DEFAULT_POLICY, field):
-            table.append(key, value)
+    for key in keys_of(RolloutKeys):
+        value = getattr(policy, key.field)
+        if value != getattr(DEFAULT_POLICY, key.field):
+            table.append(key.name, key.kind.write(value))
     return table
-
-
-def _value(definition: Definition, key: str) -> object:
-    fields = {
-        "mode": definition.mode.value,
-        "class": definition.fileset_class.value,
-        "ignore": list(definition.ignore),
-        "include": list(definition.include),
-        "preserve": [each.value for each in definition.preserve],
-        "packages": list(definition.packages),
-        "gates": list(definition.gates),
-    }
-    return fields[key]
-
-
-def _dial(document: Document, writer: NodeName, address: str) -> None:
-    if "partners" not in document:
-        document.add("partners", tomlkit.table(is_super_table=True))
-    partners: Any = document["partners"]
-    row = partners.get(writer)
-    if row is None:
-        row = tomlkit.table()
-        for key in ("replicate", "data", "hub"):
-            row.add(key, False)
-        partners.add(str(writer), row)
-    if "address" not in row:
-        row["address"] = address

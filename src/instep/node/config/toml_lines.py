@@ -8,11 +8,31 @@ by ``element(0)``, ``element(1)`` in a path; without them a path means the first
 from __future__ import annotations
 
 import tomllib
+from typing import Any
 
-__all__ = ["KeyPath", "element", "key_lines", "path_text"]
+__all__ = ["KeyPath", "NotToml", "element", "key_lines", "path_text", "toml_document"]
 
 KeyPath = tuple[str, ...]
 _BARE_END = frozenset(" \t\r\n.=]#,}")
+
+
+class NotToml(ValueError):
+    """The text is not TOML from a line on."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"is not TOML: {why}")
+        self.line = line
+
+
+def toml_document(text: str) -> dict[str, Any]:
+    """The document, or ``NotToml``."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        why, _, where = str(error).rpartition(" (at ")  # its message ends in "(at line 3, column 5)"
+        if where.startswith("line "):
+            raise NotToml(int(where[5:].split(",")[0]), why) from None
+        raise NotToml(text.count("\n") + 1, why or str(error)) from None
 
 
 def element(index: int) -> str:

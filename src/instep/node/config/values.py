@@ -1,60 +1,56 @@
-"""How single values are written in ``instep.toml`` and on the command line.
-
-Every reader takes the raw value and returns the parsed one, or raises ``BadValue`` with a sentence that says
-what would be right. The modules that read a whole file or command line turn that into a coded error.
-"""
+"""The kinds of single values in ``instep.toml`` and on the command line: durations, sizes, addresses, networks, paths,
+names. ``kinds.py`` says what a kind is."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from instep.errors import InstepError
 from instep.model.address import Address, parse_address
 from instep.model.definition import PATTERNS_MAX, why_not_pattern
+from instep.model.ids import NodeName
+from instep.model.ids import node_name as parse_node_name
+from instep.node.config.kinds import BadValue, Kind, kind, list_of, off_or, string, strings
 
 __all__ = [
     "Address",
-    "BadValue",
     "IpNetwork",
     "MaxDeletions",
     "absolute_path",
     "address",
-    "boolean",
-    "choice",
     "count",
     "duration_ms",
     "fingerprint",
     "max_deletions",
     "network",
+    "networks",
+    "node_name",
+    "node_names",
+    "patterns",
     "percent",
+    "program",
     "rate_limit",
     "relative_path",
     "relative_paths",
     "shown_duration",
     "size_bytes",
-    "string",
-    "strings",
 ]
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|m|h|d)")
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)?")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)?")
 _SIZE_BYTES = {
     None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
 _LEAST_DELETIONS = 20
 """A share of a small tree would stop ordinary work: this many deletions are always let through."""
-
-
-class BadValue(ValueError):
-    """The value cannot be used; the message completes the sentence "... because it"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +74,7 @@ class MaxDeletions:
         return "off" if self.percent is None else f"{self.percent:g}%"
 
 
-def string(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise BadValue("is not a text in quotes")
-    if not raw or "\0" in raw:
-        raise BadValue("is empty or contains NUL")
-    return raw
-
-
-def strings(raw: object) -> tuple[str, ...]:
-    if not isinstance(raw, list):
-        raise BadValue('is not a list such as ["a", "b"]')
-    return tuple(string(item) for item in raw)
-
-
+@kind(is_list=True)
 def patterns(raw: object) -> tuple[str, ...]:
     """Gitignore patterns within the limits that partners hold them to."""
     found = strings(raw)
@@ -104,18 +87,13 @@ def patterns(raw: object) -> tuple[str, ...]:
     return found
 
 
-def boolean(raw: object) -> bool:
-    if not isinstance(raw, bool):
-        raise BadValue("is not true or false")
-    return raw
-
-
 def count(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
         raise BadValue("is not a whole number from 0")
     return raw
 
 
+@kind(lambda ms: f"{ms}ms")
 def duration_ms(raw: object) -> int:
     """Milliseconds of ``200ms``, ``5s``, ``10m``, ``1h``, ``30d``; ``0`` may stand without a unit."""
     if isinstance(raw, str):
@@ -146,16 +124,18 @@ def size_bytes(raw: object) -> int:
     raise BadValue("is not a size such as 64KiB, 4MiB or 1GiB")
 
 
-def rate_limit(raw: object) -> int | None:
-    """Bytes a second, or None for ``off``."""
-    if raw == "off":
-        return None
+def _rate(raw: object) -> int:
     limit = size_bytes(raw.removesuffix("/s") if isinstance(raw, str) else raw)
     if limit < 1024:
         raise BadValue('is under 1KiB a second; use "off" for no limit')
     return limit
 
 
+rate_limit = off_or(_rate)
+"""Bytes a second, or None for ``off``."""
+
+
+@kind(lambda share: f"{share:g}%")
 def percent(raw: object) -> float:
     """``20%`` as 20.0."""
     if isinstance(raw, str) and raw.endswith("%"):
@@ -168,6 +148,7 @@ def percent(raw: object) -> float:
     raise BadValue("is not a share such as 20%")
 
 
+@kind(lambda limit: str(limit) if limit.count is None else limit.count)
 def max_deletions(raw: object) -> MaxDeletions:
     if raw == "off":
         return MaxDeletions(percent=None)
@@ -190,17 +171,6 @@ def address(raw: object) -> Address:
     return found
 
 
-def choice(*choices: str) -> Callable[[object], str]:
-    """One of these words."""
-
-    def read(raw: object) -> str:
-        if not isinstance(raw, str) or raw not in choices:
-            raise BadValue(f"is not one of {', '.join(choices)}")
-        return raw
-
-    return read
-
-
 def network(raw: object) -> IpNetwork:
     """A CIDR or a single address: ``10.20.0.0/16``, ``10.20.0.7``, ``fd00::/8``."""
     text = string(raw)
@@ -213,6 +183,9 @@ def network(raw: object) -> IpNetwork:
         raise BadValue("is not a network such as 10.20.0.0/16 or an address") from None
 
 
+networks = list_of(network)
+
+
 def absolute_path(raw: object) -> Path:
     """An absolute path without ``..``; not resolved, because it may not exist yet."""
     text = string(raw)
@@ -221,8 +194,7 @@ def absolute_path(raw: object) -> Path:
     return Path(os.path.normpath(text))
 
 
-def relative_path(raw: object) -> str:
-    """A path below a fileset's root."""
+def _relative(raw: object) -> str:
     text = string(raw)
     parts = text.split("/")
     if any(part in ("", ".", "..") for part in parts) or parts[0].lower().startswith(".instep"):
@@ -230,16 +202,21 @@ def relative_path(raw: object) -> str:
     return text
 
 
-def relative_paths(raw: object) -> tuple[str, ...]:
+relative_path = Kind(lambda raw: os.fsencode(_relative(raw)))
+"""A path below a fileset's root."""
+
+
+@kind(is_list=True)
+def relative_paths(raw: object) -> tuple[bytes, ...]:
     """Paths below a fileset's root, none of which lies in another; a trailing slash is allowed."""
-    found = tuple(relative_path(item.removesuffix("/")) for item in strings(raw))
+    found = tuple(_relative(item.removesuffix("/")) for item in strings(raw))
     if len(found) > PATTERNS_MAX:
         raise BadValue(f"has {len(found)} paths, the limit is {PATTERNS_MAX}")
     for path in found:
         inside = next((other for other in found if path.startswith(f"{other}/")), None)
         if inside is not None:
             raise BadValue(f"has {path}, which lies in {inside}")
-    return tuple(dict.fromkeys(found))
+    return tuple(map(os.fsencode, dict.fromkeys(found)))
 
 
 def fingerprint(raw: object) -> str:
@@ -248,3 +225,24 @@ def fingerprint(raw: object) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise BadValue("is not a fingerprint of 64 hex digits, as `instep node list` shows it")
     return digits
+
+
+def node_name(raw: object) -> NodeName:
+    try:
+        return parse_node_name(string(raw))
+    except InstepError as error:
+        raise BadValue(f"is not a node name; {error.hint}") from None
+
+
+node_names = list_of(node_name)
+
+
+@kind(is_list=True)
+def program(raw: object) -> tuple[str, ...]:
+    """A program and its arguments, without a shell."""
+    words = strings(raw)
+    if not words or not words[0].startswith("/"):
+        raise BadValue(
+            'is not an argument list that begins with an absolute path, such as ["/usr/local/bin/check"]'
+        )
+    return words

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 from instep.errors import ConfigError, UsageError
-from instep.node import config_keys as keys
-from instep.node import values
-from instep.node.config_reader import Reader, problem
-from instep.node.toml_lines import KeyPath, key_lines
-from instep.node.values import BadValue
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.keys import NO_DEFAULT, key, section
+from instep.node.config.kinds import BadValue, choice, string
+from instep.node.config.settings import read_settings
+from instep.node.config.table_reader import TableReader, by_line, counted, problem
+from instep.node.config.toml_lines import KeyPath, NotToml, key_lines, toml_document
+from instep.node.config.values import absolute_path
 
 __all__ = ["FOLLOWED", "WRITTEN", "Parameter", "Recipe", "read_recipe"]
 
@@ -33,6 +34,8 @@ VALUE_MAX = 4096
 NOT_IN_A_RECIPE = ("path", "writer", "origin", "to", "observe", "stage", "mode")
 """What the command itself says."""
 
+_JOINED = ("hooks", "archive", "rollout")
+"""Tables of both parts that are joined key by key."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _MARK = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _HERE, _ELSEWHERE, _FILESET = "here", "elsewhere", "recipe"
@@ -40,28 +43,49 @@ _ROOT = "/srv/recipe"
 
 
 def _url(raw: object) -> str:
-    text = values.string(raw)
+    text = string(raw)
     if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", text):
         raise BadValue("is not a URL such as http://localhost:8080/app, without a user or password")
     return text
 
 
 def _path(raw: object) -> str:
-    return str(values.absolute_path(raw))
+    return str(absolute_path(raw))
 
 
-KINDS: Mapping[str, Callable[[object], str]] = {"text": values.string, "url": _url, "path": _path}
+KINDS: Mapping[str, Callable[[object], str]] = {"text": string, "url": _url, "path": _path}
 
 
-@dataclass(frozen=True, slots=True)
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise BadValue("is not a text in quotes")
+    return raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """What an operator may or must say. ``default`` None: must; empty: settings that are only this are left out."""
+    """What an operator may or must give. ``default`` None: must; empty: settings that are only this are left out."""
 
     name: str
-    help: str
-    kind: str = "text"
-    default: str | None = None
-    example: str = ""
+    help: str = key(NO_DEFAULT, string, "What it is.", absent="")
+    kind: str = key("text", choice(*KINDS), "text, url or path.")
+    default: str | None = key(None, _text, "Taken when it is not given.")
+    example: str = key(None, string, "Shown where it has no default.", absent="")
+
+    @property
+    def shown(self) -> str:
+        """A value: its default, or else its example."""
+        return self.example if self.default is None else self.default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeFile:
+    """What a recipe's file holds. The tables of settings keep the marks of their parameters."""
+
+    about: str = key(NO_DEFAULT, string, "What it is for, in one line.")
+    note: str = key(None, string, "What else an operator should know.", absent="")
+    parameters: Mapping[str, Parameter] = section(Parameter, dict, is_named=True)
+    tables: Mapping[str, Any] = section(FilesetSettings, dict, BOTH, WRITTEN, FOLLOWED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +105,7 @@ class Recipe:
     @property
     def examples(self) -> dict[str, str]:
         """A value for every parameter: its default, or else its example."""
-        return {p.name: p.example if p.default is None else p.default for p in self.parameters}
+        return {p.name: p.shown for p in self.parameters}
 
     def settings(self, role: str, given: Mapping[str, str], root: Path | None = None) -> dict[str, Any]:
         """The fileset's keys for one role, parameters filled in; ``UsageError`` that names every parameter that is
@@ -128,14 +152,12 @@ class Recipe:
 def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recipe:
     """The recipe that ``text`` is; ``ConfigError`` with every problem and its line."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"at line (\d+)", str(error))
-        line = int(found[1]) if found else text.count("\n") + 1
-        raise _refusal(file, [problem(line, "", None, f"is not TOML: {error}")]) from None
+        document = toml_document(text)
+    except NotToml as error:
+        raise _refusal(file, [problem(error.line, "", None, str(error))]) from None
     lines = key_lines(text)
-    reader = Reader(document, lines, None)
-    top = reader.read((), document, _TOP, ("parameters", BOTH, WRITTEN, FOLLOWED))
+    reader = TableReader(document, lambda: lines)
+    top = reader.read((), document, RecipeFile)
     parameters = _parameters(reader)
     tables = {
         part: reader.table((part,), document[part]) for part in (BOTH, WRITTEN, FOLLOWED) if part in document
@@ -143,51 +165,25 @@ def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recip
     if not tables:
         reader.wrong((), None, f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]")
     for part, table in tables.items():
-        for key in NOT_IN_A_RECIPE:
-            if key in table:
-                reader.wrong((part, key), table[key], "is said by the command, not by a recipe")
+        for name in NOT_IN_A_RECIPE:
+            if name in table:
+                reader.wrong((part, name), table[name], "is said by the command, not by a recipe")
     _check_marks(reader, parameters, tables)
     if not reader.problems:
-        examples = {p.name: p.example if p.default is None else p.default for p in parameters}
+        examples = {p.name: p.shown for p in parameters}
         for role in (WRITTEN, FOLLOWED):
             for each in _problems(_filled(tables, role, examples), role, lines, _ROOT):
                 if each not in reader.problems:
                     reader.problems.append(each)
     if reader.problems:
-        raise _refusal(file, sorted(reader.problems, key=lambda p: (p["line"] or 0, p["key"])))
+        raise _refusal(file, reader.problems)
     return Recipe(
-        name, top["about"], top["note"] or "", parameters, MappingProxyType(tables), lines, file, is_packaged
+        name, top["about"], top["note"], parameters, MappingProxyType(tables), lines, file, is_packaged
     )
 
 
-_TOP = (
-    keys.Key("about", values.string, keys.NO_DEFAULT, "What it is for, in one line."),
-    keys.Key("note", values.string, None, "What else an operator should know."),
-)
-
-
-def _text(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise BadValue("is not a text in quotes")
-    return raw
-
-
-def _kind(raw: object) -> str:
-    if raw not in KINDS:
-        raise BadValue(f"is not one of {', '.join(KINDS)}")
-    return str(raw)
-
-
-_PARAMETER = (
-    keys.Key("help", values.string, keys.NO_DEFAULT, "What it is."),
-    keys.Key("kind", _kind, "text", "text, url or path."),
-    keys.Key("default", _text, None, "Taken when it is not given."),
-    keys.Key("example", values.string, None, "Shown where it has no default."),
-)
-
-
-def _parameters(reader: Reader) -> tuple[Parameter, ...]:
-    raw = reader.table(("parameters",), reader.document.get("parameters", {}))
+def _parameters(reader: TableReader) -> tuple[Parameter, ...]:
+    _, raw = reader.below((), reader.document, "parameters")
     if len(raw) > PARAMETERS_MAX:
         reader.wrong(("parameters",), len(raw), f"has {len(raw)} parameters, the limit is {PARAMETERS_MAX}")
     found: list[Parameter] = []
@@ -195,16 +191,15 @@ def _parameters(reader: Reader) -> tuple[Parameter, ...]:
         path = ("parameters", name)
         if not _NAME.fullmatch(name):
             reader.wrong(path, name, "is not a parameter's name: small letters, digits and _, a letter first")
-        row = reader.read(path, reader.table(path, table), _PARAMETER)
-        shown = row["default"] if row["default"] is not None else row["example"]
-        if shown is None:
+        one = Parameter(name=name, **reader.read(path, reader.table(path, table), Parameter))
+        if one.default is None and not one.example:
             reader.wrong(path, None, "needs a default, or an example where it must be given")
-        elif shown != "":
+        elif one.shown:
             try:
-                _value(shown, row["kind"])
+                _value(one.shown, one.kind)
             except BadValue as error:
-                reader.wrong(path, shown, str(error))
-        found.append(Parameter(name, row["help"] or "", row["kind"], row["default"], row["example"] or ""))
+                reader.wrong(path, one.shown, str(error))
+        found.append(one)
     return tuple(found)
 
 
@@ -228,7 +223,7 @@ def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _texts(item, (*path, key))
 
 
-def _check_marks(reader: Reader, parameters: tuple[Parameter, ...], tables: Mapping[str, Any]) -> None:
+def _check_marks(reader: TableReader, parameters: tuple[Parameter, ...], tables: Mapping[str, Any]) -> None:
     known = {p.name for p in parameters}
     used: set[str] = set()
     for part, table in tables.items():
@@ -253,13 +248,9 @@ def _filled(tables: Mapping[str, Mapping[str, Any]], role: str, given: Mapping[s
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Tables key by key; what ``other`` says counts."""
     found = copy.deepcopy(dict(one))
-    for key, value in other.items():
-        both = (
-            isinstance(found.get(key), dict)
-            and isinstance(value, dict)
-            and key in ("hooks", "archive", "rollout")
-        )
-        found[key] = _joined(found[key], value) if both else copy.deepcopy(value)
+    for name, value in other.items():
+        is_joined = name in _JOINED and isinstance(found.get(name), dict) and isinstance(value, dict)
+        found[name] = _joined(found[name], value) if is_joined else copy.deepcopy(value)
     return found
 
 
@@ -289,8 +280,8 @@ def _problems(
     }
     writer = _HERE if role == WRITTEN else _ELSEWHERE
     document = {"name": _HERE, "filesets": {_FILESET: {"path": root, "writer": writer, **table}}}
-    reader = Reader(document, moved, None)
-    reader.settings("")
+    reader = TableReader(document, lambda: moved)
+    read_settings(reader, "")
     found = []
     for each in reader.problems:
         rest = tuple(each["key"].split("."))[2:]
@@ -303,8 +294,10 @@ def _problems(
 
 
 def _refusal(file: Path, problems: list[dict[str, Any]]) -> ConfigError:
-    told = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return ConfigError(
-        f"recipe {file} has {told}", hint=f"edit {file}, then: instep recipe show {file.stem}",
-        code="bad_recipe", file=str(file), problems=problems,
-    )  # fmt: skip
+        f"recipe {file} has {counted(problems)}",
+        hint=f"edit {file}, then: instep recipe show {file.stem}",
+        code="bad_recipe",
+        file=str(file),
+        problems=by_line(problems),
+    )

@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -24,10 +24,11 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.model.link import Link
-from instep.node import config
-from instep.node.config_keys import FILESET
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.keys import key_at
+from instep.node.config.loading import parse
+from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
-from instep.node.values import IpNetwork, network
 
 __all__ = [
     "accept_fileset",
@@ -36,6 +37,7 @@ __all__ = [
     "create",
     "disallow_networks",
     "edit",
+    "partner_row",
     "remove_fileset",
     "remove_partner",
     "set_fileset",
@@ -69,7 +71,7 @@ def create(node: NodeDirectory, top: Mapping[str, object]) -> bool:
     for key, value in top.items():
         document.add(key, value)
     text = tomlkit.dumps(document)
-    config.parse(text, directory=node.path, path=node.config)
+    parse(text, directory=node.path, path=node.config)
     node.create()
     with _locked(node):
         _replace(node.config, text)
@@ -89,13 +91,13 @@ def edit(
         try:
             document = tomlkit.parse(before)
         except TOMLKitError as error:
-            config.parse(before, directory=node.path, path=node.config)  # names the line
+            parse(before, directory=node.path, path=node.config)  # names the line
             raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
         change(document)
         after = tomlkit.dumps(document)
         if after == before:
             return False
-        config.parse(after, directory=node.path, path=node.config)
+        parse(after, directory=node.path, path=node.config)
         if prepare is not None:
             prepare()
         _replace(node.config, after)
@@ -161,13 +163,7 @@ def set_partner(
     wanted = {**flags, **(given or {})}
 
     def change(document: Document) -> None:
-        partners = _section(document, "partners")
-        row = partners.get(name)
-        if row is None:
-            row = tomlkit.table()
-            for key in ("replicate", "data", "hub"):
-                row.add(key, bool(wanted.get(key, False)))
-            partners.add(name, row)
+        row = partner_row(document, name, wanted)
         for key, value in wanted.items():
             if value is None:
                 row.pop(key, None)
@@ -175,6 +171,17 @@ def set_partner(
                 row[key] = value
 
     return edit(node, change)
+
+
+def partner_row(document: Document, name: str, flags: Mapping[str, object] = MappingProxyType({})) -> Any:
+    """The partner's row, to change; a new one lets nothing go there but what ``flags`` say."""
+    partners = _section(document, "partners")
+    if name not in partners:
+        row = tomlkit.table()
+        for key in ("replicate", "data", "hub"):
+            row.add(key, bool(flags.get(key, False)))
+        partners.add(name, row)
+    return partners[name]
 
 
 def remove_partner(node: NodeDirectory, name: str) -> bool:
@@ -270,26 +277,30 @@ def _assign(table: Table, key: str, text: str) -> None:
                 return
             table.add(folder, tomlkit.table())
         inner = table[folder]
-        if not hasattr(inner, "pop"):
-            raise UsageError(f"{folder} in {key} is not a table", code="bad_key")
-        table = inner
+        if not isinstance(inner, MutableMapping):
+            raise UsageError(
+                f"{folder} in {key} is not a table",
+                hint="edit instep.toml, then: instep config reload",
+                code="bad_key",
+            )
+        table = inner  # type: ignore[assignment]
     if not text:
         table.pop(last, None)
         return
-    value = _typed(last, text)
+    value = _typed(key, text)
     if _plain(table.get(last)) != value:
         table[last] = value
 
 
 def _typed(key: str, text: str) -> object:
-    is_list = any(known.name == key and isinstance(known.default, list) for known in FILESET) or key == "to"
+    declared = key_at(FilesetSettings, key.split("."))
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
     if not isinstance(value, bool | int | list | dict | str):
         value = text
-    if is_list and not isinstance(value, list):
+    if declared is not None and declared.kind.is_list and not isinstance(value, list):
         return [item.strip() for item in text.split(",")]
     return value
 

@@ -7,36 +7,17 @@ named paths exist is not a matter of configuration: the daemon and ``instep chec
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from instep.errors import ConfigError
-from instep.node.config_reader import Reader, problem
-from instep.node.settings import (
-    ArchivePolicy,
-    FactSettings,
-    FilesetSettings,
-    HookSettings,
-    HooksSettings,
-    PartnerSettings,
-    Settings,
-)
-from instep.node.toml_lines import key_lines
+from instep.node.config.settings import Settings, read_settings
+from instep.node.config.table_reader import TableReader, by_line, counted, problem
+from instep.node.config.toml_lines import NotToml, key_lines, toml_document
 
-__all__ = [
-    "ArchivePolicy",
-    "FactSettings",
-    "FilesetSettings",
-    "HookSettings",
-    "HooksSettings",
-    "PartnerSettings",
-    "Settings",
-    "load",
-    "parse",
-]
+__all__ = ["load", "parse"]
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -61,41 +42,30 @@ def load(directory: Path) -> Settings:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise _refusal(
-            path, [problem(raw[: error.start].count(b"\n") + 1, "", None, "is not UTF-8")]
-        ) from None
+        line = raw[: error.start].count(b"\n") + 1
+        raise _refusal(path, [problem(line, "", None, "is not UTF-8")]) from None
     return parse(text, directory=directory, path=path)
 
 
 def parse(text: str, *, directory: Path | None = None, path: Path | None = None) -> Settings:
     """The settings that ``text`` describes. ``directory`` is the node directory: no fileset may hold it."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line, why = _syntax_error(str(error), text)
-        raise _refusal(path, [problem(line, "", None, why)]) from None
-    reader = Reader(document, key_lines(text), directory)
-    settings = reader.settings(fingerprint=blake3(text.encode()).hexdigest()[:16])
+        document = toml_document(text)
+    except NotToml as error:
+        raise _refusal(path, [problem(error.line, "", None, str(error))]) from None
+    reader = TableReader(document, lambda: key_lines(text), directory)
+    settings = read_settings(reader, fingerprint=blake3(text.encode()).hexdigest()[:16])
     if settings is None or reader.problems:
-        raise _refusal(path, sorted(reader.problems, key=lambda p: (p["line"] or 0, p["key"])))
+        raise _refusal(path, reader.problems)
     return settings
 
 
 def _refusal(path: Path | None, problems: list[dict[str, Any]]) -> ConfigError:
-    name = str(path or "instep.toml")
-    told = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    file = str(path or "instep.toml")
     return ConfigError(
-        f"{name} has {told}",
-        hint=f"edit {name}, then: instep config check",
+        f"{file} has {counted(problems)}",
+        hint=f"edit {file}, then: instep config check",
         code="bad_configuration",
-        file=name,
-        problems=problems,
+        file=file,
+        problems=by_line(problems),
     )
-
-
-def _syntax_error(message: str, text: str) -> tuple[int, str]:
-    """Line and sentence of a ``tomllib`` message, which ends in "(at line 3, column 5)"."""
-    what, _, where = message.rpartition(" (at ")
-    if where.startswith("line "):
-        return int(where[5:].split(",")[0]), f"is not TOML: {what}"
-    return text.count("\n") + 1, f"is not TOML: {what or message}"

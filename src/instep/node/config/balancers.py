@@ -1,0 +1,377 @@
+"""Balancers in ``instep.toml``: an application, where it listens, which nodes serve it, the file it is rendered to."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instep.errors import InstepError
+from instep.fleet.balancer_file import Program
+from instep.fleet.balancer_plan import Affinity, Service
+from instep.fleet.balancer_plan import Kind as DoorKind
+from instep.model.address import Address, why_not_plain_host
+from instep.model.ids import FilesetName, NodeName, fileset_name
+from instep.model.ids import node_name as parse_node_name
+from instep.node.config import values
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.hooks import HookSettings, read_hook
+from instep.node.config.keys import NO_DEFAULT, key, section
+from instep.node.config.kinds import (
+    BadValue,
+    enum_of,
+    flag,
+    kind,
+    list_of,
+    off_or,
+    string,
+    strings,
+)
+from instep.node.config.places import ServingPlace, plain_address, serving_place, serving_places
+from instep.node.config.table_reader import TableReader
+from instep.node.config.toml_lines import KeyPath
+from instep.node.config.values import absolute_path
+
+__all__ = ["BalancerSettings", "PortKeys", "read_balancers"]
+
+BALANCERS_MAX = 64
+LISTED_MAX = 64
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_DOORS = tuple(door.value for door in DoorKind)
+_OF_A_FILE = ("kind", "only", "check", "reload", "update", "haproxy_socket", "global", "defaults")
+"""What sections with one file must say alike; one that leaves it out takes the others' word."""
+
+
+def _host(raw: object) -> str:
+    text = string(raw).lower()
+    why = why_not_plain_host(text)
+    if why is not None:
+        raise BadValue(why)
+    return text
+
+
+def _path(raw: object) -> str:
+    text = string(raw)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,255}", text) or "//" in text or ".." in text.split("/"):
+        raise BadValue("is not a path of a URL such as /geoserver/web")
+    return text
+
+
+def _question(raw: object) -> str:
+    text = string(raw)
+    if not re.fullmatch(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}", text):
+        raise BadValue("is not a path of a URL, with or without a query, such as /geoserver/ows?service=WMS")
+    return text
+
+
+def _fileset(raw: object) -> FilesetName:
+    try:
+        return fileset_name(string(raw))
+    except InstepError as error:
+        raise BadValue(f"names something that is no fileset; {error.hint}") from None
+
+
+def _node(raw: object) -> NodeName:
+    try:
+        return parse_node_name(string(raw))
+    except InstepError as error:
+        raise BadValue(f"names something that is no node; {error.hint}") from None
+
+
+def _port(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 < raw < 65536:
+        raise BadValue("is not a port from 1 to 65535")
+    return raw
+
+
+def _age(raw: object) -> str:
+    return values.shown_duration(values.duration_ms(raw))
+
+
+@kind(is_list=True)
+def _check(raw: object) -> tuple[str, ...]:
+    words = strings(raw)
+    if not words or not words[0].startswith("/") or not any("{file}" in word for word in words):
+        raise BadValue(
+            'is not an argument list with {file} in it, such as ["/usr/sbin/haproxy", "-c", "-f", "{file}"]'
+        )
+    return words
+
+
+@kind(is_list=True)
+def _lines(raw: object) -> tuple[str, ...]:
+    found = tuple(line.strip() for line in strings(raw))
+    if len(found) > LISTED_MAX or not all(line.isprintable() and line for line in found):
+        raise BadValue(f"is not a list of at most {LISTED_MAX} lines of text")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortKeys:
+    """Where the balancer listens for one kind of request, and where the nodes answer it."""
+
+    listen: Address = key(NO_DEFAULT, plain_address, "Where the balancer listens.")
+    backend: int = key(NO_DEFAULT, _port, "The port on the nodes.")
+    is_ended_here: bool = key(
+        "passthrough",
+        flag("passthrough", "terminate", true="terminate"),
+        "`https` only. `passthrough`: nodes end TLS; `terminate`: the balancer does and asks nodes over HTTP.",
+        name="tls",
+    )
+    certificate: Path | None = key(
+        None, absolute_path, "With `terminate`: certificate and chain; HAProxy wants the key in it."
+    )
+    private_key: Path | None = key(
+        None,
+        absolute_path,
+        "With `terminate`: the key, for nginx, where it is not in `certificate`.",
+        name="key",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BalancerSettings:
+    """One application. Without ``services`` nothing is rendered here: it only says where this node serves it."""
+
+    name: str
+    filesets: tuple[FilesetName, ...] = key(
+        [],
+        list_of(_fileset, LISTED_MAX),
+        "Nodes that have all of these serve it. Required where something listens.",
+    )
+    backends: Mapping[NodeName, ServingPlace] = key(
+        {},
+        serving_places,
+        'Per node, before what it says of itself: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`.',
+    )
+    address: ServingPlace | None = key(
+        None, serving_place, "Where this node serves it: `HOST`, `HOST:PORT`, or a table. Told to the others."
+    )
+    nodes: tuple[NodeName, ...] | None = key(
+        None, list_of(_node), "Only these nodes; whoever serves it when not given."
+    )
+    affinity: Affinity = key(
+        "cookie",
+        enum_of(Affinity),
+        "How a user stays on a node: `cookie`, `source` (the client's address), `off`.",
+    )
+    paths: tuple[str, ...] = key(
+        [],
+        list_of(_path, LISTED_MAX),
+        "Only requests below these; all when empty. Lets applications share a port.",
+    )
+    hosts: tuple[str, ...] = key(
+        [], list_of(_host, LISTED_MAX), "Only requests for these names; all when empty."
+    )
+    admin_path: str | None = key(None, _path, "Requests below it go to the writer only.")
+    admin_host: str | None = key(None, _host, "Requests for this name go to the writer only.")
+    trusted: tuple[str, ...] = key(
+        [],
+        list_of(lambda raw: str(values.network(raw)), LISTED_MAX),
+        "Proxies in front whose `X-Forwarded-*` is believed; from all others it is taken away.",
+    )
+    front: Address | None = key(
+        None, plain_address, "Where a proxy in front finds the balancer, for `proxy-map`."
+    )
+    max_behind: str | None = key(
+        "off", off_or(_age), "A node that has not been in step for longer gets no requests, or `off`."
+    )
+    health_path: str | None = key(
+        None,
+        _question,
+        "A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as "
+        "`/geoserver/ows?service=WMS&request=GetCapabilities`.",
+    )
+    haproxy_socket: Path | None = key(
+        "off",
+        off_or(absolute_path),
+        "HAProxy's runtime socket on this machine: drains are told there at once, or `off`.",
+    )
+    program: Program = key(
+        "haproxy",
+        enum_of(Program),
+        "What `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`.",
+        name="kind",
+    )
+    file: Path | None = key(
+        "off",
+        off_or(absolute_path),
+        "Where `balancer reload` puts it, or `off`. Sections with the same file are rendered together.",
+    )
+    is_whole: bool = key(
+        "off",
+        flag("off", "backend", true="off"),
+        "`backend`: not the whole file, the rest is yours.",
+        name="only",
+    )
+    of_global: tuple[str, ...] = key(
+        [],
+        _lines,
+        "Your own lines in the `global` of HAProxy's whole file, such as `log /dev/log local0`.",
+        name="global",
+    )
+    of_defaults: tuple[str, ...] = key(
+        [], _lines, "The same in its `defaults`, such as `timeout server 5m`.", name="defaults"
+    )
+    check: tuple[str, ...] | None = key(
+        None,
+        _check,
+        "The parser, with `{file}` for the file; `haproxy -c` and `nginx -t` when not given.",
+    )
+    is_automatic: bool = key(
+        "auto",
+        flag("auto", "manual", true="auto"),
+        "`auto`: rendered and reloaded again when the membership changes; `manual`: on `balancer reload`.",
+        name="update",
+    )
+    reload: HookSettings | None = section(HookSettings, None)
+    services: tuple[Service, ...] = section(PortKeys, (), *_DOORS)
+    ports: Mapping[DoorKind, int] = field(default_factory=dict)
+    """Where nodes serve it when they say nothing else."""
+
+
+def read_balancers(
+    reader: TableReader, filesets: Mapping[FilesetName, FilesetSettings]
+) -> dict[str, BalancerSettings]:
+    _, tables = reader.below((), reader.document, "balancers")
+    if len(tables) > BALANCERS_MAX:
+        reader.wrong(("balancers",), len(tables), f"are too many, the limit is {BALANCERS_MAX}")
+    raws = {name: reader.table(("balancers", name), raw) for name, raw in tables.items()}
+    found: dict[str, BalancerSettings] = {}
+    for name, raw in _with_words_of_file(reader, raws).items():
+        if not _NAME.fullmatch(name):
+            why = "is not a name such as maps: a to z, 0 to 9 and -, at most 31, a letter or digit first"
+            reader.wrong(("balancers", name), name, why)
+            continue
+        found[name] = _balancer(reader, name, raw)
+    _check_ports(reader, found)
+    for name, balancer in found.items():
+        for fileset in filesets.values() if balancer.file is not None else ():
+            if balancer.file is not None and balancer.file.is_relative_to(fileset.path):
+                why = f"lies in fileset {fileset.name}: rendering it would change the tree"
+                reader.wrong(("balancers", name, "file"), str(balancer.file), why)
+    return found
+
+
+def _with_words_of_file(reader: TableReader, raws: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each section with what the others of its file say of the file."""
+    said: dict[str, dict[str, tuple[str, Any]]] = {}
+    for name, raw in raws.items():
+        file = raw.get("file", "off")
+        if file == "off" or not isinstance(file, str):
+            continue
+        words = said.setdefault(file, {})
+        for word in _OF_A_FILE:
+            if word in raw:
+                first, value = words.setdefault(word, (name, raw[word]))
+                if value != raw[word]:
+                    why = f"differs from [balancers.{first}], which is rendered to the same file {file}"
+                    reader.wrong(("balancers", name, word), raw[word], why)
+    return {
+        name: {**{word: value for word, (_, value) in said.get(raw["file"], {}).items()}, **raw}
+        if isinstance(raw.get("file"), str)
+        else raw
+        for name, raw in raws.items()
+    }
+
+
+def _balancer(reader: TableReader, name: str, raw: dict[str, Any]) -> BalancerSettings:
+    path: KeyPath = ("balancers", name)
+    row = reader.read(path, raw, BalancerSettings)
+    doors = [door for door in DoorKind if raw.get(door.value, "off") != "off"]
+    made = {door: _service(reader, (*path, door.value), door, raw[door.value]) for door in doors}
+    opened = {door: pair for door, pair in made.items() if pair is not None}
+    found = BalancerSettings(
+        name=name,
+        **row,
+        services=tuple(service for service, _ in opened.values()),
+        ports={door: port for door, (_, port) in opened.items()},
+    )
+    if doors and not found.filesets:
+        reader.wrong((*path, "filesets"), None, "is missing: a node serves it when it has these")
+    for where, why in _contradictions(found, raw, has_doors=bool(doors)):
+        reader.wrong((*path, where), raw.get(where), why)
+    if not doors and found.address is None:
+        reader.warn(path, f"balancer {name} says neither where it listens nor where this node serves it")
+    if "reload" not in raw:
+        return found
+    return dataclasses.replace(found, reload=read_hook(reader, (*path, "reload"), raw["reload"]))
+
+
+def _contradictions(
+    found: BalancerSettings, raw: dict[str, Any], *, has_doors: bool
+) -> Iterator[tuple[str, str]]:
+    """Keys that do not go together."""
+    if not has_doors and found.file is not None:
+        yield "file", "has nothing to hold: set http, https or websocket"
+    if found.file is None:
+        yield from ((word, "goes with file") for word in ("reload", "check") if word in raw)
+    if found.program is Program.NGINX and any(service.is_passed_through for service in found.services):
+        yield (
+            "https",
+            'cannot be passed through by nginx in this version; write tls = "terminate", or use haproxy',
+        )
+    if found.program is not Program.HAPROXY and found.haproxy_socket is not None:
+        yield "haproxy_socket", f"goes with haproxy, not with {found.program.value}"
+    if found.program is not Program.HAPROXY or not found.is_whole:
+        for word, lines in (("global", found.of_global), ("defaults", found.of_defaults)):
+            if lines:
+                yield word, "goes with a whole file of haproxy"
+
+
+def _service(reader: TableReader, path: KeyPath, door: DoorKind, raw: object) -> tuple[Service, int] | None:
+    if not isinstance(raw, dict):
+        why = 'is neither "off" nor a table such as { listen = "0.0.0.0:80", backend = 8080 }'
+        reader.wrong(path, raw, why)
+        return None
+    before = len(reader.problems)
+    row = reader.read(path, raw, PortKeys)
+    for word in ("tls", "certificate", "key"):
+        if word in raw and door is not DoorKind.HTTPS:
+            reader.wrong((*path, word), raw[word], "goes with https")
+        elif word != "tls" and word in raw and not row["is_ended_here"]:
+            reader.wrong((*path, word), raw[word], 'goes with tls = "terminate"')
+    if door is DoorKind.HTTPS and row["is_ended_here"] and row["certificate"] is None:
+        reader.wrong((*path, "certificate"), None, 'is missing: tls = "terminate" shows it to clients')
+    if len(reader.problems) > before:
+        return None
+    return Service(door, row["listen"], row["certificate"], row["private_key"]), row["backend"]
+
+
+def _check_ports(reader: TableReader, found: Mapping[str, BalancerSettings]) -> None:
+    """Applications that share a port must be told apart by what is asked for, and must treat the client alike."""
+    ports: dict[Address, list[tuple[BalancerSettings, Service]]] = {}
+    for balancer in found.values():
+        for service in balancer.services:
+            here = ports.setdefault(service.listen, [])
+            for other, theirs in here:
+                if other.file != balancer.file:
+                    continue  # another balancer's file, perhaps on another machine
+                clash = _clash(balancer, service, other, theirs)
+                if clash is not None:
+                    shared = f"listens on {service.listen} like [balancers.{other.name}]"
+                    value, why = clash
+                    reader.wrong(("balancers", balancer.name, service.kind.value), value, f"{shared}{why}")
+            here.append((balancer, service))
+
+
+def _clash(
+    balancer: BalancerSettings, service: Service, other: BalancerSettings, theirs: Service
+) -> tuple[object, str] | None:
+    if other.name == balancer.name or service.is_passed_through or theirs.is_passed_through:
+        return str(service.listen), "; only ports that are looked into can be shared"
+    if (service.certificate, service.key) != (theirs.certificate, theirs.key):
+        return str(service.certificate or "off"), ", which has another certificate"
+    if other.trusted != balancer.trusted:
+        return list(balancer.trusted), f", which trusts {list(other.trusted)}"
+    if {*_asked(balancer)} & {*_asked(other)}:
+        return str(service.listen), "; give each its own paths or hosts"
+    return None
+
+
+def _asked(balancer: BalancerSettings) -> list[tuple[str, str]]:
+    """The corners of what an application takes: two that share one cannot be told apart."""
+    return [(host, path.rstrip("/")) for host in balancer.hosts or ("",) for path in balancer.paths or ("",)]

@@ -1,0 +1,141 @@
+"""What travels with a fileset, in ``instep.toml``: the keys of its definition and of its rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from instep.core.gates import GATES_MAX, BadGate, parse_gate
+from instep.model.definition import FilesetClass, Mode, Preserve
+from instep.model.ids import NodeName
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy
+from instep.node.config.keys import key, keys_of, section
+from instep.node.config.kinds import BadValue, Kind, enum_of, kind, off_or, only, some_of, strings
+from instep.node.config.table_reader import TableReader
+from instep.node.config.toml_lines import KeyPath
+from instep.node.config.values import count, duration_ms, node_names, patterns, percent
+
+__all__ = ["RolloutKeys", "TravellingKeys", "read_rollout"]
+
+
+@kind(is_list=True)
+def _gates(raw: object) -> tuple[str, ...]:
+    texts = strings(raw)
+    if len(texts) > GATES_MAX:
+        raise BadValue(f"has {len(texts)} gates, the limit is {GATES_MAX}")
+    for text in texts:
+        try:
+            parse_gate(text)
+        except BadGate as error:
+            raise BadValue(f"holds {text!r}, which {error}") from None
+    return tuple(dict.fromkeys(texts))
+
+
+_preserved = some_of(*(item.value for item in Preserve))
+_preserve = Kind(lambda raw: tuple(map(Preserve, _preserved(raw))), words=_preserved.words, is_list=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutKeys:
+    """The keys of ``RolloutPolicy``, under the names of its fields."""
+
+    strategy: Strategy = key(
+        "auto",
+        enum_of(Strategy),
+        "`auto`: partners with a reload hook one at a time, the others when ready; `together`: all at once when all "
+        "are staged; `rolling`: in waves, each drained; `canary`: the first wave is watched before the next.",
+        travels=True,
+    )
+    batch: int = key(1, count, "How many partners a wave holds.", travels=True)
+    order: tuple[NodeName, ...] = key(
+        [], node_names, "Partners that go first, in this order; the others follow by name.", travels=True
+    )
+    quorum_percent: float = key(
+        "100%", percent, "Share of the reachable partners that must be staged first.", travels=True
+    )
+    absent: Absent = key(
+        "skip",
+        enum_of(Absent),
+        "`skip`: unreachable partners come later; `wait`: the rollout waits for them.",
+        travels=True,
+    )
+    on_failure: OnFailure = key(
+        "put_back",
+        enum_of(OnFailure),
+        "`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch.",
+        travels=True,
+    )
+    confirm_within_ms: int | None = key(
+        "off",
+        off_or(duration_ms),
+        "Without `instep rollout confirm` within this time everybody returns to the generation before.",
+        travels=True,
+    )
+    finish_within_ms: int = key(
+        "5m", duration_ms, "A partner that began is live or back within this time.", travels=True
+    )
+    canary_for_ms: int = key(
+        "10s", duration_ms, "How long the first wave of a canary is watched.", travels=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TravellingKeys:
+    """The keys of ``Definition``, under the names of its fields."""
+
+    mode: Mode = key(
+        "mirror",
+        enum_of(Mode, later=(Mode.REPLICATE, Mode.SHARED)),
+        "`mirror`: one writer, partners follow.",
+        travels=True,
+    )
+    fileset_class: FilesetClass = key(
+        "metadata",
+        enum_of(FilesetClass),
+        "`metadata` or `data`; `data` goes only where `data = true`.",
+        name="class",
+        travels=True,
+    )
+    ignore: tuple[str, ...] = key(
+        [], patterns, "Gitignore patterns of paths that are never carried or touched.", travels=True
+    )
+    include: tuple[str, ...] = key(
+        [], patterns, "When not empty, only these patterns are carried.", travels=True
+    )
+    preserve: tuple[Preserve, ...] = key(
+        [],
+        _preserve,
+        "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
+        travels=True,
+    )
+    packages: tuple[str, ...] = key(
+        [], only([], ()), "Not in this version: directories that are carried as one package.", travels=True
+    )
+    gates: tuple[str, ...] = key(
+        [],
+        _gates,
+        "Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value.",
+        travels=True,
+    )
+    rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, travels=True, is_whole=True)
+
+
+def read_rollout(reader: TableReader, path: KeyPath, raw: dict[str, Any]) -> RolloutPolicy:
+    """How generations go through the partners; the defaults where a value cannot be used."""
+    before = len(reader.problems)
+    row = reader.read(path, raw, RolloutKeys)
+    if len(reader.problems) > before:
+        return RolloutPolicy()
+    if row["quorum_percent"] != int(row["quorum_percent"]):
+        reader.wrong((*path, "quorum"), raw.get("quorum"), "is not a whole percentage such as 80%")
+    policy = RolloutPolicy(**{**row, "quorum_percent": int(row["quorum_percent"])})
+    # One key at a time against the defaults, so that every problem is named at once.
+    for one in keys_of(RolloutKeys):
+        alone = msgspec.structs.replace(RolloutPolicy(), **{one.field: getattr(policy, one.field)})
+        why = why_not_policy(alone)
+        if why is not None:
+            why = why.partition(", ")[2] or why.removeprefix(f"{one.name} ")
+            reader.wrong((*path, one.name), raw.get(one.name), why)
+    return policy

@@ -1,0 +1,282 @@
+"""Filesets in ``instep.toml``: what travels with one, what stays on this node, and what does not go together."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instep.errors import InstepError
+from instep.model.definition import Definition, Preserve
+from instep.model.ids import FilesetName, LineId, NodeName, fileset_name
+from instep.node.config import values
+from instep.node.config.definitions import TravellingKeys, read_rollout
+from instep.node.config.facts import ServiceSettings, service_kind
+from instep.node.config.golden import GoldenSettings, read_golden
+from instep.node.config.hooks import HooksSettings, read_hooks
+from instep.node.config.keys import NO_DEFAULT, inline, key, keys_of, section, sections_of
+from instep.node.config.kinds import (
+    BadValue,
+    as_set,
+    boolean,
+    choice,
+    off_or,
+    some_of,
+    string,
+)
+from instep.node.config.partners import PartnerSettings
+from instep.node.config.table_reader import TableReader
+from instep.node.config.toml_lines import KeyPath
+from instep.node.config.values import (
+    MaxDeletions,
+    absolute_path,
+    count,
+    duration_ms,
+    node_name,
+    node_names,
+    percent,
+    relative_path,
+    relative_paths,
+)
+
+__all__ = [
+    "ArchivePolicy",
+    "ExpectedMount",
+    "FilesetSettings",
+    "read_filesets",
+]
+
+_FOLLOWED = "is for filesets that are followed here; this one is written here"
+_KEEP_AND_EXCHANGE = (
+    "does not go with switch = exchange, which archives local changes that come shortly before it"
+)
+_WITHOUT = (*(item.value for item in Preserve), "setuid", "security", "mode", "times", "symlinks")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedMount:
+    """What ``expect_mount`` says: a kind, where not None, and a mount point, where not None."""
+
+    kind: str | None
+    at: str | None = None
+
+    def __str__(self) -> str:
+        return (self.kind or "any") + (f" on {self.at}" if self.at is not None else "")
+
+
+def _expected(raw: object) -> ExpectedMount:
+    of_kind, on, at = string(raw).partition(" on ")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", of_kind):
+        raise BadValue('is not a kind of file system such as "nfs4", or "nfs4 on /mnt/maps"')
+    return ExpectedMount(None if of_kind == "any" else of_kind, str(absolute_path(at)) if on else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivePolicy:
+    """What the archive keeps at least. Whatever one of the first two keeps, stays."""
+
+    keep_last: int = key(10, count, "Generations whose replaced files stay at least.")
+    keep_within_ms: int = key("30d", duration_ms, "Age up to which replaced files stay at least.")
+    max_share_percent: float = key("20%", percent, "Share of the file system above which status warns.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesetSettings:
+    """One fileset on this node."""
+
+    name: FilesetName
+    path: Path = key(NO_DEFAULT, absolute_path, "The root directory on this node.")
+    writer: NodeName = key(
+        NO_DEFAULT, node_name, "This node's name: written here. Another name: followed here."
+    )
+    origin: NodeName | None = key(
+        None, node_name, "Who began the line, where the writer was changed since; else the writer."
+    )
+    definition: Definition | None = inline(TravellingKeys)
+    """The rules that travel, where it is written; None where it is followed."""
+    publish: str = key(
+        "auto",
+        choice("auto", "manual"),
+        "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
+    )
+    settle_ms: int = key("200ms", duration_ms, "Quiet time before an automatic publish.")
+    settle_max_ms: int = key("10s", duration_ms, "Latest automatic publish while changes go on.")
+    trigger: bytes | None = key(None, relative_path, "A file whose change publishes at once after settle.")
+    trigger_max_ms: int = key("5s", duration_ms, "Latest publish of changes to other files, with a trigger.")
+    max_deletions: MaxDeletions = key(
+        "50%",
+        values.max_deletions,
+        "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions.",
+    )
+    strict: bool = key(
+        False,
+        boolean,
+        "All or nothing: a path that cannot be carried refuses the publish instead of keeping its last entry.",
+    )
+    history: str = key(
+        "auto",
+        choice("auto", "on", "off"),
+        "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
+    )
+    to: tuple[NodeName, ...] | None = key(
+        None, node_names, "Partners that may have it; every partner that the flags allow when not given."
+    )
+    switch: str = key(
+        "inplace",
+        choice("inplace", "exchange"),
+        "How a generation goes live where it is followed: `inplace`, path by path; `exchange`, the whole root at once.",
+    )
+    carry: tuple[bytes, ...] = key(
+        [], relative_paths, "With `exchange`: ignored paths that move to the new tree."
+    )
+    linger_ms: int = key("1m", duration_ms, "With `exchange`: how long the old tree stays for open readers.")
+    drift: str = key(
+        "revert",
+        choice("revert", "keep", later=("offer",)),
+        "`revert`: archive a local change and restore; `keep`: only report it.",
+    )
+    stage: Path | None = key(
+        "auto",
+        off_or(absolute_path, "auto"),
+        "Folder for staging, journal and archive; `auto`: beside the root where possible.",
+    )
+    without: frozenset[str] = key(
+        [], as_set(some_of(*_WITHOUT)), "What this node's file system cannot keep and is given up here."
+    )
+    observe: bool = key(False, boolean, "Compare and report, never write.")
+    service: ServiceSettings | None = key(
+        None,
+        service_kind,
+        'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
+        '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
+    )
+    expect_mount: ExpectedMount | None = key(
+        None,
+        _expected,
+        "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
+    )
+    archive: ArchivePolicy = section(ArchivePolicy, ArchivePolicy, is_whole=True)
+    hooks: HooksSettings = section(HooksSettings, HooksSettings)
+    golden: GoldenSettings = section(GoldenSettings, GoldenSettings)
+
+    @property
+    def line(self) -> LineId:
+        """The line that is written or followed here; it stays the same when another node becomes its writer."""
+        return LineId(self.name, self.origin or self.writer)
+
+    @property
+    def is_written_here(self) -> bool:
+        return self.definition is not None
+
+    def offers_to(self, partner: NodeName) -> bool:
+        """Whether ``to`` names the partner; its link has a say as well."""
+        return self.to is None or partner in self.to
+
+
+def read_filesets(
+    reader: TableReader, own_name: str | None, partners: Mapping[NodeName, PartnerSettings]
+) -> dict[FilesetName, FilesetSettings]:
+    found: dict[FilesetName, FilesetSettings] = {}
+    for name, raw in reader.below((), reader.document, "filesets")[1].items():
+        path = ("filesets", name)
+        try:
+            fileset = fileset_name(name)
+        except InstepError as error:
+            reader.wrong(path, name, f"is not a fileset name; {error.hint}")
+            continue
+        settings = _fileset(reader, fileset, reader.table(path, raw), own_name)
+        if settings is not None:
+            _check_nodes(reader, settings, own_name, partners)
+            found[fileset] = settings
+    _check_roots(reader, found)
+    return found
+
+
+def _fileset(
+    reader: TableReader, name: FilesetName, raw: dict[str, Any], own_name: str | None
+) -> FilesetSettings | None:
+    path = ("filesets", name)
+    row = reader.read(path, raw, FilesetSettings)
+    if row["switch"] == "exchange" and row["drift"] == "keep":
+        reader.wrong((*path, "drift"), "keep", _KEEP_AND_EXCHANGE)
+    archive = ArchivePolicy(**reader.read(*reader.below(path, raw, "archive"), ArchivePolicy))
+    hooks = read_hooks(reader, *reader.below(path, raw, "hooks"), row["path"])
+    policy = read_rollout(reader, *reader.below(path, raw, "rollout"))
+    if row["settle_max_ms"] < row["settle_ms"]:
+        reader.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
+    is_here = row["writer"] is not None and row["writer"] == own_name
+    if row["writer"] is not None and own_name is not None and not is_here:
+        _check_followed(reader, path, raw, row["writer"])
+    if is_here:
+        _check_written(reader, path, raw, hooks, is_observing=row["observe"])
+    golden = read_golden(reader, (*path, "golden"), raw.get("golden", {}), row["path"])
+    rules = {field: row.pop(field) for field in [one.field for one in keys_of(TravellingKeys)]}
+    if row["path"] is None or row["writer"] is None:
+        return None
+    definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
+    return FilesetSettings(
+        name=name, **row, definition=definition, archive=archive, hooks=hooks, golden=golden
+    )
+
+
+def _check_followed(reader: TableReader, path: KeyPath, raw: dict[str, Any], writer: NodeName) -> None:
+    travelling = [one.name for one in keys_of(FilesetSettings) if one.travels]
+    travelling += [one.name for one in sections_of(FilesetSettings) if one.travels]
+    for name in travelling:
+        if name in raw:
+            why = f"travels with the fileset and is set at its writer {writer}; remove it here"
+            reader.wrong((*path, name), raw[name], why)
+
+
+def _check_written(
+    reader: TableReader, path: KeyPath, raw: dict[str, Any], hooks: HooksSettings, *, is_observing: bool
+) -> None:
+    if is_observing:
+        reader.wrong((*path, "observe"), True, _FOLLOWED)
+    for slot in ("freeze", "thaw", "repair"):
+        if getattr(hooks, slot):
+            reader.wrong((*path, "hooks", slot), raw["hooks"][slot], _FOLLOWED)
+
+
+def _check_nodes(
+    reader: TableReader,
+    fileset: FilesetSettings,
+    own_name: str | None,
+    partners: Mapping[NodeName, PartnerSettings],
+) -> None:
+    """Which node writes it and which get it, against the list of partners."""
+    path = ("filesets", fileset.name)
+    if fileset.writer != own_name and fileset.writer not in partners:
+        reader.warn(
+            (*path, "writer"),
+            f"writer {fileset.writer} is not a partner: {fileset.name} can only come through a hub",
+        )
+    for name in fileset.to or ():
+        if name == own_name:
+            reader.wrong((*path, "to"), name, "names this node itself")
+        elif name not in partners:
+            reader.warn((*path, "to"), f"{name} in to is not a partner yet: instep invite {name}")
+
+
+def _check_roots(reader: TableReader, filesets: Mapping[FilesetName, FilesetSettings]) -> None:
+    """No two roots may overlap, and none may hold the node directory with its keys."""
+    placed: list[FilesetSettings] = []
+    for fileset in filesets.values():
+        where = ("filesets", fileset.name, "path")
+        root = str(fileset.path)
+        for other in placed:
+            if _overlap(fileset.path, other.path):
+                shared = "is also" if fileset.path == other.path else "overlaps"
+                reader.wrong(where, root, f"{shared} the path of fileset {other.name} ({other.path})")
+        placed.append(fileset)
+        if reader.directory is not None and _overlap(fileset.path, reader.directory):
+            reader.wrong(where, root, f"overlaps the node directory {reader.directory} with its keys")
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Whether one is the other or lies in it, symlinks on the way followed where they exist."""
+    first, second = Path(os.path.realpath(one)), Path(os.path.realpath(other))
+    return first.is_relative_to(second) or second.is_relative_to(first)

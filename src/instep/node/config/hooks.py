@@ -1,0 +1,221 @@
+"""Hooks in ``instep.toml``: what one is, where it may stand, and what does not go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instep.fleet.hook_spec import HookSpec, TlsMode
+from instep.fleet.http_hook import is_unverified
+from instep.fleet.small_hooks import SIGNALS
+from instep.node.config.keys import key, section, sections_of
+from instep.node.config.kinds import BadValue, Kind, boolean, choice, string
+from instep.node.config.table_reader import TableReader
+from instep.node.config.toml_lines import KeyPath, element, path_text
+from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
+
+__all__ = [
+    "AUTH_FILE",
+    "HEADERS_FILE",
+    "HOOKS_MAX",
+    "NO_TIME",
+    "TLS",
+    "HookSettings",
+    "HooksSettings",
+    "check_apart",
+    "http_status",
+    "read_hook",
+    "read_hooks",
+]
+
+HOOKS_MAX = 32
+"""Hooks in one slot."""
+AUTH_FILE = "A file (mode 0600) with `user:password` or a bearer token."
+HEADERS_FILE = "A file (mode 0600) with lines such as `X-Key: secret`."
+TLS = (
+    "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
+    "machines. Status warns of the last two."
+)
+NO_TIME = "must be longer than nothing: every wait has a deadline"
+_KINDS = ("run", "http", "signal", "touch", "systemd")
+_GO_WITH = {
+    "http": ("auth_file", "headers_file", "body", "tls", "expect_status", "expect_body"),
+    "run": ("user", "tree"),
+    "signal": ("pid_file",),
+}
+_OF_THE_WHOLE = ("freeze", "thaw", "repair", "on_failure")
+_SECRET = "lies in the fileset: the secret would be carried to partners"
+_APART = {
+    "auth_file": _SECRET,
+    "headers_file": _SECRET,
+    "touch": "lies in the fileset: touching it would be a change of the tree",
+    "pid_file": "lies in the fileset: who writes there would choose what gets the signal",
+}
+
+
+def _request(raw: object) -> tuple[str, str]:
+    method, _, url = string(raw).partition(" ")
+    if method not in ("GET", "POST", "PUT", "DELETE", "HEAD") or not re.match(r"https?://[^/\s]+", url):
+        raise BadValue('is not a request such as "POST http://localhost:8080/reload"')
+    if "@" in url.split("//", 1)[1].split("/", 1)[0]:
+        raise BadValue("has a user or password in the URL; put them into a file and name it with auth_file")
+    return method, url
+
+
+def _user(raw: object) -> str:
+    text = string(raw)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
+        raise BadValue("is not the name of a user")
+    return text
+
+
+def _unit(raw: object) -> tuple[str, str]:
+    verb, _, unit = string(raw).partition(" ")
+    verbs = ("reload", "restart", "start", "try-reload-or-restart")
+    if verb not in verbs or not re.fullmatch(r"[A-Za-z0-9_@:.\\][A-Za-z0-9_@:.\\-]{0,255}", unit):
+        raise BadValue(f'is not one of {", ".join(verbs)} and a unit, such as "reload apache2.service"')
+    return verb, unit
+
+
+def http_status(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
+        raise BadValue("is not an HTTP status such as 200")
+    return raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookSettings:
+    """One thing to do. Exactly one of ``run``, ``http``, ``signal``, ``touch`` and ``systemd`` is set."""
+
+    run: tuple[str, ...] = key(None, program, "A program and its arguments; no shell.", absent=())
+    http: tuple[str, str] | None = key(None, Kind(_request, " ".join), "A method and a URL.")
+    timeout_ms: int = key("30s", duration_ms, "Deadline of one attempt.")
+    retries: int = key(0, count, "Further attempts after a failure.")
+    auth_file: Path | None = key(None, absolute_path, AUTH_FILE)
+    expect_status: int | None = key(
+        None, http_status, "The status that means success; any 2xx when not given."
+    )
+    expect_body: str | None = key(None, string, "A text that the answer must contain.")
+    headers_file: Path | None = key(None, absolute_path, HEADERS_FILE)
+    body: str | None = key(None, string, "What the request sends.")
+    tls: str = key("strict", choice("strict", "noverify", "none"), TLS)
+    user: str | None = key(
+        None, _user, "Who `run` runs as, with that user's groups only; the daemon must be root."
+    )
+    signal: str | None = key(
+        None, choice(*SIGNALS), "For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."
+    )
+    pid_file: Path | None = key(None, absolute_path, "Where the process of `signal` writes its number.")
+    touch: Path | None = key(None, absolute_path, "A file whose time is set to now; made when it is missing.")
+    systemd: tuple[str, str] | None = key(
+        None, Kind(_unit, " ".join), "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."
+    )
+    tree: bool = key(False, boolean, "Only `validate`: `INSTEP_TREE` is the whole tree as it will be.")
+    paths: tuple[str, ...] = key(
+        [], patterns, "Gitignore patterns: it runs only when a changed path matches."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HooksSettings:
+    """Each slot's hooks, in the order of the file."""
+
+    validate: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    freeze: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    thaw: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    reload: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    probe: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    repair: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+    on_failure: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
+
+
+def read_hooks(reader: TableReader, path: KeyPath, raw: dict[str, Any], root: Path | None) -> HooksSettings:
+    """All slots of the fileset in ``root``."""
+    reader.read(path, raw, HooksSettings)
+    slots = [slot.name for slot in sections_of(HooksSettings) if slot.name in raw]
+    return HooksSettings(**{slot: _slot(reader, (*path, slot), raw[slot], root) for slot in slots})
+
+
+def read_hook(
+    reader: TableReader, path: KeyPath, raw: object, slot: str = "reload", root: Path | None = None
+) -> HookSettings | None:
+    """One hook; without ``root`` one that belongs to no fileset. None where it has a problem of its own."""
+    before = len(reader.problems)
+    row = reader.read(path, reader.table(path, raw), HookSettings)
+    if len(reader.problems) > before or not isinstance(raw, dict):
+        return None
+    given = [kind for kind in _KINDS if row[kind]]
+    if len(given) != 1:
+        has = " and ".join(given) or "none"
+        reader.wrong(path, raw, f"needs exactly one of {', '.join(_KINDS)}, it has {has}")
+        return None
+    hook = HookSettings(**row)
+    for name, why in _contradictions(hook, raw, given[0], slot):
+        reader.wrong((*path, name), raw[name], why)
+    if hook.signal is not None and hook.pid_file is None:
+        reader.wrong(path, raw, "has signal but no pid_file")
+    if hook.timeout_ms < 1:
+        reader.wrong((*path, "timeout"), 0, NO_TIME)
+    _check_tls(reader, path, hook)
+    if root is not None:
+        check_apart(reader, path, hook, root)
+    return hook
+
+
+def _slot(reader: TableReader, path: KeyPath, raw: object, root: Path | None) -> tuple[HookSettings, ...]:
+    """One table, or an array of tables."""
+    if not isinstance(raw, list):
+        found = [read_hook(reader, path, raw, path[-1], root)]
+    else:
+        if len(raw) > HOOKS_MAX:
+            reader.wrong(path, len(raw), f"holds {len(raw)} hooks, the limit is {HOOKS_MAX}")
+        found = [
+            read_hook(reader, (*path, element(index)), table, path[-1], root)
+            for index, table in enumerate(raw[:HOOKS_MAX])
+        ]
+    return tuple(hook for hook in found if hook is not None)
+
+
+def _contradictions(
+    hook: HookSettings, raw: dict[str, Any], kind: str, slot: str
+) -> Iterable[tuple[str, str]]:
+    """Keys that do not go with what the hook does, or with its slot."""
+    for owner, names in _GO_WITH.items():
+        if owner != kind:
+            yield from ((name, f"goes with {owner}, not with {kind}") for name in names if name in raw)
+    if hook.paths and slot in _OF_THE_WHOLE:
+        yield "paths", f"does not go with {slot}, which is for the whole fileset"
+    if hook.tree and slot != "validate":
+        yield "tree", "goes with validate, which looks at what is not live yet"
+    if hook.tree and hook.user:
+        yield (
+            "tree",
+            "does not go with user: what is staged can be read by this daemon's own user only",
+        )
+
+
+def _check_tls(reader: TableReader, path: KeyPath, hook: HookSettings) -> None:
+    """What is sent to another machine without a verified certificate must be asked for, and status says it."""
+    if hook.http is None:
+        return
+    is_plain = hook.http[1].startswith("http:")
+    if hook.tls == "none" and not is_plain:
+        reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")
+    elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
+        if is_plain and hook.tls != "none":
+            why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
+            reader.wrong((*path, "tls"), hook.tls, why)
+            return
+        how = "over plain http" if is_plain else "without verifying the certificate"
+        reader.warn(path, f"{path_text(path)} asks another machine {how} (tls = {hook.tls})")
+
+
+def check_apart(reader: TableReader, path: KeyPath, settings: object, root: Path) -> None:
+    """No secret, and nothing that a hook touches or trusts, may lie in what is carried."""
+    for name, why in _APART.items():
+        file: Path | None = getattr(settings, name, None)
+        if file is not None and file.is_relative_to(root):
+            reader.wrong((*path, name), str(file), why)

@@ -1,0 +1,54 @@
+"""Partners in ``instep.toml``: what this node lets each of them have, and where to dial it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.model.ids import NodeName
+from instep.model.link import Link
+from instep.node.config import values
+from instep.node.config.keys import key
+from instep.node.config.kinds import BadValue, boolean
+from instep.node.config.table_reader import TableReader
+from instep.node.config.values import Address, fingerprint, node_name
+
+__all__ = ["PartnerSettings", "read_partners"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartnerSettings:
+    """One partner. ``replicate = false`` voids the other two flags: the reader has cleared them then."""
+
+    replicate: bool = key(False, boolean, "Whether this node's filesets go to that partner at all.")
+    data: bool = key(False, boolean, "Whether filesets of class data go there too.")
+    hub: bool = key(False, boolean, "Whether lines that this node did not write go there too.")
+    address: Address | None = key(
+        None, values.address, "Where to dial it; without it only the partner dials. `join` writes it."
+    )
+    pin: str | None = key(
+        None, fingerprint, "SHA-256 of its public key: trusted without a common certificate authority."
+    )
+
+    @property
+    def link(self) -> Link:
+        return Link(replicate=self.replicate, data=self.data, hub=self.hub)
+
+
+def read_partners(reader: TableReader, own_name: str | None) -> dict[NodeName, PartnerSettings]:
+    found: dict[NodeName, PartnerSettings] = {}
+    for name, raw in reader.below((), reader.document, "partners")[1].items():
+        path = ("partners", name)
+        try:
+            partner = node_name(name)
+        except BadValue as error:
+            reader.wrong(path, name, str(error))
+            continue
+        if name == own_name:
+            reader.wrong(path, name, "is this node itself; a partner has another name")
+        row = reader.read(path, reader.table(path, raw), PartnerSettings)
+        if not row["replicate"]:
+            if row["data"] or row["hub"]:
+                reader.warn(path, f"partner {name}: replicate = false voids data and hub")
+            row |= {"data": False, "hub": False}
+        found[partner] = PartnerSettings(**row)
+    return found

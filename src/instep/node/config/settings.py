@@ -1,0 +1,151 @@
+"""The settings of a node: ``instep.toml`` as frozen values, and the reader that assembles them from all its tables."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from instep.model.ids import FilesetName, NodeName
+from instep.node.config import values
+from instep.node.config.balancers import BalancerSettings, read_balancers
+from instep.node.config.facts import FactSettings, ServiceSettings, read_facts
+from instep.node.config.filesets import ArchivePolicy, ExpectedMount, FilesetSettings, read_filesets
+from instep.node.config.golden import GoldenRequest, GoldenSettings
+from instep.node.config.hooks import HookSettings, HooksSettings
+from instep.node.config.keys import NO_DEFAULT, key, section
+from instep.node.config.kinds import as_set, off_or, only, some_of
+from instep.node.config.partners import PartnerSettings, read_partners
+from instep.node.config.places import ServingPlace
+from instep.node.config.table_reader import TableReader
+from instep.node.config.values import Address, IpNetwork, duration_ms, networks, node_name, node_names
+
+__all__ = [
+    "ArchivePolicy",
+    "BalancerSettings",
+    "ExpectedMount",
+    "FactSettings",
+    "FilesetSettings",
+    "GoldenRequest",
+    "GoldenSettings",
+    "HookSettings",
+    "HooksSettings",
+    "PartnerSettings",
+    "ServiceSettings",
+    "ServingPlace",
+    "Settings",
+    "read_settings",
+]
+
+POLL_MS_MIN = 100
+_PRESERVE_HERE = ("owner", "setuid", "security")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration of a node."""
+
+    name: NodeName = key(
+        NO_DEFAULT,
+        node_name,
+        "This node's name. Certificates carry it; it never changes.",
+        needs_restart=True,
+    )
+    listen: Address = key(
+        "127.0.0.1:7443", values.address, "Where peers connect, with mutual TLS.", needs_restart=True
+    )
+    advertise: Address = key(
+        None, values.address, "The address that other nodes dial; `listen` when not given.", is_filled=True
+    )
+    panel: str = key("off", only("off", "off"), "Listener of the web panel; only `off` in this version.")
+    health: Address | None = key(
+        "off", off_or(values.address), "Where `/live` and `/ready` are answered over HTTP, or `off`."
+    )
+    agent: Address | None = key(
+        "off", off_or(values.address), "Where HAProxy's agent-check is answered, or `off`."
+    )
+    probers: tuple[IpNetwork, ...] = key(
+        [],
+        networks,
+        "Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for.",
+    )
+    allow_drain: frozenset[NodeName] = key(
+        [],
+        as_set(node_names),
+        "Partners that may drain this node with `instep node drain`; nobody by default.",
+    )
+    allow: tuple[IpNetwork, ...] = key(
+        [], networks, "Networks from which peers may connect; empty means loopback only."
+    )
+    poll_ms: int = key("30s", duration_ms, "How often a partner without news asks, jittered.")
+    drain_linger_ms: int = key("1s", duration_ms, "For requests in flight, once balancers know of a drain.")
+    rate_limit: int | None = key(
+        "off", values.rate_limit, "Most bytes of contents sent in a second, such as `20MiB`, or `off`."
+    )
+    allow_preserve: frozenset[str] = key(
+        [],
+        as_set(some_of(*_PRESERVE_HERE)),
+        "What a peer's manifest may set here: owner, setuid, security.",
+    )
+    partners: Mapping[NodeName, PartnerSettings] = section(
+        PartnerSettings, dict, is_named=True, is_whole=True
+    )
+    filesets: Mapping[FilesetName, FilesetSettings] = section(
+        FilesetSettings, dict, is_named=True, is_whole=True
+    )
+    facts: Mapping[str, FactSettings] = section(FactSettings, dict, is_named=True)
+    balancers: Mapping[str, BalancerSettings] = section(BalancerSettings, dict, is_named=True)
+    is_advertise_written: bool = False
+    """Whether the file has ``advertise``; else it is ``listen``."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed but probably not meant; status repeats them."""
+    fingerprint: str = ""
+    """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
+
+    def allows(self, peer: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Whether a peer may connect: from a listed network, or only from loopback when none is listed."""
+        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+            peer = peer.ipv4_mapped
+        return any(peer in network for network in self.allow) if self.allow else peer.is_loopback
+
+
+def read_settings(reader: TableReader, fingerprint: str) -> Settings | None:
+    """All tables of the document; None where ``reader`` has found problems."""
+    row = reader.read((), reader.document, Settings)
+    row["advertise"] = row["advertise"] or row["listen"]
+    _check_addresses(reader, row)
+    if row["poll_ms"] < POLL_MS_MIN:
+        reader.wrong(("poll",), reader.document.get("poll"), f"is shorter than {POLL_MS_MIN}ms")
+    partners = read_partners(reader, row["name"])
+    filesets = read_filesets(reader, row["name"], partners)
+    facts = read_facts(reader)
+    balancers = read_balancers(reader, filesets)
+    if reader.problems:
+        return None
+    return Settings(
+        **row,
+        is_advertise_written="advertise" in reader.document,
+        partners=MappingProxyType(partners),
+        filesets=MappingProxyType(filesets),
+        facts=MappingProxyType(facts),
+        balancers=MappingProxyType(balancers),
+        warnings=tuple(reader.warnings),
+        fingerprint=fingerprint,
+    )
+
+
+def _check_addresses(reader: TableReader, row: Mapping[str, Any]) -> None:
+    listen, advertise = row["listen"], row["advertise"]
+    if advertise.is_wildcard:
+        reader.warn(
+            ("advertise",), f"{advertise} cannot be dialled; set advertise to an address of this machine"
+        )
+    if not listen.is_loopback and not row["allow"]:
+        reader.warn(("listen",), "allow is empty, so only loopback peers may connect; add a network to allow")
+    taken = {name: row[name] for name in ("listen", "health", "agent") if row[name] is not None}
+    for name in ("health", "agent"):
+        twin = next((other for other in taken if other != name and taken[other] == taken.get(name)), None)
+        if twin is not None:
+            reader.wrong((name,), str(taken[name]), f"is the address of {twin} as well")
