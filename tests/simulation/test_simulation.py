@@ -74,7 +74,9 @@ KEPT_ROLLOUTS = (
     2145654705,
 )
 """The same, with rollouts whatever the seed draws."""
-DRAWN_LATER = ("member_every_ms", "work_fails")
+KNOWN_LEFT_OUT = ("leaves_known_out",)
+"""How a source answers since then: with it the seeds before would be other runs."""
+DRAWN_LATER = ("member_every_ms", "work_fails", *KNOWN_LEFT_OUT)
 """Faults that came after these seeds: with them they would be other runs (``./run sim SEED --without OPTION``)."""
 
 KEPT_WITH_MEMBERS = (
@@ -85,7 +87,12 @@ KEPT_WITH_MEMBERS = (
     (20000046, False),
     (21500166, True),
 )
-"""Seeds that found a bug since those faults are drawn, and whether every seed has rollouts."""
+"""Seeds that found a bug since those faults are drawn (``./run sim SEED --without leaves_known_out``), and whether
+every seed has rollouts."""
+
+
+KEPT_SINCE = ((20000005, False),)
+"""The same since sources leave out what the asker names."""
 
 
 def story(result: Result) -> str:
@@ -106,6 +113,12 @@ def test_seeds_that_once_found_a_bug(seed: int) -> None:
 
 @pytest.mark.parametrize(("seed", "always_rollouts"), KEPT_WITH_MEMBERS)
 def test_seeds_with_membership_changes_that_once_found_a_bug(seed: int, *, always_rollouts: bool) -> None:
+    result = simulate(seed, always_rollouts=always_rollouts, without=KNOWN_LEFT_OUT)
+    assert result.broken is None, story(result)
+
+
+@pytest.mark.parametrize(("seed", "always_rollouts"), KEPT_SINCE)
+def test_seeds_of_today_that_once_found_a_bug(seed: int, *, always_rollouts: bool) -> None:
     result = simulate(seed, always_rollouts=always_rollouts)
     assert result.broken is None, story(result)
 

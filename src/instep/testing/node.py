@@ -286,6 +286,8 @@ class SimNode(ABC):
         self.world.record(self.name, "=", f"serves {type(request).__name__} to {asker}")
         if isinstance(request, m.HeadsRequest):
             head = self.head_message(asker, next((held.head for held in request.holds), None))
+            if head is not None and self.world.options.leaves_known_out:
+                head = None if head.generation.ref() == request.lines[0].head else head
             return m.encode(m.HeadsReply(() if head is None else (head,)))
         if isinstance(request, m.PagesRequest):
             pages = []

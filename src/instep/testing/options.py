@@ -72,6 +72,8 @@ class Options:
     """Staging, sealing or recording meets any errno in the middle."""
     hot_every_ms: int = 0
     """A program rewrites one file so often, also when the faults have stopped."""
+    leaves_known_out: bool = True
+    """A source that is asked for heads leaves out the one that the asker names, as the real one does."""
 
     @staticmethod
     def drawn(

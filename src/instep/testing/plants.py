@@ -214,6 +214,13 @@ class _BelievesItsState(FollowMachine):
         """The state is right."""
 
 
+class _UsesAPermitTwice(FollowMachine):
+    """Tries a refused generation again with the permit that the refusal ended."""
+
+    def _spend_permit(self, head: HeadRef) -> None:
+        """The permit stays."""
+
+
 class _ForgetsASwitchedNode(RolloutMachine):
     """Puts back who failed, and leaves out the first that had switched."""
 
@@ -269,6 +276,7 @@ FOLLOW_PLANTS: dict[str, type[FollowMachine]] = {
     "state_believed": _BelievesItsState,
     "record_believed": _BelievesTheRecord,
     "goes_past_its_head": _GoesPastItsHead,
+    "permit_used_twice": _UsesAPermitTwice,
 }
 ROLLOUT_PLANTS: dict[str, type[RolloutMachine]] = {
     "forgets_a_switched_node": _ForgetsASwitchedNode,
@@ -337,7 +345,13 @@ NEEDED: dict[str, dict[str, Any]] = {
     },
 }
 """What a seed has whatever it draws, so that a plant which needs a rare turn of events gets it."""
-ROLLOUT_RULES = (*ROLLOUT_PLANTS, "return_before_probe", "confirm_after_expiry", "no_permit")
+ROLLOUT_RULES = (
+    *ROLLOUT_PLANTS,
+    "return_before_probe",
+    "confirm_after_expiry",
+    "no_permit",
+    "permit_used_twice",
+)
 """Plants that break a rule of rollouts: looked for where there are some."""
 PLANTS = (
     "unverified",

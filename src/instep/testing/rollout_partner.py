@@ -46,8 +46,10 @@ class RolloutSide:
         self._book.lost(NodeName(other))
 
     def born(self) -> None:
-        """The process that knew what it had ordered is gone."""
+        """The process that knew what it had ordered is gone. A permit in use has the whole time again, as the saved
+        order says; a later order of the same head does not change it."""
         self._book = HubBook()
+        self.saved(self.partner.store.facts or f.FollowFacts())
 
     def tell(self, report: f.Report) -> None:
         for other in self.partner.sessions:

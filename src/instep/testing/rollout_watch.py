@@ -176,7 +176,7 @@ class RolloutWatch:
         )
         if order is None or not is_permit or (node, order) not in self.given:
             raise BrokenPromise("R1", f"{node} begins {head.number} without a permit; its order is {order}")
-        if 0 < order.permit <= facts.spent:
+        if 0 < order.permit <= self.spent.get((node, head.id), 0):
             raise BrokenPromise("R1", f"{node} begins {head.number} with a permit that its refusal ended")
         self.count("permits used")
 
@@ -244,8 +244,10 @@ class RolloutWatch:
     def node_saved(self, node: str, before: FollowFacts, after: FollowFacts) -> None:
         """R7 at a node: who went back because nobody confirmed stays so until somebody asks for another try."""
         self.saved[node] = after
-        if after.spent and after.order is not None:
-            self.spent[node, after.order.head.id] = after.spent
+        if after.order is not None:
+            is_refused = after.refused == after.order.head and before.refused != after.refused
+            key, permit = (node, after.order.head.id), after.order.permit if is_refused else 0
+            self.spent[key] = max(self.spent.get(key, 0), after.spent, permit)
         if after.begun is not None and after.begun != before.begun:
             self._begins(node, after)
         for key in [k for k in self.expired if k[0] == node]:

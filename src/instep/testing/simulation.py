@@ -196,8 +196,9 @@ class _Cluster:
         self._every(options.unmount_every_ms, self._unmount)
         self._every(options.restore_every_ms, self._restore_backup)
         self._every(options.pause_every_ms, self._pause)
-        self._every(options.policy_every_ms, self._change_policy)
-        self._every(options.ask_rollout_every_ms, self._ask_rollout)
+        if self.rollouts is not None:
+            self._every(options.policy_every_ms, self._change_policy)
+            self._every(options.ask_rollout_every_ms, self._ask_rollout)
         self._every(options.reconfigure_every_ms, self._reconfigure)
         self._every(options.stick_every_ms, self._stick)
         if not (options.restore_every_ms or options.snapshot_every_ms or options.has_rollouts):
