@@ -45,7 +45,7 @@ class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
     path_b64: str | UnsetType = UNSET
     to: str
     changed: bool = True
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] | UnsetType = UNSET
 
 
 @command("archive_restore", Role.OPERATOR, RefusedError, DamagedError)

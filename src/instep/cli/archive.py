@@ -57,7 +57,7 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
 
     def text() -> None:
         print(f"{printable(path)} is in {document.to}")
-        for warning in document.warnings:
+        for warning in document.warnings or ():
             print(f"  {warning}")
 
     session.show(document, text)

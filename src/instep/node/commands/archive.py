@@ -7,6 +7,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from instep.api import archive as api
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
@@ -75,7 +77,7 @@ class Archives:
         self._daemon.runtime.note("restored", text, service.line, **path_fields(path))
         at = restored.decode("utf-8", "replace")
         return api.ArchiveRestoreDocument(
-            fileset=service.fileset.name, to=at, changed=True, warnings=warnings, **path_fields(path)
+            fileset=service.fileset.name, to=at, changed=True, warnings=warnings or UNSET, **path_fields(path)
         )
 
     async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
