@@ -28,7 +28,7 @@ from instep.node.config.balancers import BalancerSettings
 from instep.node.hooks import spec_of
 
 if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+    from instep.node.node import Node
 
 __all__ = ["Balancers", "FileOf"]
 
@@ -55,12 +55,12 @@ class FileOf:
 
 
 class Balancers:
-    """One per daemon. ``troubles`` are sentences for ``status``."""
+    """One per node. ``troubles`` are sentences for ``status``."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self.troubles: dict[str, str] = {}
-        self.watch = Watch(daemon.runtime)
+        self.watch = Watch(node.runtime)
         self._told: m.Serving | None = None
         self._pushed: dict[tuple[Path, str], bool] = {}
         self._refused: dict[Path, str] = {}
@@ -73,7 +73,7 @@ class Balancers:
         """Look whenever something changed, until cancelled."""
         try:
             while True:
-                changed = self._daemon.runtime.changed
+                changed = self._node.runtime.changed
                 is_whole = await self._look()
                 try:
                     async with asyncio.timeout(None if is_whole else AGAIN_S):
@@ -109,7 +109,7 @@ class Balancers:
         """All that a file is made of: while it is the same, there is nothing to do."""
         asked = {each.name for file in files for each in file.sections}
         watched = [(name, sorted(self.watch.out(name))) for name in sorted(asked)]
-        return self._daemon.runtime.settings.fingerprint, self._told, self._daemon.membership.version, watched
+        return self._node.runtime.settings.fingerprint, self._told, self._node.membership.version, watched
 
     async def _follow(self, file: FileOf) -> bool:
         """One file, where it is kept by itself; whether nothing is left to try again."""
@@ -137,28 +137,28 @@ class Balancers:
             del self.troubles[key]
 
     def _keys(self, files: Collection[FileOf]) -> set[str]:
-        sockets = {b.haproxy_socket for b in self._daemon.runtime.settings.balancers.values()}
+        sockets = {b.haproxy_socket for b in self._node.runtime.settings.balancers.values()}
         return {*(str(file.path) for file in files), *(str(each) for each in sockets if each is not None)}
 
     def _tell_self(self) -> None:
-        serving = self._daemon.membership.myself().serving
+        serving = self._node.membership.myself().serving
         if serving != self._told:
             self._told = serving
-            self._daemon.peers.tell_self()
+            self._node.peers.tell_self()
 
     # What should be there ---------------------------------------------------------------------------------------
 
     def files(self) -> list[FileOf]:
         found: dict[Path, list[BalancerSettings]] = {}
-        for balancer in self._daemon.runtime.settings.balancers.values():
+        for balancer in self._node.runtime.settings.balancers.values():
             if balancer.file is not None and balancer.services:
                 found.setdefault(balancer.file, []).append(balancer)
         return [FileOf(path, tuple(sections)) for path, sections in found.items()]
 
     def plans(self, sections: Collection[BalancerSettings], file: Path | None) -> tuple[BalancerPlan, ...]:
         """``file`` is where HAProxy will read it: who is drained is kept beside it."""
-        membership = self._daemon.membership
-        me, settings = membership.myself(), self._daemon.runtime.settings
+        membership = self._node.membership
+        me, settings = membership.myself(), self._node.runtime.settings
         state = file.with_name(file.name + STATE) if file is not None else None
         return tuple(
             plan_of(
@@ -184,7 +184,7 @@ class Balancers:
         self, program: Program, names: Collection[str], *, is_whole: bool, before: str | None
     ) -> Rendered:
         """The text of the sections that are named, else of those of this kind, else of all."""
-        sections = chosen(self._daemon.runtime.settings, names)
+        sections = chosen(self._node.runtime.settings, names)
         if not names:
             sections = tuple(each for each in sections if each.program is program) or sections
         plans: list[BalancerPlan] = []
@@ -209,7 +209,7 @@ class Balancers:
         return False
 
     def _is_reload_due(self, path: Path) -> bool:
-        return self._daemon.runtime.store.get(DUE + str(path)) is not None
+        return self._node.runtime.store.get(DUE + str(path)) is not None
 
     async def _update(self, file: FileOf) -> bool:
         """Whether nothing is left to try again."""
@@ -249,7 +249,7 @@ class Balancers:
             if changed:
                 log.info("%s was rendered for %s", file.path, first.program.value)
                 text = f"{file.path} was rendered for {first.program.value}"
-                self._daemon.runtime.note("balancer_rendered", text, path=str(file.path))
+                self._node.runtime.note("balancer_rendered", text, path=str(file.path))
             return {
                 "file": str(file.path),
                 "kind": first.program.value,
@@ -271,7 +271,7 @@ class Balancers:
 
     def _keep(self, file: FileOf, made: Rendered, may_replace: bool) -> bool:
         """The reload is due from before the file is there, so that a crash in between forgets nothing."""
-        store, key = self._daemon.runtime.store, DUE + str(file.path)
+        store, key = self._node.runtime.store, DUE + str(file.path)
         is_shared = made.program is Program.PROXY_MAP
         was_due = store.get(key) is not None
         if file.first.reload is not None and not was_due:
@@ -296,7 +296,7 @@ class Balancers:
                 code="balancer_reload_failed",
                 path=str(file.path),
             )
-        self._daemon.runtime.store.delete(DUE + str(file.path))
+        self._node.runtime.store.delete(DUE + str(file.path))
 
     async def _run_reload(self, file: FileOf) -> str | None:
         """None when it went well, or there is no hook."""
@@ -311,9 +311,9 @@ class Balancers:
     def _trouble(self, key: str, error: InstepError) -> None:
         if self.troubles.get(key) != error.reason:
             log.error("balancer: %s", error.reason)
-            self._daemon.runtime.note("balancer_refused", error.reason, code=error.error_code)
+            self._node.runtime.note("balancer_refused", error.reason, code=error.error_code)
             self.troubles[key] = error.reason
-            self._daemon.runtime.tell()
+            self._node.runtime.tell()
 
     # Drains -----------------------------------------------------------------------------------------------------
 
@@ -333,7 +333,7 @@ class Balancers:
     async def _push(self) -> bool:
         """Tell HAProxy over its socket who was drained or came back since; whether all of it was told."""
         wanted: dict[Path, dict[str, tuple[bool, tuple[str, ...]]]] = {}
-        for balancer in self._daemon.runtime.settings.balancers.values():
+        for balancer in self._node.runtime.settings.balancers.values():
             if balancer.haproxy_socket is not None and balancer.services:
                 (plan,) = self.plans((balancer,), None)
                 wanted.setdefault(balancer.haproxy_socket, {}).update(drain_commands(plan))
@@ -362,7 +362,7 @@ class Balancers:
 
     async def reload(self, names: Collection[str], *, may_replace: bool) -> list[dict[str, Any]]:
         """Render and reload every file, or those that hold a named section."""
-        sections = {each.name for each in chosen(self._daemon.runtime.settings, names)}
+        sections = {each.name for each in chosen(self._node.runtime.settings, names)}
         files = [file for file in self.files() if any(each.name in sections for each in file.sections)]
         if not files:
             raise RefusedError(

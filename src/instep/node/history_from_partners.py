@@ -25,8 +25,8 @@ from instep.tree.control_folder import open_folder
 from instep.tree.stage import Want
 
 if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
     from instep.node.keeping import Kept
+    from instep.node.node import Node
 
 __all__ = ["HistoryFromPartners"]
 
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 class HistoryFromPartners:
     """One task for each fileset whose history has lost contents; it ends when all of them are back."""
 
-    def __init__(self, daemon: Daemon, mending: Mending) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node, mending: Mending) -> None:
+        self._node = node
         self._mending = mending
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._at: dict[FilesetName, int] = {}
@@ -75,7 +75,7 @@ class HistoryFromPartners:
         """Nothing once another service took the place of this one."""
         name = service.fileset.name
         mended = self._mending.found.get(name)
-        return mended.lost if mended is not None and self._daemon.services.get(name) is service else []
+        return mended.lost if mended is not None and self._node.services.get(name) is service else []
 
     async def _chase(self, service: WriterService) -> None:
         pause = FIRST_S
@@ -90,7 +90,7 @@ class HistoryFromPartners:
 
     async def _round(self, service: WriterService) -> bool:
         """Ask for some of what is lost, and take what comes; whether anything came."""
-        partners = PartnerContents(service.line, self._daemon.peers.lenders(service.line))
+        partners = PartnerContents(service.line, self._node.peers.lenders(service.line))
         wanted = self._some(service) if partners.asked else []
         if not wanted:
             return False
@@ -111,7 +111,7 @@ class HistoryFromPartners:
             text = f"{shelf.laid} contents that the history had lost came back from {', '.join(who)}"
             if left:
                 text += f"; {len(left)} are still lost"
-            self._daemon.runtime.note("history_mended", text, service.line, contents=shelf.laid, nodes=who)
+            self._node.runtime.note("history_mended", text, service.line, contents=shelf.laid, nodes=who)
         return shelf.laid > 0
 
     def _some(self, service: WriterService) -> list[Entry]:
@@ -134,7 +134,7 @@ class HistoryFromPartners:
             while service.machine.phase is not None:  # publishing comes first
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REST_S):
-                        await self._daemon.runtime.changed.wait()
+                        await self._node.runtime.changed.wait()
             wants = [Want(Digest(b""), 0, entry, 0, b"") for entry in batch]
             try:
                 await partners.lay(shelf, wants, service.worker)

@@ -32,7 +32,7 @@ from instep.tree.archive import Archive
 from instep.tree.stages import list_stages
 
 if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+    from instep.node.node import Node
 
 __all__ = ["Housekeeping"]
 
@@ -47,10 +47,10 @@ log = logging.getLogger(__name__)
 class Housekeeping:
     """One task of the daemon. Nothing waits for it."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self.mending = Mending(daemon.runtime)
-        self._from_partners = HistoryFromPartners(daemon, self.mending)
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.mending = Mending(node.runtime)
+        self._from_partners = HistoryFromPartners(node, self.mending)
         self._damage: dict[FilesetName, int] = {}
         """How much damage of a writer's history was known when it was mended last."""
 
@@ -59,7 +59,7 @@ class Housekeeping:
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
-                for service in list(self._daemon.services.values()):
+                for service in list(self._node.services.values()):
                     if isinstance(service, WriterService) and service.machine.phase is None:
                         await self._look_at(service)
         finally:
@@ -77,11 +77,11 @@ class Housekeeping:
         self._from_partners.begin(service)
 
     async def run(self) -> None:
-        for service in list(self._daemon.services.values()):
+        for service in list(self._node.services.values()):
             await self._mend(service)
         await asyncio.sleep(FIRST_S)
         while True:
-            for service in list(self._daemon.services.values()):
+            for service in list(self._node.services.values()):
                 try:
                     await self._tidy(service)
                 except (InstepError, OSError) as error:
@@ -120,7 +120,7 @@ class Housekeeping:
         if plan.names:
             freed = archive.prune(plan.names)
             text = f"{len(plan.names)} batches of the archive are older than its retention and were removed"
-            self._daemon.runtime.note("archive_pruned", text, service.line, bytes=freed)
+            self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
         if plan.over_share_bytes:
             log.warning(
                 "the archive of %s holds %d MiB more than its share of the disk, within its retention",
@@ -130,14 +130,14 @@ class Housekeeping:
 
     def _now_ms(self, service: WriterService | FollowService, batches: Sequence[Batch]) -> int:
         """By the clock of the retention."""
-        store, fileset = self._daemon.runtime.store, service.fileset
-        return self._daemon.runtime.retention.now_ms(
+        store, fileset = self._node.runtime.store, service.fileset
+        return self._node.runtime.retention.now_ms(
             store, fileset.name, batches, fileset.archive.keep_within_ms
         )
 
     def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
         """Drop generations that nobody needs; those that stay."""
-        store = self._daemon.runtime.store
+        store = self._node.runtime.store
         known = [signed.ref() for signed in store.generations(service.line, 1_000_000)]
         in_use = [head.id for head in _in_use(service)]
         in_use += [r.live.id for r in reports_of(store, service.line).values() if r.live is not None]
@@ -160,7 +160,7 @@ class Housekeeping:
     def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
         if service.machine.phase is not None:
             return  # what a survey kept is named by nothing before its commit
-        store = self._daemon.runtime.store
+        store = self._node.runtime.store
         history = service.tree.history
         live: set[Digest] = set()
         seen: set[Digest] = set()
@@ -178,10 +178,10 @@ class Housekeeping:
     async def sweep(self) -> int | None:
         """Drop pages that no known generation of any line names; how many. None while some line is at work: its
         pages are named by nothing yet. What begins after the ticket was taken is spared by the ticket."""
-        if any(service.machine.phase is not None for service in self._daemon.services.values()):
+        if any(service.machine.phase is not None for service in self._node.services.values()):
             return None
-        ticket = self._daemon.runtime.store.begin_sweep()
-        for service in self._daemon.services.values():
+        ticket = self._node.runtime.store.begin_sweep()
+        for service in self._node.services.values():
             if isinstance(service, FollowService) and await service.worker.run(self._has_stage, service):
                 return None
         return await asyncio.to_thread(self._sweep, ticket)
@@ -191,7 +191,7 @@ class Housekeeping:
         return bool(list_stages(service.place()))
 
     def _sweep(self, ticket: int) -> int:
-        store = self._daemon.runtime.store
+        store = self._node.runtime.store
         seen: set[Digest] = set()
         chunk_roots: set[Digest] = set()
         for row in store.lines():

@@ -23,7 +23,7 @@ from instep.node.driver import wall_ms
 from instep.node.fitness import Fitness, LineView, fitness_of, is_one_generation
 
 if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+    from instep.node.node import Node
 
 __all__ = ["Listeners", "is_prober"]
 
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 class Listeners:
     """Keeps both listeners where the settings say. ``troubles`` are sentences for ``status``."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self.troubles: dict[str, str] = {}
         self._runner: web.AppRunner | None = None
         self._at: dict[str, Address | None] = {"health": None, "agent": None}
@@ -55,7 +55,7 @@ class Listeners:
         """Level: compare where they listen with the settings, after every change and now and then."""
         try:
             while True:
-                changed = self._daemon.runtime.changed
+                changed = self._node.runtime.changed
                 await self._follow()
                 try:
                     async with asyncio.timeout(AGAIN_S if self.troubles else None):
@@ -67,7 +67,7 @@ class Listeners:
             await self._close("agent")
 
     async def _follow(self) -> None:
-        settings = self._daemon.runtime.settings
+        settings = self._node.runtime.settings
         for name, wanted in (("health", settings.health), ("agent", settings.agent)):
             if wanted == self._at[name]:
                 self.troubles.pop(name, None)
@@ -83,7 +83,7 @@ class Listeners:
                 told = f"{name} cannot listen on {wanted}: {error.strerror or error}"
                 if self.troubles.get(name) != told:
                     log.warning("%s", told)
-                    self._daemon.runtime.note(f"{name}_not_listening", told)
+                    self._node.runtime.note(f"{name}_not_listening", told)
                 self.troubles[name] = told
                 continue
             self._at[name] = wanted
@@ -93,7 +93,7 @@ class Listeners:
     async def _close(self, name: str) -> None:
         self._at[name] = None
         if not any(self._at.values()):
-            self._daemon.runtime.draining.nobody_can_ask()
+            self._node.runtime.draining.nobody_can_ask()
         door = self._doors.pop(name, None)
         if door is not None:
             door.close()
@@ -129,10 +129,10 @@ class Listeners:
         return handler
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
-        return _answer({"node": self._daemon.runtime.name, "live": True}, 200)
+        return _answer({"node": self._node.runtime.name, "live": True}, 200)
 
     async def _ready(self, request: web.Request) -> web.StreamResponse:
-        known = self._daemon.services
+        known = self._node.services
         asked = request.query.getall("fileset", [])[:FILESETS_ASKED_MAX]
         unknown = [name for name in asked if name not in known]
         if unknown:
@@ -144,20 +144,20 @@ class Listeners:
         except BadValue as error:
             return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
         fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
-        if is_prober(self._daemon.runtime.settings.probers, request.remote):
+        if is_prober(self._node.runtime.settings.probers, request.remote):
             by = request.query.get("by", "")
             who = f"{request.remote} {by}".strip()
             acts = request.query.get("acts")
             is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
-            self._daemon.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
+            self._node.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
 
     def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
         """This node's answer for the filesets asked for, or for all."""
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         lines = [
             _view(service)
-            for name, service in sorted(self._daemon.services.items())
+            for name, service in sorted(self._node.services.items())
             if not asked or name in asked
         ]
         return fitness_of(runtime.name, runtime.draining.reasons(), lines, max_behind_ms)
@@ -178,9 +178,9 @@ class Listeners:
         try:
             fitness = self.fitness()
             address = writer.get_extra_info("peername")
-            if is_prober(self._daemon.runtime.settings.probers, address[0] if address else None):
+            if is_prober(self._node.runtime.settings.probers, address[0] if address else None):
                 who = f"agent {address[0]}" if address else "agent"
-                self._daemon.runtime.draining.answered(who, is_ready=fitness.is_ready, is_certain=True)
+                self._node.runtime.draining.answered(who, is_ready=fitness.is_ready, is_certain=True)
             async with asyncio.timeout(ANSWER_S):
                 writer.write(agent_line(fitness))
                 await writer.drain()

@@ -19,7 +19,7 @@ from instep.node.line_facts import pending_key
 from instep.tree.failpoints import failpoint, register
 
 if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+    from instep.node.node import Node
     from instep.node.writer import WriterService
 
 __all__ = ["Succession"]
@@ -30,28 +30,28 @@ log = logging.getLogger(__name__)
 
 
 class Succession:
-    """One per daemon."""
+    """One per node."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._told: dict[FilesetName, str] = {}
         """Why an edit was refused, so that it is told once."""
 
     async def run(self) -> None:
         """Look whenever something changed, until cancelled."""
         while True:
-            changed = self._daemon.runtime.changed
+            changed = self._node.runtime.changed
             self.look()
             await changed.wait()
 
     def look(self) -> None:
         """Settle every change of writer that waits and can be settled now."""
-        for service in list(self._daemon.services.values()):
-            if self._daemon.runtime.store.get(pending_key(service.line)) is not None:
+        for service in list(self._node.services.values()):
+            if self._node.runtime.store.get(pending_key(service.line)) is not None:
                 self._settle(service)
 
     def _settle(self, service: WriterService | FollowService) -> None:
-        daemon, runtime, line = self._daemon, self._daemon.runtime, service.line
+        node, runtime, line = self._node, self._node.runtime, service.line
         book = service.facts.epochs
         writer = writer_by(book)
         if writer is None:
@@ -70,9 +70,9 @@ class Succession:
         is_direct = service.fileset.writer == writer or self._is_direct(service)
         address = self._address_of(writer) if is_direct else None
         try:
-            change_writer(daemon.directory, line, writer, definition, address)
+            change_writer(node.directory, line, writer, definition, address)
             failpoint(WRITTEN)
-            daemon.reload()
+            node.reload()
         except InstepError as error:
             if self._told.get(line.fileset) != error.reason:
                 self._told[line.fileset] = error.reason
@@ -93,17 +93,17 @@ class Succession:
 
     def _is_direct(self, service: WriterService | FollowService) -> bool:
         """Whether this node dials the line's writer itself; behind a hub it goes on asking the hub."""
-        return service.fileset.writer == self._daemon.runtime.name or self._is_dialled(service.fileset.writer)
+        return service.fileset.writer == self._node.runtime.name or self._is_dialled(service.fileset.writer)
 
     def _is_dialled(self, node: NodeName) -> bool:
-        row = self._daemon.runtime.settings.partners.get(node)
-        return node == self._daemon.runtime.name or (row is not None and row.address is not None)
+        row = self._node.runtime.settings.partners.get(node)
+        return node == self._node.runtime.name or (row is not None and row.address is not None)
 
     def _address_of(self, writer: NodeName) -> str | None:
         """Where to dial a writer that is not dialled yet."""
-        if writer == self._daemon.runtime.name:
+        if writer == self._node.runtime.name:
             return None
-        member = self._daemon.membership.members.get(writer)
+        member = self._node.membership.members.get(writer)
         return member.address if member is not None and member.address else None
 
 

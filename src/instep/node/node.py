@@ -1,0 +1,257 @@
+"""One node while it runs: its identity, trust, members, peers, and the lines that it writes or follows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from instep.errors import ConfigError, DamagedError, InstepError, UnavailableError
+from instep.model.ids import FilesetName
+from instep.net.messages import RenewRequest
+from instep.net.pki import Issued, Pki
+from instep.net.server import PeerServer, Refusal
+from instep.net.tls import TlsContexts
+from instep.node.config.keys import keys_of
+from instep.node.config.loading import load
+from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.config.table_reader import problem
+from instep.node.config_file import ConfigFile
+from instep.node.directory import NodeDirectory
+from instep.node.draining import rollout_key
+from instep.node.driver import wall_ms
+from instep.node.follower import FollowService
+from instep.node.going_on import AGAIN_S, passing_trouble
+from instep.node.golden import forget_golden
+from instep.node.membership import Membership
+from instep.node.peers import Peers
+from instep.node.placing import forget_marker
+from instep.node.runtime import Runtime
+from instep.node.signers import stuck_standing
+from instep.node.state import is_lost, lost
+from instep.node.writer import WriterService
+
+__all__ = ["Node", "Service"]
+
+log = logging.getLogger(__name__)
+
+Service = WriterService | FollowService
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Node:
+    """What the services and commands of a node share. The daemon owns it, and runs what has to run."""
+
+    def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
+        self.directory = directory
+        self.pki = Pki(directory.pki)
+        self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16), state_note)
+        self.tls = TlsContexts(self.pki)
+        self.membership = Membership(self.runtime, self.tls, self.reload)
+        self.peers = Peers(self.runtime, self.tls, self.membership)
+        self.peers.on_revoked = self.follow_trust
+        self.services: dict[FilesetName, Service] = {}
+        self.config_problem: ConfigError | None = None
+        self.config_file = ConfigFile(directory.config)
+        self.started_ms = wall_ms()
+        self.stopping = asyncio.Event()
+        self.server = PeerServer(
+            self.peers,
+            self.tls,
+            self.membership.allow_list,
+            rate_bytes_s=lambda: self.runtime.settings.rate_limit,
+            on_refused=self._refused,
+        )
+        self.state_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails with ``StateLost`` when a line finds that the database has gone."""
+        self.tasks: dict[FilesetName, asyncio.Task[None]] = {}
+
+    # Settings -----------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read ``instep.toml`` again. A bad file changes nothing: the old one goes on and status says so."""
+        self.config_file.note()
+        try:
+            settings = load(self.directory.path)
+            self._check_reloadable(settings)
+        except ConfigError as error:
+            self.config_problem = error
+            self.runtime.note("config_refused", error.reason, problems=error.facts.get("problems"))
+            self.runtime.tell()
+            raise
+        self.config_problem = None
+        old = self.runtime.settings
+        self.runtime.settings = settings
+        self.follow_settings()
+        for name in old.partners:
+            if name not in settings.partners:
+                self.peers.cut(name)
+                self.membership.unlink(name)
+                self.server.drop(name)
+        self.server.drop_disallowed()
+        self.peers.offers_changed()
+        self.runtime.tell()
+
+    def _check_reloadable(self, settings: Settings) -> None:
+        fixed = [key for key in keys_of(Settings) if key.needs_restart]
+        values = [
+            (key, getattr(self.runtime.settings, key.field), getattr(settings, key.field)) for key in fixed
+        ]
+        problems = [
+            problem(None, key.name, str(new), f"is {old} while the daemon runs; restart it")
+            for key, old, new in values
+            if old != new
+        ]
+        if problems:
+            raise ConfigError(
+                f"{len(problems)} settings need a restart",
+                hint="instep stop, then: instep start",
+                code="needs_restart",
+                problems=problems,
+            )
+
+    def follow_settings(self) -> None:
+        """Level: start, stop and reconfigure services until they are what the settings say."""
+        wanted = self.runtime.settings.filesets
+        for name in list(self.services):
+            fileset = wanted.get(name)
+            service = self.services[name]
+            if fileset is None or _is_other(service.fileset, fileset):
+                self._end(name)
+        for name, fileset in wanted.items():
+            running = self.services.get(name)
+            if running is None:
+                self._begin(fileset)
+            else:
+                running.reconfigure(fileset)
+
+    def _begin(self, fileset: FilesetSettings) -> None:
+        kind = WriterService if fileset.is_written_here else FollowService
+        service: Service = kind(self.runtime, fileset, self.peers)
+        self.services[fileset.name] = service
+        self.peers.lines[fileset.name] = service
+        before = self.tasks.get(fileset.name)
+        self.tasks[fileset.name] = asyncio.get_running_loop().create_task(self._supervise(service, before))
+        for uplink in self.peers.uplinks.values():
+            uplink.take_up(service.line)
+
+    def _end(self, name: FilesetName) -> None:
+        service = self.services.pop(name)
+        self.peers.lines.pop(name, None)
+        for uplink in self.peers.uplinks.values():
+            uplink.let_go(service.line)
+        self.tasks[name].cancel()
+        if name not in self.runtime.settings.filesets:
+            forget_marker(self.runtime.store, name)
+            forget_golden(self.runtime.store, name)
+            self.runtime.draining.end(rollout_key(name))
+
+    async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
+        """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        try:
+            await service.run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # the supervisor: named in status and log, never swallowed
+            trouble = passing_trouble(error) if isinstance(error, InstepError | OSError) else None
+            if trouble is not None:
+                await self._begin_anew(service, trouble)
+                return
+            if isinstance(error, DamagedError) and is_lost(error):
+                if not self.state_lost.done():
+                    self.state_lost.set_exception(lost(error))
+                return
+            log.exception("%s broke", service.line)
+            service.broke(error)
+            await self.peers.report(service.line)
+
+    async def _begin_anew(self, service: Service, trouble: InstepError) -> None:
+        """This machine could not carry the line on, as when the state's disk is full: it says so, and begins again."""
+        while True:
+            log.error("%s begins anew in %g s: %s", service.line, AGAIN_S, trouble.reason)
+            service.standing = stuck_standing(trouble)
+            self.runtime.tell()
+            await self.peers.report(service.line)
+            await asyncio.sleep(AGAIN_S)
+            for uplink in self.peers.uplinks.values():
+                uplink.let_go(service.line)
+            try:
+                self._begin(service.fileset)
+                return
+            except (InstepError, OSError) as error:
+                found = passing_trouble(error)
+                if found is None:
+                    raise
+                trouble = found
+
+    def arm_resume(self, service: Service, until_ms: int | None) -> None:
+        """A pause with an end resumes by itself; asked again after a restart."""
+        if until_ms is None:
+            return
+        delay = max(0, until_ms - wall_ms()) / 1000
+        asyncio.get_running_loop().call_later(delay, service.resume_after, until_ms)
+
+    async def services_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Work on a tree that no service owns yet."""
+        return await asyncio.to_thread(call, *args, **kwargs)
+
+    # Trust --------------------------------------------------------------------------------------------------
+
+    async def trust_changed(self) -> None:
+        """Certificates or revocations changed: new handshakes see it at once, open connections are checked."""
+        self.follow_trust()
+
+    def follow_trust(self) -> None:
+        """Of the connections that are open both directions are looked at."""
+        self.tls.reload()
+        self.server.drop_untrusted()
+        self.peers.dial_anew(self.tls.lost_trust())
+
+    async def renew(self, *, force: bool = False) -> bool:
+        """Renew when two thirds of a certificate's life are over; whether anything was renewed."""
+        if not force and not self.pki.is_renewal_due(wall_ms()):
+            return False
+        if self.pki.is_ca:
+            self.pki.renew_own(wall_ms())
+        else:
+            await self._renew_at_ca()
+        await self.trust_changed()
+        self.runtime.note("renewed", "this node's certificates were renewed")
+        return True
+
+    async def _renew_at_ca(self) -> None:
+        trouble: InstepError = UnavailableError("no partner is dialled that could renew", code="no_ca")
+        for uplink in self.peers.uplinks.values():
+            try:
+                tls_csr, sign_csr = self.pki.requests(self.runtime.name)
+                reply = await uplink.client.renew(RenewRequest(tls_csr, sign_csr))
+            except InstepError as error:
+                trouble = error
+                continue
+            issued = Issued(reply.tls_cert, reply.sign_cert)
+            self.pki.install(self.runtime.name, self.pki.authorities_pem(), issued, self.pki.crl_pem())
+            return
+        raise trouble
+
+    def _refused(self, refusal: Refusal) -> None:
+        """A peer was cut before it could ask anything."""
+        why = f"{refusal.why} ({refusal.detail})" if refusal.detail else refusal.why
+        text = f"{refusal.address} was refused: {why}"
+        self.runtime.note_of_peer(
+            refusal.address, "peer_refused", text, address=refusal.address, code=refusal.why
+        )
+
+
+def _is_other(running: FilesetSettings, wanted: FilesetSettings) -> bool:
+    """Whether the change is too deep for a running service: another tree, another writer."""
+    return (running.path, running.writer, running.line, running.stage) != (
+        wanted.path,
+        wanted.writer,
+        wanted.line,
+        wanted.stage,
+    )
