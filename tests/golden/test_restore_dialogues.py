@@ -267,3 +267,19 @@ def test_a_save_between_a_commit_and_its_answer_takes_the_generation_not_back() 
     )
     again.say(s.Recovered(again.pending("Recover"))).at(2_000).say(TimerFired("settle"))
     assert effects(again, p.Scan)[0].base == ref(1), "the emptied tree is judged against what was published"
+
+
+def test_a_restore_of_some_paths_publishes_not_that_the_others_are_gone() -> None:
+    """The tree is empty, and few enough paths were in it to pass the guard."""
+    talk = published(publisher(), 1).at(5_000)
+    talk.say(s.RestoreAsked(1, ref(1), (b"a",), "ana"))
+    talk.say(s.Planned(talk.asked(s.PlanRestore), plan("root 1", s.TreeCounts(added=1))))
+    talk.say(s.Restored(talk.asked(s.Restore))).at(6_000).say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("a only", removed=9)))
+    assert not effects(talk, p.Commit)
+    report = talk.machine.report
+    assert (report.standing, report.code) == (Standing.BLOCKED, "max_deletions")
+    assert "9 of 100 paths are missing" in report.reason
+    talk.say(p.PublishAsked(2, author="ana"))
+    talk.say(p.Scanned(talk.asked(p.Scan), found("a only", removed=9)))
+    assert effects(talk, p.Commit), "an operator who publishes by hand means it"

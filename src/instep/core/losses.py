@@ -28,10 +28,12 @@ __all__ = [
     "WINDOW_MS",
     "Checkpoint",
     "Lost",
+    "is_mass",
     "is_git",
     "is_within",
     "judge_held_mass",
     "judge_losses",
+    "judge_rest",
     "lost_between",
     "next_checkpoints",
 ]
@@ -180,6 +182,23 @@ def _within_window(refusal: Trouble) -> Trouble:
     reason = f"within {WINDOW_MS // 60_000} minutes {refusal.reason}"
     facts = (*refusal.facts, ("within_ms", WINDOW_MS))
     return Trouble(refusal.code, reason, refusal.retry, refusal.exit_code, refusal.hint, facts)
+
+
+def judge_rest(removed: int, entries_before: int, *, is_stopped: bool) -> Trouble:
+    """Why these losses, which are few, stop a publish: they may be the rest of a mass deletion that was stopped, or of
+    what an operator is bringing back."""
+    since = "a mass deletion was stopped" if is_stopped else "some paths were restored"
+    of = f"{removed} of {entries_before} paths are missing"
+    why = f"{of} since {since}: they are not published as removed unasked"
+    facts = (("entries", entries_before), ("removed", removed), ("rest", True))
+    return _refusal(why, facts)
+
+
+def is_mass(refusal: Trouble) -> bool:
+    """Whether one generation alone would have lost too much: the rest of it asks, too, when some of it came back. What
+    adds up over ten minutes ends with them."""
+    names = {name for name, _ in refusal.facts}
+    return refusal.code == "max_deletions" and not names & {"within_ms", "rest"}
 
 
 _NO_MASS = frozenset(("mount", "unstable", "open", "hot"))

@@ -249,6 +249,7 @@ class PublishMachine(PublishRestore):
         self._must_look = self._is_different = False
         restored = self._held_as_restored(run, summary)
         refusal = restored or self._judged(run, summary)
+        self._count_missing(run, summary, refusal)
         if run.is_dry:
             held = self._held_after(summary)
             would = p.WouldPublish(
@@ -479,7 +480,8 @@ class PublishMachine(PublishRestore):
     def _commit(self, run: Run, summary: ScanSummary) -> None:
         number = self._facts.highest + 1
         asked = run.restore or next((r for r in run.requests if r.message or r.author), None)
-        self._set(highest=number, checkpoints=self._checkpoints(run, summary))
+        self._set(highest=number)
+        self._count_losses(run, summary)
         run.committing = self._facts
         self._out.append(
             p.Commit(

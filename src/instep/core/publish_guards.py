@@ -6,9 +6,17 @@ from dataclasses import replace
 
 from instep.core.guards import judge_problems
 from instep.core.held import HELD_LOOK_MS, HeldPaths, merge_held
-from instep.core.losses import Checkpoint, Lost, judge_held_mass, judge_losses, next_checkpoints
+from instep.core.losses import (
+    Checkpoint,
+    Lost,
+    is_mass,
+    judge_held_mass,
+    judge_losses,
+    judge_rest,
+    next_checkpoints,
+)
 from instep.core.publish_state import PublishState, Run
-from instep.core.publish_vocabulary import ScanSummary
+from instep.core.publish_vocabulary import Missing, ScanSummary
 from instep.core.vocabulary import SetTimer, Trouble
 
 __all__ = ["PublishGuards"]
@@ -22,13 +30,33 @@ class PublishGuards(PublishState):
         facts, policy, accepted = self._facts, self._config.deletions, run.accepts_deletions
         strict = summary.held.listed if self._config.is_strict else ()
         held = self._held_after(summary)
-        lost = judge_losses(summary.losses, policy, accepted=accepted)
+        lost = judge_losses(summary.losses, policy, accepted=accepted) or self._still_missing(run, summary)
         mass = judge_held_mass(facts.held, held, summary.entries_before, policy, accepted=accepted)
         return (
             judge_problems((*summary.problems, *strict))
             or self._with_commands(lost)
             or self._with_commands(mass)
         )
+
+    def _still_missing(self, run: Run, summary: ScanSummary) -> Trouble | None:
+        """Why the rest of a loss stops a publish, too: somebody is bringing the paths back, or has not begun."""
+        why, lost = self._facts.missing, summary.losses[0] if summary.losses else Lost()
+        by_hand = any(not request.is_flush for request in run.requests)
+        is_replaced = summary.added >= lost.removed and not lost.size_bytes  # under other names
+        if why is Missing.NOTHING or run.accepts_deletions or is_replaced:
+            return None
+        if why is Missing.RESTORED and by_hand:
+            return None
+        return judge_rest(lost.removed, summary.entries_before, is_stopped=why is Missing.STOPPED)
+
+    def _count_missing(self, run: Run, summary: ScanSummary, refusal: Trouble | None) -> None:
+        """Remember that a mass deletion was stopped, until nothing of it is missing any more."""
+        if run.is_dry:
+            return
+        if refusal is not None and is_mass(refusal):
+            self._set(missing=Missing.STOPPED)
+        elif not summary.losses:
+            self._set(missing=Missing.NOTHING)
 
     def _with_commands(self, refusal: Trouble | None) -> Trouble | None:
         """With the fileset in the command, so that it can be typed as it is where a node has several."""
@@ -68,6 +96,12 @@ class PublishGuards(PublishState):
             held = HeldPaths(listed, len(listed), entries, size)
         self._set(held=held)
         self._arm_held()
+
+    def _count_losses(self, run: Run, summary: ScanSummary) -> None:
+        """For the generation that is committed now. After a restore of some paths the others may be missing still."""
+        is_part = run.restore is not None and bool(run.restore.paths) and not run.accepts_deletions
+        missing = max(self._facts.missing, Missing.RESTORED) if is_part else Missing.NOTHING
+        self._set(checkpoints=self._checkpoints(run, summary), missing=Missing(missing))
 
     def _checkpoints(self, run: Run, summary: ScanSummary) -> tuple[Checkpoint, ...]:
         """From where the next losses are counted; what an operator accepted is counted no more."""

@@ -120,6 +120,8 @@ class PublishRestore(PublishHeads):
         if is_meant and not is_head and (is_whole or not self._facts.is_adopted):
             run.summary = plan.difference
             return
+        if not is_whole and self._facts.missing is p.Missing.NOTHING:
+            self._set(missing=p.Missing.RESTORED)
         if is_whole and is_head and self._facts.is_adopted:
             self._set(is_adopted=False)
             self._difference = None

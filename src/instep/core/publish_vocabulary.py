@@ -48,6 +48,7 @@ __all__ = [
     "PagesFetched",
     "PartnerSeen",
     "PartnersAnswered",
+    "Missing",
     "Paused",
     "Outcome",
     "PublishAnswer",
@@ -106,6 +107,16 @@ class PublishConfig:
     """Any held path refuses the publish."""
 
 
+class Missing(enum.IntEnum):
+    """Why a small loss asks too: it may be the rest of a large one."""
+
+    NOTHING = 0
+    RESTORED = 1
+    """An operator brought some paths back: no publish that happens by itself removes the others."""
+    STOPPED = 2
+    """The guard stopped a mass deletion: until all is back, only ``--accept-deletions`` removes the rest."""
+
+
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no number is
     used twice. ``base`` is what scans compare with: the head, or an older one of ours when the pages of an adopted head
@@ -135,6 +146,8 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
     descends_from: tuple[int, int] = (0, 0)
     """From this position on every generation that is stored here is an ancestor of the head. Below it an operator
     decided between two of them, or a newer head was adopted."""
+    missing: Missing = Missing.NOTHING
+    """Why paths that are missing in the tree are not published as removed, however few they are by now."""
 
 
 @dataclass(frozen=True, slots=True)

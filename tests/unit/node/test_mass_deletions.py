@@ -186,3 +186,28 @@ def test_bytes_count_as_paths_do(tmp_path: Path) -> None:
     assert facts["removed_bytes"] == 2 << 20
     writer.fill("data", [7, 8, 9], size=1 << 20)
     assert _is_out(writer.publish()), "replaced under other names"
+
+
+def test_the_rest_of_a_stopped_deletion_asks_too_while_files_come_back(tmp_path: Path) -> None:
+    """Goal: an operator who copies files back after the guard stopped a mass deletion does not see the rest removed once
+    few enough are missing, also across a restart; all back, and it goes on by itself; or an operator accepts it."""
+    writer = _Writer(tmp_path)
+    writer.fill("d", range(100))
+    assert _is_out(writer.publish())
+    writer.remove("d", range(90))
+    writer.refused()
+    writer.fill("d", range(80))
+    writer.saved = msgspec.msgpack.encode(writer.machine.facts)
+    writer.restart()
+    assert writer.refused()["removed"] == 10, "few, but the rest of many"
+    writer.fill("new", range(1))
+    assert writer.refused()["removed"] == 10
+    writer.fill("d", range(80, 90))
+    assert _is_out(writer.publish()), "all of it is back"
+    writer.remove("d", range(10))
+    assert _is_out(writer.publish()), "and a small deletion is one again"
+    writer.remove("d", range(10, 80))
+    writer.refused()
+    writer.fill("d", range(10, 70))
+    writer.refused()
+    assert _is_out(writer.publish(accept=True))
