@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import pytest
 from click.testing import CliRunner
 
 from instep.cli.main import cli
+from instep.cli.reference import TABLES
 from instep.errors import ConfigError, InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
 from instep.model.rollout import decode_policy
 from instep.node.config import edits
+from instep.node.config.keys import Key, keys_of
+from instep.node.config.kinds import BadValue
 from instep.node.config.loading import load, parse
 from instep.node.config.settings import Settings
 from instep.node.config.values import network
@@ -30,7 +34,6 @@ from instep.node.config.writer_edit import change_writer
 from instep.node.directory import NodeDirectory
 from tests.golden.configuration_cases import SECTIONS, TRIED, WRITTEN
 
-ROOT = Path(__file__).resolve().parents[2]
 KEPT = Path(__file__).parent / "configuration"
 ACCEPTED_SHOWN = 4
 VALUE_IN_A_REFUSAL = re.compile(r"(names |holds |has for |for )\S.*?(; |, which |a value |$)")
@@ -90,32 +93,22 @@ def outcome(text: str, directory: Path | None = None) -> list[str]:
 # Every key ------------------------------------------------------------------------------------------------------
 
 
-def keys_of_reference() -> dict[str, dict[str, str]]:
-    """Every key with its default, by the title of its table."""
-    found: dict[str, dict[str, str]] = {}
-    title = ""
-    for line in (ROOT / "docs/reference/settings.md").read_text().splitlines():
-        if line.startswith("## "):
-            title = line[3:]
-            found[title] = {}
-        elif row := re.match(r"\| `([^`]+)` \| ([^|]*) \|", line):
-            found[title][row[1]] = row[2]
-    return found
-
-
 def transcript_of_keys() -> str:
     lines: list[str] = []
     tried = [one for row in TRIED.strip().splitlines() for one in row.split(" | ")]
-    for title, keys in keys_of_reference().items():
+    for title, _, table in TABLES:
         place, bases = SECTIONS[title]
-        for key, default in keys.items():
-            base = bases.get(key, bases[""])
-            lines += ["", f"{title}: {key}  (default {default})"]
+        for key in keys_of(table):
+            base = bases.get(key.name, bases[""])
+            default = (
+                "required" if key.is_required else "-" if key.default is None else json.dumps(key.default)
+            )
+            lines += ["", f"{title}: {key.name}  (default {default})"]
             lines += [f"    {line}" for line in tries(base, place, key, tried)]
     return "\n".join(lines).strip() + "\n"
 
 
-def tries(base: str, place: str, key: str, tried: list[str]) -> Iterator[str]:
+def tries(base: str, place: str, key: Key, tried: list[str]) -> Iterator[str]:
     """One line for each way in which the key's value is wrong, with the first value that is; and what right ones do."""
     head = base if place and place in base else base + place
     try:
@@ -124,15 +117,25 @@ def tries(base: str, place: str, key: str, tried: list[str]) -> Iterator[str]:
         before = {}
     refused: dict[str, list[tuple[str, str]]] = {}
     accepted: list[str] = []
+    known: dict[
+        str, str
+    ] = {}  # what the key alone refuses in words of this form, the whole file refuses alike
     for text in tried:
-        quoted = f"{head}{key} = {text}\n"
+        alone = refusal_of(key, text)
+        if alone in known:
+            refused[known[alone]].append((text, ""))
+            continue
+        quoted = f"{head}{key.name} = {text}\n"
         try:
             now = settings_lines(parse(quoted))
         except ConfigError as error:
             problems: Any = error.facts["problems"]
             why = "; ".join(f"{each['key']} {each['why']}" for each in problems).replace("\n", "\\n")
             why = re.sub("(is not a regular expression): .*", r"\1", why)  # Python's own words
-            refused.setdefault(VALUE_IN_A_REFUSAL.sub(r"\1\2", why), []).append((text, why))
+            form = VALUE_IN_A_REFUSAL.sub(r"\1\2", why)
+            refused.setdefault(form, []).append((text, why))
+            if alone is not None:
+                known[alone] = form
             continue
         changed = {name: value for name, value in now.items() if before.get(name) != value}
         if not before:
@@ -145,6 +148,14 @@ def tries(base: str, place: str, key: str, tried: list[str]) -> Iterator[str]:
     yield from accepted[:ACCEPTED_SHOWN]
     if len(accepted) > ACCEPTED_SHOWN:
         yield f"and {len(accepted) - ACCEPTED_SHOWN} more"
+
+
+def refusal_of(key: Key, text: str) -> str | None:
+    try:
+        key.kind(tomllib.loads(f"v = {text}")["v"])
+    except BadValue as error:
+        return VALUE_IN_A_REFUSAL.sub(r"\1\2", str(error))
+    return None
 
 
 # The rules between keys -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from instep.cli.completion import complete_setting
 from instep.cli.output import printable, say, shown_bytes, table
 from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
 from instep.cli.roots import all_wrong, check_root, mark_root
@@ -220,7 +221,9 @@ def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
     "set", parent=fileset, example="instep fileset set catalog settle=5ms drift=keep archive.keep_last=20"
 )
 @click.argument("name")
-@click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.argument(
+    "assignments", nargs=-1, required=True, metavar="KEY=VALUE...", shell_complete=complete_setting
+)
 @pass_session
 def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
     """Change settings of a fileset; an empty value goes back to the default."""

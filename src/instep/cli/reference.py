@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
+import itertools
 import json
 import re
 import sys
@@ -79,12 +82,27 @@ def settings_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+@functools.cache
+def _sentences(module: str) -> dict[str, str]:
+    """``Class.field`` to the text below the field."""
+    found = {}
+    for declared in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if isinstance(declared, ast.ClassDef):
+            for field, text in itertools.pairwise(declared.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    assert isinstance(text.value, ast.Constant)
+                    found[f"{declared.name}.{ast.unparse(field.target)}"] = str(text.value.value)
+    return found
+
+
 def _setting(key: Key) -> str:
     default = (
         "required" if key.is_required else "-" if key.default is None else f"`{json.dumps(key.default)}`"
     )
+    module, _, field = key.declared.partition(":")
+    sentence = " ".join(_sentences(module)[field].split())
     marks = ("*travels* · " if key.travels else "") + ("*restart* · " if key.needs_restart else "")
-    return f"| `{key.name}` | {default} | {marks}{key.doc} |"
+    return f"| `{key.name}` | {default} | {marks}{sentence} |"
 
 
 # Commands -----------------------------------------------------------------------------------------------

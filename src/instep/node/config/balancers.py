@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instep.errors import InstepError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import Affinity, Service
 from instep.fleet.balancer_plan import Kind as DoorKind
@@ -26,9 +25,12 @@ from instep.node.config.kinds import (
     flag,
     kind,
     list_of,
+    matching,
+    named,
     off_or,
     string,
     strings,
+    whole_number,
 )
 from instep.node.config.places import ServingPlace, plain_address, serving_place, serving_places
 from instep.node.config.table_reader import TableReader
@@ -53,38 +55,16 @@ def _host(raw: object) -> str:
     return text
 
 
-def _path(raw: object) -> str:
-    text = string(raw)
-    if not re.fullmatch(r"/[A-Za-z0-9._~/-]{0,255}", text) or "//" in text or ".." in text.split("/"):
-        raise BadValue("is not a path of a URL such as /geoserver/web")
-    return text
-
-
-def _question(raw: object) -> str:
-    text = string(raw)
-    if not re.fullmatch(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}", text):
-        raise BadValue("is not a path of a URL, with or without a query, such as /geoserver/ows?service=WMS")
-    return text
-
-
-def _fileset(raw: object) -> FilesetName:
-    try:
-        return fileset_name(string(raw))
-    except InstepError as error:
-        raise BadValue(f"names something that is no fileset; {error.hint}") from None
-
-
-def _node(raw: object) -> NodeName:
-    try:
-        return parse_node_name(string(raw))
-    except InstepError as error:
-        raise BadValue(f"names something that is no node; {error.hint}") from None
-
-
-def _port(raw: object) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 < raw < 65536:
-        raise BadValue("is not a port from 1 to 65535")
-    return raw
+_question = matching(
+    "/[A-Za-z0-9._~/?&=:,%+-]{0,511}",
+    "is not a path of a URL, with or without a query, such as /geoserver/ows?service=WMS",
+)
+_path = matching(
+    r"/(?!/)(?!.*//)(?!(.*/)?\.\.(/|$))[A-Za-z0-9._~/-]{0,255}",
+    "is not a path of a URL such as /geoserver/web",
+)
+_filesets = list_of(named(fileset_name, "names something that is no fileset"), LISTED_MAX)
+_port = whole_number(1, 65535, "is not a port from 1 to 65535")
 
 
 def _age(raw: object) -> str:
@@ -113,23 +93,16 @@ def _lines(raw: object) -> tuple[str, ...]:
 class PortKeys:
     """Where the balancer listens for one kind of request, and where the nodes answer it."""
 
-    listen: Address = key(NO_DEFAULT, plain_address, "Where the balancer listens.")
-    backend: int = key(NO_DEFAULT, _port, "The port on the nodes.")
-    is_ended_here: bool = key(
-        "passthrough",
-        flag("passthrough", "terminate", true="terminate"),
-        "`https` only. `passthrough`: nodes end TLS; `terminate`: the balancer does and asks nodes over HTTP.",
-        name="tls",
-    )
-    certificate: Path | None = key(
-        None, absolute_path, "With `terminate`: certificate and chain; HAProxy wants the key in it."
-    )
-    private_key: Path | None = key(
-        None,
-        absolute_path,
-        "With `terminate`: the key, for nginx, where it is not in `certificate`.",
-        name="key",
-    )
+    listen: Address = key(NO_DEFAULT, plain_address)
+    """Where the balancer listens."""
+    backend: int = key(NO_DEFAULT, _port)
+    """The port on the nodes."""
+    is_ended_here: bool = key("passthrough", flag("passthrough", "terminate", true="terminate"), name="tls")
+    """`https` only. `passthrough`: nodes end TLS; `terminate`: the balancer does and asks nodes over HTTP."""
+    certificate: Path | None = key(None, absolute_path)
+    """With `terminate`: certificate and chain; HAProxy wants the key in it."""
+    private_key: Path | None = key(None, absolute_path, name="key")
+    """With `terminate`: the key, for nginx, where it is not in `certificate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,95 +111,52 @@ class BalancerSettings:
 
     name: str
     filesets: tuple[FilesetName, ...] = key(
-        [],
-        list_of(_fileset, LISTED_MAX),
-        "Nodes that have all of these serve it. Required where something listens.",
+        [], list_of(named(fileset_name, "names something that is no fileset"), LISTED_MAX)
     )
-    backends: Mapping[NodeName, ServingPlace] = key(
-        {},
-        serving_places,
-        'Per node, before what it says of itself: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`.',
-    )
-    address: ServingPlace | None = key(
-        None, serving_place, "Where this node serves it: `HOST`, `HOST:PORT`, or a table. Told to the others."
-    )
+    """Nodes that have all of these serve it. Required where something listens."""
+    backends: Mapping[NodeName, ServingPlace] = key({}, serving_places)
+    """Per node, before what it says of itself: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`."""
+    address: ServingPlace | None = key(None, serving_place)
+    """Where this node serves it: `HOST`, `HOST:PORT`, or a table. Told to the others."""
     nodes: tuple[NodeName, ...] | None = key(
-        None, list_of(_node), "Only these nodes; whoever serves it when not given."
+        None, list_of(named(parse_node_name, "names something that is no node"))
     )
-    affinity: Affinity = key(
-        "cookie",
-        enum_of(Affinity),
-        "How a user stays on a node: `cookie`, `source` (the client's address), `off`.",
-    )
-    paths: tuple[str, ...] = key(
-        [],
-        list_of(_path, LISTED_MAX),
-        "Only requests below these; all when empty. Lets applications share a port.",
-    )
-    hosts: tuple[str, ...] = key(
-        [], list_of(_host, LISTED_MAX), "Only requests for these names; all when empty."
-    )
-    admin_path: str | None = key(None, _path, "Requests below it go to the writer only.")
-    admin_host: str | None = key(None, _host, "Requests for this name go to the writer only.")
-    trusted: tuple[str, ...] = key(
-        [],
-        list_of(lambda raw: str(values.network(raw)), LISTED_MAX),
-        "Proxies in front whose `X-Forwarded-*` is believed; from all others it is taken away.",
-    )
-    front: Address | None = key(
-        None, plain_address, "Where a proxy in front finds the balancer, for `proxy-map`."
-    )
-    max_behind: str | None = key(
-        "off", off_or(_age), "A node that has not been in step for longer gets no requests, or `off`."
-    )
-    health_path: str | None = key(
-        None,
-        _question,
-        "A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as "
-        "`/geoserver/ows?service=WMS&request=GetCapabilities`.",
-    )
-    haproxy_socket: Path | None = key(
-        "off",
-        off_or(absolute_path),
-        "HAProxy's runtime socket on this machine: drains are told there at once, or `off`.",
-    )
-    program: Program = key(
-        "haproxy",
-        enum_of(Program),
-        "What `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`.",
-        name="kind",
-    )
-    file: Path | None = key(
-        "off",
-        off_or(absolute_path),
-        "Where `balancer reload` puts it, or `off`. Sections with the same file are rendered together.",
-    )
-    is_whole: bool = key(
-        "off",
-        flag("off", "backend", true="off"),
-        "`backend`: not the whole file, the rest is yours.",
-        name="only",
-    )
-    of_global: tuple[str, ...] = key(
-        [],
-        _lines,
-        "Your own lines in the `global` of HAProxy's whole file, such as `log /dev/log local0`.",
-        name="global",
-    )
-    of_defaults: tuple[str, ...] = key(
-        [], _lines, "The same in its `defaults`, such as `timeout server 5m`.", name="defaults"
-    )
-    check: tuple[str, ...] | None = key(
-        None,
-        _check,
-        "The parser, with `{file}` for the file; `haproxy -c` and `nginx -t` when not given.",
-    )
-    is_automatic: bool = key(
-        "auto",
-        flag("auto", "manual", true="auto"),
-        "`auto`: rendered and reloaded again when the membership changes; `manual`: on `balancer reload`.",
-        name="update",
-    )
+    """Only these nodes; whoever serves it when not given."""
+    affinity: Affinity = key("cookie", enum_of(Affinity))
+    """How a user stays on a node: `cookie`, `source` (the client's address), `off`."""
+    paths: tuple[str, ...] = key([], list_of(_path, LISTED_MAX))
+    """Only requests below these; all when empty. Lets applications share a port."""
+    hosts: tuple[str, ...] = key([], list_of(_host, LISTED_MAX))
+    """Only requests for these names; all when empty."""
+    admin_path: str | None = key(None, _path)
+    """Requests below it go to the writer only."""
+    admin_host: str | None = key(None, _host)
+    """Requests for this name go to the writer only."""
+    trusted: tuple[str, ...] = key([], list_of(lambda raw: str(values.network(raw)), LISTED_MAX))
+    """Proxies in front whose `X-Forwarded-*` is believed; from all others it is taken away."""
+    front: Address | None = key(None, plain_address)
+    """Where a proxy in front finds the balancer, for `proxy-map`."""
+    max_behind: str | None = key("off", off_or(_age))
+    """A node that has not been in step for longer gets no requests, or `off`."""
+    health_path: str | None = key(None, _question)
+    """A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as
+    `/geoserver/ows?service=WMS&request=GetCapabilities`."""
+    haproxy_socket: Path | None = key("off", off_or(absolute_path))
+    """HAProxy's runtime socket on this machine: drains are told there at once, or `off`."""
+    program: Program = key("haproxy", enum_of(Program), name="kind")
+    """What `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`."""
+    file: Path | None = key("off", off_or(absolute_path))
+    """Where `balancer reload` puts it, or `off`. Sections with the same file are rendered together."""
+    is_whole: bool = key("off", flag("off", "backend", true="off"), name="only")
+    """`backend`: not the whole file, the rest is yours."""
+    of_global: tuple[str, ...] = key([], _lines, name="global")
+    """Your own lines in the `global` of HAProxy's whole file, such as `log /dev/log local0`."""
+    of_defaults: tuple[str, ...] = key([], _lines, name="defaults")
+    """The same in its `defaults`, such as `timeout server 5m`."""
+    check: tuple[str, ...] | None = key(None, _check)
+    """The parser, with `{file}` for the file; `haproxy -c` and `nginx -t` when not given."""
+    is_automatic: bool = key("auto", flag("auto", "manual", true="auto"), name="update")
+    """`auto`: rendered and reloaded again when the membership changes; `manual`: on `balancer reload`."""
     reload: HookSettings | None = section(HookSettings, None)
     services: tuple[Service, ...] = section(PortKeys, (), *_DOORS)
     ports: Mapping[DoorKind, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -41,85 +41,48 @@ _preserve = Kind(lambda raw: tuple(map(Preserve, _preserved(raw))), words=_prese
 class RolloutKeys:
     """The keys of ``RolloutPolicy``, under the names of its fields."""
 
-    strategy: Strategy = key(
-        "auto",
-        enum_of(Strategy),
-        "`auto`: partners with a reload hook one at a time, the others when ready; `together`: all at once when all "
-        "are staged; `rolling`: in waves, each drained; `canary`: the first wave is watched before the next.",
-        travels=True,
-    )
-    batch: int = key(1, count, "How many partners a wave holds.", travels=True)
-    order: tuple[NodeName, ...] = key(
-        [], node_names, "Partners that go first, in this order; the others follow by name.", travels=True
-    )
-    quorum_percent: float = key(
-        "100%", percent, "Share of the reachable partners that must be staged first.", travels=True
-    )
-    absent: Absent = key(
-        "skip",
-        enum_of(Absent),
-        "`skip`: unreachable partners come later; `wait`: the rollout waits for them.",
-        travels=True,
-    )
-    on_failure: OnFailure = key(
-        "put_back",
-        enum_of(OnFailure),
-        "`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch.",
-        travels=True,
-    )
-    confirm_within_ms: int | None = key(
-        "off",
-        off_or(duration_ms),
-        "Without `instep rollout confirm` within this time everybody returns to the generation before.",
-        travels=True,
-    )
-    finish_within_ms: int = key(
-        "5m", duration_ms, "A partner that began is live or back within this time.", travels=True
-    )
-    canary_for_ms: int = key(
-        "10s", duration_ms, "How long the first wave of a canary is watched.", travels=True
-    )
+    travels: ClassVar[bool] = True
+    strategy: Strategy = key("auto", enum_of(Strategy))
+    """`auto`: partners with a reload hook one at a time, the others when ready; `together`: all at once when all are
+    staged; `rolling`: in waves, each drained; `canary`: the first wave is watched before the next."""
+    batch: int = key(1, count)
+    """How many partners a wave holds."""
+    order: tuple[NodeName, ...] = key([], node_names)
+    """Partners that go first, in this order; the others follow by name."""
+    quorum_percent: float = key("100%", percent)
+    """Share of the reachable partners that must be staged first."""
+    absent: Absent = key("skip", enum_of(Absent))
+    """`skip`: unreachable partners come later; `wait`: the rollout waits for them."""
+    on_failure: OnFailure = key("put_back", enum_of(OnFailure))
+    """`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch."""
+    confirm_within_ms: int | None = key("off", off_or(duration_ms))
+    """Without `instep rollout confirm` within this time everybody returns to the generation before."""
+    finish_within_ms: int = key("5m", duration_ms)
+    """A partner that began is live or back within this time."""
+    canary_for_ms: int = key("10s", duration_ms)
+    """How long the first wave of a canary is watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TravellingKeys:
     """The keys of ``Definition``, under the names of its fields."""
 
-    mode: Mode = key(
-        "mirror",
-        enum_of(Mode, later=(Mode.REPLICATE, Mode.SHARED)),
-        "`mirror`: one writer, partners follow.",
-        travels=True,
-    )
-    fileset_class: FilesetClass = key(
-        "metadata",
-        enum_of(FilesetClass),
-        "`metadata` or `data`; `data` goes only where `data = true`.",
-        name="class",
-        travels=True,
-    )
-    ignore: tuple[str, ...] = key(
-        [], patterns, "Gitignore patterns of paths that are never carried or touched.", travels=True
-    )
-    include: tuple[str, ...] = key(
-        [], patterns, "When not empty, only these patterns are carried.", travels=True
-    )
-    preserve: tuple[Preserve, ...] = key(
-        [],
-        _preserve,
-        "Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse.",
-        travels=True,
-    )
-    packages: tuple[str, ...] = key(
-        [], only([], ()), "Not in this version: directories that are carried as one package.", travels=True
-    )
-    gates: tuple[str, ...] = key(
-        [],
-        _gates,
-        "Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value.",
-        travels=True,
-    )
-    rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, travels=True, is_whole=True)
+    travels: ClassVar[bool] = True
+    mode: Mode = key("mirror", enum_of(Mode, later=(Mode.REPLICATE, Mode.SHARED)))
+    """`mirror`: one writer, partners follow."""
+    fileset_class: FilesetClass = key("metadata", enum_of(FilesetClass), name="class")
+    """`metadata` or `data`; `data` goes only where `data = true`."""
+    ignore: tuple[str, ...] = key([], patterns)
+    """Gitignore patterns of paths that are never carried or touched."""
+    include: tuple[str, ...] = key([], patterns)
+    """When not empty, only these patterns are carried."""
+    preserve: tuple[Preserve, ...] = key([], _preserve)
+    """Kept beyond modes, times and symlinks: owner, xattr, acl, hardlinks, sparse."""
+    packages: tuple[str, ...] = key([], only([], ()))
+    """Not in this version: directories that are carried as one package."""
+    gates: tuple[str, ...] = key([], _gates)
+    """Facts that must agree before a generation is applied: `NAME`, `NAME >=`, `NAME contains`, or with a value."""
+    rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, is_whole=True)
 
 
 def read_rollout(reader: TableReader, path: KeyPath, raw: dict[str, Any]) -> RolloutPolicy:

@@ -7,7 +7,6 @@ exclude each other by a lock on the node directory; the daemon notices the new f
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import threading
@@ -24,6 +23,7 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.model.link import Link
+from instep.net.key_files import write_file
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.loading import parse
@@ -353,27 +353,11 @@ def _locked(node: NodeDirectory) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write beside, sync, rename over, sync the directory: a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A crash leaves the old file or the new one."""
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "w", encoding="utf-8", closefd=False) as file:
-                file.write(text)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.rename(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(
-            OSError
-        ):  # a read-only file system keeps it, and the next edit writes over it
-            temporary.unlink()
+        write_file(path, text.encode(), mode=0o600)
+    except ResourceError as error:
+        why = getattr(error.__cause__, "strerror", error.reason)
         raise ResourceError(
-            f"cannot write {path}: {error.strerror}", code="configuration_not_written", path=str(path)
+            f"cannot write {path}: {why}", code="configuration_not_written", path=str(path)
         ) from error

@@ -32,19 +32,20 @@ def _expression(raw: object) -> str:
 class FactSettings:
     """Where a named fact comes from. Exactly one of the sources is set."""
 
-    file: Path | None = key(None, absolute_path, "A file that holds the fact.")
-    match: str | None = key(
-        None, _expression, "Regular expression over the file or output; its first group is the fact."
-    )
-    run: tuple[str, ...] | None = key(
-        None, program, "A program and its arguments, no shell; what it prints within 10 s is the fact."
-    )
-    list: Path | None = key(None, absolute_path, "A directory; the names in it are the fact, one a line.")
-    digest_of: Path | None = key(None, absolute_path, "A file whose digest is the fact.")
-    fingerprint_of: Path | None = key(
-        None, absolute_path, "A secret file; a slow fingerprint of it is the fact."
-    )
-    value: str | None = key(None, string, "The fact itself.")
+    file: Path | None = key(None, absolute_path)
+    """A file that holds the fact."""
+    match: str | None = key(None, _expression)
+    """Regular expression over the file or output; its first group is the fact."""
+    run: tuple[str, ...] | None = key(None, program)
+    """A program and its arguments, no shell; what it prints within 10 s is the fact."""
+    list: Path | None = key(None, absolute_path)
+    """A directory; the names in it are the fact, one a line."""
+    digest_of: Path | None = key(None, absolute_path)
+    """A file whose digest is the fact."""
+    fingerprint_of: Path | None = key(None, absolute_path)
+    """A secret file; a slow fingerprint of it is the fact."""
+    value: str | None = key(None, string)
+    """The fact itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,9 +78,12 @@ def _expected(raw: object) -> ExpectedMount:
 class ArchivePolicy:
     """What the archive keeps at least. Whatever one of the first two keeps, stays."""
 
-    keep_last: int = key(10, count, "Generations whose replaced files stay at least.")
-    keep_within_ms: int = key("30d", duration_ms, "Age up to which replaced files stay at least.")
-    max_share_percent: float = key("20%", percent, "Share of the file system above which status warns.")
+    keep_last: int = key(10, count)
+    """Generations whose replaced files stay at least."""
+    keep_within_ms: int = key("30d", duration_ms)
+    """Age up to which replaced files stay at least."""
+    max_share_percent: float = key("20%", percent)
+    """Share of the file system above which status warns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,76 +91,51 @@ class FilesetSettings:
     """One fileset on this node."""
 
     name: FilesetName
-    path: Path = key(NO_DEFAULT, absolute_path, "The root directory on this node.")
-    writer: NodeName = key(
-        NO_DEFAULT, node_name, "This node's name: written here. Another name: followed here."
-    )
-    origin: NodeName | None = key(
-        None, node_name, "Who began the line, where the writer was changed since; else the writer."
-    )
+    path: Path = key(NO_DEFAULT, absolute_path)
+    """The root directory on this node."""
+    writer: NodeName = key(NO_DEFAULT, node_name)
+    """This node's name: written here. Another name: followed here."""
+    origin: NodeName | None = key(None, node_name)
+    """Who began the line, where the writer was changed since; else the writer."""
     definition: Definition | None = inline(TravellingKeys)
     """The rules that travel, where it is written; None where it is followed."""
-    publish: str = key(
-        "auto",
-        choice("auto", "manual"),
-        "`auto`: changes are published by themselves; `manual`: on `instep publish`.",
-    )
-    settle_ms: int = key("200ms", duration_ms, "Quiet time before an automatic publish.")
-    settle_max_ms: int = key("10s", duration_ms, "Latest automatic publish while changes go on.")
-    trigger: bytes | None = key(None, relative_path, "A file whose change publishes at once after settle.")
-    trigger_max_ms: int = key("5s", duration_ms, "Latest publish of changes to other files, with a trigger.")
-    max_deletions: MaxDeletions = key(
-        "50%",
-        values.max_deletions,
-        "More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions.",
-    )
-    strict: bool = key(
-        False,
-        boolean,
-        "All or nothing: a path that cannot be carried refuses the publish instead of keeping its last entry.",
-    )
-    history: str = key(
-        "auto",
-        choice("auto", "on", "off"),
-        "Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB.",
-    )
-    to: tuple[NodeName, ...] | None = key(
-        None, node_names, "Partners that may have it; every partner that the flags allow when not given."
-    )
-    switch: str = key(
-        "inplace",
-        choice("inplace", "exchange"),
-        "How a generation goes live where it is followed: `inplace`, path by path; `exchange`, the whole root at once.",
-    )
-    carry: tuple[bytes, ...] = key(
-        [], relative_paths, "With `exchange`: ignored paths that move to the new tree."
-    )
-    linger_ms: int = key("1m", duration_ms, "With `exchange`: how long the old tree stays for open readers.")
-    drift: str = key(
-        "revert",
-        choice("revert", "keep", later=("offer",)),
-        "`revert`: archive a local change and restore; `keep`: only report it.",
-    )
-    stage: Path | None = key(
-        "auto",
-        off_or(absolute_path, "auto"),
-        "Folder for staging, journal and archive; `auto`: beside the root where possible.",
-    )
-    without: frozenset[str] = key(
-        [], as_set(some_of(*_WITHOUT)), "What this node's file system cannot keep and is given up here."
-    )
-    observe: bool = key(False, boolean, "Compare and report, never write.")
-    service: ServiceSettings | None = key(
-        None,
-        service_kind,
-        'The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, '
-        '`{ pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`.',
-    )
-    expect_mount: ExpectedMount | None = key(
-        None,
-        _expected,
-        "The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`).",
-    )
+    publish: str = key("auto", choice("auto", "manual"))
+    """`auto`: changes are published by themselves; `manual`: on `instep publish`."""
+    settle_ms: int = key("200ms", duration_ms)
+    """Quiet time before an automatic publish."""
+    settle_max_ms: int = key("10s", duration_ms)
+    """Latest automatic publish while changes go on."""
+    trigger: bytes | None = key(None, relative_path)
+    """A file whose change publishes at once after settle."""
+    trigger_max_ms: int = key("5s", duration_ms)
+    """Latest publish of changes to other files, with a trigger."""
+    max_deletions: MaxDeletions = key("50%", values.max_deletions)
+    """More deletions than this (a share, at least 20; or a number; or `off`) need --accept-deletions."""
+    strict: bool = key(False, boolean)
+    """All or nothing: a path that cannot be carried refuses the publish instead of keeping its last entry."""
+    history: str = key("auto", choice("auto", "on", "off"))
+    """Whether the writer keeps contents of past generations; `auto`: metadata, and files up to 4 MiB."""
+    to: tuple[NodeName, ...] | None = key(None, node_names)
+    """Partners that may have it; every partner that the flags allow when not given."""
+    switch: str = key("inplace", choice("inplace", "exchange"))
+    """How a generation goes live where it is followed: `inplace`, path by path; `exchange`, the whole root at once."""
+    carry: tuple[bytes, ...] = key([], relative_paths)
+    """With `exchange`: ignored paths that move to the new tree."""
+    linger_ms: int = key("1m", duration_ms)
+    """With `exchange`: how long the old tree stays for open readers."""
+    drift: str = key("revert", choice("revert", "keep", later=("offer",)))
+    """`revert`: archive a local change and restore; `keep`: only report it."""
+    stage: Path | None = key("auto", off_or(absolute_path, "auto"))
+    """Folder for staging, journal and archive; `auto`: beside the root where possible."""
+    without: frozenset[str] = key([], as_set(some_of(*_WITHOUT)))
+    """What this node's file system cannot keep and is given up here."""
+    observe: bool = key(False, boolean)
+    """Compare and report, never write."""
+    service: ServiceSettings | None = key(None, service_kind)
+    """The program that uses the tree, for the facts `service` and `access`: `{ unit = "tomcat10.service" }`, `{
+    pid_file = "/run/nginx.pid" }` or `{ user = "tomcat" }`."""
+    expect_mount: ExpectedMount | None = key(None, _expected)
+    """The kind of file system that must hold the root, such as `nfs4` or `nfs4 on /mnt/maps` (`any on /mnt/maps`)."""
     archive: ArchivePolicy = section(ArchivePolicy, ArchivePolicy, is_whole=True)
     hooks: HooksSettings = section(HooksSettings, HooksSettings)
     golden: GoldenSettings = section(GoldenSettings, GoldenSettings)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
-from instep.node.config.hooks import AUTH_FILE, HEADERS_FILE, NO_TIME, TLS, check_apart, http_status
+from instep.node.config.hooks import NO_TIME, check_apart, http_status
 from instep.node.config.keys import NO_DEFAULT, key, section
-from instep.node.config.kinds import BadValue, Kind, choice, flag, kind, string, strings
+from instep.node.config.kinds import BadValue, Kind, choice, flag, kind, string, strings, whole_number
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path, count, duration_ms, percent
@@ -64,46 +64,27 @@ def _expressions(raw: object) -> tuple[str, ...]:
     return found
 
 
-def _tolerance(raw: object) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw <= 255:
-        raise BadValue("is not a number from 0 to 255")
-    return raw
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenRequest:
     """One request whose answer must stay the same; the path begins with a slash and may have a query."""
 
     name: str
-    request: tuple[str, str] = key(
-        NO_DEFAULT,
-        Kind(_target, " ".join),
-        "A method and a path, such as `GET /wms?request=GetCapabilities`.",
-    )
-    expect_status: int = key(
-        200, http_status, "The status that the answer must have. Redirects are not followed."
-    )
-    compare: str = key(
-        "digest",
-        choice("status", "digest", "image"),
-        "What must be the same: only the status, every byte, or the picture (PNG or JPEG, needs Pillow).",
-    )
-    body: str | None = key(None, string, "What the request sends.")
-    ignore: tuple[str, ...] = key(
-        [], _expressions, "Regular expressions; what they match does not count. For `digest`."
-    )
-    tolerance: int = key(
-        0, _tolerance, "Difference of a channel (0 to 255) that does not count. For `image`."
-    )
-    max_share_percent: float = key(
-        "0%", percent, "Pixels that may differ by more than `tolerance`. For `image`."
-    )
-    is_change_expected: bool = key(
-        "none",
-        flag("none", "expected", true="expected"),
-        "`expected`: the next changes alter this answer; only the status is judged, and that a picture is one.",
-        name="changes",
-    )
+    request: tuple[str, str] = key(NO_DEFAULT, Kind(_target, " ".join))
+    """A method and a path, such as `GET /wms?request=GetCapabilities`."""
+    expect_status: int = key(200, http_status)
+    """The status that the answer must have. Redirects are not followed."""
+    compare: str = key("digest", choice("status", "digest", "image"))
+    """What must be the same: only the status, every byte, or the picture (PNG or JPEG, needs Pillow)."""
+    body: str | None = key(None, string)
+    """What the request sends."""
+    ignore: tuple[str, ...] = key([], _expressions)
+    """Regular expressions; what they match does not count. For `digest`."""
+    tolerance: int = key(0, whole_number(0, 255, "is not a number from 0 to 255"))
+    """Difference of a channel (0 to 255) that does not count. For `image`."""
+    max_share_percent: float = key("0%", percent)
+    """Pixels that may differ by more than `tolerance`. For `image`."""
+    is_change_expected: bool = key("none", flag("none", "expected", true="expected"), name="changes")
+    """`expected`: the next changes alter this answer; only the status is judged, and that a picture is one."""
 
     @property
     def method(self) -> str:
@@ -118,15 +99,21 @@ class GoldenRequest:
 class GoldenSettings:
     """The requests, and whom to ask: ``url`` is this node's own application, ``balancer`` what users call."""
 
-    url: str | None = key(None, _base, "This node's own application, such as `http://localhost:8080`.")
-    balancer: str | None = key(
-        None, _base, "What users call; asked where the fileset is written, before and after a change."
-    )
-    timeout_ms: int = key("10s", duration_ms, "Deadline of one answer, whole.")
-    retries: int = key(0, count, "Further attempts while an answer is missing or not the same.")
-    auth_file: Path | None = key(None, absolute_path, AUTH_FILE)
-    headers_file: Path | None = key(None, absolute_path, HEADERS_FILE)
-    tls: str = key("strict", choice("strict", "noverify", "none"), TLS)
+    url: str | None = key(None, _base)
+    """This node's own application, such as `http://localhost:8080`."""
+    balancer: str | None = key(None, _base)
+    """What users call; asked where the fileset is written, before and after a change."""
+    timeout_ms: int = key("10s", duration_ms)
+    """Deadline of one answer, whole."""
+    retries: int = key(0, count)
+    """Further attempts while an answer is missing or not the same."""
+    auth_file: Path | None = key(None, absolute_path)
+    """A file (mode 0600) with `user:password` or a bearer token."""
+    headers_file: Path | None = key(None, absolute_path)
+    """A file (mode 0600) with lines such as `X-Key: secret`."""
+    tls: str = key("strict", choice("strict", "noverify", "none"))
+    """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
+    machines. Status warns of the last two."""
     requests: tuple[GoldenRequest, ...] = section(GoldenRequest, (), is_named=True)
 
 

@@ -12,17 +12,14 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.fleet.small_hooks import SIGNALS
 from instep.node.config.keys import key, section, sections_of
-from instep.node.config.kinds import BadValue, Kind, boolean, choice, string
+from instep.node.config.kinds import BadValue, Kind, boolean, choice, matching, string, whole_number
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
 
 __all__ = [
-    "AUTH_FILE",
-    "HEADERS_FILE",
     "HOOKS_MAX",
     "NO_TIME",
-    "TLS",
     "HookSettings",
     "HooksSettings",
     "check_apart",
@@ -33,12 +30,6 @@ __all__ = [
 
 HOOKS_MAX = 32
 """Hooks in one slot."""
-AUTH_FILE = "A file (mode 0600) with `user:password` or a bearer token."
-HEADERS_FILE = "A file (mode 0600) with lines such as `X-Key: secret`."
-TLS = (
-    "`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other "
-    "machines. Status warns of the last two."
-)
 NO_TIME = "must be longer than nothing: every wait has a deadline"
 _KINDS = ("run", "http", "signal", "touch", "systemd")
 _GO_WITH = {
@@ -65,13 +56,6 @@ def _request(raw: object) -> tuple[str, str]:
     return method, url
 
 
-def _user(raw: object) -> str:
-    text = string(raw)
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
-        raise BadValue("is not the name of a user")
-    return text
-
-
 def _unit(raw: object) -> tuple[str, str]:
     verb, _, unit = string(raw).partition(" ")
     verbs = ("reload", "restart", "start", "try-reload-or-restart")
@@ -80,43 +64,49 @@ def _unit(raw: object) -> tuple[str, str]:
     return verb, unit
 
 
-def http_status(raw: object) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not 100 <= raw <= 599:
-        raise BadValue("is not an HTTP status such as 200")
-    return raw
+http_status = whole_number(100, 599, "is not an HTTP status such as 200")
+_user = matching("[A-Za-z_][A-Za-z0-9_.-]{0,31}", "is not the name of a user")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookSettings:
     """One thing to do. Exactly one of ``run``, ``http``, ``signal``, ``touch`` and ``systemd`` is set."""
 
-    run: tuple[str, ...] = key(None, program, "A program and its arguments; no shell.", absent=())
-    http: tuple[str, str] | None = key(None, Kind(_request, " ".join), "A method and a URL.")
-    timeout_ms: int = key("30s", duration_ms, "Deadline of one attempt.")
-    retries: int = key(0, count, "Further attempts after a failure.")
-    auth_file: Path | None = key(None, absolute_path, AUTH_FILE)
-    expect_status: int | None = key(
-        None, http_status, "The status that means success; any 2xx when not given."
-    )
-    expect_body: str | None = key(None, string, "A text that the answer must contain.")
-    headers_file: Path | None = key(None, absolute_path, HEADERS_FILE)
-    body: str | None = key(None, string, "What the request sends.")
-    tls: str = key("strict", choice("strict", "noverify", "none"), TLS)
-    user: str | None = key(
-        None, _user, "Who `run` runs as, with that user's groups only; the daemon must be root."
-    )
-    signal: str | None = key(
-        None, choice(*SIGNALS), "For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."
-    )
-    pid_file: Path | None = key(None, absolute_path, "Where the process of `signal` writes its number.")
-    touch: Path | None = key(None, absolute_path, "A file whose time is set to now; made when it is missing.")
-    systemd: tuple[str, str] | None = key(
-        None, Kind(_unit, " ".join), "`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."
-    )
-    tree: bool = key(False, boolean, "Only `validate`: `INSTEP_TREE` is the whole tree as it will be.")
-    paths: tuple[str, ...] = key(
-        [], patterns, "Gitignore patterns: it runs only when a changed path matches."
-    )
+    run: tuple[str, ...] = key(None, program, absent=())
+    """A program and its arguments; no shell."""
+    http: tuple[str, str] | None = key(None, Kind(_request, " ".join))
+    """A method and a URL."""
+    timeout_ms: int = key("30s", duration_ms)
+    """Deadline of one attempt."""
+    retries: int = key(0, count)
+    """Further attempts after a failure."""
+    auth_file: Path | None = key(None, absolute_path)
+    """A file (mode 0600) with `user:password` or a bearer token."""
+    expect_status: int | None = key(None, http_status)
+    """The status that means success; any 2xx when not given."""
+    expect_body: str | None = key(None, string)
+    """A text that the answer must contain."""
+    headers_file: Path | None = key(None, absolute_path)
+    """A file (mode 0600) with lines such as `X-Key: secret`."""
+    body: str | None = key(None, string)
+    """What the request sends."""
+    tls: str = key("strict", choice("strict", "noverify", "none"))
+    """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
+    machines. Status warns of the last two."""
+    user: str | None = key(None, _user)
+    """Who `run` runs as, with that user's groups only; the daemon must be root."""
+    signal: str | None = key(None, choice(*SIGNALS))
+    """For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."""
+    pid_file: Path | None = key(None, absolute_path)
+    """Where the process of `signal` writes its number."""
+    touch: Path | None = key(None, absolute_path)
+    """A file whose time is set to now; made when it is missing."""
+    systemd: tuple[str, str] | None = key(None, Kind(_unit, " ".join))
+    """`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."""
+    tree: bool = key(False, boolean)
+    """Only `validate`: `INSTEP_TREE` is the whole tree as it will be."""
+    paths: tuple[str, ...] = key([], patterns)
+    """Gitignore patterns: it runs only when a changed path matches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,9 @@
 """A key of ``instep.toml`` is declared once, as a field of the settings that it becomes.
 
-``key`` makes a field of a dataclass: its TOML default, its kind and its sentence. ``section`` makes a field of a table
-below. The reader, the editor, the reference page, ``config show`` and completion ask ``keys_of`` and ``sections_of``.
+``key`` makes a field of a dataclass of its TOML default and its kind; the text below the field is its sentence on the
+reference page. ``section`` makes a field of a table below. The reader, the editor, the reference page, ``config show``
+and completion ask ``keys_of`` and ``sections_of``. The keys of a class with ``travels = True`` are set where the
+fileset is written, and are errors where it is followed.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ class Key:
     kind: Kind[Any]
     default: object
     absent: Any
-    doc: str
-    travels: bool
-    """Set where the fileset is written, an error where it is followed."""
     needs_restart: bool
+    travels: bool = False
+    declared: str = ""
+    """``module:Class.field``, where the text below the field is its sentence."""
 
     @property
     def is_required(self) -> bool:
@@ -50,20 +52,21 @@ class Section:
     table: type
     is_named: bool = False
     is_listed: bool = False
-    travels: bool = False
     is_whole: bool = False
     """It is there with its defaults also where the file has nothing of it."""
+
+    @property
+    def travels(self) -> bool:
+        return getattr(self.table, "travels", False)
 
 
 def key(
     default: object,
     kind: Callable[[object], T],
-    doc: str,
     *,
     name: str = "",
     absent: Any = None,
     is_filled: bool = False,
-    travels: bool = False,
     needs_restart: bool = False,
 ) -> T:
     """A field that holds a key. ``absent`` stands where a key without default is not given; a field that
@@ -71,7 +74,7 @@ def key(
     made = kind if isinstance(kind, Kind) else Kind(kind)
     is_given = default is not None and default is not NO_DEFAULT
     value = made(default) if is_given else absent
-    about = Key(name, "", made, default, value, doc, travels, needs_restart)
+    about = Key(name, "", made, default, value, needs_restart)
     if default is NO_DEFAULT or is_filled:
         found: Any = dataclasses.field(metadata={Key: about})
     elif isinstance(value, Mapping):
@@ -88,14 +91,13 @@ def section(
     *names: str,
     is_named: bool = False,
     is_listed: bool = False,
-    travels: bool = False,
     is_whole: bool = False,
 ) -> Any:
     """A field that comes of tables below: of the field's own name, or of ``names``."""
-    about = tuple(Section(name, table, is_named, is_listed, travels, is_whole) for name in names or ("",))
+    about = {Section: tuple(Section(name, table, is_named, is_listed, is_whole) for name in names or ("",))}
     if callable(default):
-        return dataclasses.field(default_factory=default, metadata={Section: about})
-    return dataclasses.field(default=default, metadata={Section: about})
+        return dataclasses.field(default_factory=default, metadata=about)
+    return dataclasses.field(default=default, metadata=about)
 
 
 def inline(table: type) -> Any:
@@ -117,7 +119,13 @@ def _keys(table: type) -> Iterator[Key]:
             if not name:
                 unit = next((end for end in _UNITS if field.name.endswith(end)), "")
                 name = field.name.removesuffix(unit)
-            yield dataclasses.replace(about, name=name, field=field.name)
+            yield dataclasses.replace(
+                about,
+                name=name,
+                field=field.name,
+                travels=getattr(table, "travels", False),
+                declared=f"{table.__module__}:{table.__qualname__}.{field.name}",
+            )
         elif "inline" in field.metadata:
             yield from keys_of(field.metadata["inline"])
 

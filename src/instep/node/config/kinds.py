@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from instep.errors import InstepError
 
 __all__ = [
     "LATER",
@@ -24,11 +27,14 @@ __all__ = [
     "flag",
     "kind",
     "list_of",
+    "matching",
+    "named",
     "off_or",
     "only",
     "some_of",
     "string",
     "strings",
+    "whole_number",
 ]
 
 LATER = "is not in this version of instep"
@@ -110,6 +116,40 @@ def choice(*words: str, later: tuple[str, ...] = ()) -> Kind[str]:
         return raw
 
     return Kind(read, words=words)
+
+
+def matching(pattern: str, why: str) -> Kind[str]:
+    """A text of this form."""
+    form = re.compile(pattern)
+
+    def read(raw: object) -> str:
+        text = string(raw)
+        if not form.fullmatch(text):
+            raise BadValue(why)
+        return text
+
+    return Kind(read)
+
+
+def whole_number(least: int, most: float, why: str) -> Kind[int]:
+    def read(raw: object) -> int:
+        if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
+            raise BadValue(why)
+        return raw
+
+    return Kind(read)
+
+
+def named(parse: Callable[[str], T], why: str) -> Kind[T]:
+    """A name that ``parse`` accepts; its hint follows the reason."""
+
+    def read(raw: object) -> T:
+        try:
+            return parse(string(raw))
+        except InstepError as error:
+            raise BadValue(f"{why}; {error.hint}") from None
+
+    return Kind(read)
 
 
 def enum_of(members: type[E], later: tuple[E, ...] = ()) -> Kind[E]:

@@ -19,15 +19,16 @@ __all__ = ["PartnerSettings", "read_partners"]
 class PartnerSettings:
     """One partner. ``replicate = false`` voids the other two flags: the reader has cleared them then."""
 
-    replicate: bool = key(False, boolean, "Whether this node's filesets go to that partner at all.")
-    data: bool = key(False, boolean, "Whether filesets of class data go there too.")
-    hub: bool = key(False, boolean, "Whether lines that this node did not write go there too.")
-    address: Address | None = key(
-        None, values.address, "Where to dial it; without it only the partner dials. `join` writes it."
-    )
-    pin: str | None = key(
-        None, fingerprint, "SHA-256 of its public key: trusted without a common certificate authority."
-    )
+    replicate: bool = key(False, boolean)
+    """Whether this node's filesets go to that partner at all."""
+    data: bool = key(False, boolean)
+    """Whether filesets of class data go there too."""
+    hub: bool = key(False, boolean)
+    """Whether lines that this node did not write go there too."""
+    address: Address | None = key(None, values.address)
+    """Where to dial it; without it only the partner dials. `join` writes it."""
+    pin: str | None = key(None, fingerprint)
+    """SHA-256 of its public key: trusted without a common certificate authority."""
 
     @property
     def link(self) -> Link:

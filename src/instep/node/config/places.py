@@ -31,11 +31,16 @@ def plain_address(raw: object) -> Address:
 class PlaceKeys:
     """A place that is written as a table."""
 
-    http: Address | None = key(None, plain_address, "Where the node serves http.")
-    https: Address | None = key(None, plain_address, "Where the node serves https.")
-    websocket: Address | None = key(None, plain_address, "Where the node serves websocket.")
-    health: Address | None = key(None, plain_address, "Where the node answers `/ready`.")
-    agent: Address | None = key(None, plain_address, "Where the node answers HAProxy's agent-check.")
+    http: Address | None = key(None, plain_address)
+    """Where the node serves http."""
+    https: Address | None = key(None, plain_address)
+    """Where the node serves https."""
+    websocket: Address | None = key(None, plain_address)
+    """Where the node serves websocket."""
+    health: Address | None = key(None, plain_address)
+    """Where the node answers `/ready`."""
+    agent: Address | None = key(None, plain_address)
+    """Where the node answers HAProxy's agent-check."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,48 +47,32 @@ _PRESERVE_HERE = ("owner", "setuid", "security")
 class Settings:
     """The whole configuration of a node."""
 
-    name: NodeName = key(
-        NO_DEFAULT,
-        node_name,
-        "This node's name. Certificates carry it; it never changes.",
-        needs_restart=True,
-    )
-    listen: Address = key(
-        "127.0.0.1:7443", values.address, "Where peers connect, with mutual TLS.", needs_restart=True
-    )
-    advertise: Address = key(
-        None, values.address, "The address that other nodes dial; `listen` when not given.", is_filled=True
-    )
-    panel: str = key("off", only("off", "off"), "Listener of the web panel; only `off` in this version.")
-    health: Address | None = key(
-        "off", off_or(values.address), "Where `/live` and `/ready` are answered over HTTP, or `off`."
-    )
-    agent: Address | None = key(
-        "off", off_or(values.address), "Where HAProxy's agent-check is answered, or `off`."
-    )
-    probers: tuple[IpNetwork, ...] = key(
-        [],
-        networks,
-        "Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for.",
-    )
-    allow_drain: frozenset[NodeName] = key(
-        [],
-        as_set(node_names),
-        "Partners that may drain this node with `instep node drain`; nobody by default.",
-    )
-    allow: tuple[IpNetwork, ...] = key(
-        [], networks, "Networks from which peers may connect; empty means loopback only."
-    )
-    poll_ms: int = key("30s", duration_ms, "How often a partner without news asks, jittered.")
-    drain_linger_ms: int = key("1s", duration_ms, "For requests in flight, once balancers know of a drain.")
-    rate_limit: int | None = key(
-        "off", values.rate_limit, "Most bytes of contents sent in a second, such as `20MiB`, or `off`."
-    )
-    allow_preserve: frozenset[str] = key(
-        [],
-        as_set(some_of(*_PRESERVE_HERE)),
-        "What a peer's manifest may set here: owner, setuid, security.",
-    )
+    name: NodeName = key(NO_DEFAULT, node_name, needs_restart=True)
+    """This node's name. Certificates carry it; it never changes."""
+    listen: Address = key("127.0.0.1:7443", values.address, needs_restart=True)
+    """Where peers connect, with mutual TLS."""
+    advertise: Address = key(None, values.address, is_filled=True)
+    """The address that other nodes dial; `listen` when not given."""
+    panel: str = key("off", only("off", "off"))
+    """Listener of the web panel; only `off` in this version."""
+    health: Address | None = key("off", off_or(values.address))
+    """Where `/live` and `/ready` are answered over HTTP, or `off`."""
+    agent: Address | None = key("off", off_or(values.address))
+    """Where HAProxy's agent-check is answered, or `off`."""
+    probers: tuple[IpNetwork, ...] = key([], networks)
+    """Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for."""
+    allow_drain: frozenset[NodeName] = key([], as_set(node_names))
+    """Partners that may drain this node with `instep node drain`; nobody by default."""
+    allow: tuple[IpNetwork, ...] = key([], networks)
+    """Networks from which peers may connect; empty means loopback only."""
+    poll_ms: int = key("30s", duration_ms)
+    """How often a partner without news asks, jittered."""
+    drain_linger_ms: int = key("1s", duration_ms)
+    """For requests in flight, once balancers know of a drain."""
+    rate_limit: int | None = key("off", values.rate_limit)
+    """Most bytes of contents sent in a second, such as `20MiB`, or `off`."""
+    allow_preserve: frozenset[str] = key([], as_set(some_of(*_PRESERVE_HERE)))
+    """What a peer's manifest may set here: owner, setuid, security."""
     partners: Mapping[NodeName, PartnerSettings] = section(
         PartnerSettings, dict, is_named=True, is_whole=True
     )

@@ -4,17 +4,26 @@ names. ``kinds.py`` says what a kind is."""
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.errors import InstepError
 from instep.model.address import Address, parse_address
 from instep.model.definition import PATTERNS_MAX, why_not_pattern
-from instep.model.ids import NodeName
 from instep.model.ids import node_name as parse_node_name
-from instep.node.config.kinds import BadValue, Kind, kind, list_of, off_or, string, strings
+from instep.node.config.kinds import (
+    BadValue,
+    Kind,
+    kind,
+    list_of,
+    named,
+    off_or,
+    string,
+    strings,
+    whole_number,
+)
 
 __all__ = [
     "Address",
@@ -87,10 +96,7 @@ def patterns(raw: object) -> tuple[str, ...]:
     return found
 
 
-def count(raw: object) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
-        raise BadValue("is not a whole number from 0")
-    return raw
+count = whole_number(0, math.inf, "is not a whole number from 0")
 
 
 @kind(lambda ms: f"{ms}ms")
@@ -227,13 +233,7 @@ def fingerprint(raw: object) -> str:
     return digits
 
 
-def node_name(raw: object) -> NodeName:
-    try:
-        return parse_node_name(string(raw))
-    except InstepError as error:
-        raise BadValue(f"is not a node name; {error.hint}") from None
-
-
+node_name = named(parse_node_name, "is not a node name")
 node_names = list_of(node_name)
 
 

@@ -67,10 +67,14 @@ class Parameter:
     """What an operator may or must give. ``default`` None: must; empty: settings that are only this are left out."""
 
     name: str
-    help: str = key(NO_DEFAULT, string, "What it is.", absent="")
-    kind: str = key("text", choice(*KINDS), "text, url or path.")
-    default: str | None = key(None, _text, "Taken when it is not given.")
-    example: str = key(None, string, "Shown where it has no default.", absent="")
+    help: str = key(NO_DEFAULT, string, absent="")
+    """What it is."""
+    kind: str = key("text", choice(*KINDS))
+    """text, url or path."""
+    default: str | None = key(None, _text)
+    """Taken when it is not given."""
+    example: str = key(None, string, absent="")
+    """Shown where it has no default."""
 
     @property
     def shown(self) -> str:
@@ -82,8 +86,10 @@ class Parameter:
 class RecipeFile:
     """What a recipe's file holds. The tables of settings keep the marks of their parameters."""
 
-    about: str = key(NO_DEFAULT, string, "What it is for, in one line.")
-    note: str = key(None, string, "What else an operator should know.", absent="")
+    about: str = key(NO_DEFAULT, string)
+    """What it is for, in one line."""
+    note: str = key(None, string, absent="")
+    """What else an operator should know."""
     parameters: Mapping[str, Parameter] = section(Parameter, dict, is_named=True)
     tables: Mapping[str, Any] = section(FilesetSettings, dict, BOTH, WRITTEN, FOLLOWED)
 
