@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
+from typing import Any
 
 import pytest
 
@@ -23,9 +26,8 @@ def await_held(node: Node) -> None:
     )
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("is_lost", [False, True])
-def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
+def with_an_older_copy(fleet: Fleet) -> dict[bytes, tuple[Any, ...]]:
+    """A partner whose directory ``copy`` is its state of before the newest generation; what the writer's tree holds."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "a").write_text("one")
@@ -45,8 +47,15 @@ def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
         30, "the change arrives",
     )  # fmt: skip
     fleet.wait()
-    newest = tree_of(tree)
     assert fleet.main.line()["head"]["number"] > first
+    return tree_of(tree)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
+    newest = with_an_older_copy(fleet)
+    tree, s1 = fleet.tree("main"), fleet["s1"]
     fleet.main.stop()
     s1.stop()
     if is_lost:
@@ -68,3 +77,34 @@ def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
     assert tree_of(fleet.tree("s1")) == newest
     (tree / "a").write_text("three")
     eventually(lambda: (fleet.tree("s1") / "a").read_text() == "three", 30, "it follows on")
+
+
+@pytest.mark.timeout(180)
+def test_a_damaged_record_of_what_the_tree_holds_takes_nothing_back(fleet: Fleet) -> None:
+    """The state is older than the tree, and the record that would say so cannot be read: the node waits for an operator."""
+    newest = with_an_older_copy(fleet)
+    s1 = fleet["s1"]
+    fleet.main.stop()
+    s1.stop()
+    with_state_of(s1, "copy")
+    (record,) = fleet.tree("s1").parent.glob(".instep-*/holds")
+    record.write_bytes(bytes(record.stat().st_size))
+    s1.start()
+    s1.await_standing("damaged")
+    line = s1.line()
+    assert line["code"] == "holds_damaged"
+    assert str(record) in line["reason"]
+    fleet.main.start()
+    eventually(
+        lambda: s1.line()["head"] == fleet.main.line()["head"],
+        30,
+        "the partner hears of the newest generation",
+    )
+    assert s1.standing() == "damaged"
+    assert tree_of(fleet.tree("s1")) == newest, "nothing was taken back"
+    (step,) = line["next"]
+    remove, retry = step.partition("then: ")[2].split(" && ")
+    subprocess.run(shlex.split(remove), check=True, timeout=20)
+    s1.run(*shlex.split(retry)[1:])
+    s1.await_standing("in_step")
+    assert tree_of(fleet.tree("s1")) == newest

@@ -8,13 +8,14 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
 from instep.cli.session import Session, command, pass_session, timeout_option
-from instep.errors import NotAllowedError, RefusedError, UsageError
+from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from instep.cli.addresses import Chosen
@@ -175,11 +176,24 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
 
 
 def _seen(node: NodeDirectory) -> list[str]:
+    """The ids of the tokens that were used here. ``DamagedError`` ``joined_damaged``: a token is good for once, so a
+    used one that counted as new would be refused by the inviting node, for a reason that is not the true one."""
+    import msgspec
+
+    from instep.model.decoding import DECODE_ERRORS
+
+    path = node.state / TOKENS_SEEN
     try:
-        found: list[str] = json.loads((node.state / TOKENS_SEEN).read_text())
-    except (FileNotFoundError, ValueError):
+        return msgspec.json.decode(path.read_bytes(), type=list[str])
+    except FileNotFoundError:
         return []
-    return found
+    except DECODE_ERRORS as error:
+        raise DamagedError(
+            f"{path}, which says which tokens this node has used, cannot be read: {error}",
+            hint=f"rm {quote(str(path))}, and then the same command with a token that was not used yet",
+            code="joined_damaged",
+            path=str(path),
+        ) from error
 
 
 def _was_used(node: NodeDirectory, invitation: Invitation) -> bool:
@@ -195,7 +209,7 @@ def _enrol(
     from instep.node.config import edits
     from instep.node.state import make_state
 
-    existed = node.holds_node
+    existed, seen = node.holds_node, _seen(node)
     node.create()
     pki = Pki(node.pki)
     requests = pki.requests(invitation.name)
@@ -214,7 +228,7 @@ def _enrol(
         edits.create(node, chosen.top)
     partner: dict[str, object] = {"address": answered}
     edits.set_partner(node, reply.inviter, partner)
-    seen = [*_seen(node), invitation.token_id.hex()]
+    seen = [*seen, invitation.token_id.hex()]
     write_file(node.state / TOKENS_SEEN, json.dumps(seen).encode(), mode=0o600)
     return _offers(reply)
 

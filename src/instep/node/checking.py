@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from instep.core.gates import CLOCK
@@ -34,6 +35,7 @@ SKEW_MAX_MS = 300_000
 FREE_MIN_SHARE = 0.05
 CALL_S = 10.0
 FACTS_S = 20.0
+KEPT_NAMED_MAX = 5
 
 
 def result(
@@ -65,6 +67,9 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
         yield result(f"keys {found.what}", False, me, f"{found.path}: {found.detail}", hint=found.hint)
     yield result("keys", True, me, "private, current, of this node")
     yield _check_state(daemon)
+    kept = _kept_aside(daemon)
+    if kept is not None:
+        yield kept
     roots = [service.fileset.path for service in daemon.services.values()]
     below = [str(root) for root in roots if daemon.directory.pki.resolve().is_relative_to(root.resolve())]
     yield result("keys outside served paths", not below, me, below or "yes", hint="move the node directory")
@@ -123,6 +128,17 @@ def _check_state(daemon: Daemon) -> dict[str, Any]:
         f"at least {ROOM_NEEDED_BYTES} bytes",
         f"free space on the file system of {directory}; it goes on by itself",
     )
+
+
+def _kept_aside(daemon: Daemon) -> dict[str, Any] | None:
+    """Names what is left of a state that was damaged and rebuilt, until an operator has removed it."""
+    database, me = daemon.directory.database, daemon.runtime.name
+    kept = sorted(p for p in database.parent.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
+    if not kept:
+        return None
+    names = " ".join(quote(str(path)) for path in kept[:KEPT_NAMED_MAX])
+    words = f"was damaged, and rebuilt from the tree and the partners; kept for a look: {names}; when seen: rm {names}"
+    return {**result("state", True, me, words), "note": words}
 
 
 async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from instep.core.follow_vocabulary import FollowFacts
 from instep.core.publish_vocabulary import PublishFacts
 from instep.core.succession import follows_by_itself, to_follow, to_publish
 from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import LineId, NodeName
 from instep.store.port import NodeStore
 
@@ -72,6 +73,18 @@ def load_facts(store: NodeStore, line: LineId) -> FollowFacts | PublishFacts | N
     raw = store.load_line(line)
     if raw is None:
         return None
+    try:
+        return _decoded(line, raw)
+    except DECODE_ERRORS as error:
+        raise DamagedError(
+            f"the saved state of {line} cannot be read: {error}",
+            hint="stop the node, move state/node.db in its directory away and start it: its state is rebuilt from the "
+            "tree and the partners",
+            code="line_state_damaged",
+        ) from error
+
+
+def _decoded(line: LineId, raw: bytes) -> FollowFacts | PublishFacts:
     fields = msgspec.msgpack.decode(raw, type=list[msgspec.Raw])
     role = msgspec.msgpack.decode(fields[0])
     if isinstance(role, int):

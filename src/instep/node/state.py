@@ -46,7 +46,7 @@ def open_state(directory: NodeDirectory, settings: Settings) -> str | None:
         SqliteStore.open(path).close()
     except DamagedError as error:
         aside = set_aside(path)
-        note = f"{error.reason}; it was moved to {aside.name}"
+        note = f"{error.reason}; it was moved to {aside} for a look, and can be removed there"
         SqliteStore.open(path).close()
     if note is None and not was_there and settings.filesets:
         note = f"there was no state in {path}"

@@ -91,7 +91,7 @@ def _verify(fd: int, place: Place) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o077:
         raise _replaced(place, f"its mode is {mode:04o}, and must be 0700")
-    owner = owner_of(fd)
+    owner = owner_of(fd, place)
     if owner is None:
         raise _replaced(place, f"it has no file {OWNER_FILE} that says for which root it is")
     if owner.root != place.owner_text() and not owner.is_for(place, place.root.stat()):

@@ -8,6 +8,7 @@ moment. Implements section 8 of ``docs/spec/journal.md``.
 from __future__ import annotations
 
 import os
+from shlex import quote
 
 import msgspec
 
@@ -42,7 +43,7 @@ def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_sync
     holds = _Holds(line.fileset, line.origin, marker, tree)
     control = open_control(place)
     try:
-        if _read(control) == holds:
+        if _is_written(control, place, holds):
             return
         new = _NAME + b".new"
         writer = RecordWriter(new, control)
@@ -60,10 +61,11 @@ def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_sync
 
 
 def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
-    """What the tree says that it holds; None when it says nothing of this line."""
+    """What the tree says that it holds; None when it says nothing of this line. ``DamagedError`` ``holds_damaged``:
+    what the tree holds is not known then, and a state that is older than the tree would take it back."""
     control = open_control(place)
     try:
-        found = _read(control)
+        found = _read(control, place)
     finally:
         os.close(control)
     if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
@@ -71,17 +73,38 @@ def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
     return found.tree
 
 
-def _read(control: int) -> _Holds | None:
-    """The record; a damaged one says nothing, as a missing one."""
+def _is_written(control: int, place: Place, holds: _Holds) -> bool:
+    """A damaged record is written anew by a node that knows what its tree holds."""
+    try:
+        return _read(control, place) == holds
+    except DamagedError:
+        return False
+
+
+def _read(control: int, place: Place) -> _Holds | None:
+    """The record, None when there is none; ``DamagedError`` when there is one and it cannot be read."""
     try:
         fd = os.open(_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _damaged(place, error.strerror or str(error)) from error
     try:
         for payload in read_records(fd):
             return _decode(payload)
-    except (*DECODE_ERRORS, DamagedError):
-        return None
+    except (*DECODE_ERRORS, DamagedError, OSError) as error:
+        raise _damaged(place, str(error)) from error
     finally:
         os.close(fd)
-    return None
+    raise _damaged(place, "it holds no whole record")
+
+
+def _damaged(place: Place, why: str) -> DamagedError:
+    path, fileset = place.control / os.fsdecode(_NAME), place.fileset
+    return DamagedError(
+        f"{path}, which says what generation the tree holds, cannot be read: {why}",
+        hint=f"see that the writer has its newest generation (instep status), then: rm {quote(str(path))} && "
+        f"instep retry {fileset}",
+        code="holds_damaged",
+        path=str(path),
+    )

@@ -14,10 +14,12 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
-from instep.errors import ConfigError, RefusedError, ResourceError
+from instep.errors import ConfigError, DamagedError, RefusedError, ResourceError
+from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import FilesetName
 from instep.tree.marker import open_root
 
@@ -190,7 +192,7 @@ def _prepare(place: Place, fd: int, parent: int) -> None:
         top = os.fstat(root)
     finally:
         os.close(root)
-    owner = owner_of(fd)
+    owner = owner_of(fd, place)
     if owner is None and (others := [name for name in os.listdir(fd) if not _is_of_a_beginning(name)]):
         # Only one that is empty may be taken: another directory of ours may have been moved to this name.
         raise _stage_unusable(control, f"holds {others[0]!r} and does not say for which root it is")
@@ -307,29 +309,43 @@ def _mount_of(fd: int) -> tuple[int, str]:
     return os.fstat(fd).st_dev, mount
 
 
-def owner_of(fd: int) -> Owner | None:
-    """What an open control folder says of its root; None when it says nothing. ``OSError``."""
+def owner_of(fd: int, place: Place) -> Owner | None:
+    """What the open control folder of ``place`` says of its root; None when it says nothing. ``OSError``;
+    ``DamagedError`` ``place_damaged``: the root's journal, archive and history may lie there: never passed by."""
     try:
         file = os.open(OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     except FileNotFoundError:
         return None
     try:
         return msgspec.json.decode(os.read(file, _OWNER_MAX), type=Owner)
-    except msgspec.DecodeError as error:
-        raise OSError(errno.EINVAL, f"its file {OWNER_FILE} cannot be read: {error}") from error
+    except DECODE_ERRORS as error:
+        raise _place_damaged(place, str(error)) from error
     finally:
         os.close(file)
 
 
+def _place_damaged(place: Place, why: str) -> DamagedError:
+    path = place.control / OWNER_FILE
+    anew = msgspec.json.encode(Owner(place.owner_text(), 0, 0)).decode()
+    return DamagedError(
+        f"{path}, which says for which root {place.control} is, cannot be read: {why}",
+        hint=f"if {place.control} belongs to {place.root}, write it anew: echo {quote(anew)} > {quote(str(path))}",
+        code="place_damaged",
+        path=str(path),
+    )
+
+
 def _is_ours(control: Path, root: Path) -> bool:
-    """Whether a control folder that exists was made for ``root``, or for no root yet."""
+    """Whether a control folder that exists was made for ``root``, or for no root yet. ``DamagedError`` when its own
+    record of that cannot be read: its journal may be open, and another folder would not know of it."""
     try:
         fd = os.open(control, _DIRECTORY)
     except OSError:
         return False
     try:
-        owner = owner_of(fd)
-        return owner is None or owner.is_for(Place(root, control, FilesetName("")), root.stat())
+        place = Place(root, control, FilesetName(""))
+        owner = owner_of(fd, place)
+        return owner is None or owner.is_for(place, root.stat())
     except OSError:
         return False
     finally:
