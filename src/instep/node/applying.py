@@ -10,8 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from instep.core.follow_vocabulary import PutBack, Revert, StageContents
 from instep.errors import UnavailableError
@@ -24,18 +23,17 @@ from instep.node.chunk_lists import recut
 from instep.node.closed_paths import readable
 from instep.node.drift_look import DriftFound, drift_in
 from instep.node.driver import wall_ms
-from instep.node.followed_shelf import FollowedShelf
+from instep.node.fileset_tree import FilesetTree
 from instep.node.held_paths import refuse_held
 from instep.node.held_tree import hold
 from instep.node.inspection import Inspection, Numbers
 from instep.node.keeping import contents_in
-from instep.node.mounts import require_mount
+from instep.node.lingering import Lingering
 from instep.node.moved import LiveRows
-from instep.node.placing import Taken, find_root
+from instep.node.placing import Taken
 from instep.node.pulling import Puller
 from instep.node.recording import record_rows, store_rows
 from instep.node.scan_cost import CostWatch
-from instep.node.serving import Shelf
 from instep.node.space import require_room
 from instep.tree.archive import Archive
 from instep.tree.failpoints import failpoint, register
@@ -47,9 +45,6 @@ from instep.tree.stage import Stage
 from instep.tree.stages import clear_stages
 from instep.tree.switch import Switched, finish, prepare, switch
 
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
-
 __all__ = ["Applying"]
 
 TOUCHED_MAX = 50_000
@@ -57,16 +52,29 @@ RECORDING = register("apply.recording")
 RECORDED = register("apply.recorded")
 
 
-class Applying:
-    """The tree work of one ``FollowService``."""
+class Supply(Protocol):
+    """Where the contents of a generation come from."""
 
-    def __init__(self, service: FollowService) -> None:
-        self._service = service
+    @property
+    def head_bundle(self) -> tuple[Digest, dict[Digest, bytes]] | None:
+        """Small contents that came with a head: the generation's id, and contents by digest."""
+        ...
+
+    def sources_for(self, first: NodeName) -> list[PeerClient]:
+        """Clients of the nodes that can send the line, ``first`` first."""
+        ...
+
+
+class Applying:
+    """What a followed line does with its tree."""
+
+    def __init__(self, tree: FilesetTree, lingering: Lingering, supply: Supply) -> None:
+        self._tree = tree
+        self._lingering = lingering
+        self._supply = supply
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
-        self._serving = FollowedShelf(service)
         self._pulling: tuple[Puller, int] | None = None
-        self.verifying: Inspection | None = None
         self._is_tree: dict[bytes, bool] = {}
         """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
 
@@ -80,19 +88,8 @@ class Applying:
 
     # What is needed everywhere --------------------------------------------------------------------------------
 
-    def taken(self) -> Taken:
-        """The root as it was accepted; refuses when it is not ours or not there (P10)."""
-        service = self._service
-        runtime, fileset = service.runtime, service.fileset
-        if fileset.observe:
-            require_mount(fileset.name, Path(os.path.realpath(fileset.path)), fileset.expect_mount)
-            return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
-        return find_root(
-            runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
-        )
-
     def definition(self, head: HeadRef) -> Definition:
-        definition = self._service.definition_of(head)
+        definition = self._tree.definition_of(head)
         if definition is None:
             raise UnavailableError(
                 f"the definition of generation {head.number} is not here",
@@ -103,58 +100,43 @@ class Applying:
 
     def local(self, definition: Definition) -> Local:
         """What this node keeps and lets a manifest set (P7)."""
-        service = self._service
+        tree = self._tree
         return Local(
             preserve=frozenset(definition.preserve),
-            allow=frozenset(Allow(name) for name in service.runtime.settings.allow_preserve),
-            without=frozenset(Preserve(name) for name in service.fileset.without),
+            allow=frozenset(Allow(name) for name in tree.runtime.settings.allow_preserve),
+            without=frozenset(Preserve(name) for name in tree.fileset.without),
         )
-
-    def get(self, digest: Digest) -> bytes:
-        raw = self._service.runtime.store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
-
-    def shelf(self) -> Shelf:
-        """Contents of what is live here, for partners of a hub and for a writer that lost its own."""
-        return self._serving.shelf(self.taken().place)
 
     def inspection(self, definition: Definition, taken: Taken) -> Inspection:
-        service = self._service
-        return Inspection(
-            service.runtime.store,
-            taken.place,
-            service.fileset.name,
-            definition,
-            self.local(definition),
-            taken.marker,
-        )
+        """A look at the tree by this node's own rules about owners and modes."""
+        return self._tree.inspection(definition, self.local(definition), taken)
 
     # Recover ------------------------------------------------------------------------------------------------
 
     def recover_now(self) -> Recovered:
         """Finish or undo what a crash or an error interrupted."""
-        taken = self.taken()
+        taken = self._tree.taken()
         journal = Journal.load(taken.place)
         definition = Definition()
         if journal is not None:
-            definition = self._service.definition_of(journal.header.target) or Definition()
-        return recover(taken.place, local=self.local(definition), get_page=self.get, now_ms=wall_ms())
+            definition = self._tree.definition_of(journal.header.target) or Definition()
+        return recover(
+            taken.place, local=self.local(definition), get_page=self._tree.get_page, now_ms=wall_ms()
+        )
 
     # Stage --------------------------------------------------------------------------------------------------
 
     async def stage(self, effect: StageContents) -> None:
         """Stage ``effect.head`` beside the tree; resumable; leaves the sealed journal for the switch."""
-        service = self._service
+        tree = self._tree
         async with self._staging:
             self._sealed = None
-            stage = await service.worker.run(self._open, effect.head, effect.base)
+            stage = await tree.worker.run(self._open, effect.head, effect.base)
             try:
                 await self._fill(stage, effect.source, effect.head)
-                self._sealed = await service.worker.run(self._seal, stage)
+                self._sealed = await tree.worker.run(self._seal, stage)
             finally:
-                await asyncio.shield(service.worker.run(stage.close))
+                await asyncio.shield(tree.worker.run(stage.close))
 
     def _seal(self, stage: Stage) -> Journal:
         """All that can be done before the permit is done here."""
@@ -163,24 +145,24 @@ class Applying:
         return journal
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
-        service = self._service
+        tree = self._tree
         definition = self.definition(head)
-        taken = self.taken()
+        taken = self._tree.taken()
         place = taken.place
         found = base.root if base is not None else self._found_root(head, definition, taken)
-        require_room(place, found, head.root, self.get)
+        require_room(place, found, head.root, self._tree.get_page)
         return Stage.open(
             place,
             head,
             found,
-            self.get,
+            self._tree.get_page,
             definition,
             previous=base,
             local=self.local(definition),
-            live_row=LiveRows(service.runtime.store, service.fileset.name),
+            live_row=LiveRows(tree.store, tree.name),
             sources=(Archive(place).source(),),
             recut=recut,
-            exchange=service.lingering.exchange(),
+            exchange=self._lingering.exchange(),
         )
 
     def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
@@ -191,10 +173,9 @@ class Applying:
         return self.inspection(definition, taken).whole_root(head.root, wall_ms())
 
     async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
-        service = self._service
-        bundle = service.head_bundle
+        bundle = self._supply.head_bundle
         contents = bundle[1] if bundle is not None and bundle[0] == head.id else {}
-        await self._pull(stage, head, service.sources_for(source), contents, None)
+        await self._pull(stage, head, self._supply.sources_for(source), contents, None)
 
     async def _pull(
         self,
@@ -204,16 +185,16 @@ class Applying:
         contents: Mapping[Digest, bytes],
         link_of: Callable[[Entry], bytes | None] | None,
     ) -> None:
-        service = self._service
+        tree = self._tree
         puller = Puller(
             stage,
-            service.line,
+            tree.line,
             head,
             clients,
             contents,
-            service.worker,
-            self.get,
-            service.runtime.store,
+            tree.worker,
+            tree.get_page,
+            tree.store,
             link_of,
         )
         self._pulling = (puller, stage.moves.size_bytes)
@@ -230,35 +211,35 @@ class Applying:
             raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
         self._sealed = None
         local = self.local(self.definition(head))
-        place = self.taken().place
+        place = self._tree.taken().place
         self._finish_journal(place)
-        return switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
+        return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
 
     def record_now(self) -> None:
         """What the switch means for the stat cache; the journal stays until live is saved."""
         failpoint(RECORDING)
-        store_rows(self._service, self.taken().place)
+        store_rows(self._tree.store, self._tree.taken().place)
 
     def close_now(self) -> None:
         """Live is saved: the journal goes, then the stage."""
-        taken = self.taken()
+        taken = self._tree.taken()
         place = taken.place
         failpoint(RECORDED)
         journal = Journal.load(place)
         if journal is not None:
-            hold(self._service, taken, journal.header.target, is_synced=False)  # with the journal's going
+            hold(self._tree.line, taken, journal.header.target, is_synced=False)  # with the journal's going
             finish(place, journal)
         clear_stages(place)
 
     def drop_stage(self) -> None:
-        self._service.lingering.give_up()
-        clear_stages(self.taken().place)
+        self._lingering.give_up()
+        clear_stages(self._tree.taken().place)
 
     def staged_path(self) -> bytes | None:
         """Where the sealed stage lies, for a ``validate`` hook."""
         if (journal := self._sealed) is None:
             return None
-        return os.fsencode(self.taken().place.stage) + b"/" + journal.stage_name
+        return os.fsencode(self._tree.taken().place.stage) + b"/" + journal.stage_name
 
     async def put_back(self, effect: PutBack) -> Switched:
         """Return the tree to the generation that it replaced: from the archive, else from the source."""
@@ -268,49 +249,49 @@ class Applying:
 
     def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
         """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
-        service = self._service
+        tree = self._tree
         definition = self.definition(target)
-        place = self.taken().place
+        place = self._tree.taken().place
         self._finish_journal(place)
         return Stage.open(
             place,
             target,
             tree_root,
-            self.get,
+            self._tree.get_page,
             definition,
             previous=target,
             local=self.local(definition),
-            live_row=LiveRows(service.runtime.store, service.fileset.name),
-            sources=(contents_in(place, service)[0],),
+            live_row=LiveRows(tree.store, tree.name),
+            sources=(contents_in(place, tree.stat_rows)[0],),
             recut=recut,
             why=why,
-            exchange=service.lingering.exchange() if why is None else None,
+            exchange=self._lingering.exchange() if why is None else None,
         )
 
     async def _replace(
         self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None
     ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
-        service = self._service
+        tree = self._tree
         async with self._staging:
             self._sealed = None
-            stage = await service.worker.run(opened)
+            stage = await tree.worker.run(opened)
             try:
-                clients = service.sources_for(source) if source is not None else []
-                link_of = contents_in(stage.place, service)[0].target
+                clients = self._supply.sources_for(source) if source is not None else []
+                link_of = contents_in(stage.place, tree.stat_rows)[0].target
                 await self._pull(stage, target, clients, {}, link_of)
-                journal = await service.worker.run(self._seal, stage)
+                journal = await tree.worker.run(self._seal, stage)
             finally:
-                await asyncio.shield(service.worker.run(stage.close))
-            return await service.worker.run(self._switch_at_once, journal, target)
+                await asyncio.shield(tree.worker.run(stage.close))
+            return await tree.worker.run(self._switch_at_once, journal, target)
 
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
-        taken = self.taken()
+        taken = self._tree.taken()
         place = taken.place
         local = self.local(self.definition(target))
-        switched = switch(place, journal, local=local, get_page=self.get, now_ms=wall_ms())
-        hold(self._service, taken, target, is_synced=True)
-        store_rows(self._service, place)
+        switched = switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
+        hold(self._tree.line, taken, target, is_synced=True)
+        store_rows(self._tree.store, place)
         clear_stages(place)
         return switched
 
@@ -318,7 +299,7 @@ class Applying:
         """A switched journal makes room for the next; its rows are recorded first."""
         journal = Journal.load(place)
         if journal is not None and journal.is_switched:
-            record_rows(self._service, place)
+            record_rows(self._tree.store, place)
 
     def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
         """What differs between two generations, for a hook."""
@@ -332,7 +313,7 @@ class Applying:
     def changes(self, base: HeadRef | None, head: HeadRef | None) -> Iterator[Change]:
         """What differs between two generations; pages are read as it is gone through."""
         if head is not None:
-            yield from diff(base.root if base is not None else None, head.root, self.get)
+            yield from diff(base.root if base is not None else None, head.root, self._tree.get_page)
 
     # Drift --------------------------------------------------------------------------------------------------
 
@@ -347,7 +328,7 @@ class Applying:
         asked = {p: self._is_tree.pop(p) for p in paths or tuple(self._is_tree) if p in self._is_tree}
         stopping = threading.Event()
         try:
-            return await self._service.worker.run(self._drift_now, base, paths, asked, stopping)
+            return await self._tree.worker.run(self._drift_now, base, paths, asked, stopping)
         except BaseException:
             stopping.set()
             for path, is_tree in asked.items():
@@ -357,7 +338,7 @@ class Applying:
     def _drift_now(
         self, base: HeadRef, paths: Sequence[bytes], is_tree: Mapping[bytes, bool], stopping: threading.Event
     ) -> DriftFound:
-        taken = self.taken()
+        taken = self._tree.taken()
         definition = self.definition(base)
         inspection, local = self.inspection(definition, taken), self.local(definition)
         inspection.stopping = stopping
@@ -375,20 +356,20 @@ class Applying:
         switched = await self._replace(
             lambda: self._open_revert(effect.base, effect.paths), effect.base, effect.source
         )
-        await self._service.worker.run(self.close_now)
-        refuse_held(self.taken().place, switched)
+        await self._tree.worker.run(self.close_now)
+        refuse_held(self._tree.taken().place, switched)
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
-        self._service.lingering.give_up()
+        self._lingering.give_up()
         definition = self.definition(base)
-        found = self.inspection(definition, self.taken()).found_root(base.root, paths, wall_ms())
+        found = self.inspection(definition, self._tree.taken()).found_root(base.root, paths, wall_ms())
         return self._open_return(base, found, Why.DRIFT)
 
     # Looking ------------------------------------------------------------------------------------------------
 
     def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
-        taken = self.taken()
-        inspection = self.verifying = self.inspection(self.definition(live), taken)
+        taken = self._tree.taken()
+        inspection = self._tree.verifying = self.inspection(self.definition(live), taken)
         return inspection.numbers(
             d
             for d in inspection.everything(live.root, wall_ms(), deep=is_deep)

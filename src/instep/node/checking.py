@@ -178,7 +178,7 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
 
 async def _check_room(daemon: Daemon, service: FollowService, place: Place) -> AsyncIterator[dict[str, Any]]:
     """Room for a generation that waits to be staged, once its pages are here."""
-    head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.applying.get
+    head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
     if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
         return
     try:
@@ -344,9 +344,9 @@ def _watch_row(me: str, service: WriterService | FollowService) -> dict[str, Any
     """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be done:
     that is told, but it is no failure."""
     name = f"watch of {service.fileset.name}"
-    if service.watch is None or service.watch.problem is None:
-        return result(name, True, me, "sees all changes" if service.watch is not None else "not begun")
-    problem = service.watch.problem
+    if service.tree.watch is None or service.tree.watch.problem is None:
+        return result(name, True, me, "sees all changes" if service.tree.watch is not None else "not begun")
+    problem = service.tree.watch.problem
     is_ok = problem.code == "remote_file_system"
     return result(name, is_ok, me, problem.reason, "changes are found by full scans", problem.hint)
 

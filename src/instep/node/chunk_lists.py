@@ -16,6 +16,7 @@ from instep.model.chunklist import (
 )
 from instep.model.ids import Digest
 from instep.model.pages import PutPage
+from instep.node.page_walk import must_have
 from instep.tree.chunking import Chunker
 
 __all__ = ["kept_chunks", "recut", "recut_keeping"]
@@ -43,12 +44,7 @@ def kept_chunks(
 ) -> list[tuple[int, int, Digest]] | None:
     """The chunks of a file of ``size`` bytes by a list that is kept here whole, as it came from a peer; None when it is
     not, or cannot be that file's: the file is here to be cut."""
-
-    def get(digest: Digest) -> bytes:
-        raw = get_or_none(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
+    get = must_have(get_or_none)
 
     try:
         if missing_chunk_pages(root, get_or_none):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from instep.core import publish_vocabulary as v
-from instep.core.commit_facts import committed
+from instep.core.commit_facts import LastCommit, committed
 from instep.errors import RefusedError
+from instep.model.definition import Definition
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, HeadRef
+from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId
 from instep.node.driver import wall_ms
 from instep.node.line_facts import save_facts
+from instep.node.runtime import Runtime
 from instep.tree.failpoints import failpoint, register
-
-if TYPE_CHECKING:
-    from instep.node.writer import WriterService
 
 __all__ = ["commit"]
 
@@ -24,7 +23,23 @@ FIRST_EPOCH = 1
 COMMIT_AFTER = register("publish.commit.after")
 
 
-def commit(service: WriterService, effect: v.Commit) -> HeadRef:
+class OwnLine(Protocol):
+    """A line that is written here."""
+
+    facts: v.PublishFacts
+    last_commit: LastCommit
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    @property
+    def line(self) -> LineId: ...
+
+    @property
+    def definition(self) -> Definition: ...
+
+
+def commit(service: OwnLine, effect: v.Commit) -> HeadRef:
     """Sign and store; on the event loop, so that it stays in order with every ``Save`` of the line."""
     runtime, store, line, definition = (
         service.runtime,
@@ -71,7 +86,7 @@ def commit(service: WriterService, effect: v.Commit) -> HeadRef:
     return head
 
 
-def _missing_epoch(service: WriterService, number: int) -> SignedEpoch | None:
+def _missing_epoch(service: OwnLine, number: int) -> SignedEpoch | None:
     runtime, line = service.runtime, service.line
     if any(known.body().epoch == number for known in runtime.store.epochs(line)):
         return None

@@ -12,6 +12,7 @@ from instep.model.check import check_diff, check_tree, missing
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.pages import PAGE_MAX_BYTES, decode_inner, digest_of, level_of, verify_page
 from instep.net import messages as m
+from instep.node.page_walk import must_have
 from instep.node.runtime import Runtime
 
 __all__ = ["AskPages", "Fetcher"]
@@ -83,17 +84,11 @@ class Fetcher:
         return len(pages)
 
     def _check(self, root: Digest, complete: Digest | None) -> None:
-        get = self.get
+        get = must_have(self._runtime.store.get_page)
         if complete is None:
             check_tree(root, get)
         else:
             check_diff(complete, root, get)
-
-    def get(self, digest: Digest) -> bytes:
-        raw = self._runtime.store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
 
     def keep_bundle(self, root: Digest, bundle: m.Bundle) -> dict[Digest, bytes]:
         """Store those pages of a head's bundle that belong to its manifest under their true digests; return its

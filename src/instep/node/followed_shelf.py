@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from instep.model.entry import Entry
+from instep.node.fileset_tree import FilesetTree
 from instep.node.serving import Shelf
 from instep.node.serving_checks import ServingChecks, note_rotten
 from instep.tree.archive_lookup import ArchiveLookup
-from instep.tree.place import Place
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
 
 __all__ = ["FollowedShelf"]
 
@@ -20,14 +17,16 @@ __all__ = ["FollowedShelf"]
 class FollowedShelf:
     """Keeps what is known of the archive, and of what was sent, from one request to the next."""
 
-    def __init__(self, service: FollowService) -> None:
-        self._service = service
+    def __init__(self, tree: FilesetTree, doubt: Callable[[tuple[bytes, ...]], None]) -> None:
+        self._tree = tree
+        self._doubt = doubt
         self._archive: ArchiveLookup | None = None
         self._checks = ServingChecks(self._rotten)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def shelf(self, place: Place) -> Shelf:
+    def shelf(self) -> Shelf:
         """For one request; called on the event loop."""
+        place = self._tree.place()
         self._loop = asyncio.get_running_loop()
         if self._archive is None or self._archive.place != place:
             self._archive = ArchiveLookup(place)
@@ -40,5 +39,5 @@ class FollowedShelf:
 
     def _suspect(self, entry: Entry) -> None:
         """The file's stat is not believed any more, so that the drift policy decides."""
-        note_rotten(self._service.runtime, self._service.line, entry.path)
-        self._service.doubt((entry.path,))
+        note_rotten(self._tree.runtime, self._tree.line, entry.path)
+        self._doubt((entry.path,))

@@ -43,21 +43,22 @@ from instep.node.config.settings import FilesetSettings
 from instep.node.driver import Driver, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
+from instep.node.fileset_tree import FilesetTree
 from instep.node.follow_answers import moved_on, plain, refuse_unusable
+from instep.node.followed_shelf import FollowedShelf
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
 from instep.node.held_tree import held_now, is_known_whole
 from instep.node.hooks import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.hub_orders import HubOrders, orders_from, own_state
 from instep.node.inspection import changes_of
-from instep.node.keeping import contents_in
 from instep.node.lending import Lending
 from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.line_service import Source
 from instep.node.lingering import Lingering
 from instep.node.reporting import report_of
-from instep.node.runtime import Runtime, Worker
+from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
 from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.standing_aside import drain, offer_again
@@ -112,7 +113,8 @@ class FollowService:
         self.runtime = runtime
         self.fileset = fileset
         self.line = fileset.line
-        self.worker = Worker(f"tree-{fileset.name}")
+        self.tree = FilesetTree(runtime, fileset)
+        self.worker = self.tree.worker
         self.sources: dict[NodeName, Source] = {}
         self.progress: m.Report | None = None
         self._net = net
@@ -121,12 +123,13 @@ class FollowService:
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
         self._saved_live = self.facts.live
-        self.applying = Applying(self)
-        self.lending = Lending(lambda: contents_in(self.place(), self))
+        self.lingering = Lingering(self.tree)
+        self.applying = Applying(self.tree, self.lingering, self)
+        self.lending = Lending(self.tree.contents)
+        self._shelf = FollowedShelf(self.tree, self.doubt)
         self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
-        self.culprits, self.lingering = Culprits(fileset.path), Lingering(self)
-        self.watch: TreeWatch | None = None
+        self.culprits = Culprits(fileset.path)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
@@ -165,7 +168,7 @@ class FollowService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
-        self.watch = TreeWatch(self.fileset.path, self._rules(), self._touched, self._blinded)
+        self.tree.watch = TreeWatch(self.fileset.path, self._rules(), self._touched, self._blinded)
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
@@ -175,10 +178,10 @@ class FollowService:
             until = self.facts.paused_until_wall_ms
             asyncio.get_running_loop().call_later(delay, self.resume_after, until)
         try:
-            await self.watch.start()
+            await self.tree.watch.start()
             await self.driver.run()
         finally:
-            self.watch.close()
+            self.tree.watch.close()
             await self.lingering.close()
             await self.around.close()
             await self.failures.close()
@@ -187,7 +190,7 @@ class FollowService:
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         is_other = fileset != self.fileset
-        self.fileset = self.around.fileset = self.golden.fileset = fileset
+        self.fileset = self.tree.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
         self.driver.post(f.ConfigChanged(self.config()))
         if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
@@ -198,9 +201,9 @@ class FollowService:
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         told = dict.fromkeys(paths)
-        if self.watch is not None:
+        if self.tree.watch is not None:
             # Draining reads on: what the kernel queued since the caller read must be told, too.
-            drained = self.watch.drain()
+            drained = self.tree.watch.drain()
             for path, is_tree in drained.paths:
                 self.applying.touched(path, is_tree=is_tree)
                 told[path] = None
@@ -229,18 +232,10 @@ class FollowService:
 
     def known_definition(self) -> Definition | None:
         for ref in (self.facts.head, self.facts.live):
-            definition = self.definition_of(ref) if ref is not None else None
+            definition = self.tree.definition_of(ref) if ref is not None else None
             if definition is not None:
                 return definition
         return None
-
-    def definition_of(self, head: HeadRef) -> Definition | None:
-        """The definition that a known generation names, once it is here."""
-        signed = self.runtime.store.generation(head.id)
-        if signed is None:
-            return None
-        raw = self.runtime.store.get_blob(signed.body().definition)
-        return decode_definition(raw) if raw is not None else None
 
     def offers_to(self, partner: NodeName) -> bool:
         return True
@@ -261,7 +256,7 @@ class FollowService:
         )
 
     def shelf(self) -> Shelf:
-        return self.applying.shelf()
+        return self._shelf.shelf()
 
     def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
         for epoch in unknown(records, self.facts.epochs):
@@ -319,7 +314,7 @@ class FollowService:
     def reported(self, report: m.Report) -> None:
         """Those behind this node go when the generation is live here."""
         if not report.via:
-            self._behind.seen(report, own_state(self.facts, self.definition_of))
+            self._behind.seen(report, own_state(self.facts, self.tree.definition_of))
 
     def partner_lost(self, who: NodeName) -> None:
         self._behind.lost(who)
@@ -343,7 +338,7 @@ class FollowService:
             self.around.hurry()
 
     def place(self) -> Place:
-        return self.applying.taken().place
+        return self.tree.place()
 
     def resume_after(self, until_ms: int) -> None:
         if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
@@ -359,8 +354,7 @@ class FollowService:
         live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
             return []
-        taken = self.applying.taken()
-        inspection = self.applying.inspection(self.applying.definition(live), taken)
+        inspection = self.applying.inspection(self.applying.definition(live), self.tree.taken())
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 
     def report_message(self) -> m.Report:
@@ -370,7 +364,7 @@ class FollowService:
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
-        return self.applying.verifying.read_bytes if self.applying.verifying is not None else 0
+        return self.tree.verified_bytes()
 
     async def test(self) -> tuple[m.TestRow, ...]:
         return await try_node(self)
@@ -538,7 +532,7 @@ class FollowService:
         self.failures.stands(self.fileset, self.standing, self.facts.live)
         self.runtime.tell()
         await self._net.report(self.line)
-        self._behind.own_changed(own_state(self.facts, self.definition_of))
+        self._behind.own_changed(own_state(self.facts, self.tree.definition_of))
         if effect.live is not None and effect.standing is Standing.IN_STEP:
             message = self.head_message(None, with_bundle=True)
             if message is not None:
@@ -563,7 +557,7 @@ class FollowService:
         if found.cause is not None:
             note_undone(self.runtime, self.line, found.cause)
         if journal is None:
-            return f.Recovered(req, kind, holds=await self.worker.run(held_now, self))
+            return f.Recovered(req, kind, holds=await self.worker.run(held_now, self.tree, self.facts.tree))
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
@@ -601,13 +595,13 @@ class FollowService:
         await Fetcher(self.runtime).pages(
             self.line, effect.head, complete, client.pages, is_small=self._has_small_bundle
         )
-        definition = self.definition_of(effect.head)
+        definition = self.tree.definition_of(effect.head)
         if definition is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
                 if head.line == self.line and head.generation.id == effect.head.id:
                     self._keep(head)
-            definition = self.definition_of(effect.head)
+            definition = self.tree.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)
         is_reloaded = await self._is_reloaded(effect.head)
@@ -623,7 +617,7 @@ class FollowService:
 
     async def _stage(self, effect: f.StageContents) -> f.FollowEvent:
         self.lingering.give_way()
-        has_gates = bool(gates_of(self.definition_of(effect.head)))
+        has_gates = bool(gates_of(self.tree.definition_of(effect.head)))
         if has_gates != self._has_gates:  # the machine learns it before it goes on
             self._has_gates = has_gates
             self.driver.post(f.ConfigChanged(self.config()))
@@ -642,7 +636,7 @@ class FollowService:
             await self._net.report(self.line)
 
     async def _gates(self, effect: f.CheckGates) -> f.FollowEvent:
-        gates = gates_of(self.definition_of(effect.head))
+        gates = gates_of(self.tree.definition_of(effect.head))
         if gates:
             client = self.source(self.writer).client
             await require_gates(self.runtime, self.fileset, self.line, gates, client)
@@ -652,7 +646,8 @@ class FollowService:
         changed: Sequence[bytes] = await self.worker.run(
             self.applying.changed_paths, effect.base, effect.head, CHANGED_MAX
         )
-        async with validate_views(self.applying, self.fileset, effect, changed) as views:
+        stage, changes = self.applying.staged_path(), self.applying.changes(effect.base, effect.head)
+        async with validate_views(self.fileset, effect, stage, changed, changes) as views:
             trouble = await run_hook(self.runtime, self.fileset, effect, changed, views)
         if trouble is None and effect.kind is HookKind.PROBE and effect.head is not None:
             trouble = await self.golden.probe(effect.head, self.facts.live, wall_ms())
@@ -681,13 +676,13 @@ class FollowService:
 
     def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
         """After a switch: other rules are watched, or another directory, which is then looked at as a whole."""
-        definition = self.definition_of(head) or Definition()
+        definition = self.tree.definition_of(head) or Definition()
         if is_other_root:
             self.culprits.root_changed()
             self.lingering.plan()
         watched = (definition.ignore, definition.include)
-        if self.watch is not None and (is_other_root or self._watched != watched):
-            self.watch.restart(self.fileset.path, Rules(definition))
+        if self.tree.watch is not None and (is_other_root or self._watched != watched):
+            self.tree.watch.restart(self.fileset.path, Rules(definition))
             self._watched = watched
 
     async def _record(self, effect: f.RecordLive) -> f.FollowEvent:

@@ -94,7 +94,7 @@ class HistoryFromPartners:
         wanted = self._some(service) if partners.asked else []
         if not wanted:
             return False
-        shelf = _Shelf(service.tree.history)
+        shelf = _Shelf(service.own.history)
         within_s = ROUND_S + sum(entry.size for entry in wanted) / ROUND_BYTES_S
         try:
             async with asyncio.timeout(within_s):
@@ -142,7 +142,7 @@ class HistoryFromPartners:
                 log.info("%s: %s", service.line, error.reason)
 
     def _left(self, service: WriterService) -> list[Entry]:
-        history = service.tree.history
+        history = service.own.history
         history.sync()
         return [entry for entry in self._lost(service) if not history.has(entry.digest)]
 

@@ -113,7 +113,7 @@ class Housekeeping:
 
     def _prune_archive(self, service: WriterService | FollowService) -> None:
         place = service.place()
-        end_due(service, place)
+        end_due(service.tree, place)
         archive = Archive(place)
         batches, policy = archive.batches(), policy_of(service, ArchivePruneCommand())
         plan = plan_prune(batches, policy, self._now_ms(service, batches))
@@ -161,7 +161,7 @@ class Housekeeping:
         if service.machine.phase is not None:
             return  # what a survey kept is named by nothing before its commit
         store = self._node.runtime.store
-        history = service.tree.history
+        history = service.own.history
         live: set[Digest] = set()
         seen: set[Digest] = set()
         for ref in kept:
@@ -206,7 +206,7 @@ class Housekeeping:
 
 
 def _damage_of(service: WriterService) -> int:
-    return len(service.tree.history.damage())
+    return len(service.own.history.damage())
 
 
 def _in_use(service: WriterService | FollowService) -> list[HeadRef]:

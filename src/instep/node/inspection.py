@@ -18,6 +18,7 @@ from instep.model.paths import is_below, path_fields, sort_key
 from instep.model.statrow import StatRow
 from instep.model.walk import Reader
 from instep.node.moved import Moved, covered_rows
+from instep.node.page_walk import must_have
 from instep.store.port import NodeStore
 from instep.tree.beneath import Root
 from instep.tree.compare import Difference, compare, entries_of
@@ -97,18 +98,13 @@ class Inspection:
         self._local = local
         self._marker = marker
         self._rules = Rules(definition)
+        self._get = must_have(store.get_page)
         self._keep_rows = keep_rows
         self._fresh: list[StatRow] = []
         self.read_bytes = 0
         """Bytes of files read so far by a deep look: for whoever shows progress."""
         self.stopping: threading.Event | None = None
         """Once set, looking ends at the next entry; what is told from then on means nothing."""
-
-    def _get(self, digest: Digest) -> bytes:
-        raw = self._store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
 
     def _expected(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         local = self._local

@@ -5,39 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
-from instep.model.statrow import StatRow
 from instep.node.config.settings import FilesetSettings
 from instep.node.history_rule import history_keeps
-from instep.node.recording import HasRows
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents, Rows
 from instep.tree.digest import digest_bytes
 from instep.tree.history import History, HistoryDamage
 from instep.tree.place import Place
 
-__all__ = ["Kept", "contents_in", "keep_laid", "rows_of"]
+__all__ = ["Kept", "contents_in", "keep_laid"]
 
 
-def rows_of(service: HasRows) -> Rows:
-    """The stat rows of a fileset, read by whichever thread asks."""
-
-    def rows() -> Iterator[StatRow]:
-        return service.runtime.store.stat_rows(service.fileset.name)
-
-    return rows
-
-
-def contents_in(place: Place, service: HasRows, history: Kept | None = None) -> tuple[Contents, Path]:
+def contents_in(place: Place, rows: Rows, history: Kept | None = None) -> tuple[Contents, Path]:
     """Every content of a fileset on this node, and the archive that it was indexed from. ``history`` is the open one,
     where there is one; a node that wrote the line before has one as well."""
     if history is None and place.history.is_dir():
         history = Kept(place)
-    return Contents(place, history, rows_of(service)), place.archive
+    return Contents(place, history, rows), place.archive
 
 
 class Kept:

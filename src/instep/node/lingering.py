@@ -8,24 +8,19 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
 
 from instep.errors import InstepError
-from instep.model.ids import FilesetName, LineId
+from instep.model.ids import FilesetName
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
-from instep.node.config.settings import FilesetSettings
 from instep.node.driver import wall_ms
+from instep.node.fileset_tree import FilesetTree
 from instep.node.moved import LiveRows
-from instep.node.runtime import Runtime
 from instep.store.port import NodeStore
 from instep.tree.linger import end_linger, lingering
 from instep.tree.next_tree import NEXT, Exchange, Relinked, take_apart
 from instep.tree.place import Place
 from instep.tree.stages import prepared_stages
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
 
 __all__ = ["Lingering", "end_due", "put_rows"]
 
@@ -37,26 +32,13 @@ NAMED_MAX = 20
 log = logging.getLogger(__name__)
 
 
-class HasLine(Protocol):
-    """A line's service, followed or written here."""
-
-    @property
-    def runtime(self) -> Runtime: ...
-
-    @property
-    def fileset(self) -> FilesetSettings: ...
-
-    @property
-    def line(self) -> LineId: ...
-
-
 def put_rows(store: NodeStore, fileset: FilesetName, rows: Sequence[StatRow]) -> None:
     """Keep rows of files whose ctime a link changed."""
     store.put_stat_rows(fileset, list(rows))
 
 
 def end_due(
-    service: HasLine, place: Place, *, most: int = TREES_MAX, stopping: threading.Event | None = None
+    tree: FilesetTree, place: Place, *, most: int = TREES_MAX, stopping: threading.Event | None = None
 ) -> int | None:
     """Take down the trees whose time is over, and the oldest of more than ``most``; milliseconds until the next is
     due, None when none is left. Once ``stopping`` is set the rest is left for later. In the tree's worker thread.
@@ -65,9 +47,9 @@ def end_due(
     now = wall_ms()
     left: int | None = None
     for count, batch in enumerate(batches):
-        due = _begun_ms(place, batch) + service.fileset.linger_ms - now
+        due = _begun_ms(place, batch) + tree.fileset.linger_ms - now
         if due <= 0 or len(batches) - count > most:
-            if not _end(service, place, batch, stopping):
+            if not _end(tree, place, batch, stopping):
                 return GIVEN_WAY_MS
         else:
             left = due if left is None else min(left, due)
@@ -79,8 +61,8 @@ def _begun_ms(place: Place, batch: bytes) -> int:
     return os.stat(os.fsencode(place.archive) + b"/" + batch + b"/" + NEXT).st_ctime_ns // 1_000_000
 
 
-def _end(service: HasLine, place: Place, batch: bytes, stopping: threading.Event | None) -> bool:
-    store, name = service.runtime.store, service.fileset.name
+def _end(tree: FilesetTree, place: Place, batch: bytes, stopping: threading.Event | None) -> bool:
+    store, name = tree.store, tree.name
     ended = end_linger(
         place,
         batch,
@@ -92,15 +74,15 @@ def _end(service: HasLine, place: Place, batch: bytes, stopping: threading.Event
     if ended.late:
         paths = [shown(path) for path in ended.named[:NAMED_MAX]]
         text = f"{ended.late} local changes met an exchange of the root and went to the archive"
-        service.runtime.note("late_archived", text, service.line, paths=paths)
+        tree.runtime.note("late_archived", text, tree.line, paths=paths)
     return ended.is_done
 
 
 class Lingering:
     """The old trees of one followed fileset."""
 
-    def __init__(self, service: FollowService) -> None:
-        self._service = service
+    def __init__(self, tree: FilesetTree) -> None:
+        self._tree = tree
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
@@ -117,17 +99,16 @@ class Lingering:
 
     def exchange(self) -> Exchange | None:
         """How the root is exchanged, where that was chosen; makes room for one more old tree. In the worker thread."""
-        service = self._service
-        if service.fileset.switch != "exchange":
+        tree = self._tree
+        if tree.fileset.switch != "exchange":
             return None
-        end_due(service, service.place(), most=TREES_MAX - 1)
+        end_due(tree, tree.place(), most=TREES_MAX - 1)
         self.give_up()
-        return Exchange(service.fileset.carry, partial(put_rows, service.runtime.store, service.fileset.name))
+        return Exchange(tree.fileset.carry, partial(put_rows, tree.store, tree.name))
 
     def give_up(self) -> None:
         """What was prepared is not switched to: its links go, and what is known of the live files stays known."""
-        service, place = self._service, self._service.place()
-        store, name = service.runtime.store, service.fileset.name
+        place, store, name = self._tree.place(), self._tree.store, self._tree.name
         for stage in prepared_stages(place):
             take_apart(place, stage, Relinked(LiveRows(store, name), partial(put_rows, store, name)))
 
@@ -139,18 +120,17 @@ class Lingering:
         self._task = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        service = self._service
         self._stopping = stopping = threading.Event()
         try:
-            left = await service.worker.run(self._end_now, stopping)
+            left = await self._tree.worker.run(self._end_now, stopping)
         except (InstepError, OSError) as error:
-            log.warning("an old tree of %s was not taken down: %s", service.line, error)
+            log.warning("an old tree of %s was not taken down: %s", self._tree.line, error)
             left = round(AGAIN_S * 1000)
         if left is not None and self._timer is None:
             self.plan(left / 1000)
 
     def _end_now(self, stopping: threading.Event) -> int | None:
-        return end_due(self._service, self._service.place(), stopping=stopping)
+        return end_due(self._tree, self._tree.place(), stopping=stopping)
 
     async def close(self) -> None:
         """No tree is taken down from now on; those that are left go after the next start."""

@@ -150,7 +150,7 @@ class Mending:
     # the history
 
     def _mend_history(self, service: WriterService, place: Place, mended: Mended) -> bool:
-        history = service.tree.history
+        history = service.own.history
         damage = history.damage()
         for each in damage:
             file = str(place.history / each.file)
@@ -189,7 +189,7 @@ class Mending:
     def _put_back(self, service: WriterService, mended: Mended, removed: Removed | None) -> int:
         """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``. Where files
         were ``removed`` and nothing else happened, only what they may have held."""
-        history = service.tree.history
+        history = service.own.history
         needed = {
             entry.digest: entry
             for entry in self._entries(service)
@@ -221,7 +221,7 @@ class Mending:
 
 def _put(service: WriterService, entry: Entry, contents: Contents) -> bool:
     """Whether the content is on this node; one that changes under the copy is not taken."""
-    history = service.tree.history
+    history = service.own.history
     if entry.kind is Kind.SYMLINK:
         target = contents.target(entry)
         if target is not None:

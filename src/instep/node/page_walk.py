@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from instep.model.ids import Digest
 from instep.model.pages import decode_inner, level_of
 from instep.store.port import NodeStore
 
-__all__ = ["new_pages"]
+__all__ = ["must_have", "new_pages"]
+
+GetPage = Callable[[Digest], bytes]
+
+
+def must_have(get_or_none: Callable[[Digest], bytes | None]) -> GetPage:
+    """Pages as the walks of ``model`` read them: ``KeyError`` for a page that is not here."""
+
+    def get(digest: Digest) -> bytes:
+        raw = get_or_none(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    return get
 
 
 def new_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> Iterable[bytes]:

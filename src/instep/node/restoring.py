@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,8 +26,9 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import build, diff, iterate, totals
 from instep.node.chunk_lists import recut
 from instep.node.driver import wall_ms
+from instep.node.fileset_tree import FilesetTree
 from instep.node.held_paths import left_by
-from instep.node.keeping import keep_laid, rows_of
+from instep.node.keeping import keep_laid
 from instep.node.line_net import LineNet
 from instep.node.losing import losses_of
 from instep.node.open_journal import is_open
@@ -39,6 +39,7 @@ from instep.node.restore_plan import counted, is_same_content, no_attribute, now
 from instep.node.space import require_room
 from instep.node.survey import PATHS_KEPT_MAX, PageKeeper
 from instep.node.switch_outcome import note_kept
+from instep.node.writer_tree import WriterTree
 from instep.tree.contents import Contents
 from instep.tree.fidelity import Local
 from instep.tree.journal import Journal
@@ -48,9 +49,6 @@ from instep.tree.rules import Rules
 from instep.tree.stage import Stage, Want
 from instep.tree.stages import clear_stages
 from instep.tree.switch import Switched, switch
-
-if TYPE_CHECKING:
-    from instep.node.writer import WriterService
 
 __all__ = ["Restoring"]
 
@@ -70,10 +68,11 @@ class _Goal:
 
 
 class Restoring:
-    """The restores of one ``WriterService``. Synchronous parts run in the fileset's worker thread."""
+    """The restores of one own line. Synchronous parts run in the tree's worker thread."""
 
-    def __init__(self, service: WriterService, net: LineNet) -> None:
-        self._service = service
+    def __init__(self, tree: FilesetTree, own: WriterTree, net: LineNet) -> None:
+        self._tree = tree
+        self._own = own
         self._net = net
         self._partners: PartnerContents | None = None
         self._total_bytes = 0
@@ -91,95 +90,95 @@ class Restoring:
 
     async def plan(self, effect: s.PlanRestore) -> s.Planned:
         """What a restore would change, and whether all contents can be had; nothing changes."""
-        service = self._service
+        tree = self._tree
         await self._have_pages(effect.target)
-        goal = await service.worker.run(self._goal, effect)
-        plan = await service.worker.run(self._planned, effect, goal)
+        goal = await tree.worker.run(self._goal, effect)
+        plan = await tree.worker.run(self._planned, effect, goal)
         try:
-            await service.worker.run(self._refuse_stuck, effect, goal)
+            await tree.worker.run(self._refuse_stuck, effect, goal)
         except ResourceError as error:
             return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
         if plan.tree.is_nothing:
             return s.Planned(effect.req, plan)
         try:
-            await service.worker.run(self._require_room, goal)
+            await tree.worker.run(self._require_room, goal)
         except ResourceError as error:
             return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
-        lost = await service.worker.run(self._missing_here, goal.needed)
+        lost = await tree.worker.run(self._missing_here, goal.needed)
         partners = await self._located(lost, effect.source)
         unfound = [entry for entry in lost if not partners.who_has(entry)]
         if unfound:
-            gone = nowhere(service.fileset.name, effect.target, unfound, partners)
+            gone = nowhere(tree.name, effect.target, unfound, partners)
             plan = dataclasses.replace(plan, missing=trouble_of(gone))
         return s.Planned(effect.req, plan)
 
     def _refuse_stuck(self, effect: s.PlanRestore, goal: _Goal) -> None:
-        get = self._service.tree.get_page
+        get = self._tree.get_page
         base = effect.head.root if effect.head is not None else None
         refuse_stuck_restore(
-            self._service.tree.taken().place,
+            self._own.taken().place,
             diff(goal.found, goal.tree, get),
             diff(base, goal.published, get),
         )
 
     async def _have_pages(self, target: HeadRef) -> None:
         """The manifest of ``target``, from partners where it is not here any more."""
-        service = self._service
-        if await service.worker.run(self._has_pages, target):
+        tree = self._tree
+        if await tree.worker.run(self._has_pages, target):
             return
         failed: InstepError | None = None
-        for who in self._net.connected(service.line):
+        for who in self._net.connected(tree.line):
             try:
-                await self._net.fetch_pages(service.line, who, target)
+                await self._net.fetch_pages(tree.line, who, target)
                 return
             except InstepError as error:
                 failed = error
         raise UnavailableError(
             f"the manifest of generation {target.number} is not here, and no connected partner has it",
-            hint=f"instep log {service.fileset.name} shows which generations can be restored",
+            hint=f"instep log {tree.name} shows which generations can be restored",
             code="contents_missing",
             generation=target.number,
         ) from failed
 
     def _has_pages(self, target: HeadRef) -> bool:
-        return not missing(target.root, self._service.runtime.store.get_page)
+        return not missing(target.root, self._tree.store.get_page)
 
     def _goal(self, effect: s.PlanRestore | s.Restore) -> _Goal:
-        service = self._service
-        keeper = PageKeeper(service.runtime.store)
+        tree, own = self._tree, self._own
+        keeper = PageKeeper(tree.store)
         whole = self._under_rules(effect.target, keeper)
         head = effect.head.root if effect.head is not None else build((), keeper.put)
         keeper.flush()
-        found = service.tree.found_root(whole)
+        found = own.found_root(whole)
         if effect.paths:
-            name, number = service.fileset.name, effect.target.number
+            name, number = tree.name, effect.target.number
             refuse_unknown_paths(name, number, effect.paths, (whole, found), keeper.get)
-            tree = graft(found, whole, effect.paths, keeper.get, keeper.put)
+            wanted = graft(found, whole, effect.paths, keeper.get, keeper.put)
             published = graft(head, whole, effect.paths, keeper.get, keeper.put)
             keeper.flush()
         else:
-            tree = published = whole
+            wanted = published = whole
         needed = tuple(
             change.new
-            for change in diff(found, tree, keeper.get)
+            for change in diff(found, wanted, keeper.get)
             if change.new is not None and change.new.kind is not Kind.DIR and not is_same_content(change)
         )
-        return _Goal(found, tree, published, needed)
+        return _Goal(found, wanted, published, needed)
 
     def _under_rules(self, target: HeadRef, keeper: PageKeeper) -> Digest:
         """The root of ``target``, less what the definition ignores by now: the next generation has that definition."""
-        service = self._service
-        signed = service.runtime.store.generation(target.id)
-        if signed is None or signed.body().definition == service.definition.digest:
+        tree, own = self._tree, self._own
+        signed = tree.store.generation(target.id)
+        if signed is None or signed.body().definition == own.definition.digest:
             return target.root
-        rules = Rules(service.definition)
+        rules = Rules(own.definition)
         kept = (e for e in iterate(target.root, keeper.get) if not rules.ignored(e.path, e.kind is Kind.DIR))
         root = build(kept, keeper.put)
         keeper.flush()
         return root
 
     def _planned(self, effect: s.PlanRestore, goal: _Goal) -> s.RestorePlan:
-        get = self._service.tree.get_page
+        get = self._tree.get_page
         base = effect.head.root if effect.head is not None else None
         whole = totals(goal.published, get)
         self.paths = tuple(c.path for c in islice(diff(base, goal.published, get), PATHS_KEPT_MAX))
@@ -193,7 +192,7 @@ class Restoring:
             changed=counts.changed,
             removed=counts.removed,
             changed_bytes=counts.changed_bytes,
-            losses=losses_of(get, goal.published, base, (), Rules(self._service.definition), wall_ms()),
+            losses=losses_of(get, goal.published, base, (), Rules(self._own.definition), wall_ms()),
             at_ms=wall_ms(),
         )
         return s.RestorePlan(summary, counted(goal.found, goal.tree, get))
@@ -206,15 +205,14 @@ class Restoring:
             contents.close()
 
     def _contents(self) -> Contents:
-        service = self._service
-        return Contents(service.tree.place(), service.tree.history, rows_of(service))
+        return Contents(self._own.place(), self._own.history, self._tree.stat_rows)
 
     async def _located(self, missing: Sequence[Entry], source: NodeName | None) -> PartnerContents:
-        service = self._service
-        lenders = self._net.lenders(service.line)
+        tree = self._tree
+        lenders = self._net.lenders(tree.line)
         if source is not None:
             lenders = tuple(lender for lender in lenders if lender.who == source)
-        partners = PartnerContents(service.line, lenders)
+        partners = PartnerContents(tree.line, lenders)
         if missing:
             await partners.locate(missing)
         return partners
@@ -223,34 +221,33 @@ class Restoring:
 
     async def restore(self, effect: s.Restore) -> s.Restored | s.RestoreFailed:
         """Stage, then switch at once. An error before the switch leaves the tree as it was."""
-        service = self._service
-        goal = await service.worker.run(self._goal, effect)
-        lost = await service.worker.run(self._missing_here, goal.needed)
+        tree = self._tree
+        goal = await tree.worker.run(self._goal, effect)
+        lost = await tree.worker.run(self._missing_here, goal.needed)
         partners = self._partners = await self._located(lost, effect.source)
         self._total_bytes = sum(entry.size for entry in lost)
         try:
-            stage = await service.worker.run(self._open, effect, goal)
+            stage = await tree.worker.run(self._open, effect, goal)
             try:
-                while wants := await service.worker.run(stage.wants, BATCH_ENTRIES, BATCH_BYTES):
-                    left = await service.worker.run(self._lay_here, stage, wants)
-                    await partners.lay(stage, left, service.worker)
-                journal = await service.worker.run(stage.seal, time.time_ns())
+                while wants := await tree.worker.run(stage.wants, BATCH_ENTRIES, BATCH_BYTES):
+                    left = await tree.worker.run(self._lay_here, stage, wants)
+                    await partners.lay(stage, left, tree.worker)
+                journal = await tree.worker.run(stage.seal, time.time_ns())
             finally:
-                await service.worker.run(stage.close)
+                await tree.worker.run(stage.close)
         except ResourceError:
-            await service.worker.run(self._make_room)
+            await tree.worker.run(self._make_room)
             raise
         finally:
             self._partners = None
-        return await service.worker.run(self._switch, effect, journal, goal)
+        return await tree.worker.run(self._switch, effect, journal, goal)
 
     def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
-        service = self._service
-        place = service.tree.taken().place
+        tree, own = self._tree, self._own
+        place = own.taken().place
         journal = Journal.load(place)
         if journal is not None and journal.is_switched:
-            record_rows(service, place)
-        store = service.runtime.store
+            record_rows(tree.store, place)
         contents = self._contents()
         contents.expect(goal.needed)
         target = msgspec.structs.replace(effect.target, root=goal.tree)
@@ -259,25 +256,25 @@ class Restoring:
             place,
             target,
             goal.found,
-            service.tree.get_page,
-            service.definition,
+            tree.get_page,
+            own.definition,
             previous=effect.head,
-            local=service.tree.local(),
-            live_row=lambda path: store.stat_row(service.fileset.name, path),
+            local=own.local(),
+            live_row=tree.stat_row,
             sources=(contents,),
             recut=recut,
         )
 
     def _require_room(self, goal: _Goal) -> None:
         try:
-            require_room(self._service.tree.place(), goal.found, goal.tree, self._service.tree.get_page)
+            require_room(self._own.place(), goal.found, goal.tree, self._tree.get_page)
         except ResourceError as error:
-            error.hint = f"free space there: instep archive prune {self._service.fileset.name}; then repeat the command"
+            error.hint = f"free space there: instep archive prune {self._tree.name}; then repeat the command"
             raise
 
     def _make_room(self) -> None:
         """What was laid is given up: a disk that filled half way has to serve the tree."""
-        clear_stages(self._service.tree.taken().place)
+        clear_stages(self._own.taken().place)
 
     def _lay_here(self, stage: Stage, wants: Sequence[Want]) -> list[Want]:
         """Lay what is no file of its own here: targets of symlinks, and large attributes. The rest is fetched."""
@@ -286,7 +283,7 @@ class Restoring:
         for want in wants:
             data: bytes | None = None
             if want.which:
-                data = self._service.tree.history.get(want.digest)
+                data = self._own.history.get(want.digest)
                 if data is None:
                     raise no_attribute(want)
             elif want.entry.kind is Kind.SYMLINK:
@@ -298,9 +295,9 @@ class Restoring:
         return left
 
     def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
-        service = self._service
-        place = service.tree.taken().place
-        local, get_page = service.tree.local(), service.tree.get_page
+        tree, own = self._tree, self._own
+        place = own.taken().place
+        local, get_page = own.local(), tree.get_page
         switched: Switched | None
         try:
             switched = switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
@@ -312,11 +309,11 @@ class Restoring:
             if isinstance(ended, s.RestoreFailed):
                 return dataclasses.replace(ended, req=effect.req)
             switched = ended
-        record_rows(service, place)
+        record_rows(tree.store, place)
         clear_stages(place)
-        keep_laid(place, service.fileset, service.tree.history, goal.needed)
+        keep_laid(place, tree.fileset, own.history, goal.needed)
         if switched is not None:
-            note_kept(service.runtime, service.line, switched)
+            note_kept(tree.runtime, tree.line, switched)
         return s.Restored(effect.req, left_by(switched))
 
     def _taken_back(self, place: Place, error: InstepError) -> s.RestoreFailed | Switched | None:
@@ -324,8 +321,8 @@ class Restoring:
         try:
             recovered = recover(
                 place,
-                local=self._service.tree.local(),
-                get_page=self._service.tree.get_page,
+                local=self._own.local(),
+                get_page=self._tree.get_page,
                 now_ms=wall_ms(),
             )
         except InstepError as stuck:
@@ -333,7 +330,7 @@ class Restoring:
         if recovered.kind is RecoveredKind.FINISHED:
             return recovered.switched
         clear_stages(place)
-        name = self._service.fileset.name
+        name = self._tree.name
         reason = (
             f"{error.reason}; what was restored of {name} before that was taken back, the tree is as it was"
         )
@@ -343,32 +340,32 @@ class Restoring:
 
     async def recover(self, req: int) -> s.Recovered:
         """Bring the tree to all old or all new, before it is looked at."""
-        await self._service.worker.run(self._recover_now)
+        await self._tree.worker.run(self._recover_now)
         return s.Recovered(req)
 
     def _recover_now(self) -> None:
         """Finish or undo a switch that was interrupted, before the tree is scanned. Can be repeated."""
-        service = self._service
-        place = service.tree.taken().place
+        tree, own = self._tree, self._own
+        place = own.taken().place
         journal = Journal.load(place)
-        definition = service.definition
+        definition = own.definition
         if journal is not None:
             definition = decode_definition(journal.header.definition)
         local = Local(preserve=frozenset(definition.preserve), is_own=True)
-        recover(place, local=local, get_page=service.tree.get_page, now_ms=wall_ms())
-        record_rows(service, place)
+        recover(place, local=local, get_page=tree.get_page, now_ms=wall_ms())
+        record_rows(tree.store, place)
         clear_stages(place)
 
     def failed_recovery(self, error: InstepError) -> Trouble:
         """Why nothing is scanned or published, with what an operator can do."""
         try:
-            journal = Journal.load(self._service.tree.taken().place)
+            journal = Journal.load(self._own.taken().place)
         except (InstepError, OSError):
             journal = None
         return self._unfinished(error) if is_open(journal) else trouble_of(error)
 
     def _unfinished(self, error: InstepError) -> Trouble:
-        name = self._service.fileset.name
+        name = self._tree.name
         hint = f"{error.hint}; " if error.hint else ""
         return dataclasses.replace(
             trouble_of(error),

@@ -18,6 +18,7 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest import Change, diff
 from instep.model.paths import is_below, shown
 from instep.node.fetching_out import FetchingOut, IntoFile, IntoMemory
+from instep.node.page_walk import must_have
 from instep.node.partner_contents import PartnerContents
 from instep.node.restore_plan import nowhere
 from instep.tree.beneath import Root
@@ -61,7 +62,7 @@ class RestoringOut:
         try:
             found = [
                 change
-                for change in diff(None, self._target.root, self._get)
+                for change in diff(None, self._target.root, must_have(self._service.runtime.store.get_page))
                 if not paths or any(change.path == path or is_below(change.path, path) for path in paths)
             ]
         except KeyError as error:
@@ -81,12 +82,6 @@ class RestoringOut:
                     path=shown(path),
                 )
         return found
-
-    def _get(self, digest: bytes) -> bytes:
-        raw = self._service.runtime.store.get_page(digest)  # type: ignore[arg-type]
-        if raw is None:
-            raise KeyError(digest)
-        return raw
 
     async def require_contents(self, changes: Sequence[Change]) -> None:
         """``UnavailableError`` ``contents_missing`` where nobody has a content. What senders of a follower have is

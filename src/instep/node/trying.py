@@ -5,27 +5,37 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from instep.fleet.golden import named
 from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
 from instep.fleet.hooks import HookCall
 from instep.fleet.hooks import run_hook as run_one
-from instep.model.ids import FilesetName
+from instep.model.ids import FilesetName, HeadRef
 from instep.net.messages import TestAnswer, TestRow
-from instep.node.golden import Recording, Slot
+from instep.node.config.settings import FilesetSettings
+from instep.node.golden import Golden, Recording, Slot
 from instep.node.hooks import spec_of
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
-    from instep.node.writer import WriterService
 
 __all__ = ["as_json", "try_balancer", "try_node", "unequal"]
 
 REASON_MAX = 2_000
 
 
-async def try_node(service: WriterService | FollowService) -> tuple[TestRow, ...]:
+class Tested(Protocol):
+    """A line's service, written or followed here."""
+
+    @property
+    def fileset(self) -> FilesetSettings: ...
+
+    @property
+    def live(self) -> HeadRef | None: ...
+
+    @property
+    def golden(self) -> Golden: ...
+
+
+async def try_node(service: Tested) -> tuple[TestRow, ...]:
     """Every probe hook, and every golden request at this node's own application. An answer is compared with that of
     when what is live went live, or from before it was put back."""
     fileset, live = service.fileset, service.live
@@ -41,14 +51,14 @@ async def try_node(service: WriterService | FollowService) -> tuple[TestRow, ...
     return (*rows, *await _asked(service, golden.specs, before, "golden"))
 
 
-async def try_balancer(service: WriterService | FollowService) -> tuple[TestRow, ...]:
+async def try_balancer(service: Tested) -> tuple[TestRow, ...]:
     """Every golden request at what users call, compared with what was answered there after the last rollout."""
     golden = service.golden
     return await _asked(service, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
 
 
 async def _asked(
-    service: WriterService | FollowService,
+    service: Tested,
     specs: Sequence[GoldenSpec],
     before: Recording | None,
     kind: str,

@@ -5,33 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from instep.core.vocabulary import HookKind, RunHook
+from instep.model.manifest import Change
 from instep.node.config.settings import FilesetSettings
 from instep.node.staged_view import staged_view
 from instep.node.tree_view import tree_view
-
-if TYPE_CHECKING:
-    from instep.node.applying import Applying
 
 __all__ = ["validate_views"]
 
 
 @contextlib.asynccontextmanager
 async def validate_views(
-    applying: Applying, fileset: FilesetSettings, effect: RunHook, changed: Sequence[bytes]
+    fileset: FilesetSettings,
+    effect: RunHook,
+    stage: bytes | None,
+    changed: Sequence[bytes],
+    changes: Iterable[Change],
 ) -> AsyncIterator[Mapping[str, str]]:
-    """Variables and the directories that they name; none for other hooks. The whole tree only where a hook asks."""
-    stage = applying.staged_path() if effect.kind is HookKind.VALIDATE else None
-    if stage is None:
+    """Variables and the directories that they name; none for other hooks. The whole tree only where a hook asks:
+    ``stage`` is where the new files lie, ``changes`` are all that the generation changes."""
+    if stage is None or effect.kind is not HookKind.VALIDATE:
         yield {}
         return
     with contextlib.ExitStack() as stack:
         views = {"INSTEP_STAGED": await asyncio.to_thread(stack.enter_context, staged_view(stage, changed))}
         if any(hook.tree for hook in fileset.hooks.validate):
-            changes = applying.changes(effect.base, effect.head)
             view = tree_view(os.fsencode(fileset.path), stage, changes)
             views["INSTEP_TREE"] = await asyncio.to_thread(stack.enter_context, view)
         yield views

@@ -33,7 +33,7 @@ from instep.model.definition import Definition
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, decode_policy
-from instep.model.standing import StandingRecord
+from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import (
     BUNDLE_BYTES_MAX,
     DIFFERENCES_MAX,
@@ -51,6 +51,7 @@ from instep.node.config.settings import FilesetSettings
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
+from instep.node.fileset_tree import FilesetTree
 from instep.node.golden import Golden
 from instep.node.held_view import standing_steps
 from instep.node.hooks import run_hook
@@ -60,7 +61,7 @@ from instep.node.line_net import LineNet
 from instep.node.own_past import told_head
 from instep.node.restoring import Restoring
 from instep.node.rollout import RolloutService
-from instep.node.runtime import Runtime, Worker
+from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
 from instep.node.signers import broken_standing, stuck_standing, verdict_on
 from instep.node.snapshot import definition_of
@@ -101,13 +102,14 @@ class WriterService:
         self.fileset = fileset
         self.definition = fileset.definition
         self.line = fileset.line
-        self.worker = Worker(f"tree-{fileset.name}")
+        self.tree = FilesetTree(runtime, fileset)
+        self.worker = self.tree.worker
         self.bundle: tuple[HeadRef, Bundle] | None = None
         self._net = net
         self._pending: _Pending | None = None
-        self.tree = WriterTree(self)
-        self.restoring = Restoring(self, net)
-        self.lending = Lending(self.tree.all_contents)
+        self.own = WriterTree(self.tree, lambda event: self.driver.post(event))
+        self.restoring = Restoring(self.tree, self.own, net)
+        self.lending = Lending(self.own.all_contents)
         self._requests: dict[int, asyncio.Future[v.Outcome]] = {}
         self._request = 0
         self.facts = facts = publish_facts(runtime.store, self.line)
@@ -121,7 +123,6 @@ class WriterService:
         self.rollout = RolloutService(runtime, self.line, net)
         self._told: v.Report | None = None
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
-        self.watch: TreeWatch | None = None
         self.failures = FailureTeller(runtime)
         self.golden = Golden(runtime, fileset)
         self.balancer = BalancerCheck(runtime, self.golden, self.rollout)
@@ -155,18 +156,18 @@ class WriterService:
 
     async def run(self) -> None:
         """Own the line until cancelled."""
-        self.tree.loop = asyncio.get_running_loop()
+        self.own.loop = asyncio.get_running_loop()
         self._resume_later()
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
         blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
-        self.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, blinded)
+        self.tree.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, blinded)
         try:
-            await self.watch.start()
+            await self.tree.watch.start()
             await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
         finally:
-            self.watch.close()
+            self.tree.watch.close()
             await self.failures.close()
             for future in self._requests.values():
                 if not future.done():
@@ -183,10 +184,10 @@ class WriterService:
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
         assert fileset.definition is not None
-        self.fileset = self.golden.fileset = fileset
+        self.fileset = self.tree.fileset = self.golden.fileset = fileset
         self.definition = fileset.definition
-        if self.watch is not None:
-            self.watch.restart(fileset.path, Rules(self.definition))
+        if self.tree.watch is not None:
+            self.tree.watch.restart(fileset.path, Rules(self.definition))
         self.driver.post(v.ConfigChanged(self.config()))
         self.rollout.reconfigure(self._policy())
 
@@ -331,13 +332,21 @@ class WriterService:
         return self.fileset.offers_to(partner)
 
     def shelf(self) -> Shelf:
-        return self.tree.shelf()
+        return self.own.shelf()
 
     def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        return self.tree.changes_now(limit)
+        return self.own.changes_now(self.head, limit) if self.head is not None else []
 
     def place(self) -> Place:
         return self.tree.place()
+
+    def root_now(self) -> Digest | None:
+        """What the tree holds: the head where the last look says so, else as a look by stat finds it."""
+        head, report = self.head, self.machine.report
+        if head is None:
+            return None
+        is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
+        return head.root if is_head else self.own.found_root(head.root)
 
     def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
         for epoch in unknown(records, self.facts.epochs):
@@ -386,7 +395,7 @@ class WriterService:
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
-        return self.tree.verifying.read_bytes if self.tree.verifying is not None else 0
+        return self.tree.verified_bytes()
 
     async def test(self) -> tuple[TestRow, ...]:
         return await try_node(self)
@@ -396,9 +405,9 @@ class WriterService:
         head = self.head
         if head is None:
             return VerifyReply(0, self.line, None, b"", 0)
-        before = self.tree.suspects()
-        numbers = await self.worker.run(self.tree.verify, head, is_deep)
-        found = self.tree.suspects() - before
+        before = self.own.suspects()
+        numbers = await self.worker.run(self.own.verify, head, is_deep)
+        found = self.own.suspects() - before
         if found:
             self.driver.post(v.TreeChanged(tuple(sorted(found))))
         return VerifyReply(
@@ -414,21 +423,21 @@ class WriterService:
 
     async def _scan(self, effect: v.Scan) -> v.PublishEvent:
         waiting = self._unscanned
-        if self.watch is not None:
-            waiting.take_in(self.watch.drain())
+        if self.tree.watch is not None:
+            waiting.take_in(self.tree.watch.drain())
         is_full = not effect.paths or effect.base is None or effect.is_deep or waiting.is_everything
         touched = [*effect.paths, *waiting.entries]
-        surveyed = await self.worker.run(self.tree.survey, effect, is_full, waiting.trees, touched)
+        surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
-        self._pending = _Pending(surveyed, dict(self.tree.contents))
+        self._pending = _Pending(surveyed, dict(self.own.contents))
         return v.Scanned(effect.req, surveyed.summary)
 
     # Commit -------------------------------------------------------------------------------------------------
 
     async def _commit(self, effect: v.Commit) -> v.PublishEvent:
-        await self.worker.run(self.tree.sync_history)
+        await self.worker.run(self.own.sync_history)
         head = commit(self, effect)
-        self.tree.hot.committed()
+        self.own.hot.committed()
         pending = self._pending
         if pending is not None:
             self._unscanned.committed()

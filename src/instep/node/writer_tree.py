@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from instep.core import publish_vocabulary as v
+from instep.model.definition import Definition
 from instep.model.entry import Entry
 from instep.model.ids import Digest, HeadRef
-from instep.model.standing import Standing
 from instep.net.messages import BUNDLE_BYTES_MAX
 from instep.node.driver import wall_ms
+from instep.node.fileset_tree import FilesetTree
 from instep.node.history_rule import history_keeps
 from instep.node.hot_copies import HotCopies
 from instep.node.inspection import Inspection, Numbers, changes_of
 from instep.node.keeping import Kept, contents_in
 from instep.node.open_journal import refuse_open_journal
-from instep.node.placing import Taken, find_root
+from instep.node.placing import Taken
 from instep.node.scan_cost import CostWatch
 from instep.node.serving import Shelf
 from instep.node.serving_checks import ServingChecks, note_rotten
@@ -39,9 +40,6 @@ from instep.tree.journal import Journal
 from instep.tree.place import Place
 from instep.tree.settling import Settling
 
-if TYPE_CHECKING:
-    from instep.node.writer import WriterService
-
 __all__ = ["WriterTree", "history_keeps"]
 
 BUNDLE_CONTENT_MAX = 128 << 10
@@ -49,33 +47,30 @@ COMMIT_BEFORE = register("publish.commit.before")
 
 
 class WriterTree:
-    """The tree work of one ``WriterService``. ``contents`` are the small files that the last survey read."""
+    """What an own line does with its tree. ``contents`` are the small files that the last survey read. ``post`` hands
+    an event to the line's machine."""
 
-    def __init__(self, service: WriterService) -> None:
-        self._service = service
+    def __init__(self, tree: FilesetTree, post: Callable[[v.TreeChanged | v.ContentMissed], None]) -> None:
+        self._tree = tree
+        self._post = post
         self._taken: Taken | None = None
         self._history: Kept | None = None
-        self.hot = HotCopies(
-            service.runtime.store, service.fileset.name, lambda size: history_keeps(service.fileset, size)
-        )
+        self.hot = HotCopies(tree.store, tree.name, lambda size: history_keeps(tree.fileset, size))
         self.loop: asyncio.AbstractEventLoop | None = None
         self._archive: ArchiveLookup | None = None
         self._checks = ServingChecks(self._rotten)
-        self.verifying: Inspection | None = None
         self.contents: dict[Digest, bytes] = {}
         self._contents_bytes = 0
 
+    @property
+    def definition(self) -> Definition:
+        definition = self._tree.fileset.definition
+        assert definition is not None, "a fileset that is written here has its definition in instep.toml"
+        return definition
+
     def taken(self) -> Taken:
         """The root with its marker, looked at again each time; raises when it is not ours or not there."""
-        runtime = self._service.runtime
-        taken = find_root(
-            runtime.store,
-            runtime.settings,
-            self._service.fileset.name,
-            self._service.fileset.path,
-            runtime.directory.path,
-            self._service.fileset.stage,
-        )
+        taken = self._tree.taken()
         if self._taken is None or self._taken.place != taken.place or self._history is None:
             self._history = Kept(taken.place)
         self._taken = taken
@@ -105,7 +100,7 @@ class WriterTree:
     def _missed(self, entry: Entry) -> None:
         """A partner asked for contents that have gone; called by the thread that answers it."""
         if self.loop is not None:
-            self.loop.call_soon_threadsafe(self._service.driver.post, v.ContentMissed(entry.path))
+            self.loop.call_soon_threadsafe(self._post, v.ContentMissed(entry.path))
 
     def sync_history(self) -> None:
         failpoint(COMMIT_BEFORE)
@@ -113,13 +108,13 @@ class WriterTree:
 
     def _suspect(self, entry: Entry) -> None:
         """On the event loop. The next scan reads the file whatever its stat says, and finds it damaged."""
-        note_rotten(self._service.runtime, self._service.line, entry.path)
+        note_rotten(self._tree.runtime, self._tree.line, entry.path)
         self._keep_suspects(self.suspects() | {entry.path})
-        self._service.driver.post(v.TreeChanged((entry.path,)))
+        self._post(v.TreeChanged((entry.path,)))
 
     def survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
         taken = self.taken()
-        refuse_open_journal(Journal.load(taken.place), self._service.fileset.name)
+        refuse_open_journal(Journal.load(taken.place), self._tree.name)
         self.contents = {}
         self._contents_bytes = 0
         suspects = self.suspects()
@@ -127,8 +122,8 @@ class WriterTree:
         assert marker is not None, "a writer does not observe"
         survey = Survey(
             taken.place,
-            self._service.fileset.name,
-            self._service.definition,
+            self._tree.name,
+            self.definition,
             lambda: marker,
             self._sink,
             suspects,
@@ -137,7 +132,7 @@ class WriterTree:
             effect.lets_go,
         )
         self.hot.begin(self.history)
-        store = self._service.runtime.store
+        store = self._tree.store
         base = effect.base.root if effect.base is not None else None
         if is_full or base is None:
             watch = CostWatch()
@@ -157,7 +152,7 @@ class WriterTree:
         return surveyed
 
     def _settling(self, effect: v.Scan) -> Settling:
-        fileset, watch, history = self._service.fileset, self._service.watch, self.history
+        fileset, watch, history = self._tree.fileset, self._tree.watch, self.history
         return Settling(
             fileset.settle_ms * 1_000_000,
             fileset.settle_max_ms * 1_000_000,
@@ -169,70 +164,47 @@ class WriterTree:
 
     def all_contents(self) -> tuple[Contents, Path]:
         """Every content of the fileset on this node, and the archive that it was indexed from."""
-        return contents_in(self.place(), self._service, self.history)
+        return contents_in(self.place(), self._tree.stat_rows, self.history)
 
     def suspects(self) -> frozenset[bytes]:
         """Files found damaged: remembered until their stat says that they were written anew (P10)."""
-        raw = self._service.runtime.store.get(f"damaged/{self._service.fileset.name}")
+        raw = self._tree.store.get(f"damaged/{self._tree.name}")
         return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
 
     def _keep_suspects(self, suspects: frozenset[bytes]) -> None:
         if suspects != self.suspects():
-            store = self._service.runtime.store
-            store.put(f"damaged/{self._service.fileset.name}", msgspec.msgpack.encode(sorted(suspects)))
+            store = self._tree.store
+            store.put(f"damaged/{self._tree.name}", msgspec.msgpack.encode(sorted(suspects)))
 
     def _definition_changed(self, base: HeadRef | None) -> bool:
-        signed = self._service.runtime.store.generation(base.id) if base is not None else None
-        return signed is not None and signed.body().definition != self._service.definition.digest
+        signed = self._tree.store.generation(base.id) if base is not None else None
+        return signed is not None and signed.body().definition != self.definition.digest
 
     def _sink(self, digest: Digest, data: bytes | None, fd: int) -> None:
         """Receives every file as it is read: history keeps it, and small ones go along with the head."""
         if data is not None:
-            if history_keeps(self._service.fileset, len(data)):
+            if history_keeps(self._tree.fileset, len(data)):
                 self.history.put(digest, data, is_hashed=True)
             if len(data) <= BUNDLE_CONTENT_MAX and self._contents_bytes + len(data) <= BUNDLE_BYTES_MAX // 2:
                 self.contents[digest] = data
                 self._contents_bytes += len(data) + 32
         elif fd >= 0:
             size = os.fstat(fd).st_size
-            if history_keeps(self._service.fileset, size):
+            if history_keeps(self._tree.fileset, size):
                 self.history.put_file(digest, fd, size)
 
-    def get_page(self, digest: Digest) -> bytes:
-        raw = self._service.runtime.store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
-
     def local(self) -> Local:
-        return Local(preserve=frozenset(self._service.definition.preserve), is_own=True)
-
-    def root_now(self) -> Digest | None:
-        """What the tree holds: the head where the last look says so, else as a look by stat finds it."""
-        head, report = self._service.head, self._service.machine.report
-        if head is None:
-            return None
-        is_head = report is not None and report.standing is Standing.IN_STEP and report.code is None
-        return head.root if is_head else self.found_root(head.root)
+        return Local(preserve=frozenset(self.definition.preserve), is_own=True)
 
     def found_root(self, like: Digest) -> Digest:
         """The root of the tree as it lies there, before a restore to ``like``."""
         return self._inspection().whole_root(like, wall_ms(), suspects=self.suspects(), distrusts=True)
 
     def _inspection(self) -> Inspection:
-        taken = self.taken()
-        return Inspection(
-            self._service.runtime.store,
-            taken.place,
-            self._service.fileset.name,
-            self._service.definition,
-            self.local(),
-            taken.marker,
-            keep_rows=True,
-        )
+        return self._tree.inspection(self.definition, self.local(), self.taken())
 
     def verify(self, head: HeadRef, is_deep: bool) -> Numbers:
-        inspection = self.verifying = self._inspection()
+        inspection = self._tree.verifying = self._inspection()
         damaged: set[bytes] = set()
 
         def noted() -> Iterator[Difference]:
@@ -247,8 +219,6 @@ class WriterTree:
             self._keep_suspects(self.suspects() | damaged)
         return numbers
 
-    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+    def changes_now(self, head: HeadRef, limit: int) -> list[dict[str, Any]]:
         """What ``diff`` without generations shows: the tree against the head."""
-        if self._service.head is None:
-            return []
-        return changes_of(self._inspection().everything(self._service.head.root, wall_ms()), limit)
+        return changes_of(self._inspection().everything(head.root, wall_ms()), limit)

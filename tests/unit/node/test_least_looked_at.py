@@ -179,7 +179,8 @@ def test_a_cancelled_drift_check_forgets_no_kinds() -> None:
         return (), 0
 
     async def checks() -> None:
-        applying = Applying(cast(Any, SimpleNamespace(worker=SimpleNamespace(run=run))))
+        tree = cast(Any, SimpleNamespace(worker=SimpleNamespace(run=run)))
+        applying = Applying(tree, cast(Any, None), cast(Any, None))
         applying.touched(b"data", is_tree=False)
         applying.touched(b"new", is_tree=True)
         first = asyncio.get_running_loop().create_task(

@@ -217,7 +217,7 @@ class Looking:
         reports = reports_of(runtime.store, service.line)
         lives = {name: report.live for name, report in reports.items() if report.live is not None}
         if isinstance(service, WriterService):
-            found = await service.worker.run(service.tree.root_now)
+            found = await service.worker.run(service.root_now)
         else:
             found = service.live.root if service.live is not None else None
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError, UsageError
-from instep.model.ids import Digest, HeadRef
+from instep.model.ids import HeadRef
 from instep.model.manifest import GetPage
 from instep.node.control import Params
 from instep.node.follower import FollowService
+from instep.node.page_walk import must_have
 from instep.node.signers import BROKEN
 from instep.node.snapshot import pick_fileset
 from instep.node.writer import WriterService
@@ -56,13 +57,7 @@ def running_service_of(daemon: Daemon, named: str | Params | None) -> WriterServ
 def getter(store: NodeStore) -> GetPage:
     """``get_page`` over a store."""
 
-    def get(digest: Digest) -> bytes:
-        raw = store.get_page(digest)
-        if raw is None:
-            raise KeyError(digest)
-        return raw
-
-    return get
+    return must_have(store.get_page)
 
 
 def generation_of(store: NodeStore, service: WriterService | FollowService, number: int) -> HeadRef:
