@@ -235,7 +235,7 @@ def scenarios() -> dict[str, tuple[str, Callable[[NodeDirectory], object]]]:
                 n, "data", {
                     "settle": "5ms", "archive.keep_last": "3", "to": "s1, s2", "without": "owner,acl", "strict": "true",
                     "max_deletions": "9", "carry": '["logs/"]', "hooks.reload.timeout": "9s", "stage": "/srv/stage",
-                    "expect_mount": "nfs4 on /srv",
+                    "expect_mount": "nfs4 on /srv", "linger": "0", "writer": "42",
                 },
             ),
         ),

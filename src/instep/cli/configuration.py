@@ -21,7 +21,7 @@ config = group("config", "The configuration file of this node.")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @pass_session
 def config_check(session: Session, file: Path | None) -> None:
-    """Read a configuration as the daemon would; all problems are told at once (exit 3)."""
+    """Read a configuration as the daemon would; it names all problems at once (exit 3)."""
     from instep.node.config.loading import parse
 
     if file is None:
@@ -113,7 +113,7 @@ def _rows(
 @command("reload", parent=config, example="instep config reload")
 @pass_session
 def config_reload(session: Session) -> None:
-    """Make the running daemon take the file; a wrong file changes nothing and is told."""
+    """Make the running daemon take the file; a wrong file changes nothing, and its problems are named."""
     document = session.call("reload_config", 60.0)
 
     def text() -> None:

@@ -44,7 +44,7 @@ LISTED_MAX = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _DOORS = tuple(door.value for door in DoorKind)
 _OF_A_FILE = ("kind", "only", "check", "reload", "update", "haproxy_socket", "global", "defaults")
-"""What sections with one file must say alike; one that leaves it out takes the others' word."""
+"""Keys that all sections of one file must have alike; a section without one takes it from the others."""
 
 
 def _host(raw: object) -> str:
@@ -117,11 +117,11 @@ class BalancerSettings:
     backends: Mapping[NodeName, ServingPlace] = key({}, serving_places)
     """Per node, before what it says of itself: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`."""
     address: ServingPlace | None = key(None, serving_place)
-    """Where this node serves it: `HOST`, `HOST:PORT`, or a table. Told to the others."""
+    """Where this node serves it: `HOST`, `HOST:PORT`, or a table. The other nodes learn it."""
     nodes: tuple[NodeName, ...] | None = key(
         None, list_of(named(parse_node_name, "names something that is no node"))
     )
-    """Only these nodes; whoever serves it when not given."""
+    """Only these nodes; every node that serves it when not given."""
     affinity: Affinity = key("cookie", enum_of(Affinity))
     """How a user stays on a node: `cookie`, `source` (the client's address), `off`."""
     paths: tuple[str, ...] = key([], list_of(_path, LISTED_MAX))
@@ -142,7 +142,7 @@ class BalancerSettings:
     """A path of the application that must answer 2xx or 3xx besides the node's `/ready`, such as
     `/geoserver/ows?service=WMS&request=GetCapabilities`."""
     haproxy_socket: Path | None = key("off", off_or(absolute_path))
-    """HAProxy's runtime socket on this machine: drains are told there at once, or `off`."""
+    """HAProxy's runtime socket on this machine: a drain is set there at once, or `off`."""
     program: Program = key("haproxy", enum_of(Program), name="kind")
     """What `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`."""
     file: Path | None = key("off", off_or(absolute_path))
@@ -272,7 +272,7 @@ def _service(reader: TableReader, path: KeyPath, door: DoorKind, raw: object) ->
 
 
 def _check_ports(reader: TableReader, found: Mapping[str, BalancerSettings]) -> None:
-    """Applications that share a port must be told apart by what is asked for, and must treat the client alike."""
+    """Applications on one port must differ in what is asked for, and must treat the client alike."""
     ports: dict[Address, list[tuple[BalancerSettings, Service]]] = {}
     for balancer in found.values():
         for service in balancer.services:
@@ -303,5 +303,5 @@ def _clash(
 
 
 def _asked(balancer: BalancerSettings) -> list[tuple[str, str]]:
-    """The corners of what an application takes: two that share one cannot be told apart."""
+    """The host and path pairs that an application takes; two applications with one pair in common collide."""
     return [(host, path.rstrip("/")) for host in balancer.hosts or ("",) for path in balancer.paths or ("",)]

@@ -12,7 +12,7 @@ from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy
 from instep.node.config.keys import key, keys_of, section
-from instep.node.config.kinds import BadValue, Kind, enum_of, kind, off_or, only, some_of, strings
+from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, off_or, only, some_of, strings
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import count, duration_ms, node_names, patterns, percent
@@ -34,7 +34,7 @@ def _gates(raw: object) -> tuple[str, ...]:
 
 
 _preserved = some_of(*(item.value for item in Preserve))
-_preserve = Kind(lambda raw: tuple(map(Preserve, _preserved(raw))), words=_preserved.words, is_list=True)
+_preserve = ValueKind(lambda raw: tuple(map(Preserve, _preserved(raw))), words=_preserved.words, is_list=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class RolloutKeys:
     on_failure: OnFailure = key("put_back", enum_of(OnFailure))
     """`put_back`: when a partner fails, all that switched return to the generation before; `stop`: no more switch."""
     confirm_within_ms: int | None = key("off", off_or(duration_ms))
-    """Without `instep rollout confirm` within this time everybody returns to the generation before."""
+    """Without `instep rollout confirm` within this time every node returns to the generation before."""
     finish_within_ms: int = key("5m", duration_ms)
     """A partner that began is live or back within this time."""
     canary_for_ms: int = key("10s", duration_ms)

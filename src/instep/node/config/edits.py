@@ -26,6 +26,7 @@ from instep.model.link import Link
 from instep.net.key_files import write_file
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
+from instep.node.config.kinds import BadValue
 from instep.node.config.loading import parse
 from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
@@ -189,7 +190,7 @@ def remove_partner(node: NodeDirectory, name: str) -> bool:
 
 
 def allow_networks(node: NodeDirectory, networks: Sequence[str]) -> bool:
-    """Add networks to ``allow``; those that are listed already are left alone."""
+    """Add networks to ``allow``; networks that are listed already stay as they are."""
 
     def change(document: Document) -> None:
         if "allow" not in document:
@@ -293,15 +294,22 @@ def _assign(table: Table, key: str, text: str) -> None:
 
 
 def _typed(key: str, text: str) -> object:
-    declared = key_at(FilesetSettings, key.split("."))
+    """What the key can read: the text as TOML, its parts between commas, or the text itself."""
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
     if not isinstance(value, bool | int | list | dict | str):
         value = text
-    if declared is not None and declared.kind.is_list and not isinstance(value, list):
-        return [item.strip() for item in text.split(",")]
+    declared = key_at(FilesetSettings, key.split("."))
+    if declared is None:
+        return value
+    if declared.kind.is_list:
+        return value if isinstance(value, list) else [item.strip() for item in text.split(",")]
+    try:
+        declared.kind(value)
+    except BadValue:
+        return text
     return value
 
 

@@ -96,7 +96,7 @@ class FilesetSettings:
     writer: NodeName = key(NO_DEFAULT, node_name)
     """This node's name: written here. Another name: followed here."""
     origin: NodeName | None = key(None, node_name)
-    """Who began the line, where the writer was changed since; else the writer."""
+    """The node that began the line, where the writer was changed since; else the writer."""
     definition: Definition | None = inline(TravellingKeys)
     """The rules that travel, where it is written; None where it is followed."""
     publish: str = key("auto", choice("auto", "manual"))

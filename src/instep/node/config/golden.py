@@ -1,4 +1,4 @@
-"""Golden answers in ``instep.toml``: the requests of ``[filesets.NAME.golden]``, and whom to ask."""
+"""Golden answers in ``instep.toml``: the requests of ``[filesets.NAME.golden]``, and the server to ask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.node.config.hooks import NO_TIME, check_apart, http_status
 from instep.node.config.keys import NO_DEFAULT, key, section
-from instep.node.config.kinds import BadValue, Kind, choice, flag, kind, string, strings, whole_number
+from instep.node.config.kinds import BadValue, ValueKind, choice, flag, kind, string, strings, whole_number
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path, count, duration_ms, percent
@@ -69,7 +69,7 @@ class GoldenRequest:
     """One request whose answer must stay the same; the path begins with a slash and may have a query."""
 
     name: str
-    request: tuple[str, str] = key(NO_DEFAULT, Kind(_target, " ".join))
+    request: tuple[str, str] = key(NO_DEFAULT, ValueKind(_target, " ".join))
     """A method and a path, such as `GET /wms?request=GetCapabilities`."""
     expect_status: int = key(200, http_status)
     """The status that the answer must have. Redirects are not followed."""
@@ -97,7 +97,7 @@ class GoldenRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenSettings:
-    """The requests, and whom to ask: ``url`` is this node's own application, ``balancer`` what users call."""
+    """The requests, and the servers to ask: ``url`` is this node's own application, ``balancer`` what users call."""
 
     url: str | None = key(None, _base)
     """This node's own application, such as `http://localhost:8080`."""

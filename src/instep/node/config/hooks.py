@@ -12,7 +12,7 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.fleet.small_hooks import SIGNALS
 from instep.node.config.keys import key, section, sections_of
-from instep.node.config.kinds import BadValue, Kind, boolean, choice, matching, string, whole_number
+from instep.node.config.kinds import BadValue, ValueKind, boolean, choice, matching, string, whole_number
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
@@ -74,7 +74,7 @@ class HookSettings:
 
     run: tuple[str, ...] = key(None, program, absent=())
     """A program and its arguments; no shell."""
-    http: tuple[str, str] | None = key(None, Kind(_request, " ".join))
+    http: tuple[str, str] | None = key(None, ValueKind(_request, " ".join))
     """A method and a URL."""
     timeout_ms: int = key("30s", duration_ms)
     """Deadline of one attempt."""
@@ -94,14 +94,14 @@ class HookSettings:
     """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
     machines. Status warns of the last two."""
     user: str | None = key(None, _user)
-    """Who `run` runs as, with that user's groups only; the daemon must be root."""
+    """The user that `run` runs as, with that user's groups only; the daemon must be root."""
     signal: str | None = key(None, choice(*SIGNALS))
     """For the process in `pid_file`: HUP, USR1, USR2, WINCH, TERM."""
     pid_file: Path | None = key(None, absolute_path)
     """Where the process of `signal` writes its number."""
     touch: Path | None = key(None, absolute_path)
     """A file whose time is set to now; made when it is missing."""
-    systemd: tuple[str, str] | None = key(None, Kind(_unit, " ".join))
+    systemd: tuple[str, str] | None = key(None, ValueKind(_unit, " ".join))
     """`reload`, `restart`, `start` or `try-reload-or-restart`, and a unit."""
     tree: bool = key(False, boolean)
     """Only `validate`: `INSTEP_TREE` is the whole tree as it will be."""

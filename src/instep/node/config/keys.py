@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from instep.node.config.kinds import Kind
+from instep.node.config.kinds import ValueKind
 
 __all__ = ["NO_DEFAULT", "Key", "Section", "inline", "key", "key_at", "keys_of", "section", "sections_of"]
 
@@ -31,7 +31,7 @@ class Key:
 
     name: str
     field: str
-    kind: Kind[Any]
+    kind: ValueKind[Any]
     default: object
     absent: Any
     needs_restart: bool
@@ -71,7 +71,7 @@ def key(
 ) -> T:
     """A field that holds a key. ``absent`` stands where a key without default is not given; a field that
     ``is_filled`` gets its value from the reader then. ``name`` where the field has another than the key."""
-    made = kind if isinstance(kind, Kind) else Kind(kind)
+    made = kind if isinstance(kind, ValueKind) else ValueKind(kind)
     is_given = default is not None and default is not NO_DEFAULT
     value = made(default) if is_given else absent
     about = Key(name, "", made, default, value, needs_restart)

@@ -18,7 +18,7 @@ from instep.errors import InstepError
 __all__ = [
     "LATER",
     "BadValue",
-    "Kind",
+    "ValueKind",
     "as_set",
     "as_toml",
     "boolean",
@@ -62,7 +62,7 @@ def as_toml(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class ValueKind(Generic[T]):
     """How values of one kind are written. ``words`` are all there are, where they can be counted."""
 
     read: Callable[[object], T]
@@ -76,9 +76,9 @@ class Kind(Generic[T]):
 
 def kind(
     write: Callable[[Any], Any] = as_toml, *, is_list: bool = False
-) -> Callable[[Callable[[object], T]], Kind[T]]:
+) -> Callable[[Callable[[object], T]], ValueKind[T]]:
     """Makes a kind of its reader."""
-    return lambda read: Kind(read, write, is_list=is_list)
+    return lambda read: ValueKind(read, write, is_list=is_list)
 
 
 def string(raw: object) -> str:
@@ -102,10 +102,10 @@ def _boolean(raw: object) -> bool:
     return raw
 
 
-boolean = Kind(_boolean, words=("true", "false"))
+boolean = ValueKind(_boolean, words=("true", "false"))
 
 
-def choice(*words: str, later: tuple[str, ...] = ()) -> Kind[str]:
+def choice(*words: str, later: tuple[str, ...] = ()) -> ValueKind[str]:
     """One of these words; those of a later version are refused as such."""
 
     def read(raw: object) -> str:
@@ -115,10 +115,10 @@ def choice(*words: str, later: tuple[str, ...] = ()) -> Kind[str]:
             raise BadValue(f"is not one of {', '.join(words)}")
         return raw
 
-    return Kind(read, words=words)
+    return ValueKind(read, words=words)
 
 
-def matching(pattern: str, why: str) -> Kind[str]:
+def matching(pattern: str, why: str) -> ValueKind[str]:
     """A text of this form."""
     form = re.compile(pattern)
 
@@ -128,19 +128,19 @@ def matching(pattern: str, why: str) -> Kind[str]:
             raise BadValue(why)
         return text
 
-    return Kind(read)
+    return ValueKind(read)
 
 
-def whole_number(least: int, most: float, why: str) -> Kind[int]:
+def whole_number(least: int, most: float, why: str) -> ValueKind[int]:
     def read(raw: object) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
             raise BadValue(why)
         return raw
 
-    return Kind(read)
+    return ValueKind(read)
 
 
-def named(parse: Callable[[str], T], why: str) -> Kind[T]:
+def named(parse: Callable[[str], T], why: str) -> ValueKind[T]:
     """A name that ``parse`` accepts; its hint follows the reason."""
 
     def read(raw: object) -> T:
@@ -149,36 +149,36 @@ def named(parse: Callable[[str], T], why: str) -> Kind[T]:
         except InstepError as error:
             raise BadValue(f"{why}; {error.hint}") from None
 
-    return Kind(read)
+    return ValueKind(read)
 
 
-def enum_of(members: type[E], later: tuple[E, ...] = ()) -> Kind[E]:
+def enum_of(members: type[E], later: tuple[E, ...] = ()) -> ValueKind[E]:
     """One of an enumeration, by its value."""
     known = choice(
         *(member.value for member in members if member not in later),
         later=tuple(member.value for member in later),
     )
-    return Kind(lambda raw: members(known(raw)), words=known.words)
+    return ValueKind(lambda raw: members(known(raw)), words=known.words)
 
 
-def flag(*words: str, true: str) -> Kind[bool]:
+def flag(*words: str, true: str) -> ValueKind[bool]:
     """One of two words; whether it is the one that means true."""
     known = choice(*words)
     (false,) = (word for word in words if word != true)
-    return Kind(lambda raw: known(raw) == true, lambda value: true if value else false, words=words)
+    return ValueKind(lambda raw: known(raw) == true, lambda value: true if value else false, words=words)
 
 
-def off_or(known: Callable[[object], T], word: str = "off") -> Kind[T | None]:
+def off_or(known: Callable[[object], T], word: str = "off") -> ValueKind[T | None]:
     """A value, or the word that means none."""
-    made = known if isinstance(known, Kind) else Kind(known)
-    return Kind(
+    made = known if isinstance(known, ValueKind) else ValueKind(known)
+    return ValueKind(
         lambda raw: None if raw == word else made(raw),
         lambda value: word if value is None else made.write(value),
         words=(word, *made.words),
     )
 
 
-def list_of(known: Callable[[object], T], most: int | None = None) -> Kind[tuple[T, ...]]:
+def list_of(known: Callable[[object], T], most: int | None = None) -> ValueKind[tuple[T, ...]]:
     """Values of one kind; with ``most``, each once and no more than so many."""
 
     def read(raw: object) -> tuple[T, ...]:
@@ -189,10 +189,10 @@ def list_of(known: Callable[[object], T], most: int | None = None) -> Kind[tuple
             raise BadValue(f"has {len(found)} entries, the limit is {most}")
         return tuple(dict.fromkeys(found))
 
-    return Kind(read, is_list=True)
+    return ValueKind(read, is_list=True)
 
 
-def some_of(*words: str) -> Kind[tuple[str, ...]]:
+def some_of(*words: str) -> ValueKind[tuple[str, ...]]:
     """Some of these words, in their order."""
 
     def read(raw: object) -> tuple[str, ...]:
@@ -202,14 +202,14 @@ def some_of(*words: str) -> Kind[tuple[str, ...]]:
             raise BadValue(f"names {', '.join(wrong)}; it can hold {', '.join(words)}")
         return tuple(sorted(set(found), key=words.index))
 
-    return Kind(read, words=words, is_list=True)
+    return ValueKind(read, words=words, is_list=True)
 
 
-def as_set(known: Kind[tuple[T, ...]]) -> Kind[frozenset[T]]:
-    return Kind(lambda raw: frozenset(known(raw)), words=known.words, is_list=True)
+def as_set(known: ValueKind[tuple[T, ...]]) -> ValueKind[frozenset[T]]:
+    return ValueKind(lambda raw: frozenset(known(raw)), words=known.words, is_list=True)
 
 
-def only(harmless: object, meaning: T) -> Kind[T]:
+def only(harmless: object, meaning: T) -> ValueKind[T]:
     """A key of a later version: nothing but the value that means "do not", so that a file promises no more than this
     version does."""
 
@@ -218,4 +218,4 @@ def only(harmless: object, meaning: T) -> Kind[T]:
             raise BadValue(LATER)
         return meaning
 
-    return Kind(read, is_list=isinstance(harmless, list))
+    return ValueKind(read, is_list=isinstance(harmless, list))

@@ -62,7 +62,7 @@ class Settings:
     probers: tuple[IpNetwork, ...] = key([], networks)
     """Where balancers ask from; with any named, only these and loopback count as balancers that a drain waits for."""
     allow_drain: frozenset[NodeName] = key([], as_set(node_names))
-    """Partners that may drain this node with `instep node drain`; nobody by default."""
+    """Partners that may drain this node with `instep node drain`; no partner by default."""
     allow: tuple[IpNetwork, ...] = key([], networks)
     """Networks from which peers may connect; empty means loopback only."""
     poll_ms: int = key("30s", duration_ms)

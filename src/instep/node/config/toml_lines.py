@@ -1,7 +1,7 @@
 """Which line of a TOML document holds which key, so that every problem can name its line.
 
 The scanner only runs on text that ``tomllib`` accepted, so it needs no error handling of its own: it follows
-strings, arrays and inline tables far enough to know where each key begins. The elements of an array are told apart
+strings, arrays and inline tables far enough to know where each key begins. The elements of an array differ
 by ``element(0)``, ``element(1)`` in a path; without them a path means the first.
 """
 
@@ -47,12 +47,12 @@ def path_text(path: KeyPath) -> str:
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Line (from 1) of every table header and key of ``text``, which must be valid TOML."""
-    scanner = _Scanner(text)
+    scanner = _LineScanner(text)
     scanner.document()
     return scanner.lines
 
 
-class _Scanner:
+class _LineScanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0

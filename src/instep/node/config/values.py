@@ -15,7 +15,7 @@ from instep.model.definition import PATTERNS_MAX, why_not_pattern
 from instep.model.ids import node_name as parse_node_name
 from instep.node.config.kinds import (
     BadValue,
-    Kind,
+    ValueKind,
     kind,
     list_of,
     named,
@@ -208,7 +208,7 @@ def _relative(raw: object) -> str:
     return text
 
 
-relative_path = Kind(lambda raw: os.fsencode(_relative(raw)))
+relative_path = ValueKind(lambda raw: os.fsencode(_relative(raw)))
 """A path below a fileset's root."""
 
 

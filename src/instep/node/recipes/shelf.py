@@ -1,4 +1,4 @@
-"""Where recipes lie: this node's own, this machine's own, and those that come with instep, in that order."""
+"""Where recipes lie: this node's own, this machine's own, the packaged ones, in that order."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RecipeShelf:
 
 
 def _read(file: Path, owners: tuple[int, ...] | None, roots: Iterable[Path]) -> str:
-    """The text, from one descriptor. A recipe names programs to run, so nobody else may be able to write it."""
+    """The text, from one descriptor. A recipe names programs to run, so no other user may be able to write it."""
     real = Path(os.path.realpath(file))
     for root in roots:
         if real.is_relative_to(os.path.realpath(root)):
