@@ -205,3 +205,12 @@ def test_a_generation_that_goes_past_what_a_partner_has_is_not_taken() -> None:
     )  # an operator decided: the writer names nothing beside it any more
     assert talk.machine.facts.head.number == 6
     talk.check("goes_past_what_a_partner_has")
+
+
+def test_what_goes_past_is_not_taken_either_before_its_writer_counts_as_connected() -> None:
+    """The head overtakes the event that says that the link is up."""
+    talk = live(begun(follower()), 3).say(f.SourceDown(MAIN))
+    talk.say(f.HeadSeen(MAIN, generation(5), OK, beside=generation(3, root="other").ref()))
+    assert talk.machine.facts.head.number == 3
+    talk.say(f.SourceUp(MAIN, is_writer=True), f.HeadSeen(MAIN, generation(5), OK))
+    assert talk.machine.facts.head.number == 5

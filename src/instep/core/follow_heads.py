@@ -53,7 +53,8 @@ class FollowHeads(FollowState):
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         source = self._sources.get(event.source)
-        beside = event.beside if source is not None and source.is_writer else None
+        # A head may come before the link that it came over counts as up: who writes the line is known without it.
+        beside = event.beside if event.source == self._config.writer else None
         judged = judge_head(
             event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs, beside
         )

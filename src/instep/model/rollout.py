@@ -163,8 +163,8 @@ def why_not_order(order: Order) -> str | None:
     """Why an order that a node sent is not taken; None when it can be."""
     if not 1 <= order.serial <= SERIAL_MAX:
         return f"serial is {order.serial}, it goes from 1 to {SERIAL_MAX}"
-    if not 0 <= order.permit <= order.serial:
-        return f"permit is {order.permit}, it goes from 0 to the serial, {order.serial}"
+    if not 0 <= order.permit <= SERIAL_MAX:  # An order to reload may have a lower serial than the permit.
+        return f"permit is {order.permit}, it goes from 0 to {SERIAL_MAX}"
     if order.attempt < 1:
         return f"attempt is {order.attempt}, the first is 1"
     return _why_not_durations(order.finish_within_ms, order.confirm_within_ms)

@@ -7,7 +7,7 @@ from instep.core.rollout import RolloutMachine
 from instep.core.rollout_vocabulary import PartnerReport, RolloutState
 from instep.core.vocabulary import TimerFired
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, Verdict
+from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, Verdict, why_not_order
 from instep.model.standing import Standing
 
 LINE = LineId(FilesetName("catalog"), NodeName("main"))
@@ -30,6 +30,7 @@ class Fleet:
         for event in events:
             for effect in self.machine.step(event, self.now):
                 if isinstance(effect, v.GiveOrder):
+                    assert why_not_order(effect.order) is None, f"no node would take {effect.order}"
                     self.orders[effect.node] = effect
                 elif isinstance(effect, v.KeepRollout):
                     self.kept.append(effect.facts.state)
@@ -308,6 +309,19 @@ def test_nodes_that_refused_after_the_rollout_was_done_wait_for_their_turn_when_
     for node in ("s1", "s2"):
         fleet.report(node, staged=NEW, waits_for_permit=True, spent_permit=fleet.machine.facts.serial)
     assert [fleet.orders[n].order.verdict for n in ("s1", "s2")] == [Verdict.KEEP, Verdict.HOLD]
+
+
+def test_the_order_to_reload_may_be_older_than_a_late_permit() -> None:
+    """One node's turn to reload comes after another had its late permit, and has the serial of when it was asked for."""
+    fleet = done_without_s3()
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    for node in ("s1", "s2"):
+        fleet.report(node, live=NEW, tree=NEW)
+    fleet.stage("s3")
+    fleet.switched("s3")
+    order = fleet.orders["s3"].order
+    assert (order.verdict, order.serial) == (Verdict.RELOAD, fleet.machine.facts.reload_serial)
+    assert order.permit > order.serial
 
 
 def test_a_node_that_used_its_permit_keeps_it_while_it_is_not_listed() -> None:
