@@ -340,9 +340,17 @@ class FollowService:
     def place(self) -> Place:
         return self.tree.place()
 
+    def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
+        """Apply nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
+        self.driver.post(f.Paused(reason, until_wall_ms))
+
+    def resume(self) -> None:
+        """End a pause; nothing happens where there is none."""
+        self.driver.post(f.Resumed())
+
     def resume_after(self, until_ms: int) -> None:
         if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
-            self.driver.post(f.Resumed())
+            self.resume()
 
     def broke(self, error: Exception) -> None:
         """The machine broke an invariant: say so until the daemon is restarted."""

@@ -132,7 +132,7 @@ class Node:
         kind = WriterService if fileset.is_written_here else FollowService
         service: Service = kind(self.runtime, fileset, self.peers)
         self.services[fileset.name] = service
-        self.peers.lines[fileset.name] = service
+        self.peers.lines[service.line] = service
         before = self.tasks.get(fileset.name)
         self.tasks[fileset.name] = asyncio.get_running_loop().create_task(self._supervise(service, before))
         for uplink in self.peers.uplinks.values():
@@ -140,7 +140,7 @@ class Node:
 
     def _end(self, name: FilesetName) -> None:
         service = self.services.pop(name)
-        self.peers.lines.pop(name, None)
+        self.peers.lines.pop(service.line, None)
         for uplink in self.peers.uplinks.values():
             uplink.let_go(service.line)
         self.tasks[name].cancel()

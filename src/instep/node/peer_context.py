@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, FilesetName, LineId, NodeName
+from instep.model.ids import Digest, LineId, NodeName
 from instep.net import messages as m
 from instep.net.tls import TlsContexts
 from instep.node.access import Access
@@ -33,7 +33,7 @@ class PeerContext(Protocol):
     def access(self) -> Access: ...
 
     @property
-    def lines(self) -> Mapping[FilesetName, LineService]: ...
+    def lines(self) -> Mapping[LineId, LineService]: ...
 
     @property
     def on_revoked(self) -> Callable[[], None]:

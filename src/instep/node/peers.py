@@ -14,7 +14,7 @@ import msgspec
 
 from instep.errors import InstepError, NotAllowedError, UnavailableError
 from instep.model.generation import SignedGeneration
-from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.net import messages as m
 from instep.net.faults import error_of_reply, reply_of_error
@@ -56,7 +56,7 @@ class Peers:
         self.highest_heard: dict[LineId, int] = {}
         """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
         self.access = Access(runtime)
-        self.lines: dict[FilesetName, LineService] = {}
+        self.lines: dict[LineId, LineService] = {}
         self.sessions: dict[NodeName, Session] = {}
         self.uplinks: dict[NodeName, Uplink] = {}
         self.on_revoked: Callable[[], None] = lambda: None
@@ -65,8 +65,7 @@ class Peers:
         self._reported: dict[LineId, set[NodeName]] = {}
 
     def service(self, line: LineId) -> LineService | None:
-        found = self.lines.get(line.fileset)
-        return found if found is not None and found.line == line else None
+        return self.lines.get(line)
 
     # LineNet: what lines ask for ------------------------------------------------------------------------------
 

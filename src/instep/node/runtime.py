@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from instep.errors import UnavailableError
-from instep.model.ids import FilesetName, LineId, NodeName
+from instep.model.ids import LineId, NodeName
 from instep.net.pki import Pki
 from instep.node.config.settings import Settings
 from instep.node.deferred import Deferred
@@ -142,7 +142,3 @@ class Runtime:
         """Wake whoever waits for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
-
-    def line_of(self, fileset: FilesetName) -> LineId:
-        """The line of a mirror on this node."""
-        return self.settings.filesets[fileset].line

@@ -111,7 +111,7 @@ class Session(Asking):
         for line, offer in offered.items():
             if self._offered.get(line) != offer:
                 self.tell(offer)
-            service = self._peers.lines[line.fileset]
+            service = self._peers.lines[line]
             message = service.head_message(self.who, with_bundle=False)
             known = self.known.get(line)
             if message is not None and (known is None or known.id != message.generation.id):

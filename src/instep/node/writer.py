@@ -384,9 +384,17 @@ class WriterService:
     def report_message(self) -> Report:
         return Report(self.line, self.runtime.name, self.head, self.head, self.standing, b"", wall_ms())
 
+    def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
+        """Publish nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
+        self.driver.post(v.Paused(reason, until_wall_ms))
+
+    def resume(self) -> None:
+        """End a pause; nothing happens where there is none."""
+        self.driver.post(v.Resumed())
+
     def resume_after(self, until_ms: int) -> None:
         if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
-            self.driver.post(v.Resumed())
+            self.resume()
 
     def broke(self, error: Exception) -> None:
         """The machine broke an invariant: say so until the daemon is restarted."""
