@@ -16,7 +16,7 @@ from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.fleet.golden import ask_all, judge, named
 from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
-from instep.fleet.hook_spec import HookSpec, TlsMode
+from instep.fleet.hook_spec import HookSpec
 from instep.model.ids import HeadRef
 from instep.node.config.settings import FilesetSettings, GoldenSettings
 from instep.node.runtime import Runtime
@@ -64,7 +64,7 @@ def specs_of(settings: GoldenSettings, base: str | None) -> tuple[GoldenSpec, ..
                 headers_file=settings.headers_file,
                 body=one.body,
                 expect_status=one.expect_status,
-                tls=TlsMode(settings.tls),
+                tls=settings.tls,
             ),
             compare=Compare(one.compare),
             ignore=one.ignore,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
-from instep.fleet.hooks import HookCall, HookSpec, TlsMode
+from instep.fleet.hooks import HookCall, HookSpec
 from instep.fleet.hooks import run_hook as run_one
 from instep.model.definition import Definition
 from instep.node.config.settings import FilesetSettings, HookSettings
@@ -22,23 +22,8 @@ CHANGED_MAX = 100_000
 
 
 def spec_of(hook: HookSettings) -> HookSpec:
-    return HookSpec(
-        run=hook.run,
-        http=hook.http,
-        signal=hook.signal,
-        pid_file=hook.pid_file,
-        touch=hook.touch,
-        systemd=hook.systemd,
-        user=hook.user,
-        timeout_ms=hook.timeout_ms,
-        retries=hook.retries,
-        auth_file=hook.auth_file,
-        headers_file=hook.headers_file,
-        body=hook.body,
-        expect_status=hook.expect_status,
-        expect_body=hook.expect_body,
-        tls=TlsMode(hook.tls),
-    )
+    """What runs: all that a hook's settings say but when it is due."""
+    return HookSpec(**{field.name: getattr(hook, field.name) for field in dataclasses.fields(HookSpec)})
 
 
 def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) -> bool:

@@ -179,10 +179,11 @@ def read_balancers(
         found[name] = _balancer(reader, name, raw)
     _check_ports(reader, found)
     for name, balancer in found.items():
-        for fileset in filesets.values() if balancer.file is not None else ():
-            if balancer.file is not None and balancer.file.is_relative_to(fileset.path):
+        file = balancer.file
+        for fileset in filesets.values():
+            if file is not None and file.is_relative_to(fileset.path):
                 why = f"lies in fileset {fileset.name}: rendering it would change the tree"
-                reader.wrong(("balancers", name, "file"), str(balancer.file), why)
+                reader.wrong(("balancers", name, "file"), str(file), why)
     return found
 
 

@@ -12,7 +12,17 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.node.config.hooks import NO_TIME, check_apart, http_status
 from instep.node.config.keys import NO_DEFAULT, key, section
-from instep.node.config.kinds import BadValue, ValueKind, choice, flag, kind, string, strings, whole_number
+from instep.node.config.kinds import (
+    BadValue,
+    ValueKind,
+    choice,
+    enum_of,
+    flag,
+    kind,
+    string,
+    strings,
+    whole_number,
+)
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path, count, duration_ms, percent
@@ -111,7 +121,7 @@ class GoldenSettings:
     """A file (mode 0600) with `user:password` or a bearer token."""
     headers_file: Path | None = key(None, absolute_path)
     """A file (mode 0600) with lines such as `X-Key: secret`."""
-    tls: str = key("strict", choice("strict", "noverify", "none"))
+    tls: TlsMode = key("strict", enum_of(TlsMode))
     """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
     machines. Status warns of the last two."""
     requests: tuple[GoldenRequest, ...] = section(GoldenRequest, (), is_named=True)
@@ -164,17 +174,18 @@ def _request(reader: TableReader, path: KeyPath, name: str, raw: object) -> Gold
 def _check_tls(reader: TableReader, path: KeyPath, settings: GoldenSettings) -> None:
     """As with hooks: what leaves the machine without a verified certificate must be asked for."""
     bases = {name: base for name in ("url", "balancer") if (base := getattr(settings, name)) is not None}
-    if settings.tls == "none" and bases and all(base.startswith("https:") for base in bases.values()):
+    if settings.tls is TlsMode.NONE and bases and all(base.startswith("https:") for base in bases.values()):
         reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")
     for name, base in bases.items():
-        if not is_unverified(HookSpec(http=("GET", base), tls=TlsMode(settings.tls))):
+        if not is_unverified(HookSpec(http=("GET", base), tls=settings.tls)):
             continue
         is_plain = base.startswith("http:")
-        if is_plain and settings.tls != "none":
+        if is_plain and settings.tls is not TlsMode.NONE:
             why = 'is plain http to another machine; use https, or write tls = "none"'
             reader.wrong((*path, name), base, why)
             continue
         how = "over plain http" if is_plain else "without verifying the certificate"
         reader.warn(
-            (*path, name), f"{'.'.join((*path, name))} asks another machine {how} (tls = {settings.tls})"
+            (*path, name),
+            f"{'.'.join((*path, name))} asks another machine {how} (tls = {settings.tls.value})",
         )

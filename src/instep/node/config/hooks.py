@@ -12,7 +12,16 @@ from instep.fleet.hook_spec import HookSpec, TlsMode
 from instep.fleet.http_hook import is_unverified
 from instep.fleet.small_hooks import SIGNALS
 from instep.node.config.keys import key, section, sections_of
-from instep.node.config.kinds import BadValue, ValueKind, boolean, choice, matching, string, whole_number
+from instep.node.config.kinds import (
+    BadValue,
+    ValueKind,
+    boolean,
+    choice,
+    enum_of,
+    matching,
+    string,
+    whole_number,
+)
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
@@ -90,7 +99,7 @@ class HookSettings:
     """A file (mode 0600) with lines such as `X-Key: secret`."""
     body: str | None = key(None, string)
     """What the request sends."""
-    tls: str = key("strict", choice("strict", "noverify", "none"))
+    tls: TlsMode = key("strict", enum_of(TlsMode))
     """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
     machines. Status warns of the last two."""
     user: str | None = key(None, _user)
@@ -192,15 +201,15 @@ def _check_tls(reader: TableReader, path: KeyPath, hook: HookSettings) -> None:
     if hook.http is None:
         return
     is_plain = hook.http[1].startswith("http:")
-    if hook.tls == "none" and not is_plain:
+    if hook.tls is TlsMode.NONE and not is_plain:
         reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")
-    elif is_unverified(HookSpec(http=hook.http, tls=TlsMode(hook.tls))):
-        if is_plain and hook.tls != "none":
+    elif is_unverified(HookSpec(http=hook.http, tls=hook.tls)):
+        if is_plain and hook.tls is not TlsMode.NONE:
             why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
-            reader.wrong((*path, "tls"), hook.tls, why)
+            reader.wrong((*path, "tls"), hook.tls.value, why)
             return
         how = "over plain http" if is_plain else "without verifying the certificate"
-        reader.warn(path, f"{path_text(path)} asks another machine {how} (tls = {hook.tls})")
+        reader.warn(path, f"{path_text(path)} asks another machine {how} (tls = {hook.tls.value})")
 
 
 def check_apart(reader: TableReader, path: KeyPath, settings: object, root: Path) -> None:
