@@ -10,12 +10,12 @@ TRIED = r"""
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01
 "mirror" | "off" | "auto" | "manual" | "on" | "keep" | "offer" | "exchange" | "shared" | "data" | "backend" | "nginx" | "expected"
 "strict" | "none" | "terminate" | "canary" | "wait" | "stop" | "source" | "image" | "HUP" | "digest"
-"5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
+"5s" | "1.5h" | "0" | "5 weeks" | "50%" | "50.5%" | "x%" | "101%" | "0%" | "20MiB/s" | "1B" | "2KiB"
 "h:80" | "[::1]:80" | "::1:80" | "a b:80" | "h" | "h:0" | "10.0.0.5:8081" | "0.0.0.0:7443"
 ["10.0.0.0/8"] | ["10.0.0.1/8"] | ["host"] | ["s1"] | ["main"] | ["A b"] | ["s1", "s1"]
 ["owner"] | ["sparse", "owner"] | ["setuid"] | ["a**b**c**d**e"] | ["(x"] | ["version", "version >="] | ["version ~"]
 "GET http://localhost/" | "FETCH http://localhost/" | "GET http://a:b@localhost/" | "POST https://far/"
-"http://localhost:80/" | "http://a:b@h" | "http://h/?q" | "GET /wms?x" | "PUT /wms" | "HEAD /" | "GET wms"
+"http://localhost:80/" | "http://[h" | "http://a:b@h" | "http://h/?q" | "GET /wms?x" | "PUT /wms" | "HEAD /" | "GET wms"
 ["/bin/true", "a"] | ["true"] | ["/bin/check", "{file}"] | "reload apache2.service" | "stop x" | "reload a b"
 "([0-9]" | "root" | "0root" | "nfs4" | "nfs4 on /mnt" | "any on mnt" | "a b"
 { unit = "x.service" } | { pid_file = "/run/x" } | { user = "a b" } | { unit = "a", user = "b" }

@@ -143,11 +143,11 @@ def tries(base: str, place: str, key: Key, tried: list[str]) -> Iterator[str]:
         told = ", ".join(f"{name} = {value}" for name, value in changed.items()) or "no change"
         accepted.append(f"{text}  ->  {told}")
     for alike in refused.values():
-        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        more = " and others" if len(alike) > 1 else ""
         yield f"refused {alike[0][0]}{more}  {alike[0][1]}"
     yield from accepted[:ACCEPTED_SHOWN]
     if len(accepted) > ACCEPTED_SHOWN:
-        yield f"and {len(accepted) - ACCEPTED_SHOWN} more"
+        yield "and others"
 
 
 def refusal_of(key: Key, text: str) -> str | None:
@@ -309,6 +309,13 @@ archive = { keep_last = 3 }
 replicate = true
 [facts]
 v = { file = "/v" }
+[balancers.maps]
+filesets = ["maps"]
+http = "off"
+https = { listen = "0.0.0.0:443", backend = 8443 }
+file = "/etc/haproxy.cfg"
+reload = { systemd = "reload haproxy.service" }
+backends = { s1 = { https = "10.0.0.5:8443" } }
 """
 )
 

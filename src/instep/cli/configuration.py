@@ -94,20 +94,18 @@ def _rows(
         if not (is_followed and key.travels) and (is_whole or value is not None):
             yield (*path, key.name), value
     for section in sections_of(table):
-        below = raw.get(section.name)
+        below = raw.get(section.name, {})
         if is_followed and section.travels:
             continue
         if section.is_named:
-            for name, one in (below or {}).items():
-                yield from _rows(
-                    (*path, section.name, name), one, section.table, node, is_whole=section.is_whole
-                )
+            found: list[tuple[tuple[str, ...], Any]] = [
+                ((section.name, name), one) for name, one in below.items()
+            ]
         else:
-            for one in below if isinstance(below, list) else [below or {}]:
-                if one or section.is_whole:
-                    yield from _rows(
-                        (*path, section.name), one, section.table, node, is_whole=section.is_whole
-                    )
+            found = [((section.name,), one) for one in (below if isinstance(below, list) else [below])]
+        for names, one in found:
+            if section.is_whole or (one and isinstance(one, dict)):  # a port of a balancer can be "off"
+                yield from _rows((*path, *names), one, section.table, node, is_whole=section.is_whole)
 
 
 @command("reload", parent=config, example="instep config reload")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.errors import ConfigError, ContentionError, RefusedError, UsageError
+from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.node.config import edits
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory, resolve
@@ -86,6 +86,15 @@ def test_what_would_be_wrong_is_not_written(node: NodeDirectory) -> None:
     assert node.config.read_text() == before
     assert marked == []
     assert sorted(p.name for p in node.path.iterdir()) == ["instep.toml", "pki", "state"]
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(node: NodeDirectory) -> None:
+    (node.path / ".writing-instep.toml").mkdir()  # where the new one is made
+    with pytest.raises(ResourceError) as caught:
+        edits.remove_partner(node, "s1")
+    assert caught.value.error_code == "configuration_not_written"
+    assert caught.value.reason == f"cannot write {node.config}: Is a directory"
+    assert node.config.read_text() == TEXT
 
 
 def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
