@@ -91,7 +91,7 @@ KEPT_WITH_MEMBERS = (
 every seed has rollouts."""
 
 
-KEPT_SINCE = ((20000005, False), (21000153, True), (21000174, True))
+KEPT_SINCE = ((20000005, False), (21000153, True), (21000174, True), (20000174, False))
 """The same since sources leave out what the asker names."""
 
 

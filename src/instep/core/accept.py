@@ -160,8 +160,7 @@ def judge_head(
     if head is not None and beside is not None and _is_past(head, beside, ref):
         return _refused(
             "reused_number",
-            f"generation {head.number} of epoch {head.epoch} exists twice: {head.id.hex()[:16]} here, "
-            f"{beside.id.hex()[:16]} at {verdict.signer}, whose generation {ref.number} is built on that one",
+            _said_past(head, beside, ref, verdict.signer),
             here=head.id.hex(),
             offered=ref.id.hex(),
         )
@@ -170,8 +169,22 @@ def judge_head(
 
 def _is_past(head: HeadRef, beside: HeadRef, ref: HeadRef) -> bool:
     """Whether ``ref`` descends from another generation of the number of ``head``: its writer came back with an older
-    state, and published past ``head`` before it heard of it."""
-    return ref.epoch == head.epoch and beside.position == head.position and beside.id != head.id
+    state, and published past ``head`` before it heard of it; or from one below, where a commit that failed took that
+    number at the writer."""
+    return ref.epoch == head.epoch and beside.position <= head.position and beside.id != head.id
+
+
+def _said_past(head: HeadRef, beside: HeadRef, ref: HeadRef, writer: str) -> str:
+    here = f"generation {head.number} of epoch {head.epoch}"
+    if beside.position < head.position:
+        return (
+            f"{here} is {head.id.hex()[:16]} here, and {writer} has none of that number: its generation {ref.number} "
+            f"is built on {beside.number}"
+        )
+    return (
+        f"{here} exists twice: {head.id.hex()[:16]} here, "
+        f"{beside.id.hex()[:16]} at {writer}, whose generation {ref.number} is built on that one"
+    )
 
 
 def _wrong_generation(body: GenerationBody, line: LineId) -> Refused | None:

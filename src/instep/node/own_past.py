@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from instep.core.own_line import own_at
 from instep.core.publish_vocabulary import HeadOfOursSeen, PublishFacts
 from instep.model.definition import decode_definition
 from instep.model.ids import HeadRef, LineId, NodeName
@@ -35,9 +36,9 @@ def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
 
 
 def with_beside(message: Head, service: LineService, known: HeadRef | None) -> Head:
-    """A head for a partner that told of ``known``: with the writer's own generation of that position, when it is
-    another one. Not where an operator decided to go past what the partner has, and not for a line that is followed
-    here: only its writer knows what the head descends from."""
+    """A head for a partner that told of ``known``: with the writer's own generation of that position, or the one below
+    where it has none of that number, when it is another one. Not where an operator decided to go past what the partner
+    has, and not for a line that is followed here: only its writer knows what the head descends from."""
     facts = service.facts
     if known is None or not isinstance(facts, PublishFacts) or known.position < facts.descends_from:
         return message
@@ -48,5 +49,4 @@ def with_beside(message: Head, service: LineService, known: HeadRef | None) -> H
 
 
 def _stored_at(store: NodeStore, line: LineId, ref: HeadRef) -> HeadRef | None:
-    found = store.generation_at(line, ref.epoch, ref.number)
-    return None if found is None else found.ref()
+    return own_at(ref, lambda epoch, number: store.generation_at(line, epoch, number), store.generation)

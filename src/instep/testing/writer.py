@@ -12,6 +12,7 @@ from instep.core import restore_vocabulary as s
 from instep.core import rollout_vocabulary as v
 from instep.core.accept import SignerVerdict
 from instep.core.commit_facts import LastCommit, committed
+from instep.core.own_line import own_at
 from instep.core.publish import PublishMachine
 from instep.core.vocabulary import (
     Cancel,
@@ -172,8 +173,9 @@ class SimWriter(SimNode):
         return self._stored_at(known)
 
     def _stored_at(self, ref: HeadRef) -> HeadRef | None:
-        stored = (signed.ref() for signed in self.store.generations.values())
-        return next((own for own in stored if own.position == ref.position), None)
+        stored = self.store.generations
+        places = {signed.ref().position: signed for signed in stored.values()}
+        return own_at(ref, lambda epoch, number: places.get((epoch, number)), stored.get)
 
     def heard_head(self, sender: str, message: m.Head) -> None:
         self._heard(sender, message)
