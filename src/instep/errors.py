@@ -8,6 +8,7 @@ below; the reference page of codes is generated from these classes.
 from __future__ import annotations
 
 import enum
+import re
 from typing import ClassVar, Self
 
 __all__ = [
@@ -24,6 +25,9 @@ __all__ = [
     "UsageError",
     "family_of",
 ]
+
+
+_BY_ITSELF = re.compile(r"(?:then )?(?:it|instep) goes on by itself(?:, at once with: instep retry [^;]+)?")
 
 
 class Retry(enum.Enum):
@@ -53,6 +57,12 @@ class InstepError(Exception):
     def later(self) -> Self:
         """This one can succeed by itself, whatever its family says."""
         self.retry = Retry.LATER
+        return self
+
+    def of_a_command(self) -> Self:
+        """The error that a command ends with: a node retries what it does by itself, and no command that it refused."""
+        if self.hint is not None:
+            self.hint = _BY_ITSELF.sub("then repeat the command", self.hint)
         return self
 
     def as_json(self) -> dict[str, object]:

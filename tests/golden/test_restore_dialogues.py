@@ -87,7 +87,7 @@ def test_a_writer_from_a_snapshot_publishes_nothing_until_somebody_decides() -> 
     talk = restored_from_a_snapshot()
     report = talk.machine.report
     assert (report.standing, report.code) == (Standing.HELD, "restored")
-    assert "3 are missing here and 1 differ, 0 more are only here" in report.reason
+    assert "3 are missing here and 1 differs, 0 more are only here" in report.reason
     assert not effects(talk, p.Commit)
     talk.at(2_000).say(p.TreeChanged((b"a",))).at(2_200).say(TimerFired("settle"))
     talk.say(p.Scanned(talk.asked(p.Scan), found("old", removed=97)))
@@ -283,3 +283,11 @@ def test_a_restore_of_some_paths_publishes_not_that_the_others_are_gone() -> Non
     talk.say(p.PublishAsked(2, author="ana"))
     talk.say(p.Scanned(talk.asked(p.Scan), found("a only", removed=9)))
     assert effects(talk, p.Commit), "an operator who publishes by hand means it"
+
+
+def test_a_number_that_a_failed_commit_skipped_hides_no_lost_generation() -> None:
+    """Nothing has the position of the partner's generation 4: what the next one was built on is no ancestor of it."""
+    facts = p.PublishFacts(head=ref(5), base=ref(5), highest=5, was_confirmed=True)
+    talk = publisher(facts).say(p.Started())
+    talk.say(p.HeadOfOursSeen(S1, generation(4, root="lost"), OK, ours=ref(3).id))
+    assert talk.machine.report.code == "generation_twice"

@@ -91,7 +91,14 @@ KEPT_WITH_MEMBERS = (
 every seed has rollouts."""
 
 
-KEPT_SINCE = ((20000005, False), (21000153, True), (21000174, True), (20000174, False))
+KEPT_SINCE = (
+    (20000005, False),
+    (20000174, False),
+    (21000153, True),
+    (21000174, True),
+    (22000355, False),
+    (23000059, False),
+)
 """The same since sources leave out what the asker names."""
 
 

@@ -10,6 +10,7 @@ from instep.api import archive as api
 from instep.cli.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import DURATION, Session, command, group, pass_session
+from instep.model.counts import counted
 
 __all__ = ["archive"]
 
@@ -30,7 +31,7 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
             for one in document.items
         ]
         table(rows, ("path", "generation", "at", "why", "size"))
-        print(f"{len(rows)} items; the whole archive holds {shown_bytes(document.bytes)}")
+        print(f"{counted(len(rows), 'item')}; the whole archive holds {shown_bytes(document.bytes)}")
 
     session.show(document, text)
 
@@ -79,6 +80,6 @@ def archive_prune(
 
     def text() -> None:
         verb = "would go" if dry_run else "gone"
-        print(f"{document.removed} files {verb}, {shown_bytes(document.bytes)}")
+        print(f"{counted(document.removed, 'file')} {verb}, {shown_bytes(document.bytes)}")
 
     session.show(document, text)

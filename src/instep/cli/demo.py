@@ -27,6 +27,7 @@ from instep.cli.control import error_from_json
 from instep.cli.output import printable, say
 from instep.cli.session import Session, command, pass_session
 from instep.errors import DamagedError, UnavailableError
+from instep.model.counts import counted
 
 __all__ = ["demo"]
 
@@ -135,8 +136,8 @@ class Stage:
                 )
         number = (found.get("generation") or {}).get("number")
         self.tell(
-            f"   {what}: generation {number} on {len(self.nodes)} nodes after {took * 1000:.0f} ms, "
-            f"{len(wanted)} paths equal"
+            f"   {what}: generation {number} on {counted(len(self.nodes), 'node')} after {took * 1000:.0f} ms, "
+            f"{counted(len(wanted), 'path')} equal"
         )
         return took
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from instep.cli.output import printable
+from instep.model.counts import which
 
 __all__ = ["SET_ASIDE", "exit_if_held", "held_lines", "reported_lines", "show_held"]
 
@@ -24,7 +25,7 @@ def held_lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"    next: {'; or: '.join(printable(step) for step in each['next'])}"
     more = int(document.get("held_total") or len(held)) - len(held[:NAMED_MAX])
     if more > 0:
-        yield f"  and {more} more are held"
+        yield f"  and {more} more {which(more, 'is', 'are')} held"
 
 
 def reported_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from instep.cli.held_text import held_lines, reported_lines
 from instep.cli.output import moment, printable, shown_bytes, table, write_json
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, UnavailableError, UsageError
+from instep.model.counts import counted, which
 
 __all__ = ["diff", "events", "explain", "log", "status", "verify"]
 
@@ -207,8 +208,9 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
         for one in document["nodes"]:
             differs = one.get("differs") or []
             root = str(one.get("root") or "-")[:16]
+            differ = which(len(differs), "differs", "differ")
             print(
-                f"  {one['name']}  root {root}  {len(differs)} paths differ"
+                f"  {one['name']}  root {root}  {counted(len(differs), 'path')} {differ}"
                 + (f"  {one['reason']}" if one.get("reason") else "")
             )
             for path in differs:

@@ -21,17 +21,20 @@ __all__ = ["PUBLISH_S", "pause", "publish", "resume", "retry", "show_publish", "
 
 
 def show_publish(document: dict[str, Any], dry_run: bool) -> None:
-    number = (document.get("generation") or {}).get("number")
+    generation = document.get("generation")
     name = document["fileset"]
     if not document.get("changed"):
-        print(f"{name}: nothing changed, generation {number} stands")
+        stands = (
+            f"generation {generation['number']} stands" if generation else "and nothing was published yet"
+        )
+        print(f"{name}: nothing changed, {stands}")
         show_held(document)
         return
     counts = ", ".join(
         f"{document.get(key, 0)} {word}"
         for key, word in (("added", "added"), ("changed_paths", "changed"), ("removed", "removed"))
     )
-    said = "would be published" if dry_run else f"generation {number} is published"
+    said = "would be published" if dry_run else f"generation {(generation or {}).get('number')} is published"
     print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
     show_held(document)
     waited = document.get("wait")
@@ -103,22 +106,21 @@ def _exit_unless_reached(document: dict[str, Any]) -> None:
 
 
 def _show_wait(document: dict[str, Any]) -> None:
-    number = (document.get("generation") or {}).get("number")
+    generation = document.get("generation")
+    which = f"generation {generation['number']}" if generation else "a first generation"
     failed = document.get("failed")
     if failed:
         state = f"the rollout is {str(failed['state']).replace('_', ' ')}: " if failed.get("state") else ""
         who = f"{printable(failed['node'])}: " if failed.get("node") else ""
         name = document.get("fileset", "")
-        print(
-            f"{name}: generation {number} is not served by all: {state}{who}{printable(failed.get('reason'))}"
-        )
+        print(f"{name}: {which} is not served by all: {state}{who}{printable(failed.get('reason'))}")
         print(f"  next: repair the cause, then: instep retry {name}")
         return
     if document.get("reached"):
-        print(f"{document.get('fileset', '')}: all are in step with generation {number}".removeprefix(": "))
+        print(f"{document.get('fileset', '')}: all are in step with {which}".removeprefix(": "))
         show_held(document)
         return
-    print(f"{document.get('fileset', '')}: not in step with generation {number} yet; still waiting for:")
+    print(f"{document.get('fileset', '')}: not in step with {which} yet; still waiting for:")
     for one in document.get("waiting_for") or ():
         if isinstance(one, dict):
             one = f"{one.get('node')}: {one.get('standing', '')}"

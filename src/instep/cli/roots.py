@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.cli.session import Session
 from instep.errors import ConfigError, InstepError, RefusedError
+from instep.model.counts import counted, which
 
 if TYPE_CHECKING:
     from instep.model.ids import FilesetName
@@ -33,7 +34,7 @@ def all_wrong(
             return refused
         told = [{"line": None, "key": path, "value": root, "why": refused.reason}, *problems]
         return ConfigError(
-            f"{name} is not added, {len(told)} things are wrong",
+            f"{name} is not added, {counted(len(told), 'thing')} {which(len(told), 'is', 'are')} wrong",
             hint=refused.hint,
             code=error.error_code,
             **{**refused.facts, **error.facts, "problems": told},

@@ -201,7 +201,7 @@ class SourceDown:
 
 @dataclass(frozen=True, slots=True)
 class HeadSeen:
-    """A source announced a head whose signature gave ``verdict``; ``beside`` is its writer's own at our position."""
+    """A source announced a head whose signature gave ``verdict``; ``beside`` is its ancestor at our position."""
 
     source: NodeName
     signed: SignedGeneration

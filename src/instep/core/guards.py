@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from instep.core.held import DAMAGED, ScanProblem, is_held, words_of
 from instep.core.vocabulary import Trouble
 from instep.errors import ConfigError, Retry
+from instep.model.counts import counted, which
 from instep.model.paths import shown
 
 __all__ = [
@@ -87,6 +88,9 @@ _HINTS = {
     "damaged": "if a program wrote these bytes in place, touch the file, and it is published as it is; else restore "
     "it: its contents may lie at partners",
     "unreadable": "make it readable for the user that instep runs as, or ignore it",
+    "open": "close the program that has it open for writing; a database or an index is better ignored, with a dump "
+    "of it published instead",
+    "hot": "it changes all the time: ignore it, or publish when the program that writes it is quiet",
     "unstable": "it changes all the time: ignore it, or publish when the program that writes it is quiet",
     "bad_name": "rename it",
 }
@@ -101,7 +105,8 @@ def judge_deletions(
         return None
     return Trouble(
         "max_deletions",
-        f"{removed} of {entries_before} paths would be removed, {allowed} are allowed without being asked",
+        f"{removed} of {counted(entries_before, 'path')} would be removed, {allowed} {which(allowed, 'is', 'are')} "
+        "allowed without being asked",
         Retry.NEVER,
         4,
         "when that is meant: instep publish --accept-deletions",

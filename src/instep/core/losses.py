@@ -17,6 +17,7 @@ from instep.core.guards import DeletionPolicy, judge_deletions
 from instep.core.held import HeldPaths
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
+from instep.model.counts import counted, which
 from instep.model.diff import diff
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, HeadRef
@@ -160,9 +161,9 @@ def _judge(lost: Lost, policy: DeletionPolicy) -> Trouble | None:
         return None
     facts: tuple[tuple[str, object], ...]
     if lost.emptied:
-        top, count = lost.emptied[0]
-        facts = (("directory", shown(top)), ("limit", TOP_MIN), ("removed", count))
-        why = f"all {count} paths of {shown(top)}/ would be removed, a top directory may lose all of {TOP_MIN - 1}"
+        top, emptied = lost.emptied[0]
+        facts = (("directory", shown(top)), ("limit", TOP_MIN), ("removed", emptied))
+        why = f"all {emptied} paths of {shown(top)}/ would be removed, a top directory may lose all of {TOP_MIN - 1}"
         return _refusal(why, facts)
     allowed = max(BYTES_FREE, lost.bytes_before * policy.share_percent // 100)
     if lost.removed > 1 and lost.size_bytes > allowed:
@@ -188,7 +189,7 @@ def judge_rest(removed: int, entries_before: int, *, is_stopped: bool) -> Troubl
     """Why these losses, which are few, stop a publish: they may be the rest of a mass deletion that was stopped, or of
     what an operator is bringing back."""
     since = "a mass deletion was stopped" if is_stopped else "some paths were restored"
-    of = f"{removed} of {entries_before} paths are missing"
+    of = f"{removed} of {counted(entries_before, 'path')} {which(removed, 'is', 'are')} missing"
     why = f"{of} since {since}: they are not published as removed unasked"
     facts = (("entries", entries_before), ("removed", removed), ("rest", True))
     return _refusal(why, facts)
@@ -224,8 +225,9 @@ def judge_held_mass(
     first = tops[0] if is_whole_top else fresh[0] if fresh else now.listed[0]
     return Trouble(
         "mass_held",
-        f"{held} of {entries_before} published paths can no longer be carried, "
-        f"among them {shown(first.path)} ({first.detail or first.what}); {allowed} are allowed without being asked",
+        f"{held} of {counted(entries_before, 'published path')} can no longer be carried, among them "
+        f"{shown(first.path)} ({first.detail or first.what}); {allowed} {which(allowed, 'is', 'are')} allowed "
+        "without being asked",
         Retry.LATER,
         4,
         "put them right; when that is meant: instep publish --accept-deletions (they keep their last entries)",

@@ -18,6 +18,7 @@ from instep.core.publish_heads import PublishHeads
 from instep.core.publish_state import Phase, Run
 from instep.core.vocabulary import Note, Trouble
 from instep.errors import Retry
+from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, NodeName
 
 __all__ = ["PublishRestore", "known_by_number_only", "restored_trouble"]
@@ -103,7 +104,10 @@ class PublishRestore(PublishHeads):
         number = run.restore.target.number
         text = f"the tree was brought to generation {number}; what lay there is in the archive"
         if left.total:
-            text += f"; {left.total} paths are not as it says: {words_of(left.listed, left.total)}"
+            are = which(left.total, "is", "are")
+            text += (
+                f"; {counted(left.total, 'path')} {are} not as it says: {words_of(left.listed, left.total)}"
+            )
         self._out.append(
             Note("restored", text, (("generation", number), ("author", run.restore.author))),
         )
@@ -239,8 +243,10 @@ def restored_trouble(
         what = f"the tree cannot be compared with generation {number}: no node that answers has its manifest"
     else:
         what = (
-            f"the tree is not generation {number}, the newest of this line: of its paths {found.removed} are missing "
-            f"here and {found.changed} differ, {found.added} more are only here"
+            f"the tree is not generation {number}, the newest of this line: of its paths {found.removed} "
+            f"{which(found.removed, 'is', 'are')} missing here and {found.changed} "
+            f"{which(found.changed, 'differs', 'differ')}, {found.added} more {which(found.added, 'is', 'are')} only "
+            "here"
         )
         if found.held.entries:
             what += f"; {found.held.entries} could not be compared: {words_of(found.held.listed, found.held.total)}"

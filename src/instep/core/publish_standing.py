@@ -9,6 +9,7 @@ from instep.core.held import words_of
 from instep.core.publish_vocabulary import PublishFacts, Report
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import Trouble
+from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing
 
@@ -101,13 +102,13 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
 def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished: bool) -> Report:
     """Single paths are held; the driver adds what to type for each, for it knows where the tree lies."""
     held = facts.held
-    word = "path is" if held.total == 1 else "paths are"
     rest: str = "all else is published"
     steps: tuple[str, ...] = ()
     if is_unpublished:
         rest = f"changes since generation {head.number} are not published, because publishing is manual"
         steps = (f"instep diff {line.fileset}", f"instep publish {line.fileset}")
-    reason = f"{held.total} {word} held, {rest}: {words_of(held.listed, held.total)}"
+    are = which(held.total, "is", "are")
+    reason = f"{counted(held.total, 'path')} {are} held, {rest}: {words_of(held.listed, held.total)}"
     return Report(Standing.HELD, PATHS_HELD, reason, steps, head)
 
 

@@ -250,7 +250,7 @@ class CommitFailed:
 @dataclass(frozen=True, slots=True)
 class HeadOfOursSeen:
     """A partner holds this head of the line (in its report, or asked at start). ``ours`` is the id of the generation
-    that is stored here with the same position."""
+    that is stored here with the same position, or of the one before where a failed commit skipped that number."""
 
     source: NodeName
     signed: SignedGeneration

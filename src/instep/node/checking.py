@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from instep.core.gates import CLOCK
 from instep.errors import InstepError
+from instep.model.counts import counted
 from instep.net import messages as m
-from instep.node.daemon_rights import need_of, rights_of_process, rights_row
+from instep.node.daemon_rights import hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.driver import wall_ms
 from instep.node.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.follower import FollowService
@@ -89,7 +90,8 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
     for service in daemon.services.values():
         async for each in _check_fileset(daemon, service):
             yield each
-    yield await asyncio.to_thread(_rights_row, daemon)
+    for row in await asyncio.to_thread(_rights_rows, daemon):
+        yield row
     for file in daemon.balancers.files():
         problem_of_file = await daemon.balancers.why_not(file)
         names = ", ".join(section.name for section in file.sections)
@@ -102,7 +104,7 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
         )
 
 
-def _rights_row(daemon: Daemon) -> dict[str, Any]:
+def _rights_rows(daemon: Daemon) -> list[dict[str, Any]]:
     uid, allowed = os.geteuid(), daemon.runtime.settings.allow_preserve
     needs = []
     for service in daemon.services.values():
@@ -111,8 +113,12 @@ def _rights_row(daemon: Daemon) -> dict[str, Any]:
         definition = service.known_definition() if isinstance(service, FollowService) else known
         keeps = definition.preserve if definition is not None else ()
         needs.append(need_of(service.fileset, uid, is_followed=is_followed, keeps=keeps, allowed=allowed))
-    row = rights_row(uid, rights_of_process(), needs)
-    return result("rights of the daemon", row.is_ok, daemon.runtime.name, row.ours, row.theirs, row.hint)
+    rows = {
+        "rights of the daemon": rights_row(uid, rights_of_process(), needs),
+        "links to files of others": hardlinks_row(uid, needs),
+    }
+    me = daemon.runtime.name
+    return [result(name, row.is_ok, me, row.ours, row.theirs, row.hint) for name, row in rows.items()]
 
 
 def _check_state(daemon: Daemon) -> dict[str, Any]:
@@ -161,9 +167,8 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         yield result(f"link to {uplink.name}", False, uplink.name, me, failed.reason, failed.hint)
         return
     took = wall_ms() - before
-    yield result(
-        f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {len(reply.heads)} lines"
-    )
+    lines = counted(len(reply.heads), "line")
+    yield result(f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {lines}")
     if uplink.skew_ms is not None:
         ok = abs(uplink.skew_ms) <= SKEW_MAX_MS
         yield result(

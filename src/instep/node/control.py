@@ -99,11 +99,11 @@ class ControlServer:
         try:
             line = {"result": await self._run(request, speaker)}
         except InstepError as error:
-            line = {"error": error.as_json()}
+            line = {"error": error.of_a_command().as_json()}
         except ConnectionError:
             return response
         except OSError as error:
-            line = {"error": from_os_error(error).as_json()}
+            line = {"error": from_os_error(error).of_a_command().as_json()}
         except asyncio.CancelledError:
             raise
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:

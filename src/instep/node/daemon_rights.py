@@ -14,7 +14,15 @@ from pathlib import Path
 from instep.model.definition import Preserve
 from instep.node.config.settings import FilesetSettings
 
-__all__ = ["CAPABILITIES", "Need", "RightsRow", "need_of", "rights_of_process", "rights_row"]
+__all__ = [
+    "CAPABILITIES",
+    "Need",
+    "RightsRow",
+    "hardlinks_row",
+    "need_of",
+    "rights_of_process",
+    "rights_row",
+]
 
 CAPABILITIES: Mapping[str, int] = {
     "CAP_CHOWN": 0,
@@ -153,6 +161,29 @@ def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRo
     if extra and needs:
         return RightsRow(True, ours, f"more than it needs, {_listed(wanted)}; {_UNIT_HINT}", None)
     return RightsRow(True, ours, "what it needs", None)
+
+
+PROTECTED_HARDLINKS = Path("/proc/sys/fs/protected_hardlinks")
+
+
+def hardlinks_row(uid: int, needs: Iterable[Need], file: Path = PROTECTED_HARDLINKS) -> RightsRow:
+    """Whether users can put links to files that are not theirs where this daemon changes trees. ``file`` is where the
+    kernel says so; one that has no such file is not blamed."""
+    try:
+        setting: str | None = file.read_text("ascii").strip()
+    except (OSError, ValueError):
+        setting = None
+    others = sorted(frozenset().union(*(need.owners for need in needs)) - {uid})
+    ours = f"fs.protected_hardlinks = {setting or 'not known'}"
+    if setting != "0" or not others:
+        return RightsRow(True, ours, "1 where a tree belongs to another user", None)
+    whose = f"uid {', '.join(map(str, others[:3]))}"
+    return RightsRow(
+        False,
+        ours,
+        f"1, for {whose} owns files of a served tree and may link files of others into it",
+        "sysctl -w fs.protected_hardlinks=1, and the same line in /etc/sysctl.d/",
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

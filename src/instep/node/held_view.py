@@ -8,6 +8,7 @@ from typing import Any
 
 from instep.core.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanProblem, is_held, words_of
 from instep.core.publish_vocabulary import PublishFacts
+from instep.model.counts import counted
 from instep.model.paths import path_fields
 from instep.node.config.settings import FilesetSettings
 from instep.tree.listing import NOT_KEPT
@@ -48,7 +49,7 @@ def _why_of(problem: ScanProblem) -> str:
         return why
     if not problem.entries:
         return f"{why}; it was never published and stays out"
-    below = f" with {problem.entries - 1} paths below it" if problem.entries > 1 else ""
+    below = f" with {counted(problem.entries - 1, 'path')} below it" if problem.entries > 1 else ""
     return f"{why}; it keeps its last entry{below}"
 
 

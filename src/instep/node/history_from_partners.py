@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, UnavailableError
+from instep.model.counts import counted, which
 from instep.model.entry import Entry
 from instep.model.ids import Digest, FilesetName
 from instep.node.mending import Mending
@@ -108,9 +109,11 @@ class HistoryFromPartners:
         self._mending.found[service.fileset.name].lost = left
         if shelf.laid:
             who = sorted(partners.gave)
-            text = f"{shelf.laid} contents that the history had lost came back from {', '.join(who)}"
+            text = (
+                f"{counted(shelf.laid, 'content')} that the history had lost came back from {', '.join(who)}"
+            )
             if left:
-                text += f"; {len(left)} are still lost"
+                text += f"; {len(left)} {which(len(left), 'is', 'are')} still lost"
             self._node.runtime.note("history_mended", text, service.line, contents=shelf.laid, nodes=who)
         return shelf.laid > 0
 

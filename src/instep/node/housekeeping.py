@@ -16,6 +16,7 @@ from instep.api.archive import ArchivePruneCommand
 from instep.core.retention import Batch, kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
+from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.pages import decode_leaf, level_of
 from instep.node.commands.archive import policy_of
@@ -119,7 +120,9 @@ class Housekeeping:
         plan = plan_prune(batches, policy, self._now_ms(service, batches))
         if plan.names:
             freed = archive.prune(plan.names)
-            text = f"{len(plan.names)} batches of the archive are older than its retention and were removed"
+            many = len(plan.names)
+            older = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'is', 'are')} older"
+            text = f"{older} than its retention and {which(many, 'was', 'were')} removed"
             self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
         if plan.over_share_bytes:
             log.warning(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from instep.errors import DamagedError
+from instep.model.counts import counted, which
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName
 from instep.model.pages import decode_leaf, level_of
@@ -89,7 +90,7 @@ class Mending:
             yield RecordsRow(name, False, text, "whole records", LOOK_HINT)
         if mended.lost:
             shown_paths = ", ".join(shown(entry.path) for entry in mended.lost[:3])
-            text = f"{len(mended.lost)} contents of older generations are lost here: {shown_paths}"
+            text = f"{_lost(mended)}: {shown_paths}"
             hint = (
                 f"instep log {fileset} shows which generations can be restored, and from where; partners that are "
                 "connected are asked for them again and again"
@@ -113,7 +114,11 @@ class Mending:
                     self._name(service, mended, "archive_objects_gone", os.path.dirname(file), text)
                 if not index.is_damaged:
                     continue
-                lost = "its end" if not index.damage else f"{len(index.damage)} stretches of bytes"
+                lost = (
+                    "its end"
+                    if not index.damage
+                    else counted(len(index.damage), "stretch of bytes", "stretches of bytes")
+                )
                 self._name(service, mended, "archive_index_damaged", file, f"{lost} cannot be read")
                 found = mend_index(path, lambda keys: self._paths_of(service, keys))
                 mended.damage.pop()
@@ -170,12 +175,15 @@ class Mending:
             self._name_removed(service, place, mended, removed)
         roster.record(history, (entry.digest for entry in mended.lost))
         if put:
-            text = f"{put} contents that the history had lost were put back from tree and archive"
+            were = which(put, "was", "were")
+            text = (
+                f"{counted(put, 'content')} that the history had lost {were} put back from tree and archive"
+            )
             self._runtime.note("history_mended", text, service.line, contents=put)
         known = self.found.get(service.fileset.name, Mended())
         if mended.lost and damage and known.lost != mended.lost:
             paths = [shown(entry.path) for entry in mended.lost[:NAMED_MAX]]
-            text = f"{len(mended.lost)} contents of older generations are lost here: {paths[0]}; partners are asked"
+            text = f"{_lost(mended)}: {paths[0]}; partners are asked"
             self._runtime.note("history_lost", text, service.line, contents=len(mended.lost), paths=paths)
         mended.damage = []  # what could be put back was; the rest is in ``lost``
         return any(not each.is_tail for each in damage)
@@ -217,6 +225,11 @@ class Mending:
             self._told.add((service.fileset.name, text))
             log.warning("%s: %s", service.line, text)
             self._runtime.note(kind, text, service.line, file=file)
+
+
+def _lost(mended: Mended) -> str:
+    many = len(mended.lost)
+    return f"{counted(many, 'content')} of older generations {which(many, 'is', 'are')} lost here"
 
 
 def _put(service: WriterService, entry: Entry, contents: Contents) -> bool:

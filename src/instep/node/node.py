@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from instep.errors import ConfigError, DamagedError, InstepError, UnavailableError
+from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
 from instep.net.messages import RenewRequest
 from instep.net.pki import Issued, Pki
@@ -107,7 +108,7 @@ class Node:
         ]
         if problems:
             raise ConfigError(
-                f"{len(problems)} settings need a restart",
+                f"{counted(len(problems), 'setting')} {which(len(problems), 'needs', 'need')} a restart",
                 hint="instep stop, then: instep start",
                 code="needs_restart",
                 problems=problems,

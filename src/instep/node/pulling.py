@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.chunklist import check_chunks, iterate_chunks, missing_chunk_pages, most_chunk_pages
+from instep.model.counts import counted
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.pages import verify_page
@@ -140,7 +141,9 @@ class Puller:
             if laying is not None:
                 await laying
         if got < len(order):
-            raise PeerError(f"{client.name} answered {got} of {len(order)} contents", code="bad_answer")
+            raise PeerError(
+                f"{client.name} answered {got} of {counted(len(order), 'content')}", code="bad_answer"
+            )
 
     async def _lay(self, order: Sequence[Want], answers: Sequence[Answer]) -> None:
         for answer in answers:

@@ -20,13 +20,17 @@ class LostFuture:
 
     def __init__(self) -> None:
         self._lost: dict[Digest, None] = {}
+        self._decided: dict[Digest, None] = {}
+        """What an operator went past once, a partner may leave whenever it hears of that."""
 
     def came_back(self, committed: Mapping[Digest, SignedGeneration], kept: Mapping[Digest, object]) -> None:
         """The writer's state is an older one: of everything that was ever ``committed`` it ``kept`` these."""
-        self._lost.update(dict.fromkeys(id_ for id_ in committed if id_ not in kept))
+        gone = (id_ for id_ in committed if id_ not in kept and id_ not in self._decided)
+        self._lost.update(dict.fromkeys(gone))
 
     def decided(self) -> None:
         """An operator said which is right, or the tree is the newest generation again."""
+        self._decided |= self._lost
         self._lost.clear()
 
     def leaves(self, partner: SimPartner, old: HeadRef | None, new: HeadRef | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from instep.errors import ResourceError
+from instep.model.counts import counted
 
 __all__ = ["no_instance", "not_reported", "too_many_watches", "unwatched"]
 
@@ -19,7 +20,8 @@ def too_many_watches(count: int, error: OSError) -> ResourceError:
     """No more directories can be watched; ``count`` are."""
     limit = _limit("watches")
     return ResourceError(
-        f"only {count} directories can be watched, {limit.setting} = {limit.value} is used up: {error.strerror}",
+        f"only {counted(count, 'directory', 'directories')} can be watched, {limit.setting} = {limit.value} is "
+        f"used up: {error.strerror}",
         hint=limit.raised_to(4 * count),
         code="too_many_watches",
         watched=count,

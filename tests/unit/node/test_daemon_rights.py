@@ -13,7 +13,7 @@ from instep.model.definition import Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config.hooks import HookSettings
 from instep.node.config.settings import FilesetSettings, HooksSettings
-from instep.node.daemon_rights import CAPABILITIES, Need, need_of, owners_in, rights_row
+from instep.node.daemon_rights import CAPABILITIES, Need, hardlinks_row, need_of, owners_in, rights_row
 
 PACKAGING = Path(__file__).parents[3] / "packaging"
 ALL = frozenset(CAPABILITIES)
@@ -122,3 +122,19 @@ def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert told.returncode == 0, told.stdout[-500:]
+
+
+def test_links_to_files_of_others_are_named_where_another_user_owns_a_tree(tmp_path: Path) -> None:
+    """Without the kernel's protection the owner of a tree can link a file of somebody else into it."""
+    others = [Need(frozenset({SERVICE}))]
+    off, on = tmp_path / "off", tmp_path / "on"
+    off.write_text("0\n")
+    on.write_text("1\n")
+    row = hardlinks_row(0, others, off)
+    assert (row.is_ok, row.ours) == (False, "fs.protected_hardlinks = 0")
+    assert f"uid {SERVICE}" in row.theirs
+    assert row.hint is not None
+    assert row.hint.startswith("sysctl -w fs.protected_hardlinks=1")
+    assert hardlinks_row(0, others, on).is_ok
+    assert hardlinks_row(SERVICE, others, off).is_ok, "all of it is its own"
+    assert hardlinks_row(0, others, tmp_path / "none").is_ok, "a kernel that does not say"

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from instep.api import archive as api
 from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
+from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
 from instep.node.commands.parameters import path_of, service_of
 from instep.node.control import Commands, Speaker
@@ -102,7 +103,8 @@ class Archives:
 
         result = await service.worker.run(prune)
         if result.changed:
-            said = f"{len(result.batches)} batches of the archive were pruned"
+            many = len(result.batches)
+            said = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'was', 'were')} pruned"
             self._daemon.runtime.note("archive_pruned", said, service.line, bytes=result.bytes)
         return result
 

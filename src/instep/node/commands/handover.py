@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.core import publish_vocabulary as p
 from instep.errors import ContentionError, InstepError, RefusedError, UnavailableError
+from instep.model.counts import counted, which
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
@@ -245,7 +246,10 @@ class Handover:
         await self._taken(service, target, deadline, speaker)
         named = dict.fromkeys([*late, *await self._late(service, began_ms)])
         if named:
-            text = f"{len(named)} paths were written here while or after {target} became the writer"
+            were = which(len(named), "was", "were")
+            text = (
+                f"{counted(len(named), 'path')} {were} written here while or after {target} became the writer"
+            )
             self._daemon.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
         told = self._told(service.fileset.name, target, head, is_changed=True)
         return {**told, "late": list(named)[:LATE_MAX]}

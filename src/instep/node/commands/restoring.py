@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.core import restore_vocabulary as s
 from instep.errors import UnavailableError, UsageError
+from instep.model.counts import counted, which
 from instep.model.entry import Kind
 from instep.model.ids import NodeName, node_name
 from instep.node.commands.outcomes import author, outcome_document, writer_of
@@ -111,7 +112,9 @@ class Restores:
         is_dry = bool(params.get("dry_run"))
         if not is_dry:
             await work.write(changes, to)
-            text = f"{len(changes)} paths of generation {target.number} were written to {params['to']}"
+            were = which(len(changes), "was", "were")
+            paths = counted(len(changes), "path")
+            text = f"{paths} of generation {target.number} {were} written to {params['to']}"
             self._daemon.runtime.note("restored", text, service.line, generation=target.number)
         return {
             "fileset": name,

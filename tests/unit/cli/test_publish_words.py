@@ -1,0 +1,43 @@
+"""What ``publish`` and ``wait`` print where nothing was published yet, and what a refused command tells to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from instep.cli.publishing import _show_wait, show_publish
+from instep.errors import ResourceError
+
+WAITED = {
+    "fileset": "catalog",
+    "reached": False,
+    "generation": None,
+    "waiting_for": [{"node": "main", "standing": "unknown"}],
+}
+
+
+def test_nothing_published_yet_is_no_generation_none(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_wait(WAITED)
+    show_publish({"fileset": "catalog", "changed": False, "generation": None}, dry_run=False)
+    said = capsys.readouterr().out
+    assert "None" not in said
+    assert "catalog: not in step with a first generation yet" in said
+    assert "catalog: nothing changed, and nothing was published yet" in said
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        (
+            "free space on the file system of /n/state; it goes on by itself",
+            "free space on the file system of /n/state; then repeat the command",
+        ),
+        ("mount it, it goes on by itself; or umount /x", "mount it, then repeat the command; or umount /x"),
+        (
+            "chattr -i /x, then it goes on by itself, at once with: instep retry maps",
+            "chattr -i /x, then repeat the command",
+        ),
+        ("instep log maps", "instep log maps"),
+    ],
+)
+def test_a_command_that_was_refused_is_not_said_to_go_on_by_itself(hint: str, told: str) -> None:
+    assert ResourceError("no space", hint=hint).of_a_command().hint == told
