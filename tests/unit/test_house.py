@@ -29,7 +29,7 @@ LONGER_FILES: dict[str, int] = {
     "src/instep/net/certs.py": 450,
     "src/instep/net/messages.py": 800,
     "src/instep/net/pki.py": 600,
-    "src/instep/node/follower.py": 720,
+    "src/instep/node/follower.py": 700,
     "src/instep/node/writer.py": 500,
     "src/instep/store/sqlite.py": 420,
     "src/instep/tree/scan.py": 500,

@@ -51,7 +51,7 @@ class PublishLook(PublishGuards):
 
     def _begin_scan(self, run: Run) -> None:
         """Scan what is known to have changed; all of it where the watch cannot be counted on."""
-        is_full = not self._config.is_watching or any(r.is_full for r in run.requests)
+        is_full = any(r.is_full for r in run.requests)
         if is_full or (self._blind is not None and run.is_asked):
             self._unpublished.remember((), everything=True)
         scan = p.Scan(

@@ -83,8 +83,7 @@ class PublishMode(enum.Enum):
 class PublishConfig:
     """What this node's configuration says about publishing the line. Durations in ms; ``node`` is this node.
 
-    ``partners`` are the listed partners that may hold heads of this line; ``is_watching`` whether a watcher
-    runs, so that a scan of the changed paths is enough."""
+    ``partners`` are the listed partners that may hold heads of this line."""
 
     node: NodeName
     mode: PublishMode = PublishMode.AUTO
@@ -94,7 +93,6 @@ class PublishConfig:
     trigger_max_ms: int = 5_000
     deletions: DeletionPolicy = DEFAULT_DELETIONS
     rescan_ms: int = 600_000
-    is_watching: bool = True
     has_validate: bool = False
     has_reload: bool = False
     partners: tuple[NodeName, ...] = ()

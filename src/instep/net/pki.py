@@ -310,11 +310,8 @@ class Pki:
             self._write("node.crt", issued.tls)
 
     def is_renewal_due(self, now_ms: int) -> bool:
+        """Whether one of this node's certificates has spent two thirds of its life."""
         return any(now_ms >= self._renew_at_ms(purpose) for purpose in Purpose)
-
-    def renew_at_ms(self) -> int:
-        """When the first of this node's certificates has spent two thirds of its life."""
-        return min(self._renew_at_ms(purpose) for purpose in Purpose)
 
     def _renew_at_ms(self, purpose: Purpose) -> int:
         facts = facts_of(self.certificate(purpose))
@@ -425,13 +422,6 @@ class Pki:
         """Trust exactly this certificate for a partner of another cluster."""
         self._make_directories()
         self._write(f"trusted/{node_name(name)}.crt", pem_of(certificate))
-
-    def unpin_partner(self, name: NodeName) -> bool:
-        try:
-            self._path(f"trusted/{node_name(name)}.crt").unlink()
-        except FileNotFoundError:
-            return False
-        return True
 
     def pinned(self) -> dict[NodeName, x509.Certificate]:
         found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from instep.core import publish_vocabulary as v
@@ -9,13 +10,14 @@ from instep.core.commit_facts import LastCommit, committed
 from instep.errors import RefusedError
 from instep.model.definition import Definition
 from instep.model.generation import UNSIGNED, EpochBody, GenerationBody, SignedEpoch, SignedGeneration
-from instep.model.ids import EMPTY_DIGEST, HeadRef, LineId
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId
+from instep.net.messages import BUNDLE_BYTES_MAX, Bundle
 from instep.node.driver import wall_ms
 from instep.node.line_facts import save_facts
 from instep.node.runtime import Runtime
 from instep.tree.failpoints import failpoint, register
 
-__all__ = ["commit"]
+__all__ = ["bundle_of", "commit"]
 
 AUTO_AUTHOR = "auto"
 """Stands as author where nobody asked for the publish."""
@@ -84,6 +86,14 @@ def commit(service: OwnLine, effect: v.Commit) -> HeadRef:
     service.facts = facts
     failpoint(COMMIT_AFTER)
     return head
+
+
+def bundle_of(pages: Sequence[bytes] | None, contents: Mapping[Digest, bytes]) -> Bundle | None:
+    """New pages and small contents that travel with a head; None where they are too large or not known."""
+    if pages is None:
+        return None
+    size = sum(map(len, pages)) + sum(len(data) + 32 for data in contents.values())
+    return Bundle(tuple(pages), tuple(contents.items())) if size <= BUNDLE_BYTES_MAX else None
 
 
 def _missing_epoch(service: OwnLine, number: int) -> SignedEpoch | None:

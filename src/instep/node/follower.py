@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
@@ -30,7 +29,7 @@ from instep.core.vocabulary import (
     trouble_of,
 )
 from instep.errors import InstepError, UnavailableError
-from instep.model.definition import Definition, decode_definition
+from instep.model.definition import Definition
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, decode_policy
@@ -44,7 +43,7 @@ from instep.node.driver import Driver, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.fileset_tree import FilesetTree
-from instep.node.follow_answers import moved_on, plain, refuse_unusable
+from instep.node.follow_answers import moved_on, plain
 from instep.node.followed_shelf import FollowedShelf
 from instep.node.gating import gates_of, require_gates
 from instep.node.golden import Golden
@@ -57,6 +56,7 @@ from instep.node.line_facts import follow_facts, note_change, save_facts
 from instep.node.line_net import LineNet
 from instep.node.line_service import Source
 from instep.node.lingering import Lingering
+from instep.node.offered_heads import OfferedHeads
 from instep.node.reporting import report_of
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
@@ -78,9 +78,6 @@ __all__ = ["FollowService"]
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
 PROGRESS_S = 1.0
-SMALL_BUNDLE_BYTES = 128 << 10
-"""Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""
-OFFERED_MAX = 8
 LIVE_SAVED = register("follow.live_saved")
 TREE_SAVED = register("follow.tree_saved")
 log = logging.getLogger(__name__)
@@ -135,11 +132,9 @@ class FollowService:
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
             f"follow {self.line}", self.machine, self._perform, TimerFired
         )
-        self.head_bundle: tuple[Digest, dict[Digest, bytes]] | None = None
-        self._has_small_bundle = False
+        self._offered = OfferedHeads(runtime)
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
-        self._offered: OrderedDict[NodeName, m.Head] = OrderedDict()
         self._asking: set[tuple[NodeName, bool]] = set()
         self._told: f.Report | None = None
         self.driver.on_stuck = self._stuck
@@ -269,32 +264,8 @@ class FollowService:
         signed = head.generation
         verdict = verdict_on(runtime, signed.signature, signed.id)
         if verdict.is_valid:
-            self._offered[source] = head
-            while len(self._offered) > OFFERED_MAX:
-                self._offered.popitem(last=False)
-            self._offered.move_to_end(source)
+            self._offered.take(source, head)
         self.driver.post(f.HeadSeen(source, signed, verdict, head.beside))
-
-    def _keep_offered(self, wanted: HeadRef) -> None:
-        """Definition and bundle that came with a head: stored only now, when the machine wants this very head.
-        ``PeerError`` when the definition is not to be used."""
-        for source, head in list(self._offered.items()):
-            if head.generation.id == wanted.id:
-                del self._offered[source]
-                self._keep(head)
-
-    def _keep(self, head: m.Head) -> None:
-        body = head.generation.body()
-        if head.definition:
-            definition = decode_definition(head.definition)
-            if definition.digest == body.definition:
-                refuse_unusable(definition)
-                if self.runtime.store.get_blob(body.definition) is None:
-                    self.runtime.store.put_blob(body.definition, head.definition)
-        if head.bundle is not None:
-            contents = Fetcher(self.runtime).keep_bundle(body.root, head.bundle)
-            self.head_bundle = (head.generation.id, contents)
-            self._has_small_bundle = sum(map(len, head.bundle.pages)) <= SMALL_BUNDLE_BYTES
 
     def partner_told(self, source: NodeName) -> None:
         """Only a writer waits for this."""
@@ -546,6 +517,11 @@ class FollowService:
             if message is not None:
                 await self._net.announce(message)
 
+    @property
+    def head_bundle(self) -> tuple[Digest, dict[Digest, bytes]] | None:
+        """Small contents that came with a head."""
+        return self._offered.bundle
+
     def source(self, name: NodeName) -> Source:
         """The link to a source, or ``UnavailableError``."""
         link = self.sources.get(name)
@@ -596,19 +572,18 @@ class FollowService:
 
     async def _fetch(self, effect: f.FetchPages) -> f.FollowEvent:
         client = self.source(effect.source).client
-        self._has_small_bundle = False
-        self._keep_offered(effect.head)
+        self._offered.keep_wanted(effect.head)
         base = self.facts.tree or self.facts.live
         complete = base.root if base is not None else None
         await Fetcher(self.runtime).pages(
-            self.line, effect.head, complete, client.pages, is_small=self._has_small_bundle
+            self.line, effect.head, complete, client.pages, is_small=self._offered.has_small_bundle
         )
         definition = self.tree.definition_of(effect.head)
         if definition is None:
             reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
             for head in reply.heads:
                 if head.line == self.line and head.generation.id == effect.head.id:
-                    self._keep(head)
+                    self._offered.keep(head)
             definition = self.tree.definition_of(effect.head)
             if definition is None:
                 return f.Superseded(effect.req)

@@ -98,16 +98,6 @@ class Kept:
         """As a source for ``Stage``."""
         return self.open(entry.digest) if entry.kind is Kind.FILE else None
 
-    def target_of(self, entry: Entry) -> bytes | None:
-        """The target of a symlink that is kept."""
-        fd = self.open(entry.digest)
-        if fd is None:
-            return None
-        try:
-            return os.pread(fd, entry.size + 1, 0)
-        finally:
-            os.close(fd)
-
 
 def keep_laid(place: Place, fileset: FilesetSettings, history: Kept, laid: Sequence[Entry]) -> None:
     """The history keeps what a restore laid: the scan that follows does not read it again."""

@@ -35,7 +35,6 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, decode_policy
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import (
-    BUNDLE_BYTES_MAX,
     DIFFERENCES_MAX,
     Bundle,
     Difference,
@@ -46,7 +45,7 @@ from instep.net.messages import (
 )
 from instep.node.around import FailureTeller
 from instep.node.balancer_check import BalancerCheck
-from instep.node.committing import commit
+from instep.node.committing import bundle_of, commit
 from instep.node.config.settings import FilesetSettings
 from instep.node.draining import rollout_key
 from instep.node.driver import Driver, run_all, wall_ms
@@ -146,7 +145,6 @@ class WriterService:
                 count=deletions.count,
             ),
             rescan_ms=RESCAN_MS,
-            is_watching=True,
             has_validate=bool(fileset.hooks.validate),
             has_reload=bool(fileset.hooks.reload),
             partners=tuple(name for name in settings.partners if fileset.offers_to(name)),
@@ -232,27 +230,29 @@ class WriterService:
             case KeepEpoch(signed):
                 store.add_epoch(signed)
             case v.Scan():
-                self._spawn(self._scan(effect), lambda e: v.ScanFailed(effect.req, trouble_of(e)))
+                self.driver.spawn(self._scan(effect), lambda e: v.ScanFailed(effect.req, trouble_of(e)))
             case v.Commit():
                 self.facts = effect.facts
-                self._spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
+                self.driver.spawn(self._commit(effect), lambda e: v.CommitFailed(effect.req, trouble_of(e)))
             case s.PlanRestore():
-                self._spawn(self._plan(effect), lambda e: s.PlanFailed(effect.req, trouble_of(e)))
+                self.driver.spawn(self._plan(effect), lambda e: s.PlanFailed(effect.req, trouble_of(e)))
             case s.Restore():
-                self._spawn(
+                self.driver.spawn(
                     self.restoring.restore(effect), lambda e: s.RestoreFailed(effect.req, trouble_of(e))
                 )
             case s.Recover():
                 failed = self.restoring.failed_recovery
-                self._spawn(
+                self.driver.spawn(
                     self.restoring.recover(effect.req), lambda e: s.RecoverFailed(effect.req, failed(e))
                 )
             case RunHook():
-                self._spawn(self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e)))
+                self.driver.spawn(
+                    self._hook(effect), lambda e: HookEnded(effect.req, effect.kind, trouble_of(e))
+                )
             case v.AskPartners(req):
-                self._spawn(self._ask_partners(req), lambda _: v.PartnersAnswered(req, ()))
+                self.driver.spawn(self._ask_partners(req), lambda _: v.PartnersAnswered(req, ()))
             case v.FetchPages():
-                self._spawn(self._fetch(effect), lambda e: v.FetchFailed(effect.req, trouble_of(e)))
+                self.driver.spawn(self._fetch(effect), lambda e: v.FetchFailed(effect.req, trouble_of(e)))
             case v.Announce(head):
                 await self._announce(head)
             case v.Answer(request, outcome):
@@ -275,9 +275,6 @@ class WriterService:
                 pass  # nothing the writer starts can be stopped half way; late answers are dropped by number
             case _:
                 assert_never(effect)
-
-    def _spawn(self, work: Any, failed: Any) -> None:
-        self.driver.spawn(work, failed)
 
     async def _stuck(self, trouble: InstepError | None) -> None:
         """This machine cannot carry out an effect now, or can again."""
@@ -449,16 +446,9 @@ class WriterService:
         pending = self._pending
         if pending is not None:
             self._unscanned.committed()
-        if (
-            pending is not None
-            and pending.surveyed.summary.root == head.root
-            and pending.surveyed.pages is not None
-        ):
-            bundle_bytes = sum(map(len, pending.surveyed.pages)) + sum(
-                len(d) + 32 for d in pending.contents.values()
-            )
-            if bundle_bytes <= BUNDLE_BYTES_MAX:
-                self.bundle = (head, Bundle(pending.surveyed.pages, tuple(pending.contents.items())))
+        if pending is not None and pending.surveyed.summary.root == head.root:
+            bundle = bundle_of(pending.surveyed.pages, pending.contents)
+            self.bundle = (head, bundle) if bundle is not None else self.bundle
         return v.Committed(effect.req, head)
 
     # Others -------------------------------------------------------------------------------------------------
@@ -471,7 +461,7 @@ class WriterService:
         signed = store.generation(self.head.id)
         assert signed is not None, self.head
         raw = store.get_blob(signed.body().definition)
-        bundle = base = None
+        bundle = None
         if with_bundle and self.bundle is not None and self.bundle[0].id == self.head.id:
             bundle = self.bundle[1]
         return Head(
@@ -480,7 +470,6 @@ class WriterService:
             epochs=records_of(self.runtime, self.line, self.facts.epochs),
             definition=raw or b"",
             bundle=bundle,
-            base=base,
             writer=self.runtime.name,
         )
 

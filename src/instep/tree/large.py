@@ -250,10 +250,6 @@ class LargeFile:
         is_recorded = row is not None and self._old_fd is not None and is_same(row, os.fstat(self._old_fd))
         return Digest(row.chunks) if row is not None and is_recorded and row.chunks else None
 
-    @property
-    def missing_bytes(self) -> int:
-        return sum(self._ends) - sum(self._starts)
-
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write a range that ``missing`` named, or a part of one; anything else is a peer's mistake."""
         end = offset + len(data)
