@@ -55,6 +55,13 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000 + _shift_ms
 
 
+def call_at_wall_ms(until_ms: int | None, call: Callable[[int], None]) -> None:
+    """Call with ``until_ms`` once the wall clock should show it; on the event loop. Nothing for None."""
+    if until_ms is not None:
+        delay_s = max(0, until_ms - wall_ms()) / 1000
+        asyncio.get_running_loop().call_later(delay_s, call, until_ms)
+
+
 def shift_wall_clock(by_ms: int) -> None:
     """Show another time than the machine's: for tests of gates between clocks, set by ``node/process.py`` alone."""
     global _shift_ms

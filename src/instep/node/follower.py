@@ -39,7 +39,7 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
 from instep.node.config.settings import FilesetSettings
-from instep.node.driver import Driver, wall_ms
+from instep.node.driver import Driver, call_at_wall_ms, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.fileset_tree import FilesetTree
@@ -168,10 +168,7 @@ class FollowService:
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
         self.lingering.plan()
-        if self.facts.paused_until_wall_ms is not None:
-            delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
-            until = self.facts.paused_until_wall_ms
-            asyncio.get_running_loop().call_later(delay, self.resume_after, until)
+        call_at_wall_ms(self.facts.paused_until_wall_ms, self.resume_after)
         try:
             await self.tree.watch.start()
             await self.driver.run()

@@ -48,7 +48,7 @@ from instep.node.balancer_check import BalancerCheck
 from instep.node.committing import bundle_of, commit
 from instep.node.config.settings import FilesetSettings
 from instep.node.draining import rollout_key
-from instep.node.driver import Driver, run_all, wall_ms
+from instep.node.driver import Driver, call_at_wall_ms, run_all, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fileset_tree import FilesetTree
 from instep.node.golden import Golden
@@ -155,7 +155,7 @@ class WriterService:
     async def run(self) -> None:
         """Own the line until cancelled."""
         self.own.loop = asyncio.get_running_loop()
-        self._resume_later()
+        call_at_wall_ms(self.facts.paused_until_wall_ms, self.resume_after)
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
@@ -171,13 +171,6 @@ class WriterService:
                 if not future.done():
                     future.cancel()
             self.worker.close()
-
-    def _resume_later(self) -> None:
-        """A pause with an end, from before the restart."""
-        if self.facts.paused_until_wall_ms is not None:
-            delay = max(0, self.facts.paused_until_wall_ms - wall_ms()) / 1000
-            until = self.facts.paused_until_wall_ms
-            asyncio.get_running_loop().call_later(delay, self.resume_after, until)
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
         """New settings for the same fileset; the root and the line stay."""
