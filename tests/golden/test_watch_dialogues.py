@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
+from instep.core.held import HeldPaths, ScanProblem
+from instep.core.hot import Cooling
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import SetTimer, TimerFired, Trouble, WatchChanged
 from instep.errors import Retry
@@ -59,8 +61,28 @@ def test_a_file_that_partners_cannot_fetch_is_published_with_a_copy_now_and_then
     talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
     talk.at(6_000).say(p.TreeChanged((b"app.db",))).at(6_200).say(TimerFired("settle"))
     (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
-    assert (scan.hot, scan.cooling) == ((b"app.db",), (b"app.db",))
+    assert (scan.hot, scan.cooling) == ((b"app.db",), (Cooling(b"app.db", 10_000),))
     talk.check("hot_file")
+
+
+def test_a_hot_file_that_a_program_left_alone_is_looked_at_when_its_rhythm_says_that_it_ended() -> None:
+    talk = published(publisher(), 1)
+    talk.at(5_000).say(p.ContentMissed(b"app.db"), p.ContentMissed(b"app.db")).at(5_200)
+    talk.say(TimerFired("settle"))
+    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), copied=(b"app.db",))))
+    talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
+    for at in (6_000, 6_300, 6_500):
+        talk.at(at).say(p.TreeChanged((b"app.db",)))
+    talk.at(6_700).say(TimerFired("settle"))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert scan.cooling == (Cooling(b"app.db", 1_200),)
+    held = HeldPaths((ScanProblem(b"app.db", "hot", "partners could not fetch it", 1),), 1, 1, 0)
+    talk.say(p.Scanned(scan.req, replace(found("root 2"), held=held, is_full=False)))
+    assert due(talk, "hot") == 7_900
+    talk.at(7_900).say(TimerFired("hot")).at(8_100).say(TimerFired("settle"))
+    (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
+    assert b"app.db" in {each.path for each in scan.again} | set(scan.paths)
+    talk.check("hot_file_left_alone")
 
 
 def test_a_distant_partner_finishes_an_older_head_when_newer_ones_come_all_the_time() -> None:

@@ -11,7 +11,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.limits import DEPTH_MAX, SIZE_MAX, TIME_MAX_NS, TIME_MIN_NS, broken_by_path
 from instep.model.paths import parent_of, sort_key
 from instep.tree.plan import find_moves, plan
-from instep.tree.scan import unfit
+from instep.tree.unfit import unfit
 
 DIGEST = Digest(b"d" * 32)
 NAMES = st.sampled_from(

@@ -3,20 +3,32 @@
 A file is **hot** once its contents had moved on twice within half an hour when a partner asked for them. From then on
 it is published only with a copy of its contents in the history, so that what a generation names can always be had;
 and only now and then, so that the copies stay few and all else goes on at its own pace. Between, the file is held at
-its last entry. What is quiet for ``settle_max`` is published at once.
+its last entry.
+
+What is quiet is published at once. How long that takes to know depends on the file: a program that wrote every 50 ms
+has ended after a second, one that wrote every two seconds has not. So a file is quiet once it was left alone for
+several times the longest pause that was seen between two changes of it, for ``settle`` at least, for ``settle_max`` at
+most.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["ContentMissed", "HOT_FILES_MAX", "PACE_FIRST_MS", "PACE_MOST_MS", "HotFiles"]
+__all__ = ["ContentMissed", "Cooling", "HOT_FILES_MAX", "PACE_FIRST_MS", "PACE_MOST_MS", "HotFiles"]
 
 MISSES = 2
 WINDOW_MS = 1_800_000
 PACE_FIRST_MS = 30_000
 PACE_MOST_MS = 600_000
+QUIET_PAUSES = 4
+"""A file is quiet after so many times its longest pause."""
+PAUSES_WITHIN_MS = 60_000
+"""Pauses that ended so long ago are forgotten."""
+PAUSES_MAX = 32
 HOT_FILES_MAX = 1_000
 """Of more, the oldest is forgotten; it is noticed again."""
 
@@ -28,10 +40,19 @@ class ContentMissed:
     path: bytes
 
 
+class Cooling(NamedTuple):
+    """A hot file that is not published yet, unless it did not change for ``quiet_ms``."""
+
+    path: bytes
+    quiet_ms: int
+
+
 class _Heat:
     """One file."""
 
-    __slots__ = ("is_hot", "last_ms", "missed_at_ms", "next_ms", "pace_ms", "published_at_ms")
+    __slots__ = (
+        "changed_at_ms", "is_hot", "last_ms", "missed_at_ms", "next_ms", "pace_ms", "pauses", "published_at_ms"
+    )  # fmt: skip
 
     def __init__(self, now_ms: int) -> None:
         self.missed_at_ms: list[int] = []
@@ -40,6 +61,25 @@ class _Heat:
         self.next_ms = now_ms
         self.last_ms = now_ms
         self.published_at_ms: int | None = None
+        self.changed_at_ms: int | None = None
+        self.pauses: deque[tuple[int, int]] = deque(maxlen=PAUSES_MAX)
+        """When each ended, and how long it was: the longest first, behind each only shorter ones that ended later."""
+
+    def changed(self, now_ms: int, settle_max_ms: int) -> None:
+        """A pause of ``settle_max`` is none: the file was quiet."""
+        before, self.changed_at_ms = self.changed_at_ms, now_ms
+        if before is None or now_ms - before >= settle_max_ms:
+            return
+        while self.pauses and self.pauses[-1][1] <= now_ms - before:
+            self.pauses.pop()
+        self.pauses.append((now_ms, now_ms - before))
+
+    def quiet_ms(self, now_ms: int, settle_ms: int, settle_max_ms: int) -> int:
+        while self.pauses and now_ms - self.pauses[0][0] > PAUSES_WITHIN_MS:
+            self.pauses.popleft()
+        if not self.pauses:
+            return settle_max_ms
+        return min(settle_max_ms, max(settle_ms, QUIET_PAUSES * self.pauses[0][1]))
 
 
 class HotFiles:
@@ -80,6 +120,17 @@ class HotFiles:
         self._files = {p: h for p, h in self._files.items() if now_ms - h.last_ms < WINDOW_MS}
         return tuple(path for path, heat in self._files.items() if heat.is_hot)
 
-    def cooling(self, now_ms: int) -> tuple[bytes, ...]:
+    def changed(self, paths: Iterable[bytes], now_ms: int, settle_max_ms: int) -> None:
+        """The watch saw these change."""
+        for path in paths if self._files else ():
+            heat = self._files.get(path)
+            if heat is not None:
+                heat.changed(now_ms, settle_max_ms)
+
+    def cooling(self, now_ms: int, settle_ms: int, settle_max_ms: int) -> tuple[Cooling, ...]:
         """Those of them that are not published yet unless they are quiet."""
-        return tuple(path for path, heat in self._files.items() if heat.is_hot and now_ms < heat.next_ms)
+        return tuple(
+            Cooling(path, heat.quiet_ms(now_ms, settle_ms, settle_max_ms))
+            for path, heat in self._files.items()
+            if heat.is_hot and now_ms < heat.next_ms
+        )

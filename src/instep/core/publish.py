@@ -14,7 +14,7 @@ from typing import assert_never
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
 from instep.core.commit_facts import committed
-from instep.core.held import OPEN, not_held
+from instep.core.held import not_held
 from instep.core.publish_restore import PublishRestore, known_by_number_only
 from instep.core.publish_standing import PublishSeen, publish_stand_of
 from instep.core.publish_state import Job, Phase, Request, Run
@@ -80,6 +80,7 @@ class PublishMachine(PublishRestore):
             case p.ConfigChanged():
                 self._configure(event.config)
             case p.TreeChanged():
+                self._hot.changed(event.paths, self._now, self._config.settle_max_ms)
                 self._unpublished.touch(
                     event.paths, self._now, everything=event.is_overflow, trigger=self._config.trigger
                 )
@@ -208,11 +209,9 @@ class PublishMachine(PublishRestore):
             if self._config.mode is PublishMode.AUTO and self._unpublished.is_dirty:
                 self._unpublished.touch((), self._now)
         elif name == "held":
-            if self._config.mode is PublishMode.AUTO:
-                reported = (each.path for each in self._facts.reported.listed if each.what != OPEN)
-                self._unpublished.touch((*self._facts.held.paths, *reported), self._now)
-            else:
-                self._look_at_held()
+            self._look_at_held()
+        elif name == "hot":
+            self._look_at_hot()
         elif name == "rescan":
             if self._config.mode is PublishMode.AUTO:
                 self._unpublished.touch((), self._now, everything=True)
@@ -273,6 +272,7 @@ class PublishMachine(PublishRestore):
             self._fail_run(refusal)
         else:
             self._hold(summary)
+            self._arm_hot()
             if self._is_unchanged(run, summary):
                 self._succeed()
                 self._end_run(p.Unchanged(self._facts.head, self._facts.held))

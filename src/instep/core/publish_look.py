@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from instep.core import publish_vocabulary as p
+from instep.core.held import OPEN
+from instep.core.hot import Cooling
 from instep.core.publish_guards import PublishGuards
 from instep.core.publish_state import Phase, Run
 from instep.core.publish_vocabulary import PublishMode
@@ -24,9 +26,12 @@ class PublishLook(PublishGuards):
         self._out.append(SetTimer("rescan", self._now + after_ms))
 
     def _look_at_held(self) -> None:
-        """Where publishing is manual: look whether held paths could be carried by now. A look at the whole tree is left
-        to the rescan."""
-        if self._facts.held.total and not self._unpublished.is_all:
+        """See whether held paths can be carried by now. Where publishing is manual it is a mere look, and one at the
+        whole tree is left to the rescan."""
+        if self._config.mode is PublishMode.AUTO:
+            reported = (each.path for each in self._facts.reported.listed if each.what != OPEN)
+            self._unpublished.touch((*self._facts.held.paths, *reported), self._now)
+        elif self._facts.held.total and not self._unpublished.is_all:
             self._unpublished.remember(self._facts.held.paths)
             self._must_look = True
 
@@ -49,6 +54,21 @@ class PublishLook(PublishGuards):
             if self._config.mode is PublishMode.AUTO:
                 self._unpublished.touch((path,), self._now)
 
+    def _cooling(self) -> tuple[Cooling, ...]:
+        return self._hot.cooling(self._now, self._config.settle_ms, self._config.settle_max_ms)
+
+    def _arm_hot(self) -> None:
+        """Look at hot files that are held as soon as the first of them may be quiet."""
+        held = {each.path for each in self._facts.held.listed if each.what == "hot"}
+        quiet_ms = min((each.quiet_ms for each in self._cooling() if each.path in held), default=None)
+        if quiet_ms is not None:
+            self._out.append(SetTimer("hot", self._now + quiet_ms))
+
+    def _look_at_hot(self) -> None:
+        if self._config.mode is PublishMode.AUTO:
+            held = (each.path for each in self._facts.held.listed if each.what == "hot")
+            self._unpublished.touch(held, self._now)
+
     def _begin_scan(self, run: Run) -> None:
         """Scan what is known to have changed; all of it where the watch cannot be counted on."""
         is_full = any(r.is_full for r in run.requests)
@@ -63,6 +83,6 @@ class PublishLook(PublishGuards):
             since=self._facts.checkpoints,
             lets_go=run.lets_go(self._facts.held),
             hot=self._hot.hot(self._now),
-            cooling=self._hot.cooling(self._now),
+            cooling=self._cooling(),
         )
         self._out.append(scan)

@@ -10,7 +10,7 @@ import msgspec
 from instep.core.accept import EpochBook, SignerVerdict
 from instep.core.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.held import NOTHING_HELD, HeldPaths, ScanProblem
-from instep.core.hot import ContentMissed
+from instep.core.hot import ContentMissed, Cooling
 from instep.core.losses import Checkpoint, Lost
 from instep.core.publish_outcomes import NotPublished, Outcome, Published, Unchanged, WouldPublish
 from instep.core.rescan import ScanCost
@@ -357,7 +357,7 @@ class Scan:
     since: tuple[Checkpoint, ...] = ()
     lets_go: frozenset[bytes] = frozenset()
     hot: tuple[bytes, ...] = ()
-    cooling: tuple[bytes, ...] = ()
+    cooling: tuple[Cooling, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,7 @@ class WriterTree:
             fileset.settle_max_ms * 1_000_000,
             written=watch.written if watch is not None else frozenset(),
             hot=frozenset(effect.hot),
-            cooling=frozenset(effect.cooling),
+            cooling={each.path: each.quiet_ms * 1_000_000 for each in effect.cooling},
             copy=lambda path, digest, fd: self.hot.copy(history, path, digest, fd),
         )
 

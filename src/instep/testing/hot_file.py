@@ -59,8 +59,8 @@ class HotProgram:
 
 def hot_problem(writer: SimWriter, effect: p.Scan) -> ScanProblem | None:
     """The hot file keeps its last entry while it cools, unless it is quiet."""
-    is_quiet = writer.world.now - writer.hot_at_ms >= writer.config.settle_max_ms
-    if HOT not in effect.cooling or is_quiet or HOT not in writer.place.tree:
+    quiet_ms = next((each.quiet_ms for each in effect.cooling if each.path == HOT), 0)
+    if writer.world.now - writer.hot_at_ms >= quiet_ms or HOT not in writer.place.tree:
         return None
     base = effect.base
     has_entry = base is not None and lookup(base.root, HOT, writer.store.get_page) is not None

@@ -17,7 +17,6 @@ import msgspec
 
 from instep.model.definition import Definition, Preserve
 from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
-from instep.model.entry_rules import why_unfit
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.limits import TIME_MAX_NS, TIME_MIN_NS, broken_by_stat
 from instep.model.pages import PutPage
@@ -35,6 +34,7 @@ from instep.tree.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
 from instep.tree.rules import Rules
 from instep.tree.settling import Settling, Sink, handed_on, is_in_place, is_read_later, trusted_at, written
 from instep.tree.touched import is_reserved
+from instep.tree.unfit import unfit
 
 __all__ = [
     "RACY_NS",
@@ -48,7 +48,6 @@ __all__ = [
     "is_settled",
     "scan",
     "scan_paths",
-    "unfit",
 ]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -325,7 +324,7 @@ class _Scanner:
         # Its time says nothing of what is in it: one that cannot be carried holds nothing back.
         mtime_ns = min(max(found.st_mtime_ns, TIME_MIN_NS), TIME_MAX_NS)
         entry = Entry(path, Kind.DIR, found.st_mode & 0o7777, 0, mtime_ns, EMPTY_DIGEST, 0, extra)
-        problem = unfit(entry)
+        problem = unfit(entry, is_own=self._local.is_own)
         return (Scanned(entry), children) if problem is None else (problem, ())
 
     def _is_mount(self, path: bytes) -> bool:
@@ -347,7 +346,7 @@ class _Scanner:
             return None if error.errno in (*GONE, errno.EINVAL) else unreadable(path, error)
         digest = digest_bytes(target)
         entry = Entry(path, Kind.SYMLINK, 0o777, len(target), found.st_mtime_ns, digest, 0, extra)
-        problem = unfit(entry)
+        problem = unfit(entry, is_own=self._local.is_own)
         if problem is not None:
             return problem
         if self._sink is not None:
@@ -368,10 +367,10 @@ class _Scanner:
             is_known = row is not None and is_same(row, found) and is_settled(row)
             if row is not None and is_known and not self._deep and path not in self._suspects:
                 entry = self._file_entry(path, found, row)
-                return unfit(entry) or Scanned(entry, row, False, is_row_new)
+                return unfit(entry, is_own=self._local.is_own) or Scanned(entry, row, False, is_row_new)
             if row is not None and is_same(row, found) and is_read_later(self._settling, path):
                 entry = self._file_entry(path, found, row)
-                return unfit(entry) or Scanned(entry, row, is_open=True)
+                return unfit(entry, is_own=self._local.is_own) or Scanned(entry, row, is_open=True)
             return self._read(path, found, row)
         except OSError as error:
             if error.errno in GONE:
@@ -421,7 +420,9 @@ class _Scanner:
         )
         entry = self._file_entry(path, found, new)
         is_racy = self._now_ns - found.st_ctime_ns < RACY_NS
-        return unfit(entry) or Scanned(entry, new, True, True, is_racy, openness is Openness.OPEN)
+        return unfit(entry, is_own=self._local.is_own) or Scanned(
+            entry, new, True, True, is_racy, openness is Openness.OPEN
+        )
 
     def _read_once(
         self, fd: int, size: int, mtime_ns: int, row: StatRow | None
@@ -470,17 +471,6 @@ class _Scanner:
             return has_holes(fd, found)
         finally:
             os.close(fd)
-
-
-def unfit(entry: Entry) -> Problem | None:
-    """An entry that no receiver would take: its time breaks a limit, or what else it carries breaks a rule."""
-    broken = broken_by_stat(entry.size, entry.mtime_ns)
-    if broken is not None:
-        return Problem(entry.path, *broken)
-    if entry.extra is None and entry.kind is not Kind.SYMLINK:
-        return None
-    why = why_unfit(entry)
-    return None if why is None else Problem(entry.path, "unfit", f"it {why}")
 
 
 def _mount(path: bytes) -> Problem:

@@ -8,7 +8,8 @@ has the file mapped and may write without the kernel moving a time. This module 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from instep.errors import DamagedError, ResourceError
@@ -49,14 +50,14 @@ class Settling(NamedTuple):
     """What a writer waits for before it publishes a file. ``settle_ns`` and ``settle_max_ns`` are the fileset's,
     ``written`` the paths that the watch saw written and not closed since. ``opened`` were found open and read before:
     they are read again by the next full scan, not by this one, unless their stat moved. Of ``hot`` files ``copy`` keeps
-    the contents; those that are ``cooling`` are read only when they did not change for ``settle_max``."""
+    the contents; one that is ``cooling`` is read only when it did not change for so many ns."""
 
     settle_ns: int
     settle_max_ns: int
     written: Container[bytes] = frozenset()
     opened: Container[bytes] = frozenset()
     hot: Container[bytes] = frozenset()
-    cooling: Container[bytes] = frozenset()
+    cooling: Mapping[bytes, int] = MappingProxyType({})
     copy: Callable[[bytes, Digest, int], None] = _no_copy
 
     def problem(self, path: bytes, found: os.stat_result, openness: Openness, now_ns: int) -> Problem | None:
@@ -65,7 +66,8 @@ class Settling(NamedTuple):
         age = now_ns - found.st_ctime_ns
         if age >= self.settle_max_ns:
             return None
-        if path in self.cooling:
+        quiet_ns = self.cooling.get(path)
+        if quiet_ns is not None and age < quiet_ns:
             return Problem(path, "hot", "partners could not fetch it before it changed again")
         if openness is Openness.OPEN:
             return Problem(path, "unstable", "a program has it open for writing")

@@ -19,6 +19,7 @@ from instep.tree.abilities import Ability, lacking, probe_filesystem
 from instep.tree.fidelity import Allow, Local, Owners, apply_metadata, expected_local
 from instep.tree.place import Place
 from instep.tree.scan import Scanned, scan
+from instep.tree.unfit import unfit
 
 EVERYTHING = Definition(preserve=tuple(Preserve))
 OWN = Local(preserve=frozenset(Preserve), is_own=True)
@@ -179,7 +180,7 @@ def test_what_a_file_system_lacks_is_named(abilities: frozenset[Ability]) -> Non
     assert Ability.LONG_NAMES in abilities
 
 
-def test_large_attributes_travel_by_digest() -> None:
+def test_large_attributes_have_digests_and_are_not_published() -> None:
     """Needs a file system that keeps attributes above 4 KiB: tmpfs does, ext4 as usually made does not."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as base:
         source = Path(base) / "source"
@@ -190,10 +191,14 @@ def test_large_attributes_travel_by_digest() -> None:
         except OSError as error:
             pytest.skip(f"no attribute of 5,000 bytes here: {error.strerror}")
         values: dict[Digest, bytes] = {}
-        wanted = read(source, OWN, values)
+        wanted = read(source, MAY_ALL, values)
         assert wanted[0].extra is not None
         assert wanted[0].extra.xattrs == ()
         assert list(values.values()) == [b"v" * 5000]
         check_entry(wanted[0])
+        assert unfit(wanted[0]) is None
+        refused = unfit(wanted[0], is_own=True)
+        assert refused is not None
+        assert (refused.what, "user.large has 5000 bytes; at most 4096" in refused.detail) == ("unfit", True)
         build(source, Path(base) / "target", wanted, MAY_ALL, values)
         assert read(Path(base) / "target", MAY_ALL) == wanted

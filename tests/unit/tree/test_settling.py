@@ -94,12 +94,14 @@ def test_a_file_that_is_renamed_into_place_is_carried_at_once(looked: Looked) ->
 
 def test_a_hot_file_that_cools_is_not_read_until_it_is_quiet(looked: Looked) -> None:
     looked.file.write_bytes(b"hot")
-    cooling = SETTLING._replace(hot={b"file"}, cooling={b"file"})
+    cooling = SETTLING._replace(hot={b"file"}, cooling={b"file": 2 * SECOND})
     assert why(looked.at_age(SECOND, cooling)) == "hot"
     copied: list[bytes] = []
     quiet = cooling._replace(copy=lambda path, digest, fd: copied.append(path))
-    assert why(looked.at_age(11 * SECOND, quiet)) == "carried"
+    assert why(looked.at_age(3 * SECOND, quiet)) == "carried"
     assert copied == [b"file"]
+    other = SETTLING._replace(cooling={b"other": 2 * SECOND})
+    assert why(looked.at_age(-SECOND, other)) == "carried", "changed after the scan began"
 
 
 @pytest.mark.usefixtures("no_leases")
