@@ -61,6 +61,9 @@ class Uplink:
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
+        self._asked = 0
+        self._heard: dict[int, asyncio.Future[None]] = {}
+        """Questions whether the sender took in what it was told."""
         self._random = random.SystemRandom()
         self._answering = Answering(peers, name, self.reply)
 
@@ -200,6 +203,21 @@ class Uplink:
             self._replies.append(message)
         self._wake.set()
 
+    async def is_heard(self, within_s: float) -> bool:
+        """Whether the sender took in what it was told until now: it answers in order. False when it did not in time."""
+        self._asked += 1
+        number, heard = self._asked, asyncio.get_running_loop().create_future()
+        self._heard[number] = heard
+        self.reply(m.Ping(number))
+        try:
+            async with asyncio.timeout(within_s):
+                await heard
+        except TimeoutError:
+            return False
+        finally:
+            self._heard.pop(number, None)
+        return True
+
     async def _pump(self, stream: SocketStream) -> None:
         while True:
             await self._wake.wait()
@@ -249,7 +267,10 @@ class Uplink:
             case m.Ping(number):
                 self._tell_heads_again()
                 self.reply(m.Pong(number, wall_ms()))
-            case m.Pong() | m.HeadNotice():
+            case m.Pong(number):
+                if (heard := self._heard.pop(number, None)) is not None and not heard.done():
+                    heard.set_result(None)
+            case m.HeadNotice():
                 pass
             case m.Members():
                 self._peers.membership.learned(self.name, message)

@@ -13,6 +13,7 @@ from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
+from instep.node.commands.being_heard import be_heard
 from instep.node.commands.parameters import service_of
 from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.config import edits
@@ -259,6 +260,7 @@ class Filesets:
             )
             if changed:
                 self._daemon.reload()
+                await be_heard(self._daemon, name, writer, is_observing=mode == "observe")
             return {"fileset": name, "path": str(path), "writer": writer, "changed": changed}
         _, offer, head, numbers, is_empty = await self._compared(params)
         if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
@@ -289,6 +291,7 @@ class Filesets:
         )
         self._daemon.reload()
         runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
+        await be_heard(self._daemon, name, offer.writer, is_observing=mode == "observe")
         return {
             "fileset": name,
             "path": str(path),
