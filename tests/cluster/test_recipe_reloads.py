@@ -65,6 +65,7 @@ def test_nginx_answers_with_the_new_configuration_after_the_reload(servers: Serv
     program = shutil.which("nginx", path=PROGRAMS) or ""
     words = [program, "-e", str(tmp_path / "error.log"), "-c", str(conf), "-g", "daemon off;"]
     servers.start("nginx", words, port, tmp_path / "out.log")
+    assert location(port) == "http://begin/", "an answer: the parent, which listens first, has its workers"
     for number in range(3):
         write(f"site{number}")
         assert reloaded("nginx", tmp_path) == (0, "")
@@ -96,6 +97,7 @@ def test_apache_answers_with_the_new_configuration_after_the_reload(servers: Ser
     write("begin")
     program = shutil.which("apache2", path=PROGRAMS) or ""
     servers.start("apache2", [program, "-f", str(conf), "-DFOREGROUND"], port, tmp_path / "out.log")
+    assert location(port) == "http://begin/", "an answer: the parent, which listens first, has its children"
     for number in range(2):
         write(f"site{number}")
         assert reloaded("apache", tmp_path) == (0, "")
