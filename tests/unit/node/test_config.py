@@ -161,6 +161,20 @@ def test_a_problem_names_its_line(text: str, line: int, why: str) -> None:
     assert any(p["line"] == line and why in p["why"] for p in found), found
 
 
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("9" * 5_000, "a number has too many digits"),
+        ("[" * 5_000 + "]" * 5_000, "lie too deep in each other"),
+        ('"' + "9" * 400 + 's"', "is not a duration"),
+    ],
+    ids=["digits", "depth", "duration"],
+)
+def test_what_python_cannot_read_is_a_problem_and_no_crash(value: str, why: str) -> None:
+    (found,) = problems(f'name = "a"\npoll = {value}\n')
+    assert why in found["why"]
+
+
 def test_roots_may_not_overlap_nor_hold_keys_or_secrets(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "data")

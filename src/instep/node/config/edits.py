@@ -91,7 +91,7 @@ def edit(
         before = node.config.read_text()
         try:
             document = tomlkit.parse(before)
-        except TOMLKitError as error:
+        except (TOMLKitError, ValueError, RecursionError) as error:
             parse(before, directory=node.path, path=node.config)  # names the line
             raise ConfigError(f"{node.config} is not TOML: {error}", code="bad_configuration") from error
         change(document)

@@ -27,7 +27,6 @@ from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
 
 __all__ = [
-    "HOOKS_MAX",
     "NO_TIME",
     "HookSettings",
     "HooksSettings",

@@ -20,7 +20,6 @@ __all__ = [
     "BadValue",
     "ValueKind",
     "as_set",
-    "as_toml",
     "boolean",
     "choice",
     "enum_of",

@@ -17,9 +17,9 @@ _BARE_END = frozenset(" \t\r\n.=]#,}")
 
 
 class NotToml(ValueError):
-    """The text is not TOML from a line on."""
+    """The text is not TOML from a line on; None where the parser does not say which."""
 
-    def __init__(self, line: int, why: str) -> None:
+    def __init__(self, line: int | None, why: str) -> None:
         super().__init__(f"is not TOML: {why}")
         self.line = line
 
@@ -33,6 +33,10 @@ def toml_document(text: str) -> dict[str, Any]:
         if where.startswith("line "):
             raise NotToml(int(where[5:].split(",")[0]), why) from None
         raise NotToml(text.count("\n") + 1, why or str(error)) from None
+    except ValueError:  # Python converts no number of more than 4,300 digits
+        raise NotToml(None, "a number has too many digits") from None
+    except RecursionError:
+        raise NotToml(None, "arrays or tables lie too deep in each other") from None
 
 
 def element(index: int) -> str:
