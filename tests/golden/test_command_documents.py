@@ -19,6 +19,9 @@ RECORDED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     json.loads(line) for line in (Path(__file__).parent / "commands.jsonl").read_text("utf-8").splitlines()
 ]
 
+ADDED = {"fileset_list": ("offers",)}
+"""Keys that results gained since, which a result of before lacks. Nothing else may differ."""
+
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in RECORDED} & COMMANDS.keys()))
 def test_what_was_recorded_is_read_and_written_the_same(name: str) -> None:
@@ -26,6 +29,7 @@ def test_what_was_recorded_is_read_and_written_the_same(name: str) -> None:
     for _, params, result in (line for line in RECORDED if line[0] == name):
         asked = command_from(kind, params)
         assert command_from(kind, as_json(asked)) == asked
-        assert json.dumps(as_json(result_from(kind, result))) == json.dumps(result), (
-            "the order of keys counts"
-        )
+        written = as_json(result_from(kind, result))
+        for key in ADDED.get(name, ()):
+            written.pop(key, None)
+        assert json.dumps(written) == json.dumps(result), "the order of keys counts"

@@ -13,6 +13,10 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from instep.api.catalog import COMMANDS
+from instep.api.command import command_from, result_from
+from instep.errors import UsageError
+
 __all__ = ["FakeDaemon"]
 
 Answer = Callable[[dict[str, Any]], list[dict[str, Any]]]
@@ -25,15 +29,21 @@ class FakeDaemon:
         self.path = path
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._answers: dict[str, Answer] = {}
-        self.answer("ping", {"pid": os.getpid()})
+        self.answer("ping", {"node": "main", "pid": os.getpid()})
 
     def answer(self, command: str, result: dict[str, Any]) -> None:
+        """Answer so from now on; what the real daemon could not say is refused here."""
+        result_from(COMMANDS[command], result)
         self._answers[command] = lambda _: [{"result": result}]
 
     def lines(self, command: str, *lines: dict[str, Any]) -> None:
         self._answers[command] = lambda _: list(lines)
 
     def answers(self, command: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        try:
+            command_from(COMMANDS[command], params)
+        except UsageError as error:
+            return [{"error": error.as_json()}]
         if command in self._answers:
             return self._answers[command](params)
         return [{"error": {"exit_code": 2, "reason": f"no command {command}", "code": "unknown"}}]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instep.api import archive
+from instep.api import archive, balancers, filesets, lines, looking, members, rollouts, succession, verifying
 from instep.api.command import Command
 
 __all__ = ["COMMANDS"]
 
-_MODULES = (archive,)
+_MODULES = (archive, balancers, filesets, lines, looking, members, rollouts, succession, verifying)
 
 COMMANDS: Mapping[str, type[Command[Any]]] = {
     kind.command: kind
     for module in _MODULES
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Command) and kind is not Command
+    if isinstance(kind, type) and issubclass(kind, Command) and "command" in vars(kind)
 }

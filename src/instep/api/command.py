@@ -24,7 +24,7 @@ OTHER_VERSION = "instep and its daemon may be of different versions: instep stop
 
 
 class Role(enum.Enum):
-    """The least role of a person who may give a command. Whoever may open the control socket has all of them."""
+    """The least role that a command asks of a person. The owner of the control socket has all roles."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -58,7 +58,7 @@ class Command(
 
 
 def command(name: str, role: Role, *errors: type[InstepError]) -> Callable[[type[Kind]], type[Kind]]:
-    """Name a command as the control socket does, with who may give it and how it may fail."""
+    """Name a command as the control socket does, with the role that it asks for and the errors that it may end with."""
 
     def declared(kind: type[Kind]) -> type[Kind]:
         kind.command, kind.role, kind.errors = name, role, errors
@@ -68,7 +68,7 @@ def command(name: str, role: Role, *errors: type[InstepError]) -> Callable[[type
 
 
 def as_json(document: msgspec.Struct) -> dict[str, Any]:
-    """A request or a result as a JSON object; base64 for bytes, nothing for what is unset."""
+    """A request or a result as a JSON object: bytes as base64, unset fields left out."""
     found: dict[str, Any] = msgspec.to_builtins(document)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType, field
 
 from instep.api.command import Command, Document, Role, command
-from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument
+from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument, WaitingDocument
 from instep.errors import (
     ContentionError,
     DamagedError,
@@ -14,13 +14,6 @@ from instep.errors import (
     ResourceError,
     UnavailableError,
 )
-
-
-class WaitingDocument(Document, frozen=True):
-    """A node that is waited for, and how it stands."""
-
-    node: str
-    standing: str
 
 
 class WaitDocument(Document, frozen=True):
@@ -126,7 +119,7 @@ class RestoreCommand(Command[OutcomeDocument], frozen=True):
 
 
 class RetryDocument(Document, frozen=True, kw_only=True):
-    """What was retried, and on which other node."""
+    """The filesets that were retried, and on which other node."""
 
     fileset: str
     node: str | UnsetType = UNSET
@@ -135,7 +128,7 @@ class RetryDocument(Document, frozen=True, kw_only=True):
 
 @command("retry", Role.OPERATOR, RefusedError, UnavailableError)
 class RetryCommand(Command[RetryDocument], frozen=True):
-    """Try again what was refused or put back, here or on a partner."""
+    """Try a refused or put-back generation again, here or on a partner."""
 
     fileset: str | None = None
     node: str | None = None
@@ -160,7 +153,7 @@ class PauseCommand(Command[PauseDocument], frozen=True):
 
 
 class ResumeDocument(Document, frozen=True):
-    """What goes on."""
+    """The fileset that goes on."""
 
     fileset: str
     changed: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from msgspec import UNSET, UnsetType
 
 from instep.api.command import Document
@@ -27,6 +29,12 @@ class FullGenerationDocument(GenerationDocument, frozen=True):
     bytes: int
 
 
+@overload
+def generation(ref: HeadRef) -> GenerationDocument: ...
+@overload
+def generation(ref: None) -> None: ...
+@overload
+def generation(ref: HeadRef | None) -> GenerationDocument | None: ...
 def generation(ref: HeadRef | None) -> GenerationDocument | None:
     """A head or a live generation as results name it."""
     return None if ref is None else GenerationDocument(ref.epoch, ref.number, ref.id.hex(), ref.root.hex())
@@ -59,3 +67,10 @@ class FailureDocument(Document, frozen=True):
     code: str | None
     reason: str | None
     state: str | UnsetType | None = UNSET
+
+
+class WaitingDocument(Document, frozen=True):
+    """A node that is waited for, and how it stands."""
+
+    node: str
+    standing: str

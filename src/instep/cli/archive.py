@@ -23,7 +23,7 @@ archive = group("archive", "Files that were replaced, removed or set aside on th
 @pass_session
 def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None:
     """What the archive holds, newest first, and how large it is."""
-    document = session.ask(api.ArchiveListCommand(fileset, set_aside))
+    document = session.call(api.ArchiveListCommand(fileset, set_aside=set_aside))
 
     def text() -> None:
         rows = [
@@ -52,7 +52,7 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     fileset, path = (None, words[0]) if len(words) == 1 else words
     raw = os.fsencode(path)
     shown = raw.decode("utf-8", "replace")
-    document = session.ask(
+    document = session.call(
         api.ArchiveRestoreCommand(absolute(directory), fileset, shown, raw, generation=generation)
     )
 
@@ -76,7 +76,7 @@ def archive_prune(
     session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool
 ) -> None:
     """Delete from the archive what neither rule keeps."""
-    document = session.ask(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run))
+    document = session.call(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run=dry_run))
 
     def text() -> None:
         verb = "would go" if dry_run else "gone"

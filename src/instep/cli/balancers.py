@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from instep.api import balancers as api
+from instep.api.command import as_json
 from instep.cli.output import printable, say
 from instep.cli.session import Session, command, group, pass_session, timeout_option
 from instep.errors import UnavailableError
@@ -51,9 +53,9 @@ def render(
 
     program = Program(kind)
     before = read_kept(output) if output is not None and program is Program.PROXY_MAP else None
-    document = session.call("balancer_render", 30.0, kind=kind, names=list(names), only=only, before=before)
-    text = str(document["text"])
-    for warning in document["warnings"]:
+    found = session.call(api.BalancerRenderCommand(kind, names, only, before), 30.0)
+    text, document = found.text, as_json(found)
+    for warning in found.warnings:
         session.message(f"warning: {printable(warning)}")
     if is_checked or output is not None:
         document["checked_by"] = _checked(session, program, text, only, is_required=is_checked)
@@ -99,14 +101,14 @@ def reload(session: Session, names: tuple[str, ...], replace: bool, timeout_ms: 
 
     What the balancer's parser refuses changes nothing. A reload that fails is tried again until it goes well.
     """
-    document = session.call("balancer_reload", timeout_ms / 1000, names=list(names), replace=replace)
+    document = session.call(api.BalancerReloadCommand(names, replace=replace), timeout_ms / 1000)
 
     def show() -> None:
-        for file in document["files"]:
-            changed = "written" if file["changed"] else "unchanged"
-            reloaded = "reloaded" if file["reloaded"] else "no reload is set"
-            print(f"{file['file']}  {changed}, {reloaded}")
-            for warning in file["warnings"]:
+        for file in document.files:
+            changed = "written" if file.changed else "unchanged"
+            reloaded = "reloaded" if file.reloaded else "no reload is set"
+            print(f"{file.file}  {changed}, {reloaded}")
+            for warning in file.warnings:
                 session.message(f"warning: {printable(warning)}")
 
     session.show(document, show)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from instep.api.filesets import ReloadConfigCommand
 from instep.cli.output import printable, say, table
 from instep.cli.session import Session, command, group, pass_session
 
@@ -112,13 +113,11 @@ def _rows(
 @pass_session
 def config_reload(session: Session) -> None:
     """Make the running daemon take the file; a wrong file changes nothing, and its problems are named."""
-    document = session.call("reload_config", 60.0)
+    document = session.call(ReloadConfigCommand(), 60.0)
 
     def text() -> None:
-        for warning in document.get("warnings") or ():
+        for warning in session.settings().warnings:
             say(f"instep: {printable(warning)}")
-        print(
-            "the daemon runs this configuration" if document.get("changed", True) else "nothing has changed"
-        )
+        print("the daemon runs this configuration" if document.changed else "nothing has changed")
 
     session.show(document, text)

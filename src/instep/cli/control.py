@@ -2,7 +2,7 @@
 
 ``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
 and a last ``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its
-own ends after two minutes of silence. Standard library only, because every command starts here.
+own ends after two minutes of silence. Nothing heavy is imported, because every command starts here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from instep.api.command import Command, Result, as_json, result_from
+from instep.api.looking import PingCommand
 from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
 __all__ = ["Control", "DaemonDown", "error_from_json"]
@@ -71,7 +72,7 @@ class Control:
     def is_up(self) -> bool:
         """Whether a daemon answers."""
         try:
-            self.call("ping", {}, timeout_s=CONNECT_S)
+            self.ask(PingCommand(), timeout_s=CONNECT_S)
         except UnavailableError:
             return False
         return True
@@ -84,7 +85,7 @@ class Control:
         timeout_s: float | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
-        """The result of one command. ``DaemonDown`` when nobody listens, else what the daemon told."""
+        """The result of one command. ``DaemonDown`` when no daemon listens, else the error of the daemon."""
         for line in self._lines(command, params, timeout_s):
             if "result" in line:
                 result: dict[str, Any] = line["result"]
@@ -108,11 +109,11 @@ class Control:
         told = self.call(command.command, as_json(command), timeout_s=timeout_s, on_progress=on_progress)
         return result_from(type(command), told)
 
-    def items(self, command: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def watch(self, command: Command[Result]) -> Iterator[Result]:
         """The items of a watching command, until the caller stops or the daemon ends."""
-        for line in self._lines(command, params, None):
+        for line in self._lines(command.command, as_json(command), None):
             if "item" in line:
-                yield line["item"]
+                yield result_from(type(command), line["item"])
             elif "result" in line:
                 return
 

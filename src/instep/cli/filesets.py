@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import UNSET
+from msgspec.structs import replace
 
+from instep.api import filesets as api
+from instep.api.command import as_json
 from instep.cli.completion import complete_setting
-from instep.cli.output import printable, say, shown_bytes, table
+from instep.cli.output import printable, say, table
 from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
 from instep.cli.roots import all_wrong, check_root, mark_root
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from instep.node.config.settings import FilesetSettings
 
 __all__ = ["absolute", "fileset"]
 
@@ -188,33 +195,30 @@ def fileset_accept(
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other", code="bad_flags")
     how = chosen[0] if chosen else None
-    given = {"from": home, "mode": how, "drift": drift, "switch": switch}
-    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if carry:
-        asked["carry"] = list(carry)
-    if without:
-        asked["without"] = [item.strip() for item in without.split(",")]
     root = absolute(path)
     ready = recipe_settings(session, recipe_name, params, FOLLOWED, root)
-    if ready and not dry_run:
-        asked["settings"] = {key: value for key, value in ready.items() if key not in asked}
+    typed = {"from": home, "mode": how, "drift": drift, "switch": switch, "carry": carry, "without": without}
+    kind = api.FilesetCheckCommand if dry_run else api.FilesetAcceptCommand
+    asked = kind(
+        name, root, home, how, drift=drift, switch=switch, carry=carry,
+        without=tuple(item.strip() for item in without.split(",")) if without else (),
+        settings={} if dry_run else {key: value for key, value in ready.items() if not typed.get(key)},
+    )  # fmt: skip
     if home is not None and home == settings.name:
         raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
-    verb = "fileset_check" if dry_run else "fileset_accept"
-    told = session.call(verb, timeout_ms / 1000, name=name, path=root, **asked)
-    document = {**told, **recipe_fields(recipe_name, ready)}
-    session.show(document, lambda: _show_accepted(document, name, dry_run))
+    told = session.call(asked, timeout_ms / 1000)
 
+    def text() -> None:
+        if told.only_here is not UNSET:
+            print(f"  only here: {told.only_here}")
+            print(f"  only there: {told.only_there}")
+            print(f"  differing: {told.differing}")
+        if not dry_run:
+            show_recipe(recipe_name, name, ready)
+            state = "follows" if told.changed else "follows already"
+            print(f"{name} in {told.path} {state} {told.writer}")
 
-def _show_accepted(document: dict[str, Any], name: str, dry_run: bool) -> None:
-    for key in ("only_here", "only_there", "differing", "equal"):
-        if document.get(key) is not None:
-            print(f"  {key.replace('_', ' ')}: {document[key]}")
-    if dry_run:
-        return
-    show_recipe(document.get("recipe"), name, document.get("settings", {}))
-    state = "follows" if document.get("changed", True) else "follows already"
-    print(f"{name} in {document.get('path')} {state} {document.get('writer')}")
+    session.show({**as_json(told), **recipe_fields(recipe_name, ready)}, text)
 
 
 @command(
@@ -271,42 +275,34 @@ def _report_change(session: Session, name: str, changed: bool, done: str) -> Non
 @pass_session
 def fileset_list(session: Session) -> None:
     """The filesets here and those that partners offer."""
-    document = session.call_or(lambda: _offline_list(session), "fileset_list")
+    document = session.call_or(lambda: _offline_list(session), api.FilesetListCommand())
 
     def text() -> None:
         here = session.settings().name
         rows = [
-            (
-                f["name"],
-                f.get("path") or "-",
-                "here" if f.get("writer") == here else f.get("writer"),
-                f.get("class") or "-",
-            )
-            for f in document["filesets"]
+            (f.name, f.path, "here" if f.writer == here else f.writer, f.fileset_class or "-")
+            for f in document.filesets
         ]
         table(rows, ("fileset", "path", "written", "class"))
-        for offer in document.get("offers") or ():
-            print(f"offered by {offer.get('writer')}: instep fileset accept {offer.get('name')} PATH")
+        for offer in document.offers or ():
+            print(f"offered by {offer.writer}: instep fileset accept {offer.name} PATH")
 
     session.show(document, text)
 
 
-def _offline_list(session: Session) -> dict[str, Any]:
-    return {
-        "daemon": "stopped",
-        "filesets": [_offline_row(one) for one in session.settings().filesets.values()],
-        "offers": [],
-    }
+def _offline_list(session: Session) -> api.FilesetsDocument:
+    rows = tuple(_offline_row(one) for one in session.settings().filesets.values())
+    return api.FilesetsDocument(daemon="stopped", filesets=rows, offers=())
 
 
-def _offline_row(one: Any) -> dict[str, Any]:
+def _offline_row(one: FilesetSettings) -> api.FilesetDocument:
     rules = one.definition
-    return {
-        "name": one.name, "path": str(one.path), "writer": one.writer, "is_written_here": one.is_written_here,
-        "mode": "mirror" if rules is None else rules.mode.value,
-        "class": None if rules is None else rules.fileset_class.value,
-        "observe": one.observe, "drift": one.drift,
-    }  # fmt: skip
+    return api.FilesetDocument(
+        name=one.name, path=str(one.path), writer=one.writer, is_written_here=one.is_written_here,
+        mode="mirror" if rules is None else rules.mode.value,
+        fileset_class=None if rules is None else rules.fileset_class.value,
+        observe=one.observe, drift=one.drift,
+    )  # fmt: skip
 
 
 @command("show", parent=fileset, example="instep fileset show catalog")
@@ -318,21 +314,20 @@ def fileset_show(session: Session, name: str) -> None:
 
     chosen = fileset_name(name)
 
-    def offline() -> dict[str, Any]:
+    def offline() -> api.FilesetDocument:
         found = session.settings().filesets.get(chosen)
         if found is None:
             raise UsageError(
                 f"there is no fileset {name} here", hint="instep fileset list", code="no_fileset"
             )
-        return {"daemon": "stopped", **_offline_row(found)}
+        return replace(_offline_row(found), daemon="stopped")
 
-    document = session.call_or(offline, "fileset_show", name=name)
+    document = session.call_or(offline, api.FilesetShowCommand(name))
 
     def text() -> None:
-        for key, value in document.items():
+        for key, value in as_json(document).items():
             if value not in (None, [], {}):
-                told = shown_bytes(value) if key.endswith("bytes") else value
-                told = ", ".join(map(str, told)) if isinstance(told, list) else told
+                told = ", ".join(map(str, value)) if isinstance(value, list) else value
                 print(f"{key.replace('_', ' ')}: {printable(told)}")
 
     session.show(document, text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import click
+from msgspec import UNSET, UnsetType
 
+from instep.api.parts import HeldDocument, ReportedDocument
 from instep.cli.output import printable
 from instep.model.counts import which
 
@@ -16,39 +18,52 @@ SET_ASIDE = 20
 NAMED_MAX = 20
 
 
-def held_lines(document: Mapping[str, Any]) -> Iterator[str]:
+class Holding(Protocol):
+    """A result that names held paths, or a part of one."""
+
+    @property
+    def held(self) -> tuple[HeldDocument, ...] | UnsetType: ...
+    @property
+    def held_total(self) -> int | UnsetType: ...
+
+
+def held_lines(held: tuple[HeldDocument, ...] | UnsetType, total: int | UnsetType = UNSET) -> Iterator[str]:
     """Each held path with why and what to do, then the number of the others."""
-    held = document.get("held") or ()
+    if held is UNSET:
+        return
     for each in held[:NAMED_MAX]:
-        yield f"  held: {printable(each['path'])}: {printable(each.get('why'))}"
-        if each.get("next"):
-            yield f"    next: {'; or: '.join(printable(step) for step in each['next'])}"
-    more = int(document.get("held_total") or len(held)) - len(held[:NAMED_MAX])
+        yield f"  held: {printable(each.path)}: {printable(each.why)}"
+        if each.next:
+            yield f"    next: {'; or: '.join(printable(step) for step in each.next)}"
+    more = (total or len(held)) - len(held[:NAMED_MAX])
     if more > 0:
         yield f"  and {more} more {which(more, 'is', 'are')} held"
 
 
-def reported_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def reported_lines(
+    reported: Sequence[ReportedDocument | HeldDocument] | UnsetType, total: int | UnsetType = UNSET
+) -> Iterator[str]:
     """Paths that hold nothing up: of kinds that are never carried, and files that were carried while a program had
     them open for writing."""
-    reported = document.get("reported") or ()
-    opened = [each for each in reported if each["what"] == "open"]
-    others = [each for each in reported if each["what"] != "open"]
-    total = int(document.get("reported_total") or len(reported)) - len(opened)
-    if total:
-        named = ", ".join(f"{printable(each['path'])} ({printable(each['what'])})" for each in others[:3])
-        yield f"  not carried: {named}" + (f" and {total - 3} more" if total > 3 else "")
+    if reported is UNSET:
+        return
+    opened = [each for each in reported if each.what == "open"]
+    others = [each for each in reported if each.what != "open"]
+    count = (total or len(reported)) - len(opened)
+    if count:
+        named = ", ".join(f"{printable(each.path)} ({printable(each.what)})" for each in others[:3])
+        yield f"  not carried: {named}" + (f" and {count - 3} more" if count > 3 else "")
     if opened:
-        named = ", ".join(printable(each["path"]) for each in opened[:3])
+        named = ", ".join(printable(each.path) for each in opened[:3])
         yield f"  open for writing: {named}" + (f" and {len(opened) - 3} more" if len(opened) > 3 else "")
 
 
-def show_held(document: Mapping[str, Any]) -> None:
-    for line in held_lines(document):
+def show_held(document: Holding) -> None:
+    for line in held_lines(document.held, document.held_total):
         print(line)
 
 
-def exit_if_held(document: Mapping[str, Any], *, ok: bool) -> None:
+def exit_if_held(document: Holding, *, ok: bool) -> None:
     """Exit 20 when the rest is done and single paths are held."""
-    if not ok and (document.get("held_total") or document.get("held")):
+    if not ok and (document.held_total or document.held):
         raise click.exceptions.Exit(SET_ASIDE)

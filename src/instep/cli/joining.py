@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from instep.api.filesets import FilesetAcceptCommand
 from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
 from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
@@ -259,9 +260,9 @@ def _accept(
     timeout_s: float,
 ) -> dict[str, Any]:
     if session.node.socket.exists():
-        params: dict[str, Any] = {"mode": "observe"} if observe else {}
-        document = session.call("fileset_accept", timeout_s, name=name, path=path, settings=ready, **params)
-        changed = document.get("changed", True)
+        mode = "observe" if observe else None
+        asked = FilesetAcceptCommand(name, path, mode=mode, settings=ready)
+        changed = bool(session.call(asked, timeout_s).changed)
     else:
         changed = _accept_cold(session, invitation, name, path, observe, ready)
     return {"fileset": name, "path": path, "changed": changed, **({"settings": ready} if ready else {})}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from instep.api.looking import PingCommand, StopCommand
 from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
 from instep.node.directory import SYSTEM, NodeDirectory
@@ -52,9 +53,9 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
 def stop_daemon(control: Control, timeout_s: float) -> None:
     """Ask the daemon to stop and wait until its process is gone. ``DaemonDown`` when none runs."""
     deadline = time.monotonic() + timeout_s
-    pid = control.call("ping", {}, timeout_s=timeout_s).get("pid")
-    process = os.pidfd_open(pid) if isinstance(pid, int) and _lives(pid) else None
-    control.call("stop", {}, timeout_s=max(0.1, deadline - time.monotonic()))
+    pid = control.ask(PingCommand(), timeout_s=timeout_s).pid
+    process = os.pidfd_open(pid) if _lives(pid) else None
+    control.ask(StopCommand(), timeout_s=max(0.1, deadline - time.monotonic()))
     if process is None:
         return
     try:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import click
+from msgspec.structs import replace
 
+from instep.api import looking as api
+from instep.api.command import as_json
+from instep.api.verifying import VerifyCommand
 from instep.cli.control import DaemonDown
 from instep.cli.held_text import held_lines, reported_lines
-from instep.cli.output import moment, printable, shown_bytes, table, write_json
+from instep.cli.output import moment, printable, table, write_json
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, UnavailableError, UsageError
 from instep.model.counts import counted, which
@@ -40,29 +42,30 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
     if watch:
         _watch(session, fileset)
         return
-    document = session.call_or(lambda: _offline_status(session, fileset), "status", fileset=fileset)
+    document = session.call_or(lambda: _offline_status(session, fileset), api.StatusCommand(fileset))
     session.show(document, lambda: print("\n".join(status_lines(document))))
     code = exit_code(document) if with_exit_code else 0
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _offline_status(session: Session, fileset: str | None) -> dict[str, Any]:
+def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument:
     from instep.node.snapshot import offline_status
 
-    document: dict[str, Any] = offline_status(session.node.path)
-    if fileset is not None:
-        document["filesets"] = [one for one in document["filesets"] if one["name"] == fileset]
-        if not document["filesets"]:
-            raise UsageError(f"there is no fileset {fileset} here", hint="instep status", code="no_fileset")
-    return document
+    document = offline_status(session.node.path)
+    if fileset is None:
+        return document
+    chosen = tuple(one for one in document.filesets if one.name == fileset)
+    if not chosen:
+        raise UsageError(f"there is no fileset {fileset} here", hint="instep status", code="no_fileset")
+    return replace(document, filesets=chosen)
 
 
-def _changes(session: Session, fileset: str | None) -> Iterator[dict[str, Any]]:
+def _changes(session: Session, fileset: str | None) -> Iterator[api.StatusDocument]:
     """Every change of the status, for as long as the daemon runs; a quiet cluster is asked anew."""
     while True:
         try:
-            yield from session.control.items("status", {"fileset": fileset, "watch": True})
+            yield from session.control.watch(api.StatusCommand(fileset, watch=True))
             return
         except UnavailableError as error:
             if error.error_code != "timeout":
@@ -76,7 +79,7 @@ def _watch(session: Session, fileset: str | None) -> None:
     shown = ""
     for document in _changes(session, fileset):
         if session.is_json:
-            write_json(document)
+            write_json(as_json(document))
             continue
         text = "\n".join(status_lines(document))
         if text == shown:
@@ -98,36 +101,31 @@ def _watch(session: Session, fileset: str | None) -> None:
 @pass_session
 def log(session: Session, fileset: str | None) -> None:
     """The generations, newest first, and where the contents of each can still be had."""
-    document = session.call_or(lambda: _offline_log(session, fileset), "log", fileset=fileset)
+    document = session.call_or(lambda: _offline_log(session, fileset), api.LogCommand(fileset))
 
     def text() -> None:
         rows = [
-            (
-                one.get("number"), moment(one.get("published_at")), one.get("author"), one.get("message"),
-                _places(one),
-            )
-            for one in document["generations"]
-        ]  # fmt: skip
+            (one.number, moment(one.published_at), one.author, one.message, _places(one))
+            for one in document.generations
+        ]
         table(rows, ("number", "published", "author", "message", "contents on"))
 
     session.show(document, text)
 
 
-def _offline_log(session: Session, fileset: str | None) -> dict[str, Any]:
+def _offline_log(session: Session, fileset: str | None) -> api.LogDocument:
     from instep.node.snapshot import offline_log
 
-    document: dict[str, Any] = offline_log(session.node.path, fileset)
-    return document
+    return offline_log(session.node.path, fileset)
 
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
 
 
-def _places(one: dict[str, Any]) -> str:
+def _places(one: api.LogRowDocument) -> str:
     """Where all contents of a generation are."""
-    together = one.get("together") or ()
-    alone = ", ".join(one.get("contents") or ())
-    return alone or (f"{' + '.join(together)} together" if together else "nobody")
+    alone = ", ".join(one.contents)
+    return alone or (f"{' + '.join(one.together)} together" if one.together else "nobody")
 
 
 @command("diff", example="instep diff catalog 41 42")
@@ -137,16 +135,18 @@ def diff(session: Session, words: tuple[str, ...]) -> None:
     """What changed between two generations; without any, between the head and the tree as it is now."""
     fileset, numbers = _fileset_and_numbers(words)
     a, b = (*numbers, None, None)[:2]
-    document = session.call("diff", fileset=fileset, a=a, b=b)
+    document = session.call(api.DiffCommand(fileset, a, b))
 
     def text() -> None:
-        for one in document["changes"]:
-            source = f"{printable(one['from'])} -> " if one.get("from") else ""
-            problem = f"  ({printable(one['problem'])})" if one.get("problem") else ""
-            print(f"{_SIGNS.get(one['change'], '?')} {source}{printable(one['path'])}{problem}")
-        if not document["changes"]:
+        for one in document.changes:
+            source = f"{printable(one.source)} -> " if one.source else ""
+            problem = f"  ({printable(one.problem)})" if one.problem else ""
+            print(f"{_SIGNS.get(one.change, '?')} {source}{printable(one.path)}{problem}")
+        if not document.changes:
             print("no difference")
-        for line in (*held_lines(document), *reported_lines(document)):
+        for line in held_lines(document.held, document.held_total):
+            print(line)
+        for line in reported_lines(document.reported, document.reported_total):
             print(line)
 
     session.show(document, text)
@@ -171,10 +171,10 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
 def events(session: Session, since_ms: int) -> None:
     """What happened on this node: published, applied, refused, reverted, joined."""
     begin_ms = int(time.time() * 1000) - since_ms
-    document = session.call("events", since_ms=begin_ms)
+    document = session.call(api.EventsCommand(begin_ms))
 
     def text() -> None:
-        for one in document["events"]:
+        for one in document.events:
             known = {"at", "fileset", "what", "text", "reason"}
             more = {key: value for key, value in one.items() if key not in known and value not in (None, "")}
             words = one.get("text") or " ".join(filter(None, (one.get("what"), one.get("reason"))))
@@ -200,26 +200,19 @@ def events(session: Session, since_ms: int) -> None:
 @pass_session
 def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeout_ms: int) -> None:
     """Compare the attested roots of the fleet, and each tree with its manifest; exit 10 on a difference."""
-    document = session.call("verify", timeout_ms / 1000, fileset=fileset, deep=deep, fleet=fleet)
+    document = session.call(VerifyCommand(fileset, deep=deep, fleet=fleet), timeout_ms / 1000)
 
     def text() -> None:
-        name = document.get("fileset", fileset)
-        print(f"{name}: " + ("identical" if document["identical"] else "NOT identical"))
-        for one in document["nodes"]:
-            differs = one.get("differs") or []
-            root = str(one.get("root") or "-")[:16]
-            differ = which(len(differs), "differs", "differ")
-            print(
-                f"  {one['name']}  root {root}  {counted(len(differs), 'path')} {differ}"
-                + (f"  {one['reason']}" if one.get("reason") else "")
-            )
-            for path in differs:
-                print(f"    {printable(path['path'])}: {printable(path['why'])}")
-        if document.get("bytes"):
-            print(f"  {shown_bytes(document['bytes'])} read")
+        print(f"{document.fileset}: " + ("identical" if document.identical else "NOT identical"))
+        for one in document.nodes:
+            root, reason = (one.root or "-")[:16], f"  {one.reason}" if one.reason else ""
+            differ = f"{counted(len(one.differs), 'path')} {which(len(one.differs), 'differs', 'differ')}"
+            print(f"  {one.name}  root {root}  {differ}{reason}")
+            for path in one.differs:
+                print(f"    {printable(path.path)}: {printable(path.why)}")
 
     session.show(document, text)
-    if not document["identical"]:
+    if not document.identical:
         raise click.exceptions.Exit(DamagedError.exit_code)
 
 
@@ -230,19 +223,17 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
 def explain(session: Session, fileset: str, path: str | None) -> None:
     """Who gets a fileset or a path of it, by which way, and why not."""
     raw = None if path is None else os.fsencode(path)
-    document = session.call(
-        "explain", fileset=fileset, path=None if raw is None else raw.decode("utf-8", "replace"),
-        path_b64=None if raw is None else base64.b64encode(raw).decode(),
-    )  # fmt: skip
+    shown = None if raw is None else raw.decode("utf-8", "replace")
+    document = session.call(api.ExplainCommand(fileset, shown, raw))
 
     def text() -> None:
-        for one in document["to"]:
-            way = f" via {', '.join(one['via'])}" if one.get("via") else ""
-            verdict = "gets it" if one["gets"] else "does not get it"
-            print(f"{one['node']}  {verdict}{way}  {printable(one.get('why'))}".rstrip())
-        if not document["to"]:
+        for one in document.to:
+            way = f" via {', '.join(one.via)}" if one.via else ""
+            verdict = "gets it" if one.gets else "does not get it"
+            print(f"{one.node}  {verdict}{way}  {printable(one.why)}".rstrip())
+        if not document.to:
             print("no other node gets it: there are no partners")
-        for line in (*held_lines(document), *reported_lines(document)):
+        for line in (*held_lines(document.held), *reported_lines(document.reported)):
             print(line)
 
     session.show(document, text)

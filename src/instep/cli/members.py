@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
+from instep.api import members as api
+from instep.api.command import as_json
+from instep.api.looking import PingCommand
+from instep.api.verifying import CheckCommand
 from instep.cli.output import printable, say, table
 from instep.cli.partners import link_options, read_network, shown_network
 from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
@@ -48,23 +51,23 @@ def invite(
     source = None if from_address is None else read_network(from_address)
     check_invitation(settings, names, source, session.node.path)
     if source is not None and not is_covered(settings.allow, source):
-        session.control.call("ping", {}, timeout_s=5)
+        session.control.ask(PingCommand(), timeout_s=5)
         edits.allow_networks(session.node, [shown_network(source)])
         session.reload()
-    flags = {"replicate": replicate, "data": data and replicate, "hub": hub and replicate}
-    tokens = [
-        session.call("invite", 30.0, **{"name": name, "from": from_address, "ttl_s": ttl_ms / 1000, **flags})
-        for name in names
-    ]
+    data, hub, ttl_s = data and replicate, hub and replicate, ttl_ms / 1000
+    asked = {
+        name: api.InviteCommand(name, replicate=replicate, data=data, hub=hub, ttl_s=ttl_s) for name in names
+    }
+    tokens = {name: session.call(command, 30.0) for name, command in asked.items()}
 
     def text() -> None:
-        for name, told in zip(names, tokens, strict=True):
-            print(told["token"])
+        for name, told in tokens.items():
+            print(told.token)
             say(f"on {name}, within {_shown(ttl_ms)}:")
-            say(f"  instep join {told['token']} --start")
+            say(f"  instep join {told.token} --start")
 
     sys.stdout.flush()
-    session.show({"tokens": [{"name": name, **told} for name, told in zip(names, tokens, strict=True)]}, text)
+    session.show({"tokens": [{"name": name, **as_json(told)} for name, told in tokens.items()]}, text)
 
 
 def _shown(ms: int) -> str:
@@ -82,39 +85,29 @@ node = group("node", "The nodes of the cluster and what is known of them.")
 @pass_session
 def node_list(session: Session) -> None:
     """All nodes that this node knows, with address, fingerprint and standing."""
-    document = session.call_or(lambda: _offline_nodes(session), "node_list")
+    document = session.call_or(lambda: _offline_nodes(session), api.NodeListCommand())
 
     def text() -> None:
         rows = [
-            (
-                n["name"] + (" (this node)" if n.get("self") else ""),
-                n.get("address"),
-                n.get("standing"),
-                n.get("pin"),
-            )
-            for n in document["nodes"]
+            (n.name + (" (this node)" if n.self else ""), n.address, n.standing, n.pin)
+            for n in document.nodes
         ]
         table(rows, ("node", "address", "standing", "fingerprint"))
 
     session.show(document, text)
 
 
-def _offline_nodes(session: Session) -> dict[str, Any]:
+def _offline_nodes(session: Session) -> api.NodesDocument:
     from instep.net.pki import Pki
 
     settings = session.settings()
-    own = {
-        "name": settings.name, "self": True, "address": str(settings.advertise),
-        "pin": Pki(session.node.pki).pin, "facts": {}, "standing": "unknown",
-    }  # fmt: skip
-    others: list[dict[str, Any]] = [
-        {
-            "name": name, "self": False, "address": None if row.address is None else str(row.address),
-            "pin": row.pin, "facts": {}, "standing": "unknown",
-        }
+    own = (settings.name, True, str(settings.advertise), Pki(session.node.pki).pin)
+    others = (
+        (name, False, None if row.address is None else str(row.address), row.pin)
         for name, row in settings.partners.items()
-    ]  # fmt: skip
-    return {"daemon": "stopped", "nodes": [own, *others]}
+    )
+    rows = (api.NodeRowDocument(*row, {}, "unknown") for row in (own, *others))
+    return api.NodesDocument(daemon="stopped", nodes=tuple(rows))
 
 
 @command("map", parent=node, example="instep node map --dot | dot -Tsvg > cluster.svg")
@@ -122,7 +115,7 @@ def _offline_nodes(session: Session) -> dict[str, Any]:
 @pass_session
 def node_map(session: Session, as_dot: bool) -> None:
     """Draw who sends which fileset to whom, as this node sees it now."""
-    document = session.call("node_map")
+    document = session.call(api.NodeMapCommand())
     session.show(document, lambda: print("\n".join(dot_lines(document) if as_dot else tree_lines(document))))
 
 
@@ -131,8 +124,8 @@ def node_map(session: Session, as_dot: bool) -> None:
 @pass_session
 def node_facts(session: Session, name: str | None) -> None:
     """The facts of a node, which gates compare."""
-    document = session.call("node_facts", node=name)
-    session.show(document, lambda: table(sorted(document.get("facts", {}).items()), ("fact", "value")))
+    document = session.call(api.NodeFactsCommand(name))
+    session.show(document, lambda: table(sorted(document.facts.items()), ("fact", "value")))
 
 
 @command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')
@@ -142,8 +135,9 @@ def node_facts(session: Session, name: str | None) -> None:
 @pass_session
 def node_drain(session: Session, name: str | None, for_ms: int | None, reason: str | None) -> None:
     """Say that a node should get no new work: this one, or a partner whose allow_drain names this one."""
-    document = session.call("drain", node=name, for_s=_seconds(for_ms), reason=reason)
-    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is drained"))
+    for_s = None if for_ms is None else for_ms / 1000
+    document = session.call(api.DrainCommand(name, for_s, reason))
+    session.show(document, lambda: print(f"{document.node} is drained"))
 
 
 @command("undrain", parent=node, example="instep node undrain")
@@ -151,13 +145,9 @@ def node_drain(session: Session, name: str | None, for_ms: int | None, reason: s
 @pass_session
 def node_undrain(session: Session, name: str | None) -> None:
     """Take a drain back."""
-    document = session.call("undrain", node=name)
-    still = "still drained, for another reason" if document.get("drained") else "not drained"
-    session.show(document, lambda: print(f"{document.get('node', name or 'this node')} is {still}"))
-
-
-def _seconds(ms: int | None) -> float | None:
-    return None if ms is None else ms / 1000
+    document = session.call(api.UndrainCommand(name))
+    still = "still drained, for another reason" if document.drained else "not drained"
+    session.show(document, lambda: print(f"{document.node} is {still}"))
 
 
 # check --------------------------------------------------------------------------------------------------
@@ -168,22 +158,20 @@ def _seconds(ms: int | None) -> float | None:
 @pass_session
 def check(session: Session, timeout_ms: int) -> None:
     """Look at everything that must hold before work: exit 0 only when all of it does."""
-    document = session.call("check", timeout_ms / 1000)
+    document = session.call(CheckCommand(), timeout_ms / 1000)
 
     def text() -> None:
-        for one in document["checks"]:
-            if one.get("ok"):
-                note = f"  {one['note']}" if one.get("note") else ""
-                print(printable(f"ok    {one['name']}{note}"))
+        for one in document.checks:
+            if one.ok:
+                note = f"  {one.note}" if one.note else ""
+                print(printable(f"ok    {one.name}{note}"))
                 continue
-            values = ", ".join(
-                f"{side} {one[side]}" for side in ("ours", "theirs") if one.get(side) is not None
-            )
-            where = f" on {one['node']}" if one.get("node") else ""
-            print(f"FAIL  {one['name']}{where}  {values}".rstrip())
-            if one.get("hint"):
-                print(f"      next: {one['hint']}")
+            sides = (("ours", one.ours), ("theirs", one.theirs))
+            values = ", ".join(f"{side} {value}" for side, value in sides if value is not None)
+            print(f"FAIL  {one.name} on {one.node}  {values}".rstrip())
+            if one.hint:
+                print(f"      next: {one.hint}")
 
     session.show(document, text)
-    if not document["ok"]:
+    if not document.ok:
         raise click.exceptions.Exit(RefusedError.exit_code)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from instep.api import members as api
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Session, command, daemon_word, group, pass_session, timeout_option
@@ -62,32 +63,31 @@ partner = group("partner", "Which nodes get what from this node.")
 @pass_session
 def partner_list(session: Session) -> None:
     """Every partner with its flags, when it last was in contact, and why not."""
-    document = session.call_or(lambda: _offline_partners(session), "partner_list")
+    document = session.call_or(lambda: _offline_partners(session), api.PartnerListCommand())
 
     def text() -> None:
         rows = [
             (
-                p["name"], p.get("address") or "dials here",
-                *("yes" if p.get(flag) else "no" for flag in ("replicate", "data", "hub")),
-                moment(p.get("last_checked")), "yes" if p.get("reachable") else "no", p.get("reason"),
+                p.name, p.address or "dials here",
+                *("yes" if flag else "no" for flag in (p.replicate, p.data, p.hub)),
+                moment(p.last_checked), "yes" if p.reachable else "no", p.reason,
             )
-            for p in document["partners"]
+            for p in document.partners
         ]  # fmt: skip
         table(rows, ("partner", "address", "replicate", "data", "hub", "last checked", "reachable", "reason"))
 
     session.show(document, text)
 
 
-def _offline_partners(session: Session) -> dict[str, Any]:
-    rows = [
-        {
-            "name": name, "address": None if row.address is None else str(row.address),
-            "replicate": row.link.replicate, "data": row.link.data, "hub": row.link.hub,
-            "last_checked": None, "reachable": False, "reason": "this node's daemon is stopped",
-        }
+def _offline_partners(session: Session) -> api.PartnersDocument:
+    rows = (
+        api.PartnerRowDocument(
+            name, None if row.address is None else str(row.address), row.link.replicate, row.link.data,
+            row.link.hub, None, False, "this node's daemon is stopped",
+        )
         for name, row in session.settings().partners.items()
-    ]  # fmt: skip
-    return {"daemon": "stopped", "partners": rows}
+    )  # fmt: skip
+    return api.PartnersDocument(daemon="stopped", partners=tuple(rows))
 
 
 def _changed(session: Session, name: str, changed: bool, done: str) -> None:
@@ -129,10 +129,10 @@ def partner_set(
 def _is_member(session: Session, name: str) -> bool:
     """Whether the daemon has heard of this node as one of its cluster, which need not be invited again."""
     try:
-        nodes = session.call("node_list", 10.0)["nodes"]
+        nodes = session.call(api.NodeListCommand(), 10.0).nodes
     except DaemonDown:
         return False
-    return any(node["name"] == name and not node["self"] and node["pin"] is not None for node in nodes)
+    return any(node.name == name and not node.self and node.pin is not None for node in nodes)
 
 
 @command("remove", parent=partner, example="instep partner remove s1")
@@ -150,7 +150,7 @@ def partner_remove(session: Session, name: str) -> None:
 @pass_session
 def partner_resend(session: Session, name: str) -> None:
     """Announce every head to a partner again, as if it had just connected."""
-    document = session.call("partner_resend", name=name)
+    document = session.call(api.PartnerResendCommand(name))
     session.show(document, lambda: print(f"heads were announced to {name}"))
 
 
@@ -178,10 +178,9 @@ def partner_add(
         at, key = values.address(address), values.fingerprint(pin)
     except BadValue as error:
         raise UsageError(f"{address if 'HOST' in str(error) else pin!r} {error}", code="bad_value") from None
-    document = session.call(
-        "partner_add", timeout_ms / 1000, name=name, address=str(at), pin=key,
-        replicate=replicate, data=data and replicate, hub=hub and replicate,
-    )  # fmt: skip
+    data, hub = data and replicate, hub and replicate
+    asked = api.PartnerAddCommand(name, str(at), key, replicate=replicate, data=data, hub=hub)
+    document = session.call(asked, timeout_ms / 1000)
     session.show(document, lambda: print(f"{name} is a partner"))
 
 
@@ -190,7 +189,7 @@ def partner_add(
 allow = group("allow", "From which addresses peers may connect.")
 
 
-def _show_allow(session: Session, changed: bool, reloaded: dict[str, Any] | None) -> None:
+def _show_allow(session: Session, changed: bool, reloaded: object) -> None:
     networks = [str(one) for one in session.settings().allow]
     document = {"allow": networks, "changed": changed, "daemon": daemon_word(changed, reloaded)}
     session.show(document, lambda: print("\n".join(networks) or "only this machine: allow is empty"))

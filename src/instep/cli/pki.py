@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from instep.api import members as api
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.session import Session, command, group, pass_session, timeout_option
@@ -94,13 +95,13 @@ def pki_list(session: Session) -> None:
 def pki_renew(session: Session) -> None:
     """New certificates for this node's keys now; the daemon does so by itself in time."""
     try:
-        document = session.call("renew", 60.0)
+        document = session.call(api.RenewCommand(), 60.0)
     except DaemonDown:
         found = _open(session)
         if not found.is_ca:
             raise
         found.renew_own(int(time.time() * 1000))
-        document = {"node": found.name, "changed": True}
+        document = api.RenewDocument(found.name, True)
     session.show(document, lambda: print("the certificates are renewed"))
 
 
@@ -113,11 +114,11 @@ def pki_revoke(session: Session, name: str) -> None:
 
     chosen = node_name(name)
     try:
-        document = session.call("revoke", 60.0, name=name)
+        document = session.call(api.RevokeCommand(name), 60.0)
     except DaemonDown:
         changed = _open(session).revoke(chosen, int(time.time() * 1000))
-        document = {"name": name, "changed": changed, "daemon": "stopped"}
-    done = f"{name} is revoked" if document.get("changed", True) else f"{name} was revoked already"
+        document = api.RevokeDocument(name, changed, "stopped")
+    done = f"{name} is revoked" if document.changed else f"{name} was revoked already"
     session.show(document, lambda: print(done))
 
 

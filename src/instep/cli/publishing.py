@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from typing import Any
 
 import click
+from msgspec import UNSET
 
+from instep.api import lines as api
 from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
@@ -17,29 +17,27 @@ PUBLISH_S = 3600.0
 """A publish reads every new byte, and says nothing meanwhile when nobody watches."""
 WAIT_S = 600.0
 
-__all__ = ["PUBLISH_S", "pause", "publish", "resume", "retry", "show_publish", "wait"]
+__all__ = ["PUBLISH_S", "outcome_counts", "pause", "publish", "resume", "retry", "show_publish", "wait"]
 
 
-def show_publish(document: dict[str, Any], dry_run: bool) -> None:
-    generation = document.get("generation")
-    name = document["fileset"]
-    if not document.get("changed"):
-        stands = (
-            f"generation {generation['number']} stands" if generation else "and nothing was published yet"
-        )
-        print(f"{name}: nothing changed, {stands}")
+def show_publish(document: api.OutcomeDocument, dry_run: bool) -> None:
+    number = document.generation.number if document.generation is not None else None
+    if not document.changed:
+        stands = "and nothing was published yet" if number is None else f"generation {number} stands"
+        print(f"{document.fileset}: nothing changed, {stands}")
         show_held(document)
         return
-    counts = ", ".join(
-        f"{document.get(key, 0)} {word}"
-        for key, word in (("added", "added"), ("changed_paths", "changed"), ("removed", "removed"))
-    )
-    said = "would be published" if dry_run else f"generation {(generation or {}).get('number')} is published"
-    print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
+    said = "would be published" if dry_run else f"generation {number} is published"
+    print(f"{document.fileset}: {said}: {outcome_counts(document)}")
     show_held(document)
-    waited = document.get("wait")
-    if isinstance(waited, dict):
-        _show_wait(waited)
+    if document.wait is not UNSET:
+        _show_wait(document.wait)
+
+
+def outcome_counts(document: api.OutcomeDocument) -> str:
+    """The paths by what became of them, and the bytes."""
+    paths = f"{document.added} added, {document.changed_paths} changed, {document.removed} removed"
+    return f"{paths}, {shown_bytes(document.bytes)}"
 
 
 @command("publish", example='instep publish catalog -m "new styles" --wait')
@@ -86,45 +84,41 @@ def publish(
         hint = f"instep publish {fileset} --accept-held PATH lets go of what a held path keeps"
         raise UsageError("publish takes paths with --accept-held only", hint=hint, code="paths_without_held")
     limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
-    coded = [base64.b64encode(os.fsencode(path)).decode() for path in held]
     document = session.call(
-        "publish", limit, fileset=fileset, message=message, accept_deletions=accept_deletions,
-        wait=is_awaited and not dry_run, over=over, dry_run=dry_run,
-        accept_held=accept_held, held_b64=coded,
+        api.PublishCommand(
+            fileset, message=message, accept_deletions=accept_deletions, wait=is_awaited and not dry_run,
+            over=over, dry_run=dry_run, accept_held=accept_held, held_b64=tuple(map(os.fsencode, held)),
+        ),
+        limit,
     )  # fmt: skip
     session.show(document, lambda: show_publish(document, dry_run))
-    waited = document.get("wait")
-    if isinstance(waited, dict):
-        _exit_unless_reached(waited)
+    if document.wait is not UNSET:
+        _exit_unless_reached(document.wait)
     exit_if_held(document, ok=ok_set_aside)
 
 
-def _exit_unless_reached(document: dict[str, Any]) -> None:
+def _exit_unless_reached(document: api.WaitDocument) -> None:
     """4 when somebody refused the generation or its rollout failed, 7 when it may still come."""
-    if not document.get("reached"):
-        raise click.exceptions.Exit((RefusedError if document.get("failed") else UnavailableError).exit_code)
+    if not document.reached:
+        raise click.exceptions.Exit((RefusedError if document.failed else UnavailableError).exit_code)
 
 
-def _show_wait(document: dict[str, Any]) -> None:
-    generation = document.get("generation")
-    which = f"generation {generation['number']}" if generation else "a first generation"
-    failed = document.get("failed")
-    if failed:
-        state = f"the rollout is {str(failed['state']).replace('_', ' ')}: " if failed.get("state") else ""
-        who = f"{printable(failed['node'])}: " if failed.get("node") else ""
-        name = document.get("fileset", "")
-        print(f"{name}: {which} is not served by all: {state}{who}{printable(failed.get('reason'))}")
+def _show_wait(document: api.WaitDocument) -> None:
+    name, failed, head = document.fileset, document.failed, document.generation
+    which = f"generation {head.number}" if head is not None else "a first generation"
+    if failed is not UNSET:
+        state = f"the rollout is {failed.state.replace('_', ' ')}: " if failed.state else ""
+        who = f"{printable(failed.node)}: " if failed.node else ""
+        print(f"{name}: {which} is not served by all: {state}{who}{printable(failed.reason)}")
         print(f"  next: repair the cause, then: instep retry {name}")
         return
-    if document.get("reached"):
-        print(f"{document.get('fileset', '')}: all are in step with {which}".removeprefix(": "))
+    if document.reached:
+        print(f"{name}: all are in step with {which}")
         show_held(document)
         return
-    print(f"{document.get('fileset', '')}: not in step with {which} yet; still waiting for:")
-    for one in document.get("waiting_for") or ():
-        if isinstance(one, dict):
-            one = f"{one.get('node')}: {one.get('standing', '')}"
-        print(f"  {printable(one)}")
+    print(f"{name}: not in step with {which} yet; still waiting for:")
+    for one in document.waiting_for:
+        print(f"  {printable(one.node)}: {one.standing}")
 
 
 @command("wait", example="instep wait catalog --node s1 --timeout 30s")
@@ -147,9 +141,7 @@ def wait(
     timeout_ms: int,
 ) -> None:
     """Wait until every direct partner that accepted is in step with what was written before this call."""
-    document = session.call(
-        "wait", timeout_ms / 1000, fileset=fileset, generation=generation, nodes=list(nodes), fleet=fleet
-    )
+    document = session.call(api.WaitCommand(fileset, generation, nodes, fleet=fleet), timeout_ms / 1000)
     session.show(document, lambda: _show_wait(document))
     _exit_unless_reached(document)
     exit_if_held(document, ok=ok_set_aside)
@@ -161,8 +153,8 @@ def wait(
 @pass_session
 def retry(session: Session, fileset: str | None, node: str | None) -> None:
     """Try again what was refused or put back, without waiting for a new generation."""
-    document = session.call("retry", 30.0, fileset=fileset, node=node)
-    session.show(document, lambda: print(f"{document.get('fileset', fileset or 'all')}: tried again"))
+    document = session.call(api.RetryCommand(fileset, node), 30.0)
+    session.show(document, lambda: print(f"{document.fileset}: tried again"))
 
 
 @command("pause", example='instep pause catalog --for 2h --reason "migration"')
@@ -173,8 +165,8 @@ def retry(session: Session, fileset: str | None, node: str | None) -> None:
 def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str | None) -> None:
     """Stop publishing and applying a fileset on this node; what is served stays."""
     for_s = None if for_ms is None else for_ms / 1000
-    document = session.call("pause", 30.0, fileset=fileset, for_s=for_s, reason=reason)
-    session.show(document, lambda: print(f"{document.get('fileset', fileset)}: paused"))
+    document = session.call(api.PauseCommand(fileset, for_s, reason), 30.0)
+    session.show(document, lambda: print(f"{document.fileset}: paused"))
 
 
 @command("resume", example="instep resume catalog")
@@ -182,5 +174,5 @@ def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str
 @pass_session
 def resume(session: Session, fileset: str | None) -> None:
     """Go on after a pause."""
-    document = session.call("resume", 30.0, fileset=fileset)
-    session.show(document, lambda: print(f"{document.get('fileset', fileset)}: goes on"))
+    document = session.call(api.ResumeCommand(fileset), 30.0)
+    session.show(document, lambda: print(f"{document.fileset}: goes on"))

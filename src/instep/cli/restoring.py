@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import os
-from collections.abc import Sequence
-from typing import Any
 
 import click
 
+from instep.api import lines as api
 from instep.cli.filesets import absolute
 from instep.cli.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
-from instep.cli.publishing import PUBLISH_S, show_publish
+from instep.cli.publishing import PUBLISH_S, outcome_counts, show_publish
 from instep.cli.session import Session, command, pass_session
 from instep.errors import UsageError
 
@@ -43,9 +41,11 @@ def rollback(
         raise UsageError("rollback takes FILESET and GENERATION", hint="instep rollback catalog 41")
     fileset, number = (None, words[0]) if len(words) == 1 else words
     document = session.call(
-        "rollback", PUBLISH_S, fileset=fileset, generation=_number(number), message=message,
-        accept_deletions=accept_deletions, dry_run=dry_run,
-    )  # fmt: skip
+        api.RollbackCommand(
+            _number(number), fileset, message, accept_deletions=accept_deletions, dry_run=dry_run
+        ),
+        PUBLISH_S,
+    )
     session.show(document, lambda: show_publish(document, dry_run))
     exit_if_held(document, ok=False)
 
@@ -79,33 +79,28 @@ def restore(
     published at once. Without --to it runs where the fileset is written.
     """
     document = session.call(
-        "restore", PUBLISH_S, fileset=fileset, paths_b64=_coded(paths), generation=generation,
-        to=None if directory is None else absolute(directory), message=message,
-        accept_deletions=accept_deletions, dry_run=dry_run, **{"from": source},
+        api.RestoreCommand(
+            fileset, tuple(map(os.fsencode, paths)), generation, source,
+            to=None if directory is None else absolute(directory), message=message,
+            accept_deletions=accept_deletions, dry_run=dry_run,
+        ),
+        PUBLISH_S,
     )  # fmt: skip
     session.show(document, lambda: _show_restore(document, dry_run))
     exit_if_held(document, ok=False)
 
 
-def _coded(paths: Sequence[str]) -> list[str]:
-    return [base64.b64encode(os.fsencode(path)).decode() for path in paths]
-
-
-def _show_restore(document: dict[str, Any], dry_run: bool) -> None:
-    name = document["fileset"]
-    if document.get("to") is not None:
-        what = f"{document.get('added', 0)} paths, {shown_bytes(document.get('bytes'))}"
+def _show_restore(document: api.OutcomeDocument, dry_run: bool) -> None:
+    name = document.fileset
+    if document.to:
         word = "would be written to" if dry_run else "are in"
-        print(f"{name}: {what} {word} {printable(document['to'])}")
+        what = f"{document.added} paths, {shown_bytes(document.bytes)}"
+        print(f"{name}: {what} {word} {printable(document.to)}")
         return
-    if not document.get("changed"):
+    if not document.changed:
         print(f"{name}: the tree holds that already")
         return
-    counts = ", ".join(
-        f"{document.get(key, 0)} {word}"
-        for key, word in (("added", "added"), ("changed_paths", "changed"), ("removed", "removed"))
-    )
-    number = (document.get("generation") or {}).get("number")
+    number = document.generation.number if document.generation is not None else None
     said = "would be restored" if dry_run else f"restored; generation {number} is the newest"
-    print(f"{name}: {said}: {counts}, {shown_bytes(document.get('bytes'))}")
+    print(f"{name}: {said}: {outcome_counts(document)}")
     show_held(document)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
+from instep.api import rollouts as api
+from instep.api.command import Command, as_json
 from instep.cli.control import DaemonDown
 from instep.cli.output import coloured, moment, printable, table, write_json
 from instep.cli.session import Session, command, group, pass_session, timeout_option
@@ -33,24 +34,23 @@ def show(session: Session, fileset: str | None, watch: bool) -> None:
     if watch:
         _watch(session, fileset)
         return
-    document = session.call_or(lambda: _offline(session, fileset), "rollout_show", fileset=fileset)
+    document = session.call_or(lambda: _offline(session, fileset), api.RolloutShowCommand(fileset))
     session.show(document, lambda: print("\n".join(lines_of(document))))
 
 
-def _offline(session: Session, fileset: str | None) -> dict[str, Any]:
+def _offline(session: Session, fileset: str | None) -> api.RolloutsDocument:
     from instep.node.rollout_view import offline_rollouts
 
-    document: dict[str, Any] = offline_rollouts(session.node.path, fileset)
-    return document
+    return offline_rollouts(session.node.path, fileset)
 
 
 def _watch(session: Session, fileset: str | None) -> None:
     is_terminal, shown = sys.stdout.isatty(), ""
     while True:
         try:
-            for document in session.control.items("rollout_show", {"fileset": fileset, "watch": True}):
+            for document in session.control.watch(api.RolloutShowCommand(fileset, watch=True)):
                 if session.is_json:
-                    write_json(document)
+                    write_json(as_json(document))
                     continue
                 text = "\n".join(lines_of(document, past=5))
                 if text == shown:
@@ -68,80 +68,69 @@ def _watch(session: Session, fileset: str | None) -> None:
         raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
 
 
-def lines_of(document: Mapping[str, Any], past: int = 20) -> Iterator[str]:
+def lines_of(document: api.RolloutsDocument, past: int = 20) -> Iterator[str]:
     """The text of ``rollout show``, line by line."""
-    now = document.get("rollout")
-    if not now:
-        yield f"{document.get('fileset')}: no rollout yet"
+    if document.rollout is None:
+        yield f"{document.fileset}: no rollout yet"
     else:
-        yield from _present(str(document.get("fileset")), now)
-    rows = (document.get("past") or [])[:past]
-    if rows:
+        yield from _present(document.fileset, document.rollout)
+    if rows := document.past[:past]:
         yield ""
         yield "past, newest first"
         yield from (f"  {_past_line(row)}" for row in rows)
 
 
-def _present(name: str, now: Mapping[str, Any]) -> Iterator[str]:
-    state = str(now.get("state"))
+def _present(name: str, now: api.RolloutDocument) -> Iterator[str]:
+    state = now.state
     colour = "red" if state in FAILED or state == "putting_back" else "green" if state == "done" else "yellow"
     word = coloured(state.replace("_", " ").upper(), colour)
-    paused = ", paused" if now.get("paused") else ""
-    yield f"{name}   {word}{paused}   {_what(now)}"
-    done, total = int(now.get("switched") or 0), int(now.get("total") or 0)
-    if total:
-        filled = BAR * done // total
-        yield f"  [{'#' * filled}{'-' * (BAR - filled)}] {done} of {total} switched"
-    if now.get("reason") and now["reason"] != state:
-        yield f"  {printable(now['reason'])}"
-    nodes = now.get("nodes") or ()
-    width = max((len(printable(node["name"])) for node in nodes), default=0)
+    yield f"{name}   {word}{', paused' if now.paused else ''}   {_what(now)}"
+    if now.total:
+        done = now.switched or 0
+        filled = BAR * done // now.total
+        yield f"  [{'#' * filled}{'-' * (BAR - filled)}] {done} of {now.total} switched"
+    if now.reason and now.reason != state:
+        yield f"  {printable(now.reason)}"
+    nodes = now.nodes or ()
+    width = max((len(printable(node.name)) for node in nodes), default=0)
     for node in nodes:
-        wave = f"wave {node['wave']}" if node.get("wave") else ""
-        drained = "drained" if node.get("drained") else ""
-        words = (str(node["state"]).replace("_", " ").ljust(12), wave.ljust(7), drained.ljust(7))
-        line = (
-            f"  {printable(node['name']).ljust(width)}  {'  '.join(words)}  {printable(node.get('reason'))}"
-        )
-        yield line.rstrip()
-    if now.get("next"):
-        yield f"  next: {'; or: '.join(printable(step) for step in now['next'])}"
+        wave = f"wave {node.wave}" if node.wave else ""
+        drained = "drained" if node.drained else ""
+        words = (node.state.replace("_", " ").ljust(12), wave.ljust(7), drained.ljust(7))
+        yield f"  {printable(node.name).ljust(width)}  {'  '.join(words)}  {printable(node.reason)}".rstrip()
+    if now.next:
+        yield f"  next: {'; or: '.join(printable(step) for step in now.next)}"
 
 
-def _what(row: Mapping[str, Any]) -> str:
-    number = (row.get("generation") or {}).get("number")
-    author = f"{printable(row['author'])}, " if row.get("author") else ""
-    message = f', "{printable(row["message"])}"' if row.get("message") else ""
-    took = "" if row.get("took_ms") is None else f", took {row['took_ms'] / 1000:.1f} s"
-    begun = moment(row.get("started_at"))
-    return f"generation {number} ({author}{begun}{message}), {row.get('strategy')}{took}"
+def _what(row: api.RolloutDocument) -> str:
+    author = f"{printable(row.author)}, " if row.author else ""
+    message = f', "{printable(row.message)}"' if row.message else ""
+    took = "" if row.took_ms is None else f", took {row.took_ms / 1000:.1f} s"
+    begun = moment(row.started_at)
+    return f"generation {row.generation.number} ({author}{begun}{message}), {row.strategy}{took}"
 
 
-def _past_line(row: Mapping[str, Any]) -> str:
-    failed = row.get("failed")
-    why = ""
-    if failed:
-        who = f"{printable(failed['node'])}: " if failed.get("node") else ""
-        why = f"   {who}{printable(failed.get('reason'))}"
-    return f"{str(row.get('state')).replace('_', ' ').ljust(10)}  {_what(row)}{why}"
+def _past_line(row: api.RolloutDocument) -> str:
+    failed, why = row.failed, ""
+    if failed is not None:
+        who = f"{printable(failed.node)}: " if failed.node else ""
+        why = f"   {who}{printable(failed.reason)}"
+    return f"{row.state.replace('_', ' ').ljust(10)}  {_what(row)}{why}"
 
 
 # pause, resume, abort, confirm, retry -------------------------------------------------------------------
 
 
-def _ask(session: Session, fileset: str | None, name: str, said: str, **more: Any) -> None:
-    document = session.call(f"rollout_{name}", 60.0, fileset=fileset, **more)
+def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) -> None:
+    document = session.call(asked, 60.0)
 
     def text() -> None:
-        number = (document.get("generation") or {}).get("number")
-        word = said if document.get("changed") else "nothing to change"
-        print(f"{document['fileset']}: generation {number}: {word}; it is {_state(document)}")
+        number = document.generation.number if document.generation is not None else None
+        word = said if document.changed else "nothing to change"
+        state = document.state.replace("_", " ") + (", paused" if document.paused else "")
+        print(f"{document.fileset}: generation {number}: {word}; it is {state}")
 
     session.show(document, text)
-
-
-def _state(document: Mapping[str, Any]) -> str:
-    return str(document.get("state")).replace("_", " ") + (", paused" if document.get("paused") else "")
 
 
 @command("pause", parent=rollout, example="instep rollout pause catalog")
@@ -149,7 +138,7 @@ def _state(document: Mapping[str, Any]) -> str:
 @pass_session
 def pause(session: Session, fileset: str | None) -> None:
     """Let no further partner begin; those that began finish."""
-    _ask(session, fileset, "pause", "paused")
+    _ask(session, api.RolloutPauseCommand(fileset), "paused")
 
 
 @command("resume", parent=rollout, example="instep rollout resume catalog")
@@ -157,7 +146,7 @@ def pause(session: Session, fileset: str | None) -> None:
 @pass_session
 def resume(session: Session, fileset: str | None) -> None:
     """Go on with a paused rollout."""
-    _ask(session, fileset, "resume", "goes on")
+    _ask(session, api.RolloutResumeCommand(fileset), "goes on")
 
 
 @command("abort", parent=rollout, example="instep rollout abort catalog")
@@ -166,7 +155,7 @@ def resume(session: Session, fileset: str | None) -> None:
 @pass_session
 def abort(session: Session, fileset: str | None, keep: bool) -> None:
     """End the rollout: no further partner switches, and those that did go back to what they served before."""
-    _ask(session, fileset, "abort", "aborted", keep=keep)
+    _ask(session, api.RolloutAbortCommand(fileset, keep=keep), "aborted")
 
 
 @command("confirm", parent=rollout, example="instep rollout confirm catalog")
@@ -174,7 +163,7 @@ def abort(session: Session, fileset: str | None, keep: bool) -> None:
 @pass_session
 def confirm(session: Session, fileset: str | None) -> None:
     """Say in time that the generation is good, so that nobody goes back."""
-    _ask(session, fileset, "confirm", "confirmed")
+    _ask(session, api.RolloutConfirmCommand(fileset), "confirmed")
 
 
 @command("retry", parent=rollout, example="instep rollout retry catalog")
@@ -182,7 +171,7 @@ def confirm(session: Session, fileset: str | None) -> None:
 @pass_session
 def retry(session: Session, fileset: str | None) -> None:
     """Begin a rollout that failed anew; partners forget that they refused the generation."""
-    _ask(session, fileset, "retry", "begun anew")
+    _ask(session, api.RolloutRetryCommand(fileset), "begun anew")
 
 
 # reload -------------------------------------------------------------------------------------------------
@@ -195,17 +184,17 @@ def retry(session: Session, fileset: str | None) -> None:
 @pass_session
 def reload(session: Session, fileset: str | None, rolling: bool, timeout_ms: int) -> None:
     """Run the reload hooks, here and on the direct partners, with no new generation."""
-    document = session.call("reload", timeout_ms / 1000, fileset=fileset, rolling=rolling)
+    document = session.call(api.ReloadCommand(fileset, rolling=rolling), timeout_ms / 1000)
 
     def text() -> None:
-        print(f"{document['fileset']}: reloaded on {', '.join(document['reloaded'])}")
-        rows = [(one["node"], one["code"], one["reason"]) for one in document["failed"]]
-        rows += [(one["node"], "waits", one["standing"]) for one in document["waiting_for"]]
-        rows += [(name, "absent", "reloads when it is back") for name in document["absent"]]
+        print(f"{document.fileset}: reloaded on {', '.join(document.reloaded)}")
+        rows: list[tuple[object, ...]] = [(one.node, one.code, one.reason) for one in document.failed]
+        rows += [(one.node, "waits", one.standing) for one in document.waiting_for]
+        rows += [(name, "absent", "reloads when it is back") for name in document.absent]
         table(rows)
 
     session.show(document, text)
-    if document["failed"]:
+    if document.failed:
         raise click.exceptions.Exit(RefusedError.exit_code)
-    if document["waiting_for"]:
+    if document.waiting_for:
         raise click.exceptions.Exit(UnavailableError.exit_code)

@@ -19,6 +19,7 @@ from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
 
 if TYPE_CHECKING:
+    from instep.api.filesets import ReloadConfigDocument
     from instep.node.config.settings import Settings
     from instep.node.directory import NodeDirectory
 
@@ -62,18 +63,7 @@ class Session:
         node.require()
         return load(node.path)
 
-    def call(self, name: str, timeout_s: float | None = None, /, **params: Any) -> dict[str, Any]:
-        """Ask the daemon, with progress on a terminal. A deadline leaves the daemon 5 s to say why."""
-        node = self.node
-        if not node.socket.exists():
-            node.require()
-        if timeout_s is not None:
-            params["timeout_s"] = timeout_s
-        with ProgressBar(is_shown=not self.is_json) as bar:
-            wait_s = None if timeout_s is None else timeout_s + 5
-            return self.control.call(name, params, timeout_s=wait_s, on_progress=bar)
-
-    def ask(self, command: Command[Result], timeout_s: float | None = None) -> Result:
+    def call(self, command: Command[Result], timeout_s: float | None = None) -> Result:
         """Ask the daemon, with progress on a terminal. A deadline leaves the daemon 5 s to say why."""
         node = self.node
         if not node.socket.exists():
@@ -84,26 +74,20 @@ class Session:
             wait_s = None if timeout_s is None else timeout_s + 5
             return self.control.ask(command, timeout_s=wait_s, on_progress=bar)
 
-    def ask_or(self, fallback: Callable[[], Result], command: Command[Result]) -> Result:
+    def call_or(self, fallback: Callable[[], Result], command: Command[Result]) -> Result:
         """Ask the daemon, or answer from the last state when none runs."""
         try:
-            return self.ask(command)
+            return self.call(command)
         except DaemonDown:
             self.node.require()
             return fallback()
 
-    def call_or(self, fallback: Callable[[], dict[str, Any]], name: str, /, **params: Any) -> dict[str, Any]:
-        """Ask the daemon, or answer from the last state when none runs."""
-        try:
-            return self.call(name, **params)
-        except DaemonDown:
-            self.node.require()
-            return fallback()
-
-    def reload(self) -> dict[str, Any] | None:
+    def reload(self) -> ReloadConfigDocument | None:
         """Make a running daemon take the changed file; None when none runs. Raises its refusal."""
+        from instep.api.filesets import ReloadConfigCommand
+
         try:
-            return self.call("reload_config")
+            return self.call(ReloadConfigCommand())
         except DaemonDown:
             return None
 
@@ -218,7 +202,7 @@ def group(name: str, help_text: str) -> InstepGroup:
     return InstepGroup(name, help=help_text, short_help=help_text, no_args_is_help=True)
 
 
-def daemon_word(changed: bool, reloaded: Mapping[str, Any] | None) -> str:
+def daemon_word(changed: bool, reloaded: object) -> str:
     """What a change of configuration meant for the daemon."""
     if not changed:
         return "unchanged"

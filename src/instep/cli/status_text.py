@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from instep.api import looking as api
+from instep.api.parts import FullGenerationDocument
 from instep.cli.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, moment, printable
 
@@ -16,23 +17,23 @@ EXIT_CODES: dict[str, int] = {
 }  # fmt: skip
 """In rising order of how much a standing needs a person; the last one found is the worst."""
 
+Row = tuple[str, api.LineDocument | api.PartnerDocument]
 DAEMON_DOWN = 7
 BAD_CONFIGURATION = 3
 
 
-def _standings(document: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _standings(document: api.StatusDocument) -> Iterator[tuple[str, bool]]:
     """Every standing, and whether that node serves the head all the same."""
-    for fileset in document.get("filesets") or ():
-        for line in fileset.get("lines") or ():
-            head = (line.get("head") or {}).get("id")
-            for row in (line, *(line.get("partners") or ())):
-                yield (
-                    str(row.get("standing", "unknown")),
-                    bool(head) and (row.get("live") or {}).get("id") == head,
-                )
+    for line in (line for fileset in document.filesets for line in fileset.lines):
+        yield line.standing, _serves_head(line, line)
+        yield from ((row.standing, _serves_head(row, line)) for row in line.partners)
 
 
-def exit_code(document: Mapping[str, Any]) -> int:
+def _serves_head(row: api.LineDocument | api.PartnerDocument, line: api.LineDocument) -> bool:
+    return line.head is not None and row.live is not None and row.live.id == line.head.id
+
+
+def exit_code(document: api.StatusDocument) -> int:
     """The worst of the fleet as ``status --exit-code`` returns it."""
     order = list(EXIT_CODES)
     worst = 0
@@ -44,111 +45,96 @@ def exit_code(document: Mapping[str, Any]) -> int:
             code = 0
         if code and rank >= worst:
             worst, found = rank, code
-    if document.get("daemon") != "running":
+    if document.daemon != "running":
         return found or DAEMON_DOWN
-    if (document.get("config") or {}).get("state") != "current":
+    if document.config.state != "current":
         return found or BAD_CONFIGURATION
     return found
 
 
-def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def status_lines(document: api.StatusDocument) -> Iterator[str]:
     """The text of ``instep status``, line by line."""
-    if document.get("daemon") != "running":
-        as_of = document.get("as_of")
-        yield f"{document.get('node')}: the daemon is stopped; this is its last state" + (
-            f" of {moment(as_of)}" if as_of else ""
-        )
-        if not document.get("next"):
-            yield "  next: instep start"
-    yield from _config_lines(document.get("config") or {})
-    filesets = document.get("filesets") or []
-    width = max((len(fileset["name"]) for fileset in filesets), default=0)
-    for fileset in filesets:
-        yield from _fileset_lines(fileset, str(document.get("node")), width)
-    for link in document.get("links") or ():
-        if not link.get("up"):
-            yield f"the link to {printable(link['name'])} is down: {printable(link.get('reason'))}"
-            yield from (f"  next: {printable(step)}" for step in link.get("next") or ())
-    for offer in document.get("offers") or ():
-        yield f"{offer.get('name')}   offered by {offer.get('writer')}, not accepted here"
-        yield f"  next: instep fileset accept {offer.get('name')} PATH"
-    if not filesets and not document.get("offers"):
-        yield f"{document.get('node')}: no filesets yet"
+    if document.daemon != "running":
+        yield f"{document.node}: the daemon is stopped; this is its last state"
+    yield from _config_lines(document.config)
+    width = max((len(fileset.name) for fileset in document.filesets), default=0)
+    for fileset in document.filesets:
+        yield from _fileset_lines(fileset, str(document.node), width)
+    for link in document.links or ():
+        if not link.up:
+            yield f"the link to {printable(link.name)} is down: {printable(link.reason)}"
+            yield from (f"  next: {printable(step)}" for step in link.next)
+    for offer in document.offers or ():
+        yield f"{offer.name}   offered by {offer.writer}, not accepted here"
+        yield f"  next: instep fileset accept {offer.name} PATH"
+    if not document.filesets and not document.offers:
+        yield f"{document.node}: no filesets yet"
         yield "  next: instep fileset add NAME PATH; or, on a follower: instep fileset accept NAME PATH"
-    for warning in document.get("warnings") or ():
+    for warning in document.warnings or ():
         yield f"warning: {printable(warning)}"
-    for step in document.get("next") or ():
+    for step in document.next:
         yield f"next: {printable(step)}"
 
 
-def _config_lines(config: Mapping[str, Any]) -> Iterator[str]:
-    if config.get("state", "current") == "current":
+def _config_lines(config: api.ConfigDocument) -> Iterator[str]:
+    if config.state == "current":
         return
-    since = f"the one of {moment(config['loaded_at'])}" if config.get("loaded_at") else "an earlier one"
-    yield f"instep.toml is not in use ({config.get('state')}): {since} runs"
-    if config.get("reason"):
-        yield f"  {printable(config['reason'])}"
-    for problem in config.get("problems") or ():
+    yield f"instep.toml is not in use ({config.state}): an earlier one runs"
+    if config.reason:
+        yield f"  {printable(config.reason)}"
+    for problem in config.problems or ():
         yield f"  line {problem.get('line')}: {problem.get('key')} {printable(problem.get('why'))}"
     yield "  next: instep config check"
 
 
-def _fileset_lines(fileset: Mapping[str, Any], node: str, width: int) -> Iterator[str]:
-    name = printable(fileset["name"]).ljust(width)
-    for line in fileset.get("lines") or ():
-        rows: list[Mapping[str, Any]] = [{**line, "name": node}, *(line.get("partners") or ())]
-        head = line.get("head")
-        if not head:
-            yield f"{name}   {_word(line)}   no generation yet"
+def _fileset_lines(fileset: api.FilesetStatusDocument, node: str, width: int) -> Iterator[str]:
+    name = printable(fileset.name).ljust(width)
+    for line in fileset.lines:
+        rows: list[Row] = [(node, line), *((partner.name, partner) for partner in line.partners)]
+        if line.head is None:
+            yield f"{name}   {line.standing.replace('_', ' ').upper()}   no generation yet"
         else:
-            serving = sum((row.get("live") or {}).get("id") == head.get("id") for row in rows)
-            counted = f"{serving} of {len(rows)} serve generation {head['number']}"
-            yield f"{name}   {_word_of_all(rows)}   {counted} {_about(head)}"
-        if line.get("rollout"):
-            yield from _rollout_lines(line["rollout"])
-        troubled = [row for row in rows if row.get("standing") != "in_step" or row.get("code")]
-        names = max((len(printable(row["name"])) for row in troubled), default=0)
-        for row in troubled:
-            yield from _row_lines(row, names)
-        yield from held_lines(line)
-        yield from reported_lines(line)
-        if fileset.get("without"):
-            yield f"  without {', '.join(fileset['without'])}: this file system cannot keep it"
-        for note in fileset.get("notes") or ():
-            yield f"  {printable(note)}"
+            serving = sum(_serves_head(row, line) for _, row in rows)
+            counted = f"{serving} of {len(rows)} serve generation {line.head.number}"
+            yield f"{name}   {_word_of_all(rows)}   {counted} {_about(line.head)}"
+        if line.rollout:
+            yield from _rollout_lines(line.rollout)
+        troubled = [(who, row) for who, row in rows if row.standing != "in_step" or row.code]
+        names = max((len(printable(who)) for who, _ in troubled), default=0)
+        below = {step for each in line.held or () for step in each.next}
+        for who, row in troubled:
+            shown = [step for step in row.next if row is not line or step not in below]
+            yield from _row_lines(printable(who).ljust(names), row, shown)
+        yield from held_lines(line.held, line.held_total)
+        yield from reported_lines(line.reported, line.reported_total)
+        if fileset.without:
+            yield f"  without {', '.join(fileset.without)}: this file system cannot keep it"
 
 
-def _rollout_lines(rollout: Mapping[str, Any]) -> Iterator[str]:
-    state = str(rollout.get("state")).replace("_", " ") + (", paused" if rollout.get("paused") else "")
-    done = f"{rollout.get('switched')} of {rollout.get('total')} switched"
-    yield f"  rollout {state}: {done}; {printable(rollout.get('reason'))}"
-    if rollout.get("next"):
-        yield f"  next: {'; or: '.join(printable(step) for step in rollout['next'])}"
+def _rollout_lines(rollout: api.RunningRolloutDocument) -> Iterator[str]:
+    state = rollout.state.replace("_", " ") + (", paused" if rollout.paused else "")
+    done = f"{rollout.switched} of {rollout.total} switched"
+    yield f"  rollout {state}: {done}; {printable(rollout.reason)}"
+    if rollout.next:
+        yield f"  next: {'; or: '.join(printable(step) for step in rollout.next)}"
 
 
-def _word_of_all(rows: list[Mapping[str, Any]]) -> str:
-    if all(row.get("standing") == "in_step" for row in rows):
+def _word_of_all(rows: list[Row]) -> str:
+    if all(row.standing == "in_step" for _, row in rows):
         return coloured("IN STEP", "green")
     return coloured("NOT IN STEP", "red")
 
 
-def _word(line: Mapping[str, Any]) -> str:
-    return str(line.get("standing", "unknown")).replace("_", " ").upper()
+def _about(head: FullGenerationDocument) -> str:
+    message = f', "{printable(head.message)}"' if head.message else ""
+    author = f"{printable(head.author)}, " if head.author else ""
+    return f"({author}{moment(head.published_at)}{message})"
 
 
-def _about(head: Mapping[str, Any]) -> str:
-    message = f', "{printable(head["message"])}"' if head.get("message") else ""
-    author = f"{printable(head['author'])}, " if head.get("author") else ""
-    return f"({author}{moment(head.get('published_at'))}{message})"
-
-
-def _row_lines(row: Mapping[str, Any], width: int) -> Iterator[str]:
-    standing = str(row.get("standing", "unknown")).replace("_", " ")
-    begin = str(row.get("since") or "1970")
+def _row_lines(name: str, row: api.LineDocument | api.PartnerDocument, steps: Sequence[str]) -> Iterator[str]:
+    begin = row.since or "1970"
     since = "" if begin.startswith("1970") else f" since {moment(begin)}"
-    reason = f"   {printable(row['reason'])}" if row.get("reason") else ""
-    yield f"  {printable(row['name']).ljust(width)}  {standing}{since}{reason}"
-    below = {step for each in row.get("held") or () for step in each.get("next") or ()}
-    steps = [step for step in row.get("next") or () if step not in below]
+    reason = f"   {printable(row.reason)}" if row.reason else ""
+    yield f"  {name}  {row.standing.replace('_', ' ')}{since}{reason}"
     if steps:
-        yield f"  {' ' * width}  next: {'; or: '.join(printable(step) for step in steps)}"
+        yield f"  {' ' * len(name)}  next: {'; or: '.join(printable(step) for step in steps)}"

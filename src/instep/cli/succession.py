@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
+from instep.api import succession as api
 from instep.cli.output import printable
 from instep.cli.pki import passphrase_option, read_passphrase
 from instep.cli.session import Session, command, pass_session, timeout_option
@@ -25,14 +25,14 @@ __all__ = ["handover", "promote"]
 @pass_session
 def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_ms: int) -> None:
     """Make a partner that is in step the writer; run it on the writer. Nothing that was published is lost."""
-    document = session.call("handover", timeout_ms / 1000, fileset=fileset, node=node, dry_run=dry_run)
+    document = session.call(api.HandoverCommand(node, fileset, dry_run=dry_run), timeout_ms / 1000)
 
     def show() -> None:
-        if dry_run and document.get("changed"):
+        if dry_run and document.changed:
             print(f"{fileset}: {node} could become the writer now")
-        elif document.get("changed"):
+        elif document.changed:
             print(f"{fileset}: {node} is the writer now; this node follows it")
-            for path in document.get("late", []):
+            for path in document.late or ():
                 print(f"  changed here after that, not published; it goes to the archive: {printable(path)}")
         else:
             print(f"{fileset}: {node} is the writer already")
@@ -76,24 +76,24 @@ def promote(
             hint=f"instep promote {fileset} --home-is-dead; while it lives, there: instep handover {fileset} NODE",
             code="home_lives",
         )
-    plan = session.call("promote", timeout_ms / 1000, fileset=fileset, dry_run=True)
+    plan = session.call(api.PromoteCommand(fileset, dry_run=True), timeout_ms / 1000)
     if dry_run:
         session.show(plan, lambda: _show_plan(plan))
         return
-    if plan["changed"] and not plan["has_ca_key"] and pki_backup is None:
+    if plan.changed and not plan.has_ca_key and pki_backup is None:
         raise RefusedError(
             "the cluster's CA key is not on this node, and only it can make another node the writer",
             hint=f"instep promote {fileset} --home-is-dead --pki-backup FILE (made by: instep pki backup)",
             code="no_ca_key",
         )
-    if plan["changed"] and not session.is_json and not yes and sys.stdin.isatty():
+    if plan.changed and not session.is_json and not yes and sys.stdin.isatty():
         _show_plan(plan)
-        is_left = plan["lost"] or plan["unheard"]
+        is_left = plan.lost or plan.unheard
         if not click.confirm("Go on without them?" if is_left else "Go on?", err=True):
             raise RefusedError("nothing was changed", code="declined")
-    if pki_backup is not None and not plan["has_ca_key"]:
+    if pki_backup is not None and not plan.has_ca_key:
         _take_ca(session, pki_backup, passphrase_file)
-    document = session.call("promote", timeout_ms / 1000, fileset=fileset)
+    document = session.call(api.PromoteCommand(fileset), timeout_ms / 1000)
     session.show(document, lambda: _show_promoted(document))
 
 
@@ -108,41 +108,38 @@ def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None
         session.message("this node holds the cluster's CA now: invite, renew and revoke here")
 
 
-def _show_lost(document: dict[str, Any], what: str) -> None:
-    for one in document["lost"]:
-        words = [f"generation {one['number']} of epoch {one['epoch']}"]
-        if one.get("published_at"):
-            words.append(f"{one['published_at']} by {printable(one['author'])}")
-        if one.get("message"):
-            words.append(f'"{printable(one["message"])}"')
-        words.append(f"known by {', '.join(one['known_by'])}" if one["known_by"] else "nobody here has it")
+def _show_lost(document: api.PromoteDocument, what: str) -> None:
+    for one in document.lost:
+        words = [f"generation {one.number} of epoch {one.epoch}"]
+        if one.published_at:
+            words.append(f"{one.published_at} by {printable(one.author)}")
+        if one.message:
+            words.append(f'"{printable(one.message)}"')
+        words.append(f"known by {', '.join(one.known_by)}" if one.known_by else "nobody here has it")
         print(f"  {what}: {', '.join(words)}")
-    for one in document["unheard"]:
-        print(
-            f"  {what}: whatever {one['node']} published, which could not be asked: {printable(one['reason'])}"
-        )
-        print(f"    {printable(one['hint'])}")
+    for left in document.unheard:
+        print(f"  {what}: whatever {left.node} published, which could not be asked: {printable(left.reason)}")
+        print(f"    {printable(left.hint)}")
 
 
-def _show_plan(plan: dict[str, Any]) -> None:
-    base = plan["base"]
-    if not plan["changed"]:
-        print(f"{plan['fileset']}: {plan['writer']} is the writer already")
+def _show_plan(plan: api.PromoteDocument) -> None:
+    if not plan.changed:
+        print(f"{plan.fileset}: {plan.writer} is the writer already")
         return
-    number = f"generation {base['number']}" if base is not None else "nothing"
-    print(f"{plan['fileset']}: {plan['writer']} would go on from {number}")
+    number = f"generation {plan.base.number}" if plan.base is not None else "nothing"
+    print(f"{plan.fileset}: {plan.writer} would go on from {number}")
     _show_lost(plan, "may be lost")
-    if not plan["lost"] and not plan["unheard"]:
+    if not plan.lost and not plan.unheard:
         print("  nothing newer is known here")
 
 
-def _show_promoted(document: dict[str, Any]) -> None:
-    if not document["changed"]:
-        print(f"{document['fileset']}: {document['writer']} is the writer already")
+def _show_promoted(document: api.PromoteDocument) -> None:
+    if not document.changed:
+        print(f"{document.fileset}: {document.writer} is the writer already")
         return
-    head = document["generation"]
-    published = f" and published generation {head['number']}" if head is not None else ""
-    print(f"{document['fileset']}: {document['writer']} writes epoch {document['epoch']}{published}")
+    head = document.generation
+    published = f" and published generation {head.number}" if head is not None else ""
+    print(f"{document.fileset}: {document.writer} writes epoch {document.epoch}{published}")
     _show_lost(document, "left behind")
-    for step in document["next"]:
+    for step in document.next:
         print(f"  next, {step}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import click
 
+from instep.api import verifying as api
 from instep.cli.output import printable
 from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import RefusedError
@@ -34,27 +32,16 @@ def test(
     timeout_ms: int,
 ) -> None:
     """Run the probe hooks and golden requests of a fileset now; nothing is changed. Exit 0 only when all are right."""
-    document = session.call(
-        "test",
-        timeout_ms / 1000,
-        fileset=fileset,
-        through_balancer=through_balancer,
-        nodes=list(nodes),
-        fleet=fleet,
-    )
-
-    def text() -> None:
-        for one in document["tests"]:
-            print(_line(one))
-
-    session.show(document, text)
-    if not document["ok"]:
+    asked = api.TestCommand(fileset, through_balancer=through_balancer, nodes=nodes, fleet=fleet)
+    document = session.call(asked, timeout_ms / 1000)
+    session.show(document, lambda: print("\n".join(map(_line, document.tests))))
+    if not document.ok:
         raise click.exceptions.Exit(RefusedError.exit_code)
 
 
-def _line(one: Mapping[str, Any]) -> str:
-    where = f"on {one['node']}" + (" through the balancer" if one["kind"] == "balancer" else "")
-    what = f"{printable(one['name'])} {where}"
-    if not one["ok"]:
-        return f"FAIL  {what}  {printable(one['reason'])}"
-    return f"ok    {what}" + ("  same answer as before" if one["compared"] else "")
+def _line(one: api.TestDocument) -> str:
+    where = f"on {one.node}" + (" through the balancer" if one.kind == "balancer" else "")
+    what = f"{printable(one.name)} {where}"
+    if not one.ok:
+        return f"FAIL  {what}  {printable(one.reason)}"
+    return f"ok    {what}" + ("  same answer as before" if one.compared else "")

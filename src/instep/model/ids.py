@@ -90,12 +90,3 @@ class HeadRef(msgspec.Struct, frozen=True, array_like=True):
     def position(self) -> tuple[int, int]:
         """The part that orders heads."""
         return (self.epoch, self.number)
-
-    def as_json(self) -> dict[str, object]:
-        """The shape of ``head`` and ``live`` in ``status --json``."""
-        return {
-            "epoch": self.epoch,
-            "number": self.number,
-            "id": self.id.hex(),
-            "root": self.root.hex(),
-        }

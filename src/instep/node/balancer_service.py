@@ -12,8 +12,9 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api.balancers import BalancerFileDocument
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.fleet.balancer_file import Program, check_file, keep_file, read_kept
 from instep.fleet.balancer_plan import BalancerPlan
@@ -223,7 +224,7 @@ class Balancers:
 
     async def apply(
         self, file: FileOf, *, may_replace: bool = False, is_asked: bool = False
-    ) -> dict[str, Any]:
+    ) -> BalancerFileDocument:
         """Render, let the parser read it, put it in place, reload. What was there stays when the parser refuses.
         ``is_asked`` reloads even when nothing changed."""
         async with self._applying:
@@ -250,15 +251,15 @@ class Balancers:
                 log.info("%s was rendered for %s", file.path, first.program.value)
                 text = f"{file.path} was rendered for {first.program.value}"
                 self._node.runtime.note("balancer_rendered", text, path=str(file.path))
-            return {
-                "file": str(file.path),
-                "kind": first.program.value,
-                "balancers": [plan.name for plan in made.plans],
-                "changed": changed,
-                "checked_by": list(verdict.command) if verdict.command is not None else None,
-                "reloaded": is_due and first.reload is not None,
-                "warnings": list(made.warnings),
-            }
+            return BalancerFileDocument(
+                str(file.path),
+                first.program.value,
+                tuple(plan.name for plan in made.plans),
+                changed,
+                tuple(verdict.command) if verdict.command is not None else None,
+                is_due and first.reload is not None,
+                tuple(made.warnings),
+            )
 
     async def why_not(self, file: FileOf) -> str | None:
         """What stands against the file as it would be now: its parser, a node that cannot be asked, a failed reload."""
@@ -360,7 +361,7 @@ class Balancers:
 
     # Commands ---------------------------------------------------------------------------------------------------
 
-    async def reload(self, names: Collection[str], *, may_replace: bool) -> list[dict[str, Any]]:
+    async def reload(self, names: Collection[str], *, may_replace: bool) -> list[BalancerFileDocument]:
         """Render and reload every file, or those that hold a named section."""
         sections = {each.name for each in chosen(self._node.runtime.settings, names)}
         files = [file for file in self.files() if any(each.name in sections for each in file.sections)]

@@ -7,8 +7,11 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from instep.api.verifying import CheckRowDocument
 from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.model.counts import counted
@@ -41,19 +44,12 @@ KEPT_NAMED_MAX = 5
 
 def result(
     name: str, ok: bool, node: str, ours: object = None, theirs: object = None, hint: str | None = None
-) -> dict[str, Any]:
+) -> CheckRowDocument:
     """One row of ``check --json``."""
-    return {
-        "name": name,
-        "ok": ok,
-        "node": node,
-        "ours": ours,
-        "theirs": theirs,
-        "hint": None if ok else hint,
-    }
+    return CheckRowDocument(name, ok, node, ours, theirs, None if ok else hint)
 
 
-async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
+async def check_node(daemon: Daemon) -> AsyncIterator[CheckRowDocument]:
     """Everything this node can look at: its configuration, keys, links, roots, disks and clocks."""
     me = daemon.runtime.name
     problem = daemon.config_problem
@@ -104,7 +100,7 @@ async def check_node(daemon: Daemon) -> AsyncIterator[dict[str, Any]]:
         )
 
 
-def _rights_rows(daemon: Daemon) -> list[dict[str, Any]]:
+def _rights_rows(daemon: Daemon) -> list[CheckRowDocument]:
     uid, allowed = os.geteuid(), daemon.runtime.settings.allow_preserve
     needs = []
     for service in daemon.services.values():
@@ -121,7 +117,7 @@ def _rights_rows(daemon: Daemon) -> list[dict[str, Any]]:
     return [result(name, row.is_ok, me, row.ours, row.theirs, row.hint) for name, row in rows.items()]
 
 
-def _check_state(daemon: Daemon) -> dict[str, Any]:
+def _check_state(daemon: Daemon) -> CheckRowDocument:
     """Whether this node can go on writing down what it does."""
     directory, me = daemon.directory.database.parent, daemon.runtime.name
     free = shutil.disk_usage(directory).free
@@ -136,7 +132,7 @@ def _check_state(daemon: Daemon) -> dict[str, Any]:
     )
 
 
-def _kept_aside(daemon: Daemon) -> dict[str, Any] | None:
+def _kept_aside(daemon: Daemon) -> CheckRowDocument | None:
     """Names what is left of a state that was damaged and rebuilt, until an operator has removed it."""
     database, me = daemon.directory.database, daemon.runtime.name
     kept = sorted(p for p in database.parent.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
@@ -144,10 +140,10 @@ def _kept_aside(daemon: Daemon) -> dict[str, Any] | None:
         return None
     names = " ".join(quote(str(path)) for path in kept[:KEPT_NAMED_MAX])
     words = f"was damaged, and rebuilt from the tree and the partners; kept for a look: {names}; when seen: rm {names}"
-    return {**result("state", True, me, words), "note": words}
+    return replace(result("state", True, me, words), note=words)
 
 
-async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str, Any]]:
+async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[CheckRowDocument]:
     me = daemon.runtime.name
     error = uplink.error if not uplink.is_up else None
     if error is not None:
@@ -181,7 +177,9 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[dict[str,
         )
 
 
-async def _check_room(daemon: Daemon, service: FollowService, place: Place) -> AsyncIterator[dict[str, Any]]:
+async def _check_room(
+    daemon: Daemon, service: FollowService, place: Place
+) -> AsyncIterator[CheckRowDocument]:
     """Room for a generation that waits to be staged, once its pages are here."""
     head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
     if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
@@ -201,7 +199,7 @@ async def _check_room(daemon: Daemon, service: FollowService, place: Place) -> A
     )
 
 
-async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[dict[str, Any]]:
+async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[CheckRowDocument]:
     """Each gate of a followed line, now, whether or not a generation waits."""
     fileset, definition = service.fileset, service.known_definition()
     writer = service.sources.get(service.writer)
@@ -226,7 +224,7 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
         )
 
 
-async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncIterator[dict[str, Any]]:
+async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncIterator[CheckRowDocument]:
     """Each gate of a line written here against every connected partner that accepted it."""
     runtime, fileset = daemon.runtime, service.fileset
     gates, unknown = known_gates(service.known_definition())
@@ -268,18 +266,18 @@ async def _facts_now(session: Session, service: WriterService) -> tuple[m.FactsR
         return error
 
 
-def _check_paths(service: WriterService | FollowService) -> dict[str, Any]:
+def _check_paths(service: WriterService | FollowService) -> CheckRowDocument:
     """Whether all paths of a tree that is written here can be carried, as the newest scan found them."""
     assert not isinstance(service, FollowService)
     name = service.fileset.name
     ok, words = check_words(service.facts)
     row = result(f"paths of {name}", ok, service.runtime.name, words, hint=f"instep status {name}")
-    return {**row, "note": words} if service.facts.reported.total else row
+    return replace(row, note=words) if service.facts.reported.total else row
 
 
 async def _check_fileset(
     daemon: Daemon, service: WriterService | FollowService
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[CheckRowDocument]:
     me, fileset = daemon.runtime.name, service.fileset
     try:
         place = await service.worker.run(service.place)
@@ -345,7 +343,7 @@ async def _check_fileset(
         yield each
 
 
-def _watch_row(me: str, service: WriterService | FollowService) -> dict[str, Any]:
+def _watch_row(me: str, service: WriterService | FollowService) -> CheckRowDocument:
     """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be done:
     that is told, but it is no failure."""
     name = f"watch of {service.fileset.name}"
@@ -358,7 +356,7 @@ def _watch_row(me: str, service: WriterService | FollowService) -> dict[str, Any
 
 async def _check_line(
     daemon: Daemon, service: WriterService | FollowService, place: Place
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[CheckRowDocument]:
     """What only a writer, or only a follower, can look at."""
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(daemon, service):
@@ -370,7 +368,7 @@ async def _check_line(
 
 async def _check_followed(
     daemon: Daemon, service: FollowService, place: Place
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[CheckRowDocument]:
     """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
     me, fileset = daemon.runtime.name, service.fileset
     if fileset.switch == "exchange":

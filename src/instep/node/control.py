@@ -1,8 +1,9 @@
 """The control socket: ``POST /v1/<command>`` with JSON parameters, answered in JSON lines.
 
-A command is an async function ``(parameters, progress) -> result``. The last line of every answer is
-``{"result": ...}`` or ``{"error": ...}``; before it come ``{"progress": ...}`` or ``{"item": ...}`` lines.
-The socket has mode 0600: whoever may open it owns the node.
+What a command takes and answers is said in ``instep.api``; a handler is an async function ``(command, speaker) ->
+result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
+``{"progress": ...}`` or ``{"item": ...}`` lines.
+The socket has mode 0600: its owner owns the node.
 """
 
 from __future__ import annotations
@@ -17,17 +18,14 @@ from typing import Any
 
 from aiohttp import web
 
-from instep.api.command import OTHER_VERSION, Document, as_json, command_from
-from instep.api.command import Command as Request
+from instep.api.command import OTHER_VERSION, Command, Document, as_json, command_from
 from instep.errors import InstepError, UsageError
 from instep.node.driver import from_os_error
 
-__all__ = ["Command", "Commands", "ControlServer", "Params", "Progress", "Speaker", "typed"]
+__all__ = ["Commands", "ControlServer", "Speaker"]
 
 BODY_MAX = 1 << 20
 log = logging.getLogger(__name__)
-
-Params = Mapping[str, Any]
 
 
 class Speaker:
@@ -42,35 +40,23 @@ class Speaker:
         line = {"what": what, "done": done, "total": total, "unit": unit, "rate": rate}
         await self._line({"progress": line})
 
-    async def item(self, item: Mapping[str, Any]) -> None:
-        await self._line({"item": item})
+    async def item(self, item: Document) -> None:
+        await self._line({"item": as_json(item)})
 
     async def _line(self, line: Mapping[str, Any]) -> None:
         await self._response.write(json.dumps(line).encode() + b"\n")
 
 
-Progress = Speaker
-Command = Callable[[Params, Speaker], Awaitable[Mapping[str, Any]]]
-Handler = Callable[[Any, Speaker], Awaitable[Document]]
-Commands = Mapping[type[Request[Any]], Handler]
-"""What a module of commands carries out, by the type of the request."""
-
-
-def typed(kind: type[Request[Any]], handler: Handler) -> Command:
-    """A handler of requests as one of parameters."""
-
-    async def handle(params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return as_json(await handler(command_from(kind, params), speaker))
-
-    return handle
+Commands = Mapping[type[Command[Any]], Callable[[Any, Speaker], Awaitable[Document]]]
+"""Which handler carries out which command."""
 
 
 class ControlServer:
     """Serves the commands of one node on its Unix socket."""
 
-    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+    def __init__(self, path: Path, commands: Commands) -> None:
         self._path = path
-        self._commands = commands
+        self._commands = {kind.command: (kind, handler) for kind, handler in commands.items()}
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -119,15 +105,15 @@ class ControlServer:
 
     async def _run(self, request: web.Request, speaker: Speaker) -> Mapping[str, Any]:
         name = request.match_info["command"]
-        command = self._commands.get(name)
-        if command is None:
+        if name not in self._commands:
             raise UsageError(
                 f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
             )
+        kind, handler = self._commands[name]
         try:
             params = json.loads(await request.read() or b"{}")
         except ValueError as error:
             raise UsageError(f"parameters are not JSON: {error}") from error
         if not isinstance(params, dict):
             raise UsageError("parameters are not a JSON object")
-        return await command(params, speaker)
+        return as_json(await handler(command_from(kind, params), speaker))

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import msgspec
 
+from instep.api.looking import ChangeDocument
 from instep.core import follow_vocabulary as f
 from instep.core.follow import FollowMachine
 from instep.core.vocabulary import (
@@ -325,11 +326,11 @@ class FollowService:
         self.standing = broken_standing(error)
         self.runtime.tell()
 
-    def changes_now(self, limit: int) -> list[dict[str, Any]]:
+    def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
         """What ``diff`` without generations shows: the tree against what is live, or observed."""
         live = self.facts.head if self.fileset.observe else self.facts.live
         if live is None:
-            return []
+            return ()
         inspection = self.applying.inspection(self.applying.definition(live), self.tree.taken())
         return changes_of(inspection.everything(live.root, wall_ms()), limit)
 

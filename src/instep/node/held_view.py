@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from instep.api.parts import HeldDocument, ReportedDocument
 from instep.core.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanProblem, is_held, words_of
 from instep.core.publish_vocabulary import PublishFacts
 from instep.model.counts import counted
@@ -99,45 +100,47 @@ def _typed(text: str) -> str:
     return shlex.quote(text) if text.isprintable() else ""
 
 
-def held_documents(fileset: FilesetSettings, held: HeldPaths) -> list[dict[str, Any]]:
+def held_documents(fileset: FilesetSettings, held: HeldPaths) -> tuple[HeldDocument, ...]:
     """The ``held`` of ``publish``, ``wait`` and ``status``."""
-    return [_document(fileset, each) for each in held.listed[:SHOWN_MAX]]
+    return tuple(_document(fileset, each) for each in held.listed[:SHOWN_MAX])
 
 
-def _reported_documents(reported: HeldPaths) -> list[dict[str, Any]]:
+def reported_documents(reported: HeldPaths) -> tuple[ReportedDocument, ...]:
     """Paths of kinds that are never carried, where nothing was published: they hold nothing up."""
-    return [
-        {**path_fields(each.path), "what": each.what, "why": _why_of(each)}
+    return tuple(
+        ReportedDocument(what=each.what, why=_why_of(each), **path_fields(each.path))
         for each in reported.listed[:SHOWN_MAX]
-    ]
+    )
 
 
 def held_of_line(fileset: FilesetSettings, facts: PublishFacts) -> dict[str, Any]:
-    """What ``status`` adds to a line at its writer."""
+    """What ``status`` and ``diff`` add to a line at its writer, by field."""
     return {
         "held": held_documents(fileset, facts.held),
         "held_total": facts.held.total,
-        "reported": _reported_documents(facts.reported),
+        "reported": reported_documents(facts.reported),
         "reported_total": facts.reported.total,
     }
 
 
-def _document(fileset: FilesetSettings, problem: ScanProblem) -> dict[str, Any]:
-    return {
+def _document(fileset: FilesetSettings, problem: ScanProblem) -> HeldDocument:
+    return HeldDocument(
+        what=problem.what,
+        why=_why_of(problem),
+        keeps=problem.entries,
+        next=tuple(_next_of(fileset, problem)),
         **path_fields(problem.path),
-        "what": problem.what,
-        "why": _why_of(problem),
-        "keeps": problem.entries,
-        "next": _next_of(fileset, problem),
-    }
+    )
 
 
-def explained(fileset: FilesetSettings, facts: PublishFacts, path: bytes | None) -> dict[str, Any]:
+def explained(
+    fileset: FilesetSettings, facts: PublishFacts, path: bytes | None
+) -> dict[str, tuple[HeldDocument, ...]]:
     """What ``explain FILESET PATH`` adds: why a path, or one above it, is not carried as it is now."""
     problem = _problem_at(path, facts.held, facts.reported) if path else None
     if problem is None:
         return {}
-    return {"held" if is_held(problem) else "reported": [_document(fileset, problem)]}
+    return {"held" if is_held(problem) else "reported": (_document(fileset, problem),)}
 
 
 def check_words(facts: PublishFacts) -> tuple[bool, str]:

@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
+from instep.api.looking import ChangeDocument
 from instep.model.definition import Definition
 from instep.model.entry import Entry, Extra, Kind, same_but_for_times_of_directories
 from instep.model.ids import Digest, FilesetName
@@ -325,19 +326,18 @@ def without_chunks(entry: Entry) -> Entry:
 _NOTHING = Extra()
 
 
-def changes_of(differences: Iterator[Difference], limit: int) -> list[dict[str, Any]]:
+def changes_of(differences: Iterator[Difference], limit: int) -> tuple[ChangeDocument, ...]:
     """Differences as ``diff --json`` shows them."""
-    changes: list[dict[str, Any]] = []
+    changes: list[ChangeDocument] = []
     for difference in differences:
-        if difference.problem is not None and difference.expected is None:
+        problem, expected = difference.problem, difference.expected
+        if problem is not None and expected is None:
             continue
         if len(changes) >= limit:
             break
-        if difference.problem is not None:
-            change = {"change": "changed", "problem": difference.problem.what}
-        elif difference.found is None:
-            change = {"change": "removed"}
-        else:
-            change = {"change": "added" if difference.expected is None else "changed"}
-        changes.append({**path_fields(difference.path), **change})
-    return changes
+        change = "added" if expected is None else "changed"
+        if difference.found is None and problem is None:
+            change = "removed"
+        what = problem.what if problem is not None else UNSET
+        changes.append(ChangeDocument(change=change, problem=what, **path_fields(difference.path)))
+    return tuple(changes)

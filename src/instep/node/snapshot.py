@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
+
+from instep.api import looking as api
+from instep.api.parts import FullGenerationDocument, generation
 from instep.core.publish_vocabulary import PublishFacts
 from instep.errors import ConfigError
 from instep.model.definition import Definition, decode_definition
@@ -26,6 +31,7 @@ __all__ = [
     "fileset_document",
     "generation_document",
     "line_document",
+    "log_row",
     "moment",
     "offline_log",
     "offline_status",
@@ -41,30 +47,13 @@ def moment(ms: int | None) -> str | None:
     return text.replace("+00:00", "Z")
 
 
-def generation_document(signed: SignedGeneration) -> dict[str, Any]:
+def generation_document(signed: SignedGeneration) -> FullGenerationDocument:
     """A generation as ``head`` and ``log`` show it."""
     body = signed.body()
-    return {
-        "epoch": body.epoch,
-        "number": body.number,
-        "id": signed.id.hex(),
-        "root": body.root.hex(),
-        "author": body.author,
-        "message": body.message,
-        "published_at": moment(body.time_ms),
-        "entries": body.entries,
-        "bytes": body.size_bytes,
-    }
-
-
-def _standing(record: StandingRecord) -> dict[str, Any]:
-    return {
-        "standing": record.standing.value,
-        "reason": record.reason,
-        "code": record.code,
-        "since": moment(record.since_ms),
-        "next": list(record.next_steps),
-    }
+    return FullGenerationDocument(
+        body.epoch, body.number, signed.id.hex(), body.root.hex(), body.author, body.message,
+        moment(body.time_ms), body.entries, body.size_bytes,
+    )  # fmt: skip
 
 
 def partner_document(
@@ -77,7 +66,7 @@ def partner_document(
     since_ms: int,
     poll_ms: int,
     now_ms: int,
-) -> dict[str, Any]:
+) -> api.PartnerDocument:
     """One partner's row: its own report, put right by what this node sees of it."""
     if report is None:
         record = StandingRecord(
@@ -87,7 +76,7 @@ def partner_document(
             "no_report" if is_connected else "not_connected",
             (f"on {name}: instep status",),
         )
-        return {"name": name, "live": None, **_standing(record), "last_checked": None, "behind_ms": None}
+        return api.PartnerDocument(name, None, *_standing(record), None, None)
     record = report.standing
     if not is_connected and now_ms - report.at_ms > poll_ms:
         record = StandingRecord(
@@ -112,16 +101,15 @@ def partner_document(
     if head is not None and (report.live is None or report.live.id != head.id):
         newest = store.generation(head.id)
         behind_ms = max(0, now_ms - newest.body().time_ms) if newest is not None else 0
-    return {
-        "name": name,
-        "live": report.live.as_json() if report.live is not None else None,
-        **_standing(record),
-        "last_checked": moment(report.at_ms),
-        "behind_ms": behind_ms,
-        **(
-            {"done_bytes": report.done_bytes, "total_bytes": report.total_bytes} if report.total_bytes else {}
-        ),
-    }
+    moved = (report.done_bytes, report.total_bytes) if report.total_bytes else (UNSET, UNSET)
+    return api.PartnerDocument(
+        name, generation(report.live), *_standing(record), moment(report.at_ms), behind_ms, *moved
+    )
+
+
+def _standing(record: StandingRecord) -> tuple[str, str | None, str | None, str | None, tuple[str, ...]]:
+    steps = tuple(record.next_steps)
+    return record.standing.value, record.reason, record.code, moment(record.since_ms), steps
 
 
 def line_document(
@@ -131,31 +119,22 @@ def line_document(
     head: HeadRef | None,
     live: HeadRef | None,
     standing: StandingRecord,
-    partners: list[dict[str, Any]],
-) -> dict[str, Any]:
+    partners: Iterable[api.PartnerDocument],
+) -> api.LineDocument:
     signed = store.generation(head.id) if head is not None else None
     shown = generation_document(signed) if signed is not None else None
-    return {
-        "origin": line.origin,
-        "writer": writer,
-        "head": shown,
-        "live": live.as_json() if live is not None else None,
-        **_standing(standing),
-        "partners": partners,
-    }
+    return api.LineDocument(
+        line.origin, writer, shown, generation(live), *_standing(standing), tuple(partners)
+    )
 
 
 def fileset_document(
-    fileset: FilesetSettings, definition: Definition | None, lines: list[dict[str, Any]]
-) -> dict[str, Any]:
+    fileset: FilesetSettings, definition: Definition | None, line: api.LineDocument
+) -> api.FilesetStatusDocument:
     known = fileset.definition or definition or Definition()
-    return {
-        "name": fileset.name,
-        "mode": known.mode.value,
-        "class": known.fileset_class.value,
-        "path": str(fileset.path),
-        "lines": lines,
-    }
+    return api.FilesetStatusDocument(
+        fileset.name, known.mode.value, known.fileset_class.value, str(fileset.path), (line,)
+    )
 
 
 def reports_of(store: NodeStore, line: LineId) -> dict[NodeName, m.Report]:
@@ -172,36 +151,29 @@ def definition_of(store: NodeStore, head: HeadRef | None) -> Definition | None:
 # The daemon is down ------------------------------------------------------------------------------------------
 
 
-def offline_status(directory: Path) -> dict[str, Any]:
+def offline_status(directory: Path) -> api.StatusDocument:
     """The last state, read from the store; nothing is started and nothing is changed."""
     node = NodeDirectory(directory)
     node.require()
-    problems: list[Any] = []
+    steps = (f"instep --dir {directory} start",)
     try:
-        settings: Settings | None = load(directory)
+        settings = load(directory)
     except ConfigError as error:
-        settings = None
-        problems = list(error.facts.get("problems", []))  # type: ignore[call-overload]
-    name = settings.name if settings is not None else None
-    document: dict[str, Any] = {
-        "node": name,
-        "daemon": "stopped",
-        "config": {"state": "current" if settings is not None else "bad", "problems": problems},
-        "filesets": [],
-        "next": [f"instep --dir {directory} start"],
-    }
-    if settings is None or not (node.state / "node.db").exists():
-        return document
-    store = SqliteStore.open(node.state / "node.db")
-    try:
-        for fileset in settings.filesets.values():
-            document["filesets"].append(_offline_fileset(store, fileset))
-    finally:
-        store.close()
-    return document
+        problems: Any = error.facts.get("problems", ())
+        bad = api.ConfigDocument("bad", problems=tuple(problems))
+        return api.StatusDocument(None, "stopped", bad, (), next=steps)
+    filesets: tuple[api.FilesetStatusDocument, ...] = ()
+    if (node.state / "node.db").exists():
+        store = SqliteStore.open(node.state / "node.db")
+        try:
+            filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
+        finally:
+            store.close()
+    current = api.ConfigDocument("current", problems=())
+    return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps)
 
 
-def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> dict[str, Any]:
+def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetStatusDocument:
     line = fileset.line
     facts = load_facts(store, line)
     head = live = None
@@ -226,22 +198,30 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> dict[str, An
     ]
     document = line_document(store, line, fileset.writer, head, live, record, partners)
     if isinstance(facts, PublishFacts):
-        document.update(held_of_line(fileset, facts))
-    return fileset_document(fileset, definition_of(store, head), [document])
+        document = replace(document, **held_of_line(fileset, facts))
+    return fileset_document(fileset, definition_of(store, head), document)
 
 
-def offline_log(directory: Path, fileset: str | None) -> dict[str, Any]:
+def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:
     """The generations that the store knows; where contents are is only known to a running daemon."""
-    node = NodeDirectory(directory)
-    settings = load(directory)
-    chosen = pick_fileset(settings, fileset)
-    store = SqliteStore.open(node.state / "node.db")
+    chosen = pick_fileset(load(directory), fileset)
+    store = SqliteStore.open(NodeDirectory(directory).database)
     try:
-        found = store.generations(chosen.line, 1000)
-        generations: list[Mapping[str, Any]] = [{**generation_document(g), "contents": []} for g in found]
+        rows = [log_row(signed, ()) for signed in store.generations(chosen.line, 1000)]
     finally:
         store.close()
-    return {"fileset": chosen.name, "generations": generations}
+    return api.LogDocument(chosen.name, tuple(rows))
+
+
+def log_row(
+    signed: SignedGeneration, contents: Iterable[str], together: Iterable[str] | None = None
+) -> api.LogRowDocument:
+    """A generation of ``log``; ``together`` is known to a running daemon only."""
+    row = api.LogRowDocument(**asdict(generation_document(signed)), contents=tuple(contents))
+    if together is None:
+        return row
+    parts = tuple(together)
+    return replace(row, together=parts, restorable=bool(row.contents or parts))
 
 
 def pick_fileset(settings: Settings, name: str | None) -> FilesetSettings:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from instep.api.verifying import AnswerDocument, TestDocument
 from instep.fleet.golden import named
 from instep.fleet.golden_spec import Answer, Compare, GoldenSpec, Verdict
 from instep.fleet.hooks import HookCall
@@ -17,7 +18,7 @@ from instep.node.config.settings import FilesetSettings
 from instep.node.golden import Golden, Recording, Slot
 from instep.node.hooks import spec_of
 
-__all__ = ["as_json", "try_balancer", "try_node", "unequal"]
+__all__ = ["test_document", "try_balancer", "try_node", "unequal"]
 
 REASON_MAX = 2_000
 
@@ -93,31 +94,27 @@ def _answer(answer: Answer) -> TestAnswer:
     return TestAnswer(answer.status, answer.sha256, answer.size_bytes, answer.problem[:REASON_MAX])
 
 
-def as_json(row: TestRow, node: str) -> dict[str, Any]:
-    """One test of ``test --json``; all rows have the same keys."""
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "node": node,
-        "ok": not row.reason,
-        "reason": row.reason or None,
-        "compared": row.is_compared,
-        "before": _shown(row.before),
-        "now": _shown(row.now),
-        "largest_difference": row.largest_difference,
-        "share_percent": row.share_percent,
-    }
+def test_document(row: TestRow, node: str) -> TestDocument:
+    """One test of ``test --json``."""
+    return TestDocument(
+        row.name,
+        row.kind,
+        node,
+        not row.reason,
+        row.reason or None,
+        row.is_compared,
+        _shown(row.before),
+        _shown(row.now),
+        row.largest_difference,
+        row.share_percent,
+    )
 
 
-def _shown(answer: TestAnswer | None) -> dict[str, Any] | None:
+def _shown(answer: TestAnswer | None) -> AnswerDocument | None:
     if answer is None:
         return None
-    return {
-        "status": answer.status or None,
-        "sha256": answer.sha256 or None,
-        "bytes": answer.size_bytes,
-        "problem": answer.problem or None,
-    }
+    status, digest, problem = answer.status or None, answer.sha256 or None, answer.problem or None
+    return AnswerDocument(status, digest, answer.size_bytes, problem)
 
 
 def unequal(found: Mapping[str, Sequence[TestRow]]) -> list[tuple[str, TestRow]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from instep.api.looking import ChangeDocument
 from instep.core import publish_vocabulary as v
 from instep.core import restore_vocabulary as s
 from instep.core.commit_facts import LastCommit
@@ -324,8 +325,8 @@ class WriterService:
     def shelf(self) -> Shelf:
         return self.own.shelf()
 
-    def changes_now(self, limit: int) -> list[dict[str, Any]]:
-        return self.own.changes_now(self.head, limit) if self.head is not None else []
+    def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
+        return self.own.changes_now(self.head, limit) if self.head is not None else ()
 
     def place(self) -> Place:
         return self.tree.place()

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from instep.api.looking import ChangeDocument
 from instep.core import publish_vocabulary as v
 from instep.model.definition import Definition
 from instep.model.entry import Entry
@@ -219,6 +219,6 @@ class WriterTree:
             self._keep_suspects(self.suspects() | damaged)
         return numbers
 
-    def changes_now(self, head: HeadRef, limit: int) -> list[dict[str, Any]]:
+    def changes_now(self, head: HeadRef, limit: int) -> tuple[ChangeDocument, ...]:
         """What ``diff`` without generations shows: the tree against the head."""
         return changes_of(self._inspection().everything(head.root, wall_ms()), limit)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from instep.api.lines import OutcomeDocument, WaitDocument
+from instep.api.parts import WaitingDocument
 from instep.cli.publishing import _show_wait, show_publish
 from instep.errors import ResourceError
 
-WAITED = {
-    "fileset": "catalog",
-    "reached": False,
-    "generation": None,
-    "waiting_for": [{"node": "main", "standing": "unknown"}],
-}
+WAITED = WaitDocument("catalog", False, None, (WaitingDocument("main", "unknown"),))
 
 
 def test_nothing_published_yet_is_no_generation_none(capsys: pytest.CaptureFixture[str]) -> None:
     _show_wait(WAITED)
-    show_publish({"fileset": "catalog", "changed": False, "generation": None}, dry_run=False)
+    show_publish(OutcomeDocument(fileset="catalog", changed=False, generation=None), dry_run=False)
     said = capsys.readouterr().out
     assert "None" not in said
     assert "catalog: not in step with a first generation yet" in said

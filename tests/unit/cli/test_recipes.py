@@ -84,7 +84,9 @@ def test_accept_hands_its_own_daemon_the_settings(
     with FakeDaemon(node.socket).running() as daemon:
         assert run([*words]) == 2
         assert "url is missing: where it answers" in capfd.readouterr().err
-        daemon.answer("fileset_accept", {"changed": True, "writer": "home", "path": "/here"})
+        daemon.answer(
+            "fileset_accept", {"fileset": "maps", "path": "/here", "writer": "home", "changed": True}
+        )
         assert run([*words, "--param", "url=http://localhost/x"]) == 0
         wanted = {"hooks": {"probe": {"http": "GET http://localhost/x"}}}
         assert daemon.params("fileset_accept")["settings"] == wanted

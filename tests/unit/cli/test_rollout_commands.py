@@ -17,12 +17,13 @@ ROW: dict[str, Any] = {
     "took_ms": 4200, "permitted": ["s1", "s2"], "failed": FAILED,
 }  # fmt: skip
 NOW = {
-    **ROW, "reason": "s2: answered 500", "switched": 1, "total": 3, "next": ["instep retry catalog"],
+    **ROW, "reason": "s2: answered 500",
     "nodes": [
         {"name": "s1", "state": "switched", "wave": 1, "drained": False, "reason": None},
         {"name": "s2", "state": "put_back", "wave": 2, "drained": True, "reason": "answered\x1b[2J 500"},
         {"name": "s3", "state": "staged", "wave": None, "drained": False, "reason": "waits"},
     ],
+    "switched": 1, "total": 3, "next": ["instep retry catalog"],
 }  # fmt: skip
 SHOWN = {"fileset": "catalog", "rollout": NOW, "past": [ROW]}
 
@@ -110,7 +111,7 @@ def test_wait_ends_with_four_where_waiting_is_in_vain(instep: Run, daemon: FakeD
     published = {"fileset": "catalog", "changed": True, "generation": HEAD, "wait": waited}
     daemon.answer("publish", published)
     assert instep("publish", "--wait")[0] == 4
-    daemon.answer("publish", {**published, "wait": {**waited, "failed": None}})
+    daemon.answer("publish", {**published, "wait": {key: waited[key] for key in waited if key != "failed"}})
     assert instep("publish", "--wait")[0] == 7
 
 

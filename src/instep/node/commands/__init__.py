@@ -1,8 +1,7 @@
-"""The commands of the control socket, by name."""
+"""The commands of the control socket: what carries out which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from instep.node.commands import (
@@ -20,7 +19,7 @@ from instep.node.commands import (
     trying,
     verifying,
 )
-from instep.node.control import Command, typed
+from instep.node.control import Commands
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -28,15 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["commands_of"]
 
 
-def commands_of(daemon: Daemon) -> Mapping[str, Command]:
+def commands_of(daemon: Daemon) -> Commands:
     """Every command of this daemon."""
-    found: dict[str, Command] = {}
-    for module in (
+    modules = (
         lines, restoring, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
         balancers,
-    ):  # fmt: skip
-        for kind, command in module.commands(daemon).items():
-            name = kind if isinstance(kind, str) else kind.command
-            assert name not in found, name
-            found[name] = command if isinstance(kind, str) else typed(kind, command)
-    return found
+    )  # fmt: skip
+    return {kind: handler for module in modules for kind, handler in module.commands(daemon).items()}

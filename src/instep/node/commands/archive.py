@@ -14,7 +14,7 @@ from instep.core.retention import RetentionPolicy, plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
-from instep.node.commands.parameters import path_of, service_of
+from instep.node.commands.targets import path_of, service_of
 from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.snapshot import moment

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api import balancers as api
 from instep.errors import UsageError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import ServerPlan
-from instep.node.control import Command, Params, Speaker
+from instep.node.control import Commands, Speaker
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
@@ -16,43 +16,35 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     balancers = BalancerCommands(daemon)
-    return {"balancer_render": balancers.render, "balancer_reload": balancers.reload}
+    return {api.BalancerRenderCommand: balancers.render, api.BalancerReloadCommand: balancers.reload}
 
 
 class BalancerCommands:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def render(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def render(self, asked: api.BalancerRenderCommand, speaker: Speaker) -> api.BalancerRenderDocument:
         """The text, without touching anything."""
-        program = _program(params.get("kind"))
-        before = params.get("before")
+        program = _program(asked.kind)
         made = self._daemon.balancers.render_for(
-            program,
-            _names(params),
-            is_whole=params.get("only") != "backend",
-            before=str(before) if before is not None else None,
+            program, asked.names, is_whole=asked.only != "backend", before=asked.before
         )
-        return {
-            "kind": program.value,
-            "only": None if made.is_whole else "backend",
-            "balancers": [
-                {"name": plan.name, "nodes": [_server(server) for server in plan.servers]}
-                for plan in made.plans
-            ],
-            "text": made.text,
-            "warnings": list(made.warnings),
-        }
+        plans = (
+            api.BalancerDocument(plan.name, tuple(_server(server) for server in plan.servers))
+            for plan in made.plans
+        )
+        only = None if made.is_whole else "backend"
+        return api.BalancerRenderDocument(program.value, only, tuple(plans), made.text, tuple(made.warnings))
 
-    async def reload(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def reload(self, asked: api.BalancerReloadCommand, speaker: Speaker) -> api.BalancerReloadDocument:
         """Render, check, put in place, reload."""
-        files = await self._daemon.balancers.reload(_names(params), may_replace=bool(params.get("replace")))
-        return {"changed": any(each["changed"] for each in files), "files": files}
+        files = await self._daemon.balancers.reload(asked.names, may_replace=asked.replace)
+        return api.BalancerReloadDocument(any(each.changed for each in files), tuple(files))
 
 
-def _program(raw: object) -> Program:
+def _program(raw: str) -> Program:
     try:
         return Program(raw)
     except ValueError as error:
@@ -60,17 +52,12 @@ def _program(raw: object) -> Program:
         raise UsageError(f"{raw!r} is not one of {known}", code="unknown_kind") from error
 
 
-def _names(params: Params) -> list[str]:
-    names = params.get("names") or []
-    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
-
-
-def _server(server: ServerPlan) -> dict[str, Any]:
-    return {
-        "node": server.node,
-        "at": {kind.value: str(address) for kind, address in server.at.items()},
-        "writer": server.is_writer,
-        "health": str(server.health) if server.health is not None else None,
-        "agent": str(server.agent) if server.agent is not None else None,
-        "out": server.is_out,
-    }
+def _server(server: ServerPlan) -> api.ServerDocument:
+    return api.ServerDocument(
+        server.node,
+        {kind.value: str(address) for kind, address in server.at.items()},
+        server.is_writer,
+        str(server.health) if server.health is not None else None,
+        str(server.agent) if server.agent is not None else None,
+        server.is_out,
+    )

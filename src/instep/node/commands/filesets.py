@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from instep.api import filesets as api
+from instep.api.verifying import DifferenceDocument
 from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node.commands.being_heard import be_heard
-from instep.node.commands.parameters import service_of
 from instep.node.commands.stepping_back import step_back, was_replaced
+from instep.node.commands.targets import service_of
 from instep.node.config import edits
-from instep.node.control import Command, Params, Speaker
+from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.exchanging import refuse_exchange
 from instep.node.fetching import Fetcher
@@ -35,21 +39,23 @@ from instep.tree.place import Place
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
+    from instep.node.follower import FollowService
 
 __all__ = ["commands"]
 
 _OFFER_WAIT_S = 5.0
+SAMPLE_MAX = 100
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     filesets = Filesets(daemon)
     return {
-        "fileset_offers": filesets.offers,
-        "fileset_check": filesets.check,
-        "fileset_accept": filesets.accept,
-        "fileset_list": filesets.list,
-        "fileset_show": filesets.show,
-        "reload_config": filesets.reload_config,
+        api.FilesetOffersCommand: filesets.offers,
+        api.FilesetCheckCommand: filesets.check,
+        api.FilesetAcceptCommand: filesets.accept,
+        api.FilesetListCommand: filesets.list,
+        api.FilesetShowCommand: filesets.show,
+        api.ReloadConfigCommand: filesets.reload_config,
     }
 
 
@@ -57,53 +63,36 @@ class Filesets:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def reload_config(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def reload_config(
+        self, asked: api.ReloadConfigCommand, speaker: Speaker
+    ) -> api.ReloadConfigDocument:
         before = self._daemon.runtime.settings.fingerprint
         await self._daemon.trust_changed()  # ``join`` on a node that runs brings new certificates
         self._daemon.reload()
         after = self._daemon.runtime.settings.fingerprint
-        return {"changed": before != after, "running": after}
+        return api.ReloadConfigDocument(before != after, after)
 
-    async def offers(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def offers(self, asked: api.FilesetOffersCommand, speaker: Speaker) -> api.OffersDocument:
+        return api.OffersDocument(self._offers())
+
+    def _offers(self) -> tuple[api.OfferRowDocument, ...]:
         followed = self._daemon.runtime.settings.filesets
-        return {
-            "offers": [
-                {
-                    "name": line.fileset,
-                    "writer": offer.writer,
-                    "from": uplink.name,
-                    "mode": offer.mode,
-                    "class": offer.fileset_class,
-                    "entries": offer.entries,
-                    "bytes": offer.size_bytes,
-                    "accepted": line.fileset in followed,
-                }
-                for uplink in self._daemon.peers.uplinks.values()
-                for line, offer in uplink.offers.items()
-            ]
-        }
+        return tuple(
+            api.OfferRowDocument(
+                line.fileset, offer.writer, uplink.name, offer.mode, offer.fileset_class, offer.entries,
+                offer.size_bytes, line.fileset in followed,
+            )
+            for uplink in self._daemon.peers.uplinks.values()
+            for line, offer in uplink.offers.items()
+        )  # fmt: skip
 
-    async def list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return {
-            "filesets": [self._shown(service_of(self._daemon, {"fileset": n})) for n in self._daemon.services]
-        }
+    async def list(self, asked: api.FilesetListCommand, speaker: Speaker) -> api.FilesetsDocument:
+        shown = tuple(_shown(service) for service in self._daemon.services.values())
+        offers = tuple(offer for offer in self._offers() if not offer.accepted)
+        return api.FilesetsDocument(filesets=shown, offers=offers)
 
-    async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return self._shown(service_of(self._daemon, params))
-
-    def _shown(self, service: Any) -> dict[str, Any]:
-        definition = service.known_definition() or Definition()
-        return {
-            "name": service.fileset.name,
-            "path": str(service.fileset.path),
-            "writer": service.fileset.writer,
-            "mode": definition.mode.value,
-            "class": definition.fileset_class.value,
-            "ignore": [*definition.ignore],
-            "include": [*definition.include],
-            "preserve": [each.value for each in definition.preserve],
-            "standing": service.standing.standing.value,
-        }
+    async def show(self, asked: api.FilesetShowCommand, speaker: Speaker) -> api.FilesetDocument:
+        return _shown(service_of(self._daemon, asked.fileset or asked.name))
 
     # Accept -------------------------------------------------------------------------------------------------
 
@@ -154,12 +143,11 @@ class Filesets:
             offered=offered,
         )
 
-    async def _compared(self, params: Params) -> tuple[Uplink, m.Offer, HeadRef | None, Numbers, bool]:
+    async def _compared(self, asked: api.Comparing) -> tuple[Uplink, m.Offer, HeadRef | None, Numbers, bool]:
         """Fetch the offered manifest and compare the directory with it, without writing to either."""
         runtime = self._daemon.runtime
-        name = fileset_name(str(params["name"]))
-        path = Path(str(params["path"]))
-        home = NodeName(str(params["from"])) if params.get("from") else None
+        name, path = fileset_name(asked.name), Path(asked.path)
+        home = NodeName(asked.home) if asked.home else None
         check_new_root(runtime.settings, name, path, self._daemon.directory.path)
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
@@ -178,11 +166,11 @@ class Filesets:
                 sent = decode_definition(message.definition)
                 runtime.store.put_blob(sent.digest, message.definition)
             definition = definition_of(runtime.store, head) or definition
-        without = _without(params)
-        if params.get("mode") != "observe":
+        without = _without(asked.without)
+        if asked.mode != "observe":
             _check_fidelity(name, path, definition, without)
-            if params.get("switch") == "exchange":
-                refuse_exchange(name, path, definition, params.get("carry") or ())
+            if asked.switch == "exchange":
+                refuse_exchange(name, path, definition, asked.carry)
         numbers = Numbers()
         if head is not None and not is_empty:
             await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
@@ -207,43 +195,34 @@ class Filesets:
         inspection = Inspection(runtime.store, place, name, definition, local, None, keep_rows=False)
         return inspection.numbers(inspection.everything(head.root, wall_ms(), deep=True))
 
-    def _numbers(self, numbers: Numbers, head: HeadRef | None) -> dict[str, Any]:
-        return {
-            "only_here": numbers.extra,
-            "only_there": numbers.missing,
-            "differing": numbers.changed,
-            "sample": [{**path_fields(path), "why": why} for path, why in numbers.sample[:100]],
-            "generation": head.number if head is not None else None,
-        }
+    async def check(self, asked: api.FilesetCheckCommand, speaker: Speaker) -> api.AcceptedDocument:
+        _, offer, head, numbers, is_empty = await self._compared(asked)
+        document = api.AcceptedDocument(
+            fileset=asked.name,
+            path=asked.path,
+            writer=offer.writer,
+            empty=is_empty,
+            identical=numbers.total == 0 and not is_empty,
+        )
+        return _with_numbers(document, numbers, head)
 
-    async def check(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        _, offer, head, numbers, is_empty = await self._compared(params)
-        return {
-            "fileset": str(params["name"]),
-            "path": str(params["path"]),
-            "writer": offer.writer,
-            "empty": is_empty,
-            "identical": numbers.total == 0 and not is_empty,
-            **self._numbers(numbers, head),
-        }
-
-    async def accept(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def accept(self, asked: api.FilesetAcceptCommand, speaker: Speaker) -> api.AcceptedDocument:
         runtime = self._daemon.runtime
-        name = fileset_name(str(params["name"]))
-        path = Path(str(params["path"]))
-        mode = params.get("mode") or ("observe" if params.get("observe") else None)
+        name, path = fileset_name(asked.name), Path(asked.path)
+        mode = asked.mode or ("observe" if asked.observe else None)
         written = self._daemon.services.get(name)
         if isinstance(written, WriterService) and was_replaced(written):
-            return step_back(self._daemon, written, path, params.get("from"), mode)
-        given = {
-            "drift": params.get("drift"),
-            "switch": params.get("switch"),
-            **{key: list(params.get(key) or ()) or None for key in ("carry", "without")},
+            return step_back(self._daemon, written, path, asked.home, mode)
+        given: dict[str, object] = {
+            "drift": asked.drift,
+            "switch": asked.switch,
+            "carry": list(asked.carry) or None,
+            "without": list(asked.without) or None,
             "observe": True if mode == "observe" else None,
         }
         running = runtime.settings.filesets.get(name)
         if running is not None:
-            self._require_same(running.path, running.writer, path, name, params)
+            _require_same(running.path, running.writer, asked)
             writer = running.writer
             if running.is_written_here:
                 raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
@@ -256,13 +235,13 @@ class Filesets:
                 str(path),
                 writer,
                 {k: v for k, v in given.items() if v is not None},
-                ready=_ready(params),
+                ready=_ready(asked.settings),
             )
             if changed:
                 self._daemon.reload()
                 await be_heard(self._daemon, name, writer, is_observing=mode == "observe")
-            return {"fileset": name, "path": str(path), "writer": writer, "changed": changed}
-        _, offer, head, numbers, is_empty = await self._compared(params)
+            return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
+        _, offer, head, numbers, is_empty = await self._compared(asked)
         if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
             raise RefusedError(
                 f"{path} is not empty and differs from {name} generation {head.number if head else 0}: "
@@ -270,7 +249,10 @@ class Filesets:
                 hint=f"--seed uses equal files and archives the rest, --replace archives what is there, --observe "
                 f"only compares: instep fileset accept {name} {path} --seed",
                 code="not_empty",
-                **{k: v for k, v in self._numbers(numbers, head).items() if k != "sample"},
+                only_here=numbers.extra,
+                only_there=numbers.missing,
+                differing=numbers.changed,
+                generation=head.number if head is not None else None,
                 path=str(path),
                 sample=[path_fields(p)["path"] for p, _ in numbers.sample[:20]],
             )
@@ -287,31 +269,54 @@ class Filesets:
         if offer.line.origin != offer.writer:
             chosen["origin"] = str(offer.line.origin)
         edits.accept_fileset(
-            self._daemon.directory, name, str(path), offer.writer, chosen, ready=_ready(params)
+            self._daemon.directory, name, str(path), offer.writer, chosen, ready=_ready(asked.settings)
         )
         self._daemon.reload()
         runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
         await be_heard(self._daemon, name, offer.writer, is_observing=mode == "observe")
-        return {
-            "fileset": name,
-            "path": str(path),
-            "writer": offer.writer,
-            "changed": True,
-            **({} if is_empty else self._numbers(numbers, head)),
-        }
+        document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
+        return document if is_empty else _with_numbers(document, numbers, head)
 
-    def _require_same(
-        self, running_path: Path, running_writer: NodeName, path: Path, name: FilesetName, params: Params
-    ) -> None:
-        home = params.get("from")
-        if running_path != path or (home is not None and home != running_writer):
-            raise RefusedError(
-                f"{name} of {running_writer} is in {running_path} already, not in {path}",
-                hint=f"instep fileset remove {name}, then accept it anew",
-                code="accepted_elsewhere",
-                ours=str(running_path),
-                asked=str(path),
-            )
+
+def _shown(service: WriterService | FollowService) -> api.FilesetDocument:
+    definition = service.known_definition() or Definition()
+    return api.FilesetDocument(
+        name=service.fileset.name,
+        path=str(service.fileset.path),
+        writer=service.fileset.writer,
+        mode=definition.mode.value,
+        fileset_class=definition.fileset_class.value,
+        ignore=tuple(definition.ignore),
+        include=tuple(definition.include),
+        preserve=tuple(each.value for each in definition.preserve),
+        standing=service.standing.standing.value,
+    )
+
+
+def _with_numbers(
+    document: api.AcceptedDocument, numbers: Numbers, head: HeadRef | None
+) -> api.AcceptedDocument:
+    """The document with how the directory differs from the generation."""
+    sample = (DifferenceDocument(why=why, **path_fields(path)) for path, why in numbers.sample[:SAMPLE_MAX])
+    return replace(
+        document,
+        only_here=numbers.extra,
+        only_there=numbers.missing,
+        differing=numbers.changed,
+        sample=tuple(sample),
+        generation=head.number if head is not None else None,
+    )
+
+
+def _require_same(running_path: Path, running_writer: NodeName, asked: api.FilesetAcceptCommand) -> None:
+    if str(running_path) != asked.path or asked.home not in (None, running_writer):
+        raise RefusedError(
+            f"{asked.name} of {running_writer} is in {running_path} already, not in {asked.path}",
+            hint=f"instep fileset remove {asked.name}, then accept it anew",
+            code="accepted_elsewhere",
+            ours=str(running_path),
+            asked=asked.path,
+        )
 
 
 def _is_empty(path: Path) -> bool:
@@ -331,17 +336,15 @@ def _is_ours(path: Path, name: FilesetName, node: NodeName) -> bool:
     return marker is not None and (marker.fileset, marker.node) == (name, node)
 
 
-def _ready(params: Params) -> Mapping[str, object]:
+def _ready(found: Mapping[str, object]) -> Mapping[str, object]:
     """A recipe's settings, filled in by the command line of this node's own operator."""
-    found = params.get("settings") or {}
-    if not isinstance(found, dict) or {"path", "writer", "origin"} & found.keys():
+    if {"path", "writer", "origin"} & found.keys():
         raise UsageError("settings is not a table of a fileset's keys", code="bad_flags")
     return found
 
 
-def _without(params: Params) -> frozenset[Preserve]:
+def _without(asked: Sequence[str]) -> frozenset[Preserve]:
     known = {each.value: each for each in Preserve}
-    asked = [str(item) for item in params.get("without") or ()]
     wrong = [item for item in asked if item not in known]
     if wrong:
         raise UsageError(

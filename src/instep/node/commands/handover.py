@@ -8,9 +8,13 @@ command goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from instep.api import succession as api
+from instep.api.parts import generation
 from instep.core import publish_vocabulary as p
 from instep.errors import ContentionError, InstepError, RefusedError, UnavailableError
 from instep.model.counts import counted, which
@@ -18,9 +22,9 @@ from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.node.commands.outcomes import error_of, writer_of
-from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.targets import running_service_of
+from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.session import Session
@@ -45,24 +49,24 @@ PAUSED = register("handover.paused")
 SIGNED = register("handover.signed")
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
-    return {"handover": Handover(daemon).handover}
+def commands(daemon: Daemon) -> Commands:
+    return {api.HandoverCommand: Handover(daemon).handover}
 
 
 class Handover:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def handover(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        target = node_name(str(params["node"]))
-        service = running_service_of(self._daemon, params)
-        deadline = deadline_in(float(params.get("timeout_s") or HANDOVER_S))
+    async def handover(self, asked: api.HandoverCommand, speaker: Speaker) -> api.HandoverDocument:
+        target = node_name(asked.node)
+        service = running_service_of(self._daemon, asked.fileset)
+        deadline = deadline_in(asked.timeout_s or HANDOVER_S)
         me = self._daemon.runtime.name
         if service.fileset.writer == target:
-            if target != me and not params.get("dry_run"):  # a handover that was interrupted is finished
+            if target != me and not asked.dry_run:  # a handover that was interrupted is finished
                 await self._taken(service, target, deadline, speaker)
-            return self._told(service.fileset.name, target, service.head, is_changed=False)
-        writer = writer_of(self._daemon, params)
+            return _document(service, target, service.head, is_changed=False)
+        writer = writer_of(self._daemon, asked.fileset)
         current = writer.facts.epochs.current
         if current is not None and current.writer != me:
             if current.writer != target:
@@ -76,9 +80,9 @@ class Handover:
             return await self._finish(writer, target, deadline, speaker, wall_ms(), [])
         partners = self._check(writer, target)
         await self._ask(writer, target, partners)
-        if params.get("dry_run"):
-            told = self._told(writer.fileset.name, target, writer.head, is_changed=True)
-            return {**told, "dry_run": True, "partners": [str(name) for name in partners]}
+        if asked.dry_run:
+            document = _document(writer, target, writer.head, is_changed=True)
+            return replace(document, dry_run=True, partners=partners)
         began_ms, late = await self._give(writer, target, deadline, speaker)
         return await self._finish(writer, target, deadline, speaker, began_ms, late)
 
@@ -177,7 +181,7 @@ class Handover:
                 if not late or not left_tries:
                     began_ms = wall_ms()
                     await self._sign(service, target, deadline)
-                    return began_ms, [str(change["path"]) for change in late]
+                    return began_ms, [change.path for change in late]
             finally:
                 service.driver.post(p.Resumed())
         raise AssertionError("the last try signs or raises")
@@ -241,7 +245,7 @@ class Handover:
         speaker: Speaker,
         began_ms: int,
         late: list[str],
-    ) -> Mapping[str, Any]:
+    ) -> api.HandoverDocument:
         head = service.facts.head
         await self._taken(service, target, deadline, speaker)
         named = dict.fromkeys([*late, *await self._late(service, began_ms)])
@@ -251,8 +255,8 @@ class Handover:
                 f"{counted(len(named), 'path')} {were} written here while or after {target} became the writer"
             )
             self._daemon.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
-        told = self._told(service.fileset.name, target, head, is_changed=True)
-        return {**told, "late": list(named)[:LATE_MAX]}
+        document = _document(service, target, head, is_changed=True)
+        return replace(document, late=tuple(named)[:LATE_MAX])
 
     async def _taken(
         self, service: WriterService | FollowService, target: NodeName, deadline: float, speaker: Speaker
@@ -285,7 +289,7 @@ class Handover:
         if isinstance(running, FollowService):
             try:
                 for change in await running.worker.run(running.changes_now, LATE_MAX):
-                    found[str(change["path"])] = None
+                    found[change.path] = None
             except InstepError as error:  # the tree is being looked at: the events tell what came of it
                 self._daemon.runtime.note("late_unknown", error.reason, service.line)
         for event in self._daemon.runtime.store.events(began_ms):
@@ -298,10 +302,8 @@ class Handover:
     async def _until(self, holds: Callable[[], bool], deadline: float, what: str) -> None:
         await until(self._daemon, holds, deadline, what)
 
-    def _told(self, name: str, target: NodeName, head: HeadRef | None, *, is_changed: bool) -> dict[str, Any]:
-        return {
-            "fileset": name,
-            "writer": str(target),
-            "changed": is_changed,
-            "generation": head.as_json() if head is not None else None,
-        }
+
+def _document(
+    service: WriterService | FollowService, target: NodeName, head: HeadRef | None, *, is_changed: bool
+) -> api.HandoverDocument:
+    return api.HandoverDocument(service.fileset.name, target, is_changed, generation(head))

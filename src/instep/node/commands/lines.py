@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from instep.api import lines as api
+from instep.api.parts import FailureDocument, WaitingDocument, generation
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core import rollout_vocabulary as r
@@ -13,11 +17,12 @@ from instep.errors import UnavailableError
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.outcomes import author, error_of, held_document, outcome_document, writer_of
-from instep.node.commands.parameters import generation_of, held_paths_of, running_service_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
+from instep.node.commands.targets import generation_of, running_service_of
+from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.held_view import held_documents
 from instep.node.rollout_view import FAILED, why_never
 from instep.node.snapshot import moment, reports_of
 from instep.node.writer import WriterService
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["commands"]
 
 RETRY_S = 30.0
+WAIT_S = 60.0
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0
 """Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
@@ -35,14 +41,14 @@ PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     lines = Lines(daemon)
     return {
-        "publish": lines.publish,
-        "wait": lines.wait,
-        "retry": lines.retry,
-        "pause": lines.pause,
-        "resume": lines.resume,
+        api.PublishCommand: lines.publish,
+        api.WaitCommand: lines.wait,
+        api.RetryCommand: lines.retry,
+        api.PauseCommand: lines.pause,
+        api.ResumeCommand: lines.resume,
     }
 
 
@@ -50,56 +56,51 @@ class Lines:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def publish(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = writer_of(self._daemon, params)
-        is_dry = bool(params.get("dry_run"))
+    async def publish(self, asked: api.PublishCommand, speaker: Speaker) -> api.OutcomeDocument:
+        service = writer_of(self._daemon, asked.fileset)
+        held = tuple(path.rstrip(b"/") for path in asked.held_b64) if asked.accept_held else None
 
         def ask(number: int) -> p.PublishEvent:
             return p.PublishAsked(
                 number,
-                author=str(params.get("author") or author()),
-                message=str(params.get("message") or ""),
-                accept_deletions=bool(params.get("accept_deletions")),
-                is_dry_run=is_dry,
-                is_over=bool(params.get("over")),
-                accept_held=held_paths_of(params),
+                author=asked.author or author(),
+                message=asked.message,
+                accept_deletions=asked.accept_deletions,
+                is_dry_run=asked.dry_run,
+                is_over=asked.over,
+                accept_held=held,
             )
 
-        outcome = await service.ask(ask, PUBLISH_S)
-        result = outcome_document(service, outcome)
-        if params.get("wait") and not is_dry:
-            waiting = {
-                "fileset": service.fileset.name,
-                "timeout_s": params.get("timeout_s") or 60.0,
-                "flush": False,
-            }
-            result = {**result, "wait": await self.wait(waiting, speaker)}
+        result = outcome_document(service, await service.ask(ask, PUBLISH_S))
+        if asked.wait and not asked.dry_run:
+            waiting = api.WaitCommand(service.fileset.name, flush=False, timeout_s=asked.timeout_s)
+            result = replace(result, wait=await self.wait(waiting, speaker))
         return result
 
     # Wait ---------------------------------------------------------------------------------------------------
 
-    async def wait(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def wait(self, asked: api.WaitCommand, speaker: Speaker) -> api.WaitDocument:
         """Publish what was written before the call, then wait until everybody asked for is in step with it."""
-        service = running_service_of(self._daemon, params)
-        limit = float(params.get("timeout_s") or 60.0)
+        service = running_service_of(self._daemon, asked.fileset)
+        limit = asked.timeout_s or WAIT_S
         deadline = asyncio.get_running_loop().time() + limit
         if isinstance(service, WriterService):
-            if params.get("flush", True):
+            if asked.flush:
                 await self._flush(service, limit)
-            target = self._target(service, params)
+            target = self._target(service, asked.generation)
         else:
-            target = await self._followed_target(service, params, limit)
+            target = await self._followed_target(service, asked.generation, limit)
         settled = deadline
         while True:
             changed = self._daemon.runtime.changed
-            waiting = self._waiting_for(service, target, params)
+            waiting = self._waiting_for(service, target, asked)
             if not waiting:
-                return self._waited(service, target, True, [])
+                return self._waited(service, target, True, ())
             failed = self._failed(service, target, waiting)
             now = asyncio.get_running_loop().time()
             settled = now + GOING_BACK_S if failed is None else settled
-            if failed is not None and (failed["state"] != GOING_BACK or now >= settled):
-                return {**self._waited(service, target, False, waiting), "failed": failed}
+            if failed is not None and (failed.state != GOING_BACK or now >= settled):
+                return replace(self._waited(service, target, False, waiting), failed=failed)
             await self._show(service, waiting, speaker)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -111,31 +112,36 @@ class Lines:
                 continue
 
     def _failed(
-        self, service: WriterService | FollowService, target: HeadRef | None, waiting: list[str]
-    ) -> dict[str, Any] | None:
+        self,
+        service: WriterService | FollowService,
+        target: HeadRef | None,
+        waiting: Sequence[WaitingDocument],
+    ) -> FailureDocument | None:
         """Why to wait longer is in vain: a rollout that failed, a node that refused the generation."""
         if isinstance(service, FollowService):
             goal, standing = target or service.facts.head, service.standing
             if goal is None or service.facts.refused != goal:
                 return None
-            name = self._daemon.runtime.name
-            return {"node": name, "code": standing.code, "reason": standing.reason, "state": None}
+            return FailureDocument(self._daemon.runtime.name, standing.code, standing.reason, None)
         if target is None:
             return None
         reports = reports_of(self._daemon.runtime.store, service.line)
-        names = [NodeName(word.split(" ")[0]) for word in waiting]
-        return why_never(service.rollout.facts, target, {n: reports[n] for n in names if n in reports})
+        names = {NodeName(each.node) for each in waiting}
+        return why_never(service.rollout.facts, target, {n: reports[n] for n in names & reports.keys()})
 
     async def _show(
-        self, service: WriterService | FollowService, waiting: list[str], speaker: Speaker
+        self,
+        service: WriterService | FollowService,
+        waiting: Sequence[WaitingDocument],
+        speaker: Speaker,
     ) -> None:
         """How far those are that are waited for: the slowest of them, by bytes."""
-        names = ", ".join(word.split(" ")[0] for word in waiting[:5])
+        names = ", ".join(each.node for each in waiting[:5])
         if isinstance(service, FollowService):
             told = [service.applying.progress]
         else:
             reports = reports_of(self._daemon.runtime.store, service.line)
-            found = (reports.get(NodeName(word.split(" ")[0])) for word in waiting)
+            found = (reports.get(NodeName(each.node)) for each in waiting)
             told = [(r.done_bytes, r.total_bytes) for r in found if r is not None]
         moving = [(done, total) for done, total in told if total]
         if moving:
@@ -152,13 +158,14 @@ class Lines:
         if isinstance(outcome, p.NotPublished):
             raise error_of(outcome.trouble)
 
-    def _target(self, service: WriterService, params: Params) -> HeadRef | None:
-        number = params.get("generation")
+    def _target(self, service: WriterService, number: int | None) -> HeadRef | None:
         if number is None:
             return service.head
-        return generation_of(self._daemon.runtime.store, service, int(number))
+        return generation_of(self._daemon.runtime.store, service, number)
 
-    async def _followed_target(self, service: FollowService, params: Params, limit: float) -> HeadRef | None:
+    async def _followed_target(
+        self, service: FollowService, number: int | None, limit: float
+    ) -> HeadRef | None:
         """On a partner: the home's newest head, asked now."""
         for uplink in list(service.sources.values()):
             request = m.HeadsRequest((m.KnownLine(service.line, service.facts.head),))
@@ -168,50 +175,46 @@ class Lines:
                 continue
             for head in reply.heads:
                 service.head_seen(uplink.name, head)
-        number = params.get("generation")
         service.driver.post(f.PollAsked())
         await asyncio.sleep(0)
-        return None if number is None else generation_of(self._daemon.runtime.store, service, int(number))
+        return None if number is None else generation_of(self._daemon.runtime.store, service, number)
 
     def _waiting_for(
-        self, service: WriterService | FollowService, target: HeadRef | None, params: Params
-    ) -> list[str]:
+        self, service: WriterService | FollowService, target: HeadRef | None, asked: api.WaitCommand
+    ) -> tuple[WaitingDocument, ...]:
         """Nodes that are not in step with the target yet, each with its standing."""
+        me = self._daemon.runtime.name
         if isinstance(service, FollowService):
-            goal = target or service.facts.head
-            live = service.facts.live
+            goal, live, standing = target or service.facts.head, service.facts.live, service.standing.standing
             is_there = goal is not None and live is not None and live.position >= goal.position
-            return (
-                []
-                if is_there and service.standing.standing is Standing.IN_STEP
-                else [f"{self._daemon.runtime.name} ({service.standing.standing.value})"]
-            )
+            if is_there and standing is Standing.IN_STEP:
+                return ()
+            return (WaitingDocument(me, standing.value),)
         if target is None:
-            return [f"{self._daemon.runtime.name} (nothing published yet)"]
+            return (WaitingDocument(me, "nothing published yet"),)
         reports = reports_of(self._daemon.runtime.store, service.line)
-        wanted = self._wanted(service, params, reports)
-        waiting: list[str] = []
-        for name in sorted(wanted):
+        waiting: list[WaitingDocument] = []
+        for name in sorted(self._wanted(service, asked, reports)):
             report = reports.get(name)
             if report is None:
-                waiting.append(f"{name} (unknown)")
+                waiting.append(WaitingDocument(name, "unknown"))
             elif (
                 report.live is None
                 or report.live.position < target.position
                 or (report.live.id == target.id and report.standing.standing is not Standing.IN_STEP)
             ):
-                waiting.append(f"{name} ({report.standing.standing.value})")
-        return waiting
+                waiting.append(WaitingDocument(name, report.standing.standing.value))
+        return tuple(waiting)
 
     def _wanted(
-        self, service: WriterService, params: Params, reports: Mapping[NodeName, m.Report]
+        self, service: WriterService, asked: api.WaitCommand, reports: Mapping[NodeName, m.Report]
     ) -> set[NodeName]:
         """Whom to wait for: the named, or every direct partner that accepted; with ``fleet`` those behind hubs."""
-        if params.get("nodes"):
-            return {node_name(str(name)) for name in params["nodes"]}
+        if asked.nodes:
+            return {node_name(name) for name in asked.nodes}
         wanted: set[NodeName] = set()
         for name, report in reports.items():
-            if report.via and not params.get("fleet"):
+            if report.via and not asked.fleet:
                 continue
             if not report.via and self._daemon.peers.access.why_not(name, service) is not None:
                 continue
@@ -230,45 +233,23 @@ class Lines:
         service: WriterService | FollowService,
         target: HeadRef | None,
         reached: bool,
-        waiting: list[str],
-    ) -> dict[str, Any]:
+        waiting: tuple[WaitingDocument, ...],
+    ) -> api.WaitDocument:
         goal = target or (service.facts.head if isinstance(service, FollowService) else service.head)
-        return {
-            "fileset": service.fileset.name,
-            "reached": reached,
-            "generation": goal.as_json() if goal is not None else None,
-            "waiting_for": [
-                {"node": word.split(" ")[0], "standing": word.partition("(")[2].rstrip(")")}
-                for word in waiting
-            ],
-            **(
-                held_document(service, service.machine.facts.held)
-                if isinstance(service, WriterService)
-                else {}
-            ),
-        }
+        result = api.WaitDocument(service.fileset.name, reached, generation(goal), waiting)
+        if isinstance(service, FollowService):
+            return result
+        held = service.machine.facts.held
+        return replace(result, held=held_documents(service.fileset, held), held_total=held.total)
 
     # Retry, pause, resume -------------------------------------------------------------------------------------
 
-    async def retry(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        node = params.get("node")
-        if node is not None and node != self._daemon.runtime.name:
-            service = running_service_of(self._daemon, params)
-            session = self._daemon.peers.sessions.get(node_name(str(node)))
-            if session is None:
-                raise UnavailableError(
-                    f"{node} is not connected",
-                    hint=f"on {node}: instep retry",
-                    code="not_connected",
-                    node=node,
-                )
-            session.tell(m.Nudge(service.line, "retry"))
-            if isinstance(service, WriterService) and service.rollout.facts.state in FAILED:
-                await service.rollout.ask(r.RetryAsked, RETRY_S)
-            return {"fileset": service.fileset.name, "node": node, "changed": True}
-        names = [params["fileset"]] if params.get("fileset") else list(self._daemon.services)
+    async def retry(self, asked: api.RetryCommand, speaker: Speaker) -> api.RetryDocument:
+        if asked.node is not None and asked.node != self._daemon.runtime.name:
+            return await self._retry_on(node_name(asked.node), asked.fileset)
+        names = [asked.fileset] if asked.fileset else list(self._daemon.services)
         for name in names:
-            service = running_service_of(self._daemon, {"fileset": name})
+            service = running_service_of(self._daemon, name)
             self._daemon.runtime.try_state()
             await service.driver.hurry()
             if isinstance(service, FollowService):
@@ -278,25 +259,33 @@ class Lines:
                 if service.rollout.facts.state in FAILED:  # begun anew, for everybody
                     self._daemon.peers.nudge(service.line, "retry")
                     await service.rollout.ask(r.RetryAsked, RETRY_S)
-        return {"fileset": ", ".join(names), "changed": bool(names)}
+        return api.RetryDocument(fileset=", ".join(names), changed=bool(names))
 
-    async def pause(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = running_service_of(self._daemon, params)
-        until = wall_ms() + int(float(params["for_s"]) * 1000) if params.get("for_s") else None
-        reason = str(params.get("reason") or "")
+    async def _retry_on(self, node: NodeName, fileset: str | None) -> api.RetryDocument:
+        """Ask a partner to retry, and begin its rollout anew where that failed."""
+        service = running_service_of(self._daemon, fileset)
+        session = self._daemon.peers.sessions.get(node)
+        if session is None:
+            raise UnavailableError(
+                f"{node} is not connected", hint=f"on {node}: instep retry", code="not_connected", node=node
+            )
+        session.tell(m.Nudge(service.line, "retry"))
+        if isinstance(service, WriterService) and service.rollout.facts.state in FAILED:
+            await service.rollout.ask(r.RetryAsked, RETRY_S)
+        return api.RetryDocument(fileset=service.fileset.name, node=node, changed=True)
+
+    async def pause(self, asked: api.PauseCommand, speaker: Speaker) -> api.PauseDocument:
+        service = running_service_of(self._daemon, asked.fileset)
+        until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
+        reason = asked.reason or ""
         if isinstance(service, FollowService):
             service.driver.post(f.Paused(reason, until))
         else:
             service.driver.post(p.Paused(reason, until))
         self._daemon.arm_resume(service, until)
-        return {
-            "fileset": service.fileset.name,
-            "changed": True,
-            "until": moment(until),
-            "reason": reason or None,
-        }
+        return api.PauseDocument(service.fileset.name, True, moment(until), reason or None)
 
-    async def resume(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = running_service_of(self._daemon, params)
+    async def resume(self, asked: api.ResumeCommand, speaker: Speaker) -> api.ResumeDocument:
+        service = running_service_of(self._daemon, asked.fileset)
         service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
-        return {"fileset": service.fileset.name, "changed": True}
+        return api.ResumeDocument(service.fileset.name, True)

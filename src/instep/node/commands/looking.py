@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from instep.errors import InstepError, UsageError
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from instep.api import looking as api
 from instep.model.entry import same_but_for_times_of_directories
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
-from instep.node.commands.parameters import getter, old_path_of, service_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.patience import watched
+from instep.node.commands.targets import generation_of, getter, path_of, service_of
+from instep.node.control import Commands, Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -22,8 +26,8 @@ from instep.node.held_view import explained, held_of_line
 from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
-    generation_document,
     line_document,
+    log_row,
     moment,
     partner_document,
     pick_fileset,
@@ -34,25 +38,25 @@ from instep.node.writer import WriterService
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
+    from instep.node.uplink import Uplink
 
 __all__ = ["commands"]
 
-WATCH_S = 1.0
-VERIFY_S = 86_400.0
 DIFF_MAX = 100_000
+EVENTS_MAX = 10_000
 LOG_MAX = 1_000
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     looking = Looking(daemon)
     return {
-        "ping": looking.ping,
-        "stop": looking.stop,
-        "status": looking.status,
-        "log": looking.log,
-        "diff": looking.diff,
-        "events": looking.events,
-        "explain": looking.explain,
+        api.PingCommand: looking.ping,
+        api.StopCommand: looking.stop,
+        api.StatusCommand: looking.status,
+        api.LogCommand: looking.log,
+        api.DiffCommand: looking.diff,
+        api.EventsCommand: looking.events,
+        api.ExplainCommand: looking.explain,
     }
 
 
@@ -60,82 +64,59 @@ class Looking:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def ping(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return {"node": self._daemon.runtime.name, "pid": os.getpid()}
+    async def ping(self, asked: api.PingCommand, speaker: Speaker) -> api.PingDocument:
+        return api.PingDocument(self._daemon.runtime.name, os.getpid())
 
-    async def stop(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def stop(self, asked: api.StopCommand, speaker: Speaker) -> api.StopDocument:
         loop = asyncio.get_running_loop()
         loop.call_later(0.05, self._daemon.stopping.set)
-        return {"node": self._daemon.runtime.name, "stopping": True}
+        return api.StopDocument(self._daemon.runtime.name, True)
 
     # Status -------------------------------------------------------------------------------------------------
 
-    async def status(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        if not params.get("watch"):
-            return self.document(params)
-        last: Mapping[str, Any] | None = None
-        while not self._daemon.stopping.is_set():
-            changed = self._daemon.runtime.changed
-            document = self.document(params)
-            if document != last:
-                await speaker.item(document)
-                last = document
-            try:
-                async with asyncio.timeout(WATCH_S):
-                    await changed.wait()
-            except TimeoutError:
-                continue
-        return self.document(params)
-
-    def document(self, params: Params) -> dict[str, Any]:
-        daemon = self._daemon
-        settings = daemon.runtime.settings
-        chosen = (
-            [pick_fileset(settings, str(params["fileset"]))]
-            if params.get("fileset")
-            else list(settings.filesets.values())
+    async def status(self, asked: api.StatusCommand, speaker: Speaker) -> api.StatusDocument:
+        return await watched(
+            self._daemon, lambda: self.document(asked.fileset), speaker, is_watched=asked.watch
         )
-        config: dict[str, Any] = {"state": "current", "running": settings.fingerprint}
-        if daemon.config_problem is not None:
-            error = daemon.config_problem
-            config = {
-                "state": "refused",
-                "running": settings.fingerprint,
-                "reason": error.reason,
-                "problems": error.facts.get("problems", []),
-            }
-        document: dict[str, Any] = {
-            "node": settings.name,
-            "daemon": "running",
-            "config": config,
-            "filesets": [self._fileset(daemon.services[fileset.name]) for fileset in chosen],
-            "links": [self._link(uplink) for uplink in daemon.peers.uplinks.values()],
-            "offers": self._open_offers(),
-            "warnings": self._warnings(),
-            "next": [],
-        }
-        return document
 
-    def _link(self, uplink: Any) -> dict[str, Any]:
-        error: InstepError | None = uplink.error
-        return {
-            "name": uplink.name,
-            "address": uplink.address,
-            "up": uplink.is_up,
-            "reason": error.reason if error is not None and not uplink.is_up else None,
-            "code": error.error_code if error is not None and not uplink.is_up else None,
-            "next": [error.hint] if error is not None and error.hint and not uplink.is_up else [],
-        }
+    def document(self, named: str | None) -> api.StatusDocument:
+        daemon = self._daemon
+        settings, problem = daemon.runtime.settings, daemon.config_problem
+        chosen = [pick_fileset(settings, named)] if named else list(settings.filesets.values())
+        config = api.ConfigDocument("current", settings.fingerprint)
+        if problem is not None:
+            problems: Any = problem.facts.get("problems", ())
+            config = api.ConfigDocument("refused", settings.fingerprint, problem.reason, tuple(problems))
+        return api.StatusDocument(
+            node=settings.name,
+            daemon="running",
+            config=config,
+            filesets=tuple(self._fileset(daemon.services[fileset.name]) for fileset in chosen),
+            links=tuple(self._link(uplink) for uplink in daemon.peers.uplinks.values()),
+            offers=self._open_offers(),
+            warnings=tuple(self._warnings()),
+        )
 
-    def _open_offers(self) -> list[dict[str, Any]]:
+    def _link(self, uplink: Uplink) -> api.LinkDocument:
+        error, is_up = uplink.error, uplink.is_up
+        if error is None or is_up:
+            return api.LinkDocument(uplink.name, str(uplink.address), is_up, None, None, ())
+        steps = (error.hint,) if error.hint else ()
+        return api.LinkDocument(
+            uplink.name, str(uplink.address), is_up, error.reason, error.error_code, steps
+        )
+
+    def _open_offers(self) -> tuple[api.OfferDocument, ...]:
         followed = self._daemon.runtime.settings.filesets
-        return [
-            {"name": line.fileset, "writer": offer.writer, "from": uplink.name, "class": offer.fileset_class,
-             "mode": offer.mode, "entries": offer.entries, "bytes": offer.size_bytes}
+        return tuple(
+            api.OfferDocument(
+                line.fileset, offer.writer, uplink.name, offer.fileset_class, offer.mode, offer.entries,
+                offer.size_bytes,
+            )
             for uplink in self._daemon.peers.uplinks.values()
             for line, offer in uplink.offers.items()
             if line.fileset not in followed
-        ]  # fmt: skip
+        )  # fmt: skip
 
     def _warnings(self) -> list[str]:
         pki = self._daemon.pki
@@ -154,33 +135,30 @@ class Looking:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings
 
-    def _fileset(self, service: WriterService | FollowService) -> dict[str, Any]:
+    def _fileset(self, service: WriterService | FollowService) -> api.FilesetStatusDocument:
         runtime = self._daemon.runtime
         head, live = service.head, service.live
-        partners: list[dict[str, Any]] = []
-        now = wall_ms()
+        partners: Sequence[api.PartnerDocument] = ()
         if isinstance(service, WriterService) or self._has_partners_of(service):
-            partners = self._partners(service, now)
+            partners = self._partners(service, wall_ms())
         line = line_document(
             runtime.store, service.line, service.writer, head, live, service.standing, partners
         )
         if isinstance(service, FollowService) and service.machine.phase is not None:
-            line["doing"] = service.machine.phase
+            line = replace(line, doing=service.machine.phase)
         if isinstance(service, WriterService):
             rollout = service.rollout
-            shown_rollout = status_document(runtime.store, service.line, rollout.facts, rollout.view)
-            if shown_rollout is not None:
-                line["rollout"] = shown_rollout
-            line.update(held_of_line(service.fileset, service.facts))
-        document = fileset_document(service.fileset, service.known_definition(), [line])
+            shown = status_document(service.line, rollout.facts, rollout.view)
+            line = replace(line, rollout=shown, **held_of_line(service.fileset, service.facts))
+        document = fileset_document(service.fileset, service.known_definition(), line)
         if service.fileset.without:
-            document["without"] = sorted(service.fileset.without)
+            return replace(document, without=tuple(sorted(service.fileset.without)))
         return document
 
     def _has_partners_of(self, service: FollowService) -> bool:
         return bool(runtime_reports(self._daemon, service))
 
-    def _partners(self, service: WriterService | FollowService, now: int) -> list[dict[str, Any]]:
+    def _partners(self, service: WriterService | FollowService, now: int) -> Sequence[api.PartnerDocument]:
         daemon = self._daemon
         reports = reports_of(daemon.runtime.store, service.line)
         names: set[NodeName] = {name for name, report in reports.items() if report.via}
@@ -189,7 +167,7 @@ class Looking:
             has_accepted = name in reports or (session is not None and service.line in session.accepted)
             if has_accepted and daemon.peers.access.why_not(name, service) is None:
                 names.add(name)
-        rows: list[dict[str, Any]] = []
+        rows: list[api.PartnerDocument] = []
         for name in sorted(names):
             report = reports.get(name)
             way = report.via if report is not None and report.via else name
@@ -209,8 +187,8 @@ class Looking:
 
     # Log, diff, events ----------------------------------------------------------------------------------------
 
-    async def log(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
+    async def log(self, asked: api.LogCommand, speaker: Speaker) -> api.LogDocument:
+        service = service_of(self._daemon, asked.fileset)
         runtime = self._daemon.runtime
         known = runtime.store.generations(service.line, LOG_MAX)
         refs = [signed.ref() for signed in known]
@@ -229,18 +207,10 @@ class Looking:
         await asyncio.to_thread(self._look_here, service, look, refs)
         await look.ask(refs, lenders)
         where = await asyncio.to_thread(lambda: [look.where(ref) for ref in refs])
-        return {
-            "fileset": service.fileset.name,
-            "generations": [
-                {
-                    **generation_document(signed),
-                    "contents": list(place.places),
-                    "together": list(place.parts),
-                    "restorable": bool(place.places or place.parts),
-                }
-                for signed, place in zip(known, where, strict=True)
-            ],
-        }
+        rows = (
+            log_row(signed, place.places, place.parts) for signed, place in zip(known, where, strict=True)
+        )
+        return api.LogDocument(service.fileset.name, tuple(rows))
 
     @staticmethod
     def _look_here(service: WriterService | FollowService, look: Whereabouts, refs: list[HeadRef]) -> None:
@@ -250,122 +220,98 @@ class Looking:
         finally:
             contents.close()
 
-    def _ref(self, service: WriterService | FollowService, number: object) -> HeadRef:
-        for signed in self._daemon.runtime.store.generations(service.line, 10_000):
-            ref = signed.ref()
-            if ref.number == int(str(number)):
-                return ref
-        raise UsageError(
-            f"{service.fileset.name} has no generation {number} here",
-            hint=f"instep log {service.fileset.name}",
-            code="no_generation",
-            asked=str(number),
-        )
-
-    async def diff(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
-        if params.get("a") is None:
+    async def diff(self, asked: api.DiffCommand, speaker: Speaker) -> api.DiffDocument:
+        service, store = service_of(self._daemon, asked.fileset), self._daemon.runtime.store
+        name = service.fileset.name
+        if asked.a is None:
             changes = await service.worker.run(service.changes_now, DIFF_MAX)
-            held: dict[str, Any] = {}
-            if isinstance(service, WriterService):
-                held = held_of_line(service.fileset, service.facts)
-            return {"fileset": service.fileset.name, "changes": changes, **held}
-        old = self._ref(service, params["a"])
-        new = self._ref(service, params["b"]) if params.get("b") is not None else service.head
+            held = held_of_line(service.fileset, service.facts) if isinstance(service, WriterService) else {}
+            return api.DiffDocument(fileset=name, changes=changes, **held)
+        old = generation_of(store, service, asked.a)
+        new = generation_of(store, service, asked.b) if asked.b is not None else service.head
         assert new is not None
-        found = await service.worker.run(self._between, old, new)
-        return {"fileset": service.fileset.name, "a": old.number, "b": new.number, "changes": found}
+        changes = await service.worker.run(self._between, old, new)
+        return api.DiffDocument(fileset=name, a=old.number, b=new.number, changes=changes)
 
-    def _between(self, old: HeadRef, new: HeadRef) -> list[dict[str, Any]]:
+    def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
         from instep.tree.plan import find_moves
 
         get = getter(self._daemon.runtime.store)
         moves = find_moves(diff(old.root, new.root, get)).directories
         moved_from = {source: target for target, source in moves.items()}
-        changes: list[dict[str, Any]] = []
+        changes: list[api.ChangeDocument] = []
         for change in diff(old.root, new.root, get):
             if len(changes) >= DIFF_MAX:
                 break
             path = change.path
+            source: str | UnsetType = UNSET
             if path in moves:
-                changes.append({**path_fields(path), "change": "renamed", "from": shown(moves[path])})
+                what, source = "renamed", shown(moves[path])
+            elif _is_within(path, moves) or path in moved_from or _is_within(path, moved_from):
                 continue
-            if _is_within(path, moves) or path in moved_from or _is_within(path, moved_from):
-                continue
-            if change.old is None:
-                changes.append({**path_fields(path), "change": "added"})
+            elif change.old is None:
+                what = "added"
             elif change.new is None:
-                changes.append({**path_fields(path), "change": "removed"})
-            elif not same_but_for_times_of_directories(change.old, change.new):
-                changes.append({**path_fields(path), "change": "changed"})
-        return changes
+                what = "removed"
+            elif same_but_for_times_of_directories(change.old, change.new):
+                continue
+            else:
+                what = "changed"
+            changes.append(api.ChangeDocument(change=what, source=source, **path_fields(path)))
+        return tuple(changes)
 
-    async def events(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        rows = self._daemon.runtime.store.events(int(params.get("since_ms") or 0), 10_000)
-        return {
-            "events": [
+    async def events(self, asked: api.EventsCommand, speaker: Speaker) -> api.EventsDocument:
+        rows = self._daemon.runtime.store.events(asked.since_ms, EVENTS_MAX)
+        fixed = ("at", "what", "fileset", "text")
+        return api.EventsDocument(
+            tuple(
                 {
                     "at": moment(row.at_ms),
                     "what": row.kind,
                     "fileset": row.line.fileset if row.line is not None else None,
                     "text": row.text,
-                    **{k: v for k, v in row.facts.items() if k not in ("at", "what", "fileset", "text")},
+                    **{k: v for k, v in row.facts.items() if k not in fixed},
                 }
                 for row in rows
-            ]
-        }
+            )
+        )
 
     # Explain ------------------------------------------------------------------------------------------------
 
-    async def explain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def explain(self, asked: api.ExplainCommand, speaker: Speaker) -> api.ExplainDocument:
         daemon = self._daemon
-        service = service_of(daemon, params)
-        path = old_path_of(params)
+        service = service_of(daemon, asked.fileset)
+        path = path_of(asked.path, asked.path_b64)
         carried, why_path = self._path_fate(service, path)
-        rows: list[dict[str, Any]] = []
-        me = daemon.runtime.name
+        me, fileset = daemon.runtime.name, service.fileset.name
+        reports = reports_of(daemon.runtime.store, service.line)
+        rows: list[api.ReceiverDocument] = []
         if service.writer != me:
-            rows.append(
-                {
-                    "node": me,
-                    "gets": carried,
-                    "via": sorted(service.sources) if isinstance(service, FollowService) else [],
-                    "why": why_path or f"it follows {service.writer}",
-                }
-            )
+            via = tuple(sorted(service.sources)) if isinstance(service, FollowService) else ()
+            rows.append(api.ReceiverDocument(me, carried, via, why_path or f"it follows {service.writer}"))
         for name in sorted(daemon.runtime.settings.partners):
             if name == service.writer:
                 continue
             why = daemon.peers.access.why_not(name, service)
             session = daemon.peers.sessions.get(name)
-            gets = why is None and carried
-            if why is None and session is None:
-                said = reports_of(daemon.runtime.store, service.line).get(name)
-                why, gets = (
-                    (None, carried)
-                    if said is not None
-                    else (f"{name} is not connected and never reported", False)
-                )
+            if why is None and session is None and name not in reports:
+                why = f"{name} is not connected and never reported"
             elif why is None and session is not None and service.line not in session.accepted:
-                why, gets = f"{name} has not accepted {service.fileset.name}", False
-            rows.append(
-                {
-                    "node": name,
-                    "gets": gets,
-                    "via": [me],
-                    "why": why or why_path or "linked on both sides and accepted there",
-                }
-            )
-        known = {row["node"] for row in rows} | {service.writer}
-        for name, report in sorted(reports_of(daemon.runtime.store, service.line).items()):
+                why = f"{name} has not accepted {fileset}"
+            gets = why is None and carried
+            said = why or why_path or "linked on both sides and accepted there"
+            rows.append(api.ReceiverDocument(name, gets, (me,), said))
+        known = {row.node for row in rows} | {service.writer}
+        for name, report in sorted(reports.items()):
             if report.via and name not in known:
-                why = why_path or f"it follows over the hub {report.via}"
-                rows.append({"node": name, "gets": carried, "via": [report.via], "why": why})
-        shown_path = path_fields(path) if path is not None else {"path": None}
-        held: dict[str, Any] = {}
+                said = why_path or f"it follows over the hub {report.via}"
+                rows.append(api.ReceiverDocument(name, carried, (report.via,), said))
+        document = api.ExplainDocument(fileset=fileset, path=None, to=tuple(rows))
+        if path is not None:
+            document = replace(document, **path_fields(path))
         if isinstance(service, WriterService):
-            held = explained(service.fileset, service.facts, path)
-        return {"fileset": service.fileset.name, **shown_path, "to": rows, **held}
+            document = replace(document, **explained(service.fileset, service.facts, path))
+        return document
 
     def _path_fate(
         self, service: WriterService | FollowService, path: bytes | None

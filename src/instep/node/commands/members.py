@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api import members as api
+from instep.api.verifying import CheckCommand, CheckDocument, CheckRowDocument
 from instep.errors import NotAllowedError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
+from instep.model.standing import Standing
 from instep.net.client import split_address
 from instep.net.messages import DRAIN_MS_MAX
 from instep.net.tls import trust_fetch
 from instep.node.checking import check_node
 from instep.node.config import edits
-from instep.node.control import Command, Params, Speaker
+from instep.node.control import Commands, Speaker
 from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
 from instep.node.facts import told
@@ -26,26 +28,27 @@ if TYPE_CHECKING:
 
 __all__ = ["commands"]
 
+TTL_S = 3_600.0
 FETCH_S = 10.0
 FACTS_S = 20.0
 DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     members = Members(daemon)
     return {
-        "invite": members.invite,
-        "partner_list": members.partner_list,
-        "partner_add": members.partner_add,
-        "partner_resend": members.partner_resend,
-        "node_list": members.node_list,
-        "node_facts": members.node_facts,
-        "revoke": members.revoke,
-        "renew": members.renew,
-        "check": members.check,
-        "drain": members.drain,
-        "undrain": members.undrain,
+        api.InviteCommand: members.invite,
+        api.PartnerListCommand: members.partner_list,
+        api.PartnerAddCommand: members.partner_add,
+        api.PartnerResendCommand: members.partner_resend,
+        api.NodeListCommand: members.node_list,
+        api.NodeFactsCommand: members.node_facts,
+        api.RevokeCommand: members.revoke,
+        api.RenewCommand: members.renew,
+        CheckCommand: members.check,
+        api.DrainCommand: members.drain,
+        api.UndrainCommand: members.undrain,
     }
 
 
@@ -53,48 +56,33 @@ class Members:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def invite(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        link = Link(
-            replicate=bool(params.get("replicate", True)),
-            data=bool(params.get("data", True)),
-            hub=bool(params.get("hub", False)),
-        )
-        name = node_name(str(params["name"]))
-        ttl_ms = int(float(params.get("ttl_s") or 3_600.0) * 1000)
-        invited = self._daemon.membership.invite(name, link, ttl_ms)
-        return {
-            "token": invited.token,
-            "expires_at": moment(invited.expires_at_ms),
-            "address": invited.address,
-        }
+    async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
+        link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
+        ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
+        invited = self._daemon.membership.invite(node_name(asked.name), link, ttl_ms)
+        return api.InviteDocument(invited.token, moment(invited.expires_at_ms), invited.address)
 
     # Partners -------------------------------------------------------------------------------------------------
 
-    async def partner_list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        daemon = self._daemon
-        rows: list[dict[str, Any]] = []
-        for name, partner in sorted(daemon.runtime.settings.partners.items()):
-            session = daemon.peers.sessions.get(name)
-            uplink = daemon.peers.uplinks.get(name)
-            is_up = session is not None or (uplink is not None and uplink.is_up)
+    async def partner_list(self, asked: api.PartnerListCommand, speaker: Speaker) -> api.PartnersDocument:
+        rows: list[api.PartnerRowDocument] = []
+        for name, partner in sorted(self._daemon.runtime.settings.partners.items()):
+            uplink, is_up, link = self._daemon.peers.uplinks.get(name), self._is_up(name), partner.link
             reason = None
-            if not is_up and uplink is not None and uplink.error is not None:
-                reason = uplink.error.reason
-            elif not is_up:
-                reason = f"{name} has not connected"
+            if not is_up:
+                error = uplink.error if uplink is not None else None
+                reason = error.reason if error is not None else f"{name} has not connected"
+            last = moment(self._last_checked(name))
             rows.append(
-                {
-                    "name": name,
-                    "address": self._address(name),
-                    "replicate": partner.link.replicate,
-                    "data": partner.link.data,
-                    "hub": partner.link.hub,
-                    "last_checked": moment(self._last_checked(name)),
-                    "reachable": is_up,
-                    "reason": reason,
-                }
+                api.PartnerRowDocument(
+                    name, self._address(name), link.replicate, link.data, link.hub, last, is_up, reason
+                )
             )
-        return {"partners": rows}
+        return api.PartnersDocument(partners=tuple(rows))
+
+    def _is_up(self, name: NodeName) -> bool:
+        uplink = self._daemon.peers.uplinks.get(name)
+        return name in self._daemon.peers.sessions or (uplink is not None and uplink.is_up)
 
     def _address(self, name: NodeName) -> str | None:
         partner = self._daemon.runtime.settings.partners.get(name)
@@ -115,11 +103,11 @@ class Members:
             moments.append(daemon.peers.sessions[name].last_heard_ms)
         return max(moments, default=None)
 
-    async def partner_add(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def partner_add(self, asked: api.PartnerAddCommand, speaker: Speaker) -> api.PartnerAddDocument:
         """Pin a node of another cluster: its certificate is fetched and must have the fingerprint that was typed."""
         daemon = self._daemon
-        name = node_name(str(params["name"]))
-        address, pin = str(params["address"]), str(params["pin"]).lower().replace(":", "")
+        name, address = node_name(asked.name), asked.address
+        pin = asked.pin.lower().replace(":", "")
         host, port = split_address(address)
         async with asyncio.timeout(FETCH_S):
             chain = await asyncio.to_thread(trust_fetch, host, port, server_name=name)
@@ -132,88 +120,64 @@ class Members:
                 typed=pin,
             )
         daemon.pki.pin_partner(name, chain.certificates[0])
-        given = {"address": address, "pin": pin, **_flags(params)}
-        changed = edits.set_partner(daemon.directory, name, given)
+        flags = {"replicate": asked.replicate, "data": asked.data, "hub": asked.hub}
+        given = {key: value for key, value in flags.items() if value is not None}
+        changed = edits.set_partner(daemon.directory, name, {"address": address, "pin": pin, **given})
         await daemon.trust_changed()
         if changed:
             daemon.reload()
-        return {"name": name, "address": address, "pin": pin, "changed": changed}
+        return api.PartnerAddDocument(name, address, pin, changed)
 
-    async def partner_resend(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        name = node_name(str(params["name"]))
+    async def partner_resend(
+        self, asked: api.PartnerResendCommand, speaker: Speaker
+    ) -> api.PartnerResendDocument:
+        name = node_name(asked.name)
         session = self._daemon.peers.sessions.get(name)
         if session is None:
             raise UnavailableError(
                 f"{name} is not connected", hint=f"on {name}: instep status", code="not_connected", node=name
             )
-        heads = session.resend()
-        return {"name": name, "changed": True, "heads": heads}
+        return api.PartnerResendDocument(name, True, session.resend())
 
     # Nodes ----------------------------------------------------------------------------------------------------
 
-    async def node_list(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        daemon = self._daemon
-        me = daemon.membership.me()
-        rows: list[dict[str, Any]] = [
-            {
-                "name": me.name,
-                "self": True,
-                "address": me.address,
-                "pin": me.pin,
-                "facts": await self._own_facts(),
-                "standing": self._own_standing(),
-                "drained": daemon.runtime.draining.is_drained,
-            }
+    async def node_list(self, asked: api.NodeListCommand, speaker: Speaker) -> api.NodesDocument:
+        daemon, order = self._daemon, list(Standing)
+        me, is_drained = daemon.membership.me(), daemon.runtime.draining.is_drained
+        standings = [service.standing.standing for service in daemon.services.values()]
+        own = max(standings, key=order.index, default=Standing.IN_STEP).value
+        rows = [
+            api.NodeRowDocument(me.name, True, me.address, me.pin, await self._own_facts(), own, is_drained)
         ]
         known = set(daemon.membership.members) | set(daemon.runtime.settings.partners)
         for name in sorted(known - {me.name}):
             member = daemon.membership.members.get(name)
+            pin = member.pin or None if member is not None else None
+            is_drained = bool(member and member.serving and member.serving.is_drained)
             rows.append(
-                {
-                    "name": name,
-                    "self": False,
-                    "address": self._address(name),
-                    "pin": member.pin or None if member is not None else None,
-                    "facts": {},
-                    "standing": self._standing(name),
-                    "drained": bool(member and member.serving and member.serving.is_drained),
-                }
+                api.NodeRowDocument(
+                    name, False, self._address(name), pin, {}, self._standing(name), is_drained
+                )
             )
-        return {"nodes": rows}
-
-    def _own_standing(self) -> str:
-        from instep.model.standing import Standing
-
-        order = list(Standing)
-        standings = [service.standing.standing for service in self._daemon.services.values()]
-        return max(standings, key=order.index, default=Standing.IN_STEP).value
+        return api.NodesDocument(nodes=tuple(rows))
 
     def _standing(self, name: NodeName) -> str:
-        from instep.model.standing import Standing
+        """The worst standing that a connected node reported."""
+        daemon, order = self._daemon, list(Standing)
+        if not self._is_up(name):
+            is_partner = name in daemon.runtime.settings.partners
+            return Standing.UNREACHABLE.value if is_partner else Standing.UNKNOWN.value
+        lines = [service.line for service in daemon.services.values()]
+        reports = [reports_of(daemon.runtime.store, line).get(name) for line in lines]
+        found = [report.standing.standing for report in reports if report is not None]
+        worst: Standing = max(found, key=order.index, default=Standing.IN_STEP)
+        return worst.value
 
-        daemon = self._daemon
-        order = list(Standing)
-        found: list[Standing] = []
-        for service in daemon.services.values():
-            report = reports_of(daemon.runtime.store, service.line).get(name)
-            if report is not None:
-                found.append(report.standing.standing)
-        uplink = daemon.peers.uplinks.get(name)
-        is_up = name in daemon.peers.sessions or (uplink is not None and uplink.is_up)
-        if not is_up:
-            return (
-                Standing.UNREACHABLE.value
-                if name in daemon.runtime.settings.partners
-                else Standing.UNKNOWN.value
-            )
-        return max(found, key=order.index, default=Standing.IN_STEP).value
-
-    async def node_facts(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        node = params.get("node")
+    async def node_facts(self, asked: api.NodeFactsCommand, speaker: Speaker) -> api.FactsDocument:
         me = self._daemon.runtime.name
-        if node is not None and node != me:
-            return {"node": node, "facts": await self._facts_of_partner(NodeName(str(node)))}
-        return {"node": me, "facts": await self._own_facts()}
+        if asked.node is not None and asked.node != me:
+            return api.FactsDocument(asked.node, await self._facts_of_partner(NodeName(asked.node)))
+        return api.FactsDocument(me, await self._own_facts())
 
     async def _own_facts(self) -> dict[str, str]:
         """Under this daemon's key: a fingerprint equals one that a partner tells this node."""
@@ -245,38 +209,31 @@ class Members:
 
     # Drain ----------------------------------------------------------------------------------------------------
 
-    async def drain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def drain(self, asked: api.DrainCommand, speaker: Speaker) -> api.DrainDocument:
         """Say that a node should get no new work: this one, or a connected partner that lets us."""
-        for_s = float(params["for_s"]) if params.get("for_s") else None
-        reason = str(params.get("reason") or "")
-        other = self._other(params)
-        if other is not None:
-            return await self._drain_partner(other, reason, for_s, is_drained=True)
-        runtime = self._daemon.runtime
-        until = wall_ms() + int(for_s * 1000) if for_s else None
+        reason, runtime = asked.reason or "", self._daemon.runtime
+        if asked.node is not None and asked.node != runtime.name:
+            return await self._drain_partner(asked.node, reason, asked.for_s, is_drained=True)
+        until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         changed = runtime.draining.begin(OPERATOR, reason, until)
         runtime.note("drained", f"{runtime.name} is drained", reason=reason or None)
-        return {"node": runtime.name, "changed": changed, "drained": True, "until": moment(until)}
+        return api.DrainDocument(runtime.name, changed, True, moment(until))
 
-    async def undrain(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def undrain(self, asked: api.UndrainCommand, speaker: Speaker) -> api.DrainDocument:
         """Take back what people asked for; a rollout's drain goes on until it returns the node."""
-        other = self._other(params)
-        if other is not None:
-            return await self._drain_partner(other, "", None, is_drained=False)
         runtime = self._daemon.runtime
+        if asked.node is not None and asked.node != runtime.name:
+            return await self._drain_partner(asked.node, "", None, is_drained=False)
         changed = runtime.draining.end_asked()
         if changed:
             runtime.note("undrained", f"{runtime.name} is not drained any more")
-        return {"node": runtime.name, "changed": changed, "drained": runtime.draining.is_drained}
-
-    def _other(self, params: Params) -> NodeName | None:
-        node = params.get("node")
-        return node_name(str(node)) if node is not None and node != self._daemon.runtime.name else None
+        return api.DrainDocument(runtime.name, changed, runtime.draining.is_drained)
 
     async def _drain_partner(
-        self, name: NodeName, reason: str, for_s: float | None, *, is_drained: bool
-    ) -> Mapping[str, Any]:
+        self, node: str, reason: str, for_s: float | None, *, is_drained: bool
+    ) -> api.DrainDocument:
         """Over the connection that the partner keeps open; its own ``allow_drain`` decides."""
+        name = node_name(node)
         session = self._daemon.peers.sessions.get(name)
         verb = "drain" if is_drained else "undrain"
         if session is None:
@@ -291,13 +248,13 @@ class Members:
             is_drained=is_drained, reason=reason[:REASON_MAX], for_ms=for_ms, within_s=DRAIN_S
         )
         until = moment(wall_ms() + for_ms) if for_ms else None
-        return {"node": name, "changed": reply.changed, "drained": reply.is_drained, "until": until}
+        return api.DrainDocument(name, reply.changed, reply.is_drained, until)
 
     # Certificates ---------------------------------------------------------------------------------------------
 
-    async def revoke(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def revoke(self, asked: api.RevokeCommand, speaker: Speaker) -> api.RevokeDocument:
         daemon = self._daemon
-        name = node_name(str(params["name"]))
+        name = node_name(asked.name)
         if not daemon.pki.is_ca:
             raise RefusedError(
                 f"{daemon.runtime.name} does not hold the cluster's CA key",
@@ -313,26 +270,19 @@ class Members:
         await daemon.trust_changed()
         daemon.peers.tell_revocations()
         daemon.runtime.note("revoked", f"the certificates of {name} were revoked", name=name)
-        return {"name": name, "changed": changed}
+        return api.RevokeDocument(name, changed)
 
-    async def renew(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def renew(self, asked: api.RenewCommand, speaker: Speaker) -> api.RenewDocument:
         await self._daemon.renew(force=True)
-        return {"node": self._daemon.runtime.name, "changed": True}
+        return api.RenewDocument(self._daemon.runtime.name, True)
 
     # Check ----------------------------------------------------------------------------------------------------
 
-    async def check(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:
         started = time.monotonic()
-        checks: list[dict[str, Any]] = []
+        checks: list[CheckRowDocument] = []
         async for each in check_node(self._daemon):
             checks.append(each)
-            await speaker.progress(str(each["name"]), len(checks), None, "checks", None)
-        return {
-            "ok": all(bool(each["ok"]) for each in checks),
-            "checks": checks,
-            "took_ms": round((time.monotonic() - started) * 1000),
-        }
-
-
-def _flags(params: Params) -> dict[str, bool]:
-    return {key: bool(params[key]) for key in ("replicate", "data", "hub") if params.get(key) is not None}
+            await speaker.progress(each.name, len(checks), None, "checks", None)
+        took_ms = round((time.monotonic() - started) * 1000)
+        return CheckDocument(all(each.ok for each in checks), tuple(checks), took_ms)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, assert_never
 
+from msgspec import UNSET
+
+from instep.api.lines import OutcomeDocument
+from instep.api.parts import generation
 from instep.core import publish_vocabulary as p
-from instep.core.held import HeldPaths
 from instep.core.vocabulary import Trouble
 from instep.errors import InstepError, RefusedError, family_of
-from instep.node.commands.parameters import running_service_of
-from instep.node.control import Params
+from instep.node.commands.targets import running_service_of
 from instep.node.held_view import held_documents
 from instep.node.writer import WriterService
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["author", "error_of", "held_document", "outcome_document", "writer_of"]
+__all__ = ["author", "error_of", "outcome_document", "writer_of"]
 
 
 def error_of(trouble: Trouble) -> InstepError:
@@ -26,9 +28,9 @@ def error_of(trouble: Trouble) -> InstepError:
     return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
-def writer_of(daemon: Daemon, params: Params) -> WriterService:
+def writer_of(daemon: Daemon, named: str | None) -> WriterService:
     """The service of a fileset that is written here."""
-    service = running_service_of(daemon, params)
+    service = running_service_of(daemon, named)
     if not isinstance(service, WriterService):
         raise RefusedError(
             f"{service.fileset.name} is written on {service.fileset.writer}, not here",
@@ -47,50 +49,31 @@ def author() -> str:
         return ""
 
 
-def held_document(service: WriterService, held: HeldPaths) -> dict[str, Any]:
-    """The paths that keep their last entries, as ``publish`` and ``wait`` name them."""
-    return {"held": held_documents(service.fileset, held), "held_total": held.total}
-
-
-def outcome_document(service: WriterService, outcome: p.Outcome) -> dict[str, Any]:
+def outcome_document(service: WriterService, outcome: p.Outcome) -> OutcomeDocument:
     """What ``publish`` and ``rollback`` answer with; an error where nothing was published."""
-    name = service.fileset.name
+    head = service.head if isinstance(outcome, p.WouldPublish) else None
+    added = changed = removed = changed_bytes = 0
     match outcome:
-        case p.Published(head, added, changed, removed, changed_bytes, held):
-            return {
-                "fileset": name,
-                "changed": True,
-                "generation": head.as_json(),
-                "added": added,
-                "changed_paths": changed,
-                "removed": removed,
-                "bytes": changed_bytes,
-                **held_document(service, held),
-            }
-        case p.Unchanged(head, held):
-            return {
-                "fileset": name,
-                "changed": False,
-                "generation": head.as_json() if head is not None else None,
-                "added": 0,
-                "changed_paths": 0,
-                "removed": 0,
-                "bytes": 0,
-                **held_document(service, held),
-            }
-        case p.WouldPublish(added, changed, removed, changed_bytes, refusal, held):
-            if refusal is not None:
-                raise error_of(refusal)
-            return {
-                "fileset": name,
-                "changed": bool(added or changed or removed),
-                "dry_run": True,
-                "generation": service.head.as_json() if service.head is not None else None,
-                "added": added,
-                "changed_paths": changed,
-                "removed": removed,
-                "bytes": changed_bytes,
-                **held_document(service, held),
-            }
-        case p.NotPublished(trouble):
+        case p.NotPublished(trouble) | p.WouldPublish(refusal=Trouble() as trouble):
             raise error_of(trouble)
+        case p.Unchanged(head, held):
+            pass
+        case p.Published(head, added, changed, removed, changed_bytes, held):
+            pass
+        case p.WouldPublish(added, changed, removed, changed_bytes, _, held):
+            pass
+        case _:
+            assert_never(outcome)
+    is_dry = isinstance(outcome, p.WouldPublish)
+    return OutcomeDocument(
+        fileset=service.fileset.name,
+        changed=bool(added or changed or removed) if is_dry else isinstance(outcome, p.Published),
+        dry_run=True if is_dry else UNSET,
+        generation=generation(head),
+        added=added,
+        changed_paths=changed,
+        removed=removed,
+        bytes=changed_bytes,
+        held=held_documents(service.fileset, held),
+        held_total=held.total,
+    )

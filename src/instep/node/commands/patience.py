@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from instep.api.command import Document
 from instep.errors import ContentionError
+from instep.node.control import Speaker
 
 if TYPE_CHECKING:
     from instep.node.daemon import Daemon
 
-__all__ = ["AGAIN", "deadline_in", "left", "until"]
+__all__ = ["AGAIN", "deadline_in", "left", "until", "watched"]
+
+Result = TypeVar("Result", bound=Document)
 
 POLL_S = 1.0
 AGAIN = "run the same command again: it goes on"
@@ -44,3 +48,22 @@ async def until(
                 await changed.wait()
         except TimeoutError:
             continue
+
+
+async def watched(
+    daemon: Daemon, document: Callable[[], Result], speaker: Speaker, *, is_watched: bool
+) -> Result:
+    """The document as it is now; where it is watched, an item for every change first, until the daemon stops."""
+    last: Result | None = None
+    while is_watched and not daemon.stopping.is_set():
+        changed = daemon.runtime.changed
+        now = document()
+        if now != last:
+            await speaker.item(now)
+            last = now
+        try:
+            async with asyncio.timeout(POLL_S):
+                await changed.wait()
+        except TimeoutError:
+            continue
+    return document()

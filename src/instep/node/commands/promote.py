@@ -7,9 +7,13 @@ record builds on what is served here, and the new writer publishes at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from msgspec.structs import asdict, replace
+
+from instep.api import succession as api
+from instep.api.parts import generation
 from instep.core import follow_vocabulary as f
 from instep.core import publish_vocabulary as p
 from instep.core.succession import Lost, base_of, lost_generations, next_epoch, rests_on
@@ -17,10 +21,10 @@ from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
-from instep.node.commands.parameters import running_service_of
 from instep.node.commands.patience import AGAIN, deadline_in, until
+from instep.node.commands.targets import running_service_of
 from instep.node.config.writer_edit import check_change
-from instep.node.control import Command, Params, Speaker
+from instep.node.control import Commands, Speaker
 from instep.node.follower import FollowService
 from instep.node.obstacles import why_unserved
 from instep.node.signers import verdict_on
@@ -44,27 +48,27 @@ SIGNED = register("promote.signed")
 _Service = WriterService | FollowService
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
-    return {"promote": Promote(daemon).promote}
+def commands(daemon: Daemon) -> Commands:
+    return {api.PromoteCommand: Promote(daemon).promote}
 
 
 class Promote:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def promote(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = running_service_of(self._daemon, params)
-        deadline = deadline_in(float(params.get("timeout_s") or PROMOTE_S))
+    async def promote(self, asked: api.PromoteCommand, speaker: Speaker) -> api.PromoteDocument:
+        service = running_service_of(self._daemon, asked.fileset)
+        deadline = deadline_in(asked.timeout_s or PROMOTE_S)
         book, me = service.facts.epochs, self._daemon.runtime.name
         is_mine = book.current is not None and book.current.writer == me and book.disputed is None
         if is_mine or (book.current is None and service.is_written_here):
-            changed = not params.get("dry_run") and await self._finish(service, deadline, speaker)
+            changed = not asked.dry_run and await self._finish(service, deadline, speaker)
             return self._told(service, (), None, is_changed=changed)
         self._check(service)
-        if params.get("dry_run"):
+        if asked.dry_run:
             heard = await hear_claimants(self._daemon, service, deadline, speaker)
             lost, held = self._lost(service, heard), self._held(service)
-            return {**self._told(service, lost, held, heard, is_changed=True), "dry_run": True}
+            return replace(self._told(service, lost, held, heard, is_changed=True), dry_run=True)
         if not self._daemon.pki.is_ca:
             raise RefusedError(
                 f"the cluster's CA key is not on {me}, and only it can make another node the writer",
@@ -242,24 +246,10 @@ class Promote:
         heard: Heard | None = None,
         *,
         is_changed: bool,
-    ) -> dict[str, Any]:
+    ) -> api.PromoteDocument:
         daemon, me = self._daemon, self._daemon.runtime.name
         current = service.facts.epochs.current
-        document: dict[str, Any] = {
-            "fileset": service.fileset.name,
-            "writer": str(me),
-            "changed": is_changed,
-            "epoch": current.epoch if current is not None else 1,
-            "generation": service.head.as_json() if service.head is not None else None,
-            "base": held.as_json() if held is not None else None,
-            "lost": [self._lost_document(one) for one in lost],
-            "has_ca_key": daemon.pki.is_ca,
-            "next": self._next_steps(service),
-            "unheard": [
-                {"node": str(one.node), "reason": one.reason, "hint": one.hint}
-                for one in (heard.unheard if heard is not None else ())
-            ],
-        }
+        unheard = heard.unheard if heard is not None else ()
         if lost and is_changed and isinstance(service, WriterService):
             numbers = ", ".join(str(one.number) for one in lost)
             daemon.runtime.note(
@@ -267,18 +257,25 @@ class Promote:
                 f"{me} writes on from generation {held.number if held else 0}; left behind: {numbers}",
                 service.line,
             )
-        return document
+        return api.PromoteDocument(
+            service.fileset.name,
+            me,
+            is_changed,
+            current.epoch if current is not None else 1,
+            generation(service.head),
+            generation(held),
+            tuple(self._lost_document(one) for one in lost),
+            daemon.pki.is_ca,
+            tuple(self._next_steps(service)),
+            tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
+        )
 
-    def _lost_document(self, one: Lost) -> dict[str, Any]:
+    def _lost_document(self, one: Lost) -> api.LostDocument:
         signed = self._daemon.runtime.store.generation(one.id) if one.id is not None else None
-        known = generation_document(signed) if signed is not None else {}
-        return {
-            **known,
-            "epoch": one.epoch,
-            "number": one.number,
-            "id": one.id.hex() if one.id is not None else None,
-            "known_by": [str(name) for name in one.known_by],
-        }
+        if signed is not None:
+            return api.LostDocument(**asdict(generation_document(signed)), known_by=one.known_by)
+        known = one.id.hex() if one.id is not None else None
+        return api.LostDocument(one.epoch, one.number, known, known_by=one.known_by)
 
     def _next_steps(self, service: _Service) -> list[str]:
         """What only an operator can do, on which node: partners dial, so each has to know whom."""

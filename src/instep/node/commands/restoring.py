@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import dataclasses
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api import lines as api
+from instep.api.parts import generation
 from instep.core import restore_vocabulary as s
 from instep.errors import UnavailableError, UsageError
 from instep.model.counts import counted, which
 from instep.model.entry import Kind
-from instep.model.ids import NodeName, node_name
+from instep.model.ids import HeadRef, NodeName, node_name
 from instep.node.commands.outcomes import author, outcome_document, writer_of
-from instep.node.commands.parameters import generation_of, running_service_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.targets import generation_of, running_service_of
+from instep.node.control import Commands, Speaker
+from instep.node.follower import FollowService
 from instep.node.partner_contents import PartnerContents
 from instep.node.restoring_out import RestoringOut
 from instep.node.writer import WriterService
@@ -31,72 +32,55 @@ SHOWN_S = 1.0
 """So often progress is told."""
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     restores = Restores(daemon)
-    return {"rollback": restores.rollback, "restore": restores.restore}
+    return {api.RollbackCommand: restores.rollback, api.RestoreCommand: restores.restore}
 
 
 class Restores:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def rollback(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def rollback(self, asked: api.RollbackCommand, speaker: Speaker) -> api.OutcomeDocument:
         """The tree of an older generation, whatever lies there now, as a new generation."""
-        service = writer_of(self._daemon, params)
-        target = generation_of(self._daemon.runtime.store, service, int(params["generation"]))
-        message = str(params.get("message") or f"rolled back to generation {target.number}")
-        asked = s.RestoreAsked(
+        service = writer_of(self._daemon, asked.fileset)
+        target = generation_of(self._daemon.runtime.store, service, asked.generation)
+        wanted = s.RestoreAsked(
             0,
             target,
             author=author(),
-            message=message,
-            accept_deletions=bool(params.get("accept_deletions")),
-            is_dry_run=bool(params.get("dry_run")),
+            message=asked.message or f"rolled back to generation {target.number}",
+            accept_deletions=asked.accept_deletions,
+            is_dry_run=asked.dry_run,
         )
-        return await self._done(service, asked, speaker)
+        return await self._done(service, wanted, speaker)
 
-    async def restore(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def restore(self, asked: api.RestoreCommand, speaker: Speaker) -> api.OutcomeDocument:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
-        if params.get("to") is not None:
-            return await self._restore_out(params)
-        service = writer_of(self._daemon, params)
-        head = service.facts.head
-        number = params.get("generation")
-        if number is None and head is None:
-            raise UsageError(
-                f"{service.fileset.name} has no generation yet: there is nothing to restore",
-                hint=f"instep publish {service.fileset.name}",
-                code="no_generation",
-            )
-        target = head if number is None else generation_of(self._daemon.runtime.store, service, int(number))
-        assert target is not None
-        asked = s.RestoreAsked(
+        if asked.to is not None:
+            return await self._restore_out(asked, asked.to)
+        service = writer_of(self._daemon, asked.fileset)
+        target = self._target(service, asked.generation)
+        wanted = s.RestoreAsked(
             0,
             target,
-            paths=paths_of(params),
+            paths=paths_of(asked),
             author=author(),
-            message=str(params.get("message") or f"restored from generation {target.number}"),
-            accept_deletions=bool(params.get("accept_deletions")),
-            is_dry_run=bool(params.get("dry_run")),
+            message=asked.message or f"restored from generation {target.number}",
+            accept_deletions=asked.accept_deletions,
+            is_dry_run=asked.dry_run,
             publishes=False,
-            source=self._source(params),
+            source=self._source(asked.source),
         )
-        return await self._done(service, asked, speaker)
+        return await self._done(service, wanted, speaker)
 
-    async def _restore_out(self, params: Params) -> Mapping[str, Any]:
+    async def _restore_out(self, asked: api.RestoreCommand, to: str) -> api.OutcomeDocument:
         """Into a directory, on any node."""
-        service = running_service_of(self._daemon, params)
-        name, to = service.fileset.name, os.fsencode(str(params["to"]))
+        service = running_service_of(self._daemon, asked.fileset)
         if not os.path.isabs(to):
-            raise UsageError(f"{params['to']} is not an absolute path", code="no_directory")
-        number, head = params.get("generation"), service.facts.head
-        if number is None and head is None:
-            raise UsageError(
-                f"{name} has no generation yet", hint=f"instep status {name}", code="no_generation"
-            )
-        target = head if number is None else generation_of(self._daemon.runtime.store, service, int(number))
-        assert target is not None
-        source = self._source(params)
+            raise UsageError(f"{to} is not an absolute path", code="no_directory")
+        target = self._target(service, asked.generation)
+        source = self._source(asked.source)
         partners: PartnerContents | None = None
         senders: tuple[NodeName, ...] = ()
         if isinstance(service, WriterService):
@@ -107,32 +91,41 @@ class Restores:
         else:
             senders = tuple(each for each in sorted(service.sources) if source in (None, each))
         work = RestoringOut(service, target, partners, senders)
-        changes = await work.changes(paths_of(params))
+        changes = await work.changes(paths_of(asked))
         await work.require_contents(changes)
-        is_dry = bool(params.get("dry_run"))
-        if not is_dry:
-            await work.write(changes, to)
+        if not asked.dry_run:
+            await work.write(changes, os.fsencode(to))
             were = which(len(changes), "was", "were")
-            paths = counted(len(changes), "path")
-            text = f"{paths} of generation {target.number} {were} written to {params['to']}"
+            text = f"{counted(len(changes), 'path')} of generation {target.number} {were} written to {to}"
             self._daemon.runtime.note("restored", text, service.line, generation=target.number)
-        return {
-            "fileset": name,
-            "changed": bool(changes) and not is_dry,
-            "dry_run": is_dry,
-            "to": str(params["to"]),
-            "generation": target.as_json(),
-            "added": len(changes),
-            "changed_paths": 0,
-            "removed": 0,
-            "bytes": sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
-        }
+        return api.OutcomeDocument(
+            fileset=service.fileset.name,
+            changed=bool(changes) and not asked.dry_run,
+            dry_run=asked.dry_run,
+            to=to,
+            generation=generation(target),
+            added=len(changes),
+            bytes=sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
+        )
 
-    def _source(self, params: Params) -> NodeName | None:
+    def _target(self, service: WriterService | FollowService, number: int | None) -> HeadRef:
+        """The generation of that number, or the head."""
+        if number is not None:
+            return generation_of(self._daemon.runtime.store, service, number)
+        if service.facts.head is None:
+            name = service.fileset.name
+            raise UsageError(
+                f"{name} has no generation yet: there is nothing to restore",
+                hint=f"instep publish {name}" if service.is_written_here else f"instep status {name}",
+                code="no_generation",
+            )
+        return service.facts.head
+
+    def _source(self, named: str | None) -> NodeName | None:
         """The only partner that is asked for contents, where one is named: it has to be connected."""
-        if params.get("from") is None:
+        if named is None:
             return None
-        name = node_name(str(params["from"]))
+        name = node_name(named)
         if name not in self._daemon.peers.sessions and name not in self._daemon.peers.uplinks:
             raise UnavailableError(
                 f"{name} is not connected",
@@ -143,20 +136,10 @@ class Restores:
         return name
 
     async def _done(
-        self, service: WriterService, asked: s.RestoreAsked, speaker: Speaker
-    ) -> Mapping[str, Any]:
+        self, service: WriterService, wanted: s.RestoreAsked, speaker: Speaker
+    ) -> api.OutcomeDocument:
         def make(number: int) -> s.RestoreAsked:
-            return s.RestoreAsked(
-                number,
-                asked.target,
-                asked.paths,
-                asked.author,
-                asked.message,
-                asked.accept_deletions,
-                asked.is_dry_run,
-                asked.publishes,
-                asked.source,
-            )
+            return dataclasses.replace(wanted, request=number)
 
         working = asyncio.get_running_loop().create_task(service.ask(make, RESTORE_S))
         try:
@@ -175,12 +158,6 @@ class Restores:
             working.cancel()
 
 
-def paths_of(params: Params) -> tuple[bytes, ...]:
-    """The paths of a command, exact bytes."""
-    found = []
-    for coded in params.get("paths_b64") or ():
-        try:
-            found.append(base64.b64decode(str(coded), validate=True).strip(b"/"))
-        except binascii.Error as error:
-            raise UsageError(f"paths_b64 is not base64: {error}") from error
-    return tuple(path for path in found if path)
+def paths_of(asked: api.RestoreCommand) -> tuple[bytes, ...]:
+    """The paths of a command, without slashes around them."""
+    return tuple(path for each in asked.paths_b64 if (path := each.strip(b"/")))

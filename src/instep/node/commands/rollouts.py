@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from instep.api import rollouts as api
+from instep.api.parts import FailureDocument, WaitingDocument, generation
 from instep.core import rollout_vocabulary as r
 from instep.core.rollout_nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
-from instep.model.ids import HeadRef, NodeName
+from instep.model.ids import HeadRef
 from instep.node.commands.outcomes import error_of, writer_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.patience import deadline_in, watched
+from instep.node.control import Commands, Speaker
 from instep.node.hooks import run_hook
 from instep.node.rollout import view_of_report
 from instep.node.rollout_view import rollouts_document
@@ -29,16 +32,16 @@ RELOAD_S = 300.0
 WATCH_S = 1.0
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
+def commands(daemon: Daemon) -> Commands:
     rollouts = Rollouts(daemon)
     return {
-        "rollout_show": rollouts.show,
-        "rollout_pause": rollouts.pause,
-        "rollout_resume": rollouts.resume,
-        "rollout_abort": rollouts.abort,
-        "rollout_confirm": rollouts.confirm,
-        "rollout_retry": rollouts.retry,
-        "reload": rollouts.reload,
+        api.RolloutShowCommand: rollouts.show,
+        api.RolloutPauseCommand: rollouts.pause,
+        api.RolloutResumeCommand: rollouts.resume,
+        api.RolloutAbortCommand: rollouts.abort,
+        api.RolloutConfirmCommand: rollouts.confirm,
+        api.RolloutRetryCommand: rollouts.retry,
+        api.ReloadCommand: rollouts.reload,
     }
 
 
@@ -48,88 +51,74 @@ class Rollouts:
 
     # Show ---------------------------------------------------------------------------------------------------
 
-    async def show(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def show(self, asked: api.RolloutShowCommand, speaker: Speaker) -> api.RolloutsDocument:
         """The present rollout and the past ones; with ``watch`` an item for every change until the daemon stops."""
-        service = writer_of(self._daemon, params)
-        last: Mapping[str, Any] | None = None
-        while params.get("watch") and not self._daemon.stopping.is_set():
-            changed = self._daemon.runtime.changed
-            document = self._document(service)
-            if document != last:
-                await speaker.item(document)
-                last = document
-            try:
-                async with asyncio.timeout(WATCH_S):
-                    await changed.wait()
-            except TimeoutError:
-                continue
-        return self._document(service)
+        service, store = writer_of(self._daemon, asked.fileset), self._daemon.runtime.store
 
-    def _document(self, service: WriterService) -> dict[str, Any]:
-        rollout = service.rollout
-        return rollouts_document(self._daemon.runtime.store, service.line, rollout.facts, rollout.view)
+        def document() -> api.RolloutsDocument:
+            return rollouts_document(store, service.line, service.rollout.facts, service.rollout.view)
+
+        return await watched(self._daemon, document, speaker, is_watched=asked.watch)
 
     # Ask ----------------------------------------------------------------------------------------------------
 
-    async def pause(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return await self._ask(params, r.PauseAsked)
+    async def pause(self, asked: api.RolloutPauseCommand, speaker: Speaker) -> api.RolloutStateDocument:
+        return await self._ask(asked.fileset, r.PauseAsked)
 
-    async def resume(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        return await self._ask(params, r.ResumeAsked)
+    async def resume(self, asked: api.RolloutResumeCommand, speaker: Speaker) -> api.RolloutStateDocument:
+        return await self._ask(asked.fileset, r.ResumeAsked)
 
-    async def abort(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        puts_back = not params.get("keep")
-        facts = writer_of(self._daemon, params).rollout.facts
+    async def abort(self, asked: api.RolloutAbortCommand, speaker: Speaker) -> api.RolloutStateDocument:
+        facts = writer_of(self._daemon, asked.fileset).rollout.facts
         is_done = facts.failed_code == "aborted" or facts.state is r.RolloutState.ABORTED
-        return await self._ask(params, lambda number: r.AbortAsked(number, puts_back), is_done=is_done)
+        return await self._ask(
+            asked.fileset, lambda number: r.AbortAsked(number, not asked.keep), is_done=is_done
+        )
 
-    async def confirm(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        facts = writer_of(self._daemon, params).rollout.facts
-        return await self._ask(params, r.ConfirmAsked, is_done=facts.is_confirmed)
+    async def confirm(self, asked: api.RolloutConfirmCommand, speaker: Speaker) -> api.RolloutStateDocument:
+        facts = writer_of(self._daemon, asked.fileset).rollout.facts
+        return await self._ask(asked.fileset, r.ConfirmAsked, is_done=facts.is_confirmed)
 
-    async def retry(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """Begin the ended rollout of the head anew; partners forget what they refused."""
-        service = writer_of(self._daemon, params)
-        self._daemon.peers.nudge(service.line, "retry")
-        return await self._ask(params, r.RetryAsked)
+        self._daemon.peers.nudge(writer_of(self._daemon, asked.fileset).line, "retry")
+        return await self._ask(asked.fileset, r.RetryAsked)
 
     async def _ask(
-        self, params: Params, make: Callable[[int], r.Ask], *, is_done: bool = False
-    ) -> Mapping[str, Any]:
+        self, fileset: str | None, make: Callable[[int], r.Ask], *, is_done: bool = False
+    ) -> api.RolloutStateDocument:
         """``is_done`` when the same was asked before: then nothing is left to change."""
-        service = writer_of(self._daemon, params)
+        service = writer_of(self._daemon, fileset)
         before = service.rollout.facts
         if not is_done:
             trouble = await service.rollout.ask(make, ASK_S)
             if trouble is not None:
                 raise error_of(trouble)
         after = service.rollout.facts
-        return {
-            "fileset": service.fileset.name,
-            "changed": after.serial != before.serial,
-            "generation": after.target.as_json() if after.target is not None else None,
-            "state": after.state.value,
-            "paused": after.is_paused,
-        }
+        return api.RolloutStateDocument(
+            service.fileset.name,
+            after.serial != before.serial,
+            generation(after.target),
+            after.state.value,
+            after.is_paused,
+        )
 
     # Reload -------------------------------------------------------------------------------------------------
 
-    async def reload(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
+    async def reload(self, asked: api.ReloadCommand, speaker: Speaker) -> api.ReloadDocument:
         """The reload hooks of the writer, then of its direct partners: at once, or ``rolling`` one batch at a time."""
-        service = writer_of(self._daemon, params)
+        service = writer_of(self._daemon, asked.fileset)
         head = service.head
         if head is None:
             raise RefusedError(
                 f"{service.fileset.name} has no generation yet", hint=f"instep publish {service.fileset.name}",
                 code="no_generation",
             )  # fmt: skip
-        limit = float(params.get("timeout_s") or RELOAD_S)
-        deadline = asyncio.get_running_loop().time() + limit
+        deadline = deadline_in(asked.timeout_s or RELOAD_S)
         effect = RunHook(0, HookKind.RELOAD, head, head)
         trouble = await run_hook(self._daemon.runtime, service.fileset, effect, ())
         if trouble is None:
-            rolling = bool(params.get("rolling"))
-            trouble = await service.rollout.ask(lambda number: r.ReloadAsked(number, rolling), ASK_S)
+            trouble = await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S)
         if trouble is not None:
             raise error_of(trouble)
         serial = service.rollout.facts.reload_serial
@@ -137,9 +126,9 @@ class Rollouts:
             changed = self._daemon.runtime.changed
             result = self._reloaded(service, head, serial)
             left = deadline - asyncio.get_running_loop().time()
-            if not result["waiting_for"] or result["failed"] or left <= 0:
+            if not result.waiting_for or result.failed or left <= 0:
                 return result
-            done, total = len(result["reloaded"]), len(result["reloaded"]) + len(result["waiting_for"])
+            done, total = len(result.reloaded), len(result.reloaded) + len(result.waiting_for)
             await speaker.progress(f"reloading {service.fileset.name}", done, total, "nodes")
             if service.rollout.facts.reload_serial != serial:
                 raise UnavailableError(
@@ -152,13 +141,13 @@ class Rollouts:
             except TimeoutError:
                 continue
 
-    def _reloaded(self, service: WriterService, head: HeadRef, serial: int) -> dict[str, Any]:
+    def _reloaded(self, service: WriterService, head: HeadRef, serial: int) -> api.ReloadDocument:
         daemon = self._daemon
         reports = reports_of(daemon.runtime.store, service.line)
         reloaded: list[str] = [daemon.runtime.name]
-        waiting: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        absent: list[NodeName] = []
+        waiting: list[WaitingDocument] = []
+        failed: list[FailureDocument] = []
+        absent: list[str] = []
         for name in daemon.peers.followers(service.line):
             report = reports.get(name)
             if name not in daemon.peers.sessions or report is None:
@@ -168,14 +157,14 @@ class Rollouts:
             elif has_reloaded(view_of_report(report), serial):
                 reloaded.append(name)
             elif report.order_serial >= serial and report.standing.code in ("reload_failed", "probe_failed"):
-                failed.append({"node": name, "code": report.standing.code, "reason": report.standing.reason})
+                failed.append(FailureDocument(name, report.standing.code, report.standing.reason))
             else:
-                waiting.append({"node": name, "standing": report.standing.standing.value})
-        return {
-            "fileset": service.fileset.name,
-            "generation": head.as_json(),
-            "reloaded": reloaded,
-            "waiting_for": waiting,
-            "failed": failed,
-            "absent": list(absent),
-        }
+                waiting.append(WaitingDocument(name, report.standing.standing.value))
+        return api.ReloadDocument(
+            service.fileset.name,
+            generation(head),
+            tuple(reloaded),
+            tuple(waiting),
+            tuple(failed),
+            tuple(absent),
+        )

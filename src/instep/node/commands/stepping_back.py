@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api.filesets import AcceptedDocument
+from instep.api.parts import FullGenerationDocument
 from instep.core.succession import writer_by
 from instep.errors import RefusedError
 from instep.node.config.writer_edit import change_writer
@@ -28,7 +29,7 @@ def was_replaced(service: WriterService) -> bool:
 
 def step_back(
     daemon: Daemon, service: WriterService, path: Path, home: str | None, mode: str | None
-) -> Mapping[str, Any]:
+) -> AcceptedDocument:
     """Follow the writer that the newest record names. What this tree holds and the line does not goes to the archive
     by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked for."""
     runtime, name, line = daemon.runtime, service.fileset.name, service.line
@@ -40,7 +41,7 @@ def step_back(
         )
     assert book.current is not None
     outside = _outside(daemon, service)
-    numbers = ", ".join(f"{one['epoch']}.{one['number']}" for one in outside)
+    numbers = ", ".join(f"{one.epoch}.{one.number}" for one in outside)
     if path != service.fileset.path or mode not in ("replace", "seed"):
         raise RefusedError(
             f"{writer} writes epoch {book.current.epoch} of {name}, which does not hold what was published here since: "
@@ -60,16 +61,16 @@ def step_back(
         generations=numbers,
     )
     daemon.reload()
-    return {"fileset": name, "path": str(path), "writer": str(writer), "changed": True, "set_aside": outside}
+    return AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=True, set_aside=outside)
 
 
-def _outside(daemon: Daemon, service: WriterService) -> list[dict[str, Any]]:
+def _outside(daemon: Daemon, service: WriterService) -> tuple[FullGenerationDocument, ...]:
     """The generations that were published here and that the line went on without, oldest first."""
     current = service.facts.epochs.current
     assert current is not None
-    found: list[dict[str, Any]] = []
+    found: list[FullGenerationDocument] = []
     for signed in daemon.runtime.store.generations(service.line, RECORDED_MAX):
         if signed.id == current.base or signed.body().epoch >= current.epoch:
             break
         found.append(generation_document(signed))
-    return found[::-1]
+    return tuple(reversed(found))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from instep.api import verifying as api
+from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.net.messages import TestRow
 from instep.node.commands.outcomes import writer_of
-from instep.node.commands.parameters import service_of
-from instep.node.control import Command, Params, Speaker
+from instep.node.commands.targets import service_of
+from instep.node.control import Commands, Speaker
 from instep.node.snapshot import reports_of
-from instep.node.trying import as_json, try_balancer, try_node, unequal
+from instep.node.trying import test_document, try_balancer, try_node, unequal
 from instep.node.writer import WriterService
 
 if TYPE_CHECKING:
@@ -25,65 +26,61 @@ __all__ = ["commands"]
 LIMIT_S = 120.0
 
 
-def commands(daemon: Daemon) -> Mapping[str, Command]:
-    return {"test": Trying(daemon).test}
+def commands(daemon: Daemon) -> Commands:
+    return {api.TestCommand: Trying(daemon).test}
 
 
 class Trying:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    async def test(self, params: Params, speaker: Speaker) -> Mapping[str, Any]:
-        service = service_of(self._daemon, params)
+    async def test(self, asked: api.TestCommand, speaker: Speaker) -> api.TestsDocument:
+        service = service_of(self._daemon, asked.fileset)
         fileset, me = service.fileset, self._daemon.runtime.name
-        is_through = bool(params.get("through_balancer"))
-        if is_through and not service.golden.balancer_specs:
+        if asked.through_balancer and not service.golden.balancer_specs:
             raise RefusedError(
                 f"{fileset.name} has no golden requests to ask through a balancer here",
                 hint=f"in instep.toml: balancer in [filesets.{fileset.name}.golden], and requests",
                 code="no_balancer",
             )
-        limit_s = float(params.get("timeout_s") or LIMIT_S)
+        limit_s = asked.timeout_s or LIMIT_S
         found: dict[str, tuple[TestRow, ...]] = {}
         try:
             async with asyncio.timeout(limit_s):
-                asked = [
-                    self._on(name, service, params, limit_s, found) for name in self._names(service, params)
-                ]
-                await asyncio.gather(*asked)
-                through = await try_balancer(service) if is_through else ()
+                names = self._names(asked)
+                await asyncio.gather(*(self._on(name, service, limit_s, found) for name in names))
+                through = await try_balancer(service) if asked.through_balancer else ()
         except TimeoutError:
             raise UnavailableError(
                 f"not everything was answered within {limit_s:g} s; answers came from: {', '.join(found) or 'nobody'}",
                 hint="give it longer with --timeout, or set a shorter timeout for each request",
                 code="timed_out",
             ) from None
-        tests = [as_json(one, node) for node in sorted(found) for one in found[node]]
-        tests += [as_json(one, me) for one in through]
-        tests += [as_json(one, node) for node, one in unequal(found)]
+        tests = [test_document(one, node) for node in sorted(found) for one in found[node]]
+        tests += [test_document(one, me) for one in through]
+        tests += [test_document(one, node) for node, one in unequal(found)]
         if not tests:
             raise RefusedError(
                 f"there is nothing to test for {fileset.name}: neither a probe hook nor golden requests",
                 hint=f"in instep.toml: probe in [filesets.{fileset.name}.hooks], or [filesets.{fileset.name}.golden]",
                 code="nothing_to_test",
             )
-        live = service.live
-        return {
-            "fileset": fileset.name,
-            "ok": all(one["ok"] for one in tests),
-            "generation": live.as_json() if live is not None else None,
-            "nodes": sorted(found),
-            "tests": tests,
-        }
+        return api.TestsDocument(
+            fileset.name,
+            all(one.ok for one in tests),
+            generation(service.live),
+            tuple(sorted(found)),
+            tuple(tests),
+        )
 
-    def _names(self, service: WriterService | FollowService, params: Params) -> list[NodeName]:
+    def _names(self, asked: api.TestCommand) -> list[NodeName]:
         """This node, or those that were named, or with ``fleet`` all that have the line from here."""
         me = self._daemon.runtime.name
-        named = [node_name(str(name)) for name in params.get("nodes") or ()]
-        if not params.get("fleet") and all(name == me for name in named):
+        named = [node_name(name) for name in asked.nodes]
+        if not asked.fleet and all(name == me for name in named):
             return [me]
-        writer = writer_of(self._daemon, params)
-        if not params.get("fleet"):
+        writer = writer_of(self._daemon, asked.fileset)
+        if not asked.fleet:
             return named
         peers = self._daemon.peers
         reported = [
@@ -99,7 +96,6 @@ class Trying:
         self,
         name: NodeName,
         service: WriterService | FollowService,
-        params: Params,
         limit_s: float,
         found: dict[str, tuple[TestRow, ...]],
     ) -> None:

@@ -1,16 +1,12 @@
-"""What the parameters of a command mean: the fileset, the path, differences between generations."""
+"""What a command names: the fileset with its service, the generation, the path."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef
 from instep.model.manifest import GetPage
-from instep.node.control import Params
 from instep.node.follower import FollowService
 from instep.node.page_walk import must_have
 from instep.node.signers import BROKEN
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "generation_of",
     "getter",
-    "held_paths_of",
-    "old_path_of",
     "path_of",
     "running_service_of",
     "service_of",
@@ -34,14 +28,12 @@ __all__ = [
 GENERATIONS_MAX = 10_000
 
 
-def service_of(daemon: Daemon, named: str | Params | None) -> WriterService | FollowService:
+def service_of(daemon: Daemon, named: str | None) -> WriterService | FollowService:
     """The service of the named fileset, or of the only one."""
-    if isinstance(named, Mapping):
-        named = named.get("fileset")
     return daemon.services[pick_fileset(daemon.runtime.settings, named).name]
 
 
-def running_service_of(daemon: Daemon, named: str | Params | None) -> WriterService | FollowService:
+def running_service_of(daemon: Daemon, named: str | None) -> WriterService | FollowService:
     """As ``service_of``, for what its machine is to do; ``UnavailableError`` ``line_stopped`` when that has stopped."""
     service = service_of(daemon, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
@@ -77,29 +69,6 @@ def generation_of(store: NodeStore, service: WriterService | FollowService, numb
     )
 
 
-def held_paths_of(params: Params) -> tuple[bytes, ...] | None:
-    """``accept_held``: the paths whose last entries are let go of, none for all; None where that was not asked."""
-    if not params.get("accept_held"):
-        return None
-    try:
-        coded = [base64.b64decode(str(each), validate=True) for each in params.get("held_b64") or ()]
-    except binascii.Error as error:
-        raise UsageError(f"held_b64 is not base64: {error}") from error
-    return tuple(path.rstrip(b"/") for path in coded)
-
-
 def path_of(path: str | None, path_b64: bytes | None) -> bytes | None:
     """The path of a command, exact bytes first."""
     return path_b64 if path_b64 is not None or path is None else path.encode()
-
-
-def old_path_of(params: Params) -> bytes | None:
-    """The path of a command, exact bytes first."""
-    coded = params.get("path_b64")
-    if coded is not None:
-        try:
-            return base64.b64decode(str(coded), validate=True)
-        except binascii.Error as error:
-            raise UsageError(f"path_b64 is not base64: {error}") from error
-    path = params.get("path")
-    return None if path is None else str(path).encode()

@@ -1,0 +1,133 @@
+"""Filesets of a node: offered, compared, accepted, listed; and its configuration taken anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import UNSET, UnsetType, field
+
+from instep.api.command import Command, Document, Role, command
+from instep.api.parts import FullGenerationDocument
+from instep.api.verifying import DifferenceDocument
+from instep.errors import ConfigError, RefusedError, ResourceError, UnavailableError
+
+
+class ReloadConfigDocument(Document, frozen=True):
+    """The fingerprint of the configuration that runs."""
+
+    changed: bool
+    running: str
+
+
+@command("reload_config", Role.ADMIN, ConfigError, RefusedError)
+class ReloadConfigCommand(Command[ReloadConfigDocument], frozen=True):
+    """Make the daemon take its file; a wrong file changes nothing."""
+
+
+class OfferRowDocument(Document, frozen=True):
+    """A fileset that a partner offers."""
+
+    name: str
+    writer: str
+    source: str = field(name="from")
+    mode: str
+    fileset_class: str = field(name="class")
+    entries: int
+    bytes: int
+    accepted: bool
+
+
+class OffersDocument(Document, frozen=True):
+    """All offers, accepted ones too."""
+
+    offers: tuple[OfferRowDocument, ...]
+
+
+@command("fileset_offers", Role.VIEWER)
+class FilesetOffersCommand(Command[OffersDocument], frozen=True):
+    """What the partners that this node dials offer."""
+
+
+class FilesetDocument(Document, frozen=True, kw_only=True):
+    """A fileset of this node: its definition and how it stands; with the daemon stopped what the file says."""
+
+    daemon: str | UnsetType = UNSET
+    name: str
+    path: str
+    writer: str
+    is_written_here: bool | UnsetType = UNSET
+    mode: str
+    fileset_class: str | None = field(name="class")
+    observe: bool | UnsetType = UNSET
+    drift: str | UnsetType = UNSET
+    ignore: tuple[str, ...] | UnsetType = UNSET
+    include: tuple[str, ...] | UnsetType = UNSET
+    preserve: tuple[str, ...] | UnsetType = UNSET
+    standing: str | UnsetType = UNSET
+
+
+class FilesetsDocument(Document, frozen=True, kw_only=True):
+    """All filesets of this node."""
+
+    daemon: str | UnsetType = UNSET
+    filesets: tuple[FilesetDocument, ...]
+    offers: tuple[OfferRowDocument, ...] | UnsetType = UNSET
+
+
+@command("fileset_list", Role.VIEWER)
+class FilesetListCommand(Command[FilesetsDocument], frozen=True):
+    """All filesets that are written or followed here."""
+
+
+@command("fileset_show", Role.VIEWER)
+class FilesetShowCommand(Command[FilesetDocument], frozen=True):
+    """One fileset; earlier command lines call it ``name``."""
+
+    fileset: str | None = None
+    name: str | None = None
+
+
+class AcceptedDocument(Document, frozen=True, kw_only=True):
+    """What an accept came to, or would: the directory and what offered it, and how they differ.
+
+    ``set_aside`` are generations that a former writer published and the line goes on without.
+    """
+
+    fileset: str
+    path: str
+    writer: str
+    changed: bool | UnsetType = UNSET
+    empty: bool | UnsetType = UNSET
+    identical: bool | UnsetType = UNSET
+    only_here: int | UnsetType = UNSET
+    only_there: int | UnsetType = UNSET
+    differing: int | UnsetType = UNSET
+    sample: tuple[DifferenceDocument, ...] | UnsetType = UNSET
+    generation: int | UnsetType | None = UNSET
+    set_aside: tuple[FullGenerationDocument, ...] | UnsetType = UNSET
+
+
+class Comparing(Command[AcceptedDocument], frozen=True):
+    """Where a fileset is to be followed, and how; ``settings`` are keys of a fileset, as a recipe has them."""
+
+    name: str
+    path: str
+    home: str | None = field(default=None, name="from")
+    mode: str | None = None
+    observe: bool = False
+    drift: str | None = None
+    switch: str | None = None
+    carry: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = {}
+
+
+@command("fileset_check", Role.VIEWER, RefusedError, UnavailableError, ResourceError)
+class FilesetCheckCommand(Comparing, frozen=True):
+    """Compare a directory with an offered fileset, without writing to either."""
+
+
+@command("fileset_accept", Role.ADMIN, ConfigError, RefusedError, UnavailableError, ResourceError)
+class FilesetAcceptCommand(Comparing, frozen=True):
+    """Follow a fileset in a directory; one that differs is refused with the numbers unless ``mode`` says what to do."""

@@ -1,0 +1,260 @@
+"""Status, log, differences, events, receivers of a path; and whether the daemon is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import UNSET, UnsetType, field
+
+from instep.api.command import Command, Document, Role, command
+from instep.api.parts import (
+    FailureDocument,
+    FullGenerationDocument,
+    GenerationDocument,
+    HeldDocument,
+    ReportedDocument,
+)
+from instep.errors import DamagedError, RefusedError, ResourceError
+
+
+class PingDocument(Document, frozen=True):
+    """The node that answers, and its process."""
+
+    node: str
+    pid: int
+
+
+@command("ping", Role.VIEWER)
+class PingCommand(Command[PingDocument], frozen=True):
+    """Say that the daemon runs."""
+
+
+class StopDocument(Document, frozen=True):
+    """The node that stops."""
+
+    node: str
+    stopping: bool
+
+
+@command("stop", Role.ADMIN)
+class StopCommand(Command[StopDocument], frozen=True):
+    """End the daemon."""
+
+
+# Status -------------------------------------------------------------------------------------------------
+
+
+class ConfigDocument(Document, frozen=True):
+    """Which configuration runs: the one in the file (``current``), or another because that was refused or is bad."""
+
+    state: str
+    running: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    problems: tuple[Mapping[str, Any], ...] | UnsetType = UNSET
+
+
+class PartnerDocument(Document, frozen=True):
+    """How a partner stands in a line, by its own report and by what this node sees of it."""
+
+    name: str
+    live: GenerationDocument | None
+    standing: str
+    reason: str | None
+    code: str | None
+    since: str | None
+    next: tuple[str, ...]
+    last_checked: str | None
+    behind_ms: int | None
+    done_bytes: int | UnsetType = UNSET
+    total_bytes: int | UnsetType = UNSET
+
+
+class RunningRolloutDocument(Document, frozen=True):
+    """A rollout that runs or has failed, as ``status`` shows it."""
+
+    state: str
+    paused: bool
+    reason: str | None
+    switched: int
+    total: int
+    failed: FailureDocument | None
+    next: tuple[str, ...]
+
+
+class LineDocument(Document, frozen=True):
+    """A line as this node knows it. Only its writer knows held and reported paths."""
+
+    origin: str
+    writer: str
+    head: FullGenerationDocument | None
+    live: GenerationDocument | None
+    standing: str
+    reason: str | None
+    code: str | None
+    since: str | None
+    next: tuple[str, ...]
+    partners: tuple[PartnerDocument, ...]
+    doing: str | UnsetType = UNSET
+    rollout: RunningRolloutDocument | UnsetType = UNSET
+    held: tuple[HeldDocument, ...] | UnsetType = UNSET
+    held_total: int | UnsetType = UNSET
+    reported: tuple[ReportedDocument, ...] | UnsetType = UNSET
+    reported_total: int | UnsetType = UNSET
+
+
+class FilesetStatusDocument(Document, frozen=True):
+    """A fileset with its lines; ``without`` is what the file system here cannot keep."""
+
+    name: str
+    mode: str
+    fileset_class: str = field(name="class")
+    path: str
+    lines: tuple[LineDocument, ...]
+    without: tuple[str, ...] | UnsetType = UNSET
+
+
+class LinkDocument(Document, frozen=True):
+    """A partner that this node dials."""
+
+    name: str
+    address: str
+    up: bool
+    reason: str | None
+    code: str | None
+    next: tuple[str, ...]
+
+
+class OfferDocument(Document, frozen=True):
+    """A fileset that a partner offers and that was not accepted here."""
+
+    name: str
+    writer: str
+    source: str = field(name="from")
+    fileset_class: str = field(name="class")
+    mode: str
+    entries: int
+    bytes: int
+
+
+class StatusDocument(Document, frozen=True):
+    """A node with its filesets; with the daemon stopped its last state, without links and offers."""
+
+    node: str | None
+    daemon: str
+    config: ConfigDocument
+    filesets: tuple[FilesetStatusDocument, ...]
+    links: tuple[LinkDocument, ...] | UnsetType = UNSET
+    offers: tuple[OfferDocument, ...] | UnsetType = UNSET
+    warnings: tuple[str, ...] | UnsetType = UNSET
+    next: tuple[str, ...] = ()
+
+
+@command("status", Role.VIEWER)
+class StatusCommand(Command[StatusDocument], frozen=True):
+    """How all nodes stand that this node knows; with ``watch`` an item for every change until the daemon stops."""
+
+    fileset: str | None = None
+    watch: bool = False
+
+
+# Log, diff, events --------------------------------------------------------------------------------------
+
+
+class LogRowDocument(FullGenerationDocument, frozen=True):
+    """A generation, with the nodes that have all its contents, alone or together."""
+
+    contents: tuple[str, ...]
+    together: tuple[str, ...] | UnsetType = UNSET
+    restorable: bool | UnsetType = UNSET
+
+
+class LogDocument(Document, frozen=True):
+    """Generations, newest first."""
+
+    fileset: str
+    generations: tuple[LogRowDocument, ...]
+
+
+@command("log", Role.VIEWER, ResourceError)
+class LogCommand(Command[LogDocument], frozen=True):
+    """The generations of a line, and where the contents of each can still be had."""
+
+    fileset: str | None = None
+
+
+class ChangeDocument(Document, frozen=True, kw_only=True):
+    """A path that differs; ``problem`` is why a scan could not carry it."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    change: str
+    source: str | UnsetType = field(default=UNSET, name="from")
+    problem: str | UnsetType = UNSET
+
+
+class DiffDocument(Document, frozen=True, kw_only=True):
+    """The changes from generation ``a`` to ``b``; without numbers from the head to the tree."""
+
+    fileset: str
+    a: int | UnsetType = UNSET
+    b: int | UnsetType = UNSET
+    changes: tuple[ChangeDocument, ...]
+    held: tuple[HeldDocument, ...] | UnsetType = UNSET
+    held_total: int | UnsetType = UNSET
+    reported: tuple[ReportedDocument, ...] | UnsetType = UNSET
+    reported_total: int | UnsetType = UNSET
+
+
+@command("diff", Role.VIEWER, DamagedError, RefusedError)
+class DiffCommand(Command[DiffDocument], frozen=True):
+    """What changed between two generations, or between one and the head, or between the head and the tree."""
+
+    fileset: str | None = None
+    a: int | None = None
+    b: int | None = None
+
+
+class EventsDocument(Document, frozen=True):
+    """Events, oldest first: ``at``, ``what``, ``fileset``, ``text``, and the facts of that kind of event."""
+
+    events: tuple[Mapping[str, Any], ...]
+
+
+@command("events", Role.VIEWER)
+class EventsCommand(Command[EventsDocument], frozen=True):
+    """What happened on this node since then, in milliseconds of the wall clock."""
+
+    since_ms: int = 0
+
+
+# Explain ------------------------------------------------------------------------------------------------
+
+
+class ReceiverDocument(Document, frozen=True):
+    """Whether a node gets it, by which nodes, and why or why not."""
+
+    node: str
+    gets: bool
+    via: tuple[str, ...]
+    why: str
+
+
+class ExplainDocument(Document, frozen=True, kw_only=True):
+    """Every other node that could get a fileset, or a path of it."""
+
+    fileset: str
+    path: str | None
+    path_b64: str | UnsetType = UNSET
+    to: tuple[ReceiverDocument, ...]
+    held: tuple[HeldDocument, ...] | UnsetType = UNSET
+    reported: tuple[HeldDocument, ...] | UnsetType = UNSET
+
+
+@command("explain", Role.VIEWER)
+class ExplainCommand(Command[ExplainDocument], frozen=True):
+    """Which nodes get a fileset or a path of it, by which way, and why not."""
+
+    fileset: str | None = None
+    path: str | None = None
+    path_b64: bytes | None = None

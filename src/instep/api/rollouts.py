@@ -1,0 +1,122 @@
+"""Rollouts on the writer, and reloads without a generation."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from instep.api.command import Command, Document, Role, command
+from instep.api.parts import FailureDocument, GenerationDocument, WaitingDocument
+from instep.errors import RefusedError, ResourceError, UnavailableError
+
+
+class RolloutNodeDocument(Document, frozen=True):
+    """Where a partner is in a rollout."""
+
+    name: str
+    state: str
+    wave: int | None
+    drained: bool
+    reason: str | None
+
+
+class RolloutDocument(Document, frozen=True):
+    """How a generation goes, or went, through the partners; where each is now only while it is the present one."""
+
+    generation: GenerationDocument
+    replaced: GenerationDocument | None
+    author: str
+    message: str
+    state: str
+    paused: bool
+    strategy: str
+    started_at: str | None
+    ended_at: str | None
+    took_ms: int | None
+    permitted: tuple[str, ...]
+    failed: FailureDocument | None
+    reason: str | UnsetType | None = UNSET
+    nodes: tuple[RolloutNodeDocument, ...] | UnsetType = UNSET
+    switched: int | UnsetType = UNSET
+    total: int | UnsetType = UNSET
+    next: tuple[str, ...] | UnsetType = UNSET
+
+
+class RolloutsDocument(Document, frozen=True):
+    """The present rollout, if there was one yet, and the past ones, newest first."""
+
+    fileset: str
+    rollout: RolloutDocument | None
+    past: tuple[RolloutDocument, ...]
+
+
+@command("rollout_show", Role.VIEWER, RefusedError, UnavailableError)
+class RolloutShowCommand(Command[RolloutsDocument], frozen=True):
+    """The present rollout and the past ones; with ``watch`` an item for every change until the daemon stops."""
+
+    fileset: str | None = None
+    watch: bool = False
+
+
+class RolloutStateDocument(Document, frozen=True):
+    """What a rollout came to by a command."""
+
+    fileset: str
+    changed: bool
+    generation: GenerationDocument | None
+    state: str
+    paused: bool
+
+
+@command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError)
+class RolloutPauseCommand(Command[RolloutStateDocument], frozen=True):
+    """Let no further partner begin; those that began finish."""
+
+    fileset: str | None = None
+
+
+@command("rollout_resume", Role.OPERATOR, RefusedError, UnavailableError)
+class RolloutResumeCommand(Command[RolloutStateDocument], frozen=True):
+    """Go on with a paused rollout."""
+
+    fileset: str | None = None
+
+
+@command("rollout_abort", Role.OPERATOR, RefusedError, UnavailableError)
+class RolloutAbortCommand(Command[RolloutStateDocument], frozen=True):
+    """End the rollout; partners that switched go back, unless ``keep`` lets them stay."""
+
+    fileset: str | None = None
+    keep: bool = False
+
+
+@command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError)
+class RolloutConfirmCommand(Command[RolloutStateDocument], frozen=True):
+    """Say in time that the generation is good, so that no partner goes back."""
+
+    fileset: str | None = None
+
+
+@command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError)
+class RolloutRetryCommand(Command[RolloutStateDocument], frozen=True):
+    """Begin the failed rollout of the head anew; partners forget what they refused."""
+
+    fileset: str | None = None
+
+
+class ReloadDocument(Document, frozen=True):
+    """The nodes by how their reload went; an absent one reloads when it is back."""
+
+    fileset: str
+    generation: GenerationDocument
+    reloaded: tuple[str, ...]
+    waiting_for: tuple[WaitingDocument, ...]
+    failed: tuple[FailureDocument, ...]
+    absent: tuple[str, ...]
+
+
+@command("reload", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
+class ReloadCommand(Command[ReloadDocument], frozen=True):
+    """Run the reload hooks of the writer, then of its direct partners: at once, or ``rolling`` a batch at a time."""
+
+    fileset: str | None = None
+    rolling: bool = False

@@ -1,0 +1,118 @@
+"""Each tree against its manifest, the answers of the applications, and the preflight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from instep.api.command import Command, Document, Role, command
+from instep.api.parts import GenerationDocument
+from instep.errors import DamagedError, RefusedError, UnavailableError
+
+
+class DifferenceDocument(Document, frozen=True, kw_only=True):
+    """A path that is not what the manifest says."""
+
+    path: str
+    path_b64: str | UnsetType = UNSET
+    why: str
+
+
+class VerifiedNodeDocument(Document, frozen=True):
+    """The root that a node attests and where its tree differs; ``reason`` where it attests none."""
+
+    name: str
+    root: str | None
+    generation: int | UnsetType = UNSET
+    differing: int | UnsetType = UNSET
+    differs: tuple[DifferenceDocument, ...] = ()
+    reason: str | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+
+
+class VerifyDocument(Document, frozen=True):
+    """Whether all roots are the same and no tree differs from its own."""
+
+    fileset: str
+    deep: bool
+    identical: bool
+    nodes: tuple[VerifiedNodeDocument, ...]
+
+
+@command("verify", Role.OPERATOR, UnavailableError, DamagedError)
+class VerifyCommand(Command[VerifyDocument], frozen=True):
+    """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte."""
+
+    fileset: str | None = None
+    deep: bool = False
+    fleet: bool = False
+
+
+class AnswerDocument(Document, frozen=True):
+    """What an application answered."""
+
+    status: int | None
+    sha256: str | None
+    bytes: int
+    problem: str | None
+
+
+class TestDocument(Document, frozen=True):
+    """One probe or golden request on one node."""
+
+    name: str
+    kind: str
+    node: str
+    ok: bool
+    reason: str | None
+    compared: bool
+    before: AnswerDocument | None
+    now: AnswerDocument | None
+    largest_difference: int | None
+    share_percent: float | None
+
+
+class TestsDocument(Document, frozen=True):
+    """All tests, and whether all of them are right."""
+
+    fileset: str
+    ok: bool
+    generation: GenerationDocument | None
+    nodes: tuple[str, ...]
+    tests: tuple[TestDocument, ...]
+
+
+@command("test", Role.OPERATOR, RefusedError, UnavailableError)
+class TestCommand(Command[TestsDocument], frozen=True):
+    """Run the probe hooks and golden requests of a fileset now; nothing is changed."""
+
+    fileset: str | None = None
+    through_balancer: bool = False
+    nodes: tuple[str, ...] = ()
+    fleet: bool = False
+
+
+class CheckRowDocument(Document, frozen=True):
+    """One thing that must hold, with the values of both sides and what to do."""
+
+    name: str
+    ok: bool
+    node: str
+    ours: Any
+    theirs: Any
+    hint: str | None
+    note: str | UnsetType = UNSET
+
+
+class CheckDocument(Document, frozen=True):
+    """All that must hold before work, and how long looking took."""
+
+    ok: bool
+    checks: tuple[CheckRowDocument, ...]
+    took_ms: int
+
+
+@command("check", Role.VIEWER)
+class CheckCommand(Command[CheckDocument], frozen=True):
+    """Look at everything that must hold before work."""

@@ -1,0 +1,99 @@
+"""The control socket takes and answers what ``instep.api`` says: nothing more, nothing unseen, and by name."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from instep.api.archive import ArchiveListCommand, ArchiveListDocument, ArchivePruneCommand
+from instep.api.catalog import COMMANDS
+from instep.api.command import command_from
+from instep.api.filesets import FilesetShowCommand
+from instep.api.lines import PublishCommand
+from instep.cli.control import Control
+from instep.errors import UsageError
+from instep.node.commands import commands_of
+from instep.node.control import ControlServer, Speaker
+
+
+def test_every_command_has_one_handler_that_takes_it_and_returns_its_result() -> None:
+    handlers = commands_of(cast(Any, None))
+    assert {kind.command: kind for kind in handlers} == COMMANDS
+    for kind, handler in handlers.items():
+        hints = typing.get_type_hints(handler)
+        first = next(iter(inspect.signature(handler).parameters))
+        assert (hints[first], hints["return"]) == (kind, kind.result()), kind.command
+
+
+def test_every_command_says_what_it_does_and_under_which_one_name() -> None:
+    for name, kind in COMMANDS.items():
+        assert kind.command == name
+        assert kind.__doc__ and kind.result().__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "said"),
+    [
+        (
+            {"dryrun": True, "keep": 3},
+            "unknown_parameter",
+            "archive_prune does not know dryrun, keep; it takes",
+        ),
+        ({"dry_run": "yes"}, "bad_parameter", "Expected `bool`, got `str` - at `$.dry_run`"),
+        ({"keep_last": "many"}, "bad_parameter", "Expected `int | null`, got `str` - at `$.keep_last`"),
+        ({"dry_run": None}, "bad_parameter", "Expected `bool`, got `null` - at `$.dry_run`"),
+    ],
+)
+def test_a_guard_that_is_not_understood_is_refused_and_not_ignored(
+    params: dict[str, Any], code: str, said: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        command_from(ArchivePruneCommand, params)
+    assert refused.value.error_code == code
+    assert said in refused.value.reason
+    assert "instep stop, then: instep start" in str(refused.value.hint)
+
+
+def test_bytes_arrive_whole_or_not_at_all() -> None:
+    assert command_from(PublishCommand, {"held_b64": ["/w=="]}).held_b64 == (b"\xff",)
+    with pytest.raises(UsageError, match="held_b64"):
+        command_from(PublishCommand, {"held_b64": ["*"]})
+
+
+def test_the_fileset_to_show_is_named_as_each_version_names_it() -> None:
+    assert command_from(FilesetShowCommand, {"name": "catalog"}).name == "catalog"
+    assert command_from(FilesetShowCommand, {"fileset": "catalog"}).fileset == "catalog"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ControlServer]:
+    async def archived(asked: ArchiveListCommand, speaker: Speaker) -> ArchiveListDocument:
+        return ArchiveListDocument(f"{asked.fileset} {asked.set_aside}", (), 7)
+
+    served = ControlServer(tmp_path / "control.sock", {ArchiveListCommand: archived})
+    await served.start()
+    yield served
+    await served.stop()
+
+
+async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp_path: Path) -> None:
+    import asyncio
+
+    control = Control(tmp_path / "control.sock")
+    asked = ArchiveListCommand("catalog", set_aside=True)
+    assert await asyncio.to_thread(control.ask, asked, timeout_s=10.0) == ArchiveListDocument(
+        "catalog True", (), 7
+    )
+    for name, params, code in (
+        ("archive_list", {"set_asides": True}, "unknown_parameter"),
+        ("archive_lists", {}, "unknown_command"),
+    ):
+        with pytest.raises(UsageError) as refused:
+            await asyncio.to_thread(control.call, name, params, timeout_s=10.0)
+        assert refused.value.error_code == code
+        assert refused.value.hint is not None
