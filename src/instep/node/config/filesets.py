@@ -18,15 +18,7 @@ from instep.node.config.facts import ServiceSettings, service_kind
 from instep.node.config.golden import GoldenSettings, read_golden
 from instep.node.config.hooks import HooksSettings, read_hooks
 from instep.node.config.keys import NO_DEFAULT, inline, key, keys_of, section, sections_of
-from instep.node.config.kinds import (
-    BadValue,
-    as_set,
-    boolean,
-    choice,
-    off_or,
-    some_of,
-    string,
-)
+from instep.node.config.kinds import BadValue, as_set, boolean, choice, off_or, some_of, string
 from instep.node.config.partners import PartnerSettings
 from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
@@ -42,12 +34,7 @@ from instep.node.config.values import (
     relative_paths,
 )
 
-__all__ = [
-    "ArchivePolicy",
-    "ExpectedMount",
-    "FilesetSettings",
-    "read_filesets",
-]
+__all__ = ["ArchivePolicy", "ExpectedMount", "FilesetSettings", "read_filesets"]
 
 _FOLLOWED = "is for filesets that are followed here; this one is written here"
 _KEEP_AND_EXCHANGE = (
