@@ -112,6 +112,10 @@ def test_parameters_are_named_all_at_once(node: NodeDirectory) -> None:
     ):
         assert said in caught.value.reason
     assert caught.value.hint == "add --param url=http://localhost/"
+    assert found.name == "mine"
+    with pytest.raises(UsageError, match="recipe mine: it has no parameter ur") as caught:
+        found.settings(FOLLOWED, {"ur": "http://a/", "url": "http://localhost/"})
+    assert caught.value.hint == "instep recipe show mine"
     with pytest.raises(UsageError, match="without a user"):
         found.settings(FOLLOWED, {"url": "http://me:secret@a/"})
     with pytest.raises(ConfigError) as told:  # what comes out is read as instep.toml is: plain http elsewhere

@@ -171,9 +171,9 @@ def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recip
     if not tables:
         reader.wrong((), None, f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]")
     for part, table in tables.items():
-        for name in NOT_IN_A_RECIPE:
-            if name in table:
-                reader.wrong((part, name), table[name], "is said by the command, not by a recipe")
+        for said in NOT_IN_A_RECIPE:
+            if said in table:
+                reader.wrong((part, said), table[said], "is said by the command, not by a recipe")
     _check_marks(reader, parameters, tables)
     if not reader.problems:
         examples = {p.name: p.shown for p in parameters}
