@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -173,12 +174,23 @@ def prepare_place(place: Place) -> None:
     except NotADirectoryError as error:
         raise _stage_unusable(control, "is not a directory") from error
     except OSError as error:
+        hint = "make the parent writable for the daemon, or set stage to a directory on its file system"
+        if error.errno == errno.EROFS:
+            hint = (
+                "its file system is mounted read-only: look at the kernel log for the reason, then: "
+                f"mount -o remount,rw {shlex.quote(str(_mount_point(control.parent)))}"
+            )
         raise ResourceError(
             f"the control folder {control} cannot be prepared: {error.strerror}",
-            hint="make the parent writable for the daemon, or set stage to a directory on its file system",
+            hint=hint,
             code="stage_unusable",
             path=str(control),
         ) from error
+
+
+def _mount_point(path: Path) -> Path:
+    """The mount that ``path`` lies on."""
+    return next((each for each in (path, *path.parents) if os.path.ismount(each)), path)
 
 
 def _prepare(place: Place, fd: int, parent: int) -> None:

@@ -193,3 +193,21 @@ def test_a_directory_of_another_project_takes_what_is_staged_outside_of_it(tmp_p
 
 if __name__ == "__main__":
     through_all_steps(Path(sys.argv[1]))
+
+
+def test_a_file_system_that_is_mounted_read_only_is_named_with_the_command_that_helps(tmp_path: Path) -> None:
+    """Goal: the hint names the very mount, and works as it is typed."""
+    need_root("mounting")
+    at = tmp_path / "with space"
+    at.mkdir()
+    with mounted("tmpfs", at) as there:
+        (there / "root").mkdir()
+        place = World.reopen(there).place
+        subprocess.run(["mount", "-o", "remount,ro", there], check=True)
+        with pytest.raises(ResourceError) as caught:
+            prepare_place(place)
+        hint = caught.value.hint or ""
+        command = hint.partition("then: ")[2]
+        assert command == f"mount -o remount,rw '{there}'"
+        subprocess.run(["sh", "-c", command], check=True)
+        prepare_place(place)
