@@ -99,3 +99,50 @@ def settled(fleet: Fleet, main: Crasher, s1: Crasher) -> int:
     for node in (main, s1):
         node.note_numbers()
     return number
+
+
+def test_a_writer_from_a_snapshot_goes_past_no_partners_generation_unasked(fleet: Fleet) -> None:
+    """Goal: it publishes beyond the partner's number before it hears of that one; the partner keeps what it has, also
+    across restarts of both, until an operator decides. Method: copies of the writer's node and tree; the partner is
+    stopped meanwhile."""
+    tree = fleet.tree("main")
+    tree.mkdir(parents=True)
+    (tree / "f").write_text("of yesterday")
+    fleet.make(1)
+    with crashers(fleet, "main", "s1") as (main, s1):
+        settled(fleet, main, s1)
+        copies = {main.node.directory: fleet.base / "node-copy", tree: fleet.base / "tree-copy"}
+        main.stop()
+        for place, copy in copies.items():
+            subprocess.run(["cp", "-a", str(place), str(copy)], check=True, timeout=60)
+        main.start()
+        (tree / "lost").write_text("published, and lost by the writer")
+        lost = settled(fleet, main, s1)
+        s1.stop()
+        main.stop()
+        for place, copy in copies.items():
+            shutil.rmtree(place)
+            copy.rename(place)
+        main.start()
+        for turn in range(3):
+            (tree / "f").write_text(f"written after the snapshot {turn}")
+            main.call("publish")
+        beyond = number_of(main.line())
+        assert beyond > lost
+        kept = tree_of(fleet.tree("s1"))
+        s1.start()
+        held = main.await_line(lambda line: line["code"] == "generation_twice")
+        assert held["standing"] == "held", held
+        main.stop()
+        s1.stop()
+        main.start()
+        held = main.await_line(lambda line: line["code"] == "generation_twice")
+        assert any("--over" in step for step in held["next"]), held
+        s1.start()
+        s1.await_line(lambda line: line["code"] == "reused_number")
+        assert tree_of(fleet.tree("s1")) == kept
+        main.call("publish", over=True)
+        waited = main.call("wait", timeout_s=60.0)
+        assert waited["reached"], waited
+        assert waited["generation"]["number"] > beyond
+        assert tree_of(fleet.tree("s1")) == tree_of(tree)

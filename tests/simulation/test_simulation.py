@@ -98,6 +98,7 @@ KEPT_SINCE = (
     (21000174, True),
     (22000355, False),
     (23000059, False),
+    (22001058, False),
     (23001075, False),
 )
 """The same since sources leave out what the asker names."""

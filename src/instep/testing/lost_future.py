@@ -39,6 +39,8 @@ class LostFuture:
         is_direct = partner.sources == (partner.line.origin,)
         if not is_direct or old is None or new is None or old == new or old.id not in self._lost:
             return
+        if new.id in self._lost or new.id in self._decided:
+            return  # Of two lost futures the writer adopts the higher one, and asks before it publishes.
         committed = partner.ledger.committed
         signed = committed.get(new.id)
         while signed is not None and signed.ref().position > old.position:
