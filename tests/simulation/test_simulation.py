@@ -94,6 +94,7 @@ every seed has rollouts."""
 KEPT_SINCE = (
     (20000005, False),
     (20000174, False),
+    (20000331, False),
     (21000153, True),
     (21000174, True),
     (22000355, False),

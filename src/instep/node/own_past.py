@@ -40,8 +40,10 @@ def with_beside(message: Head, service: LineService, known: HeadRef | None) -> H
     where it has none of that number, when it is another one. Not where an operator decided to go past what the partner
     has, and not for a line that is followed here: only its writer knows what the head descends from."""
     facts = service.facts
-    if known is None or not isinstance(facts, PublishFacts) or known.position < facts.descends_from:
+    if known is None or not isinstance(facts, PublishFacts):
         return message
+    if known.position < facts.descends_from <= message.generation.ref().position:
+        return message  # A head that is below what was adopted since descends from what it did before.
     ours = _stored_at(service.runtime.store, service.line, known)
     if ours is None or ours.id == known.id:
         return message

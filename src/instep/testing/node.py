@@ -268,10 +268,10 @@ class SimNode(ABC):
         head = self.offered(other)
         if head is None or head.id not in self.store.generations:
             return None
-        beside = self.beside(known)
+        beside = self.beside(known, head)
         return m.Head(self.line, self.store.generations[head.id], self.epoch_records(), beside=beside)
 
-    def beside(self, known: HeadRef | None) -> HeadRef | None:
+    def beside(self, known: HeadRef | None, head: HeadRef) -> HeadRef | None:
         """Only a line's writer knows what its head descends from."""
         return None
 

@@ -166,9 +166,9 @@ class SimWriter(SimNode):
         if head is not None:
             self.net.send(self.name, other, m.encode(head))
 
-    def beside(self, known: HeadRef | None) -> HeadRef | None:
+    def beside(self, known: HeadRef | None, head: HeadRef) -> HeadRef | None:
         facts: p.PublishFacts = self.machine.facts
-        if known is None or known.position < facts.descends_from:
+        if known is None or known.position < facts.descends_from <= head.position:
             return None
         return self._stored_at(known)
 
