@@ -269,15 +269,16 @@ class TreeJobs(SimNode):
             raise BrokenPromise("P2", f"{self.name} calls a tree whole that nobody compared after a recovery")
 
     def _check_undone(self, journal: Journal | None) -> None:
-        """A switch that cannot go on is undone within a bound once that can be."""
+        """A switch that cannot go on is undone within a bound once that can be. Attempts, of which one comes every poll
+        interval, do not begin the time anew."""
         options = self.world.options
         is_quiet = not options.step_fails and not options.read_error and self.place.has_marker
-        is_open = journal is not None and not journal.is_finished and not self.is_switching
+        is_open = journal is not None and not journal.is_finished
         if not is_open or not is_quiet or any(p in self.place.stuck for p in journal.displaced):  # type: ignore[union-attr]
             self._open_since = None
         elif self._open_since is None:
             self._open_since = self.world.now
-        elif self.world.now - self._open_since > UNDONE_WITHIN * options.poll_ms:
+        elif not self.is_switching and self.world.now - self._open_since > UNDONE_WITHIN * options.poll_ms:
             raise BrokenPromise("P2", f"{self.name} could undo its half switch, and did not")
 
     @abstractmethod
