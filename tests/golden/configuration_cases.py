@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What is tried at every key, as TOML.
+# Values that are tried at every key, as TOML.
 TRIED = r"""
 "" | "x" | "/x" | "/a/../b" | "a/b" | "a\u0000b" | 0 | 1 | -1 | 255 | 256 | 404 | 8080 | 65536 | 1.5 | true | false
 [] | ["x"] | [1] | ["/x"] | ["a", "a/b"] | ["a", "a"] | {} | { x = 1 } | 2020-01-01

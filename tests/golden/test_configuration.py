@@ -162,7 +162,7 @@ def refusal_of(key: Key, text: str) -> str | None:
 
 
 def transcript_of_documents() -> str:
-    """Documents with their outcome after ``#>``; what stands after ``#>`` is made anew."""
+    """Documents, each with its outcome after ``#>``; the outcomes are made anew."""
     parts = (KEPT / "documents.txt").read_text().split("#= ")
     found = [parts[0]]
     for part in parts[1:]:

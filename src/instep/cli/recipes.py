@@ -185,7 +185,7 @@ def recipe_fields(recipe_name: str | None, settings: dict[str, Any]) -> dict[str
 
 
 def show_recipe(recipe_name: object, name: str, settings: dict[str, Any]) -> None:
-    """What was written, which is yours to edit."""
+    """Print the settings that were written, for the operator to edit."""
     if recipe_name is None:
         return
     print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")

@@ -1,4 +1,4 @@
-"""``recipe`` and ``--recipe``: what is shown is what is written, and the same again changes nothing."""
+"""``recipe`` and ``--recipe``: the settings shown are those written, and the same again changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``[balancers.NAME]``: read strictly, every problem at once; who is behind a balancer, by whose word."""
+"""``[balancers.NAME]``: read strictly, every problem at once; which nodes are behind a balancer, by which word."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def test_lines_are_found_in_every_form_of_toml() -> None:
 
 
 def test_the_rollout_travels_in_the_definition() -> None:
-    """Goal: what is written reaches the partners as the policy, and nothing at all when it is the default."""
+    """Goal: the section reaches the partners as the policy, and nothing at all when it is the default."""
 
     def policy(table: str) -> RolloutPolicy:
         text = EXAMPLE.replace('strategy = "together"', table)

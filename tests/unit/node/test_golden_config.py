@@ -1,4 +1,4 @@
-"""Golden answers in ``instep.toml``: what is read, and every problem with its line and value."""
+"""Golden answers in ``instep.toml``: the values read, and every problem with its line and value."""
 
 from __future__ import annotations
 

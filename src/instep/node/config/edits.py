@@ -84,7 +84,7 @@ def edit(
 ) -> bool:
     """Apply ``change`` to the parsed document and write it when it is right and differs.
 
-    ``prepare`` runs between: what must exist before the file names it, once the file is known to be right.
+    ``prepare`` runs between, once the file is known to be right: it makes whatever must exist before the file names it.
     """
     node.require()
     with _locked(node):

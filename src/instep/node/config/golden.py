@@ -84,7 +84,7 @@ class GoldenRequest:
     expect_status: int = key(200, http_status)
     """The status that the answer must have. Redirects are not followed."""
     compare: str = key("digest", choice("status", "digest", "image"))
-    """What must be the same: only the status, every byte, or the picture (PNG or JPEG, needs Pillow)."""
+    """The part that must be the same: only the status, every byte, or the picture (PNG or JPEG, needs Pillow)."""
     body: str | None = key(None, string)
     """What the request sends."""
     ignore: tuple[str, ...] = key([], _expressions)

@@ -196,7 +196,7 @@ def _contradictions(
 
 
 def _check_tls(reader: TableReader, path: KeyPath, hook: HookSettings) -> None:
-    """What is sent to another machine without a verified certificate must be asked for, and status says it."""
+    """A request to another machine without a verified certificate must be asked for, and status says it."""
     if hook.http is None:
         return
     is_plain = hook.http[1].startswith("http:")

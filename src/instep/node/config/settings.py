@@ -84,7 +84,7 @@ class Settings:
     is_advertise_written: bool = False
     """Whether the file has ``advertise``; else it is ``listen``."""
     warnings: tuple[str, ...] = ()
-    """What is allowed but probably not meant; status repeats them."""
+    """Settings that are allowed but probably not meant; status repeats them."""
     fingerprint: str = ""
     """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
 

@@ -40,7 +40,7 @@ def toml_document(text: str) -> dict[str, Any]:
 
 
 def element(index: int) -> str:
-    """What stands for one element of an array in a path. No bare key looks like it."""
+    """The part of a path that means one element of an array. No bare key looks like it."""
     return f"[{index}]"
 
 

@@ -48,7 +48,7 @@ class RecipeShelf:
         return dict(sorted(found.items()))
 
     def load(self, name: str, roots: Iterable[Path] = ()) -> Recipe:
-        """The recipe of that name. ``roots`` are followed filesets: what lies in one, another node wrote."""
+        """The recipe of that name. ``roots`` are followed filesets: another node wrote every file in them."""
         names = self.names()
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
