@@ -57,19 +57,14 @@ class FakeDaemon:
         daemon = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_POST(self) -> None:
                 command = self.path.rpartition("/")[2]
                 params = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 daemon.calls.append((command, params))
                 self.send_response(200)
-                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 for line in daemon.answers(command, params):
-                    raw = json.dumps(line).encode() + b"\n"
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(raw), raw))
-                self.wfile.write(b"0\r\n\r\n")
+                    self.wfile.write(json.dumps(line).encode() + b"\n")
 
             def log_message(self, *_: object) -> None:
                 """Tests look at ``calls``."""

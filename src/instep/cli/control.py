@@ -1,4 +1,4 @@
-"""The caller's side of the control socket: HTTP/1.1 over a Unix socket, answers in JSON lines.
+"""The caller's side of the control socket: HTTP/1.0 over a Unix socket, answers in JSON lines.
 
 ``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
 and a last ``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its
@@ -7,13 +7,12 @@ own ends after two minutes of silence. Nothing heavy is imported, because every 
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from instep.api.command import Command, Result, as_json, result_from
 from instep.api.looking import PingCommand
@@ -24,6 +23,7 @@ __all__ = ["Control", "DaemonDown", "error_from_json"]
 SILENCE_S = 120.0
 CONNECT_S = 5.0
 LINE_MAX = 64 << 20
+HEADER_MAX = 8 << 10
 
 
 class DaemonDown(UnavailableError):
@@ -38,18 +38,6 @@ def error_from_json(told: Mapping[str, Any]) -> InstepError:
     error = family(str(told.get("reason")), hint=told.get("hint"), code=told.get("code"))
     error.facts = dict(told.get("facts") or {})
     return error
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(CONNECT_S)
-        self.sock.connect(_short(self._path))
-        self.sock.settimeout(self.timeout)
 
 
 def _short(path: Path) -> str:
@@ -122,15 +110,14 @@ class Control:
     ) -> Iterator[dict[str, Any]]:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         silence_s = SILENCE_S if timeout_s is None else timeout_s
-        connection = _UnixConnection(self._path, silence_s)
-        body = json.dumps(params).encode()
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        answer = link.makefile("rb")
         try:
-            connection.request("POST", f"/v1/{command}", body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
+            _ask(link, answer, self._path, command, json.dumps(params).encode(), silence_s)
             while True:
                 if deadline is not None and time.monotonic() > deadline:
                     raise TimeoutError
-                raw = response.readline(LINE_MAX)
+                raw = answer.readline(LINE_MAX)
                 if not raw:
                     return
                 line = json.loads(raw)
@@ -157,14 +144,31 @@ class Control:
                 hint="run it as the user that owns the node",
                 code="control_socket",
             ) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise UnavailableError(
                 f"the control socket broke during {command}: {type(error).__name__}: {error}",
                 hint="instep status; then look at the daemon's log",
                 code="daemon_ended",
             ) from error
         finally:
-            connection.close()
+            answer.close()
+            link.close()
+
+
+def _ask(
+    link: socket.socket, answer: BinaryIO, path: Path, command: str, body: bytes, silence_s: float
+) -> None:
+    """Send the request and read on to the lines of the answer, which in HTTP/1.0 end with the connection."""
+    link.settimeout(CONNECT_S)
+    link.connect(_short(path))
+    link.settimeout(silence_s)
+    about = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+    link.sendall(f"POST /v1/{command} HTTP/1.0\r\n{about}\r\n\r\n".encode() + body)
+    status = answer.readline(HEADER_MAX)
+    if status and status.split()[1:2] != [b"200"]:
+        raise ValueError(f"it answered {status!r}")
+    while answer.readline(HEADER_MAX).strip():
+        pass
 
 
 def _typed(directory: Path, command: str) -> str:

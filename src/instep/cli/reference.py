@@ -19,6 +19,7 @@ import click
 
 import instep
 from instep import errors
+from instep.cli.control_reference import control_page
 from instep.cli.main import cli
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
@@ -38,6 +39,7 @@ def pages() -> dict[str, str]:
         "docs/reference/settings.md": settings_page(),
         "docs/reference/commands.md": commands_page(),
         "docs/reference/errors.md": errors_page(),
+        "docs/reference/control.md": control_page(_NOTE),
         "packaging/man/instep.1": man_page("instep", cli),
     }
     for name, command in _top_level():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import typing
 from collections.abc import AsyncIterator
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +18,12 @@ from instep.api.command import command_from
 from instep.api.filesets import FilesetShowCommand
 from instep.api.lines import PublishCommand
 from instep.cli.control import Control
-from instep.errors import UsageError
+from instep.errors import ResourceError, UsageError
+from instep.node import commands
 from instep.node.commands import commands_of
 from instep.node.control import ControlServer, Speaker
+
+COMMANDS_FOLDER = Path(commands.__file__).parent
 
 
 def test_every_command_has_one_handler_that_takes_it_and_returns_its_result() -> None:
@@ -34,6 +39,57 @@ def test_every_command_says_what_it_does_and_under_which_one_name() -> None:
     for name, kind in COMMANDS.items():
         assert kind.command == name
         assert kind.__doc__ and kind.result().__doc__, name
+
+
+@cache
+def functions_of(module: str) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
+    """Of each function in a module of commands the errors that it raises, and the functions that it names."""
+    tree = ast.parse((COMMANDS_FOLDER / f"{module}.py").read_text())
+    imported = {
+        alias.name: (each.module or "").rpartition(".")[2]
+        for each in ast.walk(tree)
+        if isinstance(each, ast.ImportFrom) and (each.module or "").startswith("instep.node.commands.")
+        for alias in each.names
+    }
+    found: dict[str, tuple[set[str], set[tuple[str, str]]]] = {}
+    for body in ast.walk(tree):
+        if isinstance(body, ast.FunctionDef | ast.AsyncFunctionDef):
+            raised, named = found.setdefault(body.name, (set(), set()))
+            for node in ast.walk(body):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                    raised.add(ast.unparse(node.exc.func))
+                elif isinstance(node, ast.Name):
+                    named.add((imported.get(node.id, module), node.id))
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+                    named.add((module, node.attr))
+    return found
+
+
+def raised_below(module: str, name: str) -> set[str]:
+    """The errors that a function raises, or a function of the package of commands that it calls."""
+    errors: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    waiting = {(module, name)}
+    while waiting:
+        at = waiting.pop()
+        raised, named = functions_of(at[0]).get(at[1], (set(), set()))
+        seen.add(at)
+        errors |= {each for each in raised if each.endswith("Error") and each != "AssertionError"}
+        waiting |= named - seen
+    return errors
+
+
+def test_a_command_declares_the_errors_that_it_raises() -> None:
+    """``ResourceError`` and ``UsageError`` are every command's; what services below raise is not seen here."""
+    undeclared = {}
+    for kind, handler in commands_of(cast(Any, None)).items():
+        module = handler.__module__.rpartition(".")[2]
+        missing = raised_below(module, handler.__name__) - {
+            each.__name__ for each in (*kind.errors, UsageError, ResourceError)
+        }
+        if missing:
+            undeclared[kind.command] = missing
+    assert undeclared == {}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
 from instep.node.commands.patience import watched
-from instep.node.commands.targets import generation_of, getter, path_of, service_of
+from instep.node.commands.targets import generation_of, path_of, service_of
 from instep.node.control import Commands, Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.held_view import explained, held_of_line
+from instep.node.page_walk import must_have
 from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
     fileset_document,
@@ -200,7 +201,7 @@ class Looking:
             found = service.live.root if service.live is not None else None
 
         def get(digest: Digest) -> bytes:  # by whichever thread asks
-            return getter(runtime.store)(digest)
+            return must_have(runtime.store.get_page)(digest)
 
         look = Whereabouts(service.line, found, lives, get)
         lenders = self._daemon.peers.lenders(service.line) if isinstance(service, WriterService) else ()
@@ -236,7 +237,7 @@ class Looking:
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
         from instep.tree.plan import find_moves
 
-        get = getter(self._daemon.runtime.store)
+        get = must_have(self._daemon.runtime.store.get_page)
         moves = find_moves(diff(old.root, new.root, get)).directories
         moved_from = {source: target for target, source in moves.items()}
         changes: list[api.ChangeDocument] = []
@@ -327,7 +328,7 @@ class Looking:
                 return False, f"{shown(path)} is ignored by the definition"
         if service.head is None:
             return False, "nothing is published yet"
-        if lookup(service.head.root, path, getter(self._daemon.runtime.store)) is None:
+        if lookup(service.head.root, path, must_have(self._daemon.runtime.store.get_page)) is None:
             return False, f"generation {service.head.number} does not have {shown(path)}"
         return True, None
 

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef
-from instep.model.manifest import GetPage
 from instep.node.follower import FollowService
-from instep.node.page_walk import must_have
 from instep.node.signers import BROKEN
 from instep.node.snapshot import pick_fileset
 from instep.node.writer import WriterService
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "generation_of",
-    "getter",
     "path_of",
     "running_service_of",
     "service_of",
@@ -44,12 +41,6 @@ def running_service_of(daemon: Daemon, named: str | None) -> WriterService | Fol
             fileset=service.fileset.name,
         )
     return service
-
-
-def getter(store: NodeStore) -> GetPage:
-    """``get_page`` over a store."""
-
-    return must_have(store.get_page)
 
 
 def generation_of(store: NodeStore, service: WriterService | FollowService, number: int) -> HeadRef:

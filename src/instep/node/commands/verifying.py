@@ -11,8 +11,9 @@ from instep.model.manifest import totals
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
-from instep.node.commands.targets import getter, service_of
+from instep.node.commands.targets import service_of
 from instep.node.control import Commands, Speaker
+from instep.node.page_walk import must_have
 from instep.node.snapshot import reports_of
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Verifying:
                         session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
                     )
         store, live = self._daemon.runtime.store, service.live
-        total = totals(live.root, getter(store)).size_bytes if live is not None else 0
+        total = totals(live.root, must_have(store.get_page)).size_bytes if live is not None else 0
         try:
             done = 0
             while done < len(jobs):
