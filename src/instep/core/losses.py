@@ -75,7 +75,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
 
 def is_git(path: bytes) -> bool:
     """Whether a path is, or lies in, a repository's own directory: git throws away and packs as it likes."""
-    return b"/.git/" in b"/" + path + b"/"
+    return b".git" in path and b"/.git/" in b"/" + path + b"/"
 
 
 def lost_between(

@@ -7,7 +7,8 @@ skip them, at whatever level they stand.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from instep.model.entry import Entry
 from instep.model.ids import EMPTY_DIGEST, Digest
@@ -17,8 +18,7 @@ from instep.model.paths import sort_key
 __all__ = ["Change", "diff"]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One path that differs. ``page`` and ``index`` address ``new`` in its leaf, which is how its
     contents are asked for; they are empty and 0 where ``new`` is nothing."""
 

@@ -30,6 +30,7 @@ from instep.tree.place import Place
 from instep.tree.probes import mount_in_the_way
 from instep.tree.rules import Rules
 from instep.tree.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.step_work import mounts_in
 from instep.tree.subtree import holds_ignored
 
 __all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
@@ -149,11 +150,13 @@ class Inspection:
         yield from self._drift(self._all_of(root, paths, now_ms, alone))
 
     def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
-        """Without directories that only stay because something ignored lies in them: an apply leaves those."""
+        """Without directories that only stay because something ignored, or a mount, lies in them."""
         for difference in differences:
             found = difference.found
             if difference.expected is None and found is not None and found.kind is Kind.DIR:
                 with Root(self._place.root) as root:
+                    if any(is_below(mount, difference.path) for mount in mounts_in(root)):
+                        continue
                     if holds_ignored(root, self._rules, difference.path):
                         continue
             yield difference

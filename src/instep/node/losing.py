@@ -18,9 +18,10 @@ def losses_of(
 ) -> tuple[Lost, ...]:
     """The loss against ``base``, then against each checkpoint whose pages are here; empty when nothing was lost."""
 
-    def is_ignored(entry: Entry) -> bool:
+    def matches(entry: Entry) -> bool:
         return rules.ignored(entry.path, entry.kind is Kind.DIR)
 
+    is_ignored = matches if rules.has_patterns else None
     if base is None:
         return ()
     alone = lost_between(base, root, get, is_ignored)

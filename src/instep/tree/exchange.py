@@ -40,8 +40,10 @@ def mounts_below(root: bytes) -> list[bytes]:
     found = []
     with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
-            point = _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), line.split(b" ", 5)[4])
-            if point == root or point.startswith(root + b"/"):
+            point = line.split(b" ", 5)[4]
+            if b"\\" in point:
+                point = _ESCAPE.sub(lambda m: bytes((int(m[1], 8),)), point)
+            if point.startswith(root) and (point == root or point.startswith(root + b"/")):
                 found.append(point)
     return found
 

@@ -24,7 +24,8 @@ __all__ = ["InotifyWatcher"]
 _DIRECTORIES_PER_READ = 256
 """How many directories one ``read`` may walk: some 20 ms; the rest waits for the next ``read``."""
 
-_FLAGS = (
+# Plain numbers: an operation on an enumeration costs more than all else that is done for an event.
+_FLAGS = int(
     flags.CREATE
     | flags.DELETE
     | flags.MODIFY
@@ -35,10 +36,13 @@ _FLAGS = (
     | flags.ONLYDIR
     | flags.EXCL_UNLINK
 )
-_ROOT_FLAGS = _FLAGS | flags.DELETE_SELF | flags.MOVE_SELF
-_ROOT_GONE = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
-_CLOSED_OR_WENT = flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
-_APPEARED_OR_WENT = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+_ROOT_FLAGS = _FLAGS | int(flags.DELETE_SELF | flags.MOVE_SELF)
+_ROOT_GONE = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
+_CLOSED_OR_WENT = int(flags.CLOSE_WRITE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
+_WRITTEN_OR_CLOSED = int(flags.MODIFY) | _CLOSED_OR_WENT
+_APPEARED_OR_WENT = int(flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO)
+_OVERFLOW, _IS_DIRECTORY = int(flags.Q_OVERFLOW), int(flags.ISDIR)
+_TAKEN_BACK = int(flags.IGNORED | flags.UNMOUNT)
 
 
 class InotifyWatcher:
@@ -123,7 +127,7 @@ class InotifyWatcher:
             return
 
     def _take(self, watch: int, mask: int, name: bytes, told: dict[WatchEvent, None]) -> None:
-        if mask & flags.Q_OVERFLOW:
+        if mask & _OVERFLOW:
             self._walks.clear()
             self._walks.append(_Walk(b"", Overflow(b"")))
             return
@@ -133,18 +137,18 @@ class InotifyWatcher:
         if not name:
             if not directory and mask & _ROOT_GONE:
                 self._end(_why_gone(mask), told)
-            elif mask & (flags.IGNORED | flags.UNMOUNT):
+            elif mask & _TAKEN_BACK:
                 self._drop(directory)
             return
         path = directory + b"/" + name if directory else name
-        is_dir = bool(mask & flags.ISDIR)
+        is_dir = bool(mask & _IS_DIRECTORY)
         if is_reserved(path) or self._rules.ignored(path, is_dir):
             return
         if is_dir and mask & _APPEARED_OR_WENT:
             # Both ends of a rename, also of an exchange, are simply looked at anew.
             self._walks.append(_Walk(path, Touched(path, "tree")))
         else:
-            if mask & (flags.MODIFY | _CLOSED_OR_WENT):
+            if mask & _WRITTEN_OR_CLOSED:
                 self.written.saw(path, is_write=not mask & _CLOSED_OR_WENT)
             told[Touched(path, "entry")] = None
 

@@ -312,21 +312,23 @@ class _Window:
         """The payload of the record at ``at``, None when none is there."""
         if size - at < _HEAD.size:
             return None
-        head = self._get(at, _HEAD.size)
-        if len(head) < _HEAD.size:
+        start = self._reach(at, _HEAD.size)
+        if len(self._bytes) - start < _HEAD.size:
             return None
-        length, checksum = _HEAD.unpack(head)
+        length, checksum = _HEAD.unpack_from(self._bytes, start)
         # Zeros, as a crash leaves behind a file that grew, would be a record of no bytes.
         if length == 0 or length > longest_bytes or at + _HEAD.size + length > size:
             return None
-        payload = self._get(at + _HEAD.size, length)
+        start = self._reach(at, _HEAD.size + length) + _HEAD.size
+        payload = self._bytes[start : start + length]
         return payload if len(payload) == length and zlib.crc32(payload) == checksum else None
 
-    def _get(self, at: int, length: int) -> bytes:
+    def _reach(self, at: int, length: int) -> int:
+        """Where in the buffer ``at`` is, with ``length`` bytes from there on, as far as the file has them."""
         start = at - self._base
         if start < 0 or start + length > len(self._bytes):
             self._bytes, self._base, start = _read_at(self._fd, max(_BUFFER, length), at), at, 0
-        return self._bytes[start : start + length]
+        return start
 
 
 class _Search:

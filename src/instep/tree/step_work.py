@@ -23,7 +23,7 @@ from instep.tree.place import Place
 from instep.tree.projects import give_project
 from instep.tree.renames import inode_at, put_new
 from instep.tree.rules import Rules
-from instep.tree.subtree import walk_below
+from instep.tree.subtree import holds_ignored
 
 __all__ = ["REPORTED_MAX", "StepWork", "Switched", "mounts_in", "name_path"]
 
@@ -102,13 +102,7 @@ class StepWork:
         root or was: then it cannot go with its other contents."""
         if any(is_below(mount, path) for mount in self.mounts):
             return True
-        for found in walk_below(tree, at):
-            is_dir = stat.S_ISDIR(found.stat.st_mode)
-            if is_dir and found.stat.st_dev != tree.device:
-                return True
-            if self.rules.has_patterns and self.rules.ignored(path + found.path[len(at) :], is_dir):
-                return True
-        return False
+        return holds_ignored(tree, self.rules, at, path)
 
     # --- moving ---------------------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ directories (what in them was drift).
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
@@ -49,8 +51,7 @@ def is_like(found: os.stat_result, entry: Entry, local: Local) -> bool:
     return entry.kind is Kind.DIR or (found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """One object below a walked directory; ``path`` is relative to the walk's root."""
 
     path: bytes
@@ -88,14 +89,46 @@ def _listed(root: Root, directory: bytes) -> list[Found]:
     return listed
 
 
-def holds_ignored(root: Root, rules: Rules, directory: bytes) -> bool:
-    """Whether anything ignored, or a mount, lies below ``directory``: then it cannot go with its other contents."""
-    for found in walk_below(root, directory):
-        if found.stat.st_dev != root.device:
+def holds_ignored(root: Root, rules: Rules, directory: bytes, known_as: bytes | None = None) -> bool:
+    """Whether anything ignored, or a directory of another device, lies below ``directory``: then it cannot go with its
+    other contents. The rules see ``directory`` as ``known_as``. Names tell it: no file is looked at by stat."""
+    shown_as = directory if known_as is None else known_as
+    pending = [b""]
+    while pending:
+        below = pending.pop()
+        names = _names(root, directory + below, is_top=not below)
+        if names is None:
             return True
-        if rules.has_patterns and rules.ignored(found.path, stat.S_ISDIR(found.stat.st_mode)):
-            return True
+        for name, is_dir in names:
+            path = b"%b/%b" % (below, name)
+            if rules.has_patterns and rules.ignored(shown_as + path, is_dir):
+                return True
+            if is_dir:
+                pending.append(path)
     return False
+
+
+def _names(root: Root, directory: bytes, *, is_top: bool) -> list[tuple[bytes, bool]] | None:
+    """The names in a directory, and which of them are directories. None for one below the top that is of another
+    device, whether or not we may read it."""
+    try:
+        fd = root.open_dir(directory)
+    except PermissionError:
+        found = root.stat_or_none(directory)
+        return [] if is_top or found is None or found.st_dev == root.device else None
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # gone meanwhile
+    except OSError as error:
+        if error.errno != errno.EXDEV or is_top:
+            raise
+        return None
+    try:
+        if not is_top and os.fstat(fd).st_dev != root.device:
+            return None
+        with os.scandir(fd) as listing:
+            return [(os.fsencode(each.name), each.is_dir(follow_symlinks=False)) for each in listing]
+    finally:
+        os.close(fd)
 
 
 def entries_below(manifest: Digest, directory: bytes, get_page: GetPage) -> Iterator[Entry]:
