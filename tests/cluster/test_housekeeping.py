@@ -9,8 +9,8 @@ import pytest
 
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
 from instep.model.manifest import iterate
-from instep.node.daemon import Daemon
 from instep.node.housekeeping import Housekeeping
+from instep.node.node import Node
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Fleet
 
@@ -36,8 +36,8 @@ async def test_a_sweep_spares_what_generations_name_and_waits_for_work(
         store.delete_generations([signed.id for signed in older])
         before = store.pages_count()
         service = SimpleNamespace(machine=SimpleNamespace(phase=phase))
-        daemon = SimpleNamespace(services={"data": service}, runtime=SimpleNamespace(store=store))
-        gone = await Housekeeping(cast("Daemon", daemon)).sweep()
+        node = SimpleNamespace(services={"data": service}, runtime=SimpleNamespace(store=store))
+        gone = await Housekeeping(cast("Node", node)).sweep()
         if phase is not None:
             assert gone is None
             assert store.pages_count() == before

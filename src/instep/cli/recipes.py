@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from instep.cli.output import printable, table
 from instep.cli.session import Session, command, group, pass_session
 from instep.errors import InstepError, UsageError
-
-if TYPE_CHECKING:
-    from instep.node.recipes.recipe import Recipe
+from instep.node.recipes.recipe import Recipe
 
 __all__ = [
     "parameter_option",

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from instep.api.balancers import BalancerFileDocument
 from instep.errors import InstepError, RefusedError, UnavailableError
@@ -27,9 +26,7 @@ from instep.node.balancer_watch import Watch
 from instep.node.balancing import STATE, Rendered, chosen, plan_of, render, surroundings
 from instep.node.config.balancers import BalancerSettings
 from instep.node.hooks import spec_of
-
-if TYPE_CHECKING:
-    from instep.node.node import Node
+from instep.node.node import Node
 
 __all__ = ["Balancers", "FileOf"]
 

@@ -10,6 +10,7 @@ from typing import Any
 from instep.errors import InstepError
 from instep.node.balancer_service import Balancers
 from instep.node.commands import commands_of
+from instep.node.commands.context import CommandContext
 from instep.node.config.settings import Settings
 from instep.node.control import ControlServer
 from instep.node.directory import NodeDirectory
@@ -28,45 +29,46 @@ STOP_S = 20.0
 log = logging.getLogger(__name__)
 
 
-class Daemon(Node):
+class Daemon:
     """A node that runs: its peer server, its control socket, and the work in the background."""
 
     def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
-        super().__init__(directory, settings, state_note)
-        self.housekeeping = Housekeeping(self)
-        self.listeners = Listeners(self)
-        self.balancers = Balancers(self)
+        self.node = node = Node(directory, settings, state_note)
+        self.housekeeping = Housekeeping(node)
+        self.listeners = Listeners(node)
+        self.balancers = Balancers(node)
 
     async def run(self) -> None:
         """Serve until ``stopping`` is set; then stop gracefully. ``StateLost`` when the database went away."""
         loop = asyncio.get_running_loop()
-        listen = self.runtime.settings.listen
-        self.server.bind(listen.host, listen.port)
-        self.follow_settings()
-        control = ControlServer(self.directory.socket, commands_of(self))
+        listen = self.node.runtime.settings.listen
+        self.node.server.bind(listen.host, listen.port)
+        self.node.follow_settings()
+        context = CommandContext(self.node, self.balancers, self.housekeeping, self.listeners)
+        control = ControlServer(self.node.directory.socket, commands_of(context))
         await control.start()
         background = [
-            loop.create_task(self.server.serve()),
+            loop.create_task(self.node.server.serve()),
             loop.create_task(go_on("certificates", self._keep_certificates)),
-            loop.create_task(go_on("configuration", lambda: self.config_file.mind(self.reload))),
+            loop.create_task(go_on("configuration", lambda: self.node.config_file.mind(self.node.reload))),
             loop.create_task(go_on("housekeeping", self.housekeeping.run)),
             loop.create_task(go_on("histories", self.housekeeping.look)),
             loop.create_task(go_on("listeners", self.listeners.run)),
             loop.create_task(go_on("balancers", self.balancers.run)),
-            loop.create_task(go_on("events", self.runtime.deferred.run)),
-            loop.create_task(watch_state(self.runtime.store)),
-            loop.create_task(go_on("succession", Succession(self).run)),
+            loop.create_task(go_on("events", self.node.runtime.deferred.run)),
+            loop.create_task(watch_state(self.node.runtime.store)),
+            loop.create_task(go_on("succession", Succession(self.node).run)),
         ]
-        self.peers.offers_changed()
+        self.node.peers.offers_changed()
         notify("READY=1")
-        log.info("%s serves on %s", self.runtime.name, listen)
-        self.runtime.note("started", f"{self.runtime.name} started")
-        if self.runtime.state_note is not None:
-            self.runtime.note("state_rebuilt", self.runtime.state_note)
+        log.info("%s serves on %s", self.node.runtime.name, listen)
+        self.node.runtime.note("started", f"{self.node.runtime.name} started")
+        if self.node.runtime.state_note is not None:
+            self.node.runtime.note("state_rebuilt", self.node.runtime.state_note)
         is_whole = True
-        stop = loop.create_task(self.stopping.wait())
+        stop = loop.create_task(self.node.stopping.wait())
         try:
-            ends: list[asyncio.Future[Any]] = [self.state_lost, *background]
+            ends: list[asyncio.Future[Any]] = [self.node.state_lost, *background]
             await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 if end.done():
@@ -77,32 +79,32 @@ class Daemon(Node):
             raise
         finally:
             stop.cancel()
-            self.state_lost.cancel()
+            self.node.state_lost.cancel()
             notify("STOPPING=1" if is_whole else "RELOADING=1")
             await self._stop(control, background)
             if is_whole:
-                self.runtime.note("stopped", f"{self.runtime.name} stopped")
+                self.node.runtime.note("stopped", f"{self.node.runtime.name} stopped")
 
     async def _stop(self, control: ControlServer, background: list[asyncio.Task[None]]) -> None:
         """End everything within ``STOP_S``. What a thread still does with a tree then is cut off, as a crash would,
         and finished by the next start."""
-        log.info("%s stops", self.runtime.name)
+        log.info("%s stops", self.node.runtime.name)
         try:
             async with asyncio.timeout(STOP_S):
-                await self.peers.close()
-                for task in (*self.tasks.values(), *background):
+                await self.node.peers.close()
+                for task in (*self.node.tasks.values(), *background):
                     task.cancel()
-                await asyncio.gather(*self.tasks.values(), *background, return_exceptions=True)
+                await asyncio.gather(*self.node.tasks.values(), *background, return_exceptions=True)
                 await control.stop()
         except TimeoutError:
-            log.error("%s did not end within %g s and is cut off", self.runtime.name, STOP_S)
+            log.error("%s did not end within %g s and is cut off", self.node.runtime.name, STOP_S)
             logging.shutdown()
             os._exit(0)
 
     async def _keep_certificates(self) -> None:
         while True:
             try:
-                await self.renew()
+                await self.node.renew()
             except InstepError as error:
                 log.warning("certificates could not be renewed: %s", error.reason)
             await asyncio.sleep(RENEW_LOOK_S)

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from instep.errors import DamagedError, PeerError, UnavailableError
 from instep.model.entry import Entry, Kind
@@ -19,14 +19,12 @@ from instep.model.manifest import Change
 from instep.model.paths import shown
 from instep.net import messages as m
 from instep.net.transfer import AnswerStatus
+from instep.node.follower import FollowService
 from instep.node.partner_contents import PartnerContents
+from instep.node.writer import WriterService
 from instep.tree.digest import digest_bytes
 from instep.tree.large import digest_of_fd
 from instep.tree.laying import mismatch
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
-    from instep.node.writer import WriterService
 
 __all__ = ["FetchingOut", "Into", "IntoFile", "IntoMemory"]
 

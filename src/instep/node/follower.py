@@ -312,10 +312,15 @@ class FollowService:
     def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
         """Apply nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
         self.driver.post(f.Paused(reason, until_wall_ms))
+        call_at_wall_ms(until_wall_ms, self.resume_after)
 
     def resume(self) -> None:
         """End a pause; nothing happens where there is none."""
         self.driver.post(f.Resumed())
+
+    async def retry(self) -> None:
+        """An operator wants now what waits for its next try."""
+        self.asked_to("retry")
 
     def resume_after(self, until_ms: int) -> None:
         if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:

@@ -13,21 +13,18 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from instep.errors import InstepError, UnavailableError
 from instep.model.counts import counted, which
 from instep.model.entry import Entry
 from instep.model.ids import Digest, FilesetName
+from instep.node.keeping import Kept
 from instep.node.mending import Mending
+from instep.node.node import Node
 from instep.node.partner_contents import PartnerContents
 from instep.node.writer import WriterService
 from instep.tree.control_folder import open_folder
 from instep.tree.stage import Want
-
-if TYPE_CHECKING:
-    from instep.node.keeping import Kept
-    from instep.node.node import Node
 
 __all__ = ["HistoryFromPartners"]
 

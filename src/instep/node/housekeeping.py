@@ -9,31 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from instep.api.archive import ArchivePruneCommand
-from instep.core.retention import Batch, kept_generations, plan_prune
+from instep.core.retention import Batch, RetentionPolicy, kept_generations, plan_prune
 from instep.errors import InstepError
 from instep.model.chunklist import decode_runs
 from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.pages import decode_leaf, level_of
-from instep.node.commands.archive import policy_of
+from instep.node.config.settings import FilesetSettings
 from instep.node.follower import FollowService
 from instep.node.history_from_partners import HistoryFromPartners
 from instep.node.history_roster import HistoryRoster
 from instep.node.lingering import end_due
 from instep.node.mending import Mending
+from instep.node.node import Node
 from instep.node.page_walk import new_pages
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
 from instep.tree.archive import Archive
 from instep.tree.stages import list_stages
-
-if TYPE_CHECKING:
-    from instep.node.node import Node
 
 __all__ = ["Housekeeping"]
 
@@ -116,7 +113,7 @@ class Housekeeping:
         place = service.place()
         end_due(service.tree, place)
         archive = Archive(place)
-        batches, policy = archive.batches(), policy_of(service, ArchivePruneCommand())
+        batches, policy = archive.batches(), retention_of(service.fileset)
         plan = plan_prune(batches, policy, self._now_ms(service, batches))
         if plan.names:
             freed = archive.prune(plan.names)
@@ -233,3 +230,16 @@ def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Diges
         level = level_of(raw)
         if level > 0:
             pending += [run.digest for run in decode_runs(raw, level)]
+
+
+def retention_of(
+    fileset: FilesetSettings, keep_last: int | None = None, keep_within_ms: int | None = None
+) -> RetentionPolicy:
+    """How long the archive of a fileset is kept, with an operator's own numbers instead of those of the settings."""
+    settings = fileset.archive
+    usage = shutil.disk_usage(fileset.path)
+    return RetentionPolicy(
+        keep_last=keep_last if keep_last is not None else settings.keep_last,
+        keep_within_ms=keep_within_ms if keep_within_ms is not None else settings.keep_within_ms,
+        max_bytes=int(usage.total * settings.max_share_percent / 100),
+    )

@@ -54,6 +54,9 @@ class LineNet(Protocol):
     def epochs_changed(self, line: LineId) -> None:
         """Who writes the line changed: tell everybody who named it."""
 
+    def nudge(self, line: LineId, what: str) -> None:
+        """Pass an operator's nudge on to every connected partner that follows the line."""
+
     def lenders(self, line: LineId) -> tuple[Lender, ...]:
         """Connected partners that can be asked for contents of a line that is written here."""
         ...

@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -21,9 +21,7 @@ from instep.node.config.kinds import BadValue
 from instep.node.config.values import Address, IpNetwork
 from instep.node.driver import wall_ms
 from instep.node.fitness import Fitness, LineView, fitness_of, is_one_generation
-
-if TYPE_CHECKING:
-    from instep.node.node import Node
+from instep.node.node import Node
 
 __all__ = ["Listeners", "is_prober"]
 

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from instep.errors import DamagedError
 from instep.model.counts import counted, which
@@ -19,8 +19,10 @@ from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName
 from instep.model.pages import decode_leaf, level_of
 from instep.model.paths import shown
+from instep.node.follower import FollowService
 from instep.node.history_roster import HistoryRoster, Removed
 from instep.node.page_walk import new_pages
+from instep.node.runtime import Runtime
 from instep.node.writer import WriterService
 from instep.node.writer_tree import history_keeps
 from instep.tree.archive_index import damaged_batches, mend_index
@@ -28,10 +30,6 @@ from instep.tree.contents import Contents
 from instep.tree.control_folder import opened
 from instep.tree.place import Place
 from instep.tree.plan import object_key
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
-    from instep.node.runtime import Runtime
 
 __all__ = ["Mended", "Mending"]
 

@@ -22,7 +22,7 @@ from instep.node.config.table_reader import problem
 from instep.node.config_file import ConfigFile
 from instep.node.directory import NodeDirectory
 from instep.node.draining import rollout_key
-from instep.node.driver import call_at_wall_ms, wall_ms
+from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.going_on import AGAIN_S, passing_trouble
 from instep.node.golden import forget_golden
@@ -189,10 +189,6 @@ class Node:
                 if found is None:
                     raise
                 trouble = found
-
-    def arm_resume(self, service: Service, until_ms: int | None) -> None:
-        """A pause with an end resumes by itself; asked again after a restart."""
-        call_at_wall_ms(until_ms, service.resume_after)
 
     async def services_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Work on a tree that no service owns yet."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from instep.core.own_line import own_at
@@ -11,12 +9,10 @@ from instep.core.publish_vocabulary import HeadOfOursSeen, PublishFacts
 from instep.model.definition import decode_definition
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import Head
+from instep.node.line_service import LineService
+from instep.node.runtime import Runtime
 from instep.node.signers import verdict_on
 from instep.store.port import NodeStore
-
-if TYPE_CHECKING:
-    from instep.node.line_service import LineService
-    from instep.node.runtime import Runtime
 
 __all__ = ["told_head", "with_beside"]
 

@@ -56,17 +56,17 @@ async def _main(directory: NodeDirectory, settings: Settings) -> None:
     daemon = Daemon(directory, settings, open_state(directory, settings))
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, daemon.stopping.set)
+        loop.add_signal_handler(name, daemon.node.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, _reload_quietly, daemon)
     try:
         await daemon.run()
     finally:
-        daemon.runtime.close()
+        daemon.node.runtime.close()
 
 
 def _reload_quietly(daemon: Daemon) -> None:
     try:
-        daemon.reload()
+        daemon.node.reload()
     except InstepError as error:
         log.error("the configuration was not taken: %s", error.reason)
 

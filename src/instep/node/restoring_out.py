@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from instep.errors import RefusedError, UnavailableError, UsageError
 from instep.model.entry import Entry, Kind
@@ -18,18 +17,16 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest import Change, diff
 from instep.model.paths import is_below, shown
 from instep.node.fetching_out import FetchingOut, IntoFile, IntoMemory
+from instep.node.follower import FollowService
 from instep.node.page_walk import must_have
 from instep.node.partner_contents import PartnerContents
 from instep.node.restore_plan import nowhere
+from instep.node.writer import WriterService
 from instep.tree.beneath import Root
 from instep.tree.contents import Contents
 from instep.tree.large import copy_whole
 from instep.tree.laying import mismatch
 from instep.tree.outlet import finish_directory, open_outlet, put_out
-
-if TYPE_CHECKING:
-    from instep.node.follower import FollowService
-    from instep.node.writer import WriterService
 
 __all__ = ["RestoringOut"]
 

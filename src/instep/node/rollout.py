@@ -20,6 +20,10 @@ from instep.store.port import NodeStore
 
 __all__ = ["RolloutService", "finished_rollouts", "saved_rollout", "view_of_report"]
 
+FAILED = (r.RolloutState.PUT_BACK, r.RolloutState.STOPPED, r.RolloutState.ABORTED)
+"""How a rollout ends that did not bring its generation to every partner."""
+RETRY_S = 30.0
+
 
 class RolloutService:
     """One per fileset that is written here."""
@@ -74,6 +78,16 @@ class RolloutService:
                 return await future
         finally:
             del self._requests[number]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last rollout ended before every partner had its generation."""
+        return self.facts.state in FAILED
+
+    async def begin_anew(self) -> None:
+        """Begin a failed rollout again; nothing where none failed. ``TimeoutError`` at the deadline."""
+        if self.has_failed:
+            await self.ask(r.RetryAsked, RETRY_S)
 
     # What happens -------------------------------------------------------------------------------------------
 

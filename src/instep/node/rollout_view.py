@@ -16,13 +16,12 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import Report
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
-from instep.node.rollout import finished_rollouts, saved_rollout
+from instep.node.rollout import FAILED, finished_rollouts, saved_rollout
 from instep.node.snapshot import moment, pick_fileset
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
 __all__ = [
-    "FAILED",
     "failure_document",
     "offline_rollouts",
     "rollouts_document",
@@ -30,8 +29,6 @@ __all__ = [
     "why_never",
 ]
 
-FAILED = (RolloutState.PUT_BACK, RolloutState.STOPPED, RolloutState.ABORTED)
-"""How a rollout ends that did not bring its generation to everybody."""
 PAST_SHOWN = 20
 _QUIET = (RolloutState.NONE, RolloutState.DONE, RolloutState.SUPERSEDED)
 

@@ -7,7 +7,6 @@ looked at whenever something changed, and forgotten once the file names the writ
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from instep.core.accept import EpochBook
 from instep.core.succession import base_of, writer_by
@@ -16,11 +15,9 @@ from instep.model.ids import FilesetName, NodeName
 from instep.node.config.writer_edit import change_writer
 from instep.node.follower import FollowService
 from instep.node.line_facts import pending_key
+from instep.node.node import Node
+from instep.node.writer import WriterService
 from instep.tree.failpoints import failpoint, register
-
-if TYPE_CHECKING:
-    from instep.node.node import Node
-    from instep.node.writer import WriterService
 
 __all__ = ["Succession"]
 

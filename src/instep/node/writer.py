@@ -378,10 +378,18 @@ class WriterService:
     def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
         """Publish nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
         self.driver.post(v.Paused(reason, until_wall_ms))
+        call_at_wall_ms(until_wall_ms, self.resume_after)
 
     def resume(self) -> None:
         """End a pause; nothing happens where there is none."""
         self.driver.post(v.Resumed())
+
+    async def retry(self) -> None:
+        """An operator wants now what waits for its next try; a failed rollout begins anew, at every partner."""
+        self.driver.post(v.RetryAsked())
+        if self.rollout.has_failed:
+            self._net.nudge(self.line, "retry")
+            await self.rollout.begin_anew()
 
     def resume_after(self, until_ms: int) -> None:
         if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.core import publish_vocabulary as p
 from instep.core.held import ScanProblem
 from instep.model.walk import lookup
+from instep.testing.partner import SimPartner
 from instep.testing.world import BrokenPromise
-
-if TYPE_CHECKING:
-    from instep.testing.partner import SimPartner
-    from instep.testing.writer import SimWriter
+from instep.testing.writer import SimWriter
 
 __all__ = ["HOT", "HotProgram", "hot_problem"]
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
+from instep.testing.partner import SimPartner
 from instep.testing.world import BrokenPromise
-
-if TYPE_CHECKING:
-    from instep.testing.partner import SimPartner
 
 __all__ = ["LostFuture"]
 

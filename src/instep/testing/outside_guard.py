@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.core import publish_vocabulary as p
 from instep.core.guards import DeletionPolicy
 from instep.core.losses import WINDOW_MS
 from instep.model.ids import Digest, HeadRef
 from instep.model.walk import iterate
 from instep.testing.world import BrokenPromise
-
-if TYPE_CHECKING:
-    from instep.testing.writer import SimWriter
+from instep.testing.writer import SimWriter
 
 __all__ = ["DELETIONS", "OutsideGuard"]
 

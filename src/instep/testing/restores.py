@@ -8,7 +8,6 @@ nothing over a newer head of its own until the tree was that head, or an operato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from instep.core import publish_vocabulary as p
 from instep.core import restore_vocabulary as s
@@ -22,9 +21,7 @@ from instep.model.walk import iterate
 from instep.testing.disk import ERRNOS, Journal, StepFailed, content_digest
 from instep.testing.node import SimNode, trouble
 from instep.testing.world import BrokenPromise
-
-if TYPE_CHECKING:
-    from instep.testing.writer import SimWriter
+from instep.testing.writer import SimWriter
 
 __all__ = ["SimRestores"]
 

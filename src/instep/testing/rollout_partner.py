@@ -5,8 +5,6 @@ A hub orders those behind it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.core import follow_vocabulary as f
 from instep.core.rollout_hub import HubBook, OwnState, own_state
 from instep.core.rollout_vocabulary import PartnerReport
@@ -15,11 +13,9 @@ from instep.model.rollout import DEFAULT_POLICY, Order
 from instep.model.standing import StandingRecord
 from instep.net import messages as m
 from instep.testing.disk import content_digest
+from instep.testing.partner import SimPartner
 from instep.testing.rollout_watch import RolloutWatch
 from instep.testing.world import BrokenPromise
-
-if TYPE_CHECKING:
-    from instep.testing.partner import SimPartner
 
 __all__ = ["RolloutSide", "view_of"]
 

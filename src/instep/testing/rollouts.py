@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep.core import rollout_vocabulary as v
 from instep.core.rollout import RolloutMachine
@@ -15,9 +15,7 @@ from instep.model.rollout import RolloutPolicy
 from instep.net import messages as m
 from instep.testing.rollout_partner import view_of
 from instep.testing.rollout_watch import RolloutWatch
-
-if TYPE_CHECKING:
-    from instep.testing.writer import SimWriter
+from instep.testing.writer import SimWriter
 
 __all__ = ["SimRollouts"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.core import publish_vocabulary as p
 from instep.core.held import HeldPaths, ScanProblem, is_held
 from instep.core.losses import Lost, is_within, lost_between
@@ -15,9 +13,7 @@ from instep.model.paths import sort_key
 from instep.model.walk import iterate, lookup
 from instep.testing.disk import SMALL, content_digest, entry_of
 from instep.testing.hot_file import HOT, hot_problem
-
-if TYPE_CHECKING:
-    from instep.testing.writer import SimWriter
+from instep.testing.writer import SimWriter
 
 __all__ = ["scanned"]
 

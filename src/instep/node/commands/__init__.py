@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.node.commands import (
     archive,
     balancers,
@@ -19,18 +17,16 @@ from instep.node.commands import (
     trying,
     verifying,
 )
+from instep.node.commands.context import CommandContext
 from instep.node.control import Commands
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands_of"]
 
 
-def commands_of(daemon: Daemon) -> Commands:
-    """Every command of this daemon."""
+def commands_of(context: CommandContext) -> Commands:
+    """Every command, by its type."""
     modules = (
         lines, restoring, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
         balancers,
     )  # fmt: skip
-    return {kind: handler for module in modules for kind, handler in module.commands(daemon).items()}
+    return {kind: handler for module in modules for kind, handler in module.commands(context).items()}

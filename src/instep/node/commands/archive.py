@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from instep.api import archive as api
-from instep.core.retention import RetentionPolicy, plan_prune
+from instep.core.retention import plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
+from instep.node.commands.context import CommandContext
 from instep.node.commands.targets import path_of, service_of
 from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
+from instep.node.housekeeping import retention_of
+from instep.node.node import Node
 from instep.node.snapshot import moment
 from instep.tree.archive import Archive, Item
 from instep.tree.journal import ItemRecord
 
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-    from instep.node.follower import FollowService
-    from instep.node.writer import WriterService
-
-__all__ = ["commands", "policy_of"]
+__all__ = ["commands"]
 
 ITEMS_MAX = 100_000
 
 
-def commands(daemon: Daemon) -> Commands:
-    archives = Archives(daemon)
+def commands(context: CommandContext) -> Commands:
+    archives = Archives(context.node)
     return {
         api.ArchiveListCommand: archives.list,
         api.ArchiveRestoreCommand: archives.restore,
@@ -41,11 +37,11 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Archives:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def list(self, asked: api.ArchiveListCommand, speaker: Speaker) -> api.ArchiveListDocument:
-        service = service_of(self._daemon, asked.fileset)
+        service = service_of(self._node, asked.fileset)
         wanted = ("drift", "lost") if asked.set_aside else None
 
         def look() -> api.ArchiveListDocument:
@@ -59,7 +55,7 @@ class Archives:
         return await service.worker.run(look)
 
     async def restore(self, asked: api.ArchiveRestoreCommand, speaker: Speaker) -> api.ArchiveRestoreDocument:
-        service = service_of(self._daemon, asked.fileset)
+        service = service_of(self._node, asked.fileset)
         path = path_of(asked.path, asked.path_b64)
         if not path:
             raise UsageError("archive restore needs a PATH", hint="instep archive list")
@@ -75,15 +71,15 @@ class Archives:
         restored = await service.worker.run(restore)
         warnings = tuple(_warning(item) for item in changed)
         text = "; ".join((f"restored to {to}", *warnings))
-        self._daemon.runtime.note("restored", text, service.line, **path_fields(path))
+        self._node.runtime.note("restored", text, service.line, **path_fields(path))
         at = restored.decode("utf-8", "replace")
         return api.ArchiveRestoreDocument(
             fileset=service.fileset.name, to=at, changed=True, warnings=warnings or UNSET, **path_fields(path)
         )
 
     async def prune(self, asked: api.ArchivePruneCommand, speaker: Speaker) -> api.ArchivePruneDocument:
-        service = service_of(self._daemon, asked.fileset)
-        policy = policy_of(service, asked)
+        service = service_of(self._node, asked.fileset)
+        policy = retention_of(service.fileset, asked.keep_last, asked.keep_within_ms)
 
         def prune() -> api.ArchivePruneDocument:
             archive = Archive(service.place())
@@ -91,7 +87,7 @@ class Archives:
             if asked.keep_within_ms is not None:  # an operator's own word about time
                 names = plan_prune(batches, policy, wall_ms(), from_newest=False).names
             else:
-                runtime, fileset = self._daemon.runtime, service.fileset
+                runtime, fileset = self._node.runtime, service.fileset
                 now = runtime.retention.now_ms(runtime.store, fileset.name, batches, policy.keep_within_ms)
                 names = plan_prune(batches, policy, now).names
             counts = sum(1 for item in archive.list_items() if item.batch in names)
@@ -105,7 +101,7 @@ class Archives:
         if result.changed:
             many = len(result.batches)
             said = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'was', 'were')} pruned"
-            self._daemon.runtime.note("archive_pruned", said, service.line, bytes=result.bytes)
+            self._node.runtime.note("archive_pruned", said, service.line, bytes=result.bytes)
         return result
 
 
@@ -114,17 +110,6 @@ def _document(item: Item) -> api.ArchiveItemDocument:
         generation=item.generation or None, at=moment(item.at_ms), why=item.why.value, bytes=item.size_bytes,
         entries=item.entries, batch=item.batch, **path_fields(item.path),
     )  # fmt: skip
-
-
-def policy_of(service: WriterService | FollowService, asked: api.ArchivePruneCommand) -> RetentionPolicy:
-    """The fileset's retention, with what the command says instead."""
-    settings = service.fileset.archive
-    usage = shutil.disk_usage(service.fileset.path)
-    return RetentionPolicy(
-        keep_last=asked.keep_last if asked.keep_last is not None else settings.keep_last,
-        keep_within_ms=asked.keep_within_ms if asked.keep_within_ms is not None else settings.keep_within_ms,
-        max_bytes=int(usage.total * settings.max_share_percent / 100),
-    )
 
 
 def _warning(item: ItemRecord) -> str:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.api import balancers as api
 from instep.errors import UsageError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import ServerPlan
+from instep.node.balancer_service import Balancers
+from instep.node.commands.context import CommandContext
 from instep.node.control import Commands, Speaker
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
 
-def commands(daemon: Daemon) -> Commands:
-    balancers = BalancerCommands(daemon)
+def commands(context: CommandContext) -> Commands:
+    balancers = BalancerCommands(context.balancers)
     return {api.BalancerRenderCommand: balancers.render, api.BalancerReloadCommand: balancers.reload}
 
 
 class BalancerCommands:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, balancers: Balancers) -> None:
+        self._balancers = balancers
 
     async def render(self, asked: api.BalancerRenderCommand, speaker: Speaker) -> api.BalancerRenderDocument:
         """The text, without touching anything."""
         program = _program(asked.kind)
-        made = self._daemon.balancers.render_for(
+        made = self._balancers.render_for(
             program, asked.names, is_whole=asked.only != "backend", before=asked.before
         )
         plans = (
@@ -40,7 +37,7 @@ class BalancerCommands:
 
     async def reload(self, asked: api.BalancerReloadCommand, speaker: Speaker) -> api.BalancerReloadDocument:
         """Render, check, put in place, reload."""
-        files = await self._daemon.balancers.reload(asked.names, may_replace=asked.replace)
+        files = await self._balancers.reload(asked.names, may_replace=asked.replace)
         return api.BalancerReloadDocument(any(each.changed for each in files), tuple(files))
 
 

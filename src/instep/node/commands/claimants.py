@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
@@ -18,9 +17,7 @@ from instep.net.faults import error_of_reply
 from instep.node.commands.patience import left, until
 from instep.node.control import Speaker
 from instep.node.line_service import LineService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+from instep.node.node import Node
 
 __all__ = ["Heard", "Unheard", "hear_claimants"]
 
@@ -46,10 +43,10 @@ class Heard:
     unheard: tuple[Unheard, ...] = ()
 
 
-async def hear_claimants(daemon: Daemon, service: LineService, deadline: float, speaker: Speaker) -> Heard:
+async def hear_claimants(node: Node, service: LineService, deadline: float, speaker: Speaker) -> Heard:
     """Ask every other claimant of the disputed epoch for its head; nothing at all where no epoch is disputed. Never
     fails for one that does not answer: that one is named in the result."""
-    me, book = daemon.runtime.name, service.facts.epochs
+    me, book = node.runtime.name, service.facts.epochs
     claimants = sorted({claim.writer for claim in book.rivals} - {me})
     if not claimants:
         return Heard()
@@ -59,7 +56,7 @@ async def hear_claimants(daemon: Daemon, service: LineService, deadline: float, 
     now = asyncio.get_running_loop().time()
     until_s = now + min(HEAR_S, max(0.0, deadline - now) / 2)
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(_hear(daemon, service, who, until_s)) for who in claimants]
+        asked = [group.create_task(_hear(node, service, who, until_s)) for who in claimants]
     answers = [task.result() for task in asked]
     return Heard(
         tuple(answer for answer in answers if isinstance(answer, tuple)),
@@ -68,10 +65,10 @@ async def hear_claimants(daemon: Daemon, service: LineService, deadline: float, 
 
 
 async def _hear(
-    daemon: Daemon, service: LineService, who: NodeName, deadline: float
+    node: Node, service: LineService, who: NodeName, deadline: float
 ) -> tuple[NodeName, HeadRef] | Unheard | None:
     """The claimant's head, None when it answered that it has none."""
-    peers, line = daemon.peers, service.line
+    peers, line = node.peers, service.line
 
     def is_connected() -> bool:
         uplink = peers.uplinks.get(who)
@@ -79,10 +76,10 @@ async def _hear(
 
     try:
         while True:
-            await until(daemon, is_connected, deadline, f"{who} is not connected")
+            await until(node, is_connected, deadline, f"{who} is not connected")
             session = peers.sessions.get(who)
             if session is None:
-                return await _head_at(daemon, service, who, left(deadline))
+                return await _head_at(node, service, who, left(deadline))
             if await session.asks_told(min(ASK_S, left(deadline))):
                 head = session.known.get(line)
                 return (who, head) if head is not None else None
@@ -96,11 +93,11 @@ async def _hear(
 
 
 async def _head_at(
-    daemon: Daemon, service: LineService, who: NodeName, within_s: float
+    node: Node, service: LineService, who: NodeName, within_s: float
 ) -> tuple[NodeName, HeadRef] | None:
     """Ask a claimant that only this node dials. It may refuse: then it is unheard."""
     request = m.HeadsRequest((m.KnownLine(service.line, None),), with_bundles=False)
-    reply = await daemon.peers.uplinks[who].client.heads(request, total_s=within_s)
+    reply = await node.peers.uplinks[who].client.heads(request, total_s=within_s)
     for line, refused in reply.refused:
         if line == service.line:
             raise error_of_reply(refused, who)

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -18,6 +17,7 @@ from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node.commands.being_heard import be_heard
+from instep.node.commands.context import CommandContext
 from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.commands.targets import service_of
 from instep.node.config import edits
@@ -25,7 +25,9 @@ from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.exchanging import refuse_exchange
 from instep.node.fetching import Fetcher
+from instep.node.follower import FollowService
 from instep.node.inspection import Inspection, Numbers
+from instep.node.node import Node
 from instep.node.placing import check_new_root, take_root
 from instep.node.signers import verdict_on
 from instep.node.snapshot import definition_of
@@ -37,18 +39,14 @@ from instep.tree.fidelity import Allow, Local
 from instep.tree.marker import read_marker
 from instep.tree.place import Place
 
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-    from instep.node.follower import FollowService
-
 __all__ = ["commands"]
 
 _OFFER_WAIT_S = 5.0
 SAMPLE_MAX = 100
 
 
-def commands(daemon: Daemon) -> Commands:
-    filesets = Filesets(daemon)
+def commands(context: CommandContext) -> Commands:
+    filesets = Filesets(context.node)
     return {
         api.FilesetOffersCommand: filesets.offers,
         api.FilesetCheckCommand: filesets.check,
@@ -60,39 +58,39 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Filesets:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def reload_config(
         self, asked: api.ReloadConfigCommand, speaker: Speaker
     ) -> api.ReloadConfigDocument:
-        before = self._daemon.runtime.settings.fingerprint
-        await self._daemon.trust_changed()  # ``join`` on a node that runs brings new certificates
-        self._daemon.reload()
-        after = self._daemon.runtime.settings.fingerprint
+        before = self._node.runtime.settings.fingerprint
+        await self._node.trust_changed()  # ``join`` on a node that runs brings new certificates
+        self._node.reload()
+        after = self._node.runtime.settings.fingerprint
         return api.ReloadConfigDocument(before != after, after)
 
     async def offers(self, asked: api.FilesetOffersCommand, speaker: Speaker) -> api.OffersDocument:
         return api.OffersDocument(self._offers())
 
     def _offers(self) -> tuple[api.OfferRowDocument, ...]:
-        followed = self._daemon.runtime.settings.filesets
+        followed = self._node.runtime.settings.filesets
         return tuple(
             api.OfferRowDocument(
                 line.fileset, offer.writer, uplink.name, offer.mode, offer.fileset_class, offer.entries,
                 offer.size_bytes, line.fileset in followed,
             )
-            for uplink in self._daemon.peers.uplinks.values()
+            for uplink in self._node.peers.uplinks.values()
             for line, offer in uplink.offers.items()
         )  # fmt: skip
 
     async def list(self, asked: api.FilesetListCommand, speaker: Speaker) -> api.FilesetsDocument:
-        shown = tuple(_shown(service) for service in self._daemon.services.values())
+        shown = tuple(_shown(service) for service in self._node.services.values())
         offers = tuple(offer for offer in self._offers() if not offer.accepted)
         return api.FilesetsDocument(filesets=shown, offers=offers)
 
     async def show(self, asked: api.FilesetShowCommand, speaker: Speaker) -> api.FilesetDocument:
-        return _shown(service_of(self._daemon, asked.fileset or asked.name))
+        return _shown(service_of(self._node, asked.fileset or asked.name))
 
     # Accept -------------------------------------------------------------------------------------------------
 
@@ -101,10 +99,10 @@ class Filesets:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _OFFER_WAIT_S
         while True:
-            changed = self._daemon.runtime.changed
+            changed = self._node.runtime.changed
             found = [
                 (uplink, offer)
-                for uplink in self._daemon.peers.uplinks.values()
+                for uplink in self._node.peers.uplinks.values()
                 for line, offer in uplink.offers.items()
                 if line.fileset == name and (home is None or offer.writer == home or line.origin == home)
             ]
@@ -127,14 +125,14 @@ class Filesets:
                 continue
 
     def _not_offered(self, name: FilesetName) -> UnavailableError:
-        peers = self._daemon.peers
+        peers = self._node.peers
         offered = sorted({line.fileset for uplink in peers.uplinks.values() for line in uplink.offers})
         down = [
             f"{uplink.name}: {uplink.error.reason}"
             for uplink in peers.uplinks.values()
             if uplink.error is not None
         ]
-        me = self._daemon.runtime.name
+        me = self._node.runtime.name
         return UnavailableError(
             f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
             + (f" ({'; '.join(down)})" if down else ""),
@@ -145,10 +143,10 @@ class Filesets:
 
     async def _compared(self, asked: api.Comparing) -> tuple[Uplink, m.Offer, HeadRef | None, Numbers, bool]:
         """Fetch the offered manifest and compare the directory with it, without writing to either."""
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         name, path = fileset_name(asked.name), Path(asked.path)
         home = NodeName(asked.home) if asked.home else None
-        check_new_root(runtime.settings, name, path, self._daemon.directory.path)
+        check_new_root(runtime.settings, name, path, self._node.directory.path)
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
         line = offer.line
@@ -174,7 +172,7 @@ class Filesets:
         numbers = Numbers()
         if head is not None and not is_empty:
             await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
-            numbers = await self._daemon.services_thread(self._compare, path, name, definition, without, head)
+            numbers = await self._node.services_thread(self._compare, path, name, definition, without, head)
         return uplink, offer, head, numbers, is_empty
 
     def _compare(
@@ -185,7 +183,7 @@ class Filesets:
         without: frozenset[Preserve],
         head: HeadRef,
     ) -> Numbers:
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         local = Local(
             preserve=frozenset(definition.preserve),
             allow=frozenset(Allow(each) for each in runtime.settings.allow_preserve),
@@ -207,12 +205,12 @@ class Filesets:
         return _with_numbers(document, numbers, head)
 
     async def accept(self, asked: api.FilesetAcceptCommand, speaker: Speaker) -> api.AcceptedDocument:
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         name, path = fileset_name(asked.name), Path(asked.path)
         mode = asked.mode or ("observe" if asked.observe else None)
-        written = self._daemon.services.get(name)
+        written = self._node.services.get(name)
         if isinstance(written, WriterService) and was_replaced(written):
-            return step_back(self._daemon, written, path, asked.home, mode)
+            return step_back(self._node, written, path, asked.home, mode)
         given: dict[str, object] = {
             "drift": asked.drift,
             "switch": asked.switch,
@@ -228,9 +226,9 @@ class Filesets:
                 raise RefusedError(f"{name} is written on this node", code="written_here", fileset=name)
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
-                take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path)
+                take_root(runtime.store, runtime.settings, name, path, self._node.directory.path)
             changed = edits.accept_fileset(
-                self._daemon.directory,
+                self._node.directory,
                 name,
                 str(path),
                 writer,
@@ -238,8 +236,8 @@ class Filesets:
                 ready=_ready(asked.settings),
             )
             if changed:
-                self._daemon.reload()
-                await be_heard(self._daemon, name, writer, is_observing=mode == "observe")
+                self._node.reload()
+                await be_heard(self._node, name, writer, is_observing=mode == "observe")
             return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
         _, offer, head, numbers, is_empty = await self._compared(asked)
         if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
@@ -264,16 +262,16 @@ class Filesets:
                 path=str(path),
             )
         if mode != "observe":
-            take_root(runtime.store, runtime.settings, name, path, self._daemon.directory.path, make=True)
+            take_root(runtime.store, runtime.settings, name, path, self._node.directory.path, make=True)
         chosen = {k: v for k, v in given.items() if v is not None}
         if offer.line.origin != offer.writer:
             chosen["origin"] = str(offer.line.origin)
         edits.accept_fileset(
-            self._daemon.directory, name, str(path), offer.writer, chosen, ready=_ready(asked.settings)
+            self._node.directory, name, str(path), offer.writer, chosen, ready=_ready(asked.settings)
         )
-        self._daemon.reload()
+        self._node.reload()
         runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
-        await be_heard(self._daemon, name, offer.writer, is_observing=mode == "observe")
+        await be_heard(self._node, name, offer.writer, is_observing=mode == "observe")
         document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
         return document if is_empty else _with_numbers(document, numbers, head)
 

@@ -9,7 +9,6 @@ command goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -21,20 +20,19 @@ from instep.model.counts import counted, which
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
+from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import running_service_of
 from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.session import Session
 from instep.node.signers import verdict_on
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.tree.failpoints import failpoint, register
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
@@ -49,24 +47,24 @@ PAUSED = register("handover.paused")
 SIGNED = register("handover.signed")
 
 
-def commands(daemon: Daemon) -> Commands:
-    return {api.HandoverCommand: Handover(daemon).handover}
+def commands(context: CommandContext) -> Commands:
+    return {api.HandoverCommand: Handover(context.node).handover}
 
 
 class Handover:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def handover(self, asked: api.HandoverCommand, speaker: Speaker) -> api.HandoverDocument:
         target = node_name(asked.node)
-        service = running_service_of(self._daemon, asked.fileset)
+        service = running_service_of(self._node, asked.fileset)
         deadline = deadline_in(asked.timeout_s or HANDOVER_S)
-        me = self._daemon.runtime.name
+        me = self._node.runtime.name
         if service.fileset.writer == target:
             if target != me and not asked.dry_run:  # a handover that was interrupted is finished
                 await self._taken(service, target, deadline, speaker)
             return _document(service, target, service.head, is_changed=False)
-        writer = writer_of(self._daemon, asked.fileset)
+        writer = writer_of(self._node, asked.fileset)
         current = writer.facts.epochs.current
         if current is not None and current.writer != me:
             if current.writer != target:
@@ -90,7 +88,7 @@ class Handover:
 
     def _check(self, service: WriterService, target: NodeName) -> tuple[NodeName, ...]:
         """Whom the target would serve; ``RefusedError`` or ``UnavailableError`` while it could not go on."""
-        name, peers = service.fileset.name, self._daemon.peers
+        name, peers = service.fileset.name, self._node.peers
         session = peers.sessions.get(target)
         why = peers.access.why_not(target, service)
         if why is not None:
@@ -109,7 +107,7 @@ class Handover:
                 code="not_accepted",
                 node=target,
             )
-        reports = reports_of(self._daemon.runtime.store, service.line)
+        reports = reports_of(self._node.runtime.store, service.line)
         report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
@@ -120,14 +118,14 @@ class Handover:
                 who
                 for who in followers
                 if who != target
-                and who in self._daemon.runtime.settings.partners
+                and who in self._node.runtime.settings.partners
                 and peers.access.why_not(who, service) is None
             )
         )
 
     async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
         """The target says what it lacks to go on with the line for everybody, this node too."""
-        me, name = self._daemon.runtime.name, service.fileset.name
+        me, name = self._node.runtime.name, service.fileset.name
         found = await self._session(target).could_take_over(service.line, (me, *partners), ASK_S)
         if not found:
             return
@@ -142,7 +140,7 @@ class Handover:
         )
 
     def _session(self, target: NodeName) -> Session:
-        session = self._daemon.peers.sessions.get(target)
+        session = self._node.peers.sessions.get(target)
         if session is None:
             raise UnavailableError(
                 f"{target} is not connected", hint=AGAIN, code="not_connected", node=target
@@ -165,10 +163,10 @@ class Handover:
             )
         for left_tries in reversed(range(QUIET_TRIES)):
             if service.facts.is_paused:
-                service.driver.post(p.Resumed())
+                service.resume()
                 await self._until(lambda: not service.facts.is_paused, deadline, "publishing did not go on")
             await self._publish(service, deadline)
-            service.driver.post(p.Paused(reason, wall_ms() + int(left(deadline) * 1000)))
+            service.pause(reason, wall_ms() + int(left(deadline) * 1000))
             try:
                 await self._until(
                     lambda: service.facts.is_paused and service.machine.phase is None,
@@ -183,7 +181,7 @@ class Handover:
                     await self._sign(service, target, deadline)
                     return began_ms, [change.path for change in late]
             finally:
-                service.driver.post(p.Resumed())
+                service.resume()
         raise AssertionError("the last try signs or raises")
 
     async def _publish(self, service: WriterService, deadline: float) -> None:
@@ -196,7 +194,7 @@ class Handover:
             raise error_of(outcome.trouble)
 
     def _is_there(self, service: WriterService, target: NodeName) -> bool:
-        report = reports_of(self._daemon.runtime.store, service.line).get(target)
+        report = reports_of(self._node.runtime.store, service.line).get(target)
         head = service.facts.head
         return (
             report is not None
@@ -218,7 +216,7 @@ class Handover:
 
     async def _sign(self, service: WriterService, target: NodeName, deadline: float) -> None:
         """Make the record, and let the machine accept and save it; only then it is told."""
-        runtime, line, head = self._daemon.runtime, service.line, service.facts.head
+        runtime, line, head = self._node.runtime, service.line, service.facts.head
         sign_key = self._session(target).hello.sign_key
         assert head is not None
         service.epochs_seen(runtime.name, runtime.store.epochs(line))
@@ -254,7 +252,7 @@ class Handover:
             text = (
                 f"{counted(len(named), 'path')} {were} written here while or after {target} became the writer"
             )
-            self._daemon.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
+            self._node.runtime.note("late_edits", text, service.line, paths=list(named)[:LATE_MAX])
         document = _document(service, target, head, is_changed=True)
         return replace(document, late=tuple(named)[:LATE_MAX])
 
@@ -262,13 +260,13 @@ class Handover:
         self, service: WriterService | FollowService, target: NodeName, deadline: float, speaker: Speaker
     ) -> None:
         """Wait until this node follows and the target offers the line as its writer."""
-        line, peers = service.line, self._daemon.peers
+        line, peers = service.line, self._node.peers
         await speaker.progress(f"waiting for {target} to take over", 0, None, "nodes")
 
         def is_taken() -> bool:
             uplink = peers.uplinks.get(target)
             offer = uplink.offers.get(line) if uplink is not None else None
-            running = self._daemon.services.get(line.fileset)
+            running = self._node.services.get(line.fileset)
             return (
                 offer is not None
                 and offer.writer == target
@@ -285,14 +283,14 @@ class Handover:
     async def _late(self, service: WriterService, began_ms: int) -> list[str]:
         """Paths that somebody changed here after they were given away: told, and kept in the archive."""
         found: dict[str, None] = {}
-        running = self._daemon.services.get(service.line.fileset)
+        running = self._node.services.get(service.line.fileset)
         if isinstance(running, FollowService):
             try:
                 for change in await running.worker.run(running.changes_now, LATE_MAX):
                     found[change.path] = None
             except InstepError as error:  # the tree is being looked at: the events tell what came of it
-                self._daemon.runtime.note("late_unknown", error.reason, service.line)
-        for event in self._daemon.runtime.store.events(began_ms):
+                self._node.runtime.note("late_unknown", error.reason, service.line)
+        for event in self._node.runtime.store.events(began_ms):
             if event.kind in DRIFT_EVENTS and event.line == service.line:
                 paths = event.facts.get("paths")
                 if isinstance(paths, Sequence):
@@ -300,7 +298,7 @@ class Handover:
         return list(found)[:LATE_MAX]
 
     async def _until(self, holds: Callable[[], bool], deadline: float, what: str) -> None:
-        await until(self._daemon, holds, deadline, what)
+        await until(self._node, holds, deadline, what)
 
 
 def _document(

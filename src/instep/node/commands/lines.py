@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -17,22 +16,20 @@ from instep.errors import UnavailableError
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
+from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
 from instep.node.control import Commands, Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.held_view import held_documents
-from instep.node.rollout_view import FAILED, why_never
+from instep.node.node import Node
+from instep.node.rollout_view import why_never
 from instep.node.snapshot import moment, reports_of
 from instep.node.writer import WriterService
 
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-
 __all__ = ["commands"]
 
-RETRY_S = 30.0
 WAIT_S = 60.0
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0
@@ -41,8 +38,8 @@ PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
 
-def commands(daemon: Daemon) -> Commands:
-    lines = Lines(daemon)
+def commands(context: CommandContext) -> Commands:
+    lines = Lines(context.node)
     return {
         api.PublishCommand: lines.publish,
         api.WaitCommand: lines.wait,
@@ -53,11 +50,11 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Lines:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def publish(self, asked: api.PublishCommand, speaker: Speaker) -> api.OutcomeDocument:
-        service = writer_of(self._daemon, asked.fileset)
+        service = writer_of(self._node, asked.fileset)
         held = tuple(path.rstrip(b"/") for path in asked.held_b64) if asked.accept_held else None
 
         def ask(number: int) -> p.PublishEvent:
@@ -81,7 +78,7 @@ class Lines:
 
     async def wait(self, asked: api.WaitCommand, speaker: Speaker) -> api.WaitDocument:
         """Publish what was written before the call, then wait until everybody asked for is in step with it."""
-        service = running_service_of(self._daemon, asked.fileset)
+        service = running_service_of(self._node, asked.fileset)
         limit = asked.timeout_s or WAIT_S
         deadline = asyncio.get_running_loop().time() + limit
         if isinstance(service, WriterService):
@@ -92,7 +89,7 @@ class Lines:
             target = await self._followed_target(service, asked.generation, limit)
         settled = deadline
         while True:
-            changed = self._daemon.runtime.changed
+            changed = self._node.runtime.changed
             waiting = self._waiting_for(service, target, asked)
             if not waiting:
                 return self._waited(service, target, True, ())
@@ -122,10 +119,10 @@ class Lines:
             goal, standing = target or service.facts.head, service.standing
             if goal is None or service.facts.refused != goal:
                 return None
-            return FailureDocument(self._daemon.runtime.name, standing.code, standing.reason, None)
+            return FailureDocument(self._node.runtime.name, standing.code, standing.reason, None)
         if target is None:
             return None
-        reports = reports_of(self._daemon.runtime.store, service.line)
+        reports = reports_of(self._node.runtime.store, service.line)
         names = {NodeName(each.node) for each in waiting}
         return why_never(service.rollout.facts, target, {n: reports[n] for n in names & reports.keys()})
 
@@ -140,7 +137,7 @@ class Lines:
         if isinstance(service, FollowService):
             told = [service.applying.progress]
         else:
-            reports = reports_of(self._daemon.runtime.store, service.line)
+            reports = reports_of(self._node.runtime.store, service.line)
             found = (reports.get(NodeName(each.node)) for each in waiting)
             told = [(r.done_bytes, r.total_bytes) for r in found if r is not None]
         moving = [(done, total) for done, total in told if total]
@@ -161,7 +158,7 @@ class Lines:
     def _target(self, service: WriterService, number: int | None) -> HeadRef | None:
         if number is None:
             return service.head
-        return generation_of(self._daemon.runtime.store, service, number)
+        return generation_of(self._node.runtime.store, service, number)
 
     async def _followed_target(
         self, service: FollowService, number: int | None, limit: float
@@ -177,13 +174,13 @@ class Lines:
                 service.head_seen(uplink.name, head)
         service.driver.post(f.PollAsked())
         await asyncio.sleep(0)
-        return None if number is None else generation_of(self._daemon.runtime.store, service, number)
+        return None if number is None else generation_of(self._node.runtime.store, service, number)
 
     def _waiting_for(
         self, service: WriterService | FollowService, target: HeadRef | None, asked: api.WaitCommand
     ) -> tuple[WaitingDocument, ...]:
         """Nodes that are not in step with the target yet, each with its standing."""
-        me = self._daemon.runtime.name
+        me = self._node.runtime.name
         if isinstance(service, FollowService):
             goal, live, standing = target or service.facts.head, service.facts.live, service.standing.standing
             is_there = goal is not None and live is not None and live.position >= goal.position
@@ -192,7 +189,7 @@ class Lines:
             return (WaitingDocument(me, standing.value),)
         if target is None:
             return (WaitingDocument(me, "nothing published yet"),)
-        reports = reports_of(self._daemon.runtime.store, service.line)
+        reports = reports_of(self._node.runtime.store, service.line)
         waiting: list[WaitingDocument] = []
         for name in sorted(self._wanted(service, asked, reports)):
             report = reports.get(name)
@@ -216,13 +213,13 @@ class Lines:
         for name, report in reports.items():
             if report.via and not asked.fleet:
                 continue
-            if not report.via and self._daemon.peers.access.why_not(name, service) is not None:
+            if not report.via and self._node.peers.access.why_not(name, service) is not None:
                 continue
             if report.standing.standing is Standing.OBSERVING:
                 continue
             wanted.add(name)
-        for name, session in self._daemon.peers.sessions.items():
-            if service.line in session.accepted and self._daemon.peers.access.why_not(name, service) is None:
+        for name, session in self._node.peers.sessions.items():
+            if service.line in session.accepted and self._node.peers.access.why_not(name, service) is None:
                 said = reports.get(name)
                 if said is None or said.standing.standing is not Standing.OBSERVING:
                     wanted.add(name)
@@ -245,47 +242,37 @@ class Lines:
     # Retry, pause, resume -------------------------------------------------------------------------------------
 
     async def retry(self, asked: api.RetryCommand, speaker: Speaker) -> api.RetryDocument:
-        if asked.node is not None and asked.node != self._daemon.runtime.name:
+        if asked.node is not None and asked.node != self._node.runtime.name:
             return await self._retry_on(node_name(asked.node), asked.fileset)
-        names = [asked.fileset] if asked.fileset else list(self._daemon.services)
+        names = [asked.fileset] if asked.fileset else list(self._node.services)
         for name in names:
-            service = running_service_of(self._daemon, name)
-            self._daemon.runtime.try_state()
+            service = running_service_of(self._node, name)
+            self._node.runtime.try_state()
             await service.driver.hurry()
-            if isinstance(service, FollowService):
-                service.asked_to("retry")
-            else:
-                service.driver.post(p.RetryAsked())
-                if service.rollout.facts.state in FAILED:  # begun anew, for everybody
-                    self._daemon.peers.nudge(service.line, "retry")
-                    await service.rollout.ask(r.RetryAsked, RETRY_S)
+            await service.retry()
         return api.RetryDocument(fileset=", ".join(names), changed=bool(names))
 
     async def _retry_on(self, node: NodeName, fileset: str | None) -> api.RetryDocument:
         """Ask a partner to retry, and begin its rollout anew where that failed."""
-        service = running_service_of(self._daemon, fileset)
-        session = self._daemon.peers.sessions.get(node)
+        service = running_service_of(self._node, fileset)
+        session = self._node.peers.sessions.get(node)
         if session is None:
             raise UnavailableError(
                 f"{node} is not connected", hint=f"on {node}: instep retry", code="not_connected", node=node
             )
         session.tell(m.Nudge(service.line, "retry"))
-        if isinstance(service, WriterService) and service.rollout.facts.state in FAILED:
-            await service.rollout.ask(r.RetryAsked, RETRY_S)
+        if isinstance(service, WriterService):
+            await service.rollout.begin_anew()
         return api.RetryDocument(fileset=service.fileset.name, node=node, changed=True)
 
     async def pause(self, asked: api.PauseCommand, speaker: Speaker) -> api.PauseDocument:
-        service = running_service_of(self._daemon, asked.fileset)
+        service = running_service_of(self._node, asked.fileset)
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         reason = asked.reason or ""
-        if isinstance(service, FollowService):
-            service.driver.post(f.Paused(reason, until))
-        else:
-            service.driver.post(p.Paused(reason, until))
-        self._daemon.arm_resume(service, until)
+        service.pause(reason, until)
         return api.PauseDocument(service.fileset.name, True, moment(until), reason or None)
 
     async def resume(self, asked: api.ResumeCommand, speaker: Speaker) -> api.ResumeDocument:
-        service = running_service_of(self._daemon, asked.fileset)
-        service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
+        service = running_service_of(self._node, asked.fileset)
+        service.resume()
         return api.ResumeDocument(service.fileset.name, True)

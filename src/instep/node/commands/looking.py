@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
 from instep.net import messages as m
+from instep.node.commands.context import CommandContext
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import generation_of, path_of, service_of
 from instep.node.control import Commands, Speaker
@@ -23,6 +24,7 @@ from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.held_view import explained, held_of_line
+from instep.node.node import Node
 from instep.node.page_walk import must_have
 from instep.node.rollout_view import status_document
 from instep.node.snapshot import (
@@ -34,12 +36,9 @@ from instep.node.snapshot import (
     pick_fileset,
     reports_of,
 )
+from instep.node.uplink import Uplink
 from instep.node.whereabouts import Whereabouts
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-    from instep.node.uplink import Uplink
 
 __all__ = ["commands"]
 
@@ -48,8 +47,8 @@ EVENTS_MAX = 10_000
 LOG_MAX = 1_000
 
 
-def commands(daemon: Daemon) -> Commands:
-    looking = Looking(daemon)
+def commands(context: CommandContext) -> Commands:
+    looking = Looking(context)
     return {
         api.PingCommand: looking.ping,
         api.StopCommand: looking.stop,
@@ -62,27 +61,28 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Looking:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, context: CommandContext) -> None:
+        self._node = context.node
+        self._context = context
 
     async def ping(self, asked: api.PingCommand, speaker: Speaker) -> api.PingDocument:
-        return api.PingDocument(self._daemon.runtime.name, os.getpid())
+        return api.PingDocument(self._node.runtime.name, os.getpid())
 
     async def stop(self, asked: api.StopCommand, speaker: Speaker) -> api.StopDocument:
         loop = asyncio.get_running_loop()
-        loop.call_later(0.05, self._daemon.stopping.set)
-        return api.StopDocument(self._daemon.runtime.name, True)
+        loop.call_later(0.05, self._node.stopping.set)
+        return api.StopDocument(self._node.runtime.name, True)
 
     # Status -------------------------------------------------------------------------------------------------
 
     async def status(self, asked: api.StatusCommand, speaker: Speaker) -> api.StatusDocument:
         return await watched(
-            self._daemon, lambda: self.document(asked.fileset), speaker, is_watched=asked.watch
+            self._node, lambda: self.document(asked.fileset), speaker, is_watched=asked.watch
         )
 
     def document(self, named: str | None) -> api.StatusDocument:
-        daemon = self._daemon
-        settings, problem = daemon.runtime.settings, daemon.config_problem
+        node = self._node
+        settings, problem = node.runtime.settings, node.config_problem
         chosen = [pick_fileset(settings, named)] if named else list(settings.filesets.values())
         config = api.ConfigDocument("current", settings.fingerprint)
         if problem is not None:
@@ -92,8 +92,8 @@ class Looking:
             node=settings.name,
             daemon="running",
             config=config,
-            filesets=tuple(self._fileset(daemon.services[fileset.name]) for fileset in chosen),
-            links=tuple(self._link(uplink) for uplink in daemon.peers.uplinks.values()),
+            filesets=tuple(self._fileset(node.services[fileset.name]) for fileset in chosen),
+            links=tuple(self._link(uplink) for uplink in node.peers.uplinks.values()),
             offers=self._open_offers(),
             warnings=tuple(self._warnings()),
         )
@@ -108,25 +108,25 @@ class Looking:
         )
 
     def _open_offers(self) -> tuple[api.OfferDocument, ...]:
-        followed = self._daemon.runtime.settings.filesets
+        followed = self._node.runtime.settings.filesets
         return tuple(
             api.OfferDocument(
                 line.fileset, offer.writer, uplink.name, offer.fileset_class, offer.mode, offer.entries,
                 offer.size_bytes,
             )
-            for uplink in self._daemon.peers.uplinks.values()
+            for uplink in self._node.peers.uplinks.values()
             for line, offer in uplink.offers.items()
             if line.fileset not in followed
         )  # fmt: skip
 
     def _warnings(self) -> list[str]:
-        pki = self._daemon.pki
-        warnings = list(self._daemon.runtime.settings.warnings)
-        if self._daemon.runtime.state_note is not None:
-            warnings.append(self._daemon.runtime.state_note)
-        warnings += self._daemon.listeners.troubles.values()
-        warnings += self._daemon.balancers.troubles.values()
-        for drain in self._daemon.runtime.draining.reasons():
+        pki = self._node.pki
+        warnings = list(self._node.runtime.settings.warnings)
+        if self._node.runtime.state_note is not None:
+            warnings.append(self._node.runtime.state_note)
+        warnings += self._context.listeners.troubles.values()
+        warnings += self._context.balancers.troubles.values()
+        for drain in self._node.runtime.draining.reasons():
             why = f" ({drain.reason})" if drain.reason else ""
             until = f", until {moment(drain.until_ms)}" if drain.until_ms is not None else ""
             by = "" if drain.key == OPERATOR else f", by {drain.key}"
@@ -137,7 +137,7 @@ class Looking:
         return warnings
 
     def _fileset(self, service: WriterService | FollowService) -> api.FilesetStatusDocument:
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         head, live = service.head, service.live
         partners: Sequence[api.PartnerDocument] = ()
         if isinstance(service, WriterService) or self._has_partners_of(service):
@@ -157,16 +157,16 @@ class Looking:
         return document
 
     def _has_partners_of(self, service: FollowService) -> bool:
-        return bool(runtime_reports(self._daemon, service))
+        return bool(runtime_reports(self._node, service))
 
     def _partners(self, service: WriterService | FollowService, now: int) -> Sequence[api.PartnerDocument]:
-        daemon = self._daemon
-        reports = reports_of(daemon.runtime.store, service.line)
+        node = self._node
+        reports = reports_of(node.runtime.store, service.line)
         names: set[NodeName] = {name for name, report in reports.items() if report.via}
-        for name in daemon.runtime.settings.partners:
-            session = daemon.peers.sessions.get(name)
+        for name in node.runtime.settings.partners:
+            session = node.peers.sessions.get(name)
             has_accepted = name in reports or (session is not None and service.line in session.accepted)
-            if has_accepted and daemon.peers.access.why_not(name, service) is None:
+            if has_accepted and node.peers.access.why_not(name, service) is None:
                 names.add(name)
         rows: list[api.PartnerDocument] = []
         for name in sorted(names):
@@ -174,13 +174,13 @@ class Looking:
             way = report.via if report is not None and report.via else name
             rows.append(
                 partner_document(
-                    daemon.runtime.store,
+                    node.runtime.store,
                     name,
                     report,
                     service.head,
-                    is_connected=NodeName(way) in daemon.peers.sessions,
-                    since_ms=daemon.started_ms,
-                    poll_ms=daemon.runtime.settings.poll_ms,
+                    is_connected=NodeName(way) in node.peers.sessions,
+                    since_ms=node.started_ms,
+                    poll_ms=node.runtime.settings.poll_ms,
                     now_ms=now,
                 )
             )
@@ -189,8 +189,8 @@ class Looking:
     # Log, diff, events ----------------------------------------------------------------------------------------
 
     async def log(self, asked: api.LogCommand, speaker: Speaker) -> api.LogDocument:
-        service = service_of(self._daemon, asked.fileset)
-        runtime = self._daemon.runtime
+        service = service_of(self._node, asked.fileset)
+        runtime = self._node.runtime
         known = runtime.store.generations(service.line, LOG_MAX)
         refs = [signed.ref() for signed in known]
         reports = reports_of(runtime.store, service.line)
@@ -204,7 +204,7 @@ class Looking:
             return must_have(runtime.store.get_page)(digest)
 
         look = Whereabouts(service.line, found, lives, get)
-        lenders = self._daemon.peers.lenders(service.line) if isinstance(service, WriterService) else ()
+        lenders = self._node.peers.lenders(service.line) if isinstance(service, WriterService) else ()
         await asyncio.to_thread(self._look_here, service, look, refs)
         await look.ask(refs, lenders)
         where = await asyncio.to_thread(lambda: [look.where(ref) for ref in refs])
@@ -222,7 +222,7 @@ class Looking:
             contents.close()
 
     async def diff(self, asked: api.DiffCommand, speaker: Speaker) -> api.DiffDocument:
-        service, store = service_of(self._daemon, asked.fileset), self._daemon.runtime.store
+        service, store = service_of(self._node, asked.fileset), self._node.runtime.store
         name = service.fileset.name
         if asked.a is None:
             changes = await service.worker.run(service.changes_now, DIFF_MAX)
@@ -237,7 +237,7 @@ class Looking:
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
         from instep.tree.plan import find_moves
 
-        get = must_have(self._daemon.runtime.store.get_page)
+        get = must_have(self._node.runtime.store.get_page)
         moves = find_moves(diff(old.root, new.root, get)).directories
         moved_from = {source: target for target, source in moves.items()}
         changes: list[api.ChangeDocument] = []
@@ -262,7 +262,7 @@ class Looking:
         return tuple(changes)
 
     async def events(self, asked: api.EventsCommand, speaker: Speaker) -> api.EventsDocument:
-        rows = self._daemon.runtime.store.events(asked.since_ms, EVENTS_MAX)
+        rows = self._node.runtime.store.events(asked.since_ms, EVENTS_MAX)
         fixed = ("at", "what", "fileset", "text")
         return api.EventsDocument(
             tuple(
@@ -280,21 +280,21 @@ class Looking:
     # Explain ------------------------------------------------------------------------------------------------
 
     async def explain(self, asked: api.ExplainCommand, speaker: Speaker) -> api.ExplainDocument:
-        daemon = self._daemon
-        service = service_of(daemon, asked.fileset)
+        node = self._node
+        service = service_of(node, asked.fileset)
         path = path_of(asked.path, asked.path_b64)
         carried, why_path = self._path_fate(service, path)
-        me, fileset = daemon.runtime.name, service.fileset.name
-        reports = reports_of(daemon.runtime.store, service.line)
+        me, fileset = node.runtime.name, service.fileset.name
+        reports = reports_of(node.runtime.store, service.line)
         rows: list[api.ReceiverDocument] = []
         if service.writer != me:
             via = tuple(sorted(service.sources)) if isinstance(service, FollowService) else ()
             rows.append(api.ReceiverDocument(me, carried, via, why_path or f"it follows {service.writer}"))
-        for name in sorted(daemon.runtime.settings.partners):
+        for name in sorted(node.runtime.settings.partners):
             if name == service.writer:
                 continue
-            why = daemon.peers.access.why_not(name, service)
-            session = daemon.peers.sessions.get(name)
+            why = node.peers.access.why_not(name, service)
+            session = node.peers.sessions.get(name)
             if why is None and session is None and name not in reports:
                 why = f"{name} is not connected and never reported"
             elif why is None and session is not None and service.line not in session.accepted:
@@ -328,14 +328,14 @@ class Looking:
                 return False, f"{shown(path)} is ignored by the definition"
         if service.head is None:
             return False, "nothing is published yet"
-        if lookup(service.head.root, path, must_have(self._daemon.runtime.store.get_page)) is None:
+        if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:
             return False, f"generation {service.head.number} does not have {shown(path)}"
         return True, None
 
 
-def runtime_reports(daemon: Daemon, service: FollowService) -> Mapping[NodeName, m.Report]:
+def runtime_reports(node: Node, service: FollowService) -> Mapping[NodeName, m.Report]:
     """Reports of partners behind this hub."""
-    return reports_of(daemon.runtime.store, service.line)
+    return reports_of(node.runtime.store, service.line)
 
 
 def _is_within(path: bytes, tops: Mapping[bytes, object]) -> bool:

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.api import members as api
 from instep.model.ids import NodeName
+from instep.node.commands.context import CommandContext
 from instep.node.control import Commands, Speaker
 from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
 
-def commands(daemon: Daemon) -> Commands:
-    return {api.NodeMapCommand: Mapper(daemon).map}
+def commands(context: CommandContext) -> Commands:
+    return {api.NodeMapCommand: Mapper(context.node).map}
 
 
 class Mapper:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def map(self, asked: api.NodeMapCommand, speaker: Speaker) -> api.MapDocument:
-        daemon = self._daemon
-        me = daemon.runtime.name
+        node = self._node
+        me = node.runtime.name
         links: list[api.MapLinkDocument] = []
-        for service in daemon.services.values():
+        for service in node.services.values():
             links += self._from_here(service)
             if isinstance(service, FollowService):
                 links += self._to_here(service)
-        names = {me, *daemon.membership.members, *daemon.runtime.settings.partners}
+        names = {me, *node.membership.members, *node.runtime.settings.partners}
         names |= {NodeName(side) for link in links for side in (link.sender, link.to)}
-        writers = {service.writer for service in daemon.services.values()}
+        writers = {service.writer for service in node.services.values()}
         nodes = (
             api.MapNodeDocument(name, name == me, self._address(name), name in writers)
             for name in sorted(names)
@@ -43,13 +40,13 @@ class Mapper:
         return api.MapDocument(tuple(nodes), tuple(links))
 
     def _address(self, name: NodeName) -> str | None:
-        if name == self._daemon.runtime.name:
-            return str(self._daemon.runtime.settings.advertise)
-        member = self._daemon.membership.members.get(name)
+        if name == self._node.runtime.name:
+            return str(self._node.runtime.settings.advertise)
+        member = self._node.membership.members.get(name)
         return (member.address or None) if member is not None else None
 
     def _from_here(self, service: WriterService | FollowService) -> list[api.MapLinkDocument]:
-        me, peers = self._daemon.runtime.name, self._daemon.peers
+        me, peers = self._node.runtime.name, self._node.peers
         return [
             api.MapLinkDocument(
                 report.via or me,
@@ -59,11 +56,11 @@ class Mapper:
                 report.standing.standing.value,
                 (report.via or name) in peers.sessions,
             )
-            for name, report in sorted(reports_of(self._daemon.runtime.store, service.line).items())
+            for name, report in sorted(reports_of(self._node.runtime.store, service.line).items())
         ]
 
     def _to_here(self, service: FollowService) -> list[api.MapLinkDocument]:
-        me, fileset = self._daemon.runtime.name, service.fileset.name
+        me, fileset = self._node.runtime.name, service.fileset.name
         live = service.live.number if service.live is not None else None
         standing = service.standing.standing.value
         return [

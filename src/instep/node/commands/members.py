@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 from instep.api import members as api
 from instep.api.verifying import CheckCommand, CheckDocument, CheckRowDocument
@@ -15,16 +14,14 @@ from instep.model.standing import Standing
 from instep.net.client import split_address
 from instep.net.messages import DRAIN_MS_MAX
 from instep.net.tls import trust_fetch
-from instep.node.checking import check_node
+from instep.node.commands.checking import check_node
+from instep.node.commands.context import CommandContext
 from instep.node.config import edits
 from instep.node.control import Commands, Speaker
 from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
 from instep.node.facts import told
 from instep.node.snapshot import moment, reports_of
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
@@ -35,8 +32,8 @@ DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 
 
-def commands(daemon: Daemon) -> Commands:
-    members = Members(daemon)
+def commands(context: CommandContext) -> Commands:
+    members = Members(context)
     return {
         api.InviteCommand: members.invite,
         api.PartnerListCommand: members.partner_list,
@@ -53,21 +50,22 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Members:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, context: CommandContext) -> None:
+        self._node = context.node
+        self._context = context
 
     async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
-        invited = self._daemon.membership.invite(node_name(asked.name), link, ttl_ms)
+        invited = self._node.membership.invite(node_name(asked.name), link, ttl_ms)
         return api.InviteDocument(invited.token, moment(invited.expires_at_ms), invited.address)
 
     # Partners -------------------------------------------------------------------------------------------------
 
     async def partner_list(self, asked: api.PartnerListCommand, speaker: Speaker) -> api.PartnersDocument:
         rows: list[api.PartnerRowDocument] = []
-        for name, partner in sorted(self._daemon.runtime.settings.partners.items()):
-            uplink, is_up, link = self._daemon.peers.uplinks.get(name), self._is_up(name), partner.link
+        for name, partner in sorted(self._node.runtime.settings.partners.items()):
+            uplink, is_up, link = self._node.peers.uplinks.get(name), self._is_up(name), partner.link
             reason = None
             if not is_up:
                 error = uplink.error if uplink is not None else None
@@ -81,31 +79,31 @@ class Members:
         return api.PartnersDocument(partners=tuple(rows))
 
     def _is_up(self, name: NodeName) -> bool:
-        uplink = self._daemon.peers.uplinks.get(name)
-        return name in self._daemon.peers.sessions or (uplink is not None and uplink.is_up)
+        uplink = self._node.peers.uplinks.get(name)
+        return name in self._node.peers.sessions or (uplink is not None and uplink.is_up)
 
     def _address(self, name: NodeName) -> str | None:
-        partner = self._daemon.runtime.settings.partners.get(name)
+        partner = self._node.runtime.settings.partners.get(name)
         if partner is not None and partner.address is not None:
             return str(partner.address)
-        member = self._daemon.membership.members.get(name)
+        member = self._node.membership.members.get(name)
         return member.address or None if member is not None else None
 
     def _last_checked(self, name: NodeName) -> int | None:
-        daemon = self._daemon
-        uplink = daemon.peers.uplinks.get(name)
+        node = self._node
+        uplink = node.peers.uplinks.get(name)
         moments = [uplink.last_heard_ms] if uplink is not None and uplink.last_heard_ms is not None else []
-        for service in daemon.services.values():
-            report = reports_of(daemon.runtime.store, service.line).get(name)
+        for service in node.services.values():
+            report = reports_of(node.runtime.store, service.line).get(name)
             if report is not None:
                 moments.append(report.at_ms)
-        if name in daemon.peers.sessions:
-            moments.append(daemon.peers.sessions[name].last_heard_ms)
+        if name in node.peers.sessions:
+            moments.append(node.peers.sessions[name].last_heard_ms)
         return max(moments, default=None)
 
     async def partner_add(self, asked: api.PartnerAddCommand, speaker: Speaker) -> api.PartnerAddDocument:
         """Pin a node of another cluster: its certificate is fetched and must have the fingerprint that was typed."""
-        daemon = self._daemon
+        node = self._node
         name, address = node_name(asked.name), asked.address
         pin = asked.pin.lower().replace(":", "")
         host, port = split_address(address)
@@ -119,20 +117,20 @@ class Members:
                 shown=chain.pin,
                 typed=pin,
             )
-        daemon.pki.pin_partner(name, chain.certificates[0])
+        node.pki.pin_partner(name, chain.certificates[0])
         flags = {"replicate": asked.replicate, "data": asked.data, "hub": asked.hub}
         given = {key: value for key, value in flags.items() if value is not None}
-        changed = edits.set_partner(daemon.directory, name, {"address": address, "pin": pin, **given})
-        await daemon.trust_changed()
+        changed = edits.set_partner(node.directory, name, {"address": address, "pin": pin, **given})
+        await node.trust_changed()
         if changed:
-            daemon.reload()
+            node.reload()
         return api.PartnerAddDocument(name, address, pin, changed)
 
     async def partner_resend(
         self, asked: api.PartnerResendCommand, speaker: Speaker
     ) -> api.PartnerResendDocument:
         name = node_name(asked.name)
-        session = self._daemon.peers.sessions.get(name)
+        session = self._node.peers.sessions.get(name)
         if session is None:
             raise UnavailableError(
                 f"{name} is not connected", hint=f"on {name}: instep status", code="not_connected", node=name
@@ -142,16 +140,16 @@ class Members:
     # Nodes ----------------------------------------------------------------------------------------------------
 
     async def node_list(self, asked: api.NodeListCommand, speaker: Speaker) -> api.NodesDocument:
-        daemon, order = self._daemon, list(Standing)
-        me, is_drained = daemon.membership.me(), daemon.runtime.draining.is_drained
-        standings = [service.standing.standing for service in daemon.services.values()]
+        node, order = self._node, list(Standing)
+        me, is_drained = node.membership.me(), node.runtime.draining.is_drained
+        standings = [service.standing.standing for service in node.services.values()]
         own = max(standings, key=order.index, default=Standing.IN_STEP).value
         rows = [
             api.NodeRowDocument(me.name, True, me.address, me.pin, await self._own_facts(), own, is_drained)
         ]
-        known = set(daemon.membership.members) | set(daemon.runtime.settings.partners)
+        known = set(node.membership.members) | set(node.runtime.settings.partners)
         for name in sorted(known - {me.name}):
-            member = daemon.membership.members.get(name)
+            member = node.membership.members.get(name)
             pin = member.pin or None if member is not None else None
             is_drained = bool(member and member.serving and member.serving.is_drained)
             rows.append(
@@ -163,35 +161,35 @@ class Members:
 
     def _standing(self, name: NodeName) -> str:
         """The worst standing that a connected node reported."""
-        daemon, order = self._daemon, list(Standing)
+        node, order = self._node, list(Standing)
         if not self._is_up(name):
-            is_partner = name in daemon.runtime.settings.partners
+            is_partner = name in node.runtime.settings.partners
             return Standing.UNREACHABLE.value if is_partner else Standing.UNKNOWN.value
-        lines = [service.line for service in daemon.services.values()]
-        reports = [reports_of(daemon.runtime.store, line).get(name) for line in lines]
+        lines = [service.line for service in node.services.values()]
+        reports = [reports_of(node.runtime.store, line).get(name) for line in lines]
         found = [report.standing.standing for report in reports if report is not None]
         worst: Standing = max(found, key=order.index, default=Standing.IN_STEP)
         return worst.value
 
     async def node_facts(self, asked: api.NodeFactsCommand, speaker: Speaker) -> api.FactsDocument:
-        me = self._daemon.runtime.name
+        me = self._node.runtime.name
         if asked.node is not None and asked.node != me:
             return api.FactsDocument(asked.node, await self._facts_of_partner(NodeName(asked.node)))
         return api.FactsDocument(me, await self._own_facts())
 
     async def _own_facts(self) -> dict[str, str]:
         """Under this daemon's key: a fingerprint equals one that a partner tells this node."""
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
         """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
         ``path``, with its name."""
-        peers = self._daemon.peers
+        peers = self._node.peers
         session = peers.sessions.get(name)
         lines = [
             service.line
-            for service in self._daemon.services.values()
+            for service in self._node.services.values()
             if session is not None and service.is_written_here and service.line in session.accepted
         ]
         if session is None or not lines:
@@ -211,7 +209,7 @@ class Members:
 
     async def drain(self, asked: api.DrainCommand, speaker: Speaker) -> api.DrainDocument:
         """Say that a node should get no new work: this one, or a connected partner that lets us."""
-        reason, runtime = asked.reason or "", self._daemon.runtime
+        reason, runtime = asked.reason or "", self._node.runtime
         if asked.node is not None and asked.node != runtime.name:
             return await self._drain_partner(asked.node, reason, asked.for_s, is_drained=True)
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
@@ -221,7 +219,7 @@ class Members:
 
     async def undrain(self, asked: api.UndrainCommand, speaker: Speaker) -> api.DrainDocument:
         """Take back what people asked for; a rollout's drain goes on until it returns the node."""
-        runtime = self._daemon.runtime
+        runtime = self._node.runtime
         if asked.node is not None and asked.node != runtime.name:
             return await self._drain_partner(asked.node, "", None, is_drained=False)
         changed = runtime.draining.end_asked()
@@ -234,11 +232,11 @@ class Members:
     ) -> api.DrainDocument:
         """Over the connection that the partner keeps open; its own ``allow_drain`` decides."""
         name = node_name(node)
-        session = self._daemon.peers.sessions.get(name)
+        session = self._node.peers.sessions.get(name)
         verb = "drain" if is_drained else "undrain"
         if session is None:
             raise UnavailableError(
-                f"{name} is not connected to {self._daemon.runtime.name}, so it cannot be told to {verb}",
+                f"{name} is not connected to {self._node.runtime.name}, so it cannot be told to {verb}",
                 hint=f"on {name}: instep node {verb}",
                 code="not_connected",
                 node=name,
@@ -253,35 +251,35 @@ class Members:
     # Certificates ---------------------------------------------------------------------------------------------
 
     async def revoke(self, asked: api.RevokeCommand, speaker: Speaker) -> api.RevokeDocument:
-        daemon = self._daemon
+        node = self._node
         name = node_name(asked.name)
-        if not daemon.pki.is_ca:
+        if not node.pki.is_ca:
             raise RefusedError(
-                f"{daemon.runtime.name} does not hold the cluster's CA key",
+                f"{node.runtime.name} does not hold the cluster's CA key",
                 hint="run this on the node where instep init ran",
                 code="no_ca",
             )
-        changed = daemon.pki.revoke(name, wall_ms())
-        if edits.remove_partner(daemon.directory, name):
-            daemon.reload()
-        daemon.peers.cut(name)
-        daemon.membership.forget(name)
-        daemon.runtime.store.delete_reports(name)
-        await daemon.trust_changed()
-        daemon.peers.tell_revocations()
-        daemon.runtime.note("revoked", f"the certificates of {name} were revoked", name=name)
+        changed = node.pki.revoke(name, wall_ms())
+        if edits.remove_partner(node.directory, name):
+            node.reload()
+        node.peers.cut(name)
+        node.membership.forget(name)
+        node.runtime.store.delete_reports(name)
+        await node.trust_changed()
+        node.peers.tell_revocations()
+        node.runtime.note("revoked", f"the certificates of {name} were revoked", name=name)
         return api.RevokeDocument(name, changed)
 
     async def renew(self, asked: api.RenewCommand, speaker: Speaker) -> api.RenewDocument:
-        await self._daemon.renew(force=True)
-        return api.RenewDocument(self._daemon.runtime.name, True)
+        await self._node.renew(force=True)
+        return api.RenewDocument(self._node.runtime.name, True)
 
     # Check ----------------------------------------------------------------------------------------------------
 
     async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:
         started = time.monotonic()
         checks: list[CheckRowDocument] = []
-        async for each in check_node(self._daemon):
+        async for each in check_node(self._context):
             checks.append(each)
             await speaker.progress(each.name, len(checks), None, "checks", None)
         took_ms = round((time.monotonic() - started) * 1000)

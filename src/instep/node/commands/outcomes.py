@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from msgspec import UNSET
 
@@ -14,10 +14,8 @@ from instep.core.vocabulary import Trouble
 from instep.errors import InstepError, RefusedError, family_of
 from instep.node.commands.targets import running_service_of
 from instep.node.held_view import held_documents
+from instep.node.node import Node
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["author", "error_of", "outcome_document", "writer_of"]
 
@@ -28,16 +26,16 @@ def error_of(trouble: Trouble) -> InstepError:
     return family(trouble.reason, hint=trouble.hint, code=trouble.code, **dict(trouble.facts))
 
 
-def writer_of(daemon: Daemon, named: str | None) -> WriterService:
+def writer_of(node: Node, named: str | None) -> WriterService:
     """The service of a fileset that is written here."""
-    service = running_service_of(daemon, named)
+    service = running_service_of(node, named)
     if not isinstance(service, WriterService):
         raise RefusedError(
             f"{service.fileset.name} is written on {service.fileset.writer}, not here",
             hint=f"run this on {service.fileset.writer}",
             code="not_the_writer",
             writer=service.fileset.writer,
-            node=daemon.runtime.name,
+            node=node.runtime.name,
         )
     return service
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from instep.api.command import Document
 from instep.errors import ContentionError
 from instep.node.control import Speaker
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
+from instep.node.node import Node
 
 __all__ = ["AGAIN", "deadline_in", "left", "until", "watched"]
 
@@ -32,12 +30,12 @@ def left(deadline: float) -> float:
 
 
 async def until(
-    daemon: Daemon, holds: Callable[[], bool], deadline: float, what: str | Callable[[], str]
+    node: Node, holds: Callable[[], bool], deadline: float, what: str | Callable[[], str]
 ) -> None:
     """Return once ``holds``; ``ContentionError`` with ``what`` is missing when the deadline passes."""
     loop = asyncio.get_running_loop()
     while True:
-        changed = daemon.runtime.changed
+        changed = node.runtime.changed
         if holds():
             return
         rest = deadline - loop.time()
@@ -51,12 +49,12 @@ async def until(
 
 
 async def watched(
-    daemon: Daemon, document: Callable[[], Result], speaker: Speaker, *, is_watched: bool
+    node: Node, document: Callable[[], Result], speaker: Speaker, *, is_watched: bool
 ) -> Result:
     """The document as it is now; where it is watched, an item for every change first, until the daemon stops."""
     last: Result | None = None
-    while is_watched and not daemon.stopping.is_set():
-        changed = daemon.runtime.changed
+    while is_watched and not node.stopping.is_set():
+        changed = node.runtime.changed
         now = document()
         if now != last:
             await speaker.item(now)

@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from msgspec.structs import asdict, replace
 
 from instep.api import succession as api
 from instep.api.parts import generation
 from instep.core import follow_vocabulary as f
-from instep.core import publish_vocabulary as p
 from instep.core.succession import Lost, base_of, lost_generations, next_epoch, rests_on
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
+from instep.node.commands.context import CommandContext
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import running_service_of
 from instep.node.config.writer_edit import check_change
 from instep.node.control import Commands, Speaker
 from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.obstacles import why_unserved
-from instep.node.signers import verdict_on
 from instep.node.snapshot import generation_document, reports_of
 from instep.node.writer import WriterService
 from instep.tree.failpoints import failpoint, register
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
@@ -48,42 +44,42 @@ SIGNED = register("promote.signed")
 _Service = WriterService | FollowService
 
 
-def commands(daemon: Daemon) -> Commands:
-    return {api.PromoteCommand: Promote(daemon).promote}
+def commands(context: CommandContext) -> Commands:
+    return {api.PromoteCommand: Promote(context.node).promote}
 
 
 class Promote:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def promote(self, asked: api.PromoteCommand, speaker: Speaker) -> api.PromoteDocument:
-        service = running_service_of(self._daemon, asked.fileset)
+        service = running_service_of(self._node, asked.fileset)
         deadline = deadline_in(asked.timeout_s or PROMOTE_S)
-        book, me = service.facts.epochs, self._daemon.runtime.name
+        book, me = service.facts.epochs, self._node.runtime.name
         is_mine = book.current is not None and book.current.writer == me and book.disputed is None
         if is_mine or (book.current is None and service.is_written_here):
             changed = not asked.dry_run and await self._finish(service, deadline, speaker)
             return self._told(service, (), None, is_changed=changed)
         self._check(service)
         if asked.dry_run:
-            heard = await hear_claimants(self._daemon, service, deadline, speaker)
+            heard = await hear_claimants(self._node, service, deadline, speaker)
             lost, held = self._lost(service, heard), self._held(service)
             return replace(self._told(service, lost, held, heard, is_changed=True), dry_run=True)
-        if not self._daemon.pki.is_ca:
+        if not self._node.pki.is_ca:
             raise RefusedError(
                 f"the cluster's CA key is not on {me}, and only it can make another node the writer",
                 hint=f"instep promote {service.fileset.name} --home-is-dead --pki-backup FILE",
                 code="no_ca_key",
                 node=me,
             )
-        heard = await hear_claimants(self._daemon, service, deadline, speaker)
+        heard = await hear_claimants(self._node, service, deadline, speaker)
         if isinstance(service, FollowService):
             await self._settle(service, deadline, speaker)
         try:
             lost, held = self._lost(service, heard), self._held(service)
             await self._sign(service, held, deadline)
         finally:
-            service.driver.post(f.Resumed() if isinstance(service, FollowService) else p.Resumed())  # type: ignore[arg-type]
+            service.resume()
         failpoint(SIGNED)
         await self._finish(service, deadline, speaker)
         return self._told(self._running(service), lost, held, heard, is_changed=True)
@@ -92,15 +88,15 @@ class Promote:
 
     def _check(self, service: _Service) -> None:
         """``RefusedError`` where nothing could go on here, or the home is not dead."""
-        daemon, me = self._daemon, self._daemon.runtime.name
+        node, me = self._node, self._node.runtime.name
         name, book = service.fileset.name, service.facts.epochs
         homes = {claim.writer for claim in book.rivals} or {
             book.current.writer if book.current else service.writer
         }
         for home in sorted(homes - {me}):
-            uplink = daemon.peers.uplinks.get(home)
+            uplink = node.peers.uplinks.get(home)
             if book.disputed is None and (
-                (uplink is not None and uplink.is_up) or home in daemon.peers.sessions
+                (uplink is not None and uplink.is_up) or home in node.peers.sessions
             ):
                 raise RefusedError(
                     f"{home} is not dead: it is connected now",
@@ -123,13 +119,13 @@ class Promote:
                 code="nothing_held",
                 node=me,
             )
-        check_change(daemon.directory, service.line, me, definition)
+        check_change(node.directory, service.line, me, definition)
 
     async def _settle(self, service: FollowService, deadline: float, speaker: Speaker) -> None:
         """Let what is staged go live, for it would be lost otherwise; then hold still."""
         await speaker.progress("finishing what is on its way here", 0, None, "nodes")
         if service.facts.is_paused:
-            service.driver.post(f.Resumed())
+            service.resume()
         service.driver.post(f.PollAsked())
         loop = asyncio.get_running_loop()
 
@@ -138,12 +134,12 @@ class Promote:
             return rests_on(facts) is not None and facts.live == facts.head and not facts.is_paused
 
         try:
-            await until(self._daemon, is_newest, min(deadline, loop.time() + SETTLE_S), "")
+            await until(self._node, is_newest, min(deadline, loop.time() + SETTLE_S), "")
         except ContentionError:
             pass  # what did not arrive is named as lost
-        service.driver.post(f.Paused(REASON))
+        service.pause(REASON)
         await until(
-            self._daemon,
+            self._node,
             lambda: (
                 service.facts.is_paused
                 and rests_on(service.facts) is not None
@@ -159,16 +155,16 @@ class Promote:
         return service.facts.head if isinstance(service, WriterService) else service.facts.live
 
     def _lost(self, service: _Service, heard: Heard) -> tuple[Lost, ...]:
-        store, line = self._daemon.runtime.store, service.line
+        store, line = self._node.runtime.store, service.line
         recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
         told = [*self._heard(service), *heard.heads]
         return lost_generations(self._held(service), told, recorded, service.facts.epochs.disputed)
 
     def _heard(self, service: _Service) -> Iterator[tuple[NodeName, HeadRef]]:
         """Every head of the line that a node told of, by report, greeting or offer."""
-        line, peers = service.line, self._daemon.peers
+        line, peers = service.line, self._node.peers
         told: list[tuple[NodeName, HeadRef | None]] = [(service.writer, service.facts.head)]
-        for node, report in reports_of(self._daemon.runtime.store, line).items():
+        for node, report in reports_of(self._node.runtime.store, line).items():
             told += [(node, report.head), (node, report.live)]
         for node, session in peers.sessions.items():
             told.append((node, session.known.get(line)))
@@ -186,28 +182,24 @@ class Promote:
     # The record ---------------------------------------------------------------------------------------------
 
     async def _sign(self, service: _Service, held: HeadRef | None, deadline: float) -> None:
-        runtime, line = self._daemon.runtime, service.line
+        runtime, line = self._node.runtime, service.line
         seen = [ref for _, ref in self._heard(service)]
-        epoch = next_epoch(service.facts.epochs, seen, self._daemon.peers.highest_heard.get(line, 0))
+        epoch = next_epoch(service.facts.epochs, seen, self._node.peers.highest_heard.get(line, 0))
         body = EpochBody(
             1, line.fileset, line.origin, epoch, runtime.name, runtime.pki.sign_key, base_of(held)
         )
         raw = body.encoded()
         signed = SignedEpoch(raw, runtime.pki.sign_as_ca(SignedEpoch(raw, UNSIGNED).id))
-        verdict = verdict_on(runtime, signed.signature, signed.id)
-        if isinstance(service, FollowService):
-            service.driver.post(f.EpochSeen(runtime.name, signed, verdict))
-        else:
-            service.driver.post(p.EpochSeen(runtime.name, signed, verdict))
+        service.epochs_seen(runtime.name, (signed,))
 
         def is_saved() -> bool:
             current = service.facts.epochs.current
             return current is not None and current.id == signed.id
 
-        await until(self._daemon, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
+        await until(self._node, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
 
     def _running(self, service: _Service) -> _Service:
-        return self._daemon.services.get(service.line.fileset, service)
+        return self._node.services.get(service.line.fileset, service)
 
     async def _finish(self, service: _Service, deadline: float, speaker: Speaker) -> bool:
         """Wait until this node has published in its epoch; whether there was anything to wait for."""
@@ -226,11 +218,11 @@ class Promote:
             return False
         await speaker.progress("publishing in the new epoch", 0, None, "nodes")
         await until(
-            self._daemon,
+            self._node,
             has_published,
             deadline,
             lambda: (
-                f"{self._daemon.runtime.name} is the writer by a record of the CA, but has not published yet: "
+                f"{self._node.runtime.name} is the writer by a record of the CA, but has not published yet: "
                 f"{self._running(service).standing.reason or AGAIN}"
             ),
         )
@@ -247,12 +239,12 @@ class Promote:
         *,
         is_changed: bool,
     ) -> api.PromoteDocument:
-        daemon, me = self._daemon, self._daemon.runtime.name
+        node, me = self._node, self._node.runtime.name
         current = service.facts.epochs.current
         unheard = heard.unheard if heard is not None else ()
         if lost and is_changed and isinstance(service, WriterService):
             numbers = ", ".join(str(one.number) for one in lost)
-            daemon.runtime.note(
+            node.runtime.note(
                 "promoted",
                 f"{me} writes on from generation {held.number if held else 0}; left behind: {numbers}",
                 service.line,
@@ -265,13 +257,13 @@ class Promote:
             generation(service.head),
             generation(held),
             tuple(self._lost_document(one) for one in lost),
-            daemon.pki.is_ca,
+            node.pki.is_ca,
             tuple(self._next_steps(service)),
             tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
         )
 
     def _lost_document(self, one: Lost) -> api.LostDocument:
-        signed = self._daemon.runtime.store.generation(one.id) if one.id is not None else None
+        signed = self._node.runtime.store.generation(one.id) if one.id is not None else None
         if signed is not None:
             return api.LostDocument(**asdict(generation_document(signed)), known_by=one.known_by)
         known = one.id.hex() if one.id is not None else None
@@ -279,15 +271,15 @@ class Promote:
 
     def _next_steps(self, service: _Service) -> list[str]:
         """What only an operator can do, on which node: partners dial, so each has to know whom."""
-        daemon, runtime, name = self._daemon, self._daemon.runtime, service.fileset.name
+        node, runtime, name = self._node, self._node.runtime, service.fileset.name
         me, definition = runtime.name, service.known_definition()
         steps: list[str] = []
-        for member in sorted(daemon.membership.members):
+        for member in sorted(node.membership.members):
             if member == me or definition is None:
                 continue
-            found = why_unserved(daemon.peers, service, definition.fileset_class, member)
+            found = why_unserved(node.peers, service, definition.fileset_class, member)
             steps += [f"for {member}, if it follows {name}: {each.hint}" for each in found]
-            if member not in daemon.peers.sessions:
+            if member not in node.peers.sessions:
                 steps.append(
                     f"for {member}, if it follows {name}: on {member}: instep partner set {me} "
                     f"--address {runtime.settings.advertise}"

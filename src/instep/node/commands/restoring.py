@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from typing import TYPE_CHECKING
 
 from instep.api import lines as api
 from instep.api.parts import generation
@@ -14,16 +13,15 @@ from instep.errors import UnavailableError, UsageError
 from instep.model.counts import counted, which
 from instep.model.entry import Kind
 from instep.model.ids import HeadRef, NodeName, node_name
+from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
 from instep.node.control import Commands, Speaker
 from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.partner_contents import PartnerContents
 from instep.node.restoring_out import RestoringOut
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
@@ -32,19 +30,19 @@ SHOWN_S = 1.0
 """So often progress is told."""
 
 
-def commands(daemon: Daemon) -> Commands:
-    restores = Restores(daemon)
+def commands(context: CommandContext) -> Commands:
+    restores = Restores(context.node)
     return {api.RollbackCommand: restores.rollback, api.RestoreCommand: restores.restore}
 
 
 class Restores:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def rollback(self, asked: api.RollbackCommand, speaker: Speaker) -> api.OutcomeDocument:
         """The tree of an older generation, whatever lies there now, as a new generation."""
-        service = writer_of(self._daemon, asked.fileset)
-        target = generation_of(self._daemon.runtime.store, service, asked.generation)
+        service = writer_of(self._node, asked.fileset)
+        target = generation_of(self._node.runtime.store, service, asked.generation)
         wanted = s.RestoreAsked(
             0,
             target,
@@ -59,7 +57,7 @@ class Restores:
         """Paths of the tree, or all of it, as a generation has them; the head's where none is named."""
         if asked.to is not None:
             return await self._restore_out(asked, asked.to)
-        service = writer_of(self._daemon, asked.fileset)
+        service = writer_of(self._node, asked.fileset)
         target = self._target(service, asked.generation)
         wanted = s.RestoreAsked(
             0,
@@ -76,7 +74,7 @@ class Restores:
 
     async def _restore_out(self, asked: api.RestoreCommand, to: str) -> api.OutcomeDocument:
         """Into a directory, on any node."""
-        service = running_service_of(self._daemon, asked.fileset)
+        service = running_service_of(self._node, asked.fileset)
         if not os.path.isabs(to):
             raise UsageError(f"{to} is not an absolute path", code="no_directory")
         target = self._target(service, asked.generation)
@@ -84,7 +82,7 @@ class Restores:
         partners: PartnerContents | None = None
         senders: tuple[NodeName, ...] = ()
         if isinstance(service, WriterService):
-            lenders = self._daemon.peers.lenders(service.line)
+            lenders = self._node.peers.lenders(service.line)
             partners = PartnerContents(
                 service.line, tuple(each for each in lenders if source in (None, each.who))
             )
@@ -97,7 +95,7 @@ class Restores:
             await work.write(changes, os.fsencode(to))
             were = which(len(changes), "was", "were")
             text = f"{counted(len(changes), 'path')} of generation {target.number} {were} written to {to}"
-            self._daemon.runtime.note("restored", text, service.line, generation=target.number)
+            self._node.runtime.note("restored", text, service.line, generation=target.number)
         return api.OutcomeDocument(
             fileset=service.fileset.name,
             changed=bool(changes) and not asked.dry_run,
@@ -111,7 +109,7 @@ class Restores:
     def _target(self, service: WriterService | FollowService, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""
         if number is not None:
-            return generation_of(self._daemon.runtime.store, service, number)
+            return generation_of(self._node.runtime.store, service, number)
         if service.facts.head is None:
             name = service.fileset.name
             raise UsageError(
@@ -126,7 +124,7 @@ class Restores:
         if named is None:
             return None
         name = node_name(named)
-        if name not in self._daemon.peers.sessions and name not in self._daemon.peers.uplinks:
+        if name not in self._node.peers.sessions and name not in self._node.peers.uplinks:
             raise UnavailableError(
                 f"{name} is not connected",
                 hint="instep partner list shows who is; without --from every connected partner is asked",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from instep.api import rollouts as api
 from instep.api.parts import FailureDocument, WaitingDocument, generation
@@ -13,17 +12,16 @@ from instep.core.rollout_nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef
+from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import deadline_in, watched
 from instep.node.control import Commands, Speaker
 from instep.node.hooks import run_hook
+from instep.node.node import Node
 from instep.node.rollout import view_of_report
 from instep.node.rollout_view import rollouts_document
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
@@ -32,8 +30,8 @@ RELOAD_S = 300.0
 WATCH_S = 1.0
 
 
-def commands(daemon: Daemon) -> Commands:
-    rollouts = Rollouts(daemon)
+def commands(context: CommandContext) -> Commands:
+    rollouts = Rollouts(context.node)
     return {
         api.RolloutShowCommand: rollouts.show,
         api.RolloutPauseCommand: rollouts.pause,
@@ -46,19 +44,19 @@ def commands(daemon: Daemon) -> Commands:
 
 
 class Rollouts:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     # Show ---------------------------------------------------------------------------------------------------
 
     async def show(self, asked: api.RolloutShowCommand, speaker: Speaker) -> api.RolloutsDocument:
         """The present rollout and the past ones; with ``watch`` an item for every change until the daemon stops."""
-        service, store = writer_of(self._daemon, asked.fileset), self._daemon.runtime.store
+        service, store = writer_of(self._node, asked.fileset), self._node.runtime.store
 
         def document() -> api.RolloutsDocument:
             return rollouts_document(store, service.line, service.rollout.facts, service.rollout.view)
 
-        return await watched(self._daemon, document, speaker, is_watched=asked.watch)
+        return await watched(self._node, document, speaker, is_watched=asked.watch)
 
     # Ask ----------------------------------------------------------------------------------------------------
 
@@ -69,26 +67,26 @@ class Rollouts:
         return await self._ask(asked.fileset, r.ResumeAsked)
 
     async def abort(self, asked: api.RolloutAbortCommand, speaker: Speaker) -> api.RolloutStateDocument:
-        facts = writer_of(self._daemon, asked.fileset).rollout.facts
+        facts = writer_of(self._node, asked.fileset).rollout.facts
         is_done = facts.failed_code == "aborted" or facts.state is r.RolloutState.ABORTED
         return await self._ask(
             asked.fileset, lambda number: r.AbortAsked(number, not asked.keep), is_done=is_done
         )
 
     async def confirm(self, asked: api.RolloutConfirmCommand, speaker: Speaker) -> api.RolloutStateDocument:
-        facts = writer_of(self._daemon, asked.fileset).rollout.facts
+        facts = writer_of(self._node, asked.fileset).rollout.facts
         return await self._ask(asked.fileset, r.ConfirmAsked, is_done=facts.is_confirmed)
 
     async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """Begin the ended rollout of the head anew; partners forget what they refused."""
-        self._daemon.peers.nudge(writer_of(self._daemon, asked.fileset).line, "retry")
+        self._node.peers.nudge(writer_of(self._node, asked.fileset).line, "retry")
         return await self._ask(asked.fileset, r.RetryAsked)
 
     async def _ask(
         self, fileset: str | None, make: Callable[[int], r.Ask], *, is_done: bool = False
     ) -> api.RolloutStateDocument:
         """``is_done`` when the same was asked before: then nothing is left to change."""
-        service = writer_of(self._daemon, fileset)
+        service = writer_of(self._node, fileset)
         before = service.rollout.facts
         if not is_done:
             trouble = await service.rollout.ask(make, ASK_S)
@@ -107,7 +105,7 @@ class Rollouts:
 
     async def reload(self, asked: api.ReloadCommand, speaker: Speaker) -> api.ReloadDocument:
         """The reload hooks of the writer, then of its direct partners: at once, or ``rolling`` one batch at a time."""
-        service = writer_of(self._daemon, asked.fileset)
+        service = writer_of(self._node, asked.fileset)
         head = service.head
         if head is None:
             raise RefusedError(
@@ -116,14 +114,14 @@ class Rollouts:
             )  # fmt: skip
         deadline = deadline_in(asked.timeout_s or RELOAD_S)
         effect = RunHook(0, HookKind.RELOAD, head, head)
-        trouble = await run_hook(self._daemon.runtime, service.fileset, effect, ())
+        trouble = await run_hook(self._node.runtime, service.fileset, effect, ())
         if trouble is None:
             trouble = await service.rollout.ask(lambda number: r.ReloadAsked(number, asked.rolling), ASK_S)
         if trouble is not None:
             raise error_of(trouble)
         serial = service.rollout.facts.reload_serial
         while True:
-            changed = self._daemon.runtime.changed
+            changed = self._node.runtime.changed
             result = self._reloaded(service, head, serial)
             left = deadline - asyncio.get_running_loop().time()
             if not result.waiting_for or result.failed or left <= 0:
@@ -142,15 +140,15 @@ class Rollouts:
                 continue
 
     def _reloaded(self, service: WriterService, head: HeadRef, serial: int) -> api.ReloadDocument:
-        daemon = self._daemon
-        reports = reports_of(daemon.runtime.store, service.line)
-        reloaded: list[str] = [daemon.runtime.name]
+        node = self._node
+        reports = reports_of(node.runtime.store, service.line)
+        reloaded: list[str] = [node.runtime.name]
         waiting: list[WaitingDocument] = []
         failed: list[FailureDocument] = []
         absent: list[str] = []
-        for name in daemon.peers.followers(service.line):
+        for name in node.peers.followers(service.line):
             report = reports.get(name)
-            if name not in daemon.peers.sessions or report is None:
+            if name not in node.peers.sessions or report is None:
                 absent.append(name)
             elif report.live != head:
                 continue  # it serves another generation, or none: what it takes next is reloaded with it

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from instep.api.filesets import AcceptedDocument
 from instep.api.parts import FullGenerationDocument
 from instep.core.succession import writer_by
 from instep.errors import RefusedError
 from instep.node.config.writer_edit import change_writer
+from instep.node.node import Node
 from instep.node.snapshot import generation_document
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["step_back", "was_replaced"]
 
@@ -28,11 +25,11 @@ def was_replaced(service: WriterService) -> bool:
 
 
 def step_back(
-    daemon: Daemon, service: WriterService, path: Path, home: str | None, mode: str | None
+    node: Node, service: WriterService, path: Path, home: str | None, mode: str | None
 ) -> AcceptedDocument:
     """Follow the writer that the newest record names. What this tree holds and the line does not goes to the archive
     by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked for."""
-    runtime, name, line = daemon.runtime, service.fileset.name, service.line
+    runtime, name, line = node.runtime, service.fileset.name, service.line
     book = service.facts.epochs
     writer = writer_by(book)
     if writer is None or writer == runtime.name or home not in (None, writer):
@@ -40,7 +37,7 @@ def step_back(
             f"{name} is written on this node", code="written_here", fileset=name, node=runtime.name
         )
     assert book.current is not None
-    outside = _outside(daemon, service)
+    outside = _outside(node, service)
     numbers = ", ".join(f"{one.epoch}.{one.number}" for one in outside)
     if path != service.fileset.path or mode not in ("replace", "seed"):
         raise RefusedError(
@@ -52,24 +49,24 @@ def step_back(
             writer=writer,
             generations=numbers,
         )
-    member = daemon.membership.members.get(writer)
-    change_writer(daemon.directory, line, writer, None, member.address if member is not None else None)
+    member = node.membership.members.get(writer)
+    change_writer(node.directory, line, writer, None, member.address if member is not None else None)
     runtime.note(
         "stepped_back",
         f"{runtime.name} follows {writer}; generations {numbers} stay here, outside the line",
         line,
         generations=numbers,
     )
-    daemon.reload()
+    node.reload()
     return AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=True, set_aside=outside)
 
 
-def _outside(daemon: Daemon, service: WriterService) -> tuple[FullGenerationDocument, ...]:
+def _outside(node: Node, service: WriterService) -> tuple[FullGenerationDocument, ...]:
     """The generations that were published here and that the line went on without, oldest first."""
     current = service.facts.epochs.current
     assert current is not None
     found: list[FullGenerationDocument] = []
-    for signed in daemon.runtime.store.generations(service.line, RECORDED_MAX):
+    for signed in node.runtime.store.generations(service.line, RECORDED_MAX):
         if signed.id == current.base or signed.body().epoch >= current.epoch:
             break
         found.append(generation_document(signed))

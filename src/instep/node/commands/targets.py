@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef
 from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.signers import BROKEN
 from instep.node.snapshot import pick_fileset
 from instep.node.writer import WriterService
 from instep.store.port import NodeStore
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = [
     "generation_of",
@@ -25,14 +21,14 @@ __all__ = [
 GENERATIONS_MAX = 10_000
 
 
-def service_of(daemon: Daemon, named: str | None) -> WriterService | FollowService:
+def service_of(node: Node, named: str | None) -> WriterService | FollowService:
     """The service of the named fileset, or of the only one."""
-    return daemon.services[pick_fileset(daemon.runtime.settings, named).name]
+    return node.services[pick_fileset(node.runtime.settings, named).name]
 
 
-def running_service_of(daemon: Daemon, named: str | None) -> WriterService | FollowService:
+def running_service_of(node: Node, named: str | None) -> WriterService | FollowService:
     """As ``service_of``, for what its machine is to do; ``UnavailableError`` ``line_stopped`` when that has stopped."""
-    service = service_of(daemon, named)
+    service = service_of(node, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
         raise UnavailableError(
             f"the line of {service.fileset.name} has stopped here: {service.standing.reason}",

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from instep.api import verifying as api
 from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.net.messages import TestRow
+from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.targets import service_of
 from instep.node.control import Commands, Speaker
+from instep.node.follower import FollowService
+from instep.node.node import Node
 from instep.node.snapshot import reports_of
 from instep.node.trying import test_document, try_balancer, try_node, unequal
 from instep.node.writer import WriterService
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-    from instep.node.follower import FollowService
 
 __all__ = ["commands"]
 
 LIMIT_S = 120.0
 
 
-def commands(daemon: Daemon) -> Commands:
-    return {api.TestCommand: Trying(daemon).test}
+def commands(context: CommandContext) -> Commands:
+    return {api.TestCommand: Trying(context.node).test}
 
 
 class Trying:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def test(self, asked: api.TestCommand, speaker: Speaker) -> api.TestsDocument:
-        service = service_of(self._daemon, asked.fileset)
-        fileset, me = service.fileset, self._daemon.runtime.name
+        service = service_of(self._node, asked.fileset)
+        fileset, me = service.fileset, self._node.runtime.name
         if asked.through_balancer and not service.golden.balancer_specs:
             raise RefusedError(
                 f"{fileset.name} has no golden requests to ask through a balancer here",
@@ -75,17 +73,17 @@ class Trying:
 
     def _names(self, asked: api.TestCommand) -> list[NodeName]:
         """This node, or those that were named, or with ``fleet`` all that have the line from here."""
-        me = self._daemon.runtime.name
+        me = self._node.runtime.name
         named = [node_name(name) for name in asked.nodes]
         if not asked.fleet and all(name == me for name in named):
             return [me]
-        writer = writer_of(self._daemon, asked.fileset)
+        writer = writer_of(self._node, asked.fileset)
         if not asked.fleet:
             return named
-        peers = self._daemon.peers
+        peers = self._node.peers
         reported = [
             name
-            for name, report in reports_of(self._daemon.runtime.store, writer.line).items()
+            for name, report in reports_of(self._node.runtime.store, writer.line).items()
             if not report.via
         ]
         accepted = [name for name, session in peers.sessions.items() if writer.line in session.accepted]
@@ -100,10 +98,10 @@ class Trying:
         found: dict[str, tuple[TestRow, ...]],
     ) -> None:
         """What the tests of one node come to; one that cannot be asked is a test that failed."""
-        if name == self._daemon.runtime.name:
+        if name == self._node.runtime.name:
             found[name] = await try_node(service)
             return
-        session = self._daemon.peers.sessions.get(name)
+        session = self._node.peers.sessions.get(name)
         try:
             if session is None:
                 raise UnavailableError(f"{name} is not connected", code="not_connected")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from instep.api import verifying as api
 from instep.errors import InstepError
@@ -11,47 +10,46 @@ from instep.model.manifest import totals
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
+from instep.node.commands.context import CommandContext
 from instep.node.commands.targets import service_of
 from instep.node.control import Commands, Speaker
+from instep.node.node import Node
 from instep.node.page_walk import must_have
 from instep.node.snapshot import reports_of
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
 
 __all__ = ["commands"]
 
 VERIFY_S = 86_400.0
 
 
-def commands(daemon: Daemon) -> Commands:
-    return {api.VerifyCommand: Verifying(daemon).verify}
+def commands(context: CommandContext) -> Commands:
+    return {api.VerifyCommand: Verifying(context.node).verify}
 
 
 class Verifying:
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, node: Node) -> None:
+        self._node = node
 
     async def verify(self, asked: api.VerifyCommand, speaker: Speaker) -> api.VerifyDocument:
-        service = service_of(self._daemon, asked.fileset)
+        service = service_of(self._node, asked.fileset)
         jobs: dict[str, asyncio.Task[m.VerifyReply]] = {}
         loop = asyncio.get_running_loop()
-        jobs[self._daemon.runtime.name] = loop.create_task(service.verify(is_deep=asked.deep))
+        jobs[self._node.runtime.name] = loop.create_task(service.verify(is_deep=asked.deep))
         if asked.fleet:
-            for name, session in list(self._daemon.peers.sessions.items()):
+            for name, session in list(self._node.peers.sessions.items()):
                 if (
                     service.line in session.accepted
-                    and self._daemon.peers.access.why_not(name, service) is None
+                    and self._node.peers.access.why_not(name, service) is None
                 ):
                     jobs[name] = loop.create_task(
                         session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
                     )
-        store, live = self._daemon.runtime.store, service.live
+        store, live = self._node.runtime.store, service.live
         total = totals(live.root, must_have(store.get_page)).size_bytes if live is not None else 0
         try:
             done = 0
             while done < len(jobs):
-                if asked.deep and not jobs[self._daemon.runtime.name].done():
+                if asked.deep and not jobs[self._node.runtime.name].done():
                     await speaker.progress("reading every byte", service.verified_bytes(), total, "bytes")
                 else:
                     await speaker.progress("verifying", done, len(jobs), "nodes")
@@ -68,10 +66,8 @@ class Verifying:
         if asked.fleet:
             nodes += [
                 api.VerifiedNodeDocument(partner, None, reason=f"{partner} is not connected")
-                for partner, report in reports_of(self._daemon.runtime.store, service.line).items()
-                if partner not in jobs
-                and not report.via
-                and partner in self._daemon.runtime.settings.partners
+                for partner, report in reports_of(self._node.runtime.store, service.line).items()
+                if partner not in jobs and not report.via and partner in self._node.runtime.settings.partners
             ]
         roots = {node.root for node in nodes}
         identical = len(roots) == 1 and None not in roots and not any(node.differs for node in nodes)

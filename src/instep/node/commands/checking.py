@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -16,6 +15,7 @@ from instep.core.gates import CLOCK
 from instep.errors import InstepError
 from instep.model.counts import counted
 from instep.net import messages as m
+from instep.node.commands.context import CommandContext
 from instep.node.daemon_rights import hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.driver import wall_ms
 from instep.node.exchanging import EXCHANGE_HINT, obstacles
@@ -23,15 +23,13 @@ from instep.node.follower import FollowService
 from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.held_view import check_words
 from instep.node.mounts import mount_at, why_shared
+from instep.node.node import Node
+from instep.node.session import Session
 from instep.node.space import room_for
+from instep.node.uplink import Uplink
+from instep.node.writer import WriterService
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.place import Place
-
-if TYPE_CHECKING:
-    from instep.node.daemon import Daemon
-    from instep.node.session import Session
-    from instep.node.uplink import Uplink
-    from instep.node.writer import WriterService
 
 __all__ = ["check_node"]
 
@@ -49,10 +47,11 @@ def result(
     return CheckRowDocument(name, ok, node, ours, theirs, None if ok else hint)
 
 
-async def check_node(daemon: Daemon) -> AsyncIterator[CheckRowDocument]:
+async def check_node(context: CommandContext) -> AsyncIterator[CheckRowDocument]:
     """Everything this node can look at: its configuration, keys, links, roots, disks and clocks."""
-    me = daemon.runtime.name
-    problem = daemon.config_problem
+    node = context.node
+    me = node.runtime.name
+    problem = node.config_problem
     yield result(
         "configuration",
         problem is None,
@@ -60,22 +59,22 @@ async def check_node(daemon: Daemon) -> AsyncIterator[CheckRowDocument]:
         problem.reason if problem is not None else "current",
         hint="mend instep.toml, then: instep config reload",
     )
-    for found in await asyncio.to_thread(daemon.pki.problems, wall_ms()):
+    for found in await asyncio.to_thread(node.pki.problems, wall_ms()):
         yield result(f"keys {found.what}", False, me, f"{found.path}: {found.detail}", hint=found.hint)
     yield result("keys", True, me, "private, current, of this node")
-    yield _check_state(daemon)
-    kept = _kept_aside(daemon)
+    yield _check_state(node)
+    kept = _kept_aside(node)
     if kept is not None:
         yield kept
-    roots = [service.fileset.path for service in daemon.services.values()]
-    below = [str(root) for root in roots if daemon.directory.pki.resolve().is_relative_to(root.resolve())]
+    roots = [service.fileset.path for service in node.services.values()]
+    below = [str(root) for root in roots if node.directory.pki.resolve().is_relative_to(root.resolve())]
     yield result("keys outside served paths", not below, me, below or "yes", hint="move the node directory")
-    for uplink in daemon.peers.uplinks.values():
-        async for each in _check_link(daemon, uplink):
+    for uplink in node.peers.uplinks.values():
+        async for each in _check_link(node, uplink):
             yield each
-    for name in daemon.runtime.settings.partners:
-        if name not in daemon.peers.uplinks:
-            is_up = name in daemon.peers.sessions
+    for name in node.runtime.settings.partners:
+        if name not in node.peers.uplinks:
+            is_up = name in node.peers.sessions
             yield result(
                 f"partner {name}",
                 is_up,
@@ -83,13 +82,13 @@ async def check_node(daemon: Daemon) -> AsyncIterator[CheckRowDocument]:
                 "it dials this node" if is_up else "it has not connected",
                 hint=f"on {name}: instep start; instep check",
             )
-    for service in daemon.services.values():
-        async for each in _check_fileset(daemon, service):
+    for service in node.services.values():
+        async for each in _check_fileset(context, service):
             yield each
-    for row in await asyncio.to_thread(_rights_rows, daemon):
+    for row in await asyncio.to_thread(_rights_rows, node):
         yield row
-    for file in daemon.balancers.files():
-        problem_of_file = await daemon.balancers.why_not(file)
+    for file in context.balancers.files():
+        problem_of_file = await context.balancers.why_not(file)
         names = ", ".join(section.name for section in file.sections)
         yield result(
             f"balancer {names}",
@@ -100,10 +99,10 @@ async def check_node(daemon: Daemon) -> AsyncIterator[CheckRowDocument]:
         )
 
 
-def _rights_rows(daemon: Daemon) -> list[CheckRowDocument]:
-    uid, allowed = os.geteuid(), daemon.runtime.settings.allow_preserve
+def _rights_rows(node: Node) -> list[CheckRowDocument]:
+    uid, allowed = os.geteuid(), node.runtime.settings.allow_preserve
     needs = []
-    for service in daemon.services.values():
+    for service in node.services.values():
         is_followed = isinstance(service, FollowService) and not service.fileset.observe
         known = service.fileset.definition
         definition = service.known_definition() if isinstance(service, FollowService) else known
@@ -113,15 +112,15 @@ def _rights_rows(daemon: Daemon) -> list[CheckRowDocument]:
         "rights of the daemon": rights_row(uid, rights_of_process(), needs),
         "links to files of others": hardlinks_row(uid, needs),
     }
-    me = daemon.runtime.name
+    me = node.runtime.name
     return [result(name, row.is_ok, me, row.ours, row.theirs, row.hint) for name, row in rows.items()]
 
 
-def _check_state(daemon: Daemon) -> CheckRowDocument:
+def _check_state(node: Node) -> CheckRowDocument:
     """Whether this node can go on writing down what it does."""
-    directory, me = daemon.directory.database.parent, daemon.runtime.name
+    directory, me = node.directory.database.parent, node.runtime.name
     free = shutil.disk_usage(directory).free
-    trouble = daemon.runtime.deferred.trouble
+    trouble = node.runtime.deferred.trouble
     return result(
         "room for the state",
         trouble is None and free >= ROOM_NEEDED_BYTES,
@@ -132,9 +131,9 @@ def _check_state(daemon: Daemon) -> CheckRowDocument:
     )
 
 
-def _kept_aside(daemon: Daemon) -> CheckRowDocument | None:
+def _kept_aside(node: Node) -> CheckRowDocument | None:
     """Names what is left of a state that was damaged and rebuilt, until an operator has removed it."""
-    database, me = daemon.directory.database, daemon.runtime.name
+    database, me = node.directory.database, node.runtime.name
     kept = sorted(p for p in database.parent.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
     if not kept:
         return None
@@ -143,8 +142,8 @@ def _kept_aside(daemon: Daemon) -> CheckRowDocument | None:
     return replace(result("state", True, me, words), note=words)
 
 
-async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[CheckRowDocument]:
-    me = daemon.runtime.name
+async def _check_link(node: Node, uplink: Uplink) -> AsyncIterator[CheckRowDocument]:
+    me = node.runtime.name
     error = uplink.error if not uplink.is_up else None
     if error is not None:
         yield result(
@@ -177,9 +176,7 @@ async def _check_link(daemon: Daemon, uplink: Uplink) -> AsyncIterator[CheckRowD
         )
 
 
-async def _check_room(
-    daemon: Daemon, service: FollowService, place: Place
-) -> AsyncIterator[CheckRowDocument]:
+async def _check_room(node: Node, service: FollowService, place: Place) -> AsyncIterator[CheckRowDocument]:
     """Room for a generation that waits to be staged, once its pages are here."""
     head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
     if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
@@ -192,14 +189,14 @@ async def _check_room(
     yield result(
         f"space for generation {head.number} of {service.fileset.name}",
         room.is_enough,
-        daemon.runtime.name,
+        node.runtime.name,
         f"{room.free_bytes} bytes free",
         f"needs {room.need_bytes} bytes",
         "free space: instep archive prune --dry-run; it goes on by itself",
     )
 
 
-async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[CheckRowDocument]:
+async def _check_gates(node: Node, service: FollowService) -> AsyncIterator[CheckRowDocument]:
     """Each gate of a followed line, now, whether or not a generation waits."""
     fileset, definition = service.fileset, service.known_definition()
     writer = service.sources.get(service.writer)
@@ -208,9 +205,9 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
     try:
         gates = gates_of(definition)
         client = writer.client if writer is not None else service.source(service.writer).client
-        looks = await look_at_gates(daemon.runtime, fileset, service.line, gates, client)
+        looks = await look_at_gates(node.runtime, fileset, service.line, gates, client)
     except InstepError as error:
-        me = daemon.runtime.name
+        me = node.runtime.name
         yield result(f"gates of {fileset.name}", False, service.writer, me, error.reason, error.hint)
         return
     for look in looks:
@@ -224,21 +221,21 @@ async def _check_gates(daemon: Daemon, service: FollowService) -> AsyncIterator[
         )
 
 
-async def _check_partner_gates(daemon: Daemon, service: WriterService) -> AsyncIterator[CheckRowDocument]:
+async def _check_partner_gates(node: Node, service: WriterService) -> AsyncIterator[CheckRowDocument]:
     """Each gate of a line written here against every connected partner that accepted it."""
-    runtime, fileset = daemon.runtime, service.fileset
+    runtime, fileset = node.runtime, service.fileset
     gates, unknown = known_gates(service.known_definition())
     for text in unknown:
         what = f"gates of {fileset.name}"
         yield result(what, False, runtime.name, text, None, f"instep fileset set {fileset.name} gates=...")
     sessions = [
         session
-        for name, session in sorted(daemon.peers.sessions.items())
-        if service.line in session.accepted and daemon.peers.access.why_not(name, service) is None
+        for name, session in sorted(node.peers.sessions.items())
+        if service.line in session.accepted and node.peers.access.why_not(name, service) is None
     ]
     if not gates or not sessions:
         return
-    ours = dict(await daemon.peers.facts_of_line(service, runtime.facts.key))
+    ours = dict(await node.peers.facts_of_line(service, runtime.facts.key))
     asked = [_facts_now(session, service) for session in sessions]
     for session, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
         name = session.who
@@ -276,9 +273,9 @@ def _check_paths(service: WriterService | FollowService) -> CheckRowDocument:
 
 
 async def _check_fileset(
-    daemon: Daemon, service: WriterService | FollowService
+    context: CommandContext, service: WriterService | FollowService
 ) -> AsyncIterator[CheckRowDocument]:
-    me, fileset = daemon.runtime.name, service.fileset
+    node, me, fileset = context.node, context.node.runtime.name, service.fileset
     try:
         place = await service.worker.run(service.place)
     except (InstepError, OSError) as error:
@@ -312,7 +309,7 @@ async def _check_fileset(
         )
     if service.is_written_here:
         yield _check_paths(service)
-    for record in daemon.housekeeping.mending.rows(fileset.name):
+    for record in context.housekeeping.mending.rows(fileset.name):
         yield result(record.name, record.is_ok, me, record.ours, record.theirs, record.hint)
     usage = await asyncio.to_thread(shutil.disk_usage, place.control)
     share = usage.free / usage.total if usage.total else 1.0
@@ -324,7 +321,7 @@ async def _check_fileset(
         f"at least {FREE_MIN_SHARE:.0%}",
         "free space, or shorten the archive: instep archive prune --dry-run",
     )
-    for name, session in sorted(daemon.peers.sessions.items()):
+    for name, session in sorted(node.peers.sessions.items()):
         path = session.accepted.get(service.line)
         if path:
             same = path == str(fileset.path)
@@ -339,7 +336,7 @@ async def _check_fileset(
     mount = mount_at(place.root)
     yield result(f"mount of {fileset.name}", True, me, str(mount), why_shared(mount) or str(place.root))
     yield _watch_row(me, service)
-    async for each in _check_line(daemon, service, place):
+    async for each in _check_line(node, service, place):
         yield each
 
 
@@ -355,22 +352,22 @@ def _watch_row(me: str, service: WriterService | FollowService) -> CheckRowDocum
 
 
 async def _check_line(
-    daemon: Daemon, service: WriterService | FollowService, place: Place
+    node: Node, service: WriterService | FollowService, place: Place
 ) -> AsyncIterator[CheckRowDocument]:
     """What only a writer, or only a follower, can look at."""
     if not isinstance(service, FollowService):
-        async for each in _check_partner_gates(daemon, service):
+        async for each in _check_partner_gates(node, service):
             yield each
     else:
-        async for each in _check_followed(daemon, service, place):
+        async for each in _check_followed(node, service, place):
             yield each
 
 
 async def _check_followed(
-    daemon: Daemon, service: FollowService, place: Place
+    node: Node, service: FollowService, place: Place
 ) -> AsyncIterator[CheckRowDocument]:
     """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
-    me, fileset = daemon.runtime.name, service.fileset
+    me, fileset = node.runtime.name, service.fileset
     if fileset.switch == "exchange":
         definition = service.known_definition()
         found = await service.worker.run(obstacles, place, definition, fileset.carry)
@@ -379,9 +376,9 @@ async def _check_followed(
             yield result(name, False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT)
         if not found:
             yield result(f"exchange of {fileset.name}", True, me, "nothing stands against it")
-    async for each in _check_gates(daemon, service):
+    async for each in _check_gates(node, service):
         yield each
-    async for each in _check_room(daemon, service, place):
+    async for each in _check_room(node, service, place):
         yield each
     yield result(
         f"source of {fileset.name}",
