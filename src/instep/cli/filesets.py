@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import UNSET
@@ -19,7 +19,9 @@ from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, s
 from instep.cli.roots import all_wrong, check_root, mark_root
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
-from instep.node.config.settings import FilesetSettings
+
+if TYPE_CHECKING:
+    from instep.node.config.settings import FilesetSettings
 
 __all__ = ["absolute", "fileset"]
 

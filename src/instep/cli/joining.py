@@ -9,18 +9,20 @@ import sys
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from instep.api.filesets import FilesetAcceptCommand
-from instep.cli.addresses import Chosen
 from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
 from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
-from instep.net.messages import JoinReply
-from instep.net.tokens import Invitation
-from instep.node.directory import NodeDirectory
+
+if TYPE_CHECKING:
+    from instep.cli.addresses import Chosen
+    from instep.net.messages import JoinReply
+    from instep.net.tokens import Invitation
+    from instep.node.directory import NodeDirectory
 
 __all__ = ["join"]
 

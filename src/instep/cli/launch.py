@@ -19,7 +19,7 @@ from instep.node.directory import SYSTEM, NodeDirectory
 __all__ = ["UNIT", "start_daemon", "stop_daemon"]
 
 UNIT = "instep.service"
-START_S = 15.0
+START_S = 60.0
 LOG_LINES = 15
 _PAUSE_S = 0.02
 

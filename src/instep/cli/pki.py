@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,8 +18,10 @@ from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.session import Session, command, group, pass_session, timeout_option
 from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
-from instep.net.certs import CertificateFacts
-from instep.net.pki import Pki
+
+if TYPE_CHECKING:
+    from instep.net.certs import CertificateFacts
+    from instep.net.pki import Pki
 
 __all__ = ["passphrase_option", "pki", "read_passphrase"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from instep.cli.output import printable, table
 from instep.cli.session import Session, command, group, pass_session
 from instep.errors import InstepError, UsageError
-from instep.node.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from instep.node.recipes.recipe import Recipe
 
 __all__ = [
     "parameter_option",

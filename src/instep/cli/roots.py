@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep.cli.session import Session
 from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
-from instep.model.ids import FilesetName
+
+if TYPE_CHECKING:
+    from instep.model.ids import FilesetName
 
 __all__ = ["all_wrong", "check_root", "mark_root"]
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from instep.api.command import Command, Document, Result, as_json
-from instep.api.filesets import ReloadConfigDocument
 from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
-from instep.node.config.settings import Settings
-from instep.node.directory import NodeDirectory
+
+if TYPE_CHECKING:
+    from instep.api.filesets import ReloadConfigDocument
+    from instep.node.config.settings import Settings
+    from instep.node.directory import NodeDirectory
 
 __all__ = [
     "DURATION",

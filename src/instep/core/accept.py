@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.core.vocabulary import Trouble
+from instep.core.vocabulary import SignerVerdict, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
@@ -42,18 +42,6 @@ MESSAGE_MAX = 16 << 10
 AUTHOR_MAX = 256
 NUMBER_MAX = 1 << 53
 """Numbers stay exact in every language that reads our JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignerVerdict:
-    """What verifying a record's signature gave. ``is_valid``: the value is right and the key is bound to
-    ``signer`` by the cluster's CA (or a pin) and not revoked; ``is_ca``: the key is the cluster CA's own."""
-
-    is_valid: bool
-    signer: NodeName
-    is_ca: bool = False
-    code: str = ""
-    reason: str = ""
 
 
 class EpochClaim(msgspec.Struct, frozen=True, array_like=True):

@@ -11,18 +11,27 @@ from instep.core.accept import EpochBook, SignerVerdict
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import (
     Cancel,
+    EpochSeen,
+    FetchFailed,
+    FetchPages,
     HookEnded,
     KeepEpoch,
     KeepGeneration,
     Note,
+    Paused,
+    Recover,
+    RecoverFailed,
     Refuse,
+    Resumed,
+    RetryAsked,
     RunHook,
     SetTimer,
+    Started,
     TimerFired,
     Trouble,
     WatchChanged,
 )
-from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
 from instep.model.standing import Standing
@@ -172,11 +181,6 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """First event after birth: the facts are those that were saved last (empty when lost)."""
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigChanged:
     config: FollowConfig
 
@@ -210,15 +214,6 @@ class HeadSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class EpochSeen:
-    """A source sent an epoch record; always before the first generation of that epoch."""
-
-    source: NodeName
-    signed: SignedEpoch
-    verdict: SignerVerdict
-
-
-@dataclass(frozen=True, slots=True)
 class HeadsAnswered:
     """Answer to ``AskHeads``: what the source knew came as ``EpochSeen``/``HeadSeen`` before this."""
 
@@ -242,12 +237,6 @@ class PagesFetched:
     req: int
     policy: RolloutPolicy = DEFAULT_POLICY
     is_reloaded: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    req: int
-    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,14 +333,6 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoverFailed:
-    """Answer to ``Recover``: marker or mount missing, journal unreadable, disk failing."""
-
-    req: int
-    trouble: Trouble
-
-
-@dataclass(frozen=True, slots=True)
 class TreeTouched:
     """The watcher saw something that is not our own doing; ``is_overflow`` when it lost track."""
 
@@ -430,22 +411,6 @@ class OrderGiven:
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
-    reason: str = ""
-    until_wall_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAsked:
-    """``instep retry``: forget refusals, fights and back-off, and try now."""
-
-
-@dataclass(frozen=True, slots=True)
 class PollAsked:
     """Somebody waits: ask the sources for heads now."""
 
@@ -511,26 +476,6 @@ class Save:
     """Make ``facts`` durable before any effect that follows."""
 
     facts: FollowFacts
-
-
-@dataclass(frozen=True, slots=True)
-class Recover:
-    """Look at the journal and finish or undo. Answer: ``Recovered`` or ``RecoverFailed``.
-
-    A finished journal must stay on disk until the next ``Switch``, ``PutBack`` or ``RecordLive``: those come
-    after a ``Save`` that names the tree, so a crash between a switch and its ``Save`` forgets nothing."""
-
-    req: int
-
-
-@dataclass(frozen=True, slots=True)
-class FetchPages:
-    """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, ``FetchFailed``,
-    ``Superseded``. Resumable: pages that are stored already are not fetched."""
-
-    req: int
-    source: NodeName
-    head: HeadRef
 
 
 @dataclass(frozen=True, slots=True)

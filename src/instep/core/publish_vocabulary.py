@@ -16,18 +16,25 @@ from instep.core.publish_outcomes import NotPublished, Outcome, Published, Uncha
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import (
     Cancel,
+    EpochSeen,
+    FetchFailed,
+    FetchPages,
     HookEnded,
     KeepEpoch,
     KeepGeneration,
     Note,
+    Paused,
     Refuse,
+    Resumed,
+    RetryAsked,
     RunHook,
     SetTimer,
+    Started,
     TimerFired,
     Trouble,
     WatchChanged,
 )
-from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import Standing
 
@@ -182,11 +189,6 @@ class ScanSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """First event after birth: the facts are those that were saved last (empty when lost)."""
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigChanged:
     config: PublishConfig
 
@@ -257,15 +259,6 @@ class HeadOfOursSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class EpochSeen:
-    """A partner holds this epoch record of the line."""
-
-    source: NodeName
-    signed: SignedEpoch
-    verdict: SignerVerdict
-
-
-@dataclass(frozen=True, slots=True)
 class PartnersAnswered:
     """Answer to ``AskPartners``; what they knew came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
 
@@ -285,28 +278,6 @@ class PagesFetched:
     """Answer to ``FetchPages``."""
 
     req: int
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    req: int
-    trouble: Trouble
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    reason: str = ""
-    until_wall_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class RetryAsked:
-    """``instep retry``: forget back-off and look again now, with a full scan."""
 
 
 PublishAnswer = Scanned | ScanFailed | HookEnded | Committed | CommitFailed | PagesFetched | FetchFailed
@@ -391,15 +362,6 @@ class AskPartners:
     """Ask every listed partner for this line's epoch records and heads. Answer: ``PartnersAnswered``."""
 
     req: int
-
-
-@dataclass(frozen=True, slots=True)
-class FetchPages:
-    """Get the manifest of an adopted head from the partner that has it. Answer: ``PagesFetched``, ``FetchFailed``."""
-
-    req: int
-    source: NodeName
-    head: HeadRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from instep.core.held import NOTHING_HELD, HeldPaths
 from instep.core.publish_vocabulary import PublishAnswer, PublishEffect, PublishEvent, ScanSummary
-from instep.core.vocabulary import Trouble
+from instep.core.vocabulary import Recover, RecoverFailed, Trouble
 from instep.model.ids import HeadRef, NodeName
 
 __all__ = [
@@ -109,12 +109,6 @@ class Recovered:
     req: int
 
 
-@dataclass(frozen=True, slots=True)
-class RecoverFailed:
-    req: int
-    trouble: Trouble
-
-
 WriterAnswer = PublishAnswer | Planned | PlanFailed | Restored | RestoreFailed | Recovered | RecoverFailed
 WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
 
@@ -144,14 +138,6 @@ class Restore:
     head: HeadRef | None
     paths: tuple[bytes, ...] = ()
     source: NodeName | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recover:
-    """Finish or undo a switch that was interrupted. Until it is answered by ``Recovered`` nothing is scanned and
-    nothing is published. Answer: ``Recovered`` or ``RecoverFailed``."""
-
-    req: int
 
 
 WriterEffect = PublishEffect | PlanRestore | Restore | Recover

@@ -16,6 +16,16 @@ from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import HeadRef, NodeName
 
 __all__ = [
+    "SignerVerdict",
+    "Recover",
+    "FetchPages",
+    "RecoverFailed",
+    "RetryAsked",
+    "Resumed",
+    "Paused",
+    "FetchFailed",
+    "EpochSeen",
+    "Started",
     "Cancel",
     "HookEnded",
     "HookKind",
@@ -150,3 +160,87 @@ class Note:
     what: str
     text: str
     facts: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SignerVerdict:
+    """What verifying a record's signature gave. ``is_valid``: the value is right and the key is bound to
+    ``signer`` by the cluster's CA (or a pin) and not revoked; ``is_ca``: the key is the cluster CA's own."""
+
+    is_valid: bool
+    signer: NodeName
+    is_ca: bool = False
+    code: str = ""
+    reason: str = ""
+
+
+# Events and effects of both machines of a line -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event after birth: the facts are those that were saved last (empty when lost)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """A peer sent an epoch record of the line; always before the first generation of that epoch."""
+
+    source: NodeName
+    signed: SignedEpoch
+    verdict: SignerVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """An operator pauses the line, until ``Resumed``."""
+
+    reason: str = ""
+    until_wall_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An operator, or the wall clock, ends a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """``instep retry``: forget refusals, fights and back-off, and look and try now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Look at the journal and finish or undo. Answer: ``Recovered`` or ``RecoverFailed``. A writer scans and publishes
+    nothing until then.
+
+    At a partner a finished journal must stay on disk until the next ``Switch``, ``PutBack`` or ``RecordLive``. Those
+    come after a ``Save`` that names the tree, so a crash between a switch and its ``Save`` forgets nothing."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverFailed:
+    """Answer to ``Recover``: marker or mount missing, journal unreadable, disk failing."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPages:
+    """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, ``FetchFailed``, at a
+    partner also ``Superseded``. Resumable: pages that are stored already are not fetched."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """Answer to ``FetchPages``."""
+
+    req: int
+    trouble: Trouble

@@ -40,7 +40,7 @@ from instep.net.client import PeerClient
 from instep.node.applying import Applying
 from instep.node.around import Around, FailureTeller
 from instep.node.config.settings import FilesetSettings
-from instep.node.driver import Driver, call_at_wall_ms, wall_ms
+from instep.node.driver import Driver, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fetching import Fetcher
 from instep.node.fileset_tree import FilesetTree
@@ -58,6 +58,7 @@ from instep.node.line_net import LineNet
 from instep.node.line_service import Source
 from instep.node.lingering import Lingering
 from instep.node.offered_heads import OfferedHeads
+from instep.node.pausing import Pausing
 from instep.node.reporting import report_of
 from instep.node.runtime import Runtime
 from instep.node.serving import Shelf
@@ -138,6 +139,7 @@ class FollowService:
         """The ignore and include patterns that the watch knows."""
         self._asking: set[tuple[NodeName, bool]] = set()
         self._told: f.Report | None = None
+        self.pausing = Pausing(lambda event: self.driver.post(event), lambda: self.facts)
         self.driver.on_stuck = self._stuck
         self._behind = HubOrders(self.line, net)
 
@@ -169,7 +171,7 @@ class FollowService:
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
         self.lingering.plan()
-        call_at_wall_ms(self.facts.paused_until_wall_ms, self.resume_after)
+        self.pausing.go_on()
         try:
             await self.tree.watch.start()
             await self.driver.run()
@@ -309,22 +311,9 @@ class FollowService:
     def place(self) -> Place:
         return self.tree.place()
 
-    def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
-        """Apply nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
-        self.driver.post(f.Paused(reason, until_wall_ms))
-        call_at_wall_ms(until_wall_ms, self.resume_after)
-
-    def resume(self) -> None:
-        """End a pause; nothing happens where there is none."""
-        self.driver.post(f.Resumed())
-
     async def retry(self) -> None:
         """An operator wants now what waits for its next try."""
         self.asked_to("retry")
-
-    def resume_after(self, until_ms: int) -> None:
-        if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
-            self.resume()
 
     def broke(self, error: Exception) -> None:
         """The machine broke an invariant: say so until the daemon is restarted."""
@@ -343,10 +332,6 @@ class FollowService:
         done, total = self.applying.progress
         report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
         return msgspec.structs.replace(report, done_bytes=done, total_bytes=total)
-
-    def verified_bytes(self) -> int:
-        """How far the verify under way has read."""
-        return self.tree.verified_bytes()
 
     async def test(self) -> tuple[m.TestRow, ...]:
         return await try_node(self)

@@ -49,7 +49,7 @@ from instep.node.balancer_check import BalancerCheck
 from instep.node.committing import bundle_of, commit
 from instep.node.config.settings import FilesetSettings
 from instep.node.draining import rollout_key
-from instep.node.driver import Driver, call_at_wall_ms, run_all, wall_ms
+from instep.node.driver import Driver, run_all, wall_ms
 from instep.node.epoch_records import overrules, records_of, unknown
 from instep.node.fileset_tree import FilesetTree
 from instep.node.golden import Golden
@@ -59,6 +59,7 @@ from instep.node.lending import Lending
 from instep.node.line_facts import note_change, publish_facts, save_facts
 from instep.node.line_net import LineNet
 from instep.node.own_past import told_head
+from instep.node.pausing import Pausing
 from instep.node.restoring import Restoring
 from instep.node.rollout import RolloutService
 from instep.node.runtime import Runtime
@@ -122,6 +123,7 @@ class WriterService:
         )
         self.rollout = RolloutService(runtime, self.line, net)
         self._told: v.Report | None = None
+        self.pausing = Pausing(lambda event: self.driver.post(event), lambda: self.facts)
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
         self.failures = FailureTeller(runtime)
         self.golden = Golden(runtime, fileset)
@@ -156,7 +158,7 @@ class WriterService:
     async def run(self) -> None:
         """Own the line until cancelled."""
         self.own.loop = asyncio.get_running_loop()
-        call_at_wall_ms(self.facts.paused_until_wall_ms, self.resume_after)
+        self.pausing.go_on()
         self.runtime.draining.end(rollout_key(self.line.fileset))  # of the time when it was followed here
         self.rollout.begin(self.head, self._policy())
         self.driver.post(v.Started())
@@ -375,15 +377,6 @@ class WriterService:
     def report_message(self) -> Report:
         return Report(self.line, self.runtime.name, self.head, self.head, self.standing, b"", wall_ms())
 
-    def pause(self, reason: str, until_wall_ms: int | None = None) -> None:
-        """Publish nothing until ``resume``, or until the wall clock shows ``until_wall_ms``."""
-        self.driver.post(v.Paused(reason, until_wall_ms))
-        call_at_wall_ms(until_wall_ms, self.resume_after)
-
-    def resume(self) -> None:
-        """End a pause; nothing happens where there is none."""
-        self.driver.post(v.Resumed())
-
     async def retry(self) -> None:
         """An operator wants now what waits for its next try; a failed rollout begins anew, at every partner."""
         self.driver.post(v.RetryAsked())
@@ -391,18 +384,10 @@ class WriterService:
             self._net.nudge(self.line, "retry")
             await self.rollout.begin_anew()
 
-    def resume_after(self, until_ms: int) -> None:
-        if self.facts.is_paused and self.facts.paused_until_wall_ms == until_ms:
-            self.resume()
-
     def broke(self, error: Exception) -> None:
         """The machine broke an invariant: say so until the daemon is restarted."""
         self.standing = broken_standing(error)
         self.runtime.tell()
-
-    def verified_bytes(self) -> int:
-        """How far the verify under way has read."""
-        return self.tree.verified_bytes()
 
     async def test(self) -> tuple[TestRow, ...]:
         return await try_node(self)

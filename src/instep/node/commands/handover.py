@@ -163,10 +163,10 @@ class Handover:
             )
         for left_tries in reversed(range(QUIET_TRIES)):
             if service.facts.is_paused:
-                service.resume()
+                service.pausing.resume()
                 await self._until(lambda: not service.facts.is_paused, deadline, "publishing did not go on")
             await self._publish(service, deadline)
-            service.pause(reason, wall_ms() + int(left(deadline) * 1000))
+            service.pausing.pause(reason, wall_ms() + int(left(deadline) * 1000))
             try:
                 await self._until(
                     lambda: service.facts.is_paused and service.machine.phase is None,
@@ -181,7 +181,7 @@ class Handover:
                     await self._sign(service, target, deadline)
                     return began_ms, [change.path for change in late]
             finally:
-                service.resume()
+                service.pausing.resume()
         raise AssertionError("the last try signs or raises")
 
     async def _publish(self, service: WriterService, deadline: float) -> None:

@@ -269,10 +269,10 @@ class Lines:
         service = running_service_of(self._node, asked.fileset)
         until = wall_ms() + int(asked.for_s * 1000) if asked.for_s else None
         reason = asked.reason or ""
-        service.pause(reason, until)
+        service.pausing.pause(reason, until)
         return api.PauseDocument(service.fileset.name, True, moment(until), reason or None)
 
     async def resume(self, asked: api.ResumeCommand, speaker: Speaker) -> api.ResumeDocument:
         service = running_service_of(self._node, asked.fileset)
-        service.resume()
+        service.pausing.resume()
         return api.ResumeDocument(service.fileset.name, True)

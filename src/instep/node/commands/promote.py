@@ -79,7 +79,7 @@ class Promote:
             lost, held = self._lost(service, heard), self._held(service)
             await self._sign(service, held, deadline)
         finally:
-            service.resume()
+            service.pausing.resume()
         failpoint(SIGNED)
         await self._finish(service, deadline, speaker)
         return self._told(self._running(service), lost, held, heard, is_changed=True)
@@ -125,7 +125,7 @@ class Promote:
         """Let what is staged go live, for it would be lost otherwise; then hold still."""
         await speaker.progress("finishing what is on its way here", 0, None, "nodes")
         if service.facts.is_paused:
-            service.resume()
+            service.pausing.resume()
         service.driver.post(f.PollAsked())
         loop = asyncio.get_running_loop()
 
@@ -137,7 +137,7 @@ class Promote:
             await until(self._node, is_newest, min(deadline, loop.time() + SETTLE_S), "")
         except ContentionError:
             pass  # what did not arrive is named as lost
-        service.pause(REASON)
+        service.pausing.pause(REASON)
         await until(
             self._node,
             lambda: (

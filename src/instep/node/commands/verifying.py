@@ -50,7 +50,9 @@ class Verifying:
             done = 0
             while done < len(jobs):
                 if asked.deep and not jobs[self._node.runtime.name].done():
-                    await speaker.progress("reading every byte", service.verified_bytes(), total, "bytes")
+                    await speaker.progress(
+                        "reading every byte", service.tree.verified_bytes(), total, "bytes"
+                    )
                 else:
                     await speaker.progress("verifying", done, len(jobs), "nodes")
                 await asyncio.wait(
