@@ -22,7 +22,7 @@ from instep.api.command import OTHER_VERSION, Command, Document, as_json, comman
 from instep.errors import InstepError, UsageError
 from instep.node.driver import from_os_error
 
-__all__ = ["Commands", "ControlServer", "Speaker"]
+__all__ = ["Commands", "ControlServer", "Handler", "Speaker"]
 
 BODY_MAX = 1 << 20
 log = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class Speaker:
         await self._response.write(json.dumps(line).encode() + b"\n")
 
 
-Commands = Mapping[type[Command[Any]], Callable[[Any, Speaker], Awaitable[Document]]]
+Handler = Callable[[Any, Speaker], Awaitable[Document]]
+Commands = Mapping[type[Command[Any]], Handler]
 """Which handler carries out which command."""
 
 

@@ -25,14 +25,13 @@ from instep.node.commands import commands_of
 from instep.node.control import ControlServer, Speaker
 
 COMMANDS_FOLDER = Path(commands.__file__).parent
+NOTHING = SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None)
+HANDLERS = commands_of(cast(Any, NOTHING))
 
 
 def test_every_command_has_one_handler_that_takes_it_and_returns_its_result() -> None:
-    handlers = commands_of(
-        cast(Any, SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None))
-    )
-    assert {kind.command: kind for kind in handlers} == COMMANDS
-    for kind, handler in handlers.items():
+    assert {kind.command: kind for kind in HANDLERS} == COMMANDS
+    for kind, handler in HANDLERS.items():
         hints = typing.get_type_hints(handler)
         first = next(iter(inspect.signature(handler).parameters))
         assert (hints[first], hints["return"]) == (kind, kind.result()), kind.command
@@ -85,7 +84,7 @@ def raised_below(module: str, name: str) -> set[str]:
 def test_a_command_declares_the_errors_that_it_raises() -> None:
     """``ResourceError`` and ``UsageError`` are every command's; what services below raise is not seen here."""
     undeclared = {}
-    for kind, handler in commands_of(cast(Any, None)).items():
+    for kind, handler in HANDLERS.items():
         module = handler.__module__.rpartition(".")[2]
         missing = raised_below(module, handler.__name__) - {
             each.__name__ for each in (*kind.errors, UsageError, ResourceError)

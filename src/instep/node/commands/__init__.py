@@ -1,32 +1,44 @@
-"""The commands of the control socket: what carries out which."""
+"""The commands of the control socket: handlers, by the command that they take."""
 
 from __future__ import annotations
 
-from instep.node.commands import (
-    archive,
-    balancers,
-    filesets,
-    handover,
-    lines,
-    looking,
-    mapping,
-    members,
-    promote,
-    restoring,
-    rollouts,
-    trying,
-    verifying,
-)
+import inspect
+import typing
+from typing import Any
+
+from instep.api.command import Command
+from instep.node.commands.archive import Archives
+from instep.node.commands.balancers import BalancerCommands
 from instep.node.commands.context import CommandContext
-from instep.node.control import Commands
+from instep.node.commands.filesets import Filesets
+from instep.node.commands.handover import Handover
+from instep.node.commands.lines import Lines
+from instep.node.commands.looking import Looking
+from instep.node.commands.mapping import Mapper
+from instep.node.commands.members import Members
+from instep.node.commands.promote import Promote
+from instep.node.commands.restoring import Restores
+from instep.node.commands.rollouts import Rollouts
+from instep.node.commands.trying import Trying
+from instep.node.commands.verifying import Verifying
+from instep.node.control import Commands, Handler
 
 __all__ = ["commands_of"]
 
 
 def commands_of(context: CommandContext) -> Commands:
-    """Every command, by its type."""
-    modules = (
-        lines, restoring, rollouts, handover, promote, looking, trying, verifying, filesets, archive, members, mapping,
-        balancers,
+    """Every command with the public coroutine that takes it as ``asked``."""
+    node = context.node
+    made = (
+        Archives(node), BalancerCommands(context.balancers), Filesets(node), Handover(node), Lines(node),
+        Looking(context), Mapper(node), Members(context), Promote(node), Restores(node), Rollouts(node),
+        Trying(node), Verifying(node),
     )  # fmt: skip
-    return {kind: handler for module in modules for kind, handler in module.commands(context).items()}
+    found: dict[type[Command[Any]], Handler] = {}
+    for handlers in made:
+        for name, handler in inspect.getmembers(handlers, inspect.iscoroutinefunction):
+            if not name.startswith("_"):
+                kind = typing.get_type_hints(handler)["asked"]
+                assert kind not in found, kind
+                found[kind] = handler
+    return found

@@ -12,9 +12,8 @@ from instep.core.retention import plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
-from instep.node.commands.context import CommandContext
 from instep.node.commands.targets import path_of, service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.driver import wall_ms
 from instep.node.housekeeping import retention_of
 from instep.node.node import Node
@@ -22,18 +21,9 @@ from instep.node.snapshot import moment
 from instep.tree.archive import Archive, Item
 from instep.tree.journal import ItemRecord
 
-__all__ = ["commands"]
+__all__ = ["Archives"]
 
 ITEMS_MAX = 100_000
-
-
-def commands(context: CommandContext) -> Commands:
-    archives = Archives(context.node)
-    return {
-        api.ArchiveListCommand: archives.list,
-        api.ArchiveRestoreCommand: archives.restore,
-        api.ArchivePruneCommand: archives.prune,
-    }
 
 
 class Archives:

@@ -7,15 +7,9 @@ from instep.errors import UsageError
 from instep.fleet.balancer_file import Program
 from instep.fleet.balancer_plan import ServerPlan
 from instep.node.balancer_service import Balancers
-from instep.node.commands.context import CommandContext
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 
-__all__ = ["commands"]
-
-
-def commands(context: CommandContext) -> Commands:
-    balancers = BalancerCommands(context.balancers)
-    return {api.BalancerRenderCommand: balancers.render, api.BalancerReloadCommand: balancers.reload}
+__all__ = ["BalancerCommands"]
 
 
 class BalancerCommands:

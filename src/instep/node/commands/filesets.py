@@ -17,11 +17,10 @@ from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.node.commands.being_heard import be_heard
-from instep.node.commands.context import CommandContext
 from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.commands.targets import service_of
 from instep.node.config import edits
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.driver import wall_ms
 from instep.node.exchanging import refuse_exchange
 from instep.node.fetching import Fetcher
@@ -39,22 +38,10 @@ from instep.tree.fidelity import Allow, Local
 from instep.tree.marker import read_marker
 from instep.tree.place import Place
 
-__all__ = ["commands"]
+__all__ = ["Filesets"]
 
 _OFFER_WAIT_S = 5.0
 SAMPLE_MAX = 100
-
-
-def commands(context: CommandContext) -> Commands:
-    filesets = Filesets(context.node)
-    return {
-        api.FilesetOffersCommand: filesets.offers,
-        api.FilesetCheckCommand: filesets.check,
-        api.FilesetAcceptCommand: filesets.accept,
-        api.FilesetListCommand: filesets.list,
-        api.FilesetShowCommand: filesets.show,
-        api.ReloadConfigCommand: filesets.reload_config,
-    }
 
 
 class Filesets:

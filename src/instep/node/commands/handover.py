@@ -20,11 +20,10 @@ from instep.model.counts import counted, which
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
-from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import running_service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.node import Node
@@ -34,7 +33,7 @@ from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 from instep.tree.failpoints import failpoint, register
 
-__all__ = ["commands"]
+__all__ = ["Handover"]
 
 HANDOVER_S = 300.0
 ASK_S = 20.0
@@ -45,10 +44,6 @@ LATE_MAX = 100
 DRIFT_EVENTS = ("drift_archived", "drift_reverted")
 PAUSED = register("handover.paused")
 SIGNED = register("handover.signed")
-
-
-def commands(context: CommandContext) -> Commands:
-    return {api.HandoverCommand: Handover(context.node).handover}
 
 
 class Handover:

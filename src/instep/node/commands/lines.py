@@ -16,10 +16,9 @@ from instep.errors import UnavailableError
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net import messages as m
-from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
 from instep.node.held_view import held_documents
@@ -28,7 +27,7 @@ from instep.node.rollout_view import why_never
 from instep.node.snapshot import moment, reports_of
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
+__all__ = ["Lines"]
 
 WAIT_S = 60.0
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
@@ -36,17 +35,6 @@ GOING_BACK_S = 10.0
 """Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
-
-
-def commands(context: CommandContext) -> Commands:
-    lines = Lines(context.node)
-    return {
-        api.PublishCommand: lines.publish,
-        api.WaitCommand: lines.wait,
-        api.RetryCommand: lines.retry,
-        api.PauseCommand: lines.pause,
-        api.ResumeCommand: lines.resume,
-    }
 
 
 class Lines:

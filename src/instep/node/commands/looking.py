@@ -19,7 +19,7 @@ from instep.net import messages as m
 from instep.node.commands.context import CommandContext
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import generation_of, path_of, service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.draining import OPERATOR, is_asked
 from instep.node.driver import wall_ms
 from instep.node.follower import FollowService
@@ -40,24 +40,11 @@ from instep.node.uplink import Uplink
 from instep.node.whereabouts import Whereabouts
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
+__all__ = ["Looking"]
 
 DIFF_MAX = 100_000
 EVENTS_MAX = 10_000
 LOG_MAX = 1_000
-
-
-def commands(context: CommandContext) -> Commands:
-    looking = Looking(context)
-    return {
-        api.PingCommand: looking.ping,
-        api.StopCommand: looking.stop,
-        api.StatusCommand: looking.status,
-        api.LogCommand: looking.log,
-        api.DiffCommand: looking.diff,
-        api.EventsCommand: looking.events,
-        api.ExplainCommand: looking.explain,
-    }
 
 
 class Looking:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from instep.api import members as api
 from instep.model.ids import NodeName
-from instep.node.commands.context import CommandContext
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.follower import FollowService
 from instep.node.node import Node
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
-
-
-def commands(context: CommandContext) -> Commands:
-    return {api.NodeMapCommand: Mapper(context.node).map}
+__all__ = ["Mapper"]
 
 
 class Mapper:

@@ -17,36 +17,19 @@ from instep.net.tls import trust_fetch
 from instep.node.commands.checking import check_node
 from instep.node.commands.context import CommandContext
 from instep.node.config import edits
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.draining import OPERATOR, REASON_MAX
 from instep.node.driver import wall_ms
 from instep.node.facts import told
 from instep.node.snapshot import moment, reports_of
 
-__all__ = ["commands"]
+__all__ = ["Members"]
 
 TTL_S = 3_600.0
 FETCH_S = 10.0
 FACTS_S = 20.0
 DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
-
-
-def commands(context: CommandContext) -> Commands:
-    members = Members(context)
-    return {
-        api.InviteCommand: members.invite,
-        api.PartnerListCommand: members.partner_list,
-        api.PartnerAddCommand: members.partner_add,
-        api.PartnerResendCommand: members.partner_resend,
-        api.NodeListCommand: members.node_list,
-        api.NodeFactsCommand: members.node_facts,
-        api.RevokeCommand: members.revoke,
-        api.RenewCommand: members.renew,
-        CheckCommand: members.check,
-        api.DrainCommand: members.drain,
-        api.UndrainCommand: members.undrain,
-    }
 
 
 class Members:

@@ -19,11 +19,10 @@ from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
-from instep.node.commands.context import CommandContext
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import running_service_of
 from instep.node.config.writer_edit import check_change
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.follower import FollowService
 from instep.node.node import Node
 from instep.node.obstacles import why_unserved
@@ -31,7 +30,7 @@ from instep.node.snapshot import generation_document, reports_of
 from instep.node.writer import WriterService
 from instep.tree.failpoints import failpoint, register
 
-__all__ = ["commands"]
+__all__ = ["Promote"]
 
 PROMOTE_S = 120.0
 SETTLE_S = 5.0
@@ -42,10 +41,6 @@ MOVING = ("switch", "reload", "probe", "record", "put_back", "revert", "drain", 
 SIGNED = register("promote.signed")
 
 _Service = WriterService | FollowService
-
-
-def commands(context: CommandContext) -> Commands:
-    return {api.PromoteCommand: Promote(context.node).promote}
 
 
 class Promote:

@@ -13,26 +13,20 @@ from instep.errors import UnavailableError, UsageError
 from instep.model.counts import counted, which
 from instep.model.entry import Kind
 from instep.model.ids import HeadRef, NodeName, node_name
-from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.follower import FollowService
 from instep.node.node import Node
 from instep.node.partner_contents import PartnerContents
 from instep.node.restoring_out import RestoringOut
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
+__all__ = ["Restores"]
 
 RESTORE_S = 3_600.0
 SHOWN_S = 1.0
 """So often progress is told."""
-
-
-def commands(context: CommandContext) -> Commands:
-    restores = Restores(context.node)
-    return {api.RollbackCommand: restores.rollback, api.RestoreCommand: restores.restore}
 
 
 class Restores:

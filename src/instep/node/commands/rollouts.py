@@ -12,10 +12,9 @@ from instep.core.rollout_nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef
-from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import deadline_in, watched
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.hooks import run_hook
 from instep.node.node import Node
 from instep.node.rollout import view_of_report
@@ -23,24 +22,11 @@ from instep.node.rollout_view import rollouts_document
 from instep.node.snapshot import reports_of
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
+__all__ = ["Rollouts"]
 
 ASK_S = 30.0
 RELOAD_S = 300.0
 WATCH_S = 1.0
-
-
-def commands(context: CommandContext) -> Commands:
-    rollouts = Rollouts(context.node)
-    return {
-        api.RolloutShowCommand: rollouts.show,
-        api.RolloutPauseCommand: rollouts.pause,
-        api.RolloutResumeCommand: rollouts.resume,
-        api.RolloutAbortCommand: rollouts.abort,
-        api.RolloutConfirmCommand: rollouts.confirm,
-        api.RolloutRetryCommand: rollouts.retry,
-        api.ReloadCommand: rollouts.reload,
-    }
 
 
 class Rollouts:

@@ -9,23 +9,18 @@ from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.net.messages import TestRow
-from instep.node.commands.context import CommandContext
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.targets import service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.follower import FollowService
 from instep.node.node import Node
 from instep.node.snapshot import reports_of
 from instep.node.trying import test_document, try_balancer, try_node, unequal
 from instep.node.writer import WriterService
 
-__all__ = ["commands"]
+__all__ = ["Trying"]
 
 LIMIT_S = 120.0
-
-
-def commands(context: CommandContext) -> Commands:
-    return {api.TestCommand: Trying(context.node).test}
 
 
 class Trying:

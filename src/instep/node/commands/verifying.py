@@ -10,20 +10,15 @@ from instep.model.manifest import totals
 from instep.model.paths import path_fields
 from instep.net import messages as m
 from instep.net.faults import error_of_reply
-from instep.node.commands.context import CommandContext
 from instep.node.commands.targets import service_of
-from instep.node.control import Commands, Speaker
+from instep.node.control import Speaker
 from instep.node.node import Node
 from instep.node.page_walk import must_have
 from instep.node.snapshot import reports_of
 
-__all__ = ["commands"]
+__all__ = ["Verifying"]
 
 VERIFY_S = 86_400.0
-
-
-def commands(context: CommandContext) -> Commands:
-    return {api.VerifyCommand: Verifying(context.node).verify}
 
 
 class Verifying:
