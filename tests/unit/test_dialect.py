@@ -27,7 +27,7 @@ DIALECT = {
     "somebody and nobody": re.compile(r"\b(?:[Ss]ome|[Nn]o|[Aa]ny|[Ee]very)body\b"),
     "whoever": re.compile(r"\b[Ww]hoever\b"),
 }
-LIMITS = {"src": 719, "tests": 199, "docs": 232}
+LIMITS = {"src": 679, "tests": 199, "docs": 217}
 """How often each folder may still speak it. A change that lowers a count lowers its limit."""
 SLACK_MAX = 40
 SHOWN_MAX = 15

@@ -70,7 +70,7 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     "--keep-last", type=click.IntRange(min=0), metavar="N", help="Generations to keep; else as configured."
 )
 @click.option("--keep-within", "keep_within_ms", type=DURATION, help="Age to keep; else as configured.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--dry-run", is_flag=True, help="Only name the batches that would go.")
 @pass_session
 def archive_prune(
     session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool

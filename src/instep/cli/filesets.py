@@ -1,4 +1,4 @@
-"""``fileset``: what is kept in step here, as writer or as follower."""
+"""``fileset``: the directories that are kept in step here, as writer or as follower."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def fileset_add(
     gate: tuple[str, ...],
     to: tuple[str, ...],
 ) -> None:
-    """Keep a directory in step, written on this node; says to whom it is offered.
+    """Keep a directory in step, written on this node; names the partners that it is offered to.
 
     --recipe writes the settings of a recipe and shows them; other options of this command count before it, and their
     lists are added to its lists.
@@ -128,7 +128,7 @@ def fileset_add(
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
-    """Who may have it, and why the others may not."""
+    """The partners that may have it, and why the others may not."""
     chosen = settings.filesets[name]
     offered: list[str] = []
     reasons: dict[str, str] = {}
@@ -160,7 +160,7 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
     "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
 )
 @recipe_options
-@click.option("--dry-run", is_flag=True, help="Only compare and tell.")
+@click.option("--dry-run", is_flag=True, help="Only compare, and show the difference.")
 @timeout_option("10m")
 @pass_session
 def fileset_accept(

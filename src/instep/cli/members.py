@@ -78,7 +78,7 @@ def _shown(ms: int) -> str:
 
 # node ---------------------------------------------------------------------------------------------------
 
-node = group("node", "The nodes of the cluster and what is known of them.")
+node = group("node", "The nodes of the cluster, their facts and how they stand.")
 
 
 @command("list", parent=node, example="instep node list --json")

@@ -14,7 +14,7 @@ from instep.cli.session import DURATION, Session, command, pass_session, timeout
 from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
-"""A publish reads every new byte, and says nothing meanwhile when nobody watches."""
+"""A publish reads every new byte, and without a terminal it says nothing meanwhile."""
 WAIT_S = 600.0
 
 __all__ = ["PUBLISH_S", "outcome_counts", "pause", "publish", "resume", "retry", "show_publish", "wait"]
@@ -60,7 +60,7 @@ def outcome_counts(document: api.OutcomeDocument) -> str:
     is_flag=True,
     help="Let go of the last entries of the held PATHs, or of all held paths: an ordinary removal.",
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would be published.")
+@click.option("--dry-run", is_flag=True, help="Only show the changes that would be published.")
 @click.option(
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
 )
@@ -98,7 +98,7 @@ def publish(
 
 
 def _exit_unless_reached(document: api.WaitDocument) -> None:
-    """4 when somebody refused the generation or its rollout failed, 7 when it may still come."""
+    """4 when a node refused the generation or its rollout failed, 7 when it may still come."""
     if not document.reached:
         raise click.exceptions.Exit((RefusedError if document.failed else UnavailableError).exit_code)
 
@@ -140,7 +140,7 @@ def wait(
     ok_set_aside: bool,
     timeout_ms: int,
 ) -> None:
-    """Wait until every direct partner that accepted is in step with what was written before this call."""
+    """Wait until every direct partner that accepted is in step with all changes of before this call."""
     document = session.call(api.WaitCommand(fileset, generation, nodes, fleet=fleet), timeout_ms / 1000)
     session.show(document, lambda: _show_wait(document))
     _exit_unless_reached(document)
@@ -163,7 +163,7 @@ def retry(session: Session, fileset: str | None, node: str | None) -> None:
 @click.option("--reason", help="Shown in status.")
 @pass_session
 def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str | None) -> None:
-    """Stop publishing and applying a fileset on this node; what is served stays."""
+    """Stop publishing and applying a fileset on this node; it goes on to serve the same generation."""
     for_s = None if for_ms is None else for_ms / 1000
     document = session.call(api.PauseCommand(fileset, for_s, reason), 30.0)
     session.show(document, lambda: print(f"{document.fileset}: paused"))

@@ -31,7 +31,7 @@ def _number(raw: str) -> int:
 @click.option(
     "--accept-deletions", is_flag=True, help="Go back although that removes more than max_deletions."
 )
-@click.option("--dry-run", is_flag=True, help="Only tell what would change.")
+@click.option("--dry-run", is_flag=True, help="Only show the changes.")
 @pass_session
 def rollback(
     session: Session, words: tuple[str, ...], message: str, accept_deletions: bool, dry_run: bool
@@ -54,13 +54,13 @@ def rollback(
 @click.argument("fileset")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--generation", type=int, metavar="N", help="As that generation had it; default: the newest.")
-@click.option("--from", "source", metavar="NODE", help="Ask only this partner for what is not here.")
+@click.option(
+    "--from", "source", metavar="NODE", help="Ask only this partner for contents that are not here."
+)
 @click.option("--to", "directory", metavar="DIR", help="Write there instead of the tree; on any node.")
 @click.option("-m", "--message", default="", help="Shown in log and status, when it becomes a generation.")
 @click.option("--accept-deletions", is_flag=True, help="Go on although that removes more than max_deletions.")
-@click.option(
-    "--dry-run", is_flag=True, help="Only tell what would change, and whether all contents can be had."
-)
+@click.option("--dry-run", is_flag=True, help="Only show the changes, and whether all contents can be had.")
 @pass_session
 def restore(
     session: Session,
@@ -75,8 +75,8 @@ def restore(
 ) -> None:
     """Bring the tree, or some paths of it, back to a generation; contents come from this node and its partners.
 
-    What lies there goes to the archive. Where publishing is automatic, what differs from the newest generation is
-    published at once. Without --to it runs where the fileset is written.
+    The files that lie there go to the archive. Where publishing is automatic, what differs from the newest generation
+    is published at once. Without --to it runs where the fileset is written.
     """
     document = session.call(
         api.RestoreCommand(

@@ -162,7 +162,7 @@ def abort(session: Session, fileset: str | None, keep: bool) -> None:
 @click.argument("fileset", required=False)
 @pass_session
 def confirm(session: Session, fileset: str | None) -> None:
-    """Say in time that the generation is good, so that nobody goes back."""
+    """Say in time that the generation is good, so that no partner goes back."""
     _ask(session, api.RolloutConfirmCommand(fileset), "confirmed")
 
 

@@ -1,4 +1,4 @@
-"""What ``publish`` and ``wait`` print where nothing was published yet, and what a refused command tells to do."""
+"""What ``publish`` and ``wait`` print where nothing was published yet, and the next step of a refused command."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_add_writes_what_it_shows(
     }  # fmt: skip
     assert run([*words, "--settle", "1s", "--ignore", "*.bak", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["changed"] is False
-    assert run([*words]) == 4, "what was edited since is not overwritten"
+    assert run([*words]) == 4, "a setting that was edited since is not overwritten"
     assert "settle = '1s'" in capfd.readouterr().err
     assert run([*words[:-2], "--param", "url=http://localhost/"]) == 2
 

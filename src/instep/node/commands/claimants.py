@@ -51,7 +51,7 @@ async def hear_claimants(node: Node, service: LineService, deadline: float, spea
     if not claimants:
         return Heard()
     await speaker.progress(
-        f"asking {' and '.join(claimants)} for what was published", 0, len(claimants), "nodes"
+        f"asking {' and '.join(claimants)} for their generations", 0, len(claimants), "nodes"
     )
     now = asyncio.get_running_loop().time()
     until_s = now + min(HEAR_S, max(0.0, deadline - now) / 2)

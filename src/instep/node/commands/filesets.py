@@ -1,4 +1,4 @@
-"""Filesets from the daemon's side: what is offered, comparing before an accept, accepting."""
+"""Filesets from the daemon's side: offers, comparing before an accept, accepting."""
 
 from __future__ import annotations
 

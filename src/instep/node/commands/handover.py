@@ -1,8 +1,8 @@
 """``handover``: the writer gives its line to a partner that is in step, and loses nothing.
 
 Everything that is written here is published and taken over by the partner before the record is signed, in a moment when
-nothing is written if there is one; what is written later is drift of a follower, goes to the archive, and is told by
-path. A handover that is killed leaves one writer: the record is durable here before anybody hears of it, and the same
+nothing is written if there is one; what is written later is drift of a follower, goes to the archive, and is named by
+path. A handover that is killed leaves one writer: the record is durable here before any node hears of it, and the same
 command goes on where it was.
 """
 
@@ -82,7 +82,7 @@ class Handover:
     # Checks -------------------------------------------------------------------------------------------------
 
     def _check(self, service: WriterService, target: NodeName) -> tuple[NodeName, ...]:
-        """Whom the target would serve; ``RefusedError`` or ``UnavailableError`` while it could not go on."""
+        """The partners that the target would serve; ``RefusedError`` or ``UnavailableError`` while it could not."""
         name, peers = service.fileset.name, self._node.peers
         session = peers.sessions.get(target)
         why = peers.access.why_not(target, service)
@@ -119,7 +119,7 @@ class Handover:
         )
 
     async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
-        """The target says what it lacks to go on with the line for everybody, this node too."""
+        """The target says what it lacks to go on with the line for all its partners, this node too."""
         me, name = self._node.runtime.name, service.fileset.name
         found = await self._session(target).could_take_over(service.line, (me, *partners), ASK_S)
         if not found:
@@ -210,7 +210,7 @@ class Handover:
         )
 
     async def _sign(self, service: WriterService, target: NodeName, deadline: float) -> None:
-        """Make the record, and let the machine accept and save it; only then it is told."""
+        """Make the record, and let the machine accept and save it; only then it is sent."""
         runtime, line, head = self._node.runtime, service.line, service.facts.head
         sign_key = self._session(target).hello.sign_key
         assert head is not None
@@ -272,18 +272,18 @@ class Handover:
         await self._until(
             is_taken,
             deadline,
-            f"{target} is the writer by a signed record, but did not say so here yet; nobody else publishes",
+            f"{target} is the writer by a signed record, but did not say so here yet; no other node publishes",
         )
 
     async def _late(self, service: WriterService, began_ms: int) -> list[str]:
-        """Paths that somebody changed here after they were given away: told, and kept in the archive."""
+        """Paths that changed here after the line was given away: named, and kept in the archive."""
         found: dict[str, None] = {}
         running = self._node.services.get(service.line.fileset)
         if isinstance(running, FollowService):
             try:
                 for change in await running.worker.run(running.changes_now, LATE_MAX):
                     found[change.path] = None
-            except InstepError as error:  # the tree is being looked at: the events tell what came of it
+            except InstepError as error:  # the tree is being looked at: the events name them later
                 self._node.runtime.note("late_unknown", error.reason, service.line)
         for event in self._node.runtime.store.events(began_ms):
             if event.kind in DRIFT_EVENTS and event.line == service.line:

@@ -32,7 +32,7 @@ __all__ = ["Lines"]
 WAIT_S = 60.0
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0
-"""Whoever waits for a generation that failed is told so when all are back, at the latest after this time."""
+"""``wait`` for a generation that failed ends when all nodes are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
 POLL_S = 1.0
 
@@ -65,7 +65,7 @@ class Lines:
     # Wait ---------------------------------------------------------------------------------------------------
 
     async def wait(self, asked: api.WaitCommand, speaker: Speaker) -> api.WaitDocument:
-        """Publish what was written before the call, then wait until everybody asked for is in step with it."""
+        """Publish all changes of before the call, then wait until the nodes that were asked for are in step."""
         service = running_service_of(self._node, asked.fileset)
         limit = asked.timeout_s or WAIT_S
         deadline = asyncio.get_running_loop().time() + limit
@@ -139,7 +139,7 @@ class Lines:
         try:
             outcome = await service.ask(lambda number: p.PublishAsked(number, is_flush=True), limit)
         except TimeoutError:
-            return  # the wait below tells what it still waits for
+            return  # the wait below names the nodes that it still waits for
         if isinstance(outcome, p.NotPublished):
             raise error_of(outcome.trouble)
 
@@ -194,7 +194,7 @@ class Lines:
     def _wanted(
         self, service: WriterService, asked: api.WaitCommand, reports: Mapping[NodeName, m.Report]
     ) -> set[NodeName]:
-        """Whom to wait for: the named, or every direct partner that accepted; with ``fleet`` those behind hubs."""
+        """The nodes to wait for: the named, or every direct partner that accepted; with ``fleet`` those behind hubs."""
         if asked.nodes:
             return {node_name(name) for name in asked.nodes}
         wanted: set[NodeName] = set()

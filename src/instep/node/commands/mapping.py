@@ -1,4 +1,4 @@
-"""``node map``: the topology as it is now, from live state: who sends which fileset to whom, and how it stands."""
+"""``node map``: the topology from live state: senders and receivers of each fileset, and how they stand."""
 
 from __future__ import annotations
 

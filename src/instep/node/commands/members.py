@@ -161,13 +161,13 @@ class Members:
         return api.FactsDocument(me, await self._own_facts())
 
     async def _own_facts(self) -> dict[str, str]:
-        """Under this daemon's key: a fingerprint equals one that a partner tells this node."""
+        """Under this daemon's key: a fingerprint equals one that a partner sends to this node."""
         runtime = self._node.runtime
         return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
-        """What a connected partner tells about the filesets that are written here; those of one fileset alone, such as
-        ``path``, with its name."""
+        """The facts that a connected partner sends about filesets that are written here; those of one fileset alone,
+        such as ``path``, with its name."""
         peers = self._node.peers
         session = peers.sessions.get(name)
         lines = [
@@ -177,7 +177,7 @@ class Members:
         ]
         if session is None or not lines:
             raise UnavailableError(
-                f"{name} follows nothing of this node over a connection now, so it tells no facts here",
+                f"{name} follows nothing of this node over a connection now, so it sends no facts here",
                 hint=f"on {name}: instep node facts",
                 code="not_connected",
                 node=name,
@@ -219,7 +219,7 @@ class Members:
         verb = "drain" if is_drained else "undrain"
         if session is None:
             raise UnavailableError(
-                f"{name} is not connected to {self._node.runtime.name}, so it cannot be told to {verb}",
+                f"{name} is not connected to {self._node.runtime.name}, so it cannot be asked to {verb}",
                 hint=f"on {name}: instep node {verb}",
                 code="not_connected",
                 node=name,

@@ -1,4 +1,4 @@
-"""What a publish, a rollback or a restore came to, as its command answers; and who may ask for one."""
+"""The outcome of a publish, a rollback or a restore, as its command answers; and the service that may give it."""
 
 from __future__ import annotations
 

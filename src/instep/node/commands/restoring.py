@@ -26,7 +26,7 @@ __all__ = ["Restores"]
 
 RESTORE_S = 3_600.0
 SHOWN_S = 1.0
-"""So often progress is told."""
+"""So often progress is shown."""
 
 
 class Restores:
