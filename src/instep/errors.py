@@ -31,7 +31,7 @@ _BY_ITSELF = re.compile(r"(?:then )?(?:it|instep) goes on by itself(?:, at once 
 
 
 class Retry(enum.Enum):
-    """Whether the same call can succeed later without anybody changing anything."""
+    """Whether the same call can succeed later without any change by an operator."""
 
     NEVER = "never"
     LATER = "later"
@@ -105,7 +105,7 @@ class NotAllowedError(InstepError):
 
 
 class ContentionError(InstepError):
-    """Somebody else got there first: locked, outdated, the head moved."""
+    """Another caller or node got there first: locked, outdated, the head moved."""
 
     code = "contention"
     exit_code = 6
@@ -160,5 +160,5 @@ _FAMILIES: dict[int, type[InstepError]] = {
 
 
 def family_of(exit_code: object, otherwise: type[InstepError] = InstepError) -> type[InstepError]:
-    """The family that ends with this exit code: an error that was told becomes one of ours again."""
+    """The family that ends with this exit code: an error that came over a connection becomes one of ours again."""
     return _FAMILIES.get(exit_code, otherwise) if isinstance(exit_code, int) else otherwise

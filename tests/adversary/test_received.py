@@ -18,7 +18,7 @@ from instep.net import messages
 SOURCES = Path(__file__).parents[2] / "src/instep"
 LOOKS_UP = frozenset({"gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo", "getfqdn"})
 DIALS_OR_LISTENS = frozenset({"net/dial.py", "net/listener.py"})
-"""Here a name that the operator wrote becomes an address to go to; nobody is let in by it."""
+"""Here a name that the operator wrote becomes an address to dial; it admits no peer."""
 
 
 def structs() -> list[type[msgspec.Struct]]:

@@ -1,4 +1,5 @@
-"""Fixtures of the cluster floor: a fleet of real daemons that ends with the test, and the end of tests that share one."""
+"""Fixtures of the cluster floor: a fleet of real daemons that ends with the test, and the end of tests that share
+one."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
-    """Whether this test itself failed, for what comes after it."""
+    """Whether this test itself failed, for the checks after it."""
     return lambda: request.node.stash.get(FAILED, False)
 
 
@@ -51,8 +52,9 @@ def healed(request: pytest.FixtureRequest, has_failed: Callable[[], bool]) -> It
 
 @pytest.fixture
 def put_back(request: pytest.FixtureRequest, has_failed: Callable[[], bool]) -> Callable[[list[str]], None]:
-    """Takes what a test of shared nodes left behind, once it was put back. A test that passed fails by that, so that it is
-    named itself and not the next one; beside a failure it is told, for it may be a consequence."""
+    """Takes the list of things that a test of shared nodes left behind, once they are put back. A test that passed
+    fails by that, so that it is named itself and not the next one; beside a failure the list is shown, for it may be
+    a consequence."""
 
     def judge(left: list[str]) -> None:
         if not left:

@@ -21,8 +21,8 @@ def forget(node: Crasher) -> None:
 
 
 def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None:
-    """Goal: design section 5 "A writer with amnesia". Method: yesterday's copy of its node directory, then an empty state,
-    then an empty state while no partner answers."""
+    """Goal: design section 5 "A writer with amnesia". Method: yesterday's copy of its node directory, then an empty
+    state, then an empty state while no partner answers."""
     tree = fleet.tree("main")
     (tree / "sub").mkdir(parents=True)
     for number in range(20):
@@ -46,7 +46,7 @@ def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None
         main.stop()
         forget(main)
         newest = woken(fleet, main, s1, newest, tree_of(tree))
-        # Changed while the state is lost: only an operator can tell that from an older tree.
+        # Changed while the state is lost: only an operator can distinguish that from an older tree.
         main.stop()
         forget(main)
         (tree / "while-away").write_text("written while the writer was down")
@@ -54,11 +54,11 @@ def test_a_writer_with_amnesia_goes_on_above_its_own_heads(fleet: Fleet) -> None
         main.start()
         newer = said_to_be_right(fleet, main, s1)
         assert newer > newest
-        # Nobody answers: nothing is published by itself.
+        # No partner answers: nothing is published by itself.
         s1.stop()
         main.stop()
         forget(main)
-        (tree / "alone").write_text("written while nobody could be asked")
+        (tree / "alone").write_text("written while no partner could be asked")
         main.start()
         held = main.await_line(lambda line: line["standing"] == "held")
         assert held["code"], held

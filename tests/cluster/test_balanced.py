@@ -60,7 +60,7 @@ class Front:
         self.web(MANUAL)
 
     def web(self, more: str, listen: int = 0) -> None:
-        """What is said of nginx."""
+        """Write the settings of nginx."""
         self.say(
             self.fleet.main,
             "web",
@@ -108,8 +108,8 @@ class Front:
 
     @contextmanager
     def with_nginx(self) -> Iterator[None]:
-        """As long as it runs its file is kept by itself. It begins with all three, which answer before anybody watches
-        them: a file from between the first answer and the last would name some of them as out."""
+        """As long as it runs its file is kept by itself. It begins with all three, which answer before any watch asks
+        them: a file from between the first answer and the last would name some of them as drained."""
         assert NGINX is not None
         self.web(MANUAL)
         eventually(self._nobody_is_out, 20)
@@ -133,7 +133,8 @@ class Front:
         eventually(lambda: bool(self._workers() - before), 20)
 
     def _workers(self) -> set[str]:
-        """The workers of the master, which is the process that was started: its pid file is written anew at a reload."""
+        """The workers of the master, which is the process that was started: its pid file is written anew at a
+        reload."""
         return set(Path(f"/proc/{self._master}/task/{self._master}/children").read_text().split())
 
     def put_back(self, known: KnownState) -> list[str]:
@@ -148,7 +149,7 @@ class Front:
 
 
 def served(port: int) -> set[str]:
-    """Who answered thirty requests; none while nobody listens yet."""
+    """The nodes that answered thirty requests; none while no server listens yet."""
     try:
         return {asked(port)[1][0] for _ in range(30)}
     except ConnectionError:
@@ -205,7 +206,7 @@ def test_a_drain_holds_through_reloads_of_haproxy_and_no_request_fails(front: Fr
 
 @needs_haproxy
 def test_a_drain_does_not_wait_for_the_next_question(front: Front) -> None:
-    """This HAProxy asks once an hour; the runtime socket tells it."""
+    """This HAProxy asks once an hour; the drain reaches it over the runtime socket."""
     main, slow = front.fleet.main, front.folder / "slow.cfg"
     text = main.run("balancer", "render", "haproxy", "maps", json=False).stdout
     assert "agent-inter 1s" in text
@@ -256,7 +257,7 @@ def test_a_session_stays_until_its_node_is_drained(front: Front) -> None:
 
 @needs_haproxy
 def test_a_session_moves_only_when_a_rollout_drains_its_node(front: Front) -> None:
-    """And nobody else notices the rollout either."""
+    """No other client notices the rollout either."""
     fleet, port = front.fleet, front.haproxy
     fleet.main.run("balancer", "render", "haproxy", "maps", "--output", str(front.haproxy_file))
     for name in ("s1", "s2"):
@@ -287,12 +288,10 @@ def cookie_of(port: int, node: str) -> str | None:
 
 @needs_nginx
 def test_nginx_is_told_by_the_node_that_renders(front: Front) -> None:
-    """It asks nobody itself. A node that moves, drains or comes back is in its file a moment later."""
+    """nginx asks no node itself. A node that moves, drains or comes back is in its file a moment later."""
     main, port, s2 = front.fleet.main, front.nginx, front.fleet["s2"]
     with front.with_nginx():
-        main.run(
-            "node", "drain"
-        )  # and back to what it was, while the HAProxy that is to be told is not there
+        main.run("node", "drain")  # and back again, while the HAProxy that should be notified is not there
         eventually(lambda: served(port) == {"s1", "s2"}, 20)
         main.run("node", "undrain")
         eventually(lambda: served(port) == {"main", "s1", "s2"}, 20)

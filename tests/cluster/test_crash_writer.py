@@ -59,7 +59,7 @@ def settled(fleet: Fleet, main: Crasher, s1: Crasher) -> int:
 
 @pytest.mark.timeout(600)
 def test_killed_at_every_failpoint_of_publish_and_rollback(fleet: Fleet) -> None:
-    """Goal: a number names one root for ever, and what was written arrives, whenever the writer dies. Method: the
+    """Goal: a number names one root for ever, and every written file arrives, whenever the writer dies. Method: the
     writer is armed, its tree changes (or is rolled back), it dies there and is started again."""
     tree = fleet.tree("main")
     write(tree, "begun")
@@ -77,7 +77,7 @@ def test_killed_at_every_failpoint_of_publish_and_rollback(fleet: Fleet) -> None
             assert main.await_end(TIMEOUT_S) == -signal.SIGKILL, spec
             main.start()
             if spec == BY_PAUSE:
-                assert main.line()["standing"] == "paused", "what was saved before the death holds"
+                assert main.line()["standing"] == "paused", "the pause saved before the death holds"
                 main.call("resume")
                 write(tree, spec)
             after = settled(fleet, main, s1)

@@ -1,4 +1,5 @@
-"""Full disks, read-only trees, lost rights and lost state: said with reason and next step, and over when the cause goes."""
+"""Full disks, read-only trees, lost rights and lost state: said with reason and next step, and over when the cause
+goes."""
 
 from __future__ import annotations
 
@@ -200,8 +201,9 @@ def test_a_disk_that_fails_in_the_middle(fleet: Fleet) -> None:
 
 
 def test_lost_permission_and_a_removed_staging_directory(fleet: Fleet) -> None:
-    """Goal: what may not be written is said and goes on by itself once it may; a control folder that somebody removed is
-    made again. Method: an immutable file in the way of a switch; ``rm -r`` of stage and control folder."""
+    """Goal: a path that may not be written is named, and the apply goes on by itself once it may; a control folder
+    that an operator removed is made again. Method: an immutable file in the way of a switch; ``rm -r`` of stage and
+    control folder."""
     tree, mine = fleet.tree("main"), fleet.tree("s1")
     some_tree(tree, "first")
     fleet.make(1, add=("--publish", "manual"))

@@ -190,7 +190,7 @@ def test_observing_never_writes(fleet: Fleet) -> None:
     }  # fmt: skip
     (tree / "sub" / "f3").write_text("newer")
     waited = fleet.main.run("wait", "data", "--timeout", "60s").json
-    assert waited["reached"], "nobody waits for one who observes"
+    assert waited["reached"], "wait does not wait for a node that observes"
     eventually(lambda: "2 changed" in s1.line()["reason"], 20, lambda: str(s1.line()))
     (there / "sub" / "f4").write_text("edited here")
     eventually(lambda: "3 changed" in s1.line()["reason"], 20, lambda: str(s1.line()))

@@ -42,7 +42,7 @@ def run_example(name: str, *words: str) -> dict[str, Any]:
 )
 def test_mapserver_nodes_behind_haproxy() -> None:
     """Goal: ten changes of style reach three MapServer nodes under load without one failed or mixed picture; a mapfile
-    that serves no WMS is stopped at the first node and put back, and nobody saw it."""
+    that serves no WMS is stopped at the first node and put back, and no client saw it."""
     report = run_example("mapserver")
     assert report["changes"] == 10
     assert report["rollouts"]["put_back"] == 2
@@ -54,8 +54,8 @@ def test_mapserver_nodes_behind_haproxy() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(lacks("nginx", "pgrep")), reason=lacks("nginx", "pgrep"))
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
-    """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is put
-    back on all three, while the nginx in front serves without a failed request."""
+    """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is
+    put back on all three, while the nginx in front serves without a failed request."""
     report = run_example("nginx-sites", "--rollouts", "1")
     assert report["rollouts"]["put_back"] == 1
     assert report["requests"] > 200

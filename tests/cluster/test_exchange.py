@@ -1,4 +1,4 @@
-"""The whole root is exchanged: killed anywhere it is one generation; what stands against it is named."""
+"""The whole root is exchanged: killed anywhere it is one generation; each obstacle to it is named."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_generations_flow_between_pinned_nodes_of_two_clusters(fleet: Fleet) -> 
 
 
 def test_pinned_nodes_renew_their_certificates(fleet: Fleet) -> None:
-    """Goal: what is pinned is the key, so a renewal by the other cluster breaks no link. Method: both renew and restart."""
+    """Goal: a pin holds the key, so a renewal by the other cluster breaks no link. Method: both renew and restart."""
     alpha, beta = fleet.node("main"), fleet.node("beta")
     fleet.tree("main").mkdir()
     (fleet.tree("main") / "file").write_text("before")

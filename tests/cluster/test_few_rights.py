@@ -1,4 +1,4 @@
-"""A mirror whose partner runs as the user to whom its trees belong, with no right beyond."""
+"""A mirror whose partner runs as the user that owns its trees, with no right beyond."""
 
 from __future__ import annotations
 

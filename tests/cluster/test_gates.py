@@ -134,7 +134,7 @@ def _set(node: Node, assignment: str) -> None:
 
 
 def test_a_service_of_another_user_and_one_without_access_are_refused(fleet: Fleet) -> None:
-    """Goal: E18, E19. Another user of the service, and a user who may not do in the root what the writer's may, are
+    """Goal: E18, E19. Another user of the service, and a user with fewer rights in the root than the writer's, are
     refused with both values by ``check`` and by the apply, and recover. Method: ``sleep`` as root and as nobody."""
     need_root("runs a service as another user")
     place = Path(tempfile.mkdtemp())  # the user of the service reaches it
@@ -173,7 +173,7 @@ def test_a_service_of_another_user_and_one_without_access_are_refused(fleet: Fle
 
 
 def test_a_mount_that_is_missing_is_refused_and_recovers(fleet: Fleet) -> None:
-    """Goal: E16: a missing mount is told as such, not as an empty folder, with what is there and what should be.
+    """Goal: E16: a missing mount is reported as such, not as an empty folder, with the present and the needed value.
     Method: a partner's tree on a file system that is taken away and comes back, with a generation in between."""
     disk, there = fleet.base / "disk", fleet.base / "s1"
     with mounted("tmpfs", disk, options="size=64m"):
@@ -223,13 +223,13 @@ def test_an_older_partner_is_not_cut_off_by_the_check(fleet: Fleet) -> None:
         looped.close()
     row = next(check for check in told["checks"] if check["name"] == "gates of data on old")
     assert not row["ok"]
-    assert "speaks protocol 1, facts are told since 2" in row["theirs"], row
+    assert "speaks protocol 1, facts are sent since 2" in row["theirs"], row
     assert next(check for check in told["checks"] if check["name"] == "partner old")["ok"], told
 
 
 def test_an_older_writer_is_not_waited_for(fleet: Fleet) -> None:
-    """Goal: who gives no orders is waited for by nobody. Method: a partner with a reload hook, which asks a writer of
-    today for a permit, follows one that speaks protocol 1."""
+    """Goal: a partner does not wait for a writer that gives no orders. Method: a partner with a reload hook, which
+    asks a writer of today for a permit, follows one that speaks protocol 1."""
     fleet.tree("main").mkdir(parents=True)
     (fleet.tree("main") / "file").write_text("first")
     fleet.make(1)

@@ -1,4 +1,4 @@
-"""Golden answers in a fleet: what was not declared different is put back and named, the rest goes on."""
+"""Golden answers in a fleet: a difference that was not declared is put back and named, the rest goes on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     apps = _start(fleet, stack, 2)
     for name in ("s1", "s2"):
         _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
-    fleet.write({"other": "nobody asks for it"})
+    fleet.write({"other": "no request asks for it"})
     second = fleet.wait()["generation"]["number"]
     assert "1 golden answers of data are right, 1 of them compared" in str(_events(fleet["s1"], "golden"))
     document = fleet["s1"].run("test").json
@@ -93,8 +93,8 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
 
 
 def test_in_a_rollout_the_first_difference_is_the_last(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: where nodes go one at a time, the first one that answers otherwise is put back and ends the rollout, so that
-    the second never has the generation; declared different, a retry brings it to both."""
+    """Goal: where nodes go one at a time, the first one that answers otherwise is put back and ends the rollout, so
+    that the second never has the generation; declared different, a retry brings it to both."""
     apps = _start(fleet, stack, 2)
     seen = {name: fleet.base / f"{name}.seen" for name in ("s1", "s2")}
     reload = 'reload = {{ run = ["/bin/cp", "--backup=t", "{tree}/page", "{seen}"] }}'
@@ -123,10 +123,10 @@ def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, s
     """Goal: the writer asks through the balancer when a rollout has ended; other answers than after the one before put
     every node back, also over a restart of the writer between; declared different they stay."""
     apps = _start(fleet, stack, 2)
-    main, section = fleet.main, f'balancer = "{apps["s2"].url}"'  # which sends everybody to s2
+    main, section = fleet.main, f'balancer = "{apps["s2"].url}"'  # which sends every client to s2
     _golden(main, section, page=STAMP)
     eventually(lambda: _events(main, "golden"), 20, main.log)
-    fleet.write({"other": "nobody asks for it"})
+    fleet.write({"other": "no request asks for it"})
     fleet.wait()
     eventually(lambda: "1 of them compared" in str(_events(main, "golden")), 20, main.log)
     document = main.run("test", "--through-balancer").json
@@ -147,9 +147,9 @@ def test_other_answers_through_the_balancer_put_back_the_rollout(fleet: Fleet, s
 
 
 def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> None:
-    """Goal: ``test`` runs probes and golden requests when it is asked to, on partners too, says what differs from when it
-    went live and between nodes, exits 4 when something is wrong, refuses where there is nothing to test, and leaves no
-    trace in events."""
+    """Goal: ``test`` runs probes and golden requests when it is asked to, on partners too, says what differs from
+    when it went live and between nodes, exits 4 when something is wrong, refuses where there is nothing to test, and
+    leaves no trace in events."""
     apps = _start(fleet, stack, 1)
     main, s1, app = fleet.main, fleet["s1"], apps["s1"]
     assert s1.run("test", expect=4).error["code"] == "nothing_to_test"
@@ -193,9 +193,10 @@ def test_test_asks_now_and_changes_nothing(fleet: Fleet, stack: ExitStack) -> No
 def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
     fleet: Fleet, stack: ExitStack
 ) -> None:
-    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is not
-    the expected one after the switch is put back. A node that is killed once the tree holds the new generation compares
-    after its start with what it recorded before. Method: it is killed when it has written down that it switched."""
+    """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is
+    not the expected one after the switch is put back. A node that is killed once the tree holds the new generation
+    compares after its start with what it recorded before. Method: it is killed when it has written down that it
+    switched."""
     apps = _start(fleet, stack, 1)
     s1, index = fleet["s1"], fleet.tree("s1") / "index"
     _golden(s1, f'url = "{apps["s1"].url}"\nretries = 1', index=STAMP)
@@ -223,7 +224,7 @@ def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
 
 def test_pictures_within_the_tolerance_pass(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: a picture may differ as far as it is allowed to; beyond that it is put back, with how much of it and by how
-    much it differed; what is no picture any more is put back too."""
+    much it differed; an answer that is no picture any more is put back too."""
     pytest.importorskip("PIL", reason="the extra images is not installed")
     apps = _start(fleet, stack, 1)
     s1 = fleet["s1"]

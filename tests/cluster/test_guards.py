@@ -139,8 +139,9 @@ def test_a_file_that_cannot_be_read(fleet: Fleet) -> None:
 
 
 def test_a_file_that_rots(fleet: Fleet) -> None:
-    """Goal: the same stat, other bytes: found by a deep verify (exit 10), then nothing is published, across a
-    restart too, until the file is taken back by the command that status names. Method: bytes flipped on the disk below the file system."""
+    """Goal: the same stat, other bytes: found by a deep verify (exit 10), then nothing is published, across a restart
+    too, until the file is taken back by the command that status names. Method: bytes flipped on the disk below the
+    file system."""
     need_root("a file system of its own")
     image = fleet.base / "image"
     tree = fleet.tree("main")
@@ -192,7 +193,7 @@ def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
     fleet.join("s1")
     fleet.wait()
     before = tree_of(fleet.tree("s1"))
-    # Only a file that was read at rest, 2 s after its last change, can be told from one that changed again.
+    # Only a file that was read at rest, 2 s after its last change, can be distinguished from one that changed again.
     eventually(lambda: _is_settled(fleet.main), 15, "the stat cache to trust the file")
     rot(image, root / "rots")
     verified = main.run("verify", "data", "--deep", expect=10).json

@@ -1,4 +1,5 @@
-"""A switch that cannot go on, on real daemons: undone and said so; or half switched, named path by path and not ready."""
+"""A switch that cannot go on, on real daemons: undone and said so; or half switched, named path by path and not
+ready."""
 
 from __future__ import annotations
 
@@ -86,7 +87,7 @@ def test_what_is_neither_finished_nor_undone_names_both_sides_and_is_not_ready(f
 
 @pytest.fixture
 def frozen(fleet: Fleet) -> Iterator[Path]:
-    """A file of the partner that nobody can change."""
+    """A file of the partner that no user can change."""
     path = fleet.tree("s1") / "d" / "f3"
     yield path
     subprocess.run(["chattr", "-i", str(path)], check=False, capture_output=True, timeout=20)

@@ -31,7 +31,7 @@ def _hooks(node: Node, **hooks: str) -> None:
 
 
 def is_gone(pid: str) -> bool:
-    """Whether a process has ended, also when nobody reaped it."""
+    """Whether a process has ended, also when its parent did not reap it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def test_the_writers_own_hooks(fleet: Fleet) -> None:
 
 
 class _Application(ThreadingHTTPServer):
-    """Answers as it is told and remembers what it was asked."""
+    """Answers as the test sets it and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []

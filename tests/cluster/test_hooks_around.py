@@ -1,4 +1,4 @@
-"""The hooks around a switch: freeze keeps it away, thaw follows, on_failure is told, paths choose."""
+"""The hooks around a switch: freeze keeps it away, thaw follows, on_failure runs, paths choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 
 def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
-    """Goal: a failing ``freeze`` keeps the switch away with its reason and is thawed, ``on_failure`` is told; then
+    """Goal: a failing ``freeze`` keeps the switch away with its reason and is thawed, ``on_failure`` runs; then
     freeze, switch, thaw come in order, and only the reload whose ``paths`` match runs."""
     _, there, s1 = _start(fleet)
     seen, told, closed = (fleet.base / name for name in ("seen", "told", "closed"))
@@ -50,9 +50,10 @@ def test_freeze_thaw_and_on_failure(fleet: Fleet) -> None:
 
 
 def test_a_thaw_that_fails_is_a_standing_until_it_works(fleet: Fleet) -> None:
-    """Goal: who was frozen and not thawed is never *in step*: the line stands failing with reason and next step, also
-    after a restart, is retried by itself, and recovers. Method: SIGKILL between freeze and thaw, a thaw that fails, a
-    second restart, then the cause goes. Every ``thaw`` runs although the first one fails."""
+    """Goal: a line whose application was frozen and not thawed is never *in step*: the line stands failing with
+    reason and next step, also after a restart, is retried by itself, and recovers. Method: SIGKILL between freeze and
+    thaw, a thaw that fails, a second restart, then the cause goes. Every ``thaw`` runs although the first one
+    fails."""
     _, there, s1 = _start(fleet)
     seen, stuck = fleet.base / "seen", fleet.base / "stuck"
     freeze = _script(fleet.base / "freeze", f'echo "freeze $INSTEP_GENERATION" >> {seen}')

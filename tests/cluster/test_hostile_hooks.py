@@ -1,4 +1,5 @@
-"""P7: nothing that a peer can say adds or alters a hook, a fact or a gate's program; only ``instep.toml`` names them."""
+"""P7: nothing that a peer can say adds or alters a hook, a fact or a gate's program; only ``instep.toml`` names
+them."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def _smuggled(evil: Path) -> list[object]:
 
 
 def _with_tail(message: msgspec.Struct, tail: list[object]) -> bytes:
-    """The message with fields behind its own: a later version's, as far as the other side can tell."""
+    """The message with fields behind its own: to the other side it looks like a later version's."""
     fields = msgspec.msgpack.decode(m.encode(message))
     return msgspec.msgpack.encode([*fields, *tail])
 

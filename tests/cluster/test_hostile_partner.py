@@ -246,7 +246,7 @@ def test_certificates_that_do_not_count(scene: Scene, tmp_path: Path) -> None:
         (expired, {"refused_by_peer_expired"}),
     ):
         client = scene.as_eve(pki)
-        # A refusal may be lost with the connection; the next one tells.
+        # A refusal may be lost with the connection; the next one arrives.
         eventually(functools.partial(_ends_in, scene, client, asks, codes), 10, str(codes))
         scene.looped.run(client.close())
     # a foreign certificate whose bearer believes our server
@@ -399,7 +399,7 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
 
 
 def test_floods_of_a_partner_are_bounded(scene: Scene) -> None:
-    """Messages by the thousand, from somebody who does not read what is answered."""
+    """Messages by the thousand, from a partner that does not read the answers."""
     victim = scene.victim
     since = wall_ms()
 
@@ -434,7 +434,7 @@ def test_floods_of_a_partner_are_bounded(scene: Scene) -> None:
 
 
 def test_many_expensive_requests_at_once(scene: Scene) -> None:
-    """Each as large as the protocol takes; those beyond the limits are told to come again."""
+    """Each as large as the protocol takes; those beyond the limits get an error that says to retry."""
     client, data = scene.as_eve(), scene.data
 
     async def work() -> list[str]:

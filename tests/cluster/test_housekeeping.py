@@ -1,4 +1,4 @@
-"""Housekeeping beside real daemons' state: what goes, and what must never go."""
+"""Housekeeping beside real daemons' state: the records that go, and those that must never go."""
 
 from __future__ import annotations
 

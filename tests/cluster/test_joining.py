@@ -1,4 +1,5 @@
-"""``instep init`` and ``join`` against a real peer server: what a new node has, and what is refused."""
+"""``instep init`` and ``join`` against a real peer server: the identity of a new node, and the requests that are
+refused."""
 
 from __future__ import annotations
 

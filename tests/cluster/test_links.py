@@ -69,7 +69,7 @@ def test_pause_retry_and_wait(fleet: Fleet) -> None:
 
 def test_flags_stop_the_flow(fleet: Fleet) -> None:
     """Goal: ``replicate`` off, removing the partner and revoking it each stop the flow within a poll interval, with
-    the reason on both sides; what is live stays; turning it on again heals."""
+    the reason on both sides; the live generation stays; turning it on again heals."""
     tree = _start(fleet, 2)
     main, s1 = fleet.main, fleet["s1"]
     first = fleet.head()

@@ -1,4 +1,4 @@
-"""Three real nodes: what is written on one arrives on the others."""
+"""Three real nodes: a change on one arrives on the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Two real ends of the peer protocol on loopback: who gets in, what is refused and how it is told."""
+"""Two real ends of the peer protocol on loopback: which peers get in, which are refused, and the error that each side
+gets."""
 
 from __future__ import annotations
 
@@ -179,7 +180,7 @@ def test_an_error_of_the_node_travels_whole_and_a_bug_says_nothing(
     run(work())
 
 
-# Who gets in ------------------------------------------------------------------------------------------------
+# Peers that get in------------------------------------------------------------------------------------------
 
 
 def test_join_with_a_token_then_speak_as_a_member(run: Callable[..., None], ca: Pki, tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_join_with_a_token_then_speak_as_a_member(run: Callable[..., None], ca: 
         async with peers.serving(ca) as node:
             new = Pki(tmp_path / "s7")
             csrs = new.requests(node_name("s7"))
-            # an address that nobody listens at is tried and left
+            # an address without a listener is tried and left
             invitation = node.service.invite("s7", "127.0.0.1:9", node.address)
             reply, address = await join_cluster(invitation, *csrs)
             assert address == node.address
@@ -356,7 +357,7 @@ def test_slow_and_half_open_connections_are_cut(run: Callable[..., None], ca: Pk
 def test_more_connections_than_an_address_may_have_are_refused(
     run: Callable[..., None], ca: Pki, s1: Pki
 ) -> None:
-    """Goal: the next one is told so while three are open, and served once one of them has gone."""
+    """Goal: the next one is refused by name while three are open, and served once one of them has gone."""
 
     async def work() -> None:
         async with peers.serving(ca, Limits(connections_per_address=3)) as node:

@@ -1,4 +1,4 @@
-"""What balancers are told: ``/ready`` and the agent on a live node, through drains, edits and taken ports."""
+"""The answers to balancers: ``/ready`` and the agent on a live node, through drains, edits and taken ports."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def without_times(tree: Path) -> dict[bytes, tuple[object, ...]]:
 
 
 def test_a_rollback_brings_back_an_emptied_tree_and_publishes_exactly_its_target(fleet: Fleet) -> None:
-    """Goal: what lies in the tree does not matter, but goes to the archive; the guard counts against the head; nothing
-    happens when all is there. Method: by hand published, so that nothing else makes generations."""
+    """Goal: the present files of the tree do not matter, but go to the archive; the guard counts against the head;
+    nothing happens when all is there. Method: by hand published, so that nothing else makes generations."""
     tree = fleet.tree("main")
     write(tree, {f"sub/f{n}": f"one {n}" for n in range(40)})
     fleet.make(1, add=("--publish", "manual"))
@@ -141,7 +141,7 @@ def test_a_writer_from_a_snapshot_waits_for_a_word_and_takes_contents_from_partn
 
 def test_contents_that_only_a_partners_archive_has_come_back(fleet: Fleet) -> None:
     """Goal: a rollback whose contents are in no history and in one partner's archive only. Method: no history at the
-    writer (class data, history off), a large file among them, and a partner of an address that nobody can dial."""
+    writer (class data, history off), a large file among them, and a partner at an address that no node can dial."""
     tree = fleet.tree("main")
     (tree / "large").parent.mkdir(parents=True, exist_ok=True)
     (tree / "large").write_bytes(bytes(range(256)) * 12_000)

@@ -1,4 +1,4 @@
-"""What stands against a rollback at the writer is told before anything moves, by the dry run and the command alike."""
+"""The obstacles to a rollback at the writer are named before anything moves, by the dry run and the command alike."""
 
 from __future__ import annotations
 

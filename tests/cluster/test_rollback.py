@@ -10,8 +10,9 @@ from tests.support.waiting import eventually
 
 
 def test_a_single_node_goes_back_after_files_were_overwritten_in_place(fleet: Fleet) -> None:
-    """Goal: history alone brings back what an application overwrote in place, removed and retyped; ``log`` tells
-    what can be had from where; what was replaced is kept. Method: one node, no partners, and a partner later."""
+    """Goal: history alone brings back what an application overwrote in place, removed and retyped; ``log`` shows
+    which contents can be had from where; replaced files are kept. Method: one node, no partners, and a partner
+    later."""
     tree = fleet.tree("main")
     (tree / "sub").mkdir(parents=True)
     for number in range(30):
@@ -75,8 +76,8 @@ def test_a_single_node_goes_back_after_files_were_overwritten_in_place(fleet: Fl
 
 
 def test_what_is_too_large_for_history_is_told(fleet: Fleet) -> None:
-    """Goal: class ``data`` keeps no history: ``log`` says that nobody has the old contents and a rollback refuses,
-    naming what is missing, with the tree as it was."""
+    """Goal: class ``data`` keeps no history: ``log`` says that no node has the old contents and a rollback
+    refuses, naming the missing files, with the tree as it was."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "large").write_bytes(b"1" * 100_000)
@@ -98,8 +99,8 @@ def test_what_is_too_large_for_history_is_told(fleet: Fleet) -> None:
 
 
 def test_the_archive_gives_back_a_drifted_and_a_removed_file(fleet: Fleet) -> None:
-    """Goal: at a partner, each replaced, removed and drifted content by path and generation; pruning keeps what
-    retention says and tells what it would do."""
+    """Goal: at a partner, each replaced, removed and drifted content by path and generation; pruning keeps the
+    batches that the retention holds and shows what it would do."""
     tree = fleet.tree("main")
     (tree / "dir").mkdir(parents=True)
     for name in ("drifts", "removed", "replaced", "dir/inside"):

@@ -32,7 +32,7 @@ def rolling(shared: Rolling, put_back: Callable[[list[str]], None]) -> Iterator[
 
 def test_one_at_a_time_out_of_the_balancer_and_paused_in_the_middle(rolling: Rolling) -> None:
     """Goal: with a reload hook and nothing configured partners go one after another: drained, reloaded, probed, ready
-    again before the next is drained; the others are held with the writer named. A pause lets nobody else begin."""
+    again before the next is drained; the others are held with the writer named. A pause lets no further node begin."""
     ports = {name: free_port() for name in rolling.partners}
     for name, port in ports.items():
         put(rolling[name], health=f"127.0.0.1:{port}")
@@ -132,7 +132,7 @@ def test_those_that_switched_go_back_when_the_last_fails_and_when_somebody_abort
 
 
 def test_unconfirmed_goes_back_by_itself_and_confirmed_stays(rolling: Rolling) -> None:
-    """Goal: without ``confirm`` within the time everybody serves the generation before; with it nobody goes back."""
+    """Goal: without ``confirm`` within the time every node serves the generation before; with it no node goes back."""
     rolling.policy(strategy='"together"', confirm_within='"60s"')
     shown = rolling.await_state("confirming")
     assert "rollout confirm" in str(shown["next"]), shown
@@ -177,7 +177,7 @@ def test_reload_without_a_generation(rolling: Rolling) -> None:
 
 
 def test_the_writer_is_killed_in_the_middle_and_goes_on(rolling: Rolling) -> None:
-    """Goal: the node in its wave finishes without the writer; nobody else begins; back again the writer goes on where
+    """Goal: the node in its wave finishes without the writer; no other node begins; back again the writer goes on where
     it was, and a partner that was away all the time gets its permit when it is back."""
     rolling.policy(strategy='"rolling"')
     before = rolling.word("s3")
@@ -224,8 +224,8 @@ def test_a_partner_is_killed_in_its_wave_and_finishes_it(rolling: Rolling) -> No
 def test_cut_off_from_two_of_three_the_wave_ends_and_the_rest_goes_on_when_the_network_is_back(
     rolling: Rolling,
 ) -> None:
-    """Goal: with the network to s2 and s3 cut while s2 is out, s2 ends its wave and is back alone, s3 keeps what it
-    serves and says what it waits for; nobody stays drained, and once mended the rollout reaches s3."""
+    """Goal: with the network to s2 and s3 cut while s2 is drained, s2 ends its wave and is back alone, s3 keeps what it
+    serves and says what it waits for; no node stays drained, and once mended the rollout reaches s3."""
     rolling.policy(strategy='"rolling"')
     with Relay(rolling.main.port) as relay:
         for name in ("s2", "s3"):

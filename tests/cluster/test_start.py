@@ -37,7 +37,7 @@ def usual_ports(fleet: Fleet) -> Iterator[Fleet]:
 
 def test_six_commands(usual_ports: Fleet) -> None:
     """Goal: init, fileset add, two invites, two joins, as typed (tokens from stdout), and it is a mirror in step
-    whose standings, checks and members are told on every node."""
+    whose standings, checks and members every node shows."""
     fleet = usual_ports
     tree = _filled(fleet.tree("main"))
     main, s1, s2 = (_node(fleet, name) for name in ("main", "s1", "s2"))
@@ -72,7 +72,7 @@ def test_six_commands(usual_ports: Fleet) -> None:
             if p.is_file() and p.stat().st_mode & 0o077 and "key" in p.name
         ]
         assert not secrets, secrets
-    # What is typed again changes nothing.
+    # The same commands again change nothing.
     assert not main.run("init", "main", "--start").json["changed"]
     assert not main.run("fileset", "add", "catalog", str(tree)).json["changed"]
     assert not s1.run("join", tokens[0], "--accept", f"catalog={fleet.tree('s1')}", "--start").json["changed"]

@@ -43,7 +43,7 @@ def await_writer(node: Node, writer: str, epoch: int) -> dict[str, Any]:
 
 @contextmanager
 def writing(tree: Path) -> Iterator[list[str]]:
-    """Somebody writes a new file every 50 ms; the names, as they are finished."""
+    """A program writes a new file every 50 ms; the names, as they are finished."""
     done: list[str] = []
     enough = threading.Event()
 
@@ -170,8 +170,9 @@ def test_a_promotion_loses_exactly_what_it_names_and_the_home_that_is_back_is_to
 
 @pytest.mark.timeout(600)
 def test_two_nodes_that_claim_one_epoch_are_both_refused_and_named(fleet: Fleet) -> None:
-    """Goal: nobody follows either, everybody names both, and a third word resolves it, which names what s2 published or
-    that s2 could not be asked. Method: the line handed to s1 and, by the CA, to s2, which did not hear of it."""
+    """Goal: no node follows either, every node names both, and a third record resolves it, which names the
+    generations of s2 or that s2 could not be asked. Method: the line handed to s1 and, by the CA, to s2, which did
+    not hear of it."""
     fleet.make(2)
     main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
     take = promotion(fleet)

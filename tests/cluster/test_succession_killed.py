@@ -1,4 +1,5 @@
-"""A handover killed where it could be cut in two, on either side: afterwards one node writes, and the same command finishes it."""
+"""A handover killed where it could be cut in two, on either side: afterwards one node writes, and the same command
+finishes it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ STEPS = (
 
 
 def writers(*nodes: Crasher) -> list[str]:
-    """Who of these says that it writes the line itself and may."""
+    """The nodes of these that say that they write the line themselves and may."""
     found = []
     for node in nodes:
         line = node.line()
@@ -64,7 +65,7 @@ def test_a_handover_killed_at_any_step_leaves_one_writer_and_the_same_command_fi
     fleet: Fleet,
 ) -> None:
     """Goal: no step of a handover can be cut in two. Method: the line goes back and forth between two nodes, one of
-    them killed at a named point each time; what was written before is there in the end."""
+    them killed at a named point each time; the files that were written before are there in the end."""
     fleet.make(1)
     (fleet.tree("main") / "first").write_text("first")
     fleet.wait()

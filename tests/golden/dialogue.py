@@ -1,4 +1,4 @@
-"""Dialogues with a machine as text: what comes in after ``>``, what it orders after ``<``, one line each."""
+"""Dialogues with a machine as text: its events after ``>``, its effects after ``<``, one line each."""
 
 from __future__ import annotations
 

@@ -133,8 +133,8 @@ def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
 
 
 def test_a_switch_that_fails_again_and_again_is_tried_more_and_more_seldom() -> None:
-    """The steps before it go well each time, the recovery too; neither is a reason to begin anew from the shortest wait,
-    nor to show the node as applying. A newer head begins afresh."""
+    """The steps before it go well each time, the recovery too; neither is a reason to begin anew from the shortest
+    wait, nor to show the node as applying. A newer head begins afresh."""
     talk = begun(follower()).say(f.HeadSeen(MAIN, generation(1), OK))
     refused = Trouble("no_permission", "a: permission denied", Retry.LATER, 8)
     waits = []
@@ -176,7 +176,8 @@ def test_two_records_for_one_epoch_block_and_answers_to_old_questions_are_droppe
 
 
 def test_a_source_whose_newest_generation_was_gone_is_asked_what_it_has_and_tried_again() -> None:
-    """A source leaves out a head that the asker says is known: then nobody would have it until there is a newer one."""
+    """A source leaves out a head that the asker says is known: then no source would have it until there is a newer
+    one."""
     talk = begun(follower())
     talk.say(f.HeadSeen(MAIN, generation(1), OK)).say(f.PagesFetched(talk.asked(f.FetchPages)))
     talk.say(f.Superseded(talk.asked(f.StageContents)))

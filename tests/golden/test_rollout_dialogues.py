@@ -1,4 +1,4 @@
-"""The partner's side of permits: held, drained, switched, returned; put back when nobody confirms."""
+"""The partner's side of permits: held, drained, switched, returned; put back when no operator confirms."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_bac
 
 
 def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> None:
-    """The order to reload is still there when somebody writes into the tree: the node heals at once, and leaves the
-    balancers to those whose turn it is."""
+    """The order to reload is still there when a program writes into the tree: the node heals at once, and does not
+    drain out of turn."""
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True, has_reload=True)
     d.say(f.Started())
@@ -144,7 +144,7 @@ def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> No
 
 
 def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
-    """While the node looks for local changes it stands in step: nobody may take that for reloaded."""
+    """While the node looks for local changes it stands in step: the writer must not take that for reloaded."""
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True, has_reload=True)
     d.say(f.Started())
@@ -158,7 +158,8 @@ def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
 
 
 def test_what_was_forgiven_on_its_way_back_and_then_not_confirmed_stays_refused() -> None:
-    """Its settings changed while it went back because that was ordered; nobody confirmed it in time after that."""
+    """The node's settings changed while it went back by order; no operator confirmed the generation in time after
+    that."""
     d = permitted(held(), 5_000)
     d.say(f.Returned(d.asked(f.Return)))
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))

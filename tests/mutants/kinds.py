@@ -22,7 +22,7 @@ _EITHER_WAY = frozenset(("min", "max", "compare_digest"))
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One place: ``text`` takes the place of what stands between two positions (line from 1, column in bytes)."""
+    """One place: ``text`` replaces the source between two positions (line from 1, column in bytes)."""
 
     kind: str
     begin: tuple[int, int]
@@ -32,7 +32,7 @@ class Fault:
 
 Found = Iterator[tuple[ast.AST, ast.AST]]
 Kind = Callable[[ast.AST], Iterator[tuple[ast.AST, ast.AST]]]
-"""For a node of the tree: pairs of a node, and what stands there instead."""
+"""For a node of the tree: pairs of a node and its replacement."""
 
 
 def _negated(node: ast.AST) -> Found:
@@ -157,7 +157,7 @@ def faults_in(source: str) -> list[Fault]:
 
 
 def _behaviour(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes of functions, less annotations, decorators, defaults, texts of errors, and what goes to the log."""
+    """All nodes of functions, less annotations, decorators, defaults, texts of errors, and calls of the log."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.ClassDef):
             yield from _behaviour(child)

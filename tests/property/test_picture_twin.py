@@ -20,7 +20,7 @@ pictures = st.integers(1, 6).flatmap(
 
 
 def _seen(colour: Colour) -> Colour:
-    """What is fully transparent has no colour."""
+    """A fully transparent pixel has no colour."""
     return colour if colour[3] else (0, 0, 0, 0)
 
 

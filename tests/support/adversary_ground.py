@@ -1,4 +1,5 @@
-"""Where the enemy of ``adversary.py`` lives: a root in a directory of his, and a decoy that is root's and must not change."""
+"""Where the enemy of ``adversary.py`` lives: a root in a directory of his, and a decoy that is root's and must not
+change."""
 
 from __future__ import annotations
 
@@ -112,7 +113,7 @@ class Ground:
         os.chown(self.world.root, STRANGER, STRANGER)
 
     def outside(self) -> dict[str, tuple[object, ...]]:
-        """What must not change: contents, modes, owners, times and attributes of all that is root's own."""
+        """The state that must not change: contents, modes, owners, times and attributes of all that is root's own."""
         return {str(path.relative_to(self.decoy)): _state(path) for path in sorted(self.decoy.rglob("*"))}
 
     def broken(self) -> list[str]:

@@ -16,8 +16,8 @@ ANSWER_S = 60.0
 
 @contextmanager
 def application(host: str, port: int, name: str, sick: Container[str] = ()) -> Iterator[None]:
-    """Answers every request with its name, the path and what it was told of the client; ``/health`` with 503 while it is
-    among the sick."""
+    """Answers every request with its name, the path and the forwarded headers about the client; ``/health`` with 503
+    while it is among the sick."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -63,14 +63,14 @@ def asked(
 
 
 class Clients:
-    """Some clients that ask one after the other until they are told to stop; each answer and each failure is counted.
+    """Some clients that ask one after the other until the test stops them; each answer and each failure is counted.
     They take a new cookie like a browser."""
 
     def __init__(self, port: int, count: int = 4, headers: dict[str, str] | None = None) -> None:
         self._port = port
         self._headers = headers
         self.sequence: list[str] = []
-        """Who answered, in order."""
+        """The nodes that answered, in order."""
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._served: Counter[str] = Counter()
@@ -112,7 +112,7 @@ class Clients:
         return self.total >= total
 
     def take(self) -> Counter[str]:
-        """Who answered how often since the last call."""
+        """How often each node answered since the last call."""
         with self._lock:
             taken, self._served = self._served, Counter()
         return taken

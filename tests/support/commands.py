@@ -1,8 +1,8 @@
 """Commands and daemons of the cluster floor: each in a process of its own, without starting Python each time.
 
-One process per test session imports the command line and the daemon once and forks for each. The fork is a real process
-with its own arguments, environment and output, is killed like one, and ends with its own exit code; only the imports are
-shared. ``python -m instep.cli`` itself is what ``test_joining`` and the examples run.
+One process per test session imports the command line and the daemon once and forks for each. The fork is a real
+process with its own arguments, environment and output, is killed like one, and ends with its own exit code; only the
+imports are shared. ``python -m instep.cli`` itself is what ``test_joining`` and the examples run.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _server() -> tuple[str, subprocess.Popen[bytes]]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The server ends when nobody holds the other end of its input, also when this process was killed."""
+    """The server ends when no process holds the other end of its input, also when this process was killed."""
     assert process.stdin is not None
     process.stdin.close()
     process.wait(READY_S)
@@ -183,7 +183,7 @@ def _import_all() -> None:
 
 
 def _attend(link: socket.socket) -> None:
-    """One process: tell its id, wait for it, tell its exit code. Never returns."""
+    """One process: send its id, wait for it, send its exit code. Never returns."""
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -201,7 +201,7 @@ def _attend(link: socket.socket) -> None:
         code = os.waitstatus_to_exitcode(status)
         link.sendall(NUMBER.pack(code))
     except BrokenPipeError:
-        code = 0  # nobody asks for this process any more
+        code = 0  # no caller asks for this process any more
     except BaseException:  # noqa: BLE001 - the last frame of a fork: it must not go on as the server
         traceback.print_exc()
     finally:

@@ -155,8 +155,8 @@ class Crasher:
         self.await_line(lambda line: line["code"] != "starting" and line.get("doing") != "recover")
 
     def await_in_step(self, number: int, timeout: float = 60.0) -> None:
-        """Wait until that generation is live and what a crash left is cleared away: after a start the first comes from
-        what was saved, while the second is still being looked at."""
+        """Wait until that generation is live and the leftovers of a crash are cleared away: after a start the first
+        comes from the saved facts, while the tree is still being compared."""
 
         def stands(line: dict[str, Any]) -> bool:
             is_live = line["live"] is not None and line["live"]["number"] >= number

@@ -1,4 +1,4 @@
-"""A network between two nodes that a test can cut: a relay on loopback that forwards bytes until it is told to stop."""
+"""A network between two nodes that a test can cut: a relay on loopback that forwards bytes until the test stops it."""
 
 from __future__ import annotations
 

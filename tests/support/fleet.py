@@ -51,7 +51,7 @@ _PORTS = Ports(12_000, 32_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses now and no other test is given, in this run or in one beside it."""
+    """A loopback port that no process uses now and no other test is given, in this run or in one beside it."""
     return _PORTS.take()
 
 
@@ -191,7 +191,8 @@ class Fleet:
     # The operator and the applications ------------------------------------------------------------------------
 
     def write(self, files: Mapping[str, str | bytes], name: str = "main") -> None:
-        """Put whole files into a node's tree as one change: no scan finds half a file, or some of them without the rest."""
+        """Put whole files into a node's tree as one change: no scan finds half a file, or some of them without the
+        rest."""
         tree, whole = self.tree(name), self.base / "whole"
         is_one = len(files) == 1 and all((tree / path).parent.is_dir() for path in files)
         with nullcontext() if is_one else self.together(name):
@@ -255,8 +256,8 @@ class Fleet:
     def join(
         self, name: str, *words: str, accept: bool = True, poll: str = "1s", link: Sequence[str] = ()
     ) -> Node:
-        """A node that joined and runs. With ``accept`` it follows ``data``, and the writer has heard so: before that nobody
-        waits for it."""
+        """A node that joined and runs. With ``accept`` it follows ``data``, and the writer has heard so: before that no
+        command waits for it."""
         node = self.node(name)
         token = self.invite(name, *link)
         node.run("join", token, "--listen", f"127.0.0.1:{node.port}", "--panel", "off", *words)
@@ -267,7 +268,8 @@ class Fleet:
         return node
 
     def accept(self, name: str, *words: str, root: Path | None = None) -> None:
-        """Accept ``data`` for real, and wait until the writer has heard so: until then it waits for that node nowhere."""
+        """Accept ``data`` for real, and wait until the writer has heard so: until then it waits for that node
+        nowhere."""
         self[name].run("fileset", "accept", "data", str(root or self.tree(name)), *words)
 
         def is_heard() -> bool:

@@ -242,7 +242,7 @@ class HostileWriter:
         return SignedEpoch(unsigned.raw, pki.sign_as_ca(unsigned.id) if by_ca else pki.sign(unsigned.id))
 
     def announce(self, signed: SignedGeneration, **fields: Any) -> HeadRef:
-        """Make this the head that is told to everybody, now and when asked."""
+        """Make this the head that is sent to every partner, now and when asked."""
         self.announce_raw(signed, **fields)
         return signed.ref()
 
@@ -259,7 +259,7 @@ class HostileWriter:
         return self.announce(self.generation(self.craft.honest(things)))
 
     def push(self, message: m.StreamMessage) -> None:
-        """Send to everybody who is connected."""
+        """Send to every connected partner."""
         self._looped.run(self._push(message))
 
     async def _push(self, message: m.StreamMessage) -> None:

@@ -68,7 +68,7 @@ def loop_xfs(image: Path, at: Path) -> Iterator[Path]:
 
 
 def unmount(at: Path) -> None:
-    """Take a mount away at once, whoever uses it."""
+    """Take a mount away at once, even while a program uses it."""
     done = _quiet("umount", "--lazy", str(at))
     assert done.returncode == 0, done.stderr
 
@@ -78,7 +78,7 @@ def rot(image: Path, path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         before, data = os.fstat(file.fileno()), file.read()
-        assert len(data) >= 4096, "what is smaller may lie in the inode"
+        assert len(data) >= 4096, "a smaller file may lie in the inode"
         with image.open("r+b") as disk:
             raw = disk.read()
             assert raw.count(data[:4096]) == 1, "the bytes must be unlike anything else on the disk"

@@ -88,7 +88,7 @@ def work(ground: Ground, turn: int) -> None:
         recovered = recover(world.place, local=world.local, get_page=world.page, now_ms=turn)
         if recovered.journal is not None:
             finish(world.place, recovered.journal)
-    world.live = None  # what lies there is not known: all that differs is reverted
+    world.live = None  # the tree's contents are unknown: all that differs is reverted
     target = world.generation(tree)
     journal = world.stage(target, now_ns=START_NS + turn * 1_000_000)
     switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=turn)

@@ -80,7 +80,7 @@ class Rolling:
         self.settle()
 
     def settle(self) -> None:
-        """Publish a word that nobody minds, and wait until all serve it."""
+        """Publish a harmless word, and wait until all serve it."""
         self._count += 1
         self.write(f"calm{self._count}")
         self.fleet.wait(timeout=60)
@@ -106,8 +106,8 @@ class Rolling:
         return path
 
     def put_back(self) -> list[str]:
-        """As it was before the first test: nothing held, sick, drained or paused, the default policy, and a calm word live
-        on all; what a test should have undone itself, in words."""
+        """As it was before the first test: nothing held, sick, drained or paused, the default policy, and a calm word
+        live on all; what a test should have undone itself, in words."""
         left = []
         for path in sorted(self.fleet.base.glob("hold-*")):
             left.append(f"the hook of {path.name.removeprefix('hold-')} was held")
@@ -168,7 +168,8 @@ class Rolling:
         return last
 
     def await_nobody_drained(self) -> None:
-        """Everybody tells the writer that it is offered again, or the failure names who is not and why."""
+        """Every node reports to the writer that it is offered again, or the failure names the nodes that are not and
+        why."""
         last: list[Any] = []
 
         def are_in() -> bool:

@@ -1,4 +1,4 @@
-"""A small web application of a node: it answers with what lies in the node's tree, and a moment that always differs."""
+"""A small web application of a node: it answers with files of the node's tree, and a moment that always differs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CONTENT_BYTES = 300_000
 
 
 def content(name: str, size: int) -> bytes:
-    """Bytes that anybody can make again: BLAKE3 of the name, extended to ``size`` bytes."""
+    """Bytes that every implementation can make again: BLAKE3 of the name, extended to ``size`` bytes."""
     return blake3(name.encode()).digest(length=size)
 
 

@@ -12,7 +12,8 @@ __all__ = ["eventually", "eventually_async", "paced"]
 
 _T = TypeVar("_T")
 PATIENCE_S = 60.0
-"""A deadline is for what never comes, not for what comes late on a busy machine: a test waits at least so long."""
+"""A deadline is for an event that never comes, not for one that comes late on a busy machine: a test waits at least
+so long."""
 _FIRST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.1
 
@@ -29,7 +30,8 @@ def eventually(
     *,
     patience_s: float = PATIENCE_S,
 ) -> _T:
-    """The first truthy answer of ``check``, asked again until ``timeout`` seconds have passed, and ``patience_s`` at least.
+    """The first truthy answer of ``check``, asked again until ``timeout`` seconds have passed, and ``patience_s`` at
+    least.
 
     An ``AssertionError`` or ``OSError`` from ``check`` counts as "not yet". At the deadline the test fails
     with ``describe`` (text, or a function that renders the state of the world) and the last answer.

@@ -1,4 +1,4 @@
-"""Calls that hang: their number is bounded, whoever waits goes on, and they do not keep the process."""
+"""Calls that hang: their number is bounded, a waiting caller goes on, and they do not keep the process."""
 
 from __future__ import annotations
 

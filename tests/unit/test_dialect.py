@@ -27,18 +27,20 @@ DIALECT = {
     "somebody and nobody": re.compile(r"\b(?:[Ss]ome|[Nn]o|[Aa]ny|[Ee]very)body\b"),
     "whoever": re.compile(r"\b[Ww]hoever\b"),
 }
-LIMITS = {"src": 679, "tests": 199, "docs": 217}
+LIMITS = {"src": 8, "tests": 8, "docs": 3}
 """How often each folder may still speak it. A change that lowers a count lowers its limit."""
+RELEASED = re.compile(r"^## \d", re.MULTILINE)
+"""Where the released part of the changelog begins: it is history, and stays as it was written."""
 SLACK_MAX = 40
 SHOWN_MAX = 15
 
 
 def _files(*patterns: str) -> list[Path]:
-    told = subprocess.run(
+    listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns],
         cwd=ROOT, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
-    names = [name for name in told.stdout.decode().split("\0") if name]
+    names = [name for name in listed.stdout.decode().split("\0") if name]
     return [ROOT / name for name in sorted(names) if (ROOT / name).is_file()]
 
 
@@ -69,6 +71,8 @@ def found_in(folder: str) -> list[str]:
         f"{folder}/*.py", f"{folder}/*.md", *(["README.md", "CHANGELOG.md"] if folder == "docs" else [])
     ):
         source = path.read_text("utf-8")
+        if path.name == "CHANGELOG.md":
+            source = RELEASED.split(source)[0]
         if path == Path(__file__) or "/decisions/" in str(path):
             continue
         read = sentences_of_python if path.suffix == ".py" else sentences_of_markdown

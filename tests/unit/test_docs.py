@@ -1,4 +1,4 @@
-"""The documents tell the truth: links resolve, commands parse, every code of a standing is explained."""
+"""The documents are true: links resolve, commands parse, every code of a standing is explained."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The house rules that a linter does not know: sizes, words, reasons. Each says what to do instead.
 
-Sizes are a ratchet: what is listed below may only shrink, and nothing joins the lists without a reason.
+Sizes are a ratchet: the sizes listed below may only shrink, and nothing joins the lists without a reason.
 """
 
 from __future__ import annotations

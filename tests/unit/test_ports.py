@@ -18,8 +18,8 @@ sys.stdin.read()
 
 
 def test_processes_that_take_ports_at_once_are_given_different_ones() -> None:
-    """Goal: no port twice while the processes live, though nobody listens on any yet. Method: all begin their search
-    at the same place."""
+    """Goal: no port twice while the processes live, though no process listens on any yet. Method: all begin their
+    search at the same place."""
     running = [
         subprocess.Popen(
             [sys.executable, "-c", TAKES], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

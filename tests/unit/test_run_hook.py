@@ -158,7 +158,7 @@ async def test_changes_that_cannot_be_told_are_a_failure_not_a_shorter_list() ->
     )
     assert not outcome.ok
     assert outcome.attempts == 2
-    assert outcome.reason.startswith("cannot be told what changed")
+    assert outcome.reason.startswith("the list of changes could not be written")
 
 
 def test_it_works_on_the_daemons_loop() -> None:

@@ -1,4 +1,4 @@
-"""Frames: what goes in comes out, and what is not a frame is refused within bounds."""
+"""Frames: the contents that go in come out, and bytes that are no frame are refused within bounds."""
 
 from __future__ import annotations
 

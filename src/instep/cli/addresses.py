@@ -132,7 +132,7 @@ def _host_name() -> str:
 
 
 def _free_port() -> int:
-    """The usual port, or the next that nobody uses on loopback: several nodes may live on one machine."""
+    """The usual port, or the next free one on loopback: several nodes may live on one machine."""
     for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

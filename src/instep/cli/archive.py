@@ -75,7 +75,7 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
 def archive_prune(
     session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool
 ) -> None:
-    """Delete from the archive what neither rule keeps."""
+    """Delete from the archive the batches that neither rule keeps."""
     document = session.call(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run=dry_run))
 
     def text() -> None:

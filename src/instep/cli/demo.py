@@ -142,7 +142,7 @@ class Stage:
         return took
 
     def run(self, node: DemoNode, *words: str, feed: str | None = None) -> dict[str, Any]:
-        """One public command on one node, as somebody would type it; its JSON result."""
+        """One public command on one node, as an operator would type it; its JSON result."""
         self.tell(f"   $ instep --dir {node.directory} {' '.join(words)}")
         try:
             done = subprocess.run(
@@ -199,7 +199,7 @@ class Stage:
 
 
 def _free_ports(count: int) -> Iterator[int]:
-    """Ports that nobody uses now; held open together, so that they differ."""
+    """Free ports; held open together, so that they differ."""
     with contextlib.ExitStack() as held:
         ports = []
         for _ in range(count):

@@ -39,7 +39,7 @@ INTERRUPTED = 130
 
 
 class LazyGroup(InstepGroup):
-    """Imports a command's module when somebody asks for it."""
+    """Imports a command's module when the caller asks for it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,4 +1,4 @@
-"""Who gets what from this node, and from where: ``partner`` and ``allow``."""
+"""Which partners get what from this node, and from which addresses: ``partner`` and ``allow``."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def passphrase_option(function: Function) -> Function:
         "--passphrase-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="A file of mode 0600; else it is asked, or made and shown once when nobody can be asked.",
+        help="A file of mode 0600; else it is asked for, or made and shown once where there is no terminal.",
     )(function)
 
 

@@ -18,7 +18,7 @@ __all__ = ["all_wrong", "check_root", "mark_root"]
 def all_wrong(
     session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
 ) -> InstepError:
-    """The refusal of the root, or with it whatever is wrong with the other words: all is told at once."""
+    """The refusal of the root, together with all that is wrong with the other words: one error reports all."""
     from instep.node.config import edits
 
     def stop() -> None:

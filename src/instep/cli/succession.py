@@ -115,7 +115,7 @@ def _show_lost(document: api.PromoteDocument, what: str) -> None:
             words.append(f"{one.published_at} by {printable(one.author)}")
         if one.message:
             words.append(f'"{printable(one.message)}"')
-        words.append(f"known by {', '.join(one.known_by)}" if one.known_by else "nobody here has it")
+        words.append(f"known by {', '.join(one.known_by)}" if one.known_by else "no node here has it")
         print(f"  {what}: {', '.join(words)}")
     for left in document.unheard:
         print(f"  {what}: whatever {left.node} published, which could not be asked: {printable(left.reason)}")

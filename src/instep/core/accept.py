@@ -1,9 +1,9 @@
 """Whether a signed record that a peer sent may become this node's head or epoch. Pure decisions.
 
-Heads rise only (P4), by ``(epoch, number)``. A generation must bear the signature of its epoch's writer. An
-epoch record is valid when the previous epoch's writer signed it (handover), when the cluster's CA key did
-(promotion), or when this node's own configuration names its writer, who signed it; and the first one of a line when
-the line's origin, which the configuration names too, signed it for itself. Two different valid records for one epoch:
+Heads rise only (P4), by ``(epoch, number)``. A generation must bear the signature of its epoch's writer. An epoch
+record is valid when the previous epoch's writer signed it (handover), when the cluster's CA key did (promotion), or
+when this node's own configuration names its writer and that writer signed it; and the first one of a line when the
+line's origin, which the configuration names too, signed it for itself. Two different valid records for one epoch:
 neither is accepted until a higher epoch resolves it. Implements design section 4.
 
 Checking the signature is the caller's part (``net.pki``); its result comes in as a ``SignerVerdict``.
@@ -45,7 +45,7 @@ NUMBER_MAX = 1 << 53
 
 
 class EpochClaim(msgspec.Struct, frozen=True, array_like=True):
-    """One epoch record in short: who may write from that epoch on."""
+    """One epoch record in short: the node that may write from that epoch on."""
 
     epoch: int
     id: Digest
@@ -218,8 +218,8 @@ def _entitled(id_: Digest, body: GenerationBody, verdict: SignerVerdict, book: E
 
 
 def _is_base(id_: Digest, body: GenerationBody, verdict: SignerVerdict, book: EpochBook) -> bool:
-    """The epoch's own record names this generation as what it builds on: whoever was behind at a change of writer
-    still gets it, and nothing else of the epoch before."""
+    """True when the epoch's own record names this generation as its base: a node that was behind at a change of
+    writer still gets it, and nothing else of the epoch before."""
     current, previous = book.current, book.previous
     if current is None or book.disputed is not None or not current.base or id_ != current.base:
         return False
@@ -297,9 +297,9 @@ def _wrong_epoch(body: EpochBody, line: LineId) -> Refused | None:
 
 
 def word_of(configured_writer: NodeName, book: EpochBook, *, overrules: bool) -> NodeName | None:
-    """Whom the configuration makes the writer by its own word. A file that still names a writer whom an accepted
-    record replaced says nothing: the one that was replaced could sign itself back with it. ``overrules``: an operator
-    wrote another name than the newest record's after that had been settled."""
+    """The node that the configuration makes the writer by its own word. A file that still names a writer that an
+    accepted record replaced counts for nothing: the replaced writer could sign itself back with it. ``overrules``: an
+    operator wrote another name than the newest record's after that had been settled."""
     if book.current is None or book.current.writer == configured_writer or overrules:
         return configured_writer
     return None
@@ -323,7 +323,7 @@ def _not_valid(
         return None
     is_next = current is None or body.epoch <= current.epoch + 1
     if body.writer == configured_writer and verdict.signer == body.writer and is_next:
-        # By its own signature a writer takes the next epoch, never one so high that nobody could go above it.
+        # By its own signature a writer takes the next epoch, never one so high that no node could go above it.
         return None
     if current is None and body.epoch == FIRST_EPOCH and verdict.signer == body.writer == body.line.origin:
         return None

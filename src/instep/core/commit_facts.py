@@ -31,11 +31,12 @@ class LastCommit:
         self._head: HeadRef | None = None
 
     def is_durable(self, parent: HeadRef | None, head: HeadRef) -> None:
-        """``head`` was stored above ``parent``; the machine will be told."""
+        """``head`` was stored above ``parent``; the machine gets the event later."""
         self._parent, self._head = parent, head
 
     def saved(self, facts: PublishFacts) -> PublishFacts:
-        """What a ``Save`` of ``facts`` has to keep: with the committed head while the machine was not told of it."""
+        """The facts that a ``Save`` of ``facts`` has to keep: with the committed head while the machine does not know
+        it."""
         if self._head is None or facts.head != self._parent:
             return facts
         return committed(facts, self._head)

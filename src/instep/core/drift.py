@@ -54,8 +54,8 @@ DRIFT_PATHS_MAX = 1_000
 
 
 class DriftView:
-    """What is known of the differences between a partner's tree and its live generation: paths to look at
-    (``dirty``), paths found to differ (``drifted``), and who fights over which."""
+    """The known differences between a partner's tree and its live generation: paths to look at
+    (``dirty``), paths found to differ (``drifted``), and the programs that fight over them."""
 
     def __init__(self) -> None:
         self.fights = FightDetector()
@@ -100,7 +100,7 @@ class DriftView:
         return () if self._asked_all else self._asked
 
     def failed(self) -> None:
-        """The check failed: what was asked is dirty again."""
+        """The check failed: the paths that it asked about are dirty again."""
         self.touch(self._asked, everything=self._asked_all)
 
     def found(
@@ -130,6 +130,6 @@ class DriftView:
         self.drifted, self.total = left, len(left)
 
     def switched(self) -> None:
-        """The tree holds another generation: what had drifted must be looked at anew."""
+        """The tree holds another generation: drifted paths must be looked at anew."""
         self.touch(self.drifted, everything=self.total > len(self.drifted))
         self.drifted, self.total = (), 0

@@ -14,7 +14,7 @@ STATE_OLDER = "state_older_than_tree"
 
 
 def is_above(floor: HeadRef, tree: HeadRef | None) -> bool:
-    """Whether what the tree says of itself is newer than what is saved of it."""
+    """Whether the tree's own record is newer than the saved one."""
     return tree is None or floor.position > tree.position
 
 

@@ -2,8 +2,8 @@
 
 ``fetch -> stage -> gates -> validate -> switch -> reload -> probe -> live recorded``. The machine is level
 triggered: every step looks at the facts and begins the one thing that is missing, one job at a time. The
-newest head wins until the switch begins; from then on the apply runs to ``live`` or is put back. What must
-survive a crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design
+newest head wins until the switch begins; from then on the apply runs to ``live`` or is put back. The state
+that must survive a crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design
 section 7. The machine stands on floors, each a file: ``follow_apply`` on ``follow_drift``, ``follow_due``,
 ``follow_permits``, ``follow_heads`` and ``follow_state``.
 """
@@ -177,7 +177,7 @@ class FollowMachine(FollowApply):
 
     def _configure(self, config: FollowConfig) -> None:
         if replace(config, orders_from=self._config.orders_from) == self._config:
-            self._config = config  # Who orders changed: nothing of what failed here may succeed by that.
+            self._config = config  # The node that orders changed: no failed step here may succeed by that.
             return
         if self._config.is_observing and not config.is_observing:
             self._is_recovered = False  # While it only observes, a node does not ask its tree what it holds.
@@ -240,7 +240,7 @@ class FollowMachine(FollowApply):
         else:
             self._mind_drift()
 
-    # --- what is told ---------------------------------------------------------------------------------------
+    # --- the reports ---------------------------------------------------------------------------------------
 
     def _stand(self) -> Stand:
         trouble = next(
@@ -276,11 +276,11 @@ class FollowMachine(FollowApply):
 
     def _tell(self) -> None:
         if self._job is not None and self._job.phase is Phase.RECORD:
-            return  # Live is told when it is recorded.
+            return  # Live is reported when it is recorded.
         stand, facts = self._stand(), self._facts
         tree, job = facts.tree, self._job
         if job is not None and job.phase is Phase.SWITCH and job.head == facts.refused:
-            tree = job.head  # Refused while it is switched: nobody is to count on the old one.
+            tree = job.head  # Refused while it is switched: no node may count on the old one.
         report = f.Report(
             stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
         )

@@ -84,7 +84,7 @@ class FollowApply(FollowDrift):
         return True
 
     def _is_unstuck(self, target: HeadRef) -> bool:
-        """An older generation that was to be finished first, but that nobody offers any more, gives way."""
+        """An older generation that was to be finished first, but that no source offers any more, gives way."""
         if self._sticky is None or self._sources.next_try_ms(target.id) is not None:
             return False
         self._sticky = None

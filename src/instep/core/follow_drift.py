@@ -31,7 +31,7 @@ class FollowDrift(FollowDue):
             return
         free, fought = drift.fights.split(drift.drifted, self._now)
         if not free:
-            self._succeed("revert")  # What is left alone fails no more: it is told as a fight.
+            self._succeed("revert")  # Paths that are left alone fail no more: they are reported as a fight.
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
         elif self._backoff.is_ready("revert", self._now):
             source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
@@ -82,7 +82,7 @@ class FollowDrift(FollowDue):
             self._arm_drift_scan()
 
     def _unstage(self) -> None:
-        """A revert is staged itself, in the place of what was staged: that is staged again before it is switched to."""
+        """A revert takes the place of the staged generation: that one is staged again before it is switched to."""
         if self._progress is not None:
             self._progress.is_staged = False
 

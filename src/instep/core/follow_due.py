@@ -16,10 +16,10 @@ __all__ = ["FollowDue"]
 
 
 class FollowDue(FollowPermits):
-    """From the finished switch to live, or back to what was replaced."""
+    """From the finished switch to live, or back to the replaced generation."""
 
     def _is_paying(self) -> bool:
-        """Begin what the tree's generation still owes; True when nothing else may begin meanwhile."""
+        """Begin the pending step of the tree's generation; True when nothing else may begin meanwhile."""
         facts = self._facts
         tree, live = facts.tree, facts.live
         if tree is None:
@@ -74,8 +74,8 @@ class FollowDue(FollowPermits):
         return facts.live if facts.live != facts.tree else facts.replaced
 
     def _arrived(self, tree: HeadRef) -> None:
-        """The tree came to hold this generation. What was live, was put back and is tried again is recorded again as
-        well: until then what it had been put back to is live, also where that was not recorded."""
+        """The tree came to hold this generation. Record a generation as live again when it was put back and is
+        retried: until then the generation that it was put back to is live, also where that was not recorded."""
         facts = self._facts
         if facts.tree is not None and tree == facts.live and tree.position > facts.tree.position:
             self._set(live=facts.tree, replaced=None)

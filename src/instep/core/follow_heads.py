@@ -1,4 +1,5 @@
-"""Sources and heads of a followed line: which generation is the newest, who has it, whom to ask and when."""
+"""Sources and heads of a followed line: which generation is the newest, which sources have it, which to ask and
+when."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ class FollowHeads(FollowState):
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         source = self._sources.get(event.source)
-        # A head may come before the link that it came over counts as up: who writes the line is known without it.
+        # A head may come before the link that it came over counts as up: the configuration names the writer.
         beside = event.beside if event.source == self._config.writer else None
         judged = judge_head(
             event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs, beside
@@ -103,7 +104,9 @@ class FollowHeads(FollowState):
             source.told(judged.head.id)
         self._out.append(KeepGeneration(event.signed))
         self._set(head=judged.head)
-        if facts.unconfirmed is not None:  # Nobody can confirm it any more, and it was no loss of contact.
+        if (
+            facts.unconfirmed is not None
+        ):  # No operator can confirm it any more, and it was no loss of contact.
             self._set(unconfirmed=None)
             self._out.append(SetTimer("confirm", None))
         job = self._job

@@ -29,8 +29,8 @@ def is_to_reload(facts: FollowFacts) -> bool:
 
 
 def serial_told(facts: FollowFacts) -> int:
-    """What a report names: the newest order's serial, or one less while the reload that it orders is not begun, so
-    that nobody takes it for done."""
+    """The serial in a report: the newest order's, or one less while the reload that it orders is not begun, so
+    that the writer does not take it for done."""
     order = facts.order
     return 0 if order is None else order.serial - is_to_reload(facts)
 
@@ -62,7 +62,7 @@ class FollowPermits(FollowHeads):
         facts = self._facts
         is_going_back = facts.refused is not None and facts.refused == facts.tree
         if order.verdict is Verdict.PUT_BACK and is_going_back and facts.refused != order.head:
-            return  # One put-back at a time, and what is refused is remembered until it is out of the tree.
+            return  # One put-back at a time, and the refusal is kept until that generation is out of the tree.
         is_same_head = old is not None and old.head == order.head
         self._set(order=order, spent=facts.spent if is_same_head else 0)
         is_renewed = old is not None and is_same_head and order.serial > old.serial
@@ -77,7 +77,7 @@ class FollowPermits(FollowHeads):
             reason = f"{event.source} orders it to be put back"
             self._refuse(order.head, "put_back_ordered", Trouble("put_back_ordered", reason, Retry.NEVER, 4))
         elif order.verdict in (Verdict.HOLD, Verdict.SWITCH) and self._was_ordered_back(order.head):
-            self._forgive()  # Who ordered it back begins anew; what this node refused by itself stays refused.
+            self._forgive()  # The writer begins anew; a refusal by this node itself stands.
 
     def _was_ordered_back(self, head: HeadRef) -> bool:
         return self._facts.refused == head and self._facts.refused_code == "put_back_ordered"
@@ -197,7 +197,7 @@ class FollowPermits(FollowHeads):
         self._set(unconfirmed=None)
         if waits != self._facts.live or self._facts.replaced is None:
             return
-        reason = "nobody confirmed it in time"
+        reason = "no operator confirmed it in time"
         self._refuse(waits, "not_confirmed", Trouble("not_confirmed", reason, Retry.NEVER, 7))
 
     def _name_untold(self, what: str, untold: tuple[str, ...]) -> None:

@@ -58,8 +58,8 @@ _DAMAGED_EXIT = 10
 
 
 def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
-    """The standing of ``line`` with code, reason and next steps. What an owed hook leaves undone is told beside
-    whatever else is wrong, and first where that is less."""
+    """The standing of ``line`` with code, reason and next steps. A pending hook is reported beside every other
+    trouble, and first where the other is less."""
     found = _without_owed(line, config, facts, seen)
     if seen.owed is None:
         return found
@@ -224,7 +224,7 @@ def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) 
         return Stand(Standing.UNKNOWN, "no_generation", "nothing was published yet")
     reason = f"live is {_number(facts.live)}, head is generation {facts.head.number}"
     if not seen.is_source_up:
-        return _out_of_reach(f"{reason}; nobody who has it can be reached")
+        return _out_of_reach(f"{reason}; no node that has it can be reached")
     return Stand(Standing.BEHIND, None, reason)
 
 

@@ -74,12 +74,12 @@ class Progress:
     is_reloaded: bool = True
 
     def needs_permit(self, config: FollowConfig) -> bool:
-        """Whether the switch waits for the writer's permit: what reloads nothing disturbs nobody."""
+        """Whether the switch waits for the writer's permit: a switch that reloads nothing disturbs no client."""
         return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
 class FollowState:
-    """What the machine knows. ``facts`` are what ``Save`` carried last; all else is derived anew after a start."""
+    """The machine's state. ``facts`` are those that ``Save`` carried last; all else is derived anew after a start."""
 
     def __init__(
         self, line: LineId, config: FollowConfig, rng: Chance, facts: FollowFacts | None = None
@@ -130,12 +130,12 @@ class FollowState:
     @property
     def is_torn(self) -> bool:
         """Whether the tree may hold parts of two generations: an interrupted switch was not brought to an end yet, or
-        was, and only a look at the whole tree can tell what it holds. Such a tree is not offered to anybody."""
+        was, and only a comparison of the whole tree can show what it holds. Such a tree is offered to no node."""
         return not self._is_recovered or self._facts.is_doubted
 
     @property
     def phase(self) -> str | None:
-        """What is being done now, for status; None when at rest."""
+        """The phase of the present job, for status; None when at rest."""
         return self._job.phase.value if self._job else None
 
     def _set(self, **changes: object) -> None:

@@ -141,18 +141,18 @@ class FollowConfig:
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What must survive a crash; ``Save`` carries it, the machine is born with it.
+    """The state that must survive a crash; ``Save`` carries it, the machine is born with it.
 
-    ``tree`` is what the tree holds since the last finished switch; ``live`` what was recorded as live after
-    reload and probe. ``refused`` is remembered until a new head, a changed configuration or ``retry`` (P4).
+    ``tree`` is the generation that the tree holds since the last finished switch; ``live`` the one that was recorded
+    as live after reload and probe. ``refused`` is kept until a new head, a changed configuration or ``retry`` (P4).
     ``paused_until_wall_ms`` is opaque here: the driver sends ``Resumed`` when it has passed.
 
     ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
-    what ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
+    the generation that ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
     ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
     was begun. ``spent``: the highest permit of ``order``'s head that a refusal ended. ``is_doubted``: a recovery was
     in doubt about the tree, and the whole tree was not compared since.
-    ``floor``: the tree says that it held this generation, and the saved state knew only older ones."""
+    ``floor``: by its own record the tree held this generation, and the saved state knew only older ones."""
 
     version: int = 1
     head: HeadRef | None = None
@@ -320,9 +320,9 @@ class RecoveredKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Answer to ``Recover``: what the journal said. ``target`` is the journal's; for ``finished`` the tree
-    holds it. ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a look at all
-    of it tells what it holds. ``holds``: what it says itself. ``is_known``: the state has all of ``target``."""
+    """Answer to ``Recover``: the journal's verdict. ``target`` is the journal's; for ``finished`` the tree holds it.
+    ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a comparison of the whole tree
+    shows what it holds. ``holds``: the tree's own record. ``is_known``: the state has all of ``target``."""
 
     req: int
     kind: RecoveredKind
@@ -412,7 +412,7 @@ class OrderGiven:
 
 @dataclass(frozen=True, slots=True)
 class PollAsked:
-    """Somebody waits: ask the sources for heads now."""
+    """A caller waits: ask the sources for heads now."""
 
 
 FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
@@ -598,7 +598,7 @@ class DropStage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The line's standing here changed, or its head, live or tree did: show it and tell every source. The
+    """The line's standing here changed, or its head, live or tree did: show it and send it to every source. The
     driver adds the wall clock (``since`` moves only when standing or code changed)."""
 
     standing: Standing

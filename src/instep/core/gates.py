@@ -1,4 +1,5 @@
-"""Gates: what must hold between a fact of the writer and the same fact here before a generation is applied.
+"""Gates: the relations that must hold between a fact of the writer and the same fact here before a generation is
+applied.
 
 A gate is a short text that travels in the definition: ``NAME``, ``NAME >=``, ``NAME contains``, each optionally with a
 literal that stands for the writer's value: ``java >= 17``, ``plugins contains wps``, ``mode = production``.

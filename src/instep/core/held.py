@@ -1,4 +1,4 @@
-"""Single paths that a scan could not carry: which of them are held at their last entry, and what is known of them.
+"""Single paths that a scan could not carry: which of them are held at their last entry, and why.
 
 A **held** path keeps the entry that it had in the newest generation, or stays out when it never had one; the rest of
 the tree is published. A **reported** path is of a kind that is never carried, and had no entry. Implements P10.
@@ -83,7 +83,7 @@ def is_held(problem: ScanProblem) -> bool:
 
 
 def merge_held(before: HeldPaths, found: HeldPaths, *, is_full: bool) -> HeldPaths:
-    """What is held after a scan. A partial scan looks at every listed path again, and at none of the others."""
+    """The held paths after a scan. A partial scan looks at every listed path again, and at none of the others."""
     if is_full or before.total == len(before.listed):
         return found
     listed_entries = sum(problem.entries for problem in before.listed)

@@ -1,11 +1,11 @@
 """Files that change faster than partners can fetch them: how they are noticed, and how seldom they are published.
 
 A file is **hot** once its contents had moved on twice within half an hour when a partner asked for them. From then on
-it is published only with a copy of its contents in the history, so that what a generation names can always be had;
-and only now and then, so that the copies stay few and all else goes on at its own pace. Between, the file is held at
-its last entry.
+it is published only with a copy of its contents in the history, so that all contents that a generation names can
+always be had; and only now and then, so that the copies stay few and all else goes on at its own pace. Between, the
+file is held at its last entry.
 
-What is quiet is published at once. How long that takes to know depends on the file: a program that wrote every 50 ms
+A quiet file is published at once. How long that takes to know depends on the file: a program that wrote every 50 ms
 has ended after a second, one that wrote every two seconds has not. So a file is quiet once it was left alone for
 several times the longest pause that was seen between two changes of it, for ``settle`` at least, for ``settle_max`` at
 most.

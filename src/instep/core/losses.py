@@ -203,7 +203,7 @@ def is_mass(refusal: Trouble) -> bool:
 
 
 _NO_MASS = frozenset(("mount", "unstable", "open", "hot"))
-"""A mount is one path that an operator made, and what is being written comes by itself: neither is a loss."""
+"""A mount is one path that an operator made, and a file that is being written comes by itself: neither is a loss."""
 
 
 def judge_held_mass(

@@ -1,4 +1,4 @@
-"""What a writer's own line has at the position of a generation that a partner tells of."""
+"""The generation of a writer's own line at the position of one that a partner reports."""
 
 from __future__ import annotations
 

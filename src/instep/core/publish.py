@@ -55,7 +55,7 @@ class PublishMachine(PublishRestore):
 
     @property
     def phase(self) -> str | None:
-        """What is being done now, for status; None when at rest."""
+        """The phase of the present job, for status; None when at rest."""
         return self._job.phase.value if self._job else None
 
     def step(self, event: WriterEvent, now_ms: int) -> tuple[WriterEffect, ...]:
@@ -284,7 +284,7 @@ class PublishMachine(PublishRestore):
         if owes_a_generation(self._facts, self._config.node):
             return False
         if run.base is None:
-            # An empty tree is a first generation only when somebody asked for it by hand.
+            # An empty tree is a first generation only when an operator asked for it by hand.
             return summary.entries == 0 and not any(not r.is_flush for r in run.requests)
         return not (summary.added or summary.changed or summary.removed or summary.definition_changed)
 
@@ -304,7 +304,7 @@ class PublishMachine(PublishRestore):
         assert run.summary is not None
         assert run.committing is not None
         if run.parent != self._facts.head:
-            # A newer head of ours was adopted meanwhile: what was just committed is not announced.
+            # A newer head of ours was adopted meanwhile: the generation just committed is not announced.
             self._drop_run()
             return
         if self._saved == run.committing:

@@ -39,7 +39,7 @@ class PublishGuards(PublishState):
         )
 
     def _still_missing(self, run: Run, summary: ScanSummary) -> Trouble | None:
-        """Why the rest of a loss stops a publish, too: somebody is bringing the paths back, or has not begun."""
+        """Why the rest of a loss stops a publish, too: an operator is bringing the paths back, or has not begun."""
         why, lost = self._facts.missing, summary.losses[0] if summary.losses else Lost()
         by_hand = any(not request.is_flush for request in run.requests)
         is_replaced = summary.added >= lost.removed and not lost.size_bytes  # under other names

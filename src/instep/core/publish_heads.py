@@ -129,7 +129,8 @@ class PublishHeads(PublishLook):
         )
 
     def _refuse_over(self) -> None:
-        """Whoever said that the tree is right did not know of the head that is known now."""
+        """Refuse requests to publish over a head: the operator who said that the tree is right did not know the
+        present head."""
         for request in [r for r in self._requests if isinstance(r, p.PublishAsked) and r.is_over]:
             self._requests.remove(request)
             head = self._facts.head
@@ -143,7 +144,7 @@ class PublishHeads(PublishLook):
             self._out.append(p.Answer(request.request, p.NotPublished(moved)))
 
     def _give_up_pages(self) -> None:
-        """Nobody has the pages of the adopted head: its name and number are enough to go on above it."""
+        """No node has the pages of the adopted head: its name and number are enough to go on above it."""
         self._adopt_tries += 1
         if self._adopt_tries >= ADOPT_TRIES_MAX:
             self._go_on_without_pages()

@@ -114,7 +114,7 @@ class PublishRestore(PublishHeads):
         self._tree_is_there(run, run.plan)
 
     def _tree_is_there(self, run: Run, plan: s.RestorePlan) -> None:
-        """The tree holds what was asked for: go on to the commit where a generation has to name it."""
+        """The tree holds the requested generation: go on to the commit where a generation has to name it."""
         assert run.restore is not None
         run.is_restored = True
         head, asked = self._facts.head, run.restore
@@ -142,14 +142,14 @@ class PublishRestore(PublishHeads):
         )
 
     def _restore_counts(self, plan: s.RestorePlan) -> s.TreeCounts:
-        """What a dry run tells: the change of the head, or that of the tree where the head stays."""
+        """The counts of a dry run: the change of the head, or the change of the tree where the head stays."""
         found, head = plan.difference, self._facts.head
         if head is not None and found.root == head.root:
             return plan.tree
         return s.TreeCounts(found.added, found.changed, found.removed, found.changed_bytes)
 
     def _restore_failed(self, event: s.RestoreFailed) -> None:
-        """Nothing moved: only the asker is told. A journal that is open has to be finished or undone first."""
+        """Nothing moved: only the asker gets an answer. A journal that is open has to be finished or undone first."""
         self._needs_recovery = event.is_open
         self._look_again()
         self._end_run(p.NotPublished(event.trouble))
@@ -158,7 +158,7 @@ class PublishRestore(PublishHeads):
             self._hold_back("recover")
 
     def _look_again(self) -> None:
-        """Scan the tree soon, also where publishing is manual: then only to tell whether it differs from the head."""
+        """Scan the tree soon, also where publishing is manual: then only to report whether it differs from the head."""
         self._unpublished.touch((), self._now, everything=True)
         self._must_look = self._config.mode is p.PublishMode.MANUAL
 

@@ -31,9 +31,9 @@ class PublishSeen:
     restored: Trouble | None = None
     """The tree is not the newer head that was adopted: an operator has to decide."""
     is_surveyed: bool = True
-    """The tree was looked at since the start, or nobody waits for that."""
+    """The tree was looked at since the start, or no caller waits for that."""
     blind: Trouble | None = None
-    """What the watch does not see."""
+    """Why the watch cannot see all paths."""
 
 
 def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:

@@ -123,12 +123,13 @@ class Missing(enum.IntEnum):
 
 
 class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no number is
-    used twice. ``base`` is what scans compare with: the head, or an older one of ours when the pages of an adopted head
-    are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are still to be fetched.
-    ``was_confirmed`` is set once a partner answered or the operator published by hand. ``held`` are the paths that the
-    newest scan could not carry and that keep their last entries, ``reported`` those that hold nothing up.
-    ``is_adopted`` while nothing says that the tree belongs to an adopted head: nothing is published over it then."""
+    """The state that must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
+    number is used twice. ``base`` is the generation that scans compare with: the head, or an older one of ours when
+    the pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are
+    still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by hand. ``held``
+    are the paths that the newest scan could not carry and that keep their last entries, ``reported`` those that hold
+    nothing up. ``is_adopted`` while no record says that the tree belongs to an adopted head: nothing is published
+    over it then."""
 
     version: int = 1
     epoch: int = 1
@@ -352,7 +353,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Offer ``head`` to every partner that may have it; until then nobody is told of it."""
+    """Offer ``head`` to every partner that may have it; until then no partner learns of it."""
 
     head: HeadRef
 

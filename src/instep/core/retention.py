@@ -1,9 +1,9 @@
 """Which archive batches may go, and which old generations a writer keeps. Pure plans.
 
-The archive is never pruned below its retention (P5): a batch goes when it is neither among the ``keep_last``
-newest nor younger than ``keep_within``. ``max_share`` of the file system removes nothing by itself: when
-what the retention holds is larger, ``over_share_bytes`` says by how much, and status tells the operator who
-alone may shorten the retention.
+The archive is never pruned below its retention (P5): a batch goes when it is neither among the ``keep_last`` newest
+nor younger than ``keep_within``. ``max_share`` of the file system removes nothing by itself: when the batches that
+the retention holds are larger, ``over_share_bytes`` says by how much, and status shows it to the operator: only an
+operator may shorten the retention.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 RESTART_MAX_MS = 3_600_000
 """Across a restart the clock of the retention goes on by this much at most, however long the node was off."""
 STEADY_WITHIN_MS = 300_000
-"""A wall clock that is this far from what has passed since the last look was set."""
+"""A wall clock that is this far from the time passed since the last look was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class RetentionClock(msgspec.Struct, frozen=True, array_like=True):
 def looked_at(
     clock: RetentionClock | None, wall_ms: int, elapsed_ms: int | None, newest_ms: int, keep_within_ms: int
 ) -> RetentionClock:
-    """The clock at a look. ``elapsed_ms`` is what a clock that nobody sets says has passed since the last look, None
-    when the node was off in between; ``newest_ms`` when the newest batch was made, where there is no clock yet.
+    """The clock at a look. ``elapsed_ms`` is the time since the last look by the monotonic clock, None when the node
+    was off in between; ``newest_ms`` when the newest batch was made, where there is no clock yet.
 
     After a jump the clock lags behind the wall clock, and everything is kept for longer. Once the wall clock was steady
     for a whole retention, nothing from before the jump is younger than that, and the clock follows it again."""

@@ -56,7 +56,7 @@ def _why_not_here(line: LineId, facts: PublishFacts, current: EpochClaim) -> Tro
         "is older than that",
         Retry.LATER,
         4,
-        "a partner that has it tells it when it connects; if none is left that has it: "
+        "a partner that has it sends it when it connects; if none is left that has it: "
         f"instep promote {line.fileset} --home-is-dead",
     )
 
@@ -74,8 +74,8 @@ def _apart_from(facts: PublishFacts, current: EpochClaim) -> str:
 
 
 def owes_a_generation(facts: PublishFacts, node: NodeName) -> bool:
-    """Whether a promoted writer has still to publish in its epoch, changed or not: who is behind may not be able to
-    verify the base, once the home that signed it is revoked."""
+    """Whether a promoted writer has still to publish in its epoch, changed or not: a partner that is behind may not
+    be able to verify the base, once the home that signed it is revoked."""
     current, head = facts.epochs.current, facts.head
     return (
         current is not None

@@ -88,12 +88,12 @@ class RolloutMachine(RolloutShow):
         elif name == "renew" and state in UNCONFIRMED:
             self._set(serial=self._facts.serial + 1)
         elif name == "confirm" and state is RolloutState.CONFIRMING:
-            self._go_back(None, "not_confirmed", "nobody confirmed it in time")
+            self._go_back(None, "not_confirmed", "no operator confirmed it in time")
 
     def _take_partners(self, names: tuple[NodeName, ...]) -> None:
         """A node that was taken out of the list loses a permit that it did not use yet: its place went to the next one,
         so when it is listed again it waits for its turn. One that had used it keeps it, however often the list changes
-        meanwhile; of a node that is not listed at the start it is not known."""
+        meanwhile; for a node that is not listed at the start this is unknown."""
         leave = (n for n in self._facts.granted if n not in names)
         left = tuple(
             n
@@ -203,10 +203,10 @@ class RolloutMachine(RolloutShow):
                 self._retry()
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
-                    return self._refusal("that is done, so that what is live could be reloaded")
+                    return self._refusal("that is done, so that the live generation could be reloaded")
                 serial = (
                     facts.serial + 1
-                )  # A number of its own: who takes another order has not taken this one.
+                )  # A number of its own: a node that takes another order has not taken this one.
                 self._set(serial=serial + 1, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)

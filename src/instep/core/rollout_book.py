@@ -1,4 +1,4 @@
-"""What the floors of the ``RolloutMachine`` share: the intent, the partners, who is waited for and since when.
+"""The shared state of the ``RolloutMachine``'s floors: the intent, the partners, the awaited nodes and since when.
 
 The floors, each calling only what lies below: book, waves, orders, and on top the machine (``core/rollout.py``).
 """
@@ -29,7 +29,7 @@ GRACE_MS = 15_000
 """What a node gets over ``finish_within`` for its report to arrive."""
 GOING = (RolloutState.BARRIER, RolloutState.WAVES, RolloutState.WATCHING)
 UNCONFIRMED = (*GOING, RolloutState.PUTTING_BACK)
-"""While nodes may have the target and nobody can confirm it."""
+"""While nodes may have the target and no operator can confirm it."""
 
 
 class RolloutBook:
@@ -127,8 +127,8 @@ class RolloutBook:
         ]
 
     def _is_nobody_in_it(self) -> bool:
-        """Whether every partner only observes. Who is merely out of reach, paused or blocked is waited for when there
-        is nobody else."""
+        """Whether every partner only observes. A partner that is merely out of reach, paused or blocked is waited for
+        when there is no other."""
         reports = [partner.report for partner in self._partners.values()]
         return bool(reports) and all(r is not None and r.standing is Standing.OBSERVING for r in reports)
 
@@ -168,7 +168,9 @@ class RolloutBook:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)
         self._out.append(v.KeepRollout(self._facts))
         facts = self._facts
-        if facts.granted or facts.failed_reason:  # where nobody waited for a permit there is nothing to tell
+        if (
+            facts.granted or facts.failed_reason
+        ):  # where no node waited for a permit there is nothing to report
             number = facts.target.number if facts.target is not None else 0
             why = f": {self._failure()}" if facts.failed_reason else ""
             self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))

@@ -1,8 +1,8 @@
-"""What a hub orders those behind it: to go where it has been, and back when it went back.
+"""A hub's orders to the nodes behind it: to go where it has been, and back when it went back.
 
-A hub has no rollout of its own: its state is the order. Those behind it get their permits together, once the
+A hub has no rollout of its own: its state is the order. The nodes behind it get their permits together, once the
 generation is live at the hub; waves are the writer's affair, among its direct partners. Because they go together
-nobody drains: else all of them would be out at once.
+no node drains: else all of them would be drained at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class OwnState:
 
 
 def own_state(facts: FollowFacts, policy: RolloutPolicy) -> OwnState:
-    """What those behind a hub may be told of it; ``policy`` is that of the live generation's definition."""
+    """The state of a hub that its orders are made from; ``policy`` comes from the live generation's definition."""
     is_whole = facts.live == facts.tree and facts.due is Due.NOTHING
     order, live = facts.order, facts.live if is_whole else None
     if order is None:
@@ -60,12 +60,13 @@ class HubBook:
         self._renewed.pop(node, None)
 
     def own_changed(self, own: OwnState) -> tuple[tuple[NodeName, Order], ...]:
-        """The hub itself stands otherwise: who is to be given what."""
+        """The hub's own state changed: the new orders, by node."""
         found = [(node, self._order(node, report, own)) for node, report in self._reports.items()]
         return tuple((node, order) for node, order in found if order is not None)
 
     def _order(self, node: NodeName, report: PartnerReport, own: OwnState) -> Order | None:
-        """Level: what the node should hold, given when it does not hold it. A serial above all that it knows."""
+        """Level: the order that the node should hold, given when it does not hold it. Its serial is above all that
+        the node knows."""
         verdict = _verdict(report, own)
         if verdict is None or report.head is None:
             return None

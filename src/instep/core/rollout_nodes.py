@@ -42,7 +42,7 @@ class Place(enum.Enum):
 
 @dataclass(slots=True)
 class Partner:
-    """What is known of one partner since start. ``lost_at_ms`` is None while it is reachable."""
+    """The newest report of one partner since start. ``lost_at_ms`` is None while it is reachable."""
 
     report: PartnerReport | None = None
     lost_at_ms: int | None = 0
@@ -57,14 +57,16 @@ def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
     if report.live == target and report.tree == target:
         return Place.SWITCHING if report.is_drained else Place.SWITCHED
     if report.staged == target and report.waits_for_permit:
-        return Place.STAGED  # Also while it is out, because what it went back to is not served either.
+        return Place.STAGED  # Also while it is drained: the older generation is not served either.
     if report.tree == target or (report.is_drained and report.staged == target):
-        return Place.SWITCHING  # Who is out for the head before this one has not staged this one yet.
+        return (
+            Place.SWITCHING
+        )  # A node that is drained for the head before this one has not staged this one yet.
     return Place.STAGED if report.staged == target else Place.STAGING
 
 
 def is_behind_retry(report: PartnerReport | None, retry_serial: int) -> bool:
-    """Whether a refusal in this report is older than the retry: the node had not heard of it when it told."""
+    """Whether a refusal in this report is older than the retry: the node had not heard of it when it reported."""
     return report is not None and report.refused is not None and report.order_serial < retry_serial
 
 

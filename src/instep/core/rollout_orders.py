@@ -43,7 +43,7 @@ class RolloutOrders(RolloutWaves):
             self._out.append(v.GiveOrder(name, order))
 
     def _is_renewed(self, name: NodeName, old: Order, new: Order) -> bool:
-        """Who waits to be confirmed is told of every step, so that its own time begins anew."""
+        """A node that waits to be confirmed gets an order at every step, so that its own time begins anew."""
         is_waiting = new.verdict in (Verdict.SWITCH, Verdict.HOLD) and new.confirm_within_ms is not None
         return is_waiting and new.serial > old.serial and self._place(name) is Place.SWITCHED
 
@@ -67,9 +67,9 @@ class RolloutOrders(RolloutWaves):
         )  # fmt: skip
 
     def _confirm_within_ms(self) -> int | None:
-        """Before everybody has it nobody can confirm, and who waits for its turn to go back shall not go before: then a
-        node's time is longer, and begins anew with every step and every ``renew``. Only a writer that is gone lets it
-        pass."""
+        """Before every node has it no operator can confirm, and a node that waits for its turn to go back must not go
+        early. Until then a node's time is longer, and begins anew with every step and every ``renew``. Only a writer
+        that is gone lets it pass."""
         within_ms = self._facts.policy.confirm_within_ms
         if within_ms is None or self._facts.state not in UNCONFIRMED:
             return within_ms
@@ -88,12 +88,12 @@ class RolloutOrders(RolloutWaves):
 
     @property
     def _is_held(self) -> bool:
-        """A permit that is not used yet is withdrawn, also from who refused: made to try again it waits."""
+        """A permit that is not used yet is withdrawn, also from a node that refused: on a retry it waits."""
         facts = self._facts
         return facts.is_paused or facts.state in (RolloutState.STOPPED, RolloutState.ABORTED)
 
     def _may_go_back(self, name: NodeName) -> bool:
-        """Who serves the target goes back when its turn comes, a batch at a time; all others at once."""
+        """A node that serves the target goes back when its turn comes, a batch at a time; all others at once."""
         if self._strategy() is Strategy.TOGETHER or self._place(name) is not Place.SWITCHED:
             return True
         if self._is_going_back(name):
@@ -109,9 +109,9 @@ class RolloutOrders(RolloutWaves):
         return name in turn[: max(0, self._facts.policy.batch - len(busy))]
 
     def _may_reload(self, name: NodeName) -> bool:
-        """Whether its turn has come: nobody is out, for this or with a late permit. Who was ordered keeps its turn,
-        also when one that comes before it is back; who is lost meanwhile is waited for no longer than a node gets
-        to finish."""
+        """Whether its turn has come: no node is under way, for this or with a late permit. A node that has its order
+        keeps its turn, also when one that comes before it is back; a node that is lost meanwhile is waited for no
+        longer than a node gets to finish."""
         facts = self._facts
         if not facts.reload_serial:
             return False

@@ -61,7 +61,7 @@ class RolloutShow(RolloutOrders):
         return words
 
     def _left_out(self) -> str:
-        """Who could take part and cannot now, and why."""
+        """The nodes that could take part and cannot now, and why."""
         found = []
         for name in in_order(self._facts.policy, tuple(self._partners)):
             partner = self._partners[name]
@@ -69,4 +69,4 @@ class RolloutShow(RolloutOrders):
             if self._place(name) is Place.PUT_BACK and partner.report is not None:
                 standing = f"refused it: {partner.report.reason}"
             found.append(f"{name} {'is out of reach' if partner.lost_at_ms is not None else standing}")
-        return f"nobody can take it now: {'; '.join(found[:NAMED_MAX])}" if found else ""
+        return f"no node can take it now: {'; '.join(found[:NAMED_MAX])}" if found else ""

@@ -1,4 +1,4 @@
-"""Whose turn it is: the barrier, the waves, the canary's watch, the time to confirm, and who comes late."""
+"""Turns: the barrier, the waves, the canary's watch, the time to confirm, and nodes that come late."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class RolloutWaves(RolloutBook):
         return len(ready) * 100 >= len(expected) * self._facts.policy.quorum_percent
 
     def _waiting(self) -> list[NodeName]:
-        """Those that are staged here and now, reachable and without a permit, in order; who is out already goes
-        first, since that costs nobody else a place."""
+        """The nodes that have staged it, are reachable and have no permit, in order; a node that is drained
+        already goes first, since that takes no other node's place."""
         granted = self._facts.granted
         found = []
         for name in in_order(self._facts.policy, tuple(self._partners)):
@@ -68,7 +68,7 @@ class RolloutWaves(RolloutBook):
         )
 
     def _next(self, waiting: list[NodeName]) -> list[NodeName]:
-        """Whose turn it is: all that are out already, else a batch once nobody is out."""
+        """The nodes whose turn it is: all that are drained already, else a batch once no node is under way."""
         out = [n for n in waiting if (report := self._partners[n].report) is not None and report.is_drained]
         if out:
             return out
@@ -104,7 +104,7 @@ class RolloutWaves(RolloutBook):
         self._timer("confirm", self._now + within_ms)
 
     def _grant_late(self) -> None:
-        """Who was absent gets its permit when it comes back, one batch at a time."""
+        """A node that was absent gets its permit when it comes back, one batch at a time."""
         self._permit(self._next(self._waiting()))
 
     def _permit(self, names: list[NodeName]) -> None:
@@ -116,8 +116,8 @@ class RolloutWaves(RolloutBook):
         self._grant_to(names)
 
     def _is_walked(self) -> bool:
-        """Everyone expected holds the target; who refused it without a permit is past helping. A line without
-        partners has nobody to wait for; one whose partners are all away waits for the first."""
+        """Every expected node holds the target; one that refused it without a permit is past helping. A line
+        without partners waits for none; one whose partners are all away waits for the first."""
         if not self._partners:
             return True
         expected = self._expected()
@@ -126,7 +126,7 @@ class RolloutWaves(RolloutBook):
         return is_for_somebody and not self._in_flight() and set(places) <= {Place.SWITCHED, Place.PUT_BACK}
 
     def _mind_who_is_out(self) -> None:
-        """Who is waited for, since when, and no longer than a node gets to finish."""
+        """Record the awaited nodes and since when; none is awaited for longer than a node gets to finish."""
         facts = self._facts
         if facts.target is None:
             return

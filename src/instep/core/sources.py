@@ -1,4 +1,4 @@
-"""Where a line's pages and contents can come from: who is up, who has which head, whom to try next."""
+"""Where a line's pages and contents can come from: which source is up, which has which head, which to try next."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Sources:
         return min(fit, key=lambda s: (s.failures, s.has != has, not s.is_writer, s.name), default=None)
 
     def next_try_ms(self, has: Digest) -> int | None:
-        """When the first source that has it may be tried again; None when nobody who is up has it."""
+        """When the first source that has it may be retried; None when no connected source has it."""
         return min((s.not_before_ms for s in self.all_up() if s.holds(has)), default=None)
 
     def forgive(self) -> None:

@@ -34,7 +34,7 @@ UNNAMED_MAX = 1_000
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A generation that a promotion leaves behind, and which nodes are known to have heard of it. ``id`` is None for a
-    number below a known one that nobody here heard of by name."""
+    number below a known one that no node here knows by name."""
 
     epoch: int
     number: int
@@ -43,12 +43,12 @@ class Lost:
 
 
 def writer_by(book: EpochBook) -> NodeName | None:
-    """Who writes by the newest record; nobody while two nodes claim the epoch."""
+    """The writer by the newest record; None while two nodes claim the epoch."""
     return book.current.writer if book.current is not None and book.disputed is None else None
 
 
 def base_of(held: HeadRef | None) -> Digest:
-    """What an epoch record names as its base."""
+    """The base that an epoch record names."""
     return held.id if held is not None else EMPTY_DIGEST
 
 

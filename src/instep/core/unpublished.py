@@ -83,5 +83,5 @@ class Unpublished:
         return () if self._taken_all else self._taken
 
     def give_back(self) -> None:
-        """What was taken was not published: the next scan must look at it again."""
+        """The taken paths were not published: the next scan must look at them again."""
         self.remember(self._taken, everything=self._taken_all)

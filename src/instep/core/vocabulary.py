@@ -146,8 +146,8 @@ class KeepEpoch:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A record that ``source`` sent was not accepted: log it, count it, and tell the source where it can be
-    told."""
+    """A record that ``source`` sent was not accepted: log it, count it, and report it to the source where
+    the connection allows."""
 
     source: NodeName
     trouble: Trouble

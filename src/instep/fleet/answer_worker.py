@@ -1,8 +1,8 @@
 """A program of its own that looks into answers: pictures are decoded and patterns are matched here, with little
-memory, time and rights, because what an application answers may be made to hurt who reads it.
+memory, time and rights, because an answer may be crafted to exploit its decoder.
 
 Needs nothing of this package. One line of JSON on stdin says what to do, then come the bodies; one line of JSON on
-stdout is the result: ``{"error": ...}``, or what was asked for.
+stdout is the result: ``{"error": ...}``, or the answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEMORY_MAX = 1 << 30
 CPU_SECONDS_MAX = 10
 PIXELS_MAX = 16_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
-"""What has eight bits a channel or less: of deeper pictures a comparison would not see all."""
+"""Modes with eight bits a channel or less: a comparison would not see all of deeper pictures."""
 NOBODY = 65534
 
 
@@ -49,7 +49,7 @@ def strip(body: bytes, patterns: list[str]) -> dict[str, Any]:
 
 
 def decoded(body: bytes) -> Any:
-    """The picture, its colours multiplied by its opacity: what nobody sees does not differ."""
+    """The picture, its colours multiplied by its opacity: invisible pixels do not differ."""
     from PIL import Image, UnidentifiedImageError
 
     try:

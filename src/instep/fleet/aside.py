@@ -38,7 +38,7 @@ class Aside:
 
     @property
     def running(self) -> int:
-        """Calls that have not come back, those that nobody waits for any more too."""
+        """Calls that have not come back, also those that no caller waits for any more."""
         return self._running
 
     async def run(self, call: Callable[[], T], within_s: float) -> T:
@@ -65,12 +65,12 @@ class Aside:
         settle: Callable[[], None]
         try:
             settle = partial(_answer, future, call())
-        except Exception as error:  # noqa: BLE001  whoever waits gets it
+        except Exception as error:  # noqa: BLE001  the waiting caller gets it
             settle = partial(_fail, future, error)
         finally:
             with self._counting:
                 self._running -= 1
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop was closed: no caller waits
             loop.call_soon_threadsafe(settle)
 
 

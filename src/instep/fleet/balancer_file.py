@@ -50,7 +50,7 @@ _AROUND = {
         "    variables_hash_bucket_size 256;\n    include {file};\n}}\n"
     ),
 }
-"""What stands around a file that holds only the backend, for the parser."""
+"""The text around a file that holds only the backend, for the parser."""
 
 
 async def check_file(
@@ -91,7 +91,7 @@ def _arguments(
         return [word.replace("{file}", str(file)) for word in command]
     if program is Program.HAPROXY:
         return ["haproxy", "-c", *([] if is_whole else ["-f", str(around)]), "-f", str(file)]
-    # Neither its log nor its pid file is touched: also somebody who may not write there can check.
+    # Neither its log nor its pid file is touched: a user who may not write there can check, too.
     apart = f"error_log stderr; pid {file.parent}/nginx.pid;"
     return ["nginx", "-t", "-q", "-g", apart, "-c", str(file if is_whole else around)]
 
@@ -156,8 +156,8 @@ def keep_file(
     is_shared: bool = False,
     keeps_previous: bool = True,
 ) -> bool:
-    """Put ``text`` at ``path`` in one step, with the owner and mode of what was there, which stays beside it as
-    ``.previous``; whether anything changed. A symbolic link stays one.
+    """Put ``text`` at ``path`` in one step, with the owner and mode of the file before, which stays beside it
+    as ``.previous``; whether anything changed. A symbolic link stays one.
 
     ``RefusedError`` (``not_ours``) for a file that was not rendered, unless it ``may_replace`` that or
     ``is_shared``: only lines of it are ours. ``ResourceError`` when it cannot be written.
@@ -169,7 +169,7 @@ def keep_file(
     if before is not None and before.strip() and MARK not in before[:4096] and not (may_replace or is_shared):
         raise RefusedError(
             f"{path} was not rendered by instep and is not overwritten",
-            hint="once, with --replace; what was there stays beside it as .previous",
+            hint="once, with --replace; the present file stays beside it as .previous",
             code="not_ours",
             path=str(path),
         )

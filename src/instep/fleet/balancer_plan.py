@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MARK = "Made by instep balancer"
-"""In the first line of every file that was rendered; a file without it is somebody's own."""
+"""In the first line of every file that was rendered; a file without it belongs to the operator."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]{0,255}")
 _QUESTION = re.compile(r"/[A-Za-z0-9._~/?&=:,%+-]{0,511}")
@@ -83,8 +83,8 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class BalancerPlan:
-    """One application: where it listens and who serves it. Two applications may share a port when ``paths`` or
-    ``hosts`` tell them apart."""
+    """One application: where it listens and which nodes serve it. Two applications may share a port when ``paths`` or
+    ``hosts`` distinguish them."""
 
     name: str
     services: tuple[Service, ...]
@@ -104,7 +104,7 @@ class BalancerPlan:
     front: Address | None = None
     """Where a proxy in front finds this balancer."""
     state_file: Path | None = None
-    """Who is drained, for an HAProxy that was reloaded."""
+    """The file with the drained nodes, for an HAProxy that was reloaded."""
     warnings: tuple[str, ...] = field(default=())
 
     @property

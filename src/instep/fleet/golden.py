@@ -1,7 +1,7 @@
-"""Golden answers: ask an application what it was asked before, and say whether it answers the same.
+"""Golden answers: send an application the requests of before, and report whether it answers the same.
 
 Every request ends within its own deadline and reads a bounded body; redirects are not followed, compressed answers
-are not unpacked. What is difficult to read, pictures and patterns, ``answer_worker`` reads in a process of its own.
+are not unpacked. Pictures and patterns are dangerous to read: ``answer_worker`` reads them in a process of its own.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def _persistently(spec: GoldenSpec, backoff_ms: int) -> Answer:
 
 
 async def ask_one(spec: GoldenSpec) -> Answer:
-    """Ask once. Trouble is told in the answer's ``problem``; no secret is in it."""
+    """Ask once. Trouble is named in the answer's ``problem``; no secret is in it."""
     import aiohttp  # 0.2 s of import that a node without such requests need not pay
 
     asked = spec.ask
@@ -76,7 +76,7 @@ async def ask_one(spec: GoldenSpec) -> Answer:
         credentials = await SECRETS.run(partial(credentials_for, asked, url), asked.timeout_ms / 1000)
     except (CannotAsk, Hangs) as error:
         return msgspec.structs.replace(answer, problem=str(error))
-    # What is packed would have to be unpacked, and a small body can be packed from a huge one.
+    # A compressed body would have to be unpacked, and a small one can unpack to a huge one.
     headers = {"User-Agent": "instep", "Accept-Encoding": "identity", **credentials.headers}
     try:
         async with asyncio.timeout(asked.timeout_ms / 1000):
@@ -113,7 +113,7 @@ async def ask_one(spec: GoldenSpec) -> Answer:
 
 
 async def _taken(spec: GoldenSpec, answer: Answer, reply: Any) -> Answer:
-    """The answer with what is compared of its body."""
+    """The answer with the part of its body that is compared."""
     if spec.compare is Compare.STATUS:
         return answer
     is_read = spec.compare is Compare.IMAGE or bool(spec.ignore)

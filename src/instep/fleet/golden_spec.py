@@ -1,4 +1,4 @@
-"""The nouns of golden answers: what is asked, what was answered, and what came of comparing two answers."""
+"""The nouns of golden answers: the request, the answer, and the verdict of comparing two answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GoldenSpec:
 
     @property
     def question(self) -> str:
-        """Two answers can be compared when this is the same: the request and what is compared of its answer."""
+        """Two answers can be compared when this is the same: the request and the compared part of its answer."""
         assert self.ask.http is not None
         return repr((self.ask.http, self.ask.body, self.compare.value, self.ignore))
 

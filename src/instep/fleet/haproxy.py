@@ -1,7 +1,7 @@
 """HAProxy's file for a plan: a plain function to text.
 
 Only the first port of an application is checked; its others track it, so that each balancer asks each node once and a
-drain is told to all of them together.
+drain reaches all of them together.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _frontend(door: Door) -> list[str]:
 
 
 def _client(plan: BalancerPlan, *, is_tls: bool) -> list[str]:
-    """Who the client is: our own word, unless a proxy that is trusted asks."""
+    """The client's address: our own word, unless a trusted proxy asks."""
     unless = ""
     rows = []
     if plan.trusted:
@@ -255,9 +255,10 @@ def _bare(address: Address) -> str:
 
 
 def drained_state(plans: Sequence[BalancerPlan]) -> str:
-    """HAProxy's server-state file: the nodes that are out, so that one which is reloaded begins with them out and not
-    with a second in which it has asked nobody yet. They begin as *down*, since a node that only drains still gets who
-    has its cookie; the next answer of ``/ready``, and an agent that says "ready", take a node in again."""
+    """HAProxy's server-state file: the drained nodes, so that a reloaded HAProxy begins with them drained and not
+    with a second in which it has asked no node yet. They begin as *down*, since a node that only drains still gets
+    clients that have its cookie; the next answer of ``/ready``, and an agent that says "ready", take a node in
+    again."""
     rows = ["1", f"# {STATE_COLUMNS}"]
     for plan in plans:
         names = server_names(server.node for server in plan.servers)

@@ -15,7 +15,7 @@ ANSWER_BYTES_MAX = 64 << 10
 
 
 async def command(socket: Path, line: str, deadline_s: float = 5.0) -> str:
-    """What HAProxy answers to one line; empty when it did as it was told. ``UnavailableError`` when it does not
+    """HAProxy's answer to one line; empty when it obeyed. ``UnavailableError`` when it does not
     answer."""
     assert not {"\n", ";"} & set(line), "one line is one command"
     try:

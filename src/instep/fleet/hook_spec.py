@@ -1,4 +1,4 @@
-"""The nouns of hooks: what to run, what it is told, what came of it."""
+"""The nouns of hooks: the program or request to run, its input, its outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTPUT_KEPT = 64 << 10
 
 
 class TlsMode(enum.Enum):
-    """How an ``http`` hook treats the other side's certificate. All but ``VERIFY`` is told in status."""
+    """How an ``http`` hook treats the other side's certificate. Status shows all but ``VERIFY``."""
 
     VERIFY = "strict"
     NOVERIFY = "noverify"
@@ -59,7 +59,7 @@ class HookSpec:
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """What a hook is told. ``changed`` is gone through once; ``extra`` adds variables, as the staging path.
+    """The input of a hook. ``changed`` is gone through once; ``extra`` adds variables, as the staging path.
 
     ``generation`` is None at the writer, whose hooks run before its next generation is made.
     """

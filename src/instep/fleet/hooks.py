@@ -1,7 +1,7 @@
 """Hooks: programs and requests that the node's own configuration names, run with deadlines and retries.
 
-A hook's failure is an outcome, not an exception: whoever asked decides what follows from it. Hooks run at least
-once for what they are told, never through a shell, and never with more of the daemon's environment than given.
+A hook's failure is an outcome, not an exception: the caller decides what follows from it. Hooks run at least
+once for each call, never through a shell, and never with more of the daemon's environment than given.
 """
 
 from __future__ import annotations
@@ -87,14 +87,14 @@ async def _attempt(
     try:
         files = await asyncio.to_thread(told.files)
     except OSError as error:
-        return Attempt(f"cannot be told what changed: {error.strerror}")
+        return Attempt(f"the list of changes could not be written: {error.strerror}")
     return await run_program(
         arguments, files, {**environment, **call.environment()}, spec.timeout_ms, account
     )
 
 
 async def _within(spec: HookSpec, work: Callable[[], Attempt]) -> Attempt:
-    """A file system that hangs keeps its thread; whoever waits for the hook goes on at the timeout."""
+    """A file system that hangs keeps its thread; the caller that waits for the hook goes on at the timeout."""
     try:
         return await SMALL.run(work, spec.timeout_ms / 1000)
     except Hangs as error:

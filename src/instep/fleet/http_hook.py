@@ -66,7 +66,7 @@ class CannotAsk(Exception):
 
 
 def is_unverified(spec: HookSpec) -> bool:
-    """Whether this hook believes or tells something to another machine without a verified certificate."""
+    """Whether this hook believes another machine, or sends it something, without a verified certificate."""
     if spec.http is None:
         return False
     url = urllib.parse.urlsplit(spec.http[1])
@@ -186,7 +186,7 @@ def credentials_for(spec: HookSpec, url: str) -> Credentials:
 
 
 def _headers(lines: list[str], path: Path) -> dict[str, str]:
-    """Lines such as ``X-Key: value``. What a line holds is secret: a wrong one is told by its number."""
+    """Lines such as ``X-Key: value``. A line's content is secret: a wrong one is named by its number."""
     found = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -199,7 +199,7 @@ def _headers(lines: list[str], path: Path) -> dict[str, str]:
 
 
 def _private_lines(key: str, path: Path) -> list[str]:
-    """The lines of a file that nobody else may read."""
+    """The lines of a file that no other user may read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

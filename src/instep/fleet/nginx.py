@@ -1,8 +1,7 @@
-"""nginx's file for a plan: a plain function to text, for the nginx that everybody can have.
-
-That nginx asks nobody how they are, and has no sticky cookie of its own. So who is out is written into the file
-(whoever renders asks the nodes), the next node is tried where one fails, and the cookie is made of maps. What it
-cannot do at all is refused: HTTPS that is passed through unopened.
+"""nginx's file for a plan: a plain function to text, for the free nginx. The free nginx does not check its servers,
+and has no sticky cookie of its own. So the drained nodes are written into the file (the node that renders asks the
+others), the next node is tried where one fails, and the cookie is made of maps. One thing it cannot do at all, and
+that is refused: HTTPS that is passed through unopened.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _variable(plan: BalancerPlan, what: str, kind: Kind | None = None) -> str:
 
 
 def _client(plan: BalancerPlan) -> list[str]:
-    """Who the client is: our own word, unless a proxy that is trusted asks (D22)."""
+    """The client's address: our own word, unless a trusted proxy asks (D22)."""
     trusts = _variable(plan, "trusts")
     headers = {
         "for": ("$proxy_add_x_forwarded_for", "$remote_addr"),
@@ -90,13 +89,13 @@ def _upstreams(plan: BalancerPlan, service: Service, names: dict[str, str]) -> l
     servers = plan.serving(kind)
     out = {server.node for server in servers if server.is_out}
     if len(out) == len(servers):
-        out = set()  # somebody has to answer, and be it with an error
+        out = set()  # some node has to answer, and be it with an error
     rows = ["", f"upstream {backend} {{", "    " + _balance(plan)]
     for server in servers:
         down = " down" if server.node in out else ""
         rows.append(f"    server {server.at[kind]} max_fails=1 fail_timeout=5s{down};")
     if not servers:
-        rows.append("    server 127.0.0.1:9 down;  # nobody serves it yet")
+        rows.append("    server 127.0.0.1:9 down;  # no node serves it yet")
     rows.append("}")
     if plan.admin_path is not None or plan.admin_host is not None:
         writers = [f"    server {s.at[kind]};" for s in servers if s.is_writer]
@@ -112,7 +111,7 @@ def _balance(plan: BalancerPlan) -> str:
 
 
 def _cookie(plan: BalancerPlan, service: Service, names: dict[str, str], out: set[str]) -> list[str]:
-    """An upstream for each node that is in, with the others to fall back to; the cookie chooses it. It is told again
+    """An upstream for each node that is in, with the others to fall back to; the cookie chooses it. It is set again
     when another node answered than the one that it names."""
     kind, rows = service.kind, []
     backend, pool, told = plan.backend(kind), _variable(plan, "pool", kind), _variable(plan, "told", kind)
@@ -138,7 +137,7 @@ def _cookie(plan: BalancerPlan, service: Service, names: dict[str, str], out: se
 
 
 def _next_to(server: ServerPlan, inside: Sequence[ServerPlan]) -> list[ServerPlan]:
-    """Who takes over from a node that fails: the next ones, so that they differ from node to node."""
+    """The nodes that take over from one that fails: the next ones, so that they differ from node to node."""
     at = inside.index(server)
     return [*inside[at + 1 :], *inside[:at]][:BACKUPS]
 
@@ -218,7 +217,7 @@ def _pass(plan: BalancerPlan, service: Service, is_admin: bool) -> list[str]:
 
 
 def _headers(plan: BalancerPlan) -> list[str]:
-    """What holds for all that is passed on at a port; who shares it trusts the same proxies."""
+    """The headers of all requests that are passed on at a port; applications that share it trust the same proxies."""
     told = [
         f"proxy_set_header X-Forwarded-{header.capitalize()} {_variable(plan, header)};"
         for header in ("for", "proto", "host", "port")

@@ -1,5 +1,5 @@
 """The lines that make a security proxy in front send an application's path to the balancer (G13):
-``geoserver=URL``, as in geOrchestra's ``targets-mapping.properties``. The rest of that file is somebody else's and
+``geoserver=URL``, as in geOrchestra's ``targets-mapping.properties``. The rest of that file belongs to others and
 stays."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEY = re.compile(r"[ \t\f]*((?:[^=: \t\f\\]|\\.)+)[ \t\f]*[=:]?")
 
 def targets(plans: Sequence[BalancerPlan]) -> dict[str, str]:
     """First part of the path to the URL at the balancer. ``RefusedError`` for an application that has no path, or whose
-    address in the balancer nobody could dial."""
+    address in the balancer no proxy could dial."""
     found: dict[str, str] = {}
     for plan in plans:
         require_writable(plan)

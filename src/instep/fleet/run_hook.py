@@ -33,7 +33,7 @@ DRAIN_S = 0.2
 
 
 class Account(NamedTuple):
-    """Who a program runs as: that user's own groups and no other."""
+    """The user that a program runs as: that user's own groups and no other."""
 
     uid: int
     gid: int
@@ -61,7 +61,7 @@ class ToldFiles(NamedTuple):
 
 
 class Told:
-    """The files that tell a program its call, written at the first use and removed at the end.
+    """The files that hold a program's call, written at the first use and removed at the end.
 
     They are written as the paths come, so that a generation of a million changes costs no memory.
     """
@@ -85,7 +85,7 @@ class Told:
         """Blocks while it writes; ``OSError`` when there is no room, at this and every later use."""
         if self._files is None:
             if self._folder is not None:
-                raise OSError(errno.EIO, "what the hook is told was not written whole")
+                raise OSError(errno.EIO, "the input of the hook was not written whole")
             self._folder = Path(tempfile.mkdtemp(prefix="instep-hook-"))
             files = ToldFiles(self._folder / "changed", self._folder / "call.json")
             self._write(files)
@@ -173,8 +173,8 @@ def _reason(status: int) -> str:
 
 
 async def _end(process: asyncio.subprocess.Process) -> bool:
-    """SIGTERM to the group, then SIGKILL to whatever is left of it, at once when nobody waits any more: a daemon that
-    stops leaves none behind. Whether the program is gone."""
+    """SIGTERM to the group, then SIGKILL to whatever is left of it, at once when no caller waits any more: a daemon
+    that stops leaves none behind. Whether the program is gone."""
     try:
         _signal_group(process, signal.SIGTERM)
         await _is_gone(process)

@@ -35,8 +35,8 @@ def send_signal(name: str, pid_file: Path, pause: Pause | None = None) -> Attemp
     A service that reloads removes or truncates its pid file and writes it again. So a file that is missing or empty is
     read again for a second before it counts as such; ``pause`` waits between two looks.
 
-    The file must be of root, of this daemon's user or of the user whose process it names, and writable by nobody
-    else: who writes it would choose whom root signals.
+    The file must be of root, of this daemon's user or of the user whose process it names, and writable by no
+    other user: a user who writes it would choose the process that root signals.
     """
     assert name in SIGNALS
     pid = 0

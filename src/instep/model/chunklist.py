@@ -2,7 +2,7 @@
 
 Implements the section "Chunk lists" of ``docs/spec/manifest.md``. The list is a pure function of the
 contents: FastCDC 2020 with the parameters of ``chunk_params`` says where a file is cut, and the digests of
-the chunks say where the pages are. Who cuts a file is the business of ``tree``.
+the chunks say where the pages are. Cutting a file is the business of ``tree``.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class _Side:
         return self.stack[-1] if self.stack and self.at >= len(self.entries) else None
 
     def enter(self) -> None:
-        """Replace the next page by what is in it."""
+        """Replace the next page by its entries."""
         node = self.stack.pop()
         raw = load(node.digest, self.get)
         if not self.trusted:

@@ -45,7 +45,7 @@ def edit(
 
 
 class _Edit:
-    """One edit: the old tree, and what is known of the pages that it made."""
+    """One edit: the old tree, and the pages that it made."""
 
     def __init__(self, root: Digest, get: GetPage, put: PutPage, shape: Shape) -> None:
         self._root = root

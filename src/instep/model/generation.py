@@ -79,7 +79,7 @@ class SignedGeneration(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EpochBody(msgspec.Struct, frozen=True, array_like=True):
-    """Who may publish in a line from ``base`` on (``base`` is empty for epoch 1)."""
+    """The right to publish in a line from ``base`` on (``base`` is empty for epoch 1)."""
 
     version: int
     fileset: FilesetName

@@ -1,4 +1,4 @@
-"""Relative paths as bytes: what is a path, in which order they stand, what lies below what.
+"""Relative paths as bytes: which bytes are a path, in which order paths stand, which path lies below which.
 
 Implements the section "Paths" of ``docs/spec/manifest.md``.
 """

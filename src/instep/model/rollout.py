@@ -40,7 +40,7 @@ NAME_MAX = 63
 DURATION_MS_MAX = 7 * 24 * 3_600_000
 FINISH_WITHIN_MS_MIN = 1_000
 SERIAL_MAX = 1 << 53
-"""Of an order, and of what a partner says that it holds: nobody can use the numbers up for others."""
+"""The bound of a serial in an order or a report: no node can use the numbers up for others."""
 
 
 class Strategy(enum.Enum):

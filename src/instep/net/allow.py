@@ -1,4 +1,5 @@
-"""Who may connect at all, decided before TLS. Implements the section "Allow lists" of ``docs/spec/wire.md``."""
+"""The addresses that may connect at all, decided before TLS. Implements the section "Allow lists" of
+``docs/spec/wire.md``."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def network_of(text: str) -> Network:
 
 class AllowList:
     """Address ranges that may connect: exactly those. Only an empty list means loopback (a proxy or tunnel of
-    this machine would otherwise open it to everybody behind it)."""
+    this machine would otherwise open it to every client behind it)."""
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
         self.networks: tuple[Network, ...] = tuple(network_of(text) for text in ranges)

@@ -126,7 +126,7 @@ def certificate_of_der(raw: bytes) -> x509.Certificate:
 
 
 def certificates_of_pem(raw: bytes) -> list[x509.Certificate]:
-    """All certificates of a bundle, in order; what stands between them is ignored."""
+    """All certificates of a bundle, in order; text between them is ignored."""
     try:
         return x509.load_pem_x509_certificates(raw)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -348,7 +348,7 @@ def make_crl(
     names: x509.UnrecognizedExtension | None = None,
 ) -> x509.CertificateRevocationList:
     """The list of revoked serials. It is valid as long as the CA, so that a CA that is switched off stops
-    nobody; newer lists win by their number and their strictly later time."""
+    no node; newer lists win by their number and their strictly later time."""
     at = _at(now_ms) - BACKDATE
     number = 1
     if previous is not None:

@@ -16,8 +16,8 @@ _TEXT_MAX = 2_000
 
 
 def reply_of_error(error: BaseException) -> ErrorReply:
-    """What the peer is told. An error that is not of the tree is only called unexpected: its text may hold
-    what is nobody's business."""
+    """The error reply that a peer gets. An error that is not one of ours is only called unexpected: its
+    text may hold private facts."""
     if not isinstance(error, InstepError):
         return ErrorReply("unexpected", "the other node failed; its log says how")
     facts: dict[str, Any] = json.loads(json.dumps(error.facts, default=str))

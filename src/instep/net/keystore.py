@@ -150,7 +150,7 @@ def _key(passphrase: bytes, salt: bytes) -> bytes:
 
 
 def export(pki: Pki, form: ExportFormat, to: Path, passphrase: bytes) -> list[Path]:
-    """This node's TLS identity for another program (E8, K13); what was written, keys with mode 0600.
+    """This node's TLS identity for another program (E8, K13); the written files, keys with mode 0600.
     ``pem``: ``NAME.crt`` (with the CA), ``NAME.key`` (encrypted) and ``ca-bundle.crt`` below the directory
     ``to``; ``pkcs12`` and ``jks``: one file."""
     if len(passphrase) < _PASSPHRASE_MIN:

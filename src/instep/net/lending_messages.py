@@ -77,7 +77,7 @@ class Part(Message, frozen=True, array_like=True):
 
 
 class PartsReply(Message, tag="parts_reply", frozen=True, array_like=True):
-    """The first ``len(parts)`` of what was asked for; fewer means: ask for the rest. The asker verifies."""
+    """The first ``len(parts)`` of the requested parts; fewer means: ask for the rest. The asker verifies."""
 
     number: Count
     parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()

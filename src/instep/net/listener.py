@@ -1,7 +1,7 @@
-"""Who gets as far as TLS: our own accept loop. Implements the section "Connections" of ``docs/spec/wire.md``.
+"""The accept loop: which connections get as far as TLS. Implements the section "Connections" of ``docs/spec/wire.md``.
 
-The address is checked right after ``accept``; a refused peer gets one TLS alert, so that it can tell its
-operator which side refused. Connections are capped, handshakes have a deadline, and running out of
+The address is checked right after ``accept``; a refused peer gets one TLS alert, so that it can report
+to its operator which side refused. Connections are capped, handshakes have a deadline, and running out of
 descriptors makes the loop wait instead of spin.
 """
 

@@ -147,7 +147,7 @@ BUNDLE_BYTES_MAX = 1 << 20
 DEFINITION_BYTES_MAX = 256 << 10
 FACTS_BYTES_MAX = 16 << 10
 JOIN_BYTES_MAX = 128 << 10
-"""Largest request of somebody who has no certificate yet."""
+"""Largest request of a node that has no certificate yet."""
 PAGES_REPLY_BYTES_MAX = 32 << 20
 """Decompressed size of a reply with pages. A sender that has more stops early; the asker asks again."""
 STREAM_PAGES_BYTES_MAX = 2 << 20
@@ -155,7 +155,7 @@ STREAM_PAGES_BYTES_MAX = 2 << 20
 HEADS_REPLY_BYTES_MAX = 8 << 20
 """Decompressed size of a reply with heads. A sender that has more leaves bundles out, then heads."""
 MEMBERS_BYTES_MAX = 3 << 20
-"""What members say of how they serve, together; of more, the last ones are told without it."""
+"""Bound of all members' ``serving`` together; of more, the last ones are sent without it."""
 SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
@@ -318,8 +318,8 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
 
 
 class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
-    """The epoch records of a line whose writer changed, said by either side to who named the line itself: believed for
-    their signatures, not for their sender."""
+    """The epoch records of a line whose writer changed, sent by either side to a peer that named the line itself:
+    believed for their signatures, not for their sender."""
 
     line: LineId
     records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
@@ -334,7 +334,7 @@ class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
 
 
 class Obstacle(_Message, frozen=True, array_like=True):
-    """What stands against it: about which node (empty: about the partner itself), why, and what helps there."""
+    """One obstacle: its node (empty: the partner itself), the reason, and the command that helps."""
 
     about: _Text
     reason: _Text
@@ -350,8 +350,8 @@ class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=Tru
 
 
 class TestRequest(_Message, tag="test", frozen=True, array_like=True):
-    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and what is
-    run stands in the partner's own configuration."""
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and the
+    partner's own configuration names the probes and requests."""
 
     number: _Count
     line: LineId
@@ -611,7 +611,7 @@ class RenewReply(_Message, tag="renewed", frozen=True, array_like=True):
 
 
 class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
-    """What is new beyond what the asker knows? ``holds``: its heads, also where it wants to be told of them again."""
+    """A request for heads above those that the asker knows. ``holds``: its heads, also where it wants them again."""
 
     lines: _Known
     with_bundles: bool = True
@@ -619,7 +619,7 @@ class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
 
 
 class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
-    """Heads above what was known; ``refused`` names lines that the link does not allow or nobody has."""
+    """Heads above the known ones; ``refused`` names lines that the link does not allow or this node does not have."""
 
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=LINES_MAX)]
     refused: Annotated[tuple[tuple[LineId, ErrorReply], ...], msgspec.Meta(max_length=LINES_MAX)] = ()
@@ -759,7 +759,7 @@ StreamMessage = (
     | Goodbye
     | ErrorReply
 )
-"""What may stand on the stream."""
+"""The messages that may stand on the stream."""
 
 _encoder = msgspec.msgpack.Encoder()
 _stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)

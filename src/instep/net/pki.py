@@ -128,8 +128,8 @@ class Pki:
         ca_life_s: float = CA_LIFE_S,
         node_life_s: float = NODE_LIFE_S,
     ) -> Pki:
-        """A cluster CA and this node's own keys and certificates. Going on after a crash is safe: what is
-        there stays."""
+        """A cluster CA and this node's own keys and certificates. Going on after a crash is safe: present
+        files stay."""
         pki = cls(directory)
         pki._make_directories()
         with pki._locked():
@@ -373,8 +373,8 @@ class Pki:
         return True
 
     def take_ca(self, key: bytes, crl: bytes, issued: Mapping[str, bytes]) -> None:
-        """Become the cluster's CA with what a backup of it holds; the key comes last, so that a crash leaves either no
-        CA or a whole one. What is revoked here stays revoked."""
+        """Become the cluster's CA from a backup of it; the key comes last, so that a crash leaves either no
+        CA or a whole one. Certificates that are revoked here stay revoked."""
         self._make_directories()
         self.adopt_crl(crl)
         self.mark_restored()

@@ -1,4 +1,5 @@
-"""What was revoked: the union of every list that the cluster's CA signed, however often it was restored from a backup.
+"""The revoked certificates: the union of every list that the cluster's CA signed, however often it was restored from
+a backup.
 
 A CA that comes back from a backup signs lists that know nothing of later ones, under numbers that were used. So a node
 keeps every list that has something which no other has, newest first, and a revocation never goes away. Names can be

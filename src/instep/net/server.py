@@ -211,7 +211,7 @@ class PeerServer:
         except InstepError as error:
             return refusal(error)
         except ConnectionError:
-            connection.transport.abort()  # what was begun cannot be ended in another way
+            connection.transport.abort()  # a begun reply cannot be ended in another way
             return web.Response(status=500)
         except Exception as error:  # noqa: BLE001 - the edge: one request must not end the server
             _log.exception("request %s of %s failed", request.path, connection.address)

@@ -1,8 +1,8 @@
-"""What a node answers its peers: the port that ``PeerServer`` calls and the node implements.
+"""A node's answers to its peers: the port that ``PeerServer`` calls and the node implements.
 
 ``who`` is the verified name of the caller. Implementations check links, classes and hub rules (P6) and raise
-the errors of the tree, which travel to the caller as they are. Requests are decoded and bounded already; what
-is inside them (digests, positions) is not to be believed.
+the errors of the tree, which travel to the caller as they are. Requests are decoded and bounded already; the
+digests and positions inside them are not to be believed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PeerStream(Protocol):
 
     async def receive(self) -> StreamMessage | None:
         """The next message, None once the other side closed. ``UnavailableError`` when the connection broke,
-        ``PeerError`` for what is no message. Liveness is watched below: a dead peer ends in an error."""
+        ``PeerError`` for bytes that are no message. Liveness is watched below: a dead peer ends in an error."""
 
     async def close(self, reason: str) -> None:
         """Say goodbye and close; never raises."""

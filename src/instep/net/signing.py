@@ -1,4 +1,4 @@
-"""Who signed a record, and may they. Implements the section "Signatures" of ``docs/spec/wire.md``."""
+"""The signer of a record, and whether it may sign. Implements the section "Signatures" of ``docs/spec/wire.md``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS of peers: contexts that follow the files, and who the other side is.
+"""TLS of peers: contexts that follow the files, and the identity of the other side.
 
 Implements the section "TLS" of ``docs/spec/wire.md``: version 1.3 only, no resumption, client certificates
 asked for and needed everywhere but at ``join``. A change of certificate, trust or revocation list builds *new*
@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """Who is at the other end of a connection."""
+    """The peer at the other end of a connection."""
 
     name: NodeName
     serial: int
@@ -60,8 +60,8 @@ class PeerIdentity:
 
 
 class Trust:
-    """Whom this node knows: the cluster's CA with its revocations, and pinned certificates of partners of
-    other clusters. A pinned name is never accepted with another certificate, nor the other way round."""
+    """The identities that this node trusts: the cluster's CA with its revocations, and pinned certificates of
+    partners of other clusters. A pinned name is never accepted with another certificate, nor the other way round."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class TlsContexts:
     def __init__(self, pki: Pki) -> None:
         self._pki = pki
         self.dialled: dict[NodeName, PeerIdentity] = {}
-        """Who answered when this node dialled last."""
+        """The peers that answered when this node dialled last, by name."""
         self.reload()
 
     def reload(self) -> None:
@@ -249,7 +249,7 @@ class _TellingContext(ssl.SSLContext):
 
 
 def alert_of(error: BaseException) -> bytes:
-    """What OpenSSL wanted to tell the peer when a handshake of ours failed."""
+    """The alert that OpenSSL made for the peer when a handshake of ours failed."""
     alert = getattr(error, "alert", b"")
     return alert if isinstance(alert, bytes) else b""
 

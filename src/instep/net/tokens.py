@@ -25,7 +25,7 @@ SECRET_BYTES = 24
 _PREFIX = "instep1-"
 _TEXT_MAX = 4_096
 _KEPT_AFTER_EXPIRY_MS = 7 * 86_400_000
-"""Spent and expired invites are remembered this long, so that a late joiner is told which of the two it was."""
+"""Spent and expired invites are kept this long, so that a late joiner learns which of the two it was."""
 
 _Short = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
 
@@ -145,7 +145,7 @@ class TokenBook:
             self._invites[key] = msgspec.structs.replace(invite, used_at_ms=now_ms, used_by_pin=pin)
 
     def forget_old(self, now_ms: int) -> None:
-        """Drop what nobody will ask about any more."""
+        """Drop invites that no joiner will ask about any more."""
         limit = now_ms - _KEPT_AFTER_EXPIRY_MS
         self._invites = {k: v for k, v in self._invites.items() if v.expires_at_ms > limit}
 

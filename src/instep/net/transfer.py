@@ -252,7 +252,7 @@ class FrameReader:
             if self._spans is not None and data:
                 start, length = self._spans[index]
                 if offset < start or offset + len(data) > start + length:
-                    raise _bad(f"more than what was asked came for want {index}")
+                    raise _bad(f"more bytes than requested came for want {index}")
             if status is AnswerStatus.PIECE:
                 begin = offset if self._spans is None else self._spans[index][0]
                 expected = self._next_offset.get(index, begin)

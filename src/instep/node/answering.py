@@ -1,6 +1,7 @@
-"""What a partner answers when its sender asks over the stream: verify, facts, test, take over.
+"""A partner's answers to its sender's questions over the stream: verify, facts, test, take over.
 
-Answers take as long as the work; few of each kind are made at a time, and who asks for more is told so.
+Answers take as long as the work; few of each kind are made at a time, and a sender that asks for more gets an error
+that says so.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Answering:
                 _start(self._lending, self._parts(message))
 
     def could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
-        """What stands against this node going on as the writer: told to the line's writer only."""
+        """The obstacles to this node going on as the writer: sent to the line's writer only."""
         try:
             service = self._for_writer(request.line)
             return m.TakeOverReply(request.number, obstacles(self._peers, service, request.partners))
@@ -87,7 +88,7 @@ class Answering:
             return m.TakeOverReply(request.number, error=reply_of_error(error))
 
     def _for_writer(self, line: LineId) -> LineService:
-        """The followed line, when its own writer asks; nobody else is told."""
+        """The followed line, when its own writer asks; every other node gets an error."""
         service = self.followed(line)
         if service is None or service.writer != self._name:
             raise UnavailableError(f"{line} is not followed here", code="not_followed")

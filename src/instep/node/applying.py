@@ -76,7 +76,8 @@ class Applying:
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
         self._is_tree: dict[bytes, bool] = {}
-        """Of touched paths: whether to look at all below, too. What is not here is looked at with all below."""
+        """By touched path: whether to look at all below, too. A path that is missing here is looked at with all
+        below."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -86,7 +87,7 @@ class Applying:
         puller, total = self._pulling
         return min(puller.fetched_bytes, total), total
 
-    # What is needed everywhere --------------------------------------------------------------------------------
+    # Shared helpers -------------------------------------------------------------------------------------------
 
     def definition(self, head: HeadRef) -> Definition:
         definition = self._tree.definition_of(head)

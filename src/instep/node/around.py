@@ -1,7 +1,8 @@
 """The hooks around a partner's switch that the machine does not know: freeze, thaw, repair, and on_failure.
 
-Marks in the store outlive a crash: who was asked to freeze is thawed at least once, an owed repair runs at least once.
-A thaw that fails is tried again with back-off until it goes well, and the machine is told, so that the line says so.
+Marks in the store outlive a crash: an application that was asked to freeze is thawed at least once, a pending repair
+runs at least once. A thaw that fails is retried with back-off until it goes well, and the machine gets the trouble,
+so that the line's standing shows it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _TELLING = (Standing.FAILING, Standing.BLOCKED)
 
 
 class _Frozen(msgspec.Struct, frozen=True, array_like=True):
-    """For which switch the application was frozen: what ``thaw`` is told, also after a crash."""
+    """The switch that the application was frozen for: ``thaw`` gets it, also after a crash."""
 
     head: HeadRef | None = None
     base: HeadRef | None = None
@@ -48,8 +49,8 @@ class _Repairs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Around:
-    """One per followed fileset. ``fileset`` is replaced when the configuration changes; ``owed`` is told why the last
-    thaw failed, and None once it went well."""
+    """One per followed fileset. ``fileset`` is replaced when the configuration changes; ``owed`` is called with the
+    reason why the last thaw failed, and with None once it went well."""
 
     def __init__(
         self, runtime: Runtime, fileset: FilesetSettings, owed: Callable[[Trouble | None], None]
@@ -161,7 +162,7 @@ class Around:
         self.runtime.store.put(self._repair_key, msgspec.msgpack.encode(settled))
 
     def _repairs(self) -> _Repairs:
-        """What is known of this root; another root, or a mark of before, counts as nothing."""
+        """The repairs recorded for this root; another root, or a mark of an older version, counts as none."""
         path = str(self.fileset.path)
         raw = self.runtime.store.get(self._repair_key)
         try:
@@ -186,7 +187,7 @@ class Around:
 
 
 class FailureTeller:
-    """Runs ``on_failure`` beside the work; of failures that come while it runs only the newest is told."""
+    """Runs ``on_failure`` beside the work; of failures that come while it runs only the newest is reported."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -195,7 +196,7 @@ class FailureTeller:
         self._told: str | None = None
 
     def stands(self, fileset: FilesetSettings, record: StandingRecord, live: HeadRef | None) -> None:
-        """Tell a failing or blocked standing, once until its code changes."""
+        """Report a failing or blocked standing, once until its code changes."""
         code = record.code if record.standing in _TELLING else None
         if code == self._told:
             return
@@ -212,7 +213,7 @@ class FailureTeller:
             await run_slot(self._runtime, fileset, call)
 
     async def close(self) -> None:
-        """End what is being told; it is told again after the next start if it still stands."""
+        """End the running hook; the failure is reported again after the next start if it still stands."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -45,7 +45,7 @@ class Asking(abc.ABC):
             future.set_result(message)
 
     def _end_asking(self) -> None:
-        """The stream has ended: whoever waits for an answer is told, and whoever asks later is told at once."""
+        """The stream has ended: callers that wait for an answer get an error, and later callers get it at once."""
         self._is_over = True
         for future in self._waiting.values():
             if not future.done():
@@ -108,7 +108,7 @@ class Asking(abc.ABC):
     async def could_take_over(
         self, line: LineId, partners: tuple[NodeName, ...], within_s: float
     ) -> tuple[m.Obstacle, ...]:
-        """What stands against this partner going on with the line as its writer, for these nodes."""
+        """The obstacles to this partner going on with the line as its writer, for these nodes."""
         number, future = self._next()
         reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
         if not isinstance(reply, m.TakeOverReply):
@@ -140,7 +140,7 @@ class Asking(abc.ABC):
         since = m.since(m.FactsRequest)
         if since > self.version:
             raise UnavailableError(
-                f"{self.who} speaks protocol {self.version}, facts are told since {since}",
+                f"{self.who} speaks protocol {self.version}, facts are sent since {since}",
                 hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
                 code="version",
                 node=self.who,

@@ -23,7 +23,7 @@ from instep.node.runtime import Runtime
 __all__ = ["BalancerCheck"]
 
 LOOK_AGAIN_S = 60.0
-"""The safety net: a change is told by ``runtime.changed``."""
+"""The safety net: ``runtime.changed`` announces a change."""
 ANSWERED_S = 30.0
 _AT_REST = (RolloutState.DONE, RolloutState.CONFIRMING)
 _THERE = ("switched", "unreachable", "left_out")

@@ -1,8 +1,8 @@
-"""Keeps balancers in step with the membership: files rendered, checked, put in place and reloaded; drains told at once.
+"""Keeps balancers in step with the membership: files rendered, checked, put in place and reloaded; drains sent at once.
 
-Everything is a level: what should be there is compared with what is there after every change, so a lost event or a
-restart costs time only. What a balancer refuses changes nothing, is named in ``status``, and is not tried again before
-something else would be rendered or an operator says so.
+Everything is a level: the wanted file is compared with the present one after every change, so a lost event or a
+restart costs time only. A file that a balancer refuses changes nothing, is named in ``status``, and is not retried
+before another one would be rendered or an operator asks for it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from instep.node.node import Node
 __all__ = ["Balancers", "FileOf"]
 
 SETTLE_S = 0.5
-"""Between a changed membership and its file: a node that starts tells several things."""
+"""Between a changed membership and its file: a node that starts sends several messages."""
 BETWEEN_S = 5.0
 URGENT_BETWEEN_S = 0.5
-"""Between two automatic reloads of one file, whoever changes his mind how often; the second where drains are in it."""
+"""Between two automatic reloads of one file, however often its input changes; the second where drains are in it."""
 AGAIN_S = 1.0
 DUE = "balancer/due/"
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class Balancers:
         if not file.first.is_automatic:
             return True
         if is_nginx and not self.watch.is_settled(file.path):
-            return False  # who is out is not known yet
+            return False  # which nodes are drained is not known yet
         if not self._is_due(file):
             return True
         last = self._updated.get(file.path)
@@ -154,7 +154,7 @@ class Balancers:
         return [FileOf(path, tuple(sections)) for path, sections in found.items()]
 
     def plans(self, sections: Collection[BalancerSettings], file: Path | None) -> tuple[BalancerPlan, ...]:
-        """``file`` is where HAProxy will read it: who is drained is kept beside it."""
+        """``file`` is where HAProxy will read it: the list of drained nodes is kept beside it."""
         membership = self._node.membership
         me, settings = membership.myself(), self._node.runtime.settings
         state = file.with_name(file.name + STATE) if file is not None else None
@@ -222,7 +222,7 @@ class Balancers:
     async def apply(
         self, file: FileOf, *, may_replace: bool = False, is_asked: bool = False
     ) -> BalancerFileDocument:
-        """Render, let the parser read it, put it in place, reload. What was there stays when the parser refuses.
+        """Render, let the parser read it, put it in place, reload. The present file stays when the parser refuses.
         ``is_asked`` reloads even when nothing changed."""
         async with self._applying:
             made = self.rendered(file)
@@ -249,17 +249,17 @@ class Balancers:
                 text = f"{file.path} was rendered for {first.program.value}"
                 self._node.runtime.note("balancer_rendered", text, path=str(file.path))
             return BalancerFileDocument(
-                file=str(file.path),
-                kind=first.program.value,
-                balancers=tuple(plan.name for plan in made.plans),
-                changed=changed,
-                checked_by=tuple(verdict.command) if verdict.command is not None else None,
-                reloaded=is_due and first.reload is not None,
-                warnings=tuple(made.warnings),
+                str(file.path),
+                first.program.value,
+                tuple(plan.name for plan in made.plans),
+                changed,
+                tuple(verdict.command) if verdict.command is not None else None,
+                is_due and first.reload is not None,
+                tuple(made.warnings),
             )
 
     async def why_not(self, file: FileOf) -> str | None:
-        """What stands against the file as it would be now: its parser, a node that cannot be asked, a failed reload."""
+        """The obstacle to the file as it would be now: its parser, a node that cannot be asked, a failed reload."""
         try:
             made = self.rendered(file)
             await check_file(made.program, made.text, is_whole=made.is_whole, command=file.first.check)
@@ -316,7 +316,7 @@ class Balancers:
     # Drains -----------------------------------------------------------------------------------------------------
 
     def _keep_state(self, file: FileOf) -> None:
-        """Who is out, for an HAProxy that is reloaded by anybody at any time."""
+        """Write the list of drained nodes, for an HAProxy that any user or program may reload at any time."""
         if file.first.program is not Program.HAPROXY:
             return
         try:
@@ -329,7 +329,7 @@ class Balancers:
             self._trouble(str(file.path), error)
 
     async def _push(self) -> bool:
-        """Tell HAProxy over its socket who was drained or came back since; whether all of it was told."""
+        """Send HAProxy over its socket the nodes that were drained or came back since; whether all of it was sent."""
         wanted: dict[Path, dict[str, tuple[bool, tuple[str, ...]]]] = {}
         for balancer in self._node.runtime.settings.balancers.values():
             if balancer.haproxy_socket is not None and balancer.services:

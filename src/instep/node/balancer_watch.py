@@ -1,7 +1,7 @@
-"""Asks nodes how they are on behalf of a balancer that cannot: the nginx that everybody can have.
+"""Asks nodes how they are on behalf of a balancer that cannot: the free nginx.
 
 Each question says whether the balancer has acted on the last answer (``acts``), so that a drain waits until nginx was
-really reloaded, and not only until somebody was told.
+really reloaded, and not only until this watch got the answer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Asked:
 
 
 class Watch:
-    """Asks every second, until told otherwise. A change wakes whoever waits for the runtime's changes."""
+    """Asks every second, until it is closed. A change wakes all tasks that wait for the runtime's changes."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -49,10 +49,10 @@ class Watch:
         self._out: set[_Asked] = set()
         self._heard: set[_Asked] = set()
         self._applied: dict[Path, frozenset[tuple[str, str]]] = {}
-        """Who is out in the file that the balancer was told to read last: (balancer, node)."""
+        """The drained nodes in the file that the balancer was ordered to read last: (balancer, node)."""
 
     def follow(self, files: Sequence[tuple[Program, Path, Sequence[BalancerPlan]]]) -> None:
-        """Level: ask whom these plans name."""
+        """Level: ask the nodes that these plans name."""
         wanted = {
             _Asked(
                 path, plan.name, NodeName(server.node), server.health, plan.ready, _application(plan, server)
@@ -124,7 +124,7 @@ def _application(plan: BalancerPlan, server: ServerPlan) -> tuple[Address, str] 
 
 
 async def status_of(at: Address, path: str) -> int | None:
-    """The status of the answer to a GET; None when nobody answers in HTTP within ``ANSWER_S``."""
+    """The status of the answer to a GET; None when no server answers in HTTP within ``ANSWER_S``."""
     request = f"GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S):

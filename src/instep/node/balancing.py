@@ -1,4 +1,4 @@
-"""From settings and membership to a balancer's file: who serves an application, where, and who is out."""
+"""From settings and membership to a balancer's file: which nodes serve an application, where, and which are drained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["STATE", "Rendered", "chosen", "plan_of", "render", "surroundings"]
 
 ACCOUNT = "haproxy"
 STATE = ".drained"
-"""Added to the name of HAProxy's file: who is out, for an HAProxy that was reloaded."""
+"""Added to the name of HAProxy's file: the drained nodes, for an HAProxy that was reloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ def plan_of(
     *,
     state_file: Path | None = None,
 ) -> BalancerPlan:
-    """Who serves the application: this node and every member that has all its filesets, and whoever ``backends`` names.
-    ``out`` are nodes that answered that they are not ready."""
+    """The nodes that serve the application: this node and every member that has all its filesets, and those that
+    ``backends`` names. ``out`` are nodes that answered that they are not ready."""
     servers: list[ServerPlan] = []
     warnings: list[str] = []
     everybody = {**members, me.name: me}

@@ -1,7 +1,7 @@
-"""Which pages belong to a generation: what a request names is looked up here before anything is read (P6).
+"""Which pages belong to a generation: the pages that a request names are looked up here before anything is read (P6).
 
-Pages are named by digest and stored side by side whatever line they are of. Whoever may have one line must not get
-pages or contents of another by naming them, nor learn whether they exist.
+Pages are named by digest and stored side by side whatever line they are of. A node that may have one line must not
+get pages or contents of another by naming them, nor learn whether they exist.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Belonging:
         for digest in asked:
             if digest not in below:
                 raise PeerError(
-                    f"page {digest.hex()[:16]} does not belong to what was asked for",
+                    f"page {digest.hex()[:16]} does not belong to the generation or file that was named",
                     code="bad_want",
                     page=digest.hex(),
                 )

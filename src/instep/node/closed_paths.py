@@ -1,6 +1,6 @@
 """Paths that this daemon may not read because the generation itself says so: files and directories of mode 0000.
 
-Nothing can be hashed there without the capability to ignore modes, so a stat is all that tells. One that is as the
+Nothing can be hashed there without the capability to ignore modes, so only a stat can show a change. One that is as the
 manifest says is no local change: a revert would lay the same again, for ever.
 """
 

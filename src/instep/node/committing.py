@@ -20,7 +20,7 @@ from instep.tree.failpoints import failpoint, register
 __all__ = ["bundle_of", "commit"]
 
 AUTO_AUTHOR = "auto"
-"""Stands as author where nobody asked for the publish."""
+"""Stands as author where no operator asked for the publish."""
 FIRST_EPOCH = 1
 COMMIT_AFTER = register("publish.commit.after")
 

@@ -114,7 +114,7 @@ def _hooks(fileset: FilesetSettings) -> Iterator[str | None]:
 
 
 def owners_in(root: Path) -> frozenset[int]:
-    """The users to whom the root and the first objects below it belong."""
+    """The users that own the root and the first objects below it."""
     found: set[int] = set()
     pending, left = [os.fsencode(root)], LOOKED_AT_MAX
     with contextlib.suppress(OSError):
@@ -135,7 +135,7 @@ def owners_in(root: Path) -> frozenset[int]:
 
 
 def rights_row(uid: int, has: frozenset[str], needs: Iterable[Need]) -> RightsRow:
-    """What is missing fails; what is too much is said."""
+    """A missing right fails the check; a superfluous one is named."""
     needs = list(needs)
     wanted: dict[str, str] = {}
     for need in needs:

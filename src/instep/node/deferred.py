@@ -1,4 +1,5 @@
-"""Writes to the state that may come late: events, partners' reports, addresses. A full disk ends nobody who makes one.
+"""Writes to the state that may come late: events, partners' reports, addresses. A full disk ends no task that makes
+one.
 
 The store promises no more for these than that they are written in order and may be lost by a power cut. While the state
 cannot be written, the newest write of each key waits here, bounded, and a task writes them as soon as it can.

@@ -1,4 +1,4 @@
-"""The node directory: where it is, what lies in it, and who may read it.
+"""The node directory: where it is, which files lie in it, and which users may read it.
 
 ``--dir``, else ``INSTEP_DIR``, else ``/var/lib/instep`` when it holds a node, else ``~/.local/share/instep``.
 """

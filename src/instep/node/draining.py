@@ -1,9 +1,9 @@
-"""Whether this node wants new work, why not, and which balancers have been told.
+"""Whether this node wants new work, why not, and which balancers know.
 
-A drain is a level with a key for each cause: the operator, or the rollout of one fileset; the node is drained
-while any of them is in force. Balancers *pull*: they ask ``/ready`` or the agent, and each answer is noted here, so
-that a switch can wait until every balancer that asks knows. Drains are in the store and outlive the daemon; who
-asked is not, a balancer asks again within seconds.
+A drain is a level with a key for each cause: the operator, or the rollout of one fileset; the node is drained while
+any of them is in force. Balancers *pull*: they ask ``/ready`` or the agent, and each answer is noted here, so that a
+switch can wait until every balancer that asks knows. Drains are in the store and outlive the daemon; the list of
+balancers is not, because a balancer asks again within seconds.
 
 Everything here belongs to the thread of the event loop.
 """
@@ -23,7 +23,7 @@ __all__ = ["OPERATOR", "Drain", "Draining", "is_asked", "partner_key", "rollout_
 
 OPERATOR = "operator"
 PROBER_SEEN_MS = 30_000
-"""Whoever has not asked for so long is no balancer of this node any more."""
+"""A client that has not asked for so long is no balancer of this node any more."""
 PROBERS_MAX = 256
 PROBER_NAME_MAX = 128
 REASON_MAX = 500
@@ -69,8 +69,8 @@ class _Prober:
 
 
 class Draining:
-    """Drains of one node and the balancers that ask. ``tell`` is called after every change; ``linger_ms`` is how
-    long requests in flight get after the last balancer was told."""
+    """Drains of one node and the balancers that ask. Every change wakes the daemon; ``linger_ms`` is how
+    long requests in flight get after the last balancer got the answer."""
 
     def __init__(
         self,
@@ -164,10 +164,10 @@ class Draining:
             self._turn += 1
         return is_drained
 
-    # Who was told ---------------------------------------------------------------------------------------------
+    # The balancers --------------------------------------------------------------------------------------------
 
     def answered(self, prober: str, *, is_ready: bool, is_certain: bool = False) -> None:
-        """A balancer asked and is being told the present state: ``is_ready`` is the whole answer, drains and
+        """A balancer asked and gets the present state: ``is_ready`` is the whole answer, drains and
         standings together. ``is_certain``: it asked as only balancers do, so that it counts from the first time."""
         self._settle()
         prober = prober[:PROBER_NAME_MAX]
@@ -181,7 +181,7 @@ class Draining:
         self._wake()
 
     def nobody_can_ask(self) -> None:
-        """Both listeners are closed: a drain is not to wait for balancers that cannot be told."""
+        """Both listeners are closed: a drain must not wait for balancers that cannot ask."""
         self._probers.clear()
         self._wake()
 
@@ -190,8 +190,8 @@ class Draining:
         self._answered = asyncio.Event()
 
     def probers(self) -> tuple[str, ...]:
-        """Balancers that asked within ``PROBER_SEEN_MS``: of the agent or by name once, otherwise twice. Somebody
-        who looked once with a browser is none, and no switch waits for them."""
+        """Balancers that asked within ``PROBER_SEEN_MS``: of the agent or by name once, otherwise twice. A
+        browser that looked once is none, and no switch waits for it."""
         since = self._now_ms() - PROBER_SEEN_MS
         return tuple(
             sorted(name for name, p in self._probers.items() if p.is_certain and p.asked_ms >= since)

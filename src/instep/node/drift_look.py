@@ -24,7 +24,7 @@ class DriftFound(NamedTuple):
 
 
 def drift_in(found: Iterable[Difference], stopping: threading.Event) -> DriftFound:
-    """Go through ``found`` until ``stopping`` is set: then nobody waits for the answer."""
+    """Go through ``found`` until ``stopping`` is set: then no caller waits for the answer."""
     drifted: list[bytes] = []
     total = 0
     for difference in found:

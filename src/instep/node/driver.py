@@ -105,7 +105,7 @@ class Driver(Generic[EventT, EffectT]):
 
     def post(self, event: EventT) -> None:
         """Hand in an event; never blocks and never drops: an answer that is lost would be waited for without
-        end. Whoever can be made to wait, as a peer's stream, waits for ``room`` before it hands in more."""
+        end. A sender that can wait, as a peer's stream, waits for ``room`` before it hands in more."""
         self._inbox.put_nowait(event)
         if self._inbox.qsize() >= INBOX_MAX:
             self._has_room.clear()

@@ -1,4 +1,4 @@
-"""The epoch records of a line as they are told and heard."""
+"""The epoch records of a line as nodes send and receive them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ UNREADABLE = 1 << 53
 
 
 def records_of(runtime: Runtime, line: LineId, book: EpochBook) -> tuple[SignedEpoch, ...]:
-    """Every record that is kept here, oldest first. The writer of the newest adds that one under its own signature:
-    who comes late and names this writer in its file need not verify a row of signers whose certificates have ended."""
+    """Every record that is kept here, oldest first. The writer of the newest adds that one under its own signature: a
+    node that comes late and names this writer in its file need not verify a row of signers whose certificates have
+    ended."""
     kept = tuple(runtime.store.epochs(line))
     current = book.current
     if current is None or current.writer != runtime.name or book.disputed is not None:

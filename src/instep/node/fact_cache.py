@@ -20,7 +20,7 @@ KEPT_S = 1.0
 AT_ONCE = 4
 HANGING_MAX = 32
 TOGETHER_S = 15.0
-"""The deadline of one gathering: what is not known by then says so."""
+"""The deadline of one gathering: a fact that is not known by then says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class _Gathering:
 
 
 class FactCache:
-    """One answer a fileset is kept; who asks meanwhile waits for the same one. A fact that hangs is not asked for
-    again before it came back."""
+    """One answer a fileset is kept; callers that ask meanwhile wait for the same one. A fact that hangs is not asked
+    for again before it came back."""
 
     def __init__(self) -> None:
         self.key = os.urandom(32)
-        """What this node asks with, fresh at each start."""
+        """The key of this node's questions, fresh at each start."""
         self._known: dict[FilesetName, _Gathering] = {}
         self._aside = Aside("fact", HANGING_MAX)
         self._room = asyncio.Semaphore(AT_ONCE)

@@ -1,7 +1,6 @@
-"""Facts about users: who the agent and the service run as, and what that user can really do below a root.
-
-What a user can do is tried, not computed: a child of this node's takes that user's rights for good, makes a file with a
-name that no generation carries, reads, renames and deletes it, and says how far it came.
+"""Facts about users: the users that the agent and the service run as, and what such a user can really do below a
+root. The rights are tried, not computed: a child of this node's takes that user's rights for good, makes a file with
+a name that no generation carries, reads, renames and deletes it, and says how far it came.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ def _of_unit(unit: str, within_s: float) -> tuple[int, int] | str:
 
 
 def _of_process(pid: int) -> tuple[int, int] | str:
-    """Of a process of root's the children tell who serves: a web server's first process only starts them."""
+    """Of a process of root's the children show the user that serves: a web server's first process only starts them."""
     own = _ids(pid)
     if own is None:
         return f"<no process {pid} runs>"

@@ -31,7 +31,8 @@ FACT_S = 10.0
 
 
 class Fingerprint(bytes):
-    """A slow digest of a secret. It never leaves this node: who asks is told its HMAC under the key of the question."""
+    """A slow digest of a secret. It never leaves this node: a peer that asks gets its HMAC under the key of the
+    question."""
 
 
 Value = str | Fingerprint
@@ -44,7 +45,7 @@ def calls_of(settings: Settings) -> Calls:
 
 
 def calls_for(settings: Settings, fileset: FilesetSettings, names: Iterable[str]) -> Calls:
-    """The built-in facts for this fileset, and of ``[facts]`` and of what is tried those that are named."""
+    """The built-in facts for this fileset, and of ``[facts]`` and of the tried ones those that are named."""
     found = _built_in()
     found["path"] = partial(os.path.realpath, fileset.path)
     found["mount"] = lambda: str(mount_at(fileset.path) or "<not mounted>")
@@ -60,7 +61,8 @@ def calls_for(settings: Settings, fileset: FilesetSettings, names: Iterable[str]
 
 
 def told(found: Mapping[str, Value], key: bytes) -> dict[str, str]:
-    """The facts as whoever asked with ``key`` is told them: the same secret is the same only under the same key."""
+    """The facts as they are sent to a peer that asked with ``key``: the same secret is the same only under the same
+    key."""
     return {
         name: _keyed(value, key) if isinstance(value, Fingerprint) else value for name, value in found.items()
     }

@@ -27,7 +27,7 @@ AskPages = Callable[[m.PagesRequest], Awaitable[m.PagesReply]]
 
 
 class Fetcher:
-    """Stores pages that hash to what was asked for; what else a peer sends is refused."""
+    """Stores pages that hash to the digest that was asked for; it refuses everything else that a peer sends."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -117,7 +117,7 @@ class FetchingOut:
             if reason is None:
                 return
             failed.append(f"{who}: {reason}")
-        why = "; ".join(failed) or "nobody can be asked"
+        why = "; ".join(failed) or "no partner can be asked"
         raise UnavailableError(
             f"the contents of {shown(entry.path)} cannot be had: {why}",
             hint=f"instep log {self._service.fileset.name} on the node that writes it says who has them",

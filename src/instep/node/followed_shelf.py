@@ -15,7 +15,7 @@ __all__ = ["FollowedShelf"]
 
 
 class FollowedShelf:
-    """Keeps what is known of the archive, and of what was sent, from one request to the next."""
+    """Keeps its knowledge of the archive, and of sent contents, from one request to the next."""
 
     def __init__(self, tree: FilesetTree, doubt: Callable[[tuple[bytes, ...]], None]) -> None:
         self._tree = tree

@@ -197,7 +197,7 @@ class FollowService:
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
         told = dict.fromkeys(paths)
         if self.tree.watch is not None:
-            # Draining reads on: what the kernel queued since the caller read must be told, too.
+            # Draining reads on: events that the kernel queued since the caller read must be handed in, too.
             drained = self.tree.watch.drain()
             for path, is_tree in drained.paths:
                 self.applying.touched(path, is_tree=is_tree)
@@ -236,7 +236,7 @@ class FollowService:
         return True
 
     def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
-        """The line's own writer is told the newest accepted head, so that one with amnesia goes on above it; a
+        """The line's own writer gets the newest accepted head, so that one with amnesia goes on above it; a
         hub's partners the live one, whose contents are here."""
         ref = self.facts.head if to == self.writer else self.facts.live
         signed = self.runtime.store.generation(ref.id) if ref is not None else None
@@ -279,11 +279,11 @@ class FollowService:
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
-        if self.sources:  # with nobody there, who ordered last goes on to be waited for
+        if self.sources:  # with no sender connected, keep waiting for the node that ordered last
             self.driver.post(f.ConfigChanged(self.config()))
 
     def reported(self, report: m.Report) -> None:
-        """Those behind this node go when the generation is live here."""
+        """Nodes behind this one switch when the generation is live here."""
         if not report.via:
             self._behind.seen(report, own_state(self.facts, self.tree.definition_of))
 
@@ -291,10 +291,10 @@ class FollowService:
         self._behind.lost(who)
 
     def partners_changed(self) -> None:
-        """Each that is behind this node reports anew."""
+        """Each node behind this one reports anew."""
 
     def order_given(self, source: NodeName, order: Order) -> None:
-        """Another hub of the line is not listened to; who does not have the line is refused by name."""
+        """An order from another hub of the line is ignored; a node that does not have the line is refused by name."""
         orderer = orders_from(self.runtime.settings, self.writer, self.sources) or self.writer
         if source == orderer:
             self.driver.post(f.OrderGiven(source, order))
@@ -337,7 +337,7 @@ class FollowService:
         return await try_node(self)
 
     async def verify(self, *, is_deep: bool) -> m.VerifyReply:
-        """Compare the tree with what is live, and say what it really holds."""
+        """Compare the tree with the live generation, and report what it really holds."""
         live = self.facts.live
         if live is None:
             return m.VerifyReply(0, self.line, None, b"", 0)
@@ -439,7 +439,7 @@ class FollowService:
         try:
             await self.worker.run(self.applying.drop_stage)
         except (InstepError, OSError) as error:
-            log.warning("%s: what was staged stays for now: %s", self.line, error)
+            log.warning("%s: the stage stays for now: %s", self.line, error)
 
     def _write_down(self, effect: Refuse | Note) -> None:
         match effect:
@@ -600,7 +600,7 @@ class FollowService:
         return f.Staged(effect.req)
 
     async def _tell_progress(self) -> None:
-        """While contents are fetched: tell how far it is, here and at the senders."""
+        """While contents are fetched: report the progress, here and to the senders."""
         while True:
             await asyncio.sleep(PROGRESS_S)
             self.runtime.tell()

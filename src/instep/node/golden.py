@@ -1,7 +1,7 @@
 """Golden answers of one fileset: recorded while the old generation is live, compared once the new one is.
 
-Part of the partner's probe step, so that a difference is a failed probe. What was recorded lies in the node's state
-with the generation that it belongs to, and outlives a crash between the switch and the probe.
+Part of the partner's probe step, so that a difference is a failed probe. The recorded answers lie in the node's
+state with the generation that they belong to, and outlive a crash between the switch and the probe.
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ class Golden:
 
     @property
     def balancer_specs(self) -> tuple[GoldenSpec, ...]:
-        """What is asked through the balancer."""
+        """The requests that go through the balancer."""
         return specs_of(self.fileset.golden, self.fileset.golden.balancer)
 
     def recording(self, slot: Slot, generation: HeadRef | None) -> Recording | None:
-        """What was recorded there, if it was of this generation."""
+        """The recording there, if it is of this generation."""
         found = self.last(slot)
         return found if found is not None and found.generation == generation else None
 
     def last(self, slot: Slot) -> Recording | None:
-        """What was recorded there, of whatever generation."""
+        """The recording there, of any generation."""
         raw = self.runtime.store.get(self._key(slot))
         try:
             found = None if raw is None else msgspec.msgpack.decode(raw, type=Recording)
@@ -166,7 +166,7 @@ class Golden:
     async def verdicts(
         self, specs: Sequence[GoldenSpec], before: Recording | None, *, retries: int = 0
     ) -> list[Verdict]:
-        """Ask and judge; what is not right is asked again as often as ``retries`` says."""
+        """Ask and judge; a request with a wrong answer is retried as often as ``retries`` says."""
         found = await self._judged(specs, before)
         for attempt in range(retries):
             wrong = [one.spec for one in found if not one.ok]

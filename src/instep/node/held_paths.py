@@ -24,7 +24,8 @@ def left_by(switched: Switched | None) -> HeldPaths:
 
 
 def refuse_held(place: Place, switched: Switched) -> None:
-    """``RefusedError`` ``ignored_in_the_way`` when a switch left a directory as it was for what is ignored in it."""
+    """``RefusedError`` ``ignored_in_the_way`` when a switch left a directory as it was because of ignored paths in
+    it."""
     if not switched.held:
         return
     path = shown(switched.held[0])

@@ -33,7 +33,7 @@ _WHY = {
 
 
 _WRITTEN = ("unstable", "open", "hot")
-"""What a program does to a file. Taking away what partners have of it helps nobody, so that is not offered."""
+"""Problems that a program's writing causes. Removing the file at the partners helps no one, so that is not offered."""
 
 
 _MAKE_ROOM = "free space on the file system of the fileset, or make it writable; it goes on by itself"

@@ -87,7 +87,7 @@ class HistoryFromPartners:
             pause = FIRST_S if came else min(pause * 2, MOST_S)
 
     async def _round(self, service: WriterService) -> bool:
-        """Ask for some of what is lost, and take what comes; whether anything came."""
+        """Ask for some of the lost contents, and take those that come; whether any came."""
         partners = PartnerContents(service.line, self._node.peers.lenders(service.line))
         wanted = self._some(service) if partners.asked else []
         if not wanted:

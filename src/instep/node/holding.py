@@ -111,7 +111,7 @@ class Holding:
         return self._some(HELD_LISTED_MAX, is_wanted=True)
 
     def reported(self) -> HeldPaths:
-        """What is never carried, and the files that are open for writing: these keep nothing back."""
+        """Paths that are never carried, and files that are open for writing: these keep nothing back."""
         found = self._some(REPORTED_MAX, is_wanted=False)
         listed = (*found.listed, *self._opened)
         return HeldPaths(listed, found.total + len(self._opened), found.entries, found.size_bytes)
@@ -137,7 +137,8 @@ def probed(
     lets_go: frozenset[bytes] = frozenset(),
 ) -> tuple[list[bytes], list[bytes]]:
     """Which of these paths are to be looked at with all below them, and which alone, because they still cannot be
-    carried: a mount over 100,000 published files costs one look, not 100,000. What is let go of goes with all below."""
+    carried: a mount over 100,000 published files costs one look, not 100,000. A path that is let go of goes with all
+    below."""
     large = tuple(each.path for each in again if each.entries > 1 and each.path not in lets_go)
     stuck: list[bytes] = []
     if large:

@@ -1,4 +1,4 @@
-"""A line's hooks: from settings to a call, from its outcome to what the machine is told."""
+"""A line's hooks: from settings to a call, from its outcome to the machine's event."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from instep.tree.rules import Rules
 __all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]
 
 CHANGED_MAX = 100_000
-"""Changed paths that a hook is told at most; of more, none is left out by its ``paths``."""
+"""The most changed paths that a hook gets; of more, none is left out by its ``paths``."""
 
 
 def spec_of(hook: HookSettings) -> HookSpec:
-    """What runs: all that a hook's settings say but when it is due."""
+    """The call of a hook: all of its settings except when it is due."""
     return HookSpec(**{field.name: getattr(hook, field.name) for field in dataclasses.fields(HookSpec)})
 
 

@@ -44,7 +44,7 @@ class HotCopies:
         return tuple(self._now)
 
     def begin(self, history: Kept) -> None:
-        """A scan begins. What was committed since the last one makes older copies needless: they go now."""
+        """A scan begins. Commits since the last one make older copies needless: they go now."""
         self._now.clear()
         if not self._committed:
             return

@@ -1,8 +1,8 @@
-"""Letting go of what nothing needs any more: archive batches beyond their retention, old generations, pages
+"""Removing data that nothing needs any more: archive batches beyond their retention, old generations, pages
 that no kept manifest names, and history of contents that no kept generation has.
 
 The order is the reverse of naming: generations first, then pages, then contents. A fetcher is never cut off
-from the head, the live generation or what a partner last reported (design, section 6).
+from the head, the live generation or the one that a partner last reported (design, section 6).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Housekeeping:
         )
 
     def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
-        """Drop generations that nobody needs; those that stay."""
+        """Drop generations that no node needs; return those that stay."""
         store = self._node.runtime.store
         known = [signed.ref() for signed in store.generations(service.line, 1_000_000)]
         in_use = [head.id for head in _in_use(service)]

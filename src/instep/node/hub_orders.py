@@ -19,7 +19,7 @@ __all__ = ["HubOrders", "orders_from", "own_state"]
 
 
 def own_state(facts: FollowFacts, definition_of: Callable[[HeadRef], Definition | None]) -> OwnState:
-    """What those behind a hub may be told of it."""
+    """The state of a hub that orders to the nodes behind it are made from."""
     definition = definition_of(facts.live) if facts.live is not None else None
     return state_of(facts, decode_policy(definition.rollout) if definition is not None else DEFAULT_POLICY)
 
@@ -53,5 +53,5 @@ class HubOrders:
             self._net.order(self._line, node, order)
 
     def lost(self, node: NodeName) -> None:
-        """The session with a direct partner has ended: it is told anew when it is back."""
+        """The session with a direct partner has ended: it gets its order anew when it is back."""
         self._book.lost(node)

@@ -41,7 +41,7 @@ SAMPLE_MAX = 1_000
 HIDES = ("unreadable", "mount")
 IN_THE_WAY = ("pipe", "socket", "device")
 NO_CONTENTS = Digest(bytes(32))
-"""Stands for contents that nobody can read."""
+"""Stands for contents that cannot be read."""
 
 
 @dataclass(slots=True)
@@ -104,9 +104,9 @@ class Inspection:
         self._keep_rows = keep_rows
         self._fresh: list[StatRow] = []
         self.read_bytes = 0
-        """Bytes of files read so far by a deep look: for whoever shows progress."""
+        """Bytes of files read so far by a deep look: for progress displays."""
         self.stopping: threading.Event | None = None
-        """Once set, looking ends at the next entry; what is told from then on means nothing."""
+        """Once set, looking ends at the next entry; results from then on mean nothing."""
 
     def _expected(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         local = self._local
@@ -224,8 +224,8 @@ class Inspection:
     def whole_root(
         self, like: Digest, now_ms: int, *, suspects: frozenset[bytes] = frozenset(), distrusts: bool = False
     ) -> Digest:
-        """The root of the tree as it is, with the entries of ``like`` where it holds just that: what an apply starts
-        from where nobody knows what the tree holds (a tree that is taken over, lost state). Streams. ``suspects`` are
+        """The root of the tree as it is, with the entries of ``like`` where it holds just that: an apply starts from
+        it where the tree's contents are unknown (a tree that is taken over, lost state). Streams. ``suspects`` are
         read whatever their stat says. With ``distrusts`` a file that cannot be read, or that holds other bytes than it
         was given, counts as another one: a restore then replaces it."""
         pages: list[tuple[Digest, bytes]] = []
@@ -255,7 +255,7 @@ class Inspection:
             if isinstance(item, Scanned):
                 yield here if here is not None and self._is_exactly(here, item.entry) else item.entry
             elif here is not None:
-                # Nobody can say what is there: taken as what it should be, and drift if it is not.
+                # Nothing shows what is there: taken as the expected entry, and drift if it is not.
                 yield (
                     msgspec.structs.replace(here, digest=NO_CONTENTS)
                     if distrusts and _is_lost(item, here)

@@ -1,7 +1,7 @@
-"""What this node has of a line's contents, for the line's writer that lost them: looked up, and handed out in parts.
+"""This node's contents of a line, for the line's writer that lost them: looked up, and handed out in parts.
 
 Only the writer of the line is answered, over the stream that this node opened to it: a line's contents may always go
-back to its own writer (P6). Everybody else is refused in the same words, whether the contents are here or not.
+back to its own writer (P6). Every other node is refused in the same words, whether the contents are here or not.
 """
 
 from __future__ import annotations

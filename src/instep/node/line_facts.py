@@ -1,7 +1,7 @@
-"""What a line's machine saved, with the role it was saved in: a change of writer converts it, knowingly.
+"""The saved facts of a line's machine, with the role they were saved in: a change of writer converts it, knowingly.
 
-The store keeps ``[role, facts]``. State of before (facts alone) begins with its version number and is told apart
-by its second field: a writer's is a number (its epoch), a follower's is none (its head).
+The store keeps ``[role, facts]``. State of older versions (facts alone) begins with its version number and is
+recognised by its second field: a writer's is a number (its epoch), a follower's is none (its head).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def save_facts(store: NodeStore, line: LineId, facts: FollowFacts | PublishFacts
 
 
 def load_facts(store: NodeStore, line: LineId) -> FollowFacts | PublishFacts | None:
-    """What was saved last, in whichever role that was; None for a line that nothing was saved of."""
+    """The facts that were saved last, in either role; None for a line without saved facts."""
     raw = store.load_line(line)
     if raw is None:
         return None

@@ -32,7 +32,8 @@ class LineNet(Protocol):
         """Offer a head to every connected partner that may have it."""
 
     async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
-        """Ask every listed partner for the line's heads; who answered. What they know arrives as events before."""
+        """Ask every listed partner for the line's heads; return the partners that answered. Their heads arrive as
+        events before."""
 
     async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
         """Store all pages and the definition of a head, verified."""
@@ -41,7 +42,7 @@ class LineNet(Protocol):
         """Give a connected partner the whole present order of a rollout; one that is away gets it when it is back."""
 
     def connected(self, line: LineId) -> tuple[NodeName, ...]:
-        """Partners whose stream is open and who may have the line."""
+        """Partners whose stream is open and that may have the line."""
         ...
 
     def followers(self, line: LineId) -> tuple[NodeName, ...]:
@@ -49,10 +50,10 @@ class LineNet(Protocol):
         ...
 
     async def report(self, line: LineId) -> None:
-        """The line's standing here changed: tell who wants to know."""
+        """The line's standing here changed: report it to the senders."""
 
     def epochs_changed(self, line: LineId) -> None:
-        """Who writes the line changed: tell everybody who named it."""
+        """The line's writer changed: send the records to every node that named the line."""
 
     def nudge(self, line: LineId, what: str) -> None:
         """Pass an operator's nudge on to every connected partner that follows the line."""

@@ -23,7 +23,7 @@ __all__ = ["LineService", "Source"]
 
 
 class HasEpochs(Protocol):
-    """What was saved of a line, in whichever role."""
+    """The saved facts of a line, in either role."""
 
     @property
     def epochs(self) -> EpochBook: ...
@@ -81,7 +81,8 @@ class LineService(Protocol):
     def offers_to(self, partner: NodeName) -> bool: ...
 
     def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
-        """What ``to`` is told: the line's own writer the newest accepted head, others what they can have here."""
+        """The head to send to ``to``: to the line's own writer the newest accepted head, to others the one that they
+        can have here."""
         ...
 
     def shelf(self) -> Shelf: ...
@@ -104,7 +105,7 @@ class LineService(Protocol):
         """A partner's stream ended."""
 
     def partners_changed(self) -> None:
-        """Who follows this line here may have changed."""
+        """The partners that follow this line here may have changed."""
 
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None: ...
 

@@ -94,7 +94,7 @@ class Lingering:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._begin)
 
     def give_way(self) -> None:
-        """A stage or a switch wants the tree's thread: what is being taken down goes on a second later."""
+        """A stage or a switch wants the tree's thread: taking an old tree down goes on a second later."""
         self._stopping.set()
 
     def exchange(self) -> Exchange | None:
@@ -107,7 +107,7 @@ class Lingering:
         return Exchange(tree.fileset.carry, partial(put_rows, tree.store, tree.name))
 
     def give_up(self) -> None:
-        """What was prepared is not switched to: its links go, and what is known of the live files stays known."""
+        """Give up the prepared tree: its links go, and the rows of the live files stay."""
         place, store, name = self._tree.place(), self._tree.store, self._tree.name
         for stage in prepared_stages(place):
             take_apart(place, stage, Relinked(LiveRows(store, name), partial(put_rows, store, name)))

@@ -1,7 +1,7 @@
 """The two doors that balancers ask at: ``/live`` and ``/ready`` over HTTP, and HAProxy's agent-check.
 
-They tell standings and reasons of this node to whoever may connect, so they say no paths, keys or addresses. A
-port that is taken is trouble in ``status`` and is tried again; the daemon goes on without it.
+They show standings and reasons of this node to every client that may connect, so they name no paths, keys or
+addresses. A port that is taken is trouble in ``status`` and is retried; the daemon goes on without it.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Listeners:
 
 
 def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
-    """Whether a drain waits for who asks from there: where any network is named only those, and this machine."""
+    """True when a drain waits for probes from this address: where any network is named only those, and this machine."""
     try:
         ip = ipaddress.ip_address((remote or "").partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who belongs to the cluster: tokens, joins, renewals, revocations, and what members say of each other."""
+"""Membership of the cluster: tokens, joins, renewals, revocations, and what members say of each other."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Membership:
         self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
         self._met: set[NodeName] = set()
         self.version = 0
-        """Rises when what is known of somebody has changed, whatever the clock says."""
+        """Rises when the record of a member has changed, whatever the clock says."""
         self._has_news = False
         self.on_news: Callable[[], None] | None = None
-        """Called when a member came, moved, has other keys or serves otherwise: those who are connected are told."""
+        """Called when a member came, moved, has other keys or serves otherwise: connected peers get the news."""
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Membership:
         return m.Member(settings.name, str(settings.advertise), "", serving=serving)
 
     def members_message(self) -> m.Members:
-        """Everybody, as far as there is room for how they serve."""
+        """Every member, with how it serves as far as there is room."""
         room, told = m.MEMBERS_BYTES_MAX, []
         for member in (self.me(), *(self.members[name] for name in sorted(self.members))):
             if member.serving is not None:
@@ -187,7 +187,7 @@ class Membership:
     def told_self(self, who: NodeName, message: m.Members) -> None:
         """A partner says how it serves, on its own verified connection: its word about others is not taken."""
         if [member.name for member in message.members] != [who]:
-            raise PeerError(f"{who} tells of other members than itself", code="unexpected_message")
+            raise PeerError(f"{who} reports other members than itself", code="unexpected_message")
         known = self.members.get(who)
         if known is not None:
             (told,) = message.members
@@ -219,7 +219,7 @@ class Membership:
                 continue
             known = self.members.get(member.name)
             if member.name != source and not is_believed:
-                # Where requests of users go is told by each node itself, or by the writer that we follow.
+                # Only the node itself, or the writer that we follow, says where requests of users go.
                 told = known.serving if known is not None else None
                 member = msgspec.structs.replace(member, serving=told)
             if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):

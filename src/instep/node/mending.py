@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Mended:
-    """What is known of one fileset's own records. ``lost`` are entries whose contents are nowhere on this node, each
+    """The known damage of one fileset's own records. ``lost`` are entries whose contents are nowhere on this node, each
     content once, at most ``LOST_MAX``."""
 
     damage: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Mounts below a root, as the kernel's list changes: no watch of files tells of a mount or of an umount."""
+"""Mounts below a root, as the kernel's list changes: no watch of files reports a mount or an umount."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def mounts_below(root: bytes, table: bytes) -> frozenset[bytes]:
 
 
 class MountWatch:
-    """Calls ``changed(mounted, unmounted)`` with paths below the root. Where the kernel has no such list nothing is
-    told, and scans find what there is."""
+    """Calls ``changed(mounted, unmounted)`` with paths below the root. Where the kernel has no such list it is
+    never called, and scans find the mounts."""
 
     def __init__(self, root: Path, changed: Callable[[frozenset[bytes], frozenset[bytes]], None]) -> None:
         self._root = os.fsencode(os.path.realpath(root))

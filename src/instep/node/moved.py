@@ -1,4 +1,4 @@
-"""Rows of the stat cache as scans ask for them: in order, and by inode of what was moved with its directory."""
+"""Rows of the stat cache as scans ask for them: in order, and by inode for files that moved with their directory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ SINGLY_MAX = 8
 
 
 class Moved:
-    """Answers by inode. Who was renamed was mostly renamed together with its neighbours: after a hit the rows that
-    follow it are read in one go, because a look-up by inode for each of 20,000 files takes longer than the scan."""
+    """Answers by inode. A file that was renamed was mostly renamed together with its neighbours: after a hit the rows
+    that follow it are read in one go, because a look-up by inode for each of 20,000 files takes longer than the
+    scan."""
 
     def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
         self._store = store

@@ -85,7 +85,7 @@ def why_unserved(
 
 
 def _address_of(peers: PeerContext, partner: NodeName) -> str | None:
-    """The IP address that a member advertises; None when it is a host name, or nobody told."""
+    """The IP address that a member advertises; None when it is a host name, or unknown."""
     member = peers.membership.members.get(partner)
     if member is None or not member.address:
         return None

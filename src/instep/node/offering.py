@@ -1,4 +1,4 @@
-"""What a partner is told of a line before it has accepted it."""
+"""The offer of a line to a partner that has not accepted it yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["offer_of"]
 
 
 def offer_of(service: LineService) -> m.Offer | None:
-    """What a partner is told of a line that it may have."""
+    """The offer of a line to a partner that may have it."""
     message = service.head_message(None, with_bundle=False)
     definition = service.known_definition()
     if definition is None:

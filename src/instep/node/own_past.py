@@ -18,7 +18,7 @@ __all__ = ["told_head", "with_beside"]
 
 
 def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
-    """What the machine is told of a head that a partner holds. The definition of one of ours is kept."""
+    """The machine's event for a head that a partner holds. The definition of one of ours is kept."""
     signed = head.generation
     verdict = verdict_on(runtime, signed.signature, signed.id)
     if not verdict.is_valid:

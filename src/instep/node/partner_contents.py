@@ -1,4 +1,5 @@
-"""Contents that a writer asks its partners for, over the streams that they opened: who has what, and the bytes."""
+"""Contents that a writer asks its partners for, over the streams that they opened: which partner has which, and the
+bytes."""
 
 from __future__ import annotations
 

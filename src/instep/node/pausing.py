@@ -12,7 +12,7 @@ __all__ = ["Pausing"]
 
 
 class PausableFacts(Protocol):
-    """What was saved of a line, in whichever role."""
+    """The saved facts of a line, in either role."""
 
     @property
     def is_paused(self) -> bool: ...

@@ -1,7 +1,7 @@
 """The node's connections: streams of partners that dialled us, and links to those that we dial.
 
-The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. Who may have what is asked in one
-place, ``Access``; everything that a peer sends is handed to a machine or stored as a claim, never obeyed.
+The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. ``Access`` alone decides which
+peer may have which line; everything that a peer sends is handed to a machine or stored as a claim, never obeyed.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Peers:
             session.tell_order(m.Order(line, order))
 
     def connected(self, line: LineId) -> tuple[NodeName, ...]:
-        """Partners whose stream is open and who may have the line."""
+        """Partners whose stream is open and that may have the line."""
         service = self.service(line)
         if service is None:
             return ()
@@ -140,7 +140,7 @@ class Peers:
         return tuple(found)
 
     async def report(self, line: LineId) -> None:
-        """Tell every sender of this line how it stands here."""
+        """Report the line's standing here to every sender of this line."""
         service = self.service(line)
         if service is None or service.is_written_here:
             return
@@ -148,14 +148,15 @@ class Peers:
             uplink.tell_report(service.report_message())
 
     def epochs_changed(self, line: LineId) -> None:
-        """Who writes the line changed: whoever named it is told, over whichever stream there is."""
+        """The line's writer changed: send the records to every peer that named the line, over whichever stream there
+        is."""
         for session in self.sessions.values():
             session.tell_epochs(line)
         for uplink in self.uplinks.values():
             uplink.tell_epochs(line)
 
     def epochs_of(self, line: LineId) -> m.Epochs | None:
-        """What a peer is told of the writers of a line; None while it has had only one."""
+        """The message about the writers of a line; None while it has had only one."""
         service = self.service(line)
         if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
             return None
@@ -199,7 +200,7 @@ class Peers:
     # Lines and settings changed -------------------------------------------------------------------------------
 
     def offers_changed(self) -> None:
-        """Tell every session what it is offered now, and dial who is to be dialled."""
+        """Send every session its present offers, and dial the senders that must be dialled."""
         for session in self.sessions.values():
             session.offer_all()
         for service in self.lines.values():
@@ -207,7 +208,7 @@ class Peers:
         self._dial()
 
     def tell_members(self) -> None:
-        """What is known of a member has changed: everybody who listens to us hears it."""
+        """The record of a member has changed: send it to every connected partner."""
         for session in self.sessions.values():
             session.tell_members()
         self.runtime.tell()
@@ -219,7 +220,7 @@ class Peers:
         self.tell_members()
 
     def tell_revocations(self) -> None:
-        """Send our revocation list to everybody who is connected."""
+        """Send our revocation list to every connected peer."""
         message = m.Revocations(self.runtime.pki.crl_pem())
         for session in self.sessions.values():
             session.tell(message)
@@ -337,13 +338,13 @@ class Peers:
         return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
 
     async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
-        """Only to who may have the line, only built-in facts and those that its gates name."""
+        """Only to a peer that may have the line, only built-in facts and those that its gates name."""
         service = self.access.require(who, self.service(request.line), request.line)
         found = await self.facts_of_line(service, request.key)
         return m.FactsReply(found, wall_ms())
 
     async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
-        """The built-in facts, and those that the line's gates name, for who asked with ``key``."""
+        """The built-in facts, and those that the line's gates name, for a peer that asked with ``key``."""
         names = [gate.name for gate in known_gates(service.known_definition())[0]]
         found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
         return tuple(sorted(told(found, key).items()))

@@ -1,4 +1,4 @@
-"""What a node says of how it can be put behind a balancer, and what is believed of another's word."""
+"""A node's report of how it can be put behind a balancer, and which parts of another's report are believed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOLD_MAX = 200
 
 
 def serving_of(settings: Settings, *, is_drained: bool) -> m.Serving:
-    """This node's own word. A listener on every interface is told with the address that others dial."""
+    """This node's own word. A listener on every interface is reported with the address that others dial."""
     shown = [fileset for fileset in settings.filesets.values() if not fileset.observe]
     shown.sort(key=lambda fileset: fileset.name)
     places = [

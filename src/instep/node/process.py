@@ -73,7 +73,7 @@ def _reload_quietly(daemon: Daemon) -> None:
 
 def _serve(directory: NodeDirectory, settings: Settings) -> None:
     """Until it is stopped; again from the beginning when the state was lost. ``StateLost`` when that happens too
-    often: then somebody removes it, and a person has to look."""
+    often: then a person or program removes it, and an operator has to look."""
     losses: list[float] = []
     tries = 0
     while True:
@@ -89,11 +89,11 @@ def _serve(directory: NodeDirectory, settings: Settings) -> None:
             settings = load(directory.path)
         except ResourceError as error:
             # The state was lost, and its disk has no room for a new one: the node waits for that, and ends when it
-            # takes too long, so that whoever supervises it says so.
+            # takes too long, so that its supervisor reports it.
             tries += 1
             if not losses or tries > REOPENED_MAX:
                 raise
-            log.error("%s; it is tried again in %g s", error.reason, REOPEN_S)
+            log.error("%s; it is retried in %g s", error.reason, REOPEN_S)
             threading.Event().wait(REOPEN_S)
 
 

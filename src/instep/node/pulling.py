@@ -36,8 +36,8 @@ LISTED_OVER = 16 << 20
 
 class Puller:
     """Lays everything that one stage wants. ``contents`` came with the head, ``link_of`` finds archived targets of
-    symlinks. ``UnavailableError`` ``superseded`` when the source no longer has it, ``no_source`` when there is nobody
-    to ask. The machine tries another source after a failure."""
+    symlinks. ``UnavailableError`` ``superseded`` when the source no longer has it, ``no_source`` when there is no
+    peer to ask. The machine tries another source after a failure."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Whether a token could work at all: a node that nobody can reach, or that lets nobody in, prints none.
+"""Whether a token could work at all: a node that no peer can reach, or that admits no peer, prints none.
 
 See docs/decisions/loopback-first.md.
 """
@@ -17,7 +17,7 @@ __all__ = ["check_invitation", "is_covered"]
 
 
 def is_covered(allowed: Sequence[IpNetwork], wanted: IpNetwork) -> bool:
-    """Whether ``wanted`` may connect as things are; nobody listed means loopback."""
+    """Whether ``wanted`` may connect as things are; an empty list means loopback."""
     if not allowed:
         return wanted.is_loopback
     for one in allowed:
@@ -53,7 +53,7 @@ def check_invitation(
         )
     if listen.is_loopback and not advertise.is_loopback:
         raise RefusedError(
-            f"this node listens on {listen}, so nobody can reach {advertise}",
+            f"this node listens on {listen}, so no peer can reach {advertise}",
             hint=f'set listen = "0.0.0.0:{listen.port}" in {file}, then: {typed}',
             code="loopback_address",
             **facts,

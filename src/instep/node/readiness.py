@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it listens."""
+    """Notify systemd, where it listens."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -21,4 +21,4 @@ def notify(state: str) -> None:
             sender.connect("\0" + address[1:] if address.startswith("@") else address)
             sender.sendall(state.encode())
         except OSError as error:
-            log.warning("systemd could not be told %s: %s", state, error)
+            log.warning("systemd could not be notified of %s: %s", state, error)

@@ -1,6 +1,6 @@
-"""What stands against a restore before anything is staged: names that nothing has, mounts and immutable files.
+"""The obstacles to a restore before anything is staged: names that nothing has, mounts and immutable files.
 
-A dry run makes these checks as the command does. What only shows later is undone (``tree/undo.py``).
+A dry run makes these checks as the command does. An obstacle that shows only later is undone (``tree/undo.py``).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def refuse_stuck_restore(place: Place, changes: Iterable[Change], published: Ite
     """``ResourceError`` for a path that cannot be brought back. ``changes`` lead from the tree to what it is to hold,
     ``published`` from the newest generation to the next one.
 
-    Nobody sees what lies below a mount: it is taken for what the newest generation has. A restore that changes it would
+    A mount hides the paths below it: they are taken for those of the newest generation. A restore that changes it would
     be undone by the next scan after the umount.
     """
     try:
@@ -76,7 +76,7 @@ def _refuse_hidden(place: Place, root: Root, published: Iterable[Change]) -> Non
 
 
 def _steps(changes: Iterable[Change]) -> Iterator[Step]:
-    """What the changes come to. A directory that goes, goes as one: what lies in it is not touched."""
+    """The steps of the changes. A directory that goes, goes as one: paths in it are not touched."""
     gone: bytes | None = None
     for change in changes:
         path, old, new = change.path, change.old, change.new

@@ -1,4 +1,4 @@
-"""What a restore comes to, in numbers, and what is said of contents that nobody has. Plain functions."""
+"""The counts of a restore, and the errors for contents that no node has. Plain functions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Bringing a writer's own tree to what a generation says: planned, fetched, laid and switched like any apply.
+"""Bringing a writer's own tree to a generation: planned, fetched, laid and switched like any apply.
 
-What lies in the tree now is scanned first and is what the stage starts from, so whatever an operator or an accident
-left there goes to the archive, and nothing is taken for right that is not. Contents come by digest from the tree, the
+The present tree is scanned first and the stage starts from it, so every change that an operator or an accident left
+there goes to the archive, and nothing is taken for right that is not. Contents come by digest from the tree, the
 history, the archive and the partners. Until every one of them lies verified in the stage, nothing moves.
 """
 
@@ -273,11 +273,12 @@ class Restoring:
             raise
 
     def _make_room(self) -> None:
-        """What was laid is given up: a disk that filled half way has to serve the tree."""
+        """Give up the stages: a disk that filled half way has to serve the tree."""
         clear_stages(self._own.taken().place)
 
     def _lay_here(self, stage: Stage, wants: Sequence[Want]) -> list[Want]:
-        """Lay what is no file of its own here: targets of symlinks, and large attributes. The rest is fetched."""
+        """Lay contents that are no files of their own here: targets of symlinks, and large attributes. The rest is
+        fetched."""
         contents = self._contents()
         left: list[Want] = []
         for want in wants:
@@ -332,7 +333,7 @@ class Restoring:
         clear_stages(place)
         name = self._tree.name
         reason = (
-            f"{error.reason}; what was restored of {name} before that was taken back, the tree is as it was"
+            f"{error.reason}; the paths of {name} restored before that were taken back, the tree is as it was"
         )
         return s.RestoreFailed(0, dataclasses.replace(trouble_of(error), reason=reason))
 

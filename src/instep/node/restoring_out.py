@@ -1,8 +1,8 @@
 """``restore --to DIR``: paths of a generation written into a directory that an operator names, on any node.
 
-Contents come from this node, else from partners: a writer asks those that follow it, a follower asks its senders, which
+Contents come from this node, else from partners: a writer asks its followers, a follower asks its senders, which
 give what their links allow (P6). Nothing is followed or overwritten there, and each file gets its name once its digest
-was checked. Setuid and setgid bits, owners and attributes are left out: what is written belongs to the node's user.
+was checked. Setuid and setgid bits, owners and attributes are left out: the written files belong to the node's user.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RestoringOut:
         """Device and inode of each directory that this restore made."""
 
     async def changes(self, paths: Sequence[bytes]) -> list[Change]:
-        """What is to be written, parents first. ``UsageError`` ``no_such_path``."""
+        """The changes to write, parents first. ``UsageError`` ``no_such_path``."""
         return await asyncio.to_thread(self._changes, paths)
 
     def _changes(self, paths: Sequence[bytes]) -> list[Change]:
@@ -81,8 +81,8 @@ class RestoringOut:
         return found
 
     async def require_contents(self, changes: Sequence[Change]) -> None:
-        """``UnavailableError`` ``contents_missing`` where nobody has a content. What senders of a follower have is
-        known only once they are asked for it."""
+        """``UnavailableError`` ``contents_missing`` where no node has a content. Whether a follower's senders have
+        it shows only once they are asked."""
         entries = [c.new for c in changes if c.new is not None and c.new.kind is not Kind.DIR]
         lost = await asyncio.to_thread(lambda: self._service.lending.made().missing_of(entries))
         if not lost:
@@ -118,7 +118,7 @@ class RestoringOut:
 
         def make(fd: int, name: bytes) -> None:
             if entry.kind is Kind.DIR:
-                # What is below may be guarded by the mode of this directory alone.
+                # Files below may be guarded by the mode of this directory alone.
                 os.mkdir(name, 0o700, dir_fd=fd)
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 self._made[entry.path] = found.st_dev, found.st_ino

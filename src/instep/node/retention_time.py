@@ -15,7 +15,7 @@ __all__ = ["RetentionTime"]
 
 
 class RetentionTime:
-    """One per daemon. Looks of several threads do not hurt: each goes on from what was written last."""
+    """One per daemon. Looks of several threads do not hurt: each goes on from the last record."""
 
     def __init__(self) -> None:
         self._looked: dict[FilesetName, int] = {}

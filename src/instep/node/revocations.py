@@ -8,7 +8,7 @@ __all__ = ["take_revocations"]
 
 
 def take_revocations(peers: PeerContext, crl: bytes) -> None:
-    """A peer's lists: what is news cuts both directions at once, and is passed on."""
+    """A peer's lists: a new revocation cuts both directions at once, and is passed on."""
     if peers.membership.adopt_crl(crl):
         peers.on_revoked()
         peers.tell_revocations()

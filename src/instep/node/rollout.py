@@ -97,14 +97,14 @@ class RolloutService:
         self.driver.post(r.HeadPublished(head, before, author))
 
     def partners_changed(self) -> None:
-        """Who takes part may have changed: told when it did."""
+        """The partners that take part may have changed: post an event when they did."""
         followers = self._net.followers(self.line)
         if followers != self._followers:
             self._followers = followers
             self.driver.post(r.PartnersChanged(followers))
 
     def reported(self, report: m.Report) -> None:
-        """A direct partner told how it stands; what hubs tell of others decides nothing here."""
+        """A direct partner reported its standing; a hub's reports of others decide nothing here."""
         if not report.via:
             self.partners_changed()
             self.driver.post(r.PartnerSeen(report.node, view_of_report(report)))
@@ -150,8 +150,8 @@ class _Clocked:
 
 
 def _has_ordered(facts: r.RolloutFacts) -> bool:
-    """Whether orders may follow from these facts. Where nobody waits for a permit nothing does, and a publish is
-    not made to wait for the disk: what a power cut takes is begun anew from the head."""
+    """Whether orders may follow from these facts. Where no node waits for a permit there are none, and a publish
+    does not wait for the disk: after a power cut the rollout begins anew from the head."""
     is_idle = facts.policy.strategy is Strategy.AUTO and not facts.granted and not facts.failed_code
     return not is_idle or bool(facts.retry_serial or facts.reload_serial) or facts.is_paused
 

@@ -18,7 +18,7 @@ UNSETTLED_MAX = 1_000
 
 
 class Noting(Protocol):
-    """The count of a scan, as far as it is told of files."""
+    """The count of a scan, as far as it counts files."""
 
     @property
     def unsettled(self) -> list[bytes]: ...

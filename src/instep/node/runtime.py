@@ -129,7 +129,7 @@ class Runtime:
         self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
     ) -> None:
         """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
-        it again and again is told of now and then, with the count."""
+        it again and again is logged now and then, with the count."""
         hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
         if hushed is None:
             return
@@ -139,6 +139,6 @@ class Runtime:
         self.note(kind, text, line, **facts)
 
     def tell(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake all tasks that wait for a change."""
         self.changed.set()
         self.changed = asyncio.Event()

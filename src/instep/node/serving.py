@@ -126,8 +126,8 @@ class Shelf:
         self._asker = NodeName("")
 
     def of(self, signed: SignedGeneration, head: HeadRef | None, asker: NodeName) -> Shelf:
-        """For a request of that generation. What an old one named is missed by nobody: the partner takes the newer
-        head."""
+        """For a request of that generation. Contents of an old generation are not missed: the partner takes the
+        newer head."""
         if head is not None and signed.ref().number + RECENT_GENERATIONS < head.number:
             self.missed = None
         self._asker = asker

@@ -1,8 +1,9 @@
-"""What the shelf of one fileset remembers between requests, so that it never sends wrong bytes a second time.
+"""The records that the shelf of one fileset keeps between requests, so that it never sends wrong bytes a second time.
 
 A large file of the tree whose size and time are right is sent as it lies there, and the asker verifies it: hashing it
-before each request would cost more than it finds. An asker that got wrong bytes asks for them again. So what is asked
-for a second time is hashed first. What lies in the history and in the archive is hashed before it is sent at all.
+before each request would cost more than it finds. An asker that got wrong bytes asks for them again. So a file that
+is asked for a second time is hashed first. Contents of the history and the archive are always hashed before they are
+sent.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Session(Asking):
             self.tell(message)
 
     def tell(self, message: m.StreamMessage) -> None:
-        """Queue a message. A partner that lets too many pile up is cut: it comes back and is told what stands."""
+        """Queue a message. A partner that lets too many pile up is cut: it comes back and gets the present state."""
         if len(self._others) < OTHERS_MAX:
             self._others.append(message)
             self._wake.set()
@@ -120,13 +120,13 @@ class Session(Asking):
 
     def _is_short_of(self, service: LineService) -> bool:
         """Whether the line's own writer greeted with less than is live here: one that was given the line and then put
-        back to an older state gets what its epoch builds on from whoever has it."""
+        back to an older state gets the base of its epoch from any node that has it."""
         told = next((known.head for known in self.hello.lines if known.line == service.line), None)
         live = service.live
         return live is not None and (told is None or told.position < live.position)
 
     def _tell_known(self, line: LineId) -> None:
-        """A line was accepted just now: its head may have been told when nobody listened."""
+        """A line was accepted just now: its head may have been sent before the partner listened."""
         service = self._peers.service(line)
         if service is None or self._peers.access.why_not(self.who, service) is not None:
             return
@@ -158,7 +158,7 @@ class Session(Asking):
                     await self._stream.send(self._peers.membership.members_message())
                 elif self._heads:
                     await self._stream.send(self._heads.pop(next(iter(self._heads))))
-                else:  # after the heads: an order is about a head that the partner has been told
+                else:  # after the heads: an order is about a head that the partner already has
                     await self._stream.send(self._orders.pop(next(iter(self._orders))))
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -310,8 +310,8 @@ class Session(Asking):
         self._peers.runtime.tell()
 
     def _may_pass_on(self, report: m.Report) -> bool:
-        """Whether a hub's word about another node is taken: not about us, nor about partners, who speak for
-        themselves, nor about more nodes than a cluster has."""
+        """Whether a hub's word about another node is taken: not about us, nor about partners, which speak
+        for themselves, nor about more nodes than a cluster has."""
         runtime = self._peers.runtime
         if report.node == runtime.name or report.node in runtime.settings.partners:
             return False

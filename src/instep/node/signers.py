@@ -1,4 +1,4 @@
-"""Who signed, as a value for the machines; and the standing of a line whose machine broke."""
+"""The signer of a record, as a value for the machines; and the standing of a line whose machine broke."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def room_for(place: Place, base: Digest | None, target: Digest, get: GetPage) ->
     need nothing, sparse files and further names of one file count as nothing, what an interrupted stage holds is
     taken off. A file system that counts no space is asked nothing."""
     usage = shutil.disk_usage(place.control)
-    if not usage.total:  # a file system that counts nothing, as ramfs: what is free is not known
+    if not usage.total:  # a file system that counts nothing, as ramfs: its free space is unknown
         return Room(0, 0)
     free = usage.free
     if (need := _need(base, target, get, lambda _: False)) <= free:
@@ -67,8 +67,8 @@ def _need(base: Digest | None, target: Digest, get: GetPage, is_moved: Callable[
 
 
 def _is_laid(old: Entry | None, new: Entry) -> bool:
-    """Whether its contents are written anew. What may take less than its size is left out: this check must never
-    refuse what has room, and a disk that fills up meanwhile is met by ``disk_full``."""
+    """Whether its contents are written anew. Contents that may take less than their size are left out: this
+    check must never refuse an apply that has room, and a disk that fills up meanwhile is met by ``disk_full``."""
     extra = new.extra
     if new.kind is not Kind.FILE or (extra is not None and (extra.sparse or extra.link_group is not None)):
         return False

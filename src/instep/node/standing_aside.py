@@ -14,7 +14,7 @@ TOLD_WITHIN_S = 30.0
 
 
 async def drain(runtime: Runtime, line: LineId, effect: f.Drain) -> f.Drained:
-    """Take this node out; the drain is on disk before anybody is told of it, so that a crash does not lose it."""
+    """Drain this node; the drain is on disk before any balancer learns of it, so that a crash does not lose it."""
     reason = f"generation {effect.head.number} of {line.fileset} is going live"
     runtime.draining.begin(rollout_key(line.fileset), reason)
     runtime.draining.linger_ms = runtime.settings.drain_linger_ms

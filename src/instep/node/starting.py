@@ -1,4 +1,5 @@
-"""How a line stands from the moment its service exists: what its saved facts decide alone is told at once."""
+"""How a line stands from the moment its service exists: a standing that its saved facts decide alone is shown at
+once."""
 
 from __future__ import annotations
 

@@ -51,13 +51,13 @@ def open_state(directory: NodeDirectory, settings: Settings) -> str | None:
     if note is None and not was_there and settings.filesets:
         note = f"there was no state in {path}"
     if note is not None:
-        note += "; what is known is rebuilt from the tree, its journal and the partners"
+        note += "; the state is rebuilt from the tree, its journal and the partners"
         log.warning("%s", note)
     return note
 
 
 async def watch_state(store: NodeStore) -> None:
-    """Raise ``StateLost`` when the file is not there any more; SQLite would go on writing to one that nobody finds."""
+    """Raise ``StateLost`` when the file is not there any more; SQLite would go on writing to a file without a name."""
     while True:
         await asyncio.sleep(LOOK_S)
         try:

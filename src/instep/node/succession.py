@@ -32,7 +32,7 @@ class Succession:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._told: dict[FilesetName, str] = {}
-        """Why an edit was refused, so that it is told once."""
+        """Why an edit was refused, so that it is reported once."""
 
     async def run(self) -> None:
         """Look whenever something changed, until cancelled."""
@@ -57,7 +57,7 @@ class Succession:
             runtime.store.delete(pending_key(line))
             return
         if writer == service.fileset.writer and self._address_of(writer) is None:
-            return  # until somebody tells where it is
+            return  # until a peer reports where it is
         is_ours = writer == runtime.name
         if is_ours and not _is_at_base(service, book):
             return

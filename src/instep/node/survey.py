@@ -184,7 +184,7 @@ class Survey:
         reads_open: bool = False,
     ) -> Surveyed:
         """Look at the named paths only and edit the base's pages. ``again`` are paths that the scans before could not
-        carry: what lies below one is looked at once it can be carried. Files among them that are open for writing are
+        carry: paths below one are looked at once it can be carried. Files among them that are open for writing are
         read where ``paths`` names them, or ``reads_open`` says so."""
         keeper = PageKeeper(store)
         freed, stuck = probed(self._place, self._definition, self._rules, self._local, again, self._lets_go)
@@ -256,7 +256,7 @@ class Survey:
 def _merged(
     before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: _Tally, now_ms: int
 ) -> Iterator[Entry]:
-    """The next manifest's entries in order: what was found, with ``born`` from before."""
+    """The next manifest's entries in order: the found ones, with ``born`` from before."""
     old = next(before, None)
     old_key = sort_key(old.path) if old is not None else b""
     holding = tally.holding
@@ -288,8 +288,8 @@ def _merged(
 
 
 def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_ms: int) -> Entry | None:
-    """What stands for the path in the next manifest. What cannot be carried keeps its old entry, so that a problem
-    never looks like a deletion."""
+    """The entry of the path in the next manifest. A path that cannot be carried keeps its old entry, so that a
+    problem never looks like a deletion."""
     if isinstance(item, Problem):
         if same is not None and item.path in tally.holding.lets_go:
             tally.saw(item.path, same, None)
@@ -323,7 +323,7 @@ def _changes(
     tally: _Tally,
     now_ms: int,
 ) -> Iterator[tuple[bytes, Entry | None]]:
-    """What differs between the base and what was found at the covered paths, in order."""
+    """The differences between the base and the entries found at the covered paths, in order."""
     before = _before(base, get, trees, entries)
     after: dict[bytes, Entry | None] = {}
     holding = tally.holding

@@ -25,11 +25,10 @@ VIEW_MAX = 100_000
 
 @contextlib.contextmanager
 def tree_view(root: bytes, stage: bytes, changes: Iterable[Change]) -> Iterator[str]:
-    """A directory for the length of a call that holds the whole tree as it will be: ``root`` as it is live, with what
-    is ignored there, and ``changes`` on top.
-
-    Files are symbolic links to what is staged or live. Symbolic links and directories are their own; a link to an
-    absolute path below ``root`` leads into the view instead. ``ResourceError`` above ``VIEW_MAX`` names.
+    """A directory for the length of a call that holds the whole tree as it will be: ``root`` as it is live, with
+    ignored paths, and ``changes`` on top. Files are symbolic links to staged or live ones. Symbolic links and
+    directories are their own; a link to an absolute path below ``root`` leads into the view instead.
+    ``ResourceError`` above ``VIEW_MAX`` names.
     """
     folder = os.fsencode(tempfile.mkdtemp(prefix="instep-tree-"))
     try:
@@ -41,7 +40,7 @@ def tree_view(root: bytes, stage: bytes, changes: Iterable[Change]) -> Iterator[
 
 
 class _View:
-    """What is laid here never goes through a symbolic link: a tree may hold links to anywhere."""
+    """Lays the view, never through a symbolic link: a tree may hold links to anywhere."""
 
     def __init__(self, folder: bytes, root: bytes, stage: bytes, staged: Root) -> None:
         self._folder = folder

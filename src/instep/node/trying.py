@@ -53,7 +53,7 @@ async def try_node(service: Tested) -> tuple[TestRow, ...]:
 
 
 async def try_balancer(service: Tested) -> tuple[TestRow, ...]:
-    """Every golden request at what users call, compared with what was answered there after the last rollout."""
+    """Every golden request at the address that users call, compared with the answers there after the last rollout."""
     golden = service.golden
     return await _asked(service, golden.balancer_specs, golden.last(Slot.BALANCER), "balancer")
 
@@ -64,7 +64,7 @@ async def _asked(
     before: Recording | None,
     kind: str,
 ) -> tuple[TestRow, ...]:
-    # Here nothing is about to change: what was declared different before is to stay as it is now.
+    # Here nothing is about to change: an answer that was declared different before must stay as it is now.
     settled = [replace(spec, is_change_expected=False) for spec in specs]
     verdicts = await service.golden.verdicts(settled, before, retries=service.fileset.golden.retries)
     asked = {
@@ -97,16 +97,16 @@ def _answer(answer: Answer) -> TestAnswer:
 def test_document(row: TestRow, node: str) -> TestDocument:
     """One test of ``test --json``."""
     return TestDocument(
-        name=row.name,
-        kind=row.kind,
-        node=node,
-        ok=not row.reason,
-        reason=row.reason or None,
-        compared=row.is_compared,
-        before=_shown(row.before),
-        now=_shown(row.now),
-        largest_difference=row.largest_difference,
-        share_percent=row.share_percent,
+        row.name,
+        row.kind,
+        node,
+        not row.reason,
+        row.reason or None,
+        row.is_compared,
+        _shown(row.before),
+        _shown(row.now),
+        row.largest_difference,
+        row.share_percent,
     )
 
 
@@ -118,8 +118,9 @@ def _shown(answer: TestAnswer | None) -> AnswerDocument | None:
 
 
 def unequal(found: Mapping[str, Sequence[TestRow]]) -> list[tuple[str, TestRow]]:
-    """Nodes whose applications answer another digest than the first node, by name, to the same question: rows
-    of kind ``fleet`` that name both, whoever answered first. What has no answer is in a row of its own already."""
+    """Nodes whose applications answer another digest than the first node, by name, to the same question: rows of kind
+    ``fleet`` that name both, in whichever order they answered. A question without an answer is in a row of its own
+    already."""
     first: dict[str, tuple[str, TestRow]] = {}
     rows = []
     for node, tests in sorted(found.items()):

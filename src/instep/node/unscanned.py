@@ -11,7 +11,7 @@ __all__ = ["Unscanned"]
 class Unscanned:
     """Kept from the drain until a scan of it was committed, or found nothing to publish and nothing in its way.
 
-    The machine remembers what it was told; what a scan itself drains from the kernel it is never told.
+    The machine keeps the paths of its events; paths that a scan itself drains from the kernel never reach it.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,6 @@ class Unscanned:
             self.committed()
 
     def committed(self) -> None:
-        """What was drained stands in a generation."""
+        """The drained paths stand in a generation."""
         self._paths.clear()
         self.is_everything = False

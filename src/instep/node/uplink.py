@@ -53,17 +53,17 @@ class Uplink:
         self._heads: dict[LineId, m.Head | m.HeadNotice] = {}
         self._greeted_with: dict[LineId, HeadRef | None] = {}
         self._replies: deque[m.StreamMessage] = deque()
-        """What waits to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
+        """Messages that wait to leave; a ``PagesRequest`` stands for its answer, which is made when its turn comes."""
         self._takes: tuple[str, ...] = ()
         self.version = m.VERSIONS.high
-        """What was agreed on last."""
+        """The version that was agreed on last."""
         self._self_due = False
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._wake = asyncio.Event()
         self._up: set[LineId] = set()
         self._asked = 0
         self._heard: dict[int, asyncio.Future[None]] = {}
-        """Questions whether the sender took in what it was told."""
+        """Questions whether the sender processed all earlier messages."""
         self._random = random.SystemRandom()
         self._answering = Answering(peers, name, self.reply)
 
@@ -184,12 +184,12 @@ class Uplink:
         self._wake.set()
 
     def tell_revocations(self) -> None:
-        """What is revoked here, to a sender of our cluster that listens to that: its CA may have come from a backup."""
+        """Send our revocations to a sender of our cluster that takes them: its CA may have come from a backup."""
         if self.is_up and "revocations" in self._takes and not self._is_pinned:
             self.reply(m.Revocations(self._peers.runtime.pki.crl_pem()))
 
     def tell_epochs(self, line: LineId) -> None:
-        """Say who writes a line: a former writer that is back learns it from whom it serves, too."""
+        """Send the records of a line's writers: a former writer that is back learns them from its partners, too."""
         message = self._peers.epochs_of(line) if self.is_up else None
         if message is not None and self._told_epochs.get(line) != message:
             self._told_epochs[line] = message
@@ -204,7 +204,7 @@ class Uplink:
         self._wake.set()
 
     async def is_heard(self, within_s: float) -> bool:
-        """Whether the sender took in what it was told until now: it answers in order. False when it did not in time."""
+        """Whether the sender processed all messages until now: it answers in order. False when it did not in time."""
         self._asked += 1
         number, heard = self._asked, asyncio.get_running_loop().create_future()
         self._heard[number] = heard
@@ -348,8 +348,8 @@ class Uplink:
         return partner is not None and partner.pin is not None
 
     def _tell_heads_again(self) -> None:
-        """The sender's own lines as they are known here, and the newest of what is written here: who promotes out of a
-        dispute has to name it."""
+        """Send the heads of the sender's own lines as they are known here, and the newest of the lines written here: a
+        node that promotes out of a dispute has to name them."""
         for service in self._peers.lines.values():
             if service.writer == self.name:
                 message = service.head_message(self.name, with_bundle=False)

@@ -1,4 +1,4 @@
-"""A tree's watcher on the event loop: what was touched, until somebody drains it."""
+"""A tree's watcher on the event loop: it keeps touched paths until a caller drains them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ log = logging.getLogger(__name__)
 
 
 class Drained(NamedTuple):
-    """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost, only
-    a full scan will do. Both are told once and together, so that nobody takes one and leaves the other behind."""
+    """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost,
+    only a full scan will do. Both are handed out once and together, so that no caller takes one and leaves the other
+    behind."""
 
     paths: tuple[tuple[bytes, bool], ...]
     is_overflow: bool
 
 
 class TreeWatch:
-    """Tells ``touched(paths, is_overflow)`` as the kernel tells, and ``told(problem)`` when the watch begins or ceases
-    to see all changes. ``drain`` reads what the kernel has queued right now, so that a scan takes in everything that
-    was written before it began."""
+    """Calls ``touched(paths, is_overflow)`` as the kernel reports, and ``told(problem)`` when the watch begins or
+    ceases to see all changes. ``drain`` reads the events that the kernel has queued right now, so that a scan takes
+    in everything that was written before it began."""
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class TreeWatch:
         self._watcher = None
 
     def drain(self) -> Drained:
-        """What was touched or lost since the last drain, up to now."""
+        """The touched paths and losses since the last drain, up to now."""
         self._take()
         drained = Drained(tuple(self._paths.items()), self._lost_track)
         self._paths = {}
@@ -234,7 +235,7 @@ class TreeWatch:
 
 
 def _close_after(ended: asyncio.Future[Watcher], watcher: Watcher) -> None:
-    """Nobody waits for this start any more; its outcome is of no interest, its descriptors are."""
+    """No caller waits for this start any more; its outcome is of no interest, its descriptors are."""
     if not ended.cancelled():
         ended.exception()
     watcher.close()

@@ -22,7 +22,7 @@ from instep.tree.contents import Contents
 __all__ = ["Where", "Whereabouts"]
 
 ENTRIES_MAX = 20_000
-"""So many contents are looked for; generations beyond them are told by reports alone."""
+"""So many contents are looked for; generations beyond them are judged by reports alone."""
 ASK_S = 10.0
 log = logging.getLogger(__name__)
 

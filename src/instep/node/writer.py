@@ -306,7 +306,7 @@ class WriterService:
 
     @property
     def head(self) -> HeadRef | None:
-        """The newest head that was announced: until then nobody is told of it."""
+        """The newest head that was announced: no partner learns of a head before that."""
         return self._announced
 
     @property
@@ -369,10 +369,10 @@ class WriterService:
         self.rollout.partners_changed()
 
     def order_given(self, source: NodeName, order: Order) -> None:
-        """Nobody orders a writer: it has no source, so no order reaches it."""
+        """A writer ignores orders: it has no source, so no order reaches it."""
 
     def asked_to(self, what: str) -> None:
-        """Nobody nudges a writer."""
+        """A writer ignores nudges."""
 
     def report_message(self) -> Report:
         return Report(self.line, self.runtime.name, self.head, self.head, self.standing, b"", wall_ms())
@@ -486,5 +486,5 @@ class WriterService:
         return v.PagesFetched(effect.req)
 
     async def _plan(self, effect: s.PlanRestore) -> s.WriterEvent:
-        self._pending = None  # what was surveyed before is not what is going to be committed
+        self._pending = None  # the scan from before is not the one that is going to be committed
         return await self.restoring.plan(effect)

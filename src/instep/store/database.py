@@ -28,7 +28,7 @@ CHECKPOINT_PAGES = 10_000
 PAGES_NEEDED_BYTES = 64 << 10
 """With less free an error of SQLite counts as one of space: its shared memory alone grows by 32 KiB at once."""
 ROOM_NEEDED_BYTES = 1 << 20
-"""What an operator is told to free at least: a small generation with its pages and events."""
+"""The least space that a hint asks an operator to free: a small generation with its pages and events."""
 _REBUILD = "stop the node, move the file away and start: state is rebuilt from the tree and the partners"
 
 

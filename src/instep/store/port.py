@@ -1,19 +1,20 @@
-"""What a node's state store promises, whoever keeps it. ``tests/contract/test_node_store.py`` is its exam.
+"""The promises of a node's state store, in every implementation. ``tests/contract/test_node_store.py`` is its exam.
 
-The store holds what can be rebuilt from the tree, the journal and the partners, and makes it quick: pages,
+The store holds data that can be rebuilt from the tree, the journal and the partners, and makes reading it quick: pages,
 generations, epoch records, the state of each line's machine, the stat cache, partners' reports, events.
 
 *Durability.* Writes are atomic. Those of caches (pages, stat rows, reports, events, heads for showing) may be
 lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``add_generation``, ``add_epoch``, ``put`` and a
 ``transaction()`` are on disk when they return. Nothing is ever reordered: when a durable write has returned,
-everything written before it, by any connection of the node, is on disk too. So pages before the generation
-that names them, and the generation before the head, is all that a caller has to see to.
+everything written before it, by any connection of the node, is on disk too. So a caller only has to write
+pages before the generation that names them, and the generation before the head.
 
 *Threads.* An object may be used from any thread, one call at a time; a call made meanwhile waits, and fails with
 ``UnavailableError`` (``state_busy``) at a deadline. A thread that works long opens a store of its own on the same
 file. Iterators never hold a transaction between two steps.
 
-*Errors.* ``DamagedError`` (``state_damaged``), ``ResourceError``, ``UnavailableError``; never those of the library.
+*Errors.* ``DamagedError`` (``state_damaged``), ``ResourceError``, ``UnavailableError``; never exceptions of the
+library.
 """
 
 from __future__ import annotations

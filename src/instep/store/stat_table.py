@@ -122,8 +122,8 @@ def difference(
     start: bytes,
     end: bytes | None,
 ) -> tuple[list[StatRow], list[bytes]]:
-    """What to write and which paths to drop, so that ``wanted`` are the only rows after key ``start`` up to
-    and with key ``end``. Reads in batches: memory is bounded by what is to change."""
+    """The rows to write and the paths to drop, so that ``wanted`` are the only rows after key ``start`` up to
+    and with key ``end``. Reads in batches: memory is bounded by the size of the change."""
     by_path = {row.path: row for row in wanted}
     gone: list[bytes] = []
     beyond = None if end is None else end + b"\0"

@@ -1,8 +1,8 @@
-"""A node's disk in memory, with crash semantics: what was not synced may be lost.
+"""A node's disk in memory, with crash semantics: writes that were not synced may be lost.
 
 The tree is flat (paths without directories): real manifests are built over it. A switch writes its journal
 durably before its first step; each step may be lost in a crash until the directories are synced; recovery
-looks at what lies where and finishes or undoes.
+looks where each object lies and finishes or undoes.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class SimStore:
             self._durable_facts = facts
 
     def flush(self) -> None:
-        """What was put is durable now."""
+        """All earlier writes are durable now."""
         self._volatile.clear()
 
     def crash(self) -> None:

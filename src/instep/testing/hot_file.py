@@ -1,4 +1,5 @@
-"""A program at the simulated writer that rewrites one file all the time, and what must arrive all the same."""
+"""A program at the simulated writer that rewrites one file all the time, and the other changes, which must arrive all
+the same."""
 
 from __future__ import annotations
 

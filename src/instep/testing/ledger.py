@@ -31,7 +31,7 @@ NEED_A_REASON = (
 
 @dataclass(slots=True)
 class Ledger:
-    """What was published, and what each partner saved last."""
+    """The published generations, and the facts that each partner saved last."""
 
     committed: dict[Digest, SignedGeneration] = field(default_factory=dict)
     definitions: dict[Digest, bytes] = field(default_factory=dict)

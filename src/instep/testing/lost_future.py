@@ -13,7 +13,8 @@ __all__ = ["LostFuture"]
 
 
 class LostFuture:
-    """What was published after the state that the writer came back with, until an operator says which is right."""
+    """The generations that were published after the state that the writer came back with, until an operator says
+    which is right."""
 
     def __init__(self) -> None:
         self._lost: dict[Digest, None] = {}
@@ -32,7 +33,7 @@ class LostFuture:
 
     def leaves(self, partner: SimPartner, old: HeadRef | None, new: HeadRef | None) -> None:
         """A partner has a newer head: it descends from the old one when that is of the lost future. A partner behind a
-        hub is left out, for a hub cannot tell what its writer's head descends from."""
+        hub is left out, for a hub does not know what its writer's head descends from."""
         is_direct = partner.sources == (partner.line.origin,)
         if not is_direct or old is None or new is None or old == new or old.id not in self._lost:
             return

@@ -127,7 +127,8 @@ class Member:
         self.announced: dict[HeadRef, None] = {}
         self.is_dead = False
         self.was_restored = False
-        """Its store was once put back to an older state: it may have published what nobody else took."""
+        """Its store was once put back to an older state: it may have published generations that no other member
+        took."""
         self._is_looking = False
         self._rng = world.stream(f"member {name}")
 
@@ -263,8 +264,8 @@ class Member:
         return True
 
     def checks(self, book: Any, before: Any, head: HeadRef | None) -> None:
-        """A member makes a book of epochs durable: each record in it came from somebody who may give one, and what a
-        writer gives away by its own hand leaves nothing behind."""
+        """A member makes a book of epochs durable: each record in it came from a member that may give one, and a
+        writer that gives its line away leaves no generation behind."""
         old = before.epochs if before is not None else None
         for claim in (book.current, *book.rivals):
             if claim is None or (old is not None and claim in (old.current, *old.rivals)):
@@ -281,7 +282,7 @@ class Member:
             if not self.is_legitimate(self, record):
                 raise BrokenPromise(
                     "epoch",
-                    f"{self.name} accepts epoch {claim.epoch} from {record.signature.signer}, who may not",
+                    f"{self.name} accepts epoch {claim.epoch} from {record.signature.signer}, which may not",
                 )
             is_given_away = signer == self.name and claim.writer != self.name and not self.was_restored
             if head is not None and is_given_away and claim.base not in (head.id, EMPTY_DIGEST):

@@ -54,7 +54,7 @@ class Membership:
 
     def _may_be_new(self) -> bool:
         """Where the writer's state is put back, an empty partner could be the last that knew its newest number; where a
-        partner's own is, or a rollout has to account for its orders, the world could not tell two machines apart."""
+        partner's own is, or a rollout has to account for its orders, the world could not distinguish two machines."""
         options = self._world.options
         is_put_back = options.restore_every_ms or options.snapshot_every_ms or options.old_state_every_ms
         return not (is_put_back or options.has_rollouts)

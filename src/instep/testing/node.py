@@ -261,10 +261,10 @@ class SimNode(ABC):
 
     @abstractmethod
     def offered(self, other: str) -> HeadRef | None:
-        """The head that this node tells ``other`` of."""
+        """The head that this node reports to ``other``."""
 
     def head_message(self, other: str, known: HeadRef | None = None) -> m.Head | None:
-        """What ``other`` is told, which told of the head ``known`` itself."""
+        """The message to ``other``, which reported the head ``known`` itself."""
         head = self.offered(other)
         if head is None or head.id not in self.store.generations:
             return None

@@ -27,7 +27,8 @@ class OldStates:
 
 
 def _restore(partner: SimPartner, copy: tuple[Any, ...]) -> None:
-    """Not together with a disk that came back file by file: what is in doubt then only the state of before knows."""
+    """Not together with a disk that came back file by file: the doubt about it is recorded only in the present
+    state."""
     place = partner.place
     if partner.is_unproven or place.is_copied:
         return

@@ -1,4 +1,5 @@
-"""P10 as it is seen from outside the simulated writer: no disaster becomes a generation that nobody accepted."""
+"""P10 as it is seen from outside the simulated writer: no disaster becomes a generation unless an operator accepts
+it."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class SimPartner(PartnerSettings):
             else:
                 wants.setdefault(change.page, {})[change.index] = change.new.digest
         broken = self.breaks()
-        if broken is not None:  # What was laid so far stays, as it would.
+        if broken is not None:  # Objects laid so far stay, as in a real stage.
             self.post(f.StageFailed(req, trouble(broken, 8)))
             return
         if not wants:
@@ -290,7 +290,7 @@ class SimPartner(PartnerSettings):
             self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
             return
         if self.is_unproven and self.config_drift() is f.DriftPolicy.REVERT:
-            raise BrokenPromise("P2", f"{self.name} records a tree that nobody compared after a recovery")
+            raise BrokenPromise("P2", f"{self.name} records a tree that was not compared after a recovery")
         if self.owes_a_reload(effect.head.id):
             raise BrokenPromise(
                 "P2", f"{self.name} records {effect.head.number} live, its reload hook never ran"
@@ -324,7 +324,7 @@ class SimPartner(PartnerSettings):
                 continue
             found = self._content(after, effect.source)
             if found is None:
-                # Somebody had overwritten it in place before the switch: only another node can have it.
+                # A program had overwritten it in place before the switch: only another node can have it.
                 self.post(f.PutBackFailed(effect.req, trouble("unavailable")))
                 return
             self.place.stage[after] = found

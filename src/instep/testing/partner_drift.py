@@ -38,7 +38,7 @@ class PartnerDrift(TreeJobs):
         if self.fails(self.world.options.disk_full) or not self.place.has_marker:
             self.post(f.RevertFailed(effect.req, trouble("disk_full", 8)))
             return
-        self.place.stage.clear()  # A revert is staged itself, in the place of what was staged.
+        self.place.stage.clear()  # A revert is staged itself, in the place of the staged generation.
         self.place.sealed_for = None
         wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
         plan: Plan = []

@@ -78,7 +78,7 @@ class PartnerSettings(PartnerDrift):
             there = (*here, None if journal is None else journal.target)
             self._not_owed.update(dict.fromkeys(ref.id for ref in there if ref is not None))
         if config.has_probe and not old.has_probe and self.rollouts is not None:
-            self.rollouts.watch.probed(self.name)  # Nobody could probe what it holds now.
+            self.rollouts.watch.probed(self.name)  # No probe existed for the tree that it holds now.
         if self.is_alive and config != old:
             if self.rollouts is not None:
                 self.rollouts.watch.forgiven(self.name)
@@ -93,6 +93,6 @@ class PartnerSettings(PartnerDrift):
         self._not_owed.clear()
 
     def may_write(self, effect: f.FollowEffect) -> None:
-        """P3: who only observes begins no switch and reverts nothing."""
+        """P3: a node that only observes begins no switch and reverts nothing."""
         if self.config.is_observing and isinstance(effect, f.Switch | f.Revert):
             raise BrokenPromise("P3", f"{self.name} observes, and begins to {type(effect).__name__.lower()}")

@@ -159,7 +159,7 @@ class _ReturnsBeforeTheProbe(FollowMachine):
 
 
 class _ConfirmsLate(FollowMachine):
-    """Takes a ``keep`` that came after nobody had confirmed in time."""
+    """Takes a ``keep`` that came after the time to confirm was over."""
 
     def _take_order(self, event: f.OrderGiven) -> None:
         super()._take_order(event)
@@ -245,7 +245,7 @@ class _ResumesTwice(RolloutMachine):
 
 
 class _ConfirmsWhatIsPutBack(RolloutMachine):
-    """Lets somebody confirm after the time is over."""
+    """Lets an operator confirm after the time is over."""
 
     def _do(self, ask: v.Ask) -> Trouble | None:
         if isinstance(ask, v.ConfirmAsked) and self._facts.state is v.RolloutState.PUTTING_BACK:

@@ -1,4 +1,4 @@
-"""When a simulated cluster is at rest, and what must hold then."""
+"""When a simulated cluster is at rest, and the promises to check then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rest:
         self._rest_since: int | None = None
 
     def begin_anew(self) -> None:
-        """Something was changed: what was before counts no more."""
+        """Something was changed: the rest before that counts no more."""
         self._rest_since = None
 
     def is_at_rest(self) -> bool:
@@ -41,7 +41,7 @@ class Rest:
         return self.world.now - self._rest_since >= REST_MS
 
     def lagging(self, *, is_short: bool = False) -> str:
-        """Who is not in step, and why; empty when everybody is."""
+        """The nodes that are not in step, and why; empty when all are."""
         writer, head = self.writer, self.writer.announced
         if head is None or not writer.is_alive:
             return "the writer has announced nothing"
@@ -84,7 +84,7 @@ class Rest:
         return tree if is_same else {}
 
     def check_end(self) -> None:
-        """What must hold at rest."""
+        """Check the promises at rest."""
         for partner in self._members():
             if partner.config.is_observing:
                 if partner.machine.facts.tree is not None:

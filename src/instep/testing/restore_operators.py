@@ -66,7 +66,7 @@ class RestoreOperators:
         return writer.machine.facts.is_adopted or (report is not None and report.code == "generation_twice")
 
     def end_holds(self) -> None:
-        """Whoever sees ``held: restored`` in the end says that the tree is right."""
+        """The operator who sees ``held: restored`` in the end says that the tree is right."""
         writer = self._writer
         if self._has_to_decide():
             writer.ask_publish(accept_deletions=True, is_over=True)

@@ -144,7 +144,7 @@ class SimRestores:
         )
 
     def recover(self, req: int) -> None:
-        """Finish or undo what was begun: either is right, and what was begun to be undone is undone."""
+        """Finish or undo an open switch: either is right, and an undo that was begun is completed."""
         writer, place = self._writer, self._writer.place
         if not place.has_marker:
             writer.post(s.RecoverFailed(req, trouble("marker_missing", 4)))
@@ -213,7 +213,7 @@ class SimRestores:
             raise BrokenPromise(
                 "P10",
                 f"{self._writer.name} came back with an older state and commits {effect.number} over the newer head "
-                f"{effect.parent.number}, which nobody asked for",
+                f"{effect.parent.number}, which no operator asked for",
             )
         if known is not None:
             self._came_back_with = (effect.epoch, effect.number)

@@ -78,7 +78,7 @@ class RolloutSide:
             self._give(sender, order)
 
     def order_those_behind(self) -> None:
-        """Level: compared after every step with what was given."""
+        """Level: compared after every step with the orders given before."""
         for other, order in self._book.own_changed(self._own()):
             self._give(other, order)
 

@@ -1,8 +1,9 @@
-"""The checkers of rollouts: what must hold of orders, permits, drains and ends, seen from outside.
+"""The checkers of rollouts: the rules of orders, permits, drains and ends, seen from outside.
 
-R1 nobody switches without a permit that it was given. R2 no more nodes than a batch are out at once. R3 nobody is
-offered again before a probe that passed. R4 after a put-back everybody is back. R5 no drain for ever. R6 a rollout
-ends once, in a named state, and goes on where it was after a restart. R7 what expired cannot be confirmed.
+R1 no node switches without a permit that it was given. R2 no more nodes than a batch are drained at once. R3 no node
+is offered again before a probe that passed. R4 after a put-back every node is back. R5 no drain for ever. R6 a
+rollout ends once, in a named state, and goes on where it was after a restart. R7 a generation whose time to confirm
+is over cannot be confirmed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class RolloutWatch:
     near: dict[str, int] = field(default_factory=dict)
     """The partners that the writer has a stream with, and since when."""
     expired: dict[tuple[str, Digest], int] = field(default_factory=dict)
-    """By node and generation: the attempt that nobody confirmed in time there."""
+    """By node and generation: the attempt that was not confirmed in time there."""
     spent: dict[tuple[str, Digest], int] = field(default_factory=dict)
     """By node and generation: the highest permit that a refusal ended there."""
     gone: dict[str, None] = field(default_factory=dict)
@@ -119,8 +120,8 @@ class RolloutWatch:
         self.count(facts.state.value)
 
     def _check_put_back(self, facts: v.RolloutFacts) -> None:
-        """R4. Who is out of reach finds the order to go back when it returns; who was ordered and cannot is not
-        waited for longer than a node gets to finish."""
+        """R4. A node that is out of reach finds the order to go back when it returns; a node that was ordered
+        and cannot is not waited for longer than a node gets to finish."""
         target = facts.target
         for name in facts.granted:
             here = self.saved.get(name)
@@ -208,8 +209,8 @@ class RolloutWatch:
         self.unproven.pop(node, None)
 
     def drains(self, node: str, head: HeadRef, facts: FollowFacts) -> None:
-        """R2. Who is longer out than its own deadline, or beyond what the writer can know, counts no more. To go back
-        is not counted: a node that finds out by itself does not ask."""
+        """R2. A node that is drained for longer than its own deadline, or beyond the writer's knowledge, counts no
+        more. To go back is not counted: a node that finds out by itself does not ask."""
         now, order = self.world.now, facts.order
         is_back = facts.refused == facts.tree
         is_again = node in self.drained
@@ -242,7 +243,8 @@ class RolloutWatch:
         self.count("returns")
 
     def node_saved(self, node: str, before: FollowFacts, after: FollowFacts) -> None:
-        """R7 at a node: who went back because nobody confirmed stays so until somebody asks for another try."""
+        """R7 at a node: one that went back because no operator confirmed stays so until an operator asks for another
+        try."""
         self.saved[node] = after
         if after.order is not None:
             is_refused = after.refused == after.order.head and before.refused != after.refused
@@ -258,7 +260,9 @@ class RolloutWatch:
             if (after.head is not None and after.head.id != key[1]) or is_another_try:
                 del self.expired[key]
             elif after.refused is None or after.refused.id != key[1]:
-                raise BrokenPromise("R7", f"{node} takes what nobody confirmed in time: {after.order}")
+                raise BrokenPromise(
+                    "R7", f"{node} takes a generation that was not confirmed in time: {after.order}"
+                )
         is_new = (after.refused, after.refused_code) != (before.refused, before.refused_code)
         if is_new and after.refused is not None and after.refused_code == "not_confirmed":
             if (node, after.refused.id) not in self.expired:

@@ -114,7 +114,7 @@ class SimRollouts:
         return v.RetryAsked(number) if target is None else v.AnswersDiffered(number, target, "other pixels")
 
     def end_well(self) -> None:
-        """After the faults: somebody resumes, confirms, and begins anew what did not end well."""
+        """After the faults: an operator resumes, confirms, and begins anew a rollout that did not end well."""
         if self.machine is None or not self.writer.is_alive:
             return
         facts = self.machine.facts

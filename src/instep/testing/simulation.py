@@ -1,5 +1,5 @@
-"""One simulated cluster from a seed: faults first, then peace, then everybody must be in step within a
-bound."""
+"""One simulated cluster from a seed: faults first, then peace, then every node must be in step within
+a bound."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class _Cluster:
         self._every(options.reconfigure_every_ms, self._reconfigure)
         self._every(options.stick_every_ms, self._stick)
         if not (options.restore_every_ms or options.snapshot_every_ms or options.has_rollouts):
-            # With the writer's state restored as well, nobody might be left that knows its newest number.
+            # With the writer's state restored as well, no node might be left that knows its newest number.
             self._every(options.old_state_every_ms, self.old_states.restore_one)
         self._every(7_000, lambda: self.writer.ask_publish())
         self._every(options.rollback_every_ms, self.restorers.roll_back)
@@ -319,7 +319,7 @@ class _Cluster:
         self.writer.change_policy(drawn_policy(self.people))
 
     def _reconfigure(self) -> None:
-        """Somebody edits a node's file."""
+        """An operator edits a node's file."""
         self.editors.choice(self.nodes).toggle_a_setting(self.editors)
 
     def _stick(self) -> None:
@@ -374,7 +374,7 @@ class _Cluster:
             node.restore_settings()
         self._end_fights()
         if self.rollouts is not None:
-            # Who sees that a switch takes longer than its deadline gives it more.
+            # An operator who sees that a switch takes longer than its deadline gives it more.
             self.writer.change_policy(
                 msgspec.structs.replace(self.rollouts.policy, finish_within_ms=ENOUGH_MS)
             )
@@ -387,7 +387,7 @@ class _Cluster:
         self.rest.begin_anew()
 
     def _end_fights(self) -> None:
-        """The programs are stopped; whoever sees a fight on the status page types ``instep retry``."""
+        """The programs are stopped; an operator who sees a fight in the status types ``instep retry``."""
         for partner in self.partners:
             report = self.ledger.reports.get(partner.name)
             if report is not None and report.code == "drift_fight":

@@ -1,4 +1,4 @@
-"""What must hold while a simulated line changes writers: checkers over every record, generation and head."""
+"""The rules of a simulated line that changes writers: checkers over every record, generation and head."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LineChecks:
         self.given: dict[Digest, Given] = {}
         self.late: dict[Digest, None] = {}
         self.taken: dict[str, None] = {}
-        """Whose key is in foreign hands: nobody makes these the writer any more."""
+        """Members whose key is in foreign hands: no operator makes these the writer any more."""
         self._seen: dict[Digest, None] = {}
         self._signers: dict[tuple[str, int], str] = {}
         self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
@@ -56,7 +56,7 @@ class LineChecks:
         return record.id in self.given or (body.epoch == 1 and body.writer == self.line.origin)
 
     def _committing(self, member: Member, effect: p.Commit) -> None:
-        """Nobody publishes in an epoch that it was not given, and the first generation stands on the base."""
+        """No member publishes in an epoch that it was not given, and the first generation stands on the base."""
         current = member.facts.epochs.current
         name = f"{member.name} publishes {effect.epoch}.{effect.number}"
         if effect.epoch > 1 and (
@@ -102,11 +102,11 @@ class LineChecks:
             if id_ in chain or id_ in self.late or id_ not in announced:
                 continue
             if self.members[signed.signature.signer].was_restored:
-                continue  # What nobody else had taken went with the state that was put back.
+                continue  # A generation that no other member had taken went with the state that was put back.
             position = (body.epoch, body.number)
             if not any(self._leaves(one, position) for one in promotions):
                 raise BrokenPromise(
-                    "epoch", f"{position} of {signed.signature.signer} was lost, and nobody promoted"
+                    "epoch", f"{position} of {signed.signature.signer} was lost, and no member was promoted"
                 )
         followed = {signed.body().epoch for id_, signed in self.ledger.committed.items() if id_ in chain}
         for one in promotions:

@@ -50,7 +50,7 @@ class LineOperators(LineChecks):
         self.world.at(self.rng.uniform(100, 2_000), member.boot)
 
     def _sign_back(self) -> None:
-        """A former writer signs itself the epoch above the newest, and sends it to everybody."""
+        """A former writer signs itself the epoch above the newest, and sends it to every member."""
         bodies = [one.record.body() for one in self.given.values()]
         newest = max((body.epoch for body in bodies), default=0)
         # Two, where an epoch was given twice.
@@ -62,7 +62,7 @@ class LineOperators(LineChecks):
         self.taken[name] = None
         record = self._record(name, newest + 1, None, name, is_ours=False)
         for other, member in self.members.items():
-            # One that knows no record believes whom its file names: nothing protects it but who is in that file.
+            # A member that knows no record believes the writer that its file names: only that file protects it.
             knows = member.is_alive and member.facts.epochs.current is not None
             if other != name and knows and self.net.is_open(name, other):
                 self.net.send(name, other, m.encode(m.Epochs(self.line, (record,))))
@@ -135,8 +135,8 @@ class LineOperators(LineChecks):
     # --- promotion ------------------------------------------------------------------------------------------
 
     def _home_dies(self, *, is_split: bool = False) -> None:
-        """The writer is gone, or only seems so behind a cut; somebody is promoted, now and then two of them, who may
-        not hear each other."""
+        """The writer is gone, or only seems so behind a cut; a member is promoted, now and then two of them, which
+        may not hear each other."""
         writers = [one for one in self.members.values() if one.is_writing]
         if not writers:
             return

@@ -28,7 +28,7 @@ __all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
 SPLIT_AT_MS = 55_000
 DECIDE_MS = 6_000
 BASE_WAIT_MS = 20_000
-"""Until then whoever has what an epoch builds on has told it."""
+"""By then each member that has the base of an epoch has sent it."""
 
 
 def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool = False) -> Result:
@@ -124,7 +124,8 @@ class _Cluster(LineOperators):
     # --- sessions -------------------------------------------------------------------------------------------
 
     def _tend_sessions(self) -> None:
-        """Everybody dials whom its file names and whom it dialled before; both ends notice a break late."""
+        """Every member dials the nodes that its file names and those that it dialled before; both ends notice a break
+        late."""
         for member in self.members.values():
             for source in member.dials:
                 other = self.members[source]
@@ -232,8 +233,8 @@ class _Cluster(LineOperators):
         self._rest_since = None
 
     def _tidy(self) -> None:
-        """What only operators can do once the faults are over: end a dispute, give in where the line went on, promote
-        who has most where nobody has what the writer has to build on."""
+        """The acts of operators once the faults are over: end a dispute, give in where the line went on, promote the
+        member that has most where no member has the base that the writer has to build on."""
         if self.world.is_faulty or self.world.now < self.world.options.faulty_ms + 6_000:
             return
         alive = [one for one in self.members.values() if one.is_alive]
@@ -260,7 +261,7 @@ class _Cluster(LineOperators):
             self._promote(max(fit, key=lambda one: (one.held.position if one.held else (0, 0), one.name)), 0)
 
     def lagging(self) -> str:
-        """Who is not in step with the one writer, and why; empty when all are."""
+        """The members that are not in step with the one writer, and why; empty when all are."""
         writers = [one for one in self.members.values() if one.is_writing]
         if len(writers) != 1:
             return f"{len(writers)} write: {', '.join(one.name for one in writers)}"

@@ -33,7 +33,7 @@ Answer = Callable[[Trouble], Any]
 
 
 class TreeJobs(SimNode):
-    """Apply, revert, put-back and recovery of one tree, and what must hold between them."""
+    """Apply, revert, put-back and recovery of one tree, and the rules between them."""
 
     def __init__(self, world: World, net: Network, name: str, line: LineId) -> None:
         super().__init__(world, net, name, line)
@@ -172,7 +172,7 @@ class TreeJobs(SimNode):
         self.check_offered()
 
     def recover(self, req: int) -> None:
-        """What lies open is finished, else undone; ``RecoverFailed`` says that it is neither."""
+        """An open switch is finished, else undone; ``RecoverFailed`` says that it is neither."""
         place, journal = self.place, self.place.journal
         if not place.has_marker:
             self.post(f.RecoverFailed(req, trouble("marker_missing", 4)))
@@ -266,7 +266,9 @@ class TreeJobs(SimNode):
         if journal is not None and not journal.is_finished:
             raise BrokenPromise("P2", f"{self.name} calls a half-switched tree whole")
         if self.is_unproven and self.config_drift() == f.DriftPolicy.REVERT:
-            raise BrokenPromise("P2", f"{self.name} calls a tree whole that nobody compared after a recovery")
+            raise BrokenPromise(
+                "P2", f"{self.name} calls a tree whole that was not compared after a recovery"
+            )
 
     def _check_undone(self, journal: Journal | None) -> None:
         """A switch that cannot go on is undone within a bound once that can be. Attempts, of which one comes every poll

@@ -128,7 +128,7 @@ class SimWriter(SimNode):
         return p.Started()
 
     def on_crash(self) -> None:
-        # Who asked gets an error from the broken connection; the machine owes nothing to the dead.
+        # The callers get an error from the broken connection; the machine answers none of them any more.
         self.ledger.answered.update(self._asked_here)
         self._asked_here.clear()
         self.accepting.clear()

@@ -1,7 +1,7 @@
 """The index of an archive batch: which object is which path. A bad record costs one line of it, never the rest.
 
-What the index lost is found again: an object's key is made of its path, so whoever knows the path finds the object,
-and a summary is summed up anew. ``mended`` writes an index in which nothing is missing that can be named.
+A path that the index lost is found again: an object's key is made of its path, so a caller that knows the path finds
+the object, and a summary is summed up anew. ``mended`` writes an index in which nothing is missing that can be named.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def summed_up(name: bytes, items: Iterator[ItemRecord]) -> Batch:
 
 
 def made_at_ms(batch: bytes) -> int:
-    """When a batch was made, of which its name tells."""
+    """When a batch was made: its name begins with that time."""
     digits = batch.partition(b"-")[0]
     return int(digits) if digits.isdigit() else 0
 

@@ -1,4 +1,4 @@
-"""Access to what lies beneath a root and nowhere else, relative to descriptors.
+"""Access to objects beneath a root and nowhere else, relative to descriptors.
 
 ``openat2(2)`` with ``RESOLVE_BENEATH``, no symlinks, no magic links and no mount crossing; where the call is
 missing, a walk of components that opens each with ``O_NOFOLLOW`` and compares the device. Also the calls
@@ -90,11 +90,11 @@ NOT_BENEATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 
 
 class Root:
-    """A directory and what lies beneath it. Not for two threads at once; each thread opens its own.
+    """A directory and all beneath it. Not for two threads at once; each thread opens its own.
 
     Paths are relative bytes; ``b""`` is the root itself. ``walk=True`` selects the component walk even where
-    ``openat2`` exists. Descriptors of parents are kept in a small cache: whoever renames or removes a
-    directory beneath the root calls ``forget`` for it.
+    ``openat2`` exists. Descriptors of parents are kept in a small cache: code that renames or removes
+    a directory beneath the root calls ``forget`` for it.
     """
 
     def __init__(self, path: Path | str | bytes, *, walk: bool = False) -> None:

@@ -65,7 +65,7 @@ class Chunker:
 
     @property
     def digest(self) -> Digest:
-        assert self._whole is not None, "this chunker was told that nobody asks"
+        assert self._whole is not None, "this chunker was made without a digest of the whole"
         return Digest(self._whole.digest())
 
     def __iter__(self) -> Iterator[Chunk]:

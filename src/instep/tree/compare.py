@@ -36,7 +36,7 @@ def compare(
 ) -> Iterator[Difference]:
     """The differences in path order; ``born`` and times of directories do not count.
 
-    Expected paths below an unreadable directory or a mount are not reported: nobody can say whether they are
+    Expected paths below an unreadable directory or a mount are not reported: nothing shows whether they are
     there. ``on_scanned`` sees every scanned item as it passes (the caller saves its rows).
     """
     expected_items = iter(manifest)

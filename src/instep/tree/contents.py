@@ -113,8 +113,8 @@ class Contents:
         return [entry for entry in entries if not self.has(entry)]
 
     def expect(self, entries: Iterable[Entry]) -> None:
-        """These will be asked for: find in one pass which files of the tree held their digests, wherever they lie.
-        What was not announced is looked for at its own path only, and in history and archive."""
+        """Announce entries: find in one pass which files of the tree held their digests, wherever they lie. An
+        entry that was not announced is looked for at its own path only, and in history and archive."""
         wanted = {e.digest for e in entries if e.kind is Kind.FILE} - self._looked_for
         if not wanted:
             return

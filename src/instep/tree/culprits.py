@@ -1,7 +1,7 @@
-"""Who writes a file: the program behind a drift that comes again and again.
+"""The programs that write a file: the cause of a drift that comes again and again.
 
-Classic fanotify marks on the directories of the named paths tell the process of each write, in place or in a file
-that is renamed over the old one. That needs root; without it nobody is named and everything else goes on.
+Classic fanotify marks on the directories of the named paths report the process of each write, in place or in a
+file that is renamed over the old one. That needs root; without it no program is named and everything else goes on.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Culprits:
         self._found: dict[bytes, str] = {}
 
     def watch(self, paths: Sequence[bytes]) -> None:
-        """These were put back: from the second time on, look out for whoever writes them. Without the rights for it
-        nothing happens."""
+        """Record that these paths were put back: from the second time on, watch for the programs that write them.
+        Without the rights for it nothing happens."""
         again = [path for path in paths if path in self._once]
         self._once.update(dict.fromkeys(paths))
         while len(self._once) > _ONCE_MAX:
@@ -55,13 +55,13 @@ class Culprits:
         try:
             root = Root(self._root)
         except OSError:
-            return  # the root went meanwhile: whoever needs it says so
+            return  # the root went meanwhile: code that needs it reports that
         with root:
             for folder in folders[: max(0, _DIRECTORIES_MAX - len(self._marked))]:
                 try:
                     opened = root.open_dir(folder)
                 except OSError:
-                    continue  # it went meanwhile: the next drift tells
+                    continue  # it went meanwhile: the next drift scan shows that
                 try:
                     where = b"/proc/self/fd/%d" % opened
                     _libc.fanotify_mark(self._fd, _MARK_ADD, ctypes.c_uint64(_MASK), -100, where)
@@ -100,7 +100,7 @@ class Culprits:
                 length, _, _, _, _, fd, pid = _METADATA.unpack_from(data, at)
                 at += length
                 if fd < 0:
-                    continue  # the queue ran over: what is lost will be written again
+                    continue  # the queue ran over: the program that fights writes again
                 try:
                     path = os.readlink(b"/proc/self/fd/%d" % fd)
                 finally:

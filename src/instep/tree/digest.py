@@ -72,7 +72,7 @@ def digest_fd(fd: int) -> tuple[Digest, int]:
 
 
 def same_stat(a: os.stat_result, b: os.stat_result) -> bool:
-    """Whether two stats are of one unchanged object, as far as the kernel tells."""
+    """Whether two stats are of one unchanged object, as far as the kernel shows."""
     return (
         a.st_ino == b.st_ino
         and a.st_ctime_ns == b.st_ctime_ns

@@ -98,7 +98,7 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
     else:
         raise RefusedError(
             f"{place.root} is neither the tree before the interrupted switch nor the one after it",
-            hint=f"somebody put another directory there; the two are inodes {header.root_ino} and {header.next_ino}",
+            hint=f"another directory was put there; the two are inodes {header.root_ino} and {header.next_ino}",
             code="root_replaced",
             found_inode=here,
         )
@@ -123,7 +123,7 @@ def _swap_root(place: Place, root_ino: int, stage_fd: int, parent_fd: int) -> No
 
 
 def withdraw(place: Place, journal: Journal, stage: bytes) -> None:
-    """The kernel refused the exchange: what was carried goes back, and the journal to its stage."""
+    """The kernel refused the exchange: carried paths go back, and the journal goes back to its stage."""
     with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as tree:
         for step in _carried(journal):
             found = live.stat_or_none(step.path)

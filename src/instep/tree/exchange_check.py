@@ -24,7 +24,7 @@ NAMED_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a root cannot be exchanged: a stable ``reason``, what ``exchange`` needs and what is there."""
+    """Why a root cannot be exchanged: a stable ``reason``, the value that ``exchange`` needs and the present one."""
 
     reason: str
     needed: str
@@ -47,7 +47,7 @@ def exchange_obstacles(
 
 
 def refuse_obstacles(place: Place) -> None:
-    """What can be told of a place without a walk. ``RefusedError`` ``exchange_refused`` with the first obstacle."""
+    """Check a place without a walk. ``RefusedError`` ``exchange_refused`` with the first obstacle."""
     for obstacle in _of_the_place(place, False):
         raise refused(place, obstacle.needed, obstacle.found)
 

@@ -201,7 +201,7 @@ def _path_below(top: int, here: bytes, handle: bytes) -> bytes | None:
         fd = _open_by_handle(top, handle)
     except OSError as error:
         if error.errno in (errno.ESTALE, errno.ENOENT):
-            return None  # removed meanwhile: the event of its removal tells its parent
+            return None  # removed meanwhile: the event of its removal names its parent
         raise
     try:
         path = os.readlink(b"/proc/self/fd/%d" % fd)

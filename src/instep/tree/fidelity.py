@@ -1,8 +1,8 @@
-"""What of an object beyond its bytes is read into an entry, expected here, and put on a staged object.
+"""The metadata of an object: read into an entry, expected here, and put on a staged object.
 
 Three questions have one answer each: what does this object have (``read_extra``), what should an entry of a
 manifest look like on this node (``expected_local``), and make it so (``apply_metadata``). A node's root is
-attested: what is read from an applied object equals the expected local form of its entry. Design, section 7
+attested: the metadata read from an applied object equals the expected local form of its entry. Design, section 7
 "Fidelity".
 
 Left out on purpose: ``security.selinux``, ``security.ima``, ``security.evm`` and the SMACK labels are policy
@@ -100,7 +100,7 @@ class Owners:
         return name
 
     def uid_of(self, name: str) -> int:
-        """The uid for a user name of a manifest; ``ResourceError`` ``unknown_owner`` when nobody has it."""
+        """The uid for a user name of a manifest; ``ResourceError`` ``unknown_owner`` when no user has it."""
         uid = self._uids.get(name)
         if uid is None:
             local = self._map_user.get(name, name)

@@ -24,7 +24,7 @@ def half_switched(place: Place, journal: Journal, cause: InstepError, stuck: Ins
     """Neither finished (``cause``) nor undone (``stuck``)."""
     new, old = _sides(place, journal)
     target, previous = _named(journal.header.target), journal.header.previous
-    before = _named(previous) if previous is not None else "what was there before"
+    before = _named(previous) if previous is not None else "the files from before"
     why = cause.reason if cause.reason == stuck.reason else f"{cause.reason}; and to undo it: {stuck.reason}"
     return ResourceError(
         f"the switch to {target} could be neither finished nor undone: {why}. {_said(new)} of {target}, "

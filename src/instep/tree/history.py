@@ -83,7 +83,7 @@ class History:
         """Large contents still under their new names, in order; an empty name stands for a new pack."""
         self._dirty: set[int] = set()
         self.damage: list[HistoryDamage] = []
-        """What was found since this history was opened, less what was mended."""
+        """The damage found since this history was opened and not mended yet."""
         self._load()
         # A killed daemon may have left contents that are not durable yet: the first sync is for them, too.
         self._dirty.update(self._packs)
@@ -391,7 +391,7 @@ class History:
         return any(each.file == pack_name(number).decode() and not each.is_tail for each in self.damage)
 
     def close(self) -> None:
-        """Close; what was not synced may be lost."""
+        """Close; contents that were not synced may be lost."""
         for fd in self._packs.values():
             os.close(fd)
         self._packs.clear()

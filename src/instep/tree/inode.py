@@ -99,8 +99,8 @@ def hold_directory(root: Root, path: bytes, ino: int = 0) -> Inode | None:
 
 
 def let_owner(dir_fd: int, name: bytes, rights: int) -> bool:
-    """Give the owner of the directory ``name`` the ``rights`` that it lacks; whether it has them now. What is not a
-    directory is left as it is. ``FileNotFoundError``."""
+    """Give the owner of the directory ``name`` the ``rights`` that it lacks; whether it has them now. An object
+    that is not a directory is left as it is. ``FileNotFoundError``."""
     found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     if not stat.S_ISDIR(found.st_mode):
         return False

@@ -108,7 +108,7 @@ class InotifyWatcher:
             self._wake = -1
 
     def read(self) -> list[WatchEvent]:
-        """What was touched since the last call, each once; an empty list when nothing was."""
+        """The events since the last call, each once; empty when nothing was touched."""
         self._drain_wake()
         told: dict[WatchEvent, None] = {}
         if self._is_gone:
@@ -133,7 +133,7 @@ class InotifyWatcher:
             return
         directory = self._path_of.get(watch)
         if directory is None or self._is_gone:
-            return  # after the end, or a watch that was taken back; who took it back reported the path
+            return  # after the end, or a watch that was taken back; the code that took it back reported the path
         if not name:
             if not directory and mask & _ROOT_GONE:
                 self._end(_why_gone(mask), told)
@@ -158,7 +158,7 @@ class InotifyWatcher:
         told[Gone(why)] = None
 
     def _walk_on(self, told: dict[WatchEvent, None]) -> None:
-        """Lay some of the watches that wait, and tell the events of the walks that this completed.
+        """Lay some of the pending watches, and report the events of the walks that this completed.
 
         The root is open only meanwhile: a descriptor kept would hold its mount, and a removed root alive.
         """
@@ -237,7 +237,7 @@ class InotifyWatcher:
 
 
 class _Walk:
-    """Directories that wait to be watched, and what is told once they are."""
+    """Directories that wait to be watched, and the event to report once they are."""
 
     __slots__ = ("is_started", "pending", "then", "top")
 

@@ -1,4 +1,4 @@
-"""The journal of a switch: what is to be done, what was done. Implements ``docs/spec/journal.md``.
+"""The journal of a switch: its steps, and the marks of those that are done. Implements ``docs/spec/journal.md``.
 
 It is written in the stage, synced, and renamed to ``control/journal``; that rename begins the switch. Marks are
 appended as the apply goes on. It lives until live was recorded, or until the next switch replaces it.
@@ -121,7 +121,7 @@ class MarkRecord(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class RowRecord(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """A stat row; ``is_staged`` when nobody but this process could write the file when it was taken."""
+    """A stat row; ``is_staged`` when only this process could write the file when the row was taken."""
 
     path: bytes
     ino: int

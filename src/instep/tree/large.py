@@ -1,4 +1,4 @@
-"""A large file being staged: what is missing, what the old version gives, and one digest over all of it.
+"""A large file being staged: its missing ranges, the ranges that the old version gives, and one digest over all of it.
 
 Ranges may come in any order. Bytes that come in order are hashed as they come, so that a plain download is
 not read again; a file that was put together from an old version is read once at the end. Nothing counts
@@ -224,7 +224,7 @@ class LargeFile:
                 yield offset, length
 
     def missing(self, limit: int = 1 << 20) -> list[tuple[int, int]]:
-        """``(offset, length)`` of what must come from outside, in order, at most ``limit`` of them."""
+        """``(offset, length)`` of the ranges that must come from outside, in order, at most ``limit`` of them."""
         found: list[tuple[int, int]] = []
         for start, end in zip(self._starts, self._ends, strict=True):
             if start < end:
@@ -300,7 +300,7 @@ class LargeFile:
         self.close()
 
     def close(self) -> None:
-        """Close; what was written stays for a later attempt."""
+        """Close; written ranges stay for a later attempt."""
         for fd in (self._fd, self._old_fd):
             if fd is not None and fd >= 0:
                 os.close(fd)

@@ -1,7 +1,7 @@
-"""Laying single objects into a stage: the quickest safe way for small files, and what they leave behind.
+"""Laying single objects into a stage: the quickest safe way for small files, and the parts that they leave behind.
 
-Every object is made under its final name below the stage with its final mode and times; nothing of it is visible to
-anybody before a rename. Not for two threads at once.
+Every object is made under its final name below the stage with its final mode and times; no other program sees it
+before a rename. Not for two threads at once.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class Layer:
                 self.metadata(slot, entry, fd)
             found = os.fstat(fd)
         except (OSError, InstepError):
-            os.unlink(
-                name, dir_fd=dir_fd
-            )  # a full disk: what is half there must not be in the way of a retry
+            os.unlink(name, dir_fd=dir_fd)  # a full disk: half an object must not be in the way of a retry
             raise
         finally:
             os.close(fd)
@@ -135,7 +133,7 @@ class Layer:
         apply_metadata(dir_fd, name, entry, self.local, fd=fd, large_value=self._large_value)
 
     def holds(self, slot: bytes, entry: Entry) -> os.stat_result | None:
-        """The stat of what lies at ``slot`` when it has the entry's content, hashed now; else None."""
+        """The stat of the object at ``slot`` when it has the entry's content, hashed now; else None."""
         found = self.tree.stat_or_none(slot)
         if found is None:
             return None
@@ -274,8 +272,8 @@ def sync_directory(path: bytes | str | os.PathLike[str]) -> None:
 
 
 def sync_each(root: Root, paths: Iterable[bytes]) -> None:
-    """Sync these files and directories beneath ``root``; what has gone or is something else by now is left out.
-    ``PermissionError`` for what may not be opened."""
+    """Sync these files and directories beneath ``root``; an object that has gone or is something else by now is
+    left out. ``PermissionError`` for an object that may not be opened."""
     for path in sorted(paths):  # a directory has its name on the disk before something moves into it for good
         found = root.stat_or_none(path)
         if found is None or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):

@@ -1,6 +1,6 @@
-"""The tree from before an exchange: kept whole for whoever has it open, then taken down and nothing of it lost (P5).
+"""The tree from before an exchange: kept whole for programs that have it open, then taken down with nothing lost (P5).
 
-It lies as ``next`` in the archive batch of its switch. What is a link of the other tree goes; everything else came
+It lies as ``next`` in the archive batch of its switch. A link of a file of the other tree goes; everything else came
 there behind the switch's back, and stays in the batch as drift. Section 7 of ``docs/spec/journal.md``, "Lingering".
 """
 
@@ -46,7 +46,7 @@ _OWN = 0o700
 @dataclass(frozen=True, slots=True)
 class Ended:
     """``late``: how many objects of the old tree no switch knew; all are in the archive. ``named``: some of them.
-    ``is_done`` is False when it was told to stop: the rest is for another call."""
+    ``is_done`` is False when the caller stopped it: the rest is for another call."""
 
     late: int
     named: tuple[bytes, ...]

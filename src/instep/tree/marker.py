@@ -141,7 +141,7 @@ def _read(opened: Root, root: Path) -> Marker | None:
     finally:
         os.close(fd)
     if uid not in (0, top, os.geteuid()):
-        # In a directory that anybody may write, anybody can make a marker.
+        # In a directory that every user may write, every user can make a marker.
         raise _not_a_marker(root, f"it belongs to uid {uid}, the directory to uid {top}")
     try:
         return msgspec.json.decode(raw, type=Marker)

@@ -1,6 +1,6 @@
 """Build the tree that an exchange makes live: beside the live one, of links of its files and directories of its own.
 
-Section 7 of ``docs/spec/journal.md``. Everything here happens before the permit and is visible to nobody;
+Section 7 of ``docs/spec/journal.md``. Everything here happens before the permit and is visible to no program;
 ``take_apart`` makes the stage what it was before.
 """
 
@@ -117,8 +117,8 @@ def build_next(
 ) -> list[Step]:
     """Make ``next`` in the stage; the steps that carry paths over at the swap.
 
-    ``RefusedError`` ``exchange_refused`` for what can be neither linked nor copied, mounts, and ignored paths that
-    ``carry`` does not name. ``OSError``.
+    ``RefusedError`` ``exchange_refused`` for objects that can be neither linked nor copied, mounts, and ignored paths
+    that ``carry`` does not name. ``OSError``.
     """
     os.mkdir(NEXT, 0o700, dir_fd=staged.fd)
     writer = RecordWriter(LINKED, staged.fd)

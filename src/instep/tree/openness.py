@@ -4,7 +4,7 @@
 open for writing. A shared writable mapping counts too, for it keeps its open file after ``close``. The lease stands
 for microseconds: a program that opens the file for writing just then waits for as long, and no longer.
 
-Three things are easily got wrong. The kernel tells the holder of a lease about such a program by a signal, ``SIGIO``
+Three things are easily got wrong. The kernel notifies the holder of a lease of such a program by a signal, ``SIGIO``
 by default, which ends a process: another signal, one that nothing listens to, is chosen before each request, because
 giving a lease back also takes back the choice. Both calls are made without letting go of the interpreter's lock, so
 that no other thread runs between them. On file systems that other machines write to, ``EAGAIN`` also says that the

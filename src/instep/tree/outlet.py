@@ -27,9 +27,9 @@ _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS_MAX = 40
 _NEW_DIRECTORY = 0o700
-"""What is put below may have been guarded by the mode of the directory that it comes from, and by that alone."""
+"""A restored object may have been guarded only by the mode of the directory that it comes from."""
 _NEVER_COPIED = ("security.", "trusted.")
-"""Rights of programs: the daemon could give them, and whoever displaced the object chose them."""
+"""Rights of programs: the daemon could give them, and the writer of the displaced object chose them."""
 
 MakeObject = Callable[[int, bytes], None]
 """Makes the object by this name in this directory (a descriptor), complete with its metadata."""
@@ -238,7 +238,7 @@ def _exists(target: bytes) -> RefusedError:
 
 def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
     """Copy a file, symlink or directory with all below and its metadata, less setuid and setgid bits; ``to_name`` must
-    not exist, and ``to_fd`` must be a directory that nobody else may enter."""
+    not exist, and ``to_fd`` must be a directory that no other user may enter."""
     found = os.stat(from_name, dir_fd=from_fd, follow_symlinks=False)
     if stat.S_ISLNK(found.st_mode):
         _copy_symlink(from_fd, from_name, to_fd, to_name)

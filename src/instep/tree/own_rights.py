@@ -1,5 +1,5 @@
-"""What this process may do whatever modes and owners say. The number of the user does not tell: a container or a unit
-file may have taken the capability from root, and may have given it to another user."""
+"""The rights that this process has whatever modes and owners say. The number of the user does not show them: a
+container or a unit file may have taken the capability from root, and may have given it to another user."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Planned:
 @dataclass(slots=True)
 class Moves:
     """What one look at the difference shows: directories moved as a whole (``dst`` to ``src``), displaced files by
-    digest, and totals of what is new or changed."""
+    digest, and totals of new and changed entries."""
 
     directories: dict[bytes, bytes] = field(default_factory=dict)
     hints: dict[Digest, bytes] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def find_moves(changes: Iterable[Change]) -> Moves:
         ):
             skipped = (
                 change.path
-            )  # what lies below is staged or displaced with it, and moves nowhere by itself
+            )  # paths below are staged or displaced with it, and move nowhere by themselves
         if is_new or is_gone:
             top, top_is_new = change.path, is_new
             hasher = hashlib.blake2b(digest_size=32)
@@ -160,7 +160,7 @@ def _likeness(entry: Entry, top: bytes) -> bytes:
 def plan(changes: Iterable[Change], live: Live, moves: Moves, *, takes_over: bool) -> Iterator[Planned]:
     """Steps and objects in path order (removals of unknown paths in a merged directory come when it is left).
 
-    ``takes_over``: there is no base, so the root itself is merged with what lies in it. ``PeerError`` when the
+    ``takes_over``: there is no base, so the root itself is merged with its present contents. ``PeerError`` when the
     target's entries are not a tree.
     """
     return _Plan(live, moves).run(changes, takes_over=takes_over)

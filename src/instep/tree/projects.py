@@ -1,6 +1,6 @@
-"""Projects of XFS and ext4: a directory may give its project to what is made in it, and takes nothing of another one.
-
-What was staged outside of such a directory gets its project first; then it can be renamed into it.
+"""Projects of XFS and ext4: a directory may give its project to objects that are made in it, and refuses objects of
+another one. An object that was staged outside of such a directory gets its project first; then it can be renamed into
+it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 def give_project(tree: Root, path: bytes, parent_fd: int) -> bool:
     """Give the object ``path`` of ``tree``, and all below it, the project that the directory ``parent_fd`` gives to
-    what is made in it; False where that is not why a rename is refused, or cannot be. A symlink has none to set."""
+    objects that are made in it; False where that is not why a rename is refused, or cannot be. A symlink has none to
+    set."""
     try:
         flags, project = _attributes(os.open(b"/proc/self/fd/%d/." % parent_fd, _READ))
         if not flags & _INHERIT:

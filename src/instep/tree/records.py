@@ -1,9 +1,9 @@
 """Files of checksummed records that survive a bad one. Implements section 2 of ``docs/spec/journal.md``.
 
 A reader that meets bytes which are no record looks for the next record behind them. Where one follows, the disk
-changed what was synced: that is ``Damage`` in the middle, and every other record is still read. Where none follows,
-the bytes are a torn tail. Only a torn tail is ever cut, by the next append, and what is cut is kept in a file
-beside.
+changed synced bytes: that is ``Damage`` in the middle, and every other record is still read. Where none follows,
+the bytes are a torn tail. Only a torn tail is ever cut, by the next append, and the cut bytes are kept in a
+file beside.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def read_records(fd: int, on_damage: OnDamage | None = None) -> Iterator[bytes]:
     """The payloads, in constant memory. Does not move the descriptor's position.
 
     Without ``on_damage`` a bad record in the middle is a ``DamagedError`` ``journal_damaged``, and a torn tail ends
-    the file. With it, ``on_damage`` is told of both, and reading goes on behind.
+    the file. With it, ``on_damage`` is called for both, and reading goes on behind.
     """
     for _, payload in scan_records(fd, on_damage or _refuse):
         yield payload

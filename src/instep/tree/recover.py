@@ -47,7 +47,7 @@ class Recovered:
     """``finished``: the tree holds ``target``; ``switched`` says what the switch met if it was completed only now,
     and ``journal`` which hooks are due. ``undone``: something was staged, and nothing had moved or all of it was taken
     back; the stage stays. ``is_doubtful``: the tree's inodes are not those of the journal, as when a backup came back
-    file by file; only a look at the whole tree tells what it holds. ``cause``: why it was undone now."""
+    file by file; only a comparison of the whole tree shows what it holds. ``cause``: why it was undone now."""
 
     kind: RecoveredKind
     target: HeadRef | None = None
@@ -89,7 +89,7 @@ def _finished(place: Place, switched: Switched) -> Recovered:
 
 
 def _can_be_undone(place: Place, journal: Journal) -> bool:
-    """An exchange has a way back of its own; and what was archived already is finished."""
+    """An exchange has a way back of its own; a switch whose stage was archived already is finished."""
     with opened(place) as there:
         return not journal.is_exchange and os.path.lexists(
             os.fsencode(there.stage) + b"/" + journal.stage_name

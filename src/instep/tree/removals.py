@@ -41,7 +41,7 @@ class Removals(StepWork):
                 self._remove_singly(step)
                 return
         if there is not None:
-            return  # an object that is not a directory was taken already; what is here now came later
+            return  # an object that is not a directory was taken already; the present one came later
         self._remove_whole(step, is_directory=stat.S_ISDIR(found.st_mode))
 
     def _remove_whole(self, step: Step, *, is_directory: bool) -> None:
@@ -81,7 +81,7 @@ class Removals(StepWork):
         make_like(self.root, path, self.root, like)
 
     def return_ignored(self, tree: Root, at: bytes, path: bytes) -> None:
-        """What is ignored in a directory that went along to ``at`` of ``tree`` goes back to the live ``path``."""
+        """Ignored paths in a directory that went along to ``at`` of ``tree`` go back to the live ``path``."""
         for found in list(walk_below(tree, at)):
             there = path + found.path[len(at) :]
             if not self.rules.ignored(there, stat.S_ISDIR(found.stat.st_mode)):

@@ -1,8 +1,8 @@
 """Moving objects between the stage and the tree so that nothing is ever overwritten unseen.
 
 ``renameat2`` does it in one step. Where the kernel or the file system lacks its flags (NFS among them), ``link(2)``
-does: it refuses atomically when the name is taken, whatever a client's cache says. What is displaced without an
-exchange is linked first, and linked again when a program put another object there meanwhile.
+does: it refuses atomically when the name is taken, whatever a client's cache says. An object that is displaced
+without an exchange is linked first, and linked again when a program put another object there meanwhile.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _look_and_rename(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes)
 
 
 def take_away(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
-    """Move a live object into a folder that nobody else writes. ``FileExistsError`` when its slot is taken."""
+    """Move a live object into a folder that no other program writes. ``FileExistsError`` when its slot is taken."""
     try:
         beneath.rename_noreplace(from_fd, from_name, to_fd, to_name)
     except RenameUnsupportedError:
@@ -90,16 +90,17 @@ def exchange(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None
 
 
 def displaced_names(key: bytes) -> tuple[bytes, ...]:
-    """The slots of what was displaced without an exchange, first one first."""
+    """The slots of objects that were displaced without an exchange, first one first."""
     return (key + b".old", *(key + b".old%d" % number for number in range(1, DISPLACED_MAX)))
 
 
 def place_over(objects_fd: int, key: bytes, live_fd: int, name: bytes) -> bool:
     """Put the object ``key`` in the place of the live ``name`` without an exchange; whether something was there.
 
-    What is there goes to the slots of ``displaced_names``: a file or symlink by a link, so that no reader misses it; a
-    directory by a rename. Before the replacement the name is linked once more, as a program may have put another object
-    there, also across a crash: that one keeps the next slot. ``OSError`` ``EBUSY`` when that does not end.
+    The object there goes to the slots of ``displaced_names``: a file or symlink by a link, so that no reader misses
+    it; a directory by a rename. Before the replacement the name is linked once more, as a program may have put
+    another object there, also across a crash: that one keeps the next slot. ``OSError`` ``EBUSY`` when that does not
+    end.
     """
     staged = os.stat(key, dir_fd=objects_fd, follow_symlinks=False)
     is_directory = stat.S_ISDIR(staged.st_mode)
@@ -123,7 +124,7 @@ def place_over(objects_fd: int, key: bytes, live_fd: int, name: bytes) -> bool:
             slot = _keep(live_fd, name, objects_fd, key, is_moved=False)
             linked = None if slot is None else inode_at(objects_fd, slot)
             if slot is not None and linked in kept:
-                # The name leads to what was kept before: by a link, as a look may come from a client's cache.
+                # The name leads to an object that was kept before: by a link, as a look may come from a client's cache.
                 os.unlink(slot, dir_fd=objects_fd)
                 os.rename(key, name, src_dir_fd=objects_fd, dst_dir_fd=live_fd)
                 return True
@@ -135,7 +136,7 @@ def place_over(objects_fd: int, key: bytes, live_fd: int, name: bytes) -> bool:
 
 
 def _look(live_fd: int, name: bytes) -> os.stat_result | None:
-    """What has this name now. Opening asks a file server where a stat may come from a cache."""
+    """The stat of the object that has this name now. Opening asks a file server where a stat may come from a cache."""
     try:
         found = os.stat(name, dir_fd=live_fd, follow_symlinks=False)
         if stat.S_ISREG(found.st_mode):

@@ -1,4 +1,4 @@
-"""The stat cache's rows: what is remembered of each file, and when that may be believed."""
+"""The stat cache's rows: the record of each file, and when it may be believed."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _closed(line: str) -> tuple[str, bool] | None:
 
 
 def _of_the_path_itself(source: str) -> str:
-    """``pathspec`` matches a path or what lies below it; here parents are asked for themselves, so the
+    """``pathspec`` matches a path or any path below it; here parents are asked for themselves, so the
     pattern is closed to match exactly one path (a directory has a trailing slash)."""
     for tail, closed in ((r"(?:(?P<ps_d>/)|$)", "/?"), (r"(?P<ps_d>/)", "/"), ("/", "/.+"), (".", ".+")):
         if source.endswith(tail):
@@ -105,8 +105,8 @@ def _of_the_path_itself(source: str) -> str:
 
 
 def _without_backtracking(source: str) -> str:
-    """The same expression where several stars of one component cannot try each other's places in turn: what
-    stands between two stars may as well be taken where it is found first. A pattern like ``*a*a*a*a*b``, which
+    """The same expression where several stars of one component cannot try each other's places in turn: the
+    text between two stars may as well be taken where it is found first. A pattern like ``*a*a*a*a*b``, which
     a peer's definition may bring, would otherwise stand still on a long name."""
     first, *rest = source.split(_STAR)
     if len(rest) < 2:
@@ -119,7 +119,7 @@ def _without_backtracking(source: str) -> str:
 
 
 def _without_wandering(source: str) -> str:
-    """The same for ``**``: what stands between two of them covers a fixed number of components, so its first place
+    """The same for ``**``: the text between two of them covers a fixed number of components, so its first place
     is as good as any."""
     *fixed, last = source.split(_ANY_BELOW)
     is_floating = source.startswith(_ANYWHERE)

@@ -143,7 +143,7 @@ def scan_paths(
     suspects: frozenset[bytes] = frozenset(),
     settling: Settling | None = None,
 ) -> Iterator[Scanned | Problem]:
-    """As ``scan``, of what ``covered`` names only; what is not there yields nothing. In path order."""
+    """As ``scan``, for the paths that ``covered`` names only; a missing path yields nothing. In path order."""
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     rules = rules or Rules(definition)
     if marker is not None:
@@ -233,7 +233,7 @@ class _Scanner:
                         self._groups[found.st_ino] = min(before, path, key=sort_key)
 
     def at(self, path: bytes, with_subtree: bool) -> Iterator[Scanned | Problem]:
-        """One path, and what lies below it."""
+        """One path, and all below it."""
         ancestor = path.rpartition(b"/")[0]
         if is_reserved(path) or (ancestor and self._rules.ignored(ancestor, True)):
             return
@@ -321,7 +321,7 @@ class _Scanner:
             if error.errno == errno.EXDEV:
                 return _mount(path), ()
             return (None if error.errno in GONE else unreadable(path, error)), ()
-        # Its time says nothing of what is in it: one that cannot be carried holds nothing back.
+        # Its time says nothing about its contents: one that cannot be carried holds nothing back.
         mtime_ns = min(max(found.st_mtime_ns, TIME_MIN_NS), TIME_MAX_NS)
         entry = Entry(path, Kind.DIR, found.st_mode & 0o7777, 0, mtime_ns, EMPTY_DIGEST, 0, extra)
         problem = unfit(entry, is_own=self._local.is_own)

@@ -91,8 +91,9 @@ def written(
 def handed_on(
     sink: Sink | None, settling: Settling | None, path: bytes, digest: Digest, data: bytes | None, fd: int
 ) -> Problem | None:
-    """Give what was read to ``sink``, and keep a copy of a hot file. A file that moved on meanwhile is a problem, and
-    so is one that has no room for a copy: without it the generation would name what nobody can have."""
+    """Give the bytes that were read to ``sink``, and keep a copy of a hot file. A file that moved on meanwhile is a
+    problem, and so is one that has no room for a copy: without it the generation would name contents that no node can
+    fetch."""
     try:
         if sink is not None:
             sink(digest, data, fd)

@@ -15,12 +15,12 @@ __all__ = ["resource_error"]
 def resource_error(error: OSError, place: Place) -> ResourceError:
     """What the machine lacks, in words; ``OSError`` of staging and switching is always about this machine."""
     hints = {
-        errno.ENOSPC: "free space on the file system of the fileset; what was staged so far is kept",
-        errno.EDQUOT: "raise the quota of the daemon's user; what was staged so far is kept",
+        errno.ENOSPC: "free space on the file system of the fileset; files staged so far are kept",
+        errno.EDQUOT: "raise the quota of the daemon's user; files staged so far are kept",
         errno.EROFS: "remount the file system writable",
         errno.EACCES: "let the daemon's user write the root and its control folder",
         errno.EPERM: "let the daemon's user write the root and its control folder",
-        errno.EBUSY: "find what is mounted there or holds it, and end that",
+        errno.EBUSY: "find the mount or the program that holds it, and end that",
         errno.EXDEV: "let the path lie on one file system and in one project with the control folder",
         errno.EIO: "look at the kernel's log: the disk reports errors",
         errno.EMFILE: "raise LimitNOFILE of the daemon's unit",

@@ -81,9 +81,9 @@ LiveRow = Callable[[bytes], StatRow | None]
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What must come from outside: the contents of ``entry`` (``which`` 0), or its ``which``-th large attribute.
+    """Contents that must come from outside: those of ``entry`` (``which`` 0), or its ``which``-th large attribute.
 
-    ``page`` and ``index`` are how it is asked for. Answer with ``Stage.lay``, or ``Stage.large`` when ``is_large``.
+    A request names them by ``page`` and ``index``. Answer with ``Stage.lay``, or ``Stage.large`` when ``is_large``.
     """
 
     page: Digest
@@ -312,8 +312,8 @@ class Stage:
     # --- staging ------------------------------------------------------------------------------------------------
 
     def wants(self, limit_entries: int = 2000, limit_bytes: int = 8 << 20) -> list[Want]:
-        """The next batch that must come from outside; what is here already was laid meanwhile. Empty: complete.
-        The limits are reached, not kept: the last of a batch may be large."""
+        """The next batch that must come from outside; contents that are here already were laid meanwhile. Empty:
+        complete. The limits are reached, not kept: the last of a batch may be large."""
         batch: list[Want] = []
         size = 0
         try:
@@ -388,7 +388,7 @@ class Stage:
             return False
         if (old.digest, old.size, old.extra) != (new.digest, new.size, new.extra) or self._live_row is None:
             return False
-        # The next tree of an exchange has a link of it; and what somebody may hold open never gets set-id bits.
+        # The next tree of an exchange has a link of it; and a file that a program may hold open never gets set-id bits.
         if self._exchange is not None or new.mode & SETID:
             return False
         row, found = self._live_row(new.path), self._root.stat_or_none(new.path)
@@ -732,11 +732,11 @@ class Stage:
         return self._tree.fd
 
     def close(self) -> None:
-        """Close what is open; what was laid stays for the next attempt."""
+        """Close all descriptors; staged objects stay for the next attempt."""
         self._opened.close()
 
     def discard(self) -> None:
-        """Close, and remove what was staged."""
+        """Close, and remove the staged objects."""
         self.close()
         close_others(self.place, b"")
 

@@ -92,7 +92,7 @@ class Steps(Removals):
     # --- new and change -------------------------------------------------------------------------------------
 
     def _place(self, step: Step) -> None:
-        """New and change: ``o/key`` goes to its path; what was there comes to ``o/key``."""
+        """New and change: ``o/key`` goes to its path; the object there comes to ``o/key``."""
         key = step.key
         if self.object_ino(key) != step.ino:
             self._look_again(step)
@@ -127,8 +127,8 @@ class Steps(Removals):
         return True
 
     def _exchange(self, step: Step) -> None:
-        """What is at the path is displaced. A directory that holds ignored paths or mounts is not: it stays, and the
-        path is held."""
+        """Displace the object at the path. A directory that holds ignored paths or mounts is not displaced: it
+        stays, and the path is held."""
         live = self.live_directory(step.path)
         if live is not None and self.holds_ignored(self.root, step.path, step.path):
             self.held(step.path)
@@ -161,7 +161,7 @@ class Steps(Removals):
         self.touch(step.path)
 
     def _look_again(self, step: Step) -> None:
-        """After a crash: what was displaced may be a directory with ignored paths, which goes back."""
+        """After a crash: the displaced object may be a directory with ignored paths, which goes back."""
         if not self.rules.has_patterns or self.live_ino(step.path) != step.ino:
             return
         slot = b"o/" + step.key

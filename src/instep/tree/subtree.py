@@ -41,7 +41,7 @@ def kind_of(found: os.stat_result) -> int:
 
 
 def is_like(found: os.stat_result, entry: Entry, local: Local) -> bool:
-    """Whether a stat is that of ``entry`` as far as a stat can tell (not: modes of symlinks, times of directories)."""
+    """Whether a stat is that of ``entry`` as far as a stat can show (not: modes of symlinks, times of directories)."""
     if kind_of(found) != int(entry.kind):
         return False
     if entry.kind is Kind.SYMLINK:
@@ -91,7 +91,7 @@ def _listed(root: Root, directory: bytes) -> list[Found]:
 
 def holds_ignored(root: Root, rules: Rules, directory: bytes, known_as: bytes | None = None) -> bool:
     """Whether anything ignored, or a directory of another device, lies below ``directory``: then it cannot go with its
-    other contents. The rules see ``directory`` as ``known_as``. Names tell it: no file is looked at by stat."""
+    other contents. The rules see ``directory`` as ``known_as``. Names are enough: no file is looked at by stat."""
     shown_as = directory if known_as is None else known_as
     pending = [b""]
     while pending:

@@ -65,7 +65,7 @@ def switch(
 
 @on_opened
 def prepare(place: Place, journal: Journal, *, local: Local) -> None:
-    """Do the steps of a sealed exchange in the next tree, durably: what is left is the swap. Again is harmless.
+    """Do the steps of a sealed exchange in the next tree, durably: only the swap is left. A second call is harmless.
 
     Of no effect on a journal of a switch in place. ``ResourceError`` as ``switch``.
     """
@@ -76,7 +76,7 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     try:
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
             _run_steps(Steps(place, journal, tree, staged, local, Switched(journal)))
-            sync_tree(staged)  # what was displaced, too: its links are all that the archive has
+            sync_tree(staged)  # displaced objects, too: their links are all that the archive has
             os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
         sync_directory(stage)
     except OSError as error:
@@ -119,7 +119,7 @@ def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None,
     elif not os.path.lexists(archive):
         raise RefusedError(
             f"the staging of {place.fileset} was removed in the middle of a switch",
-            hint="scan the tree against its generation; what is missing is fetched again",
+            hint="scan the tree against its generation; missing contents are fetched again",
             code="stage_lost",
             stage=os.fsdecode(place.by_name(stage)),
         )

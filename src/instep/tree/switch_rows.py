@@ -82,7 +82,7 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
             row = decode_record(payload)
             if not isinstance(row, RowRecord):
                 continue
-            # Nobody but us could write a staged file, and it moved long after its last change: the clock of the
+            # Only this process could write a staged file, and it moved long after its last change: the clock of the
             # file system has ticked, so any later write shows, and the file need not be read again for its age.
             if row.is_staged and journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
                 settled = row.ctime_ns + _RACY_NS

@@ -1,8 +1,8 @@
-"""What a watcher tells: which paths were touched, that some were missed, that the root is gone.
+"""The events of a watcher: which paths were touched, that some were missed, that the root is gone.
 
-A watcher may say too much, never too little: a directory that appeared is told as a whole tree *after* it is
-watched, and lost events are told as ``Overflow`` once everything is watched again. What is told is a reason to look,
-not a fact. Ignored paths and the control folder are not told.
+A watcher may report too much, never too little: a directory that appeared is reported as a whole tree *after* it is
+watched, and lost events are reported as ``Overflow`` once everything is watched again. An event is a reason to look,
+not a fact. Ignored paths and the control folder are not reported.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class _Undo(StepWork):
         self._put_back(step, step.key)
 
     def _put_back(self, step: Step, slot: bytes) -> None:
-        """A displaced object to its path; what lies there by now stays, and the object is left."""
+        """A displaced object to its path; an object that lies there by now stays, and the displaced one is left."""
         live_fd, name = self.root.open_parent(step.path)
         self.let_move(self.objects_fd, slot)
         if step.old is not None and step.old.kind is Kind.DIR and self.live_directory(step.path) is not None:
@@ -233,7 +233,7 @@ class _Undo(StepWork):
             )
 
     def _take_new(self, step: Step, key: bytes) -> None:
-        """What is new leaves the tree; ignored paths in it stay with their directory."""
+        """A new object leaves the tree; ignored paths in it stay with their directory."""
         live_fd, name = self.root.open_parent(step.path)
         self.root.forget(step.path)
         if self.live_directory(step.path) is not None and self.holds_ignored(self.root, step.path, step.path):
@@ -270,7 +270,7 @@ class _Undo(StepWork):
                 self.left.append(slot)
 
     def _see_that_it_is_as_staged(self, step: Step) -> None:
-        """What was written into a new object while it was live is archived; the next attempt fetches it anew."""
+        """Archive changes that were written into a new object while it was live; the next attempt fetches it anew."""
         slot = b"o/" + step.key
         found = self.staged.stat_or_none(slot)
         if found is None or step.new is None:

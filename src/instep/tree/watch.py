@@ -1,7 +1,7 @@
 """The watcher that the node uses: inotify, and fanotify where inotify cannot watch and root allows it.
 
-inotify comes first because it tells of this tree only; fanotify tells of the whole file system, so that on a busy
-one most of what it tells is thrown away, but it needs one mark whatever the number of directories.
+inotify comes first because it reports this tree only; fanotify reports the whole file system, so that on a busy
+one most of its events are thrown away, but it needs one mark whatever the number of directories.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "Watcher"]
 
 
 class Watcher:
-    """Tells of touched paths below ``root``. Used by one thread at a time.
+    """Reports touched paths below ``root``. Used by one thread at a time.
 
     ``start`` may take 2 s for 20,000 directories: run it in a worker thread, before the full scan that it makes
     complete. Then ``fd`` turns readable when ``read`` has something to say or to do; ``read`` never waits.
@@ -108,7 +108,7 @@ class Watcher:
         return self._watcher.written if self._watcher is not None else frozenset()
 
     def read(self) -> list[WatchEvent]:
-        """What was touched since the last call, each once; an empty list when nothing was."""
+        """The events since the last call, each once; empty when nothing was touched."""
         assert self._watcher is not None, "start comes first"
         return self._watcher.read()
 

@@ -157,7 +157,7 @@ class Calls:
         slot = self._to.slot(dst, options.get("dst_dir_fd"))
         if slot is not None:
             inode = self._to.inode(dst, options.get("dst_dir_fd"), follow=False)
-            assert inode is not None, f"{src!r} came from outside of what is recorded"
+            assert inode is not None, f"{src!r} came from outside of the recorded directory"
             self._to.named((slot, inode))
 
     def rename(
@@ -176,8 +176,8 @@ class Calls:
         moved, other = (self._to.inode(*where, follow=False) for where in (src, dst))
         answer = call()
         if not answer and (here, moved) != (None, None) and moved != other:
-            assert here is not None, f"{src[0]!r} came from outside of what is recorded"
-            assert there is not None, f"{dst[0]!r} is outside of what is recorded"
+            assert here is not None, f"{src[0]!r} came from outside of the recorded directory"
+            assert there is not None, f"{dst[0]!r} is outside of the recorded directory"
             self._to.named((here, None), (there, moved))
         return answer
 
@@ -186,7 +186,7 @@ class Calls:
         one, other = (self._to.inode(*where, follow=False) for where in (src, dst))
         answer = call()
         if not answer and here is not None:
-            assert there is not None, f"{dst[0]!r} is outside of what is recorded"
+            assert there is not None, f"{dst[0]!r} is outside of the recorded directory"
             self._to.named((here, other), (there, one))
         return answer
 

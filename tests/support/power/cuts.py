@@ -1,4 +1,5 @@
-"""Where the power is cut, and what is lost then: all states, or a sample of them by seed, the likeliest to hurt first."""
+"""Where the power is cut, and the writes that are lost then: all states, or a sample of them by seed, the likeliest
+to hurt first."""
 
 from __future__ import annotations
 
@@ -52,15 +53,16 @@ class Recorded:
         return frozenset(event.text for event in self.events[: cut.end] if isinstance(event, Note))
 
     def ones(self) -> Iterator[Cut]:
-        """Every cut with nothing, everything, all of a kind, or one operation lost; first those before a sync or a note,
-        where most may be lost."""
+        """Every cut with nothing, everything, all of a kind, or one operation lost; first those before a sync or a
+        note, where most may be lost."""
         edges, others = self._ends()
         rows = (self._whole(edges), self._singles(edges), self._whole(others), self._singles(others))
         yield from self._distinct(rows)
 
     def sample(self, rng: random.Random, count: int, whole: int | None = None) -> list[Cut]:
-        """Cuts before a sync or a note with all or all of a kind lost, and cuts anywhere with all writes lost: ``whole`` of
-        each, or every one. And ``count`` that are drawn with one operation lost, half as many with two."""
+        """Cuts before a sync or a note with all or all of a kind lost, and cuts anywhere with all writes lost:
+        ``whole`` of each, or every one. And ``count`` that are drawn with one operation lost, half as many with
+        two."""
         edges, others = self._ends()
         lost = (self._whole(edges), (cut for end in others for cut in self._all_of("write", end)))
         rows = [list(self._distinct((row,))) for row in lost]
@@ -156,7 +158,7 @@ class Recorded:
         return dropped_with(drop, volatile, self._lost_with)
 
     def describe(self, cut: Cut) -> str:
-        """The cut in words: the last events before it, and what was lost."""
+        """The cut in words: the last events before it, and the lost writes."""
         lines = [f"cut after {cut.end} of {len(self.events)} events; before it:"]
         lines += [f"  {at} {_shown(self.events[at])}" for at in range(max(0, cut.end - 4), cut.end)]
         lines.append(f"lost ({cut.kept.value} of writes is left):")

@@ -1,6 +1,7 @@
-"""A disk that may lose what was not synced: operations in order, which of them are durable, and what is left of them.
+"""A disk that may lose writes that were not synced: operations in order, which of them are durable, and the state left.
 
-The model is section "What the disk may keep" of ``docs/power-cuts.md``. An inode is a number; ``0`` is the top directory.
+The model is section "What the disk may keep" of ``docs/power-cuts.md``. An inode is a number; ``0`` is the top
+directory.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def recorded(base: Path, name: str) -> Iterator[tuple[Run, Recorded]]:
 
 
 def first_failure(base: Path, run: Run, whole: Recorded, cuts: Iterable[Cut]) -> str | None:
-    """The first of ``cuts`` from which the run does not recover, and what was wrong; None when it always does."""
+    """The first of ``cuts`` from which the run does not recover, and the failure; None when it always does."""
     for cut in cuts:
         if (failure := failure_at(base, run, whole, cut)) is not None:
             return failure

@@ -1,7 +1,7 @@
-"""Writes down what this process asks of the disk below one directory: the calls of ``os``, and those made by ``ctypes``.
+"""Records the disk operations of this process below one directory: the calls of ``os``, and those made by ``ctypes``.
 
 An inode is known by its real number; descriptors keep all of them open, so that no number comes twice. A call that is
-not known here ends the run, and so does a directory that differs from what was written down: a recorder that overlooks a
+not known here ends the run, and so does a directory that differs from the record: a recorder that overlooks a
 call would prove nothing.
 """
 
@@ -47,7 +47,7 @@ class Recorder:
             self.real.close(fd)
         self._held.clear()
 
-    # What is known ---------------------------------------------------------------------------------------------
+    # The known state ---------------------------------------------------------------------------------------------
 
     def _everything(self) -> State:
         state: State = {}
@@ -73,7 +73,7 @@ class Recorder:
         return self._numbers[key]
 
     def inode(self, path: Any, dir_fd: int | None = None, *, follow: bool = True) -> int | None:
-        """The number of what is there; None when it is missing, or outside of what is recorded."""
+        """The number of the object there; None when it is missing, or outside of the recorded directory."""
         with contextlib.suppress(FileNotFoundError):
             if isinstance(path, int):
                 found = self.real.fstat(path)
@@ -89,7 +89,7 @@ class Recorder:
         parent = self.inode(directory or slash or b".", dir_fd)
         return None if parent is None else (parent, name)
 
-    # What is written down -----------------------------------------------------------------------------------------
+    # The record -----------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
         """Something became durable elsewhere, such as live in the node's store."""
@@ -124,13 +124,13 @@ class Recorder:
         self.events.append(Sync(inode, _caller(), os.path.relpath(path, self.base)))
 
     def check(self) -> None:
-        """What was written down must give the very directory that is there."""
+        """The record must give the very directory that is there."""
         told = replayed(self.initial, self.events, len(self.events), frozenset())
         found = self._everything()
         for number, inode in found.items():
             mine = told[number]
             mine.mtime_ns = inode.mtime_ns if mine.mtime_ns is None else mine.mtime_ns
-            assert mine == inode, f"a call was overlooked: {number} is {inode}, and was told to be {mine}"
+            assert mine == inode, f"a call was overlooked: {number} is {inode}, and is recorded as {mine}"
 
 
 def inode_of(path: bytes) -> Inode:

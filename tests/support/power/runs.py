@@ -1,7 +1,8 @@
-"""The runs that are cut: what each does, and what must hold after the power came back.
+"""The runs that are cut: the act of each, and its check after the power came back.
 
-Every run works below one directory, so that its state can be laid there again; what it knows besides (pages, contents of
-the partner, what the node's store has recorded) is kept in memory. Here: what moves trees. ``shelf_runs`` has the rest.
+Every run works below one directory, so that its state can be laid there again; its other state (pages, contents of
+the partner, the records of the node's store) is kept in memory. Here: the runs that move trees. ``shelf_runs`` has
+the rest.
 """
 
 from __future__ import annotations

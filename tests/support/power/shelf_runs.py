@@ -167,7 +167,7 @@ class RestoreOut:
 
     def check(self, notes: frozenset[str]) -> None:
         where = self.base / "new" / "out" / "d" / "e"
-        assert where.exists() or "restored" not in notes, "what was restored is gone"
+        assert where.exists() or "restored" not in notes, "the restored directory is gone"
         if not where.exists():
             Archive(self.world.place).restore(b"d/e", self.base / "new" / "out")
         assert (where / "one").read_bytes() == b"1"
@@ -206,7 +206,7 @@ class Linger(Exchanged):
 
 
 class Withdrawn(Exchanged):
-    """The kernel refuses to exchange the root: the old generation stays, and what was carried goes back."""
+    """The kernel refuses to exchange the root: the old generation stays, and carried paths go back."""
 
     def act(self, note: Noted) -> None:
         def refuse(from_fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:

@@ -61,7 +61,9 @@ def test_a_refusal_names_both_values() -> None:
     assert (look("java", {}, {"java": "17"}) or ("",))[0] == "no_such_fact"
     assert (look("java", {"java": "17"}, {}) or ("",))[0] == "no_such_fact"
     unreadable = {"java": "<cannot be read: No such file or directory>"}
-    assert look("java", unreadable, unreadable) is not None, "two nodes that cannot tell do not agree"
+    assert look("java", unreadable, unreadable) is not None, (
+        "two nodes that cannot read the fact do not agree"
+    )
     assert look("clock", {"clock": "1000000"}, {"clock": "1300000"}) is None
     assert look("clock", {"clock": "1000000"}, {"clock": "1600000"}) == (
         "gate_differs",

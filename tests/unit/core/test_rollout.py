@@ -1,4 +1,4 @@
-"""The writer of a rollout against partners that do as they are told: waves, failure, pause, confirmation."""
+"""The writer of a rollout against partners that obey: waves, failure, pause, confirmation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NODES = tuple(NodeName(n) for n in ("s1", "s2", "s3"))
 
 
 class Fleet:
-    """Machine and the last order of every node; a node reports what it was told to, when asked."""
+    """Machine and the last order of every node; a node reports as ordered, when asked."""
 
     def __init__(self, **policy: object) -> None:
         self.machine = RolloutMachine(LINE)
@@ -239,8 +239,8 @@ def test_a_reload_and_a_late_permit_wait_for_each_other() -> None:
 
 
 def test_no_other_order_has_the_serial_of_the_reload() -> None:
-    """Who goes live late holds its permit by a later order: that is not the one to reload, which it would then do next to
-    another."""
+    """A node that goes live late holds its permit by a later order: that is not the one to reload, which it would
+    then do next to another."""
     fleet = done_without_s3()
     fleet.stage("s3")
     fleet.say(v.ReloadAsked(1, is_rolling=True), v.PartnerLost(NodeName("s3")))
@@ -312,7 +312,8 @@ def test_nodes_that_refused_after_the_rollout_was_done_wait_for_their_turn_when_
 
 
 def test_the_order_to_reload_may_be_older_than_a_late_permit() -> None:
-    """One node's turn to reload comes after another had its late permit, and has the serial of when it was asked for."""
+    """One node's turn to reload comes after another had its late permit, and has the serial of when it was asked
+    for."""
     fleet = done_without_s3()
     fleet.say(v.ReloadAsked(1, is_rolling=True))
     for node in ("s1", "s2"):

@@ -1,4 +1,5 @@
-"""Who may take a line, whom a file that is not up to date makes the writer, and what a promotion costs."""
+"""Which node may take a line, which one an outdated file makes the writer, and the generations that a promotion
+costs."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def test_the_same_record_under_another_signature_is_no_rival() -> None:
 
 
 def test_a_promotion_leaves_behind_what_it_does_not_build_on() -> None:
-    """Goal: nobody begins a generation that the line goes on without. Method: the base, and what was above it."""
+    """Goal: no node begins a generation that the line goes on without. Method: the base, and a generation above it."""
     judged = judge_epoch(based_on(generation(8), 2, S1), CA, LINE, FIRST, MAIN)
     assert isinstance(judged, AcceptedEpoch)
     assert judged.book.current is not None and judged.book.current.is_promoted
@@ -85,7 +86,7 @@ def test_a_promotion_leaves_behind_what_it_does_not_build_on() -> None:
 
 
 def test_the_base_of_a_promotion_out_of_a_dispute_counts_whoever_signed_it() -> None:
-    """Goal: who is behind gets the base. Method: two claims, then the CA's word for the second claimant."""
+    """Goal: a node that is behind gets the base. Method: two claims, then the CA's word for the second claimant."""
     disputed = book((1, MAIN, "", OK), (2, S1, "base", CA), (2, HUB, "base", CA))
     base = generation(9, epoch=2, signer=HUB)
     resolved = judge_epoch(based_on(base, 3, HUB), CA, LINE, disputed, MAIN)
@@ -97,7 +98,7 @@ def test_the_base_of_a_promotion_out_of_a_dispute_counts_whoever_signed_it() -> 
 
 
 def test_what_a_promotion_loses_is_what_somebody_told_of_above_what_is_held() -> None:
-    """Goal: every generation that is known above the base is named once, with who knows it; none below."""
+    """Goal: every generation that is known above the base is named once, with the nodes that know it; none below."""
     told = [(MAIN, ref(9)), (NodeName("s2"), ref(8)), (MAIN, ref(8)), (NodeName("s2"), ref(3))]
     lost = lost_generations(ref(6), told, [ref(7), ref(6), ref(9)])
     assert [(one.number, one.known_by) for one in lost] == [(7, ()), (8, ("main", "s2")), (9, ("main",))]

@@ -1,4 +1,4 @@
-"""Chunk lists: what is built is read, fetched and accepted; what is not so is refused."""
+"""Chunk lists: a built list is read, fetched and accepted; every other one is refused."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_one_is_singular() -> None:
 
 
 def test_no_sentence_counts_by_hand() -> None:
-    """What is said only above a limit is never one."""
+    """A count that is shown only above a limit is never one."""
     found = [
         f"{file.relative_to(SOURCES)}: {line.strip()}"
         for file in sorted(SOURCES.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""Paths and names: what is one, in which order, what a person sees of it."""
+"""Paths and names: their rules, their order, and the form that a person sees."""
 
 from __future__ import annotations
 

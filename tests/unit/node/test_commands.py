@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import inspect
-import json
 import typing
 from collections.abc import AsyncIterator
 from functools import cache
@@ -142,6 +140,8 @@ async def server(tmp_path: Path) -> AsyncIterator[ControlServer]:
 
 
 async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp_path: Path) -> None:
+    import asyncio
+
     control = Control(tmp_path / "control.sock")
     asked = ArchiveListCommand("catalog", set_aside=True)
     assert await asyncio.to_thread(control.ask, asked, timeout_s=10.0) == ArchiveListDocument(
@@ -155,17 +155,3 @@ async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp
             await asyncio.to_thread(control.call, name, params, timeout_s=10.0)
         assert refused.value.error_code == code
         assert refused.value.hint is not None
-
-
-@pytest.mark.parametrize(
-    "body", [b"[]", b"{", b"\xff", b"[" * 100_000], ids=["list", "cut", "no text", "deep"]
-)
-async def test_parameters_that_are_no_object_are_refused(
-    server: ControlServer, tmp_path: Path, body: bytes
-) -> None:
-    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "control.sock"))
-    writer.write(b"POST /v1/archive_list HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-    async with asyncio.timeout(10):
-        answer = await reader.read()
-    writer.close()
-    assert json.loads(answer.splitlines()[-1])["error"]["code"] == "usage", answer

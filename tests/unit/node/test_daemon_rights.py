@@ -125,7 +125,7 @@ def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
 
 
 def test_links_to_files_of_others_are_named_where_another_user_owns_a_tree(tmp_path: Path) -> None:
-    """Without the kernel's protection the owner of a tree can link a file of somebody else into it."""
+    """Without the kernel's protection the owner of a tree can link a file of another user into it."""
     others = [Need(frozenset({SERVICE}))]
     off, on = tmp_path / "off", tmp_path / "on"
     off.write_text("0\n")

@@ -1,4 +1,5 @@
-"""A driver whose effects fail: the barrier holds, nothing is lost or done twice in a way that shows, nothing ends it."""
+"""A driver whose effects fail: the barrier holds, nothing is lost or done twice in a way that shows, nothing ends
+it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ EVENTS = 4
 
 
 class Machine:
-    """Saves what it is told and then says so, as every machine of ours does."""
+    """Saves each event and then sends it, as every machine of ours does."""
 
     def step(self, event: int, now_ms: int) -> tuple[Effect, ...]:
         return ("save", event), ("send", event), ("save", event * 10), ("send", event * 10)
@@ -28,7 +29,7 @@ class Machine:
 
 @dataclass
 class Disk:
-    """A store whose writes fail from the n-th call on, ``times`` times; and what was sent meanwhile."""
+    """A store whose writes fail from the n-th call on, ``times`` times; and the messages sent meanwhile."""
 
     fails_at: int
     error: Callable[[], Exception]

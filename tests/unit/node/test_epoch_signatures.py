@@ -1,4 +1,4 @@
-"""Epoch records with real keys: who may give an epoch away, and who tries."""
+"""Epoch records with real keys: which nodes may give an epoch away, and which only try."""
 
 from __future__ import annotations
 

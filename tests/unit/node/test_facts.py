@@ -74,7 +74,8 @@ def test_every_source(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_is_told_under_the_key_of_the_question_only(tmp_path: Path) -> None:
-    """Goal: what one node was told helps nobody else to guess, and what is shown is worth nothing without the key."""
+    """Goal: a fingerprint sent to one node helps no other node to guess, and a shown one is worth nothing without the
+    key."""
     secret = tmp_path / "secret"
     secret.write_text("password")
     fact = FactSettings(fingerprint_of=secret)
@@ -84,7 +85,7 @@ def test_a_fingerprint_is_told_under_the_key_of_the_question_only(tmp_path: Path
 
 
 def test_pipes_devices_and_what_is_too_large_are_refused_at_once(tmp_path: Path) -> None:
-    """Goal: bounded. Method: a FIFO nobody writes to, an endless device, a directory, sparse files over the limits."""
+    """Goal: bounded. Method: a FIFO without a writer, an endless device, a directory, sparse files over the limits."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     large = tmp_path / "large"
@@ -136,7 +137,7 @@ def test_a_fact_that_hangs_delays_no_other_and_is_not_asked_twice(monkeypatch: p
 
 
 def test_the_user_of_a_service_by_pid_file(tmp_path: Path) -> None:
-    """Goal: E19: who the service runs as; of a root process that only starts others, those count."""
+    """Goal: E19: the user that the service runs as; of a root process that only starts others, those count."""
     pid_file = tmp_path / "pid"
     service = ServiceSettings(pid_file=pid_file)
     assert service_of(service, 5) == "<cannot be read: No such file or directory>"

@@ -52,7 +52,7 @@ def test_the_agent_says_drained_before_it_says_down() -> None:
 
 
 def test_a_node_that_was_put_back_is_offered_before_it_is_recorded() -> None:
-    """Goal: once the put-back tree is reloaded and probed, balancers are told "ready", or the return would wait for them
+    """Goal: once the put-back tree is reloaded and probed, balancers get "ready", or the return would wait for them
     until its deadline; before that, they are not."""
     old, new = (HeadRef(1, n, Digest(bytes([n]) * 32), Digest(bytes([n]) * 32)) for n in (1, 2))
     facts = FollowFacts(head=new, live=new, tree=new, refused=new)

@@ -45,9 +45,9 @@ def test_a_permit_comes_when_the_hub_serves_it_and_the_way_back_when_it_went_bac
     assert net.given == []
     hub.own_changed(own(NEW))
     assert [order.verdict for order in net.given] == [Verdict.SWITCH]
-    assert not net.given[0].drains, "they go together, and somebody has to serve"
+    assert not net.given[0].drains, "they go together, and some node has to serve"
     hub.seen(report(waits_for_permit=True, order_serial=1), own(NEW))
-    assert len(net.given) == 1, "what it holds is not said again"
+    assert len(net.given) == 1, "an order that it holds is not sent again"
     hub.seen(report(live=NEW, tree=NEW, order_serial=1), own(OLD, refused=NEW))
     assert (net.given[-1].verdict, net.given[-1].serial) == (Verdict.PUT_BACK, 2)
     told = report(refused=NEW, code="put_back_ordered", order_serial=2)

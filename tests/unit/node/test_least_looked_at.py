@@ -1,4 +1,4 @@
-"""One change in a large tree costs what one change costs: what is looked at again, and what is not."""
+"""One change in a large tree costs as much as in a small one: which paths are looked at again, and which are not."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
 
 def test_a_cancelled_drift_check_forgets_no_kinds() -> None:
     """Goal: a partner whose check gave way to a new head looks at the same paths alone afterwards, not at all below
-    the top directory; and the check in its thread is told to end. Method: a worker that only notes what it got."""
+    the top directory; and the check in its thread is stopped. Method: a worker that only notes what it got."""
     got: list[dict[bytes, bool]] = []
     stops: list[Any] = []
 

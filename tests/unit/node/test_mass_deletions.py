@@ -100,8 +100,8 @@ def _is_out(outcome: p.Outcome) -> bool:
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one life", "restarted in between"])
 def test_losses_add_up_over_ten_minutes(tmp_path: Path, restarts: bool) -> None:
-    """Goal: what is lost in two steps within ten minutes counts as lost in one, also across a restart, and although
-    other files came meanwhile; after ten minutes, and after an operator accepted it, it counts no more."""
+    """Goal: losses in two steps within ten minutes count as one loss, also across a restart, and although
+    other files came meanwhile; after ten minutes, and after an operator accepted them, they count no more."""
     writer = _Writer(tmp_path)
     writer.fill("kept", range(20))
     writer.fill("d", range(79))
@@ -121,7 +121,7 @@ def test_losses_add_up_over_ten_minutes(tmp_path: Path, restarts: bool) -> None:
     writer.refused()
     assert _is_out(writer.publish(accept=True))
     writer.remove("kept", range(15))
-    assert _is_out(writer.publish()), "what was accepted does not count again"
+    assert _is_out(writer.publish()), "an accepted loss does not count again"
 
 
 def test_what_comes_back_or_moves_is_no_loss(tmp_path: Path) -> None:
@@ -189,8 +189,9 @@ def test_bytes_count_as_paths_do(tmp_path: Path) -> None:
 
 
 def test_the_rest_of_a_stopped_deletion_asks_too_while_files_come_back(tmp_path: Path) -> None:
-    """Goal: an operator who copies files back after the guard stopped a mass deletion does not see the rest removed once
-    few enough are missing, also across a restart; all back, and it goes on by itself; or an operator accepts it."""
+    """Goal: an operator who copies files back after the guard stopped a mass deletion does not see the rest removed
+    once few enough are missing, also across a restart; all back, and it goes on by itself; or an operator accepts
+    it."""
     writer = _Writer(tmp_path)
     writer.fill("d", range(100))
     assert _is_out(writer.publish())

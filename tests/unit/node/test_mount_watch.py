@@ -1,4 +1,4 @@
-"""Mounts below a root are told as they come and go, and read from the kernel's list as it writes them."""
+"""Mounts below a root are reported as they come and go, and read from the kernel's list as it writes them."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_parameters_are_named_all_at_once(node: NodeDirectory) -> None:
     assert caught.value.hint == "instep recipe show mine"
     with pytest.raises(UsageError, match="without a user"):
         found.settings(FOLLOWED, {"url": "http://me:secret@a/"})
-    with pytest.raises(ConfigError) as told:  # what comes out is read as instep.toml is: plain http elsewhere
+    with pytest.raises(ConfigError) as told:  # the result is read as instep.toml is: plain http elsewhere
         found.settings(FOLLOWED, {"url": "http://elsewhere.example/"})
     assert told.value.facts["problems"][0]["key"] == "partner.hooks.probe.tls"  # type: ignore[index]
     with pytest.raises(ConfigError, match="1 problem"):  # and a secret in the fileset is one

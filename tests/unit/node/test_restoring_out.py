@@ -98,8 +98,8 @@ def _nothing(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("lie", [_wrong, _endless, _nothing])
 def test_what_a_liar_gives_is_noticed_and_the_next_partner_is_asked(tmp_path: Path, lie: Giving) -> None:
-    """Goal: files and targets of symlinks are verified whoever gave them; a partner that gave wrong bytes, too many, or
-    none, is asked once and never again."""
+    """Goal: files and targets of symlinks are verified, from whichever partner they came; a partner that gave wrong
+    bytes, too many, or none, is asked once and never again."""
     liar, honest = _Lender("a", lie), _Lender("b", bytes)
     asyncio.run(_restore(tmp_path, [liar, honest]))
     out = tmp_path / "out"
@@ -116,7 +116,7 @@ def test_a_lie_alone_is_never_written(tmp_path: Path) -> None:
 
 
 def test_what_a_directory_guards_is_guarded_while_it_is_written(tmp_path: Path) -> None:
-    """Goal: a file that anybody could read but for its directory's mode is not there for others at any moment."""
+    """Goal: a file that every user could read but for its directory's mode is not there for others at any moment."""
     seen: set[int] = set()
 
     def look(data: bytes) -> bytes:
@@ -130,7 +130,7 @@ def test_what_a_directory_guards_is_guarded_while_it_is_written(tmp_path: Path) 
 
 
 def test_another_directory_that_took_the_name_keeps_its_mode(tmp_path: Path) -> None:
-    """Goal: who may rename in the outlet cannot have a directory of root's opened by swapping it in."""
+    """Goal: a user who may rename in the outlet cannot have a directory of root's opened by swapping it in."""
     out, precious = tmp_path / "out", tmp_path / "out" / "precious"
     out.mkdir()
     precious.mkdir(mode=0o700)

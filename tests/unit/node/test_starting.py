@@ -16,7 +16,7 @@ def follow_config() -> FollowConfig:
 
 
 def test_a_saved_pause_is_told_at_once() -> None:
-    """Goal: who asks right after a start is told of the pause. Method: facts as saved, no machine, no driver."""
+    """Goal: a status right after a start shows the pause. Method: facts as saved, no machine, no driver."""
     writer = first_writer_standing(LINE, PublishFacts(is_paused=True, paused_reason="works"))
     follower = first_follower_standing(LINE, follow_config(), FollowFacts(is_paused=True))
     assert (writer.standing, writer.reason) == (Standing.PAUSED, "works")
@@ -24,6 +24,6 @@ def test_a_saved_pause_is_told_at_once() -> None:
 
 
 def test_what_wants_a_look_is_unknown_until_then() -> None:
-    """Goal: nothing is called in step, behind or out of reach before anybody looked."""
+    """Goal: nothing is called in step, behind or out of reach before the first look."""
     assert first_writer_standing(LINE, PublishFacts()).code == "starting"
     assert first_follower_standing(LINE, follow_config(), FollowFacts()).code == "starting"

@@ -65,7 +65,7 @@ def test_an_index_that_ends_early_or_is_gone_hides_no_batch(world: World) -> Non
         assert [path for path, _ in damaged_batches(world.place.archive)] == [bytes(index.parent)]
         assert len(archive.batches()) == 1
         mend_index(bytes(index.parent), lambda _: {})
-        # Nobody knew their paths: the objects are listed by their keys, and can be restored by these.
+        # Their paths are unknown: the objects are listed by their keys, and can be restored by these.
         assert len(list(archive.list_items())) == len(PATHS)
     index.unlink()
     mend_index(bytes(index.parent), paths_of)

@@ -35,8 +35,8 @@ PATH_METHODS = frozenset(
 CONTROL = "below the opened control folder, where only the daemon's user can put anything"
 OBJECT = "a descriptor, or the path of a held object"
 PROBE = "in a private directory, by its descriptor"
-TOP = "the one look at a path that the operator named; what is found is checked by its descriptor"
-ASKED = "asked for an answer only; what is done afterwards checks again"
+TOP = "the one look at a path that the operator named; the object found is checked by its descriptor"
+ASKED = "asked for an answer only; the act afterwards checks again"
 KERNEL = "a file of the kernel's own below /proc"
 
 LOOKED_AT: dict[str, str] = {

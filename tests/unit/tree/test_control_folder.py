@@ -1,4 +1,5 @@
-"""What lies beside a root, or what an operator names, may be swapped by whoever may write there: it is never followed."""
+"""An object beside a root, or one that an operator names, may be swapped by any user who may write there: it is never
+followed."""
 
 from __future__ import annotations
 

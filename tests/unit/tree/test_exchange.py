@@ -1,4 +1,4 @@
-"""The root is exchanged whole: what is shared, what is carried, what comes late, what is refused."""
+"""The root is exchanged whole: shared files, carried paths, late changes, refusals."""
 
 from __future__ import annotations
 

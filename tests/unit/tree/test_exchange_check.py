@@ -1,4 +1,4 @@
-"""What stands against exchanging a root is named, with what is needed and what is there."""
+"""Each obstacle to exchanging a root is named, with the needed and the present value."""
 
 from __future__ import annotations
 

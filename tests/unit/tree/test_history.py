@@ -1,4 +1,5 @@
-"""A writer's history: what was put and synced is there, whole, after a restart; what nobody names can go."""
+"""A writer's history: contents that were put and synced are there, whole, after a restart; contents that no
+generation names can go."""
 
 from __future__ import annotations
 

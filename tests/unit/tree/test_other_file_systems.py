@@ -1,4 +1,5 @@
-"""Errors that only real directories show: overlays, mounts below the root, projects, modes without root's capabilities."""
+"""Errors that only real directories show: overlays, mounts below the root, projects, modes without root's
+capabilities."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ def through_all_steps(at: Path) -> None:
 
 
 def project_of(directory: Path, number: int) -> None:
-    """What is made in ``directory`` belongs to project ``number``: ``FS_IOC_FSSETXATTR`` with ``PROJINHERIT``."""
+    """New objects in ``directory`` belong to project ``number``: ``FS_IOC_FSSETXATTR`` with ``PROJINHERIT``."""
     import fcntl
     import struct
 

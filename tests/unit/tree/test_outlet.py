@@ -1,4 +1,5 @@
-"""What an operator lets the daemon write elsewhere stays there, whoever else may write in that directory."""
+"""Files that an operator lets the daemon write elsewhere stay there, even if other users may write in that
+directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a directory that is to go as one: names tell what is ignored, and no file is looked at by stat."""
+"""The contents of a directory that goes as one: names show which are ignored, and no file is looked at by stat."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ DEADLINE_S = 20
 
 
 class Watched:
-    """A watched root and what its watcher tells."""
+    """A watched root and its watcher's events."""
 
     def __init__(self, root: Path, watcher: Watcher) -> None:
         self.root = root
@@ -46,7 +46,7 @@ class Watched:
             if events and not got:
                 break
             events += got
-        assert events, "nothing was told within the deadline"
+        assert events, "no event came within the deadline"
         return events
 
     def assert_watches(self, count: int) -> None:
@@ -271,7 +271,7 @@ def test_a_file_system_of_other_machines_is_never_said_to_be_watched(
         problem = watcher.start().problem
         assert problem is not None
         assert (problem.error_code, problem.facts["kind"]) == ("remote_file_system", "nfs")
-        (tmp_path / "local").write_text("what this kernel sees is told all the same")
+        (tmp_path / "local").write_text("changes that this kernel sees are reported all the same")
         assert Touched(b"local", "entry") in watcher.read()
 
 

@@ -1,4 +1,4 @@
-"""The preflight behind ``instep check``: what must hold before work, each with both values and what to do."""
+"""The preflight behind ``instep check``: the conditions for work, each with both values and what to do."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ async def _check_fileset(
 
 def _watch_row(me: str, service: WriterService | FollowService) -> CheckRowDocument:
     """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be done:
-    that is told, but it is no failure."""
+    that is shown, but it is no failure."""
     name = f"watch of {service.fileset.name}"
     if service.tree.watch is None or service.tree.watch.problem is None:
         return result(name, True, me, "sees all changes" if service.tree.watch is not None else "not begun")

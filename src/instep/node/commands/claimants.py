@@ -1,8 +1,8 @@
-"""Before a promotion out of a dispute: ask who claims the epoch what it published there.
+"""Before a promotion out of a dispute: ask each claimant of the epoch which generations it published there.
 
-A claimant's generations are what the promotion leaves behind, nobody follows them, and only the claimant reports of
-them. So each is asked, and waited for a moment when it is not connected; who does not answer is named, for what it
-published cannot be.
+The promotion leaves a claimant's generations behind, no node follows them, and only the claimant reports them. So
+each is asked, and waited for a moment when it is not connected; a claimant that does not answer is named, because its
+generations cannot be.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Unheard:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The heads that claimants answered with, and who did not answer."""
+    """The heads that claimants answered with, and the claimants that did not answer."""
 
     heads: tuple[tuple[NodeName, HeadRef], ...] = ()
     unheard: tuple[Unheard, ...] = ()

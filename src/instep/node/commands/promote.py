@@ -1,7 +1,7 @@
 """``promote``: this node goes on as the writer of a line whose home is dead, by the word of the cluster's CA.
 
-First it names what that may cost: every generation above what this node serves that anybody here has heard of. The
-record builds on what is served here, and the new writer publishes at once.
+First it names what that may cost: every generation above the served one that any connected node has heard of. The
+record builds on the generation that is served here, and the new writer publishes at once.
 """
 
 from __future__ import annotations
@@ -245,16 +245,16 @@ class Promote:
                 service.line,
             )
         return api.PromoteDocument(
-            fileset=service.fileset.name,
-            writer=me,
-            changed=is_changed,
-            epoch=current.epoch if current is not None else 1,
-            generation=generation(service.head),
-            base=generation(held),
-            lost=tuple(self._lost_document(one) for one in lost),
-            has_ca_key=node.pki.is_ca,
-            next=tuple(self._next_steps(service)),
-            unheard=tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
+            service.fileset.name,
+            me,
+            is_changed,
+            current.epoch if current is not None else 1,
+            generation(service.head),
+            generation(held),
+            tuple(self._lost_document(one) for one in lost),
+            node.pki.is_ca,
+            tuple(self._next_steps(service)),
+            tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
         )
 
     def _lost_document(self, one: Lost) -> api.LostDocument:

@@ -88,7 +88,7 @@ class GoldenRequest:
     body: str | None = key(None, string)
     """What the request sends."""
     ignore: tuple[str, ...] = key([], _expressions)
-    """Regular expressions; what they match does not count. For `digest`."""
+    """Regular expressions; text that they match does not count. For `digest`."""
     tolerance: int = key(0, whole_number(0, 255, "is not a number from 0 to 255"))
     """Difference of a channel (0 to 255) that does not count. For `image`."""
     max_share_percent: float = key("0%", percent)
@@ -139,7 +139,7 @@ def read_golden(reader: TableReader, path: KeyPath, raw: object, root: Path | No
     if settings.timeout_ms < 1:
         reader.wrong((*path, "timeout"), 0, NO_TIME)
     if tables and settings.url is None and settings.balancer is None:
-        reader.wrong((*path, "url"), None, "is missing: whom to ask the requests")
+        reader.wrong((*path, "url"), None, "is missing: the address that the requests go to")
     if table and not tables:
         reader.wrong(where, None, "is missing: there is nothing to ask")
     _check_tls(reader, path, settings)

@@ -51,7 +51,7 @@ _APART = {
     "auth_file": _SECRET,
     "headers_file": _SECRET,
     "touch": "lies in the fileset: touching it would be a change of the tree",
-    "pid_file": "lies in the fileset: who writes there would choose what gets the signal",
+    "pid_file": "lies in the fileset: a writer of the fileset would choose the process that gets the signal",
 }
 
 
@@ -191,7 +191,7 @@ def _contradictions(
     if hook.tree and hook.user:
         yield (
             "tree",
-            "does not go with user: what is staged can be read by this daemon's own user only",
+            "does not go with user: only this daemon's own user can read staged files",
         )
 
 

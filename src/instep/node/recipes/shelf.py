@@ -106,7 +106,7 @@ def _check_writers(file: Path, about: os.stat_result, owners: tuple[int, ...]) -
         return
     raise RefusedError(
         f"recipe {file} could be written by others: owner {about.st_uid}, mode {mode:04o}; wanted is owner "
-        f"{' or '.join(map(str, sorted(set(owners))))}, writable by nobody else",
+        f"{' or '.join(map(str, sorted(set(owners))))}, writable by no other user",
         hint=f"look at it, then: chown {owners[0]} {file}; chmod go-w {file}",
         code="writable_recipe",
         file=str(file),
