@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from instep.net import messages as m
 from instep.node.line_service import LineService
 
-__all__ = ["offer_of"]
+__all__ = ["is_other_offer", "offer_of"]
 
 
 def offer_of(service: LineService) -> m.Offer | None:
@@ -25,3 +27,9 @@ def offer_of(service: LineService) -> m.Offer | None:
         head=message.generation.ref() if message is not None else None,
         definition=definition.encoded(),
     )
+
+
+def is_other_offer(old: m.Offer, new: m.Offer) -> bool:
+    """Whether two offers of a line differ in more than the head and its numbers, which travel with each head."""
+    numbers = {"head": old.head, "entries": old.entries, "size_bytes": old.size_bytes}
+    return bool(msgspec.structs.replace(new, **numbers) != old)

@@ -70,11 +70,13 @@ class Peers:
     # LineNet: what lines ask for ------------------------------------------------------------------------------
 
     async def announce(self, head: m.Head) -> None:
-        """Offer a head to every connected partner that may have it and does not know it."""
+        """Offer a head to every connected partner that may have it and does not know it. The line comes first, where it
+        was not offered as what it is now."""
         service = self.service(head.line)
         if service is None:
             return
         for who, session in list(self.sessions.items()):
+            session.offer_again(service)
             if self.access.why_not(who, service) is None:
                 session.tell_head(head)
 
@@ -150,8 +152,11 @@ class Peers:
     def epochs_changed(self, line: LineId) -> None:
         """The line's writer changed: send the records to every peer that named the line, over whichever stream there
         is."""
+        service = self.service(line)
         for session in self.sessions.values():
             session.tell_epochs(line)
+            if service is not None:
+                session.offer_again(service)
         for uplink in self.uplinks.values():
             uplink.tell_epochs(line)
 

@@ -12,7 +12,7 @@ from instep.net.service import PeerStream
 from instep.node.asking import Asking
 from instep.node.driver import wall_ms
 from instep.node.line_service import LineService
-from instep.node.offering import offer_of
+from instep.node.offering import is_other_offer, offer_of
 from instep.node.own_past import with_beside
 from instep.node.peer_context import PeerContext
 from instep.node.revocations import take_revocations
@@ -100,14 +100,12 @@ class Session(Asking):
         """Offer what the partner may have now, withdraw what it may not have any more."""
         offered: dict[LineId, m.Offer] = {}
         for service in self._peers.lines.values():
-            may_have = self._peers.access.why_not(self.who, service) is None
-            if may_have and (service.writer != self.who or self._is_short_of(service)):
-                offer = offer_of(service)
-                if offer is not None:
-                    offered[service.line] = offer
+            offer = self._offer_of(service)
+            if offer is not None:
+                offered[service.line] = offer
         for line, old in self._offered.items():
             if line not in offered:
-                self.tell(m.Offer(line, old.writer, old.mode, old.fileset_class, is_withdrawn=True))
+                self._withdraw(old)
         for line, offer in offered.items():
             if self._offered.get(line) != offer:
                 self.tell(offer)
@@ -117,6 +115,26 @@ class Session(Asking):
             if message is not None and (known is None or known.id != message.generation.id):
                 self.tell_head(message)
         self._offered = offered
+
+    def offer_again(self, service: LineService) -> None:
+        """Offer one line where the partner was not offered it, or as something else. A hub knows what a line is only
+        once its first head is here, and any head may bring another definition."""
+        old, offer = self._offered.get(service.line), self._offer_of(service)
+        if offer is None:
+            if old is not None:
+                self._withdraw(self._offered.pop(service.line))
+        elif old is None or is_other_offer(old, offer):
+            self._offered[service.line] = offer
+            self.tell(offer)
+
+    def _offer_of(self, service: LineService) -> m.Offer | None:
+        may_have = self._peers.access.why_not(self.who, service) is None
+        if not may_have or (service.writer == self.who and not self._is_short_of(service)):
+            return None
+        return offer_of(service)
+
+    def _withdraw(self, offer: m.Offer) -> None:
+        self.tell(m.Offer(offer.line, offer.writer, offer.mode, offer.fileset_class, is_withdrawn=True))
 
     def _is_short_of(self, service: LineService) -> bool:
         """Whether the line's own writer greeted with less than is live here: one that was given the line and then put
