@@ -48,7 +48,7 @@ class ArchiveRestoreDocument(Document, frozen=True, kw_only=True):
     warnings: tuple[str, ...] | UnsetType = UNSET
 
 
-@command("archive_restore", Role.OPERATOR, RefusedError, DamagedError)
+@command("archive_restore", Role.ADMIN, RefusedError, DamagedError)
 class ArchiveRestoreCommand(Command[ArchiveRestoreDocument], frozen=True):
     """Copy a path out of the archive into the directory ``to``, as ``generation`` had it or else the newest."""
 

@@ -28,7 +28,7 @@ class WaitDocument(Document, frozen=True):
     failed: FailureDocument | UnsetType = UNSET
 
 
-@command("wait", Role.VIEWER, RefusedError, UnavailableError, ResourceError)
+@command("wait", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class WaitCommand(Command[WaitDocument], frozen=True):
     """Publish what was written before the call, then wait until all direct partners are in step with it.
 
@@ -94,7 +94,7 @@ class RollbackCommand(Command[OutcomeDocument], frozen=True):
 
 @command(
     "restore",
-    Role.OPERATOR,
+    Role.ADMIN,
     RefusedError,
     ContentionError,
     UnavailableError,

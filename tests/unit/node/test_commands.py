@@ -15,7 +15,7 @@ import pytest
 
 from instep.api.archive import ArchiveListCommand, ArchiveListDocument, ArchivePruneCommand
 from instep.api.catalog import COMMANDS
-from instep.api.command import command_from
+from instep.api.command import Role, command_from
 from instep.api.filesets import FilesetShowCommand
 from instep.api.lines import PublishCommand
 from instep.cli.control import Control
@@ -41,6 +41,18 @@ def test_every_command_says_what_it_does_and_under_which_one_name() -> None:
     for name, kind in COMMANDS.items():
         assert kind.command == name
         assert kind.__doc__ and kind.result().__doc__, name
+
+
+def test_a_directory_of_the_callers_choice_is_for_admins() -> None:
+    """Goal: with the daemon's rights it may be any directory, also one with keys. ``path`` of ``explain`` lies in a tree."""
+    chosen = {"to", "name", "path"}
+    found = {
+        name: kind.role
+        for name, kind in COMMANDS.items()
+        if "to" in kind.__struct_fields__ or chosen - {"to"} <= set(kind.__struct_fields__)
+    }
+    assert set(found) == {"archive_restore", "fileset_accept", "fileset_check", "restore"}
+    assert set(found.values()) == {Role.ADMIN}
 
 
 @cache
