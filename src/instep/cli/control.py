@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from instep.api.command import Command, Result, as_json, result_from
+from instep.api.command import OTHER_VERSION, Command, Result, as_json, result_from
 from instep.api.looking import PingCommand
 from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
@@ -37,6 +37,8 @@ def error_from_json(told: Mapping[str, Any]) -> InstepError:
     family = family_of(told.get("exit_code"))
     error = family(str(told.get("reason")), hint=told.get("hint"), code=told.get("code"))
     error.facts = dict(told.get("facts") or {})
+    if error.error_code == "unknown_command":  # daemons of before say only that
+        error.hint = error.hint or OTHER_VERSION
     return error
 
 

@@ -287,6 +287,10 @@ def test_a_daemon_of_another_version_ends_in_a_clear_answer(instep: Run, daemon:
         error = json.loads(out)["error"]
         assert (code, error["code"]) == (7, "other_version"), answer
         assert "instep stop, then: instep start" in error["hint"]
+    older = {"code": "unknown_command", "exit_code": 2, "reason": "no command 'archive_list'", "hint": None}
+    daemon.lines("archive_list", {"error": older})
+    code, _, err = instep("archive", "list")
+    assert (code, "instep stop, then: instep start" in err) == (2, True)
     daemon.lines("archive_list", {"result": {"fileset": "c", "items": [], "bytes": 1, "later": {"a": 1}}})
     assert instep("archive", "list")[0] == 0, "what a later version adds does no harm"
 
