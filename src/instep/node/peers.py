@@ -70,15 +70,9 @@ class Peers:
     # LineNet: what lines ask for ------------------------------------------------------------------------------
 
     async def announce(self, head: m.Head) -> None:
-        """Offer a head to every connected partner that may have it and does not know it. The line comes first, where it
-        was not offered as what it is now."""
-        service = self.service(head.line)
-        if service is None:
-            return
-        for who, session in list(self.sessions.items()):
-            session.offer_again(service)
-            if self.access.why_not(who, service) is None:
-                session.tell_head(head)
+        """Offer a head to every connected partner that may have it and does not know it."""
+        for session in list(self.sessions.values()):
+            session.announce(head)
 
     async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
         """Ping every connected partner; their heads of our lines come before their answer."""
@@ -152,11 +146,9 @@ class Peers:
     def epochs_changed(self, line: LineId) -> None:
         """The line's writer changed: send the records to every peer that named the line, over whichever stream there
         is."""
-        service = self.service(line)
         for session in self.sessions.values():
             session.tell_epochs(line)
-            if service is not None:
-                session.offer_again(service)
+            session.offer_again(line)
         for uplink in self.uplinks.values():
             uplink.tell_epochs(line)
 

@@ -116,15 +116,24 @@ class Session(Asking):
                 self.tell_head(message)
         self._offered = offered
 
-    def offer_again(self, service: LineService) -> None:
+    def announce(self, head: m.Head) -> None:
+        """Tell a new head to a partner that may have it. The line comes first, where it was not offered as what it is
+        now."""
+        self.offer_again(head.line)
+        service = self._peers.service(head.line)
+        if service is not None and self._peers.access.why_not(self.who, service) is None:
+            self.tell_head(head)
+
+    def offer_again(self, line: LineId) -> None:
         """Offer one line where the partner was not offered it, or as something else. A hub knows what a line is only
         once its first head is here, and any head may bring another definition."""
-        old, offer = self._offered.get(service.line), self._offer_of(service)
+        service, old = self._peers.service(line), self._offered.get(line)
+        offer = self._offer_of(service) if service is not None else None
         if offer is None:
             if old is not None:
-                self._withdraw(self._offered.pop(service.line))
+                self._withdraw(self._offered.pop(line))
         elif old is None or is_other_offer(old, offer):
-            self._offered[service.line] = offer
+            self._offered[line] = offer
             self.tell(offer)
 
     def _offer_of(self, service: LineService) -> m.Offer | None:
