@@ -6,6 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from instep.api.command import Command, Document, Role, command
 from instep.errors import DamagedError, RefusedError
+from instep.model.ids import Count
 
 
 class ArchiveItemDocument(Document, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class ArchiveRestoreCommand(Command[ArchiveRestoreDocument], frozen=True):
     fileset: str | None = None
     path: str | None = None
     path_b64: bytes | None = None
-    generation: int | None = None
+    generation: Count | None = None
 
 
 class ArchivePruneDocument(Document, frozen=True):
@@ -75,6 +76,6 @@ class ArchivePruneCommand(Command[ArchivePruneDocument], frozen=True):
     """Delete from the archive what neither rule keeps; rules that are not given are the fileset's."""
 
     fileset: str | None = None
-    keep_last: int | None = None
-    keep_within_ms: int | None = None
+    keep_last: Count | None = None
+    keep_within_ms: Count | None = None
     dry_run: bool = False

@@ -9,17 +9,19 @@ from __future__ import annotations
 import enum
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
 from instep.errors import InstepError, UnavailableError, UsageError
 
 __all__ = [
-    "OTHER_VERSION", "Command", "Document", "Kind", "Result", "Role", "as_json", "command", "command_from",
-    "result_from",
+    "OTHER_VERSION", "Command", "Document", "Kind", "Result", "Role", "Seconds", "as_json", "command",
+    "command_from", "result_from",
 ]  # fmt: skip
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+"""How long something may take or last: at most thirty years, so that a moment from now can be written as a date."""
 OTHER_VERSION = "instep and its daemon may be of different versions: instep stop, then: instep start"
 
 
@@ -48,7 +50,7 @@ class Command(
     command: ClassVar[str]
     role: ClassVar[Role]
     errors: ClassVar[tuple[type[InstepError], ...]]
-    timeout_s: float | None = None
+    timeout_s: Seconds | None = None
 
     @classmethod
     def result(cls) -> type[Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, Role, Seconds, command
 from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument, WaitingDocument
 from instep.errors import (
     ContentionError,
@@ -14,6 +14,7 @@ from instep.errors import (
     ResourceError,
     UnavailableError,
 )
+from instep.model.ids import Count
 
 
 class WaitDocument(Document, frozen=True):
@@ -36,7 +37,7 @@ class WaitCommand(Command[WaitDocument], frozen=True):
     """
 
     fileset: str | None = None
-    generation: int | None = None
+    generation: Count | None = None
     nodes: tuple[str, ...] = ()
     fleet: bool = False
     flush: bool = True
@@ -85,7 +86,7 @@ class PublishCommand(Command[OutcomeDocument], frozen=True):
 class RollbackCommand(Command[OutcomeDocument], frozen=True):
     """The tree of an older generation, whatever lies there now, as a new generation."""
 
-    generation: int
+    generation: Count
     fileset: str | None = None
     message: str = ""
     accept_deletions: bool = False
@@ -110,7 +111,7 @@ class RestoreCommand(Command[OutcomeDocument], frozen=True):
 
     fileset: str | None = None
     paths_b64: tuple[bytes, ...] = ()
-    generation: int | None = None
+    generation: Count | None = None
     source: str | None = field(default=None, name="from")
     to: str | None = None
     message: str = ""
@@ -148,7 +149,7 @@ class PauseCommand(Command[PauseDocument], frozen=True):
     """Stop publishing and applying a fileset on this node, ``for_s`` seconds or until it is resumed."""
 
     fileset: str | None = None
-    for_s: float | None = None
+    for_s: Seconds | None = None
     reason: str | None = None
 
 

@@ -16,6 +16,7 @@ from instep.api.parts import (
     ReportedDocument,
 )
 from instep.errors import DamagedError, RefusedError, ResourceError
+from instep.model.ids import Count
 
 
 class PingDocument(Document, frozen=True):
@@ -211,8 +212,8 @@ class DiffCommand(Command[DiffDocument], frozen=True):
     """What changed between two generations, or between one and the head, or between the head and the tree."""
 
     fileset: str | None = None
-    a: int | None = None
-    b: int | None = None
+    a: Count | None = None
+    b: Count | None = None
 
 
 class EventsDocument(Document, frozen=True):
@@ -225,7 +226,7 @@ class EventsDocument(Document, frozen=True):
 class EventsCommand(Command[EventsDocument], frozen=True):
     """What happened on this node since then, in milliseconds of the wall clock."""
 
-    since_ms: int = 0
+    since_ms: Count = 0
 
 
 # Explain ------------------------------------------------------------------------------------------------

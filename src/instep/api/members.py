@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, Role, Seconds, command
 from instep.errors import NotAllowedError, RefusedError, UnavailableError
 
 
@@ -29,7 +29,7 @@ class InviteCommand(Command[InviteDocument], frozen=True):
     replicate: bool = True
     data: bool = True
     hub: bool = False
-    ttl_s: float | None = None
+    ttl_s: Seconds | None = None
     source: str | None = field(default=None, name="from")
 
 
@@ -184,7 +184,7 @@ class DrainCommand(Command[DrainDocument], frozen=True):
     """Say that a node should get no new work: this one, or a connected partner that lets us."""
 
     node: str | None = None
-    for_s: float | None = None
+    for_s: Seconds | None = None
     reason: str | None = None
 
 

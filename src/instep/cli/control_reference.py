@@ -74,6 +74,8 @@ def _shown(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_shown(each) for each in arguments if each is not UnsetType)
+    if origin is typing.Annotated:
+        return f"{_shown(arguments[0])} from {arguments[1].ge:g} on"
     if origin is tuple:
         return f"list of {_shown(arguments[0])}"
     if origin is not None:

@@ -170,7 +170,7 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
 @pass_session
 def events(session: Session, since_ms: int) -> None:
     """What happened on this node: published, applied, refused, reverted, joined."""
-    begin_ms = int(time.time() * 1000) - since_ms
+    begin_ms = max(0, int(time.time() * 1000) - since_ms)
     document = session.call(api.EventsCommand(begin_ms))
 
     def text() -> None:

@@ -11,7 +11,7 @@ from instep.cli.main import cli
 from instep.cli.reference import ROOT, pages, walk
 from instep.cli.session import InstepCommand
 
-HEAVY = ("aiohttp", "cryptography", "tomlkit", "rich", "blake3", "asyncio")
+HEAVY = ("aiohttp", "cryptography", "tomlkit", "rich", "blake3", "asyncio", "http.client", "email", "ssl")
 
 
 def test_generated_pages_are_current() -> None:
