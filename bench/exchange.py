@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from instep.model.ids import HeadRef
-from instep.tree.journal import Journal
-from instep.tree.next_tree import Exchange
-from instep.tree.switch import finish, prepare, switch
+from instep.tree.journal.journal import Journal
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.switch.switch import finish, prepare, switch
 from tests.support.apply_world import START_NS, File, Tree, World
 
 PER_DIRECTORY = 100

@@ -11,13 +11,13 @@ import pytest
 from msgspec import inspect
 
 from instep.errors import PeerError
-from instep.model import entry, pages
-from instep.model.entry import Entry, Kind
-from instep.net import messages
+from instep.model.manifest import entry, pages
+from instep.model.manifest.entry import Entry, Kind
+from instep.net.messages import messages
 
 SOURCES = Path(__file__).parents[2] / "src/instep"
 LOOKS_UP = frozenset({"gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo", "getfqdn"})
-DIALS_OR_LISTENS = frozenset({"net/dial.py", "net/listener.py"})
+DIALS_OR_LISTENS = frozenset({"net/connections/dial.py", "net/connections/listener.py"})
 """Here a name that the operator wrote becomes an address to dial; it admits no peer."""
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import instep.node.process  # noqa: F401  registers every failpoint
-from instep.tree.failpoints import registered
+import instep.daemon.process  # noqa: F401  registers every failpoint
+from instep.tree.root.failpoints import registered
 from tests.support.crashes import Crasher, Tree, assert_nothing_lost, assert_rested, carried, crashers, tables
 from tests.support.fleet import Fleet, tree_of
 from tests.support.waiting import eventually

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import instep.node.process  # noqa: F401  registers every failpoint
-from instep.tree.failpoints import registered
+import instep.daemon.process  # noqa: F401  registers every failpoint
+from instep.tree.root.failpoints import registered
 from tests.support.crashes import Crasher, assert_rested, crashers, told
 from tests.support.fleet import Fleet, tree_of
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from instep.model.ids import LineId, fileset_name, node_name
-from instep.net import messages as m
 from instep.net.client import PeerClient
-from instep.net.pki import Pki
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
 from instep.net.service import PeerStream
-from instep.net.tls import TlsContexts
+from instep.net.trust.pki import Pki
 from tests.support import peers
 from tests.support.fleet import Fleet, Node
 from tests.support.hostile import HostileWriter, Looped, file

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from instep.fleet import golden
-from instep.fleet.golden import ask_all, ask_one, judge
-from instep.fleet.golden_spec import Answer, Compare, GoldenSpec
-from instep.fleet.hook_spec import HookSpec
+from instep.fleet.golden import golden
+from instep.fleet.golden.golden import ask_all, ask_one, judge
+from instep.fleet.golden.spec import Answer, Compare, GoldenSpec
+from instep.fleet.hooks.spec import HookSpec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ask = Callable[..., Awaitable[Answer]]

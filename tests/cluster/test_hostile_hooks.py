@@ -17,11 +17,11 @@ from instep.model.generation import UNSIGNED, SignedGeneration
 from instep.model.ids import HeadRef, LineId, fileset_name, node_name
 from instep.model.rollout import Order, Verdict
 from instep.model.standing import Standing, StandingRecord
-from instep.net import messages as m
 from instep.net.client import PeerClient
-from instep.net.pki import Pki
-from instep.net.stream import SocketStream
-from instep.net.tls import TlsContexts
+from instep.net.connections.stream import SocketStream
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
+from instep.net.trust.pki import Pki
 from tests.cluster.test_hooks import _hooks, _script
 from tests.property.test_hostile_bytes import HEAD as STREAM_HEAD
 from tests.property.test_hostile_bytes import STREAM
@@ -196,7 +196,7 @@ def test_only_the_configuration_makes_hooks() -> None:
     assert makers["HookSettings"] <= {"node/config/hooks.py"}, makers
     assert makers["FactSettings"] <= {"node/config/facts.py"}, makers
     assert makers["HookSpec"] <= {
-        "node/hooks.py", "node/config/hooks.py", "node/golden.py", "node/config/golden.py",
+        "node/lines/hook_calls.py", "node/config/hooks.py", "node/lines/golden_answers.py", "node/config/golden.py",
     }, makers  # fmt: skip
     travelling = {
         field for kind in (*get_args(m.StreamMessage), Definition) for field in kind.__struct_fields__

@@ -23,11 +23,11 @@ from instep.model.generation import UNSIGNED, GenerationBody, SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
 from instep.model.rollout import Order, Verdict
 from instep.model.standing import Standing, StandingRecord
-from instep.net import messages as m
 from instep.net.client import PeerClient, join_cluster
-from instep.net.pki import Pki
-from instep.net.tls import TlsContexts
-from instep.net.tokens import parse_token
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
+from instep.net.trust.pki import Pki
+from instep.net.trust.tokens import parse_token
 from tests.support import peers
 from tests.support.fleet import Fleet
 from tests.support.hostile import Looped, Victim, look, wall_ms

@@ -15,13 +15,13 @@ import pytest
 from backports import zstd
 
 from instep.model.definition import Definition, Mode, Preserve
-from instep.model.entry import Entry, Extra
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
-from instep.model.pages import encode_page
-from instep.net import messages as m
-from instep.net.pki import Pki
+from instep.model.manifest.entry import Entry, Extra
+from instep.model.manifest.pages import encode_page
+from instep.net.messages import messages as m
 from instep.net.transfer import Answer, AnswerStatus
+from instep.net.trust.pki import Pki
 from tests.support import peers
 from tests.support.fleet import Fleet, tree_of
 from tests.support.hostile import (

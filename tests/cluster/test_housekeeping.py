@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.model.manifest import iterate
-from instep.node.housekeeping import Housekeeping
+from instep.model.manifest.manifest import iterate
 from instep.node.node import Node
+from instep.node.upkeep.housekeeping import Housekeeping
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Fleet
 

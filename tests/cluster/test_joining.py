@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from instep.model.ids import NodeName, node_name
-from instep.net.pki import Pki
-from instep.net.tokens import token_text
+from instep.net.trust.pki import Pki
+from instep.net.trust.tokens import token_text
 from instep.node.config.loading import load
 from tests.support import peers
 

@@ -19,14 +19,14 @@ import uvloop
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import Digest, NodeName, node_name
-from instep.net import messages as m
-from instep.net.allow import AllowList
-from instep.net.certs import Purpose
 from instep.net.client import PeerClient, join_cluster, split_address
-from instep.net.pki import Issued, Pki
+from instep.net.connections.allow import AllowList
+from instep.net.connections.tls import TlsContexts, trust_fetch
+from instep.net.messages import messages as m
 from instep.net.server import Limits
-from instep.net.tls import TlsContexts, trust_fetch
 from instep.net.transfer import AnswerStatus
+from instep.net.trust.certs import Purpose
+from instep.net.trust.pki import Issued, Pki
 from tests.support import peers
 from tests.support.waiting import eventually_async
 

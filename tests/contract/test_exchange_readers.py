@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-from instep.tree.linger import lingering
-from instep.tree.next_tree import Exchange
-from instep.tree.switch import finish, switch
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.switch.linger import lingering
+from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import START_NS, Tree, World
 
 SWITCHES = 100

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from instep.tree import renames
-from instep.tree.switch import switch
+from instep.tree.journal import renames
+from instep.tree.switch.switch import switch
 from tests.support.apply_world import START_NS, Tree, World
 from tests.support.mounts import need_root, unmount
 

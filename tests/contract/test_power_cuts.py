@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.tree.beneath import has_openat2
+from instep.tree.root.beneath import has_openat2
 from tests.support.power.cuts import without_syncs
 from tests.support.power.disk import Sync
 from tests.support.power.explore import RUNS, first_failure, recorded

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from instep.errors import InstepError
-from instep.tree import beneath, failpoints
-from instep.tree.archive import Archive
-from instep.tree.beneath import RenameUnsupportedError
-from instep.tree.journal import Journal
-from instep.tree.recover import RecoveredKind, recover
+from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Journal
+from instep.tree.root import beneath, failpoints
+from instep.tree.root.beneath import RenameUnsupportedError
+from instep.tree.switch.recover import RecoveredKind, recover
 from tests.support.apply_world import World
 from tests.support.killed_applies import NEW, observed, old_tree, prepare, second, wanted
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from instep.core import follow_vocabulary as f
-from instep.core import publish_vocabulary as p
-from instep.core.accept import SignerVerdict
-from instep.core.follow import FollowMachine
-from instep.core.publish import PublishMachine
-from instep.core.rollout import RolloutMachine
+from instep.core.follow import vocabulary as f
+from instep.core.follow.machine import FollowMachine
+from instep.core.lines.accept import SignerVerdict
+from instep.core.publish import vocabulary as p
+from instep.core.publish.machine import PublishMachine
+from instep.core.rollout.machine import RolloutMachine
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.testing.world import words
+from instep.testing.world.world import words
 
 LINE = LineId(FilesetName("catalog"), NodeName("main"))
 MAIN = NodeName("main")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.core import follow_vocabulary as f
+from instep.core.follow import vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, SetTimer, TimerFired, Trouble
 from instep.errors import Retry
 from tests.golden.dialogue import HUB, MAIN, OK, Dialogue, epoch, follower, generation

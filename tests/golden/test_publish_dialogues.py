@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from instep.core import publish_vocabulary as p
-from instep.core import restore_vocabulary as s
-from instep.core.accept import SignerVerdict
-from instep.core.held import HeldPaths, ScanProblem
-from instep.core.losses import Lost
+from instep.core.guards.held import HeldPaths, ScanProblem
+from instep.core.guards.losses import Lost
+from instep.core.lines.accept import SignerVerdict
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from instep.core import publish_vocabulary as p
-from instep.core import restore_vocabulary as s
-from instep.core.commit_facts import LastCommit, committed
-from instep.core.held import HeldPaths, ScanProblem
+from instep.core.guards.held import HeldPaths, ScanProblem
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.publish.commit_facts import LastCommit, committed
 from instep.core.vocabulary import HookEnded, HookKind, KeepGeneration, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName

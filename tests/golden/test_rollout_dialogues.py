@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from instep.core import follow_vocabulary as f
+from instep.core.follow import vocabulary as f
 from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from instep.core import rollout_vocabulary as v
-from instep.core.rollout import RolloutMachine
+from instep.core.rollout import vocabulary as v
+from instep.core.rollout.machine import RolloutMachine
 from instep.core.vocabulary import TimerFired
 from instep.model.ids import NodeName
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from instep.core import follow_vocabulary as f
-from instep.core import publish_vocabulary as p
-from instep.core.held import HeldPaths, ScanProblem
-from instep.core.hot import Cooling
+from instep.core.follow import vocabulary as f
+from instep.core.guards.held import HeldPaths, ScanProblem
+from instep.core.guards.hot import Cooling
+from instep.core.publish import vocabulary as p
 from instep.core.rescan import ScanCost
 from instep.core.vocabulary import SetTimer, TimerFired, Trouble, WatchChanged
 from instep.errors import Retry

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instep.errors import InstepError
-from instep.tree import failpoints
-from instep.tree.next_tree import Exchange
-from instep.tree.recover import RecoveredKind, recover
-from instep.tree.switch import finish, switch
+from instep.tree.root import failpoints
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import Dir, File, Link, Tree, World
 
 POINTS = [

@@ -10,8 +10,8 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep.model.chunklist import ChunkParams
-from instep.tree.chunking import Chunker
+from instep.model.manifest.chunklist import ChunkParams
+from instep.tree.objects.chunking import Chunker
 
 SMALL = ChunkParams(1024, 256, 8192)
 

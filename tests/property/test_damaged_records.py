@@ -14,8 +14,8 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from instep.tree.history import History
-from instep.tree.records import MAGIC, Damage, append_records, framed, read_records, scan_records
+from instep.tree.archive.history import History
+from instep.tree.root.records import MAGIC, Damage, append_records, framed, read_records, scan_records
 from tests.support.apply_world import World, digest
 
 encode = msgspec.msgpack.Encoder().encode

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from instep.errors import DamagedError, InstepError, PeerError, UsageError
-from instep.model.chunklist import Chunk, ChunkRun, decode_chunks, decode_runs
 from instep.model.definition import Definition, decode_definition
-from instep.model.entry import Entry, Extra, Kind
 from instep.model.generation import (
     UNSIGNED,
     EpochBody,
@@ -22,7 +20,9 @@ from instep.model.generation import (
     SignedGeneration,
 )
 from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
-from instep.model.pages import (
+from instep.model.manifest.chunklist import Chunk, ChunkRun, decode_chunks, decode_runs
+from instep.model.manifest.entry import Entry, Extra, Kind
+from instep.model.manifest.pages import (
     Child,
     decode_inner,
     decode_leaf,
@@ -32,13 +32,13 @@ from instep.model.pages import (
     verify_page,
 )
 from instep.model.standing import Standing, StandingRecord
-from instep.net import messages as m
-from instep.net.certs import Purpose, certificate_of_der, check_request, crl_of_pem, request_pin
-from instep.net.faults import error_of_reply
-from instep.net.tokens import Invitation, parse_token, token_text
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
 from instep.net.transfer import Answer, AnswerStatus, FrameHeader, FrameReader, frames, parse_records
-from instep.tree.journal import EndRecord, Op, Step, decode_record, encode_record
-from instep.tree.rules import Rules
+from instep.net.trust.certs import Purpose, certificate_of_der, check_request, crl_of_pem, request_pin
+from instep.net.trust.tokens import Invitation, parse_token, token_text
+from instep.tree.journal.journal import EndRecord, Op, Step, decode_record, encode_record
+from instep.tree.scan.rules import Rules
 
 DIGEST = Digest(bytes(range(32)))
 LINE = LineId(fileset_name("data"), node_name("main"))

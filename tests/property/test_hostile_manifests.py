@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.errors import PeerError
-from instep.model import manifest
-from instep.model.cutter import Shape
-from instep.model.entry import Entry
 from instep.model.ids import Digest
-from instep.model.pages import Child, decode_page, digest_of, encode_page
+from instep.model.manifest import manifest
+from instep.model.manifest.cutter import Shape
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import Child, decode_page, digest_of, encode_page
 from instep.model.paths import sort_key
 from tests.support.trees import SHAPES, Tree, in_order, is_whole, loose_entries, loose_trees, trees
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from instep.model import manifest
-from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.limits import DEPTH_MAX, SIZE_MAX, TIME_MAX_NS, TIME_MIN_NS, broken_by_path
+from instep.model.manifest import manifest
+from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.paths import parent_of, sort_key
-from instep.tree.plan import find_moves, plan
-from instep.tree.unfit import unfit
+from instep.tree.journal.plan import find_moves, plan
+from instep.tree.scan.unfit import unfit
 
 DIGEST = Digest(b"d" * 32)
 NAMES = st.sampled_from(

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.errors import PeerError
-from instep.model import manifest
-from instep.model.cutter import Shape
-from instep.model.entry import Entry
 from instep.model.ids import Digest
-from instep.model.pages import decode_leaf, decode_page, verify_page
+from instep.model.manifest import manifest
+from instep.model.manifest.cutter import Shape
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import decode_leaf, decode_page, verify_page
 from instep.model.paths import sort_key
 from tests.support import reference
 from tests.support.trees import SHAPES, Tree, in_order, loose_entries, loose_trees, paths, trees

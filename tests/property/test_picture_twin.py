@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.fleet.answer_worker import compare
+from instep.fleet.golden.answer_worker import compare
 from tests.support.pictures import Colour, png
 
 pytest.importorskip("PIL", reason="the extra images is not installed")

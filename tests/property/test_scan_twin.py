@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.model.definition import Definition
-from instep.model.entry import Entry, Kind
-from instep.model.entry_rules import check_entry
 from instep.model.ids import Digest, FilesetName
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import sort_key
-from instep.tree.compare import compare
-from instep.tree.place import Place
-from instep.tree.rows import RowsInOrder, StatRow
-from instep.tree.scan import Scanned, scan
+from instep.tree.objects.rows import RowsInOrder, StatRow
+from instep.tree.root.place import Place
+from instep.tree.scan.compare import compare
+from instep.tree.scan.scan import Scanned, scan
 
 NAMES = [b"a", b"a-b", b"a.b", b"a\nb", b"\xff", b"z" * 255, "ü".encode(), b"b", b" ", b"a\x01"]
 

@@ -168,7 +168,7 @@ def test_a_planted_bug_is_found(plant: str) -> None:
 def test_the_same_seed_is_the_same_run_whatever_the_hash_seed() -> None:
     code = """if True:
         from instep.testing.simulation import simulate
-        from instep.testing.successions import simulate_succession
+        from instep.testing.writer_changes.simulation import simulate_succession
         print([simulate(n).trace for n in (3, 4, 7)], simulate_succession(3, is_split=True).trace)
     """
     traces = []

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from instep.errors import InstepError
-from instep.tree import beneath
+from instep.tree.root import beneath
 from tests.support.adversary_ground import MODES, STRANGER, Ground
 from tests.support.adversary_jobs import SCENARIOS
 

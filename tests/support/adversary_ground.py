@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.model.definition import Definition, Preserve
-from instep.model.entry import Extra
-from instep.tree.fidelity import Allow, Local
+from instep.model.manifest.entry import Extra
+from instep.tree.objects.fidelity import Allow, Local
 from tests.support.apply_world import START_NS, Dir, File, Tree, World
 
 STRANGER = 65_534

@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
-from instep.tree.abilities import probe_filesystem
-from instep.tree.archive import Archive
-from instep.tree.failpoints import arm, disarm_all
-from instep.tree.marker import create_marker, remove_marker
-from instep.tree.next_tree import Exchange
-from instep.tree.place import Place, prepare_place, resolve_place
-from instep.tree.recover import put_back, recover
-from instep.tree.scan import scan
-from instep.tree.stages import clear_stages
-from instep.tree.switch import finish, switch
+from instep.tree.archive.archive import Archive
+from instep.tree.objects.abilities import probe_filesystem
+from instep.tree.root.failpoints import arm, disarm_all
+from instep.tree.root.marker import create_marker, remove_marker
+from instep.tree.root.place import Place, prepare_place, resolve_place
+from instep.tree.scan.scan import scan
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stages import clear_stages
+from instep.tree.switch.recover import put_back, recover
+from instep.tree.switch.switch import finish, switch
 from tests.support.adversary_ground import FIRST, SECOND, STRANGER, Ground
 from tests.support.apply_world import START_NS, World
 

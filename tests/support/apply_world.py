@@ -11,18 +11,18 @@ from pathlib import Path
 from blake3 import blake3
 
 from instep.model.definition import Definition
-from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeName
-from instep.model.manifest import build
+from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
+from instep.model.manifest.manifest import build
 from instep.model.paths import sort_key
-from instep.tree.fidelity import Local
-from instep.tree.journal import Journal
-from instep.tree.linger import end_linger, lingering
-from instep.tree.marker import create_marker
-from instep.tree.next_tree import Exchange
-from instep.tree.place import Place, prepare_place, resolve_place
-from instep.tree.stage import Stage, Want
-from instep.tree.switch import Switched, finish, switch
+from instep.tree.journal.journal import Journal
+from instep.tree.objects.fidelity import Local
+from instep.tree.root.marker import create_marker
+from instep.tree.root.place import Place, prepare_place, resolve_place
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stage import Stage, Want
+from instep.tree.switch.linger import end_linger, lingering
+from instep.tree.switch.switch import Switched, finish, switch
 
 FILESET = FilesetName("maps")
 START_NS = 1_700_000_000_000_000_000

@@ -48,7 +48,7 @@ def run_command(
 
 def spawn_daemon(directory: Path, environment: Mapping[str, str], log: IO[bytes]) -> Forked:
     """Start the daemon of a node directory and do not wait for it."""
-    return Forked("instep.node", [str(directory)], environment, log, log)
+    return Forked("instep.daemon", [str(directory)], environment, log, log)
 
 
 class Forked:
@@ -175,7 +175,7 @@ def _serve(name: str) -> None:
 def _import_all() -> None:
     import importlib
 
-    import instep.node.process  # noqa: F401 - the daemon with everything that it needs
+    import instep.daemon.process  # noqa: F401 - the daemon with everything that it needs
     from instep.cli.main import COMMANDS
 
     for module in sorted(set(COMMANDS.values())):
@@ -234,8 +234,8 @@ def _become(asked: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 
 def _main(module: str, arguments: list[str]) -> int:
-    if module == "instep.node":
-        from instep.node.process import run as run_node
+    if module == "instep.daemon":
+        from instep.daemon.process import run as run_node
 
         run_node(Path(arguments[0]))
         return 0

@@ -55,7 +55,7 @@ class Crasher:
         with (self.node.directory / "daemon.log").open("ab") as log:
             if self.wrapper:
                 self.process = subprocess.Popen(
-                    [*self.wrapper, sys.executable, "-m", "instep.node", str(self.node.directory)],
+                    [*self.wrapper, sys.executable, "-m", "instep.daemon", str(self.node.directory)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -26,7 +26,6 @@ from blake3 import blake3
 
 from instep.cli.control import Control
 from instep.errors import RefusedError
-from instep.model.entry import Entry, Kind
 from instep.model.generation import (
     UNSIGNED,
     EpochBody,
@@ -36,18 +35,19 @@ from instep.model.generation import (
     SignedGeneration,
 )
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName, fileset_name, node_name
-from instep.model.manifest import build
-from instep.model.pages import Child, decode_leaf, digest_of, encode_page
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.manifest import build
+from instep.model.manifest.pages import Child, decode_leaf, digest_of, encode_page
 from instep.model.paths import sort_key
-from instep.net import messages as m
-from instep.net.allow import AllowList
-from instep.net.pki import Pki
+from instep.net.connections.allow import AllowList
+from instep.net.connections.stream import SocketStream
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
 from instep.net.replies import CONTENT_TYPE
 from instep.net.server import PeerServer
 from instep.net.service import PeerStream
-from instep.net.stream import SocketStream
-from instep.net.tls import TlsContexts
 from instep.net.transfer import Answer, AnswerStatus
+from instep.net.trust.pki import Pki
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Node
 from tests.support.waiting import eventually

@@ -19,16 +19,16 @@ from pathlib import Path
 from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.statrow import StatRow
-from instep.tree import beneath, failpoints
-from instep.tree import switch as switching
-from instep.tree.archive import Archive
-from instep.tree.beneath import RenameUnsupportedError
-from instep.tree.linger import lingering
-from instep.tree.next_tree import Exchange
-from instep.tree.recover import RecoveredKind, recover
-from instep.tree.stages import clear_stages
-from instep.tree.switch import finish, switch
-from instep.tree.switch_rows import stat_rows
+from instep.tree.archive.archive import Archive
+from instep.tree.root import beneath, failpoints
+from instep.tree.root.beneath import RenameUnsupportedError
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stages import clear_stages
+from instep.tree.switch import switch as switching
+from instep.tree.switch.linger import lingering
+from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.rows import stat_rows
+from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest, expected, seen
 
 OLD: Tree = {

@@ -13,16 +13,16 @@ from pathlib import Path
 from instep.errors import NotAllowedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, node_name
 from instep.model.link import Link
-from instep.net import messages as m
-from instep.net.allow import AllowList
-from instep.net.certs import fingerprint_bytes
 from instep.net.client import PeerClient
-from instep.net.pki import Pki
+from instep.net.connections.allow import AllowList
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
 from instep.net.server import Limits, PeerServer, Refusal
 from instep.net.service import PeerStream
-from instep.net.tls import TlsContexts
-from instep.net.tokens import SECRET_BYTES, Invitation, TokenBook
 from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.net.trust.certs import fingerprint_bytes
+from instep.net.trust.pki import Pki
+from instep.net.trust.tokens import SECRET_BYTES, Invitation, TokenBook
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
 GENERATION = Digest(b"g" * 32)

@@ -17,15 +17,15 @@ import time
 from pathlib import Path
 
 from instep.errors import InstepError
-from instep.tree import beneath
-from instep.tree.archive import Archive
-from instep.tree.journal import Journal
-from instep.tree.linger import end_linger, lingering
-from instep.tree.next_tree import Exchange
-from instep.tree.recover import recover
-from instep.tree.scan import scan
-from instep.tree.stages import clear_stages
-from instep.tree.switch import finish, switch
+from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Journal
+from instep.tree.root import beneath
+from instep.tree.scan.scan import scan
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stages import clear_stages
+from instep.tree.switch.linger import end_linger, lingering
+from instep.tree.switch.recover import recover
+from instep.tree.switch.switch import finish, switch
 from tests.support.adversary_ground import FIRST, SECOND, STRANGER, Ground
 from tests.support.apply_world import START_NS, Tree
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from instep.errors import PeerError
-from instep.model.cutter import Shape
-from instep.model.entry import Entry, Extra, Kind
-from instep.model.entry_rules import check_entry
 from instep.model.ids import EMPTY_DIGEST, Digest
+from instep.model.manifest.cutter import Shape
+from instep.model.manifest.entry import Entry, Extra, Kind
+from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import parent_of, sort_key
 
 Tree = dict[bytes, Entry]

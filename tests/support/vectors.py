@@ -16,11 +16,11 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from instep.errors import PeerError
-from instep.model import chunklist, manifest, pages
 from instep.model.definition import Definition, FilesetClass, Mode, Preserve
-from instep.model.entry import Entry, Extra, Kind
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, NodeName
+from instep.model.manifest import chunklist, manifest, pages
+from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.model.paths import sort_key, validated
 
 VECTORS = Path(__file__).parents[2] / "docs" / "spec" / "vectors"

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from instep.fleet.aside import Aside, Hangs
+from instep.fleet.hooks.aside import Aside, Hangs
 from tests.support.waiting import eventually_async
 
 

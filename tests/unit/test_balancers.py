@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from instep.errors import RefusedError
-from instep.fleet.balancer_file import Program, check_file, keep_file
-from instep.fleet.balancer_plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
-from instep.fleet.haproxy import Surroundings, drained_state, haproxy, why_not_asked
-from instep.fleet.nginx import nginx
-from instep.fleet.proxy_map import merged, proxy_map
+from instep.fleet.balancers.file import Program, check_file, keep_file
+from instep.fleet.balancers.haproxy import Surroundings, drained_state, haproxy, why_not_asked
+from instep.fleet.balancers.nginx import nginx
+from instep.fleet.balancers.plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
+from instep.fleet.balancers.proxy_map import merged, proxy_map
 from instep.model.address import Address
 
 SERVICES = (

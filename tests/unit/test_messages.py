@@ -10,7 +10,7 @@ from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.rollout import Verdict
 from instep.model.standing import Standing, StandingRecord
-from instep.net import messages as m
+from instep.net.messages import messages as m
 
 LINE = LineId(fileset_name("catalog"), node_name("main"))
 HEAD = HeadRef(2, 7, Digest(b"i" * 32), Digest(b"r" * 32))

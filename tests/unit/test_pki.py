@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives import serialization
 from instep.errors import ConfigError, DamagedError, InstepError, NotAllowedError, PeerError, RefusedError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
-from instep.net import certs, keystore
-from instep.net.certs import Purpose
-from instep.net.pki import Issued, Pki, is_below_any
-from instep.net.signing import verify_ca_signature, verify_signature
-from instep.net.tls import Trust, split_bundle
+from instep.net.connections.tls import Trust, split_bundle
+from instep.net.trust import certs, keystore
+from instep.net.trust.certs import Purpose
+from instep.net.trust.pki import Issued, Pki, is_below_any
+from instep.net.trust.signing import verify_ca_signature, verify_signature
 
 NOW = 1_900_000_000_000
 DAY = 86_400_000

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from instep.errors import InstepError, NotAllowedError, UsageError
 from instep.model.ids import node_name
 from instep.model.link import Link
-from instep.net.allow import AllowList
-from instep.net.tokens import Invitation, PendingInvite, TokenBook, parse_token, token_text
+from instep.net.connections.allow import AllowList
+from instep.net.trust.tokens import Invitation, PendingInvite, TokenBook, parse_token, token_text
 
 NOW = 1_900_000_000_000
 S1 = node_name("s1")

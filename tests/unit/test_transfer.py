@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from msgspec.msgpack import encode as encode_any
 
 from instep.errors import DamagedError, InstepError, PeerError
-from instep.net.faults import error_of_reply, reply_of_error
-from instep.net.messages import ErrorReply, decode, decode_stream, encode
+from instep.net.messages.faults import error_of_reply, reply_of_error
+from instep.net.messages.messages import ErrorReply, decode, decode_stream, encode
 from instep.net.transfer import (
     FRAME_HEADER_BYTES,
     PIECE_BYTES,

@@ -49,7 +49,7 @@ def render(
 
     With --output it is written there; the parser reads it first where there is one on this machine.
     """
-    from instep.fleet.balancer_file import Program, keep_file, read_kept
+    from instep.fleet.balancers.file import Program, keep_file, read_kept
 
     program = Program(kind)
     before = read_kept(output) if output is not None and program is Program.PROXY_MAP else None
@@ -79,7 +79,7 @@ def _checked(
     session: Session, program: Any, text: str, only: str | None, *, is_required: bool
 ) -> list[str] | None:
     """The parser's command line; None where there is none and it need not be."""
-    from instep.fleet.balancer_file import check_file
+    from instep.fleet.balancers.file import check_file
 
     try:
         verdict = asyncio.run(check_file(program, text, is_whole=only is None))

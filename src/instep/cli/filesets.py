@@ -251,7 +251,7 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
 def fileset_remove(session: Session, name: str) -> None:
     """Forget a fileset on this node; its files, archive and history stay."""
     from instep.node.config import edits
-    from instep.node.placing import forget_root
+    from instep.node.trees.placing import forget_root
 
     found = session.settings().filesets.get(name)  # type: ignore[call-overload]
     changed = edits.remove_fileset(session.node, name)

@@ -20,8 +20,8 @@ from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageErro
 
 if TYPE_CHECKING:
     from instep.cli.addresses import Chosen
-    from instep.net.messages import JoinReply
-    from instep.net.tokens import Invitation
+    from instep.net.messages.messages import JoinReply
+    from instep.net.trust.tokens import Invitation
     from instep.node.directory import NodeDirectory
 
 __all__ = ["join"]
@@ -69,7 +69,7 @@ def join(
     Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
     """
     from instep.cli import addresses
-    from instep.net.tokens import parse_token
+    from instep.net.trust.tokens import parse_token
     from instep.node.recipes.recipe import FOLLOWED
 
     wanted = _accepts(accepts)
@@ -156,8 +156,8 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
     """A node that exists can only be linked under its own name, within its own cluster."""
     if not node.holds_node:
         return
-    from instep.net.certs import fingerprint_bytes
-    from instep.net.pki import Pki
+    from instep.net.trust.certs import fingerprint_bytes
+    from instep.net.trust.pki import Pki
     from instep.node.config.loading import load
 
     name = load(node.path).name
@@ -206,9 +206,9 @@ def _enrol(
 ) -> list[dict[str, Any]]:
     """Certificates first, configuration last: a crash in between leaves no half node that could start."""
     from instep.net.client import join_cluster
-    from instep.net.pki import Issued, Pki, write_file
+    from instep.net.trust.pki import Issued, Pki, write_file
     from instep.node.config import edits
-    from instep.node.state import make_state
+    from instep.node.runtime.state import make_state
 
     existed, seen = node.holds_node, _seen(node)
     node.create()

@@ -38,7 +38,7 @@ def start_daemon(node: NodeDirectory, timeout_s: float = START_S) -> bool:
         os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab"
     ) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "instep.node", str(node.path)],
+            [sys.executable, "-m", "instep.daemon", str(node.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

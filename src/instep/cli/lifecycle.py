@@ -41,9 +41,9 @@ def init(
     the networks of --allow get through.
     """
     from instep.cli import addresses
-    from instep.net.pki import Pki
+    from instep.net.trust.pki import Pki
     from instep.node.config import edits
-    from instep.node.state import make_state
+    from instep.node.runtime.state import make_state
 
     node = session.node
     chosen = addresses.choose(node, name, listen, advertise, panel, allow)
@@ -114,6 +114,6 @@ def serve(session: Session) -> None:
     """Run the daemon in the foreground until it is interrupted."""
     node = session.node
     node.require()
-    from instep.node.process import run
+    from instep.daemon.process import run
 
     run(node.path)

@@ -50,7 +50,7 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
 
 
 def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument:
-    from instep.node.snapshot import offline_status
+    from instep.node.lines.snapshot import offline_status
 
     document = offline_status(session.node.path)
     if fileset is None:
@@ -114,7 +114,7 @@ def log(session: Session, fileset: str | None) -> None:
 
 
 def _offline_log(session: Session, fileset: str | None) -> api.LogDocument:
-    from instep.node.snapshot import offline_log
+    from instep.node.lines.snapshot import offline_log
 
     return offline_log(session.node.path, fileset)
 

@@ -42,7 +42,7 @@ def invite(
     """Print a one-time token for each new node; the ready join line goes to stderr."""
     from instep.model.ids import node_name
     from instep.node.config import edits
-    from instep.node.reachability import check_invitation, is_covered
+    from instep.node.peers.reachability import check_invitation, is_covered
 
     settings = session.settings()
     for name in names:
@@ -98,7 +98,7 @@ def node_list(session: Session) -> None:
 
 
 def _offline_nodes(session: Session) -> api.NodesDocument:
-    from instep.net.pki import Pki
+    from instep.net.trust.pki import Pki
 
     settings = session.settings()
     own = (settings.name, True, str(settings.advertise), Pki(session.node.pki).pin)

@@ -20,8 +20,8 @@ from instep.cli.session import Session, command, group, pass_session, timeout_op
 from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from instep.net.certs import CertificateFacts
-    from instep.net.pki import Pki
+    from instep.net.trust.certs import CertificateFacts
+    from instep.net.trust.pki import Pki
 
 __all__ = ["passphrase_option", "pki", "read_passphrase"]
 
@@ -38,7 +38,7 @@ def _day(ms: int) -> str:
 
 
 def _open(session: Session) -> Pki:
-    from instep.net.pki import Pki
+    from instep.net.trust.pki import Pki
 
     session.node.require()
     return Pki(session.node.pki)
@@ -56,7 +56,7 @@ def _facts(facts: CertificateFacts) -> dict[str, Any]:
 @pass_session
 def pki_list(session: Session) -> None:
     """This node's certificates, the cluster's CA, and on the CA's node all that it issued."""
-    from instep.net.certs import Purpose, facts_of
+    from instep.net.trust.certs import Purpose, facts_of
 
     found = _open(session)
     own = [{"what": purpose.value, **_facts(facts_of(found.certificate(purpose)))} for purpose in Purpose]
@@ -174,7 +174,7 @@ def _show_written(session: Session, what: str, files: list[Path], made: str | No
 @pass_session
 def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
     """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
-    from instep.net.keystore import backup
+    from instep.net.trust.keystore import backup
 
     passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
     backup(_open(session), target, passphrase, int(time.time() * 1000))
@@ -193,8 +193,8 @@ def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> 
 @pass_session
 def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
     """Put the CA and keys of a backup into a node directory that has none."""
-    from instep.net.keystore import restore
-    from instep.net.pki import Pki
+    from instep.net.trust.keystore import restore
+    from instep.net.trust.pki import Pki
 
     passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
     session.node.create()
@@ -218,7 +218,7 @@ def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
 ) -> None:
     """Give this node's certificate and key to another program, encrypted with a passphrase."""
-    from instep.net.keystore import ExportFormat, export
+    from instep.net.trust.keystore import ExportFormat, export
 
     found = _open(session)
     if name != found.name:
@@ -239,7 +239,7 @@ def pki_export(
 @pass_session
 def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
     """Show the certificates that a server presents, without believing them."""
-    from instep.net import tls
+    from instep.net.connections import tls
     from instep.node.config.kinds import BadValue
     from instep.node.config.values import address as read_address
 
@@ -264,7 +264,7 @@ def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
 @pass_session
 def trust_import(session: Session, file: Path) -> None:
     """Trust the node certificates in a PEM file, each for the node that it names."""
-    from instep.net.certs import Purpose, certificates_of_pem, facts_of, name_of
+    from instep.net.trust.certs import Purpose, certificates_of_pem, facts_of, name_of
 
     found = _open(session)
     try:

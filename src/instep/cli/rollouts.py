@@ -39,7 +39,7 @@ def show(session: Session, fileset: str | None, watch: bool) -> None:
 
 
 def _offline(session: Session, fileset: str | None) -> api.RolloutsDocument:
-    from instep.node.rollout_view import offline_rollouts
+    from instep.node.writing.rollout_view import offline_rollouts
 
     return offline_rollouts(session.node.path, fileset)
 

@@ -46,8 +46,8 @@ def all_wrong(
 
 def check_root(session: Session, name: FilesetName, root: Path) -> None:
     """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
-    from instep.tree.marker import check_marker, read_marker
-    from instep.tree.place import resolve_place
+    from instep.tree.root.marker import check_marker, read_marker
+    from instep.tree.root.place import resolve_place
 
     if not root.is_dir():
         raise RefusedError(
@@ -65,7 +65,7 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
 
 def mark_root(session: Session, name: FilesetName, root: Path) -> None:
     """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
-    from instep.tree.marker import create_marker, read_marker
+    from instep.tree.root.marker import create_marker, read_marker
 
     if read_marker(root) is None:
         create_marker(root, name, session.settings().name)

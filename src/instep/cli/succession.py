@@ -98,8 +98,8 @@ def promote(
 
 
 def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None:
-    from instep.net.keystore import adopt_ca
-    from instep.net.pki import Pki
+    from instep.net.trust.keystore import adopt_ca
+    from instep.net.trust.pki import Pki
 
     passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
     pki = Pki(session.node.pki)

@@ -14,14 +14,14 @@ import msgspec
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
-from instep.net import messages
-from instep.net.certs import fingerprint_bytes
-from instep.net.dial import CONNECT_S, IDLE_S, Line, split_address
-from instep.net.faults import error_of_reply
-from instep.net.stream import SocketStream
-from instep.net.tls import TlsContexts, joining_context, trust_fetch
-from instep.net.tokens import Invitation
+from instep.net.connections.dial import CONNECT_S, IDLE_S, Line, split_address
+from instep.net.connections.stream import SocketStream
+from instep.net.connections.tls import TlsContexts, joining_context, trust_fetch
+from instep.net.messages import messages
+from instep.net.messages.faults import error_of_reply
 from instep.net.transfer import FRAME_HEADER_BYTES, Answer, FrameHeader, FrameReader
+from instep.net.trust.certs import fingerprint_bytes
+from instep.net.trust.tokens import Invitation
 
 __all__ = ["CONNECT_S", "IDLE_S", "PeerClient", "join_cluster", "split_address"]
 

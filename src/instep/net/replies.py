@@ -11,9 +11,9 @@ from aiohttp import web
 from backports import zstd
 
 from instep.errors import InstepError, PeerError
-from instep.net import messages
-from instep.net.faults import reply_of_error
-from instep.net.stream import SocketStream
+from instep.net.connections.stream import SocketStream
+from instep.net.messages import messages
+from instep.net.messages.faults import reply_of_error
 
 __all__ = ["CONTENT_TYPE", "first_of", "refusal", "reply", "told"]
 

@@ -20,14 +20,14 @@ from aiohttp.web_protocol import RequestHandler
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
-from instep.net import messages
-from instep.net.allow import AllowList
-from instep.net.faults import reply_of_error
-from instep.net.listener import Limits, Listener, Refusal
+from instep.net.connections.allow import AllowList
+from instep.net.connections.listener import Limits, Listener, Refusal
+from instep.net.connections.stream import HEARTBEAT_S, SocketStream
+from instep.net.connections.tls import PeerIdentity, TlsContexts
+from instep.net.messages import messages
+from instep.net.messages.faults import reply_of_error
 from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
 from instep.net.service import PeerService
-from instep.net.stream import HEARTBEAT_S, SocketStream
-from instep.net.tls import PeerIdentity, TlsContexts
 from instep.net.transfer import Answer, TokenBucket, error_frame, frames
 
 __all__ = ["Limits", "PeerServer", "Refusal"]

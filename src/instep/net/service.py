@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from instep.model.ids import NodeName
-from instep.net.messages import (
+from instep.net.messages.messages import (
     ChunkPagesRequest,
     ContentsRequest,
     FactsReply,

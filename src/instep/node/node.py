@@ -11,28 +11,28 @@ from typing import ParamSpec, TypeVar
 from instep.errors import ConfigError, DamagedError, InstepError, UnavailableError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
-from instep.net.messages import RenewRequest
-from instep.net.pki import Issued, Pki
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages.messages import RenewRequest
 from instep.net.server import PeerServer, Refusal
-from instep.net.tls import TlsContexts
+from instep.net.trust.pki import Issued, Pki
 from instep.node.config.keys import keys_of
 from instep.node.config.loading import load
 from instep.node.config.settings import FilesetSettings, Settings
 from instep.node.config.table_reader import problem
-from instep.node.config_file import ConfigFile
 from instep.node.directory import NodeDirectory
-from instep.node.draining import rollout_key
-from instep.node.driver import wall_ms
-from instep.node.follower import FollowService
-from instep.node.going_on import AGAIN_S, passing_trouble
-from instep.node.golden import forget_golden
-from instep.node.membership import Membership
-from instep.node.peers import Peers
-from instep.node.placing import forget_marker
-from instep.node.runtime import Runtime
-from instep.node.signers import stuck_standing
-from instep.node.state import is_lost, lost
-from instep.node.writer import WriterService
+from instep.node.following.follower import FollowService
+from instep.node.lines.golden_answers import forget_golden
+from instep.node.peers.membership import Membership
+from instep.node.peers.peers import Peers
+from instep.node.runtime.background import AGAIN_S, passing_trouble
+from instep.node.runtime.config_file import ConfigFile
+from instep.node.runtime.draining import rollout_key
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import stuck_standing
+from instep.node.runtime.state import is_lost, lost
+from instep.node.trees.placing import forget_marker
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Node", "Service"]
 

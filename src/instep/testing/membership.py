@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from instep.core.follow_vocabulary import FollowFacts
+from instep.core.follow.vocabulary import FollowFacts
 from instep.model.ids import NodeName
-from instep.testing.network import Network
-from instep.testing.partner import SimPartner
-from instep.testing.world import World
-from instep.testing.writer import SimWriter
+from instep.testing.partners.partner import SimPartner
+from instep.testing.world.network import Network
+from instep.testing.world.world import World
+from instep.testing.writers.writer import SimWriter
 
 __all__ = ["Membership"]
 

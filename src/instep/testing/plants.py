@@ -11,17 +11,17 @@ from typing import Any
 
 import msgspec
 
-from instep.core import follow_vocabulary as f
-from instep.core import publish_vocabulary as p
-from instep.core import restore_vocabulary as s
-from instep.core import rollout_vocabulary as v
-from instep.core.accept import AcceptedHead
-from instep.core.follow import FollowMachine
-from instep.core.follow_state import Job, Phase, Progress
-from instep.core.losses import Checkpoint
-from instep.core.publish import PublishMachine
-from instep.core.publish_state import Run
-from instep.core.rollout import RolloutMachine
+from instep.core.follow import vocabulary as f
+from instep.core.follow.machine import FollowMachine
+from instep.core.follow.state import Job, Phase, Progress
+from instep.core.guards.losses import Checkpoint
+from instep.core.lines.accept import AcceptedHead
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.publish.machine import PublishMachine
+from instep.core.publish.state import Run
+from instep.core.rollout import vocabulary as v
+from instep.core.rollout.machine import RolloutMachine
 from instep.core.vocabulary import KeepGeneration, Trouble
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Absent, RolloutPolicy, Strategy, Verdict

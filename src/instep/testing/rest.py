@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from instep.core.follow_vocabulary import FollowFacts
-from instep.core.rollout_vocabulary import ended
+from instep.core.follow.vocabulary import FollowFacts
+from instep.core.rollout.vocabulary import ended
+from instep.model.manifest.walk import iterate
 from instep.model.standing import Standing
-from instep.model.walk import iterate
-from instep.testing.disk import content_digest
-from instep.testing.partner import SimPartner
-from instep.testing.world import BrokenPromise, World
-from instep.testing.writer import SimWriter
+from instep.testing.partners.partner import SimPartner
+from instep.testing.world.disk import content_digest
+from instep.testing.world.world import BrokenPromise, World
+from instep.testing.writers.writer import SimWriter
 
 __all__ = ["Rest"]
 

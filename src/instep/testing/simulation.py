@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.core.follow_vocabulary import Paused, Resumed, RetryAsked
+from instep.core.follow.vocabulary import Paused, Resumed, RetryAsked
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
-from instep.testing.disk import ERRNOS
-from instep.testing.hot_file import HotProgram
-from instep.testing.ledger import Ledger
+from instep.testing.checkers.ledger import Ledger
+from instep.testing.checkers.rollout_watch import RolloutWatch
 from instep.testing.membership import Membership
-from instep.testing.network import Network
-from instep.testing.node import SimNode
-from instep.testing.old_states import OldStates
-from instep.testing.options import Options, drawn_policy
-from instep.testing.partner import BAD, SimPartner
+from instep.testing.partners.old_states import OldStates
+from instep.testing.partners.partner import BAD, SimPartner
+from instep.testing.partners.rollout_partner import RolloutSide
 from instep.testing.plants import FOLLOW_PLANTS, NEEDED, PUBLISH_PLANTS, ROLLOUT_PLANTS
 from instep.testing.rest import Rest
-from instep.testing.restore_operators import RestoreOperators
-from instep.testing.rollout_partner import RolloutSide
-from instep.testing.rollout_watch import RolloutWatch
-from instep.testing.rollouts import SimRollouts
-from instep.testing.world import BrokenPromise, World
-from instep.testing.writer import SimWriter
+from instep.testing.world.disk import ERRNOS
+from instep.testing.world.network import Network
+from instep.testing.world.node import SimNode
+from instep.testing.world.options import Options, drawn_policy
+from instep.testing.world.world import BrokenPromise, World
+from instep.testing.writers.hot_file import HotProgram
+from instep.testing.writers.restore_operators import RestoreOperators
+from instep.testing.writers.rollouts import SimRollouts
+from instep.testing.writers.writer import SimWriter
 
 __all__ = ["Result", "simulate"]
 

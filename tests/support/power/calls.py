@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from instep.tree import beneath
+from instep.tree.root import beneath
 
 if TYPE_CHECKING:
     from tests.support.power.recorder import Recorder
@@ -272,7 +272,7 @@ class Calls:
 
 
 class Libc:
-    """What ``tree/beneath.py`` calls by ``ctypes``."""
+    """What ``tree/root/beneath.py`` calls by ``ctypes``."""
 
     def __init__(self, recorder: Recorder, libc: Any) -> None:
         self._to = recorder

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from instep.tree import beneath
+from instep.tree.root import beneath
 from tests.support.power.calls import Calls, Libc, Real
 from tests.support.power.disk import TOP, Event, Inode, Kind, Note, Op, Slot, State, Sync, replayed
 
@@ -156,7 +156,7 @@ def _caller() -> str:
         function = frame.f_code.co_name
         if is_ours and function not in _PASSED_THROUGH:
             found.append(f"{name.removesuffix('.py')}:{function}:{frame.f_lineno}")
-            if function not in _SHARED and (function, name) != ("sync", "tree/records.py"):
+            if function not in _SHARED and (function, name) != ("sync", "tree/root/records.py"):
                 break
         frame = frame.f_back
     return " < ".join(found)

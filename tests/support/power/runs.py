@@ -19,17 +19,20 @@ from typing import Protocol
 from instep.errors import InstepError
 from instep.model.definition import Definition
 from instep.model.statrow import StatRow
-from instep.tree import beneath, failpoints, laying, next_tree, step_work
-from instep.tree import history as histories
-from instep.tree.archive import Archive
-from instep.tree.beneath import RenameUnsupportedError
-from instep.tree.history import History
-from instep.tree.journal import Journal, Why
-from instep.tree.next_tree import Exchange
-from instep.tree.recover import RecoveredKind, put_back, recover
-from instep.tree.stages import clear_stages
-from instep.tree.switch import finish, prepare, switch
-from instep.tree.switch_rows import stat_rows
+from instep.tree.archive import history as histories
+from instep.tree.archive.archive import Archive
+from instep.tree.archive.history import History
+from instep.tree.journal.journal import Journal, Why
+from instep.tree.objects import laying
+from instep.tree.root import beneath, failpoints
+from instep.tree.root.beneath import RenameUnsupportedError
+from instep.tree.stage import next_tree
+from instep.tree.stage.next_tree import Exchange
+from instep.tree.stage.stages import clear_stages
+from instep.tree.switch import step_work
+from instep.tree.switch.recover import RecoveredKind, put_back, recover
+from instep.tree.switch.rows import stat_rows
+from instep.tree.switch.switch import finish, prepare, switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest, expected, seen
 
 __all__ = ["RECORDED", "TREE_RUNS", "Noted", "Run", "assert_archive_whole", "nothing", "replaced"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from instep.tree import beneath
+from instep.tree.root import beneath
 from tests.support.power.disk import TOP, Kind, State
 
 __all__ = ["seated"]

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from instep.errors import InstepError
 from instep.model.ids import NodeName
-from instep.tree import exchange as exchanges
-from instep.tree import history as histories
-from instep.tree.archive import Archive
-from instep.tree.beneath import rename_exchange
-from instep.tree.history import History
-from instep.tree.linger import end_linger, lingering
-from instep.tree.marker import create_marker, read_marker
-from instep.tree.next_tree import NEXT
-from instep.tree.place import prepare_place, resolve_place
-from instep.tree.switch import finish, prepare, switch
+from instep.tree.archive import history as histories
+from instep.tree.archive.archive import Archive
+from instep.tree.archive.history import History
+from instep.tree.root.beneath import rename_exchange
+from instep.tree.root.marker import create_marker, read_marker
+from instep.tree.root.place import prepare_place, resolve_place
+from instep.tree.stage.next_tree import NEXT
+from instep.tree.switch import exchange as exchanges
+from instep.tree.switch.linger import end_linger, lingering
+from instep.tree.switch.switch import finish, prepare, switch
 from tests.support.apply_world import FILESET, Dir, Tree, World, digest
 from tests.support.power.runs import (
     KILLED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from instep.core.accept import (
+from instep.core.lines.accept import (
     AcceptedEpoch,
     AcceptedHead,
     EpochBook,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.core.gates import BadGate, Comparator, Gate, parse_gate, refusal_of, version_key
+from instep.core.follow.gates import BadGate, Comparator, Gate, parse_gate, refusal_of, version_key
 
 NUMBERS = st.lists(st.integers(0, 999), min_size=1, max_size=5)
 

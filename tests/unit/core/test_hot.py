@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.core.hot import HOT_FILES_MAX, PACE_FIRST_MS, PACE_MOST_MS, WINDOW_MS, HotFiles
+from instep.core.guards.hot import HOT_FILES_MAX, PACE_FIRST_MS, PACE_MOST_MS, WINDOW_MS, HotFiles
 
 SETTLE = (200, 10_000)
 

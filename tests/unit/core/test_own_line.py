@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from instep.core.accept import AcceptedHead, EpochBook, EpochClaim, Refused, judge_head
-from instep.core.own_line import own_at
+from instep.core.lines.accept import AcceptedHead, EpochBook, EpochClaim, Refused, judge_head
+from instep.core.publish.own_line import own_at
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
 from tests.golden.dialogue import LINE, MAIN, OK, generation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from instep.core import rollout_vocabulary as v
-from instep.core.rollout import RolloutMachine
-from instep.core.rollout_vocabulary import PartnerReport, RolloutState
+from instep.core.rollout import vocabulary as v
+from instep.core.rollout.machine import RolloutMachine
+from instep.core.rollout.vocabulary import PartnerReport, RolloutState
 from instep.core.vocabulary import TimerFired
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, Verdict, why_not_order

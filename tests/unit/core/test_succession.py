@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from random import Random
 
-from instep.core import publish_vocabulary as p
-from instep.core import restore_vocabulary as s
-from instep.core.accept import (
+from instep.core.follow.vocabulary import Due, FollowFacts
+from instep.core.lines.accept import (
     AcceptedEpoch,
     AcceptedHead,
     EpochBook,
@@ -20,11 +19,12 @@ from instep.core.accept import (
     judge_head,
     word_of,
 )
-from instep.core.follow_vocabulary import Due, FollowFacts
-from instep.core.publish import PublishMachine
-from instep.core.publish_vocabulary import PublishFacts
-from instep.core.right_to_write import owes_a_generation, why_not_writer
-from instep.core.succession import (
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.publish.machine import PublishMachine
+from instep.core.publish.right_to_write import owes_a_generation, why_not_writer
+from instep.core.publish.vocabulary import PublishFacts
+from instep.core.writer_change import (
     follows_by_itself,
     lost_generations,
     next_epoch,

@@ -7,9 +7,9 @@ import importlib.util
 
 import pytest
 
-from instep.fleet.golden import judge
-from instep.fleet.golden_spec import Answer, Compare, GoldenSpec
-from instep.fleet.hook_spec import HookSpec
+from instep.fleet.golden.golden import judge
+from instep.fleet.golden.spec import Answer, Compare, GoldenSpec
+from instep.fleet.hooks.spec import HookSpec
 from tests.support.pictures import flat_png, png, png_claiming
 
 needs_pillow = pytest.mark.skipif(

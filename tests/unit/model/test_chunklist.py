@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.errors import PeerError
-from instep.model.chunklist import (
+from instep.model.ids import Digest
+from instep.model.manifest.chunklist import (
     Chunk,
     ChunkRun,
     build_chunks,
@@ -17,8 +18,7 @@ from instep.model.chunklist import (
     missing_chunk_pages,
     most_chunk_pages,
 )
-from instep.model.ids import Digest
-from instep.model.pages import CHUNK_TAG, digest_of, encode_page, verify_page
+from instep.model.manifest.pages import CHUNK_TAG, digest_of, encode_page, verify_page
 from tests.support import reference
 from tests.support.vectors import digest
 

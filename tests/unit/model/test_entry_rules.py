@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from instep.errors import PeerError
-from instep.model.entry import CHUNKED_OVER, Entry, Extra, Kind
-from instep.model.entry_rules import check_entries, check_entry
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.pages import decode_leaf, encode_page
+from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
+from instep.model.manifest.entry_rules import check_entries, check_entry
+from instep.model.manifest.pages import decode_leaf, encode_page
 from tests.support.trees import directory, file
 from tests.support.vectors import all_kinds
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instep.model.entry import Entry, Kind
-from instep.model.graft import graft
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.manifest import build, iterate
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.graft import graft
+from instep.model.manifest.manifest import build, iterate
 from instep.model.paths import is_below, sort_key
 
 NAMES = (b"a", b"b", b"a/x", b"a/y", b"a/x/deep", b"b/z")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from instep.errors import DamagedError, PeerError
-from instep.model import manifest
-from instep.model.cutter import SPEC, Shape
-from instep.model.entry import Entry, Extra
 from instep.model.ids import Digest
-from instep.model.pages import (
+from instep.model.manifest import manifest
+from instep.model.manifest.cutter import SPEC, Shape
+from instep.model.manifest.entry import Entry, Extra
+from instep.model.manifest.pages import (
     PAGE_MAX_BYTES,
     Child,
     PageMissing,

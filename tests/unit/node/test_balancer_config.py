@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from instep.errors import ConfigError, RefusedError
-from instep.fleet.balancer_file import Program
-from instep.fleet.balancer_plan import Kind
+from instep.fleet.balancers.file import Program
+from instep.fleet.balancers.plan import Kind
 from instep.model.address import Address
 from instep.model.ids import NodeName
-from instep.net import messages as m
-from instep.node.balancing import chosen, plan_of, render
+from instep.net.messages import messages as m
+from instep.node.balance.plan import chosen, plan_of, render
 from instep.node.config.loading import parse
-from instep.node.presence import serving_of, why_not_serving
+from instep.node.peers.presence import serving_of, why_not_serving
 
 HEAD = 'name = "main"\nadvertise = "10.0.0.1:7443"\nhealth = "0.0.0.0:7481"\n'
 FILESET = '[partners.s1]\nreplicate = true\n[filesets.catalog]\npath = "/srv/catalog"\nwriter = "main"\n'

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from instep.model.chunklist import Chunk, ChunkRun, build_chunks
 from instep.model.ids import Digest
-from instep.model.pages import CHUNK_TAG, digest_of, encode_page
-from instep.node.chunk_lists import kept_chunks
+from instep.model.manifest.chunklist import Chunk, ChunkRun, build_chunks
+from instep.model.manifest.pages import CHUNK_TAG, digest_of, encode_page
+from instep.node.trees.keeping.chunk_lists import kept_chunks
 from tests.support.vectors import digest
 
 MIB = 1 << 20

@@ -22,7 +22,7 @@ from instep.cli.control import Control
 from instep.errors import ResourceError, UsageError
 from instep.node import commands
 from instep.node.commands import commands_of
-from instep.node.control import ControlServer, Speaker
+from instep.node.commands.control import ControlServer, Speaker
 
 COMMANDS_FOLDER = Path(commands.__file__).parent
 NOTHING = SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None)

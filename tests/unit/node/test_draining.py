@@ -8,8 +8,15 @@ import ipaddress
 import msgspec
 import pytest
 
-from instep.node.draining import OPERATOR, PROBER_SEEN_MS, PROBERS_MAX, Draining, partner_key, rollout_key
-from instep.node.listeners import is_prober
+from instep.node.balance.listeners import is_prober
+from instep.node.runtime.draining import (
+    OPERATOR,
+    PROBER_SEEN_MS,
+    PROBERS_MAX,
+    Draining,
+    partner_key,
+    rollout_key,
+)
 from instep.store.memory import MemoryStore
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from instep.errors import DamagedError, InstepError, ResourceError
-from instep.node import driver as module
-from instep.node.deferred import Deferred
-from instep.node.driver import Driver
+from instep.node.runtime import driver as module
+from instep.node.runtime.deferred import Deferred
+from instep.node.runtime.driver import Driver
 from instep.store.memory import MemoryStore
 from tests.support.waiting import eventually_async
 

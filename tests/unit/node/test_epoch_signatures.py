@@ -9,13 +9,13 @@ from typing import cast
 
 import pytest
 
-from instep.core.accept import AcceptedEpoch, EpochBook, OldRecord, Refused, judge_epoch
+from instep.core.lines.accept import AcceptedEpoch, EpochBook, OldRecord, Refused, judge_epoch
 from instep.model.generation import UNSIGNED, EpochBody, Signature, SignedEpoch
 from instep.model.ids import EMPTY_DIGEST, FilesetName, LineId, NodeName, node_name
-from instep.net import keystore
-from instep.net.pki import Pki
-from instep.node.runtime import Runtime
-from instep.node.signers import verdict_on
+from instep.net.trust import keystore
+from instep.net.trust.pki import Pki
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
 from instep.store.memory import MemoryStore
 
 NOW = int(time.time() * 1000)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from instep.model.ids import FilesetName, NodeName
-from instep.node import fact_cache, facts
 from instep.node.config.settings import (
     ExpectedMount,
     FactSettings,
@@ -23,9 +22,10 @@ from instep.node.config.settings import (
     Settings,
 )
 from instep.node.config.values import Address
-from instep.node.fact_cache import FactCache
-from instep.node.fact_people import access_of, run_as, service_of
-from instep.node.mounts import is_expected, mount_at, why_shared
+from instep.node.facts import cache, facts
+from instep.node.facts.cache import FactCache
+from instep.node.facts.mounts import is_expected, mount_at, why_shared
+from instep.node.facts.people import access_of, run_as, service_of
 from tests.support.waiting import eventually, eventually_async
 
 ADDRESS = Address("127.0.0.1", 7443)
@@ -117,7 +117,7 @@ def test_a_fact_that_hangs_delays_no_other_and_is_not_asked_twice(monkeypatch: p
         return "late"
 
     monkeypatch.setattr(facts, "FACT_S", -2.0)
-    monkeypatch.setattr(fact_cache, "calls_of", lambda _: {"dead": hangs, "good": lambda: "1"})
+    monkeypatch.setattr(cache, "calls_of", lambda _: {"dead": hangs, "good": lambda: "1"})
     settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS)
 
     async def ask() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from instep.core.follow_vocabulary import Due, FollowFacts
+from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.model.ids import Digest, HeadRef
 from instep.model.standing import Standing, StandingRecord
-from instep.node.draining import Drain
-from instep.node.fitness import LineView, fitness_of, is_one_generation
-from instep.node.listeners import agent_line
+from instep.node.balance.fitness import LineView, fitness_of, is_one_generation
+from instep.node.balance.listeners import agent_line
+from instep.node.runtime.draining import Drain
 
 
 def line(

@@ -6,7 +6,7 @@ import pytest
 
 from instep.errors import RefusedError
 from instep.model.definition import Definition
-from instep.node.gating import gates_of, known_gates
+from instep.node.lines.gating import gates_of, known_gates
 
 
 def test_an_unknown_gate_is_named_and_the_others_are_still_looked_at() -> None:

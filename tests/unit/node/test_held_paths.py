@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from instep.core.held import HeldPaths
-from instep.core.publish_vocabulary import ScanSummary
-from instep.model.check import check_diff, check_tree
+from instep.core.guards.held import HeldPaths
+from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.limits import DEPTH_MAX
-from instep.model.manifest import iterate
+from instep.model.manifest.check import check_diff, check_tree
+from instep.model.manifest.manifest import iterate
 from instep.node.config.settings import FilesetSettings
-from instep.node.held_view import held_documents
-from instep.node.survey import Survey
+from instep.node.trees.scanning.held_view import held_documents
+from instep.node.trees.scanning.writer_scan import Survey
 from instep.store.memory import MemoryStore
-from instep.tree.marker import create_marker
-from instep.tree.place import Place
+from instep.tree.root.marker import create_marker
+from instep.tree.root.place import Place
 from tests.support.mounts import mounted, unmount
 
 FILESET = FilesetName("data")

@@ -10,16 +10,16 @@ import pytest
 from blake3 import blake3
 
 from instep.errors import ResourceError
-from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName
+from instep.model.manifest.entry import Entry, Kind
 from instep.net.transfer import AnswerStatus
-from instep.node.hot_copies import KEPT, HotCopies
-from instep.node.keeping import Kept
-from instep.node.serving import Shelf
-from instep.node.serving_checks import ServingChecks
+from instep.node.trees.keeping.hot_copies import KEPT, HotCopies
+from instep.node.trees.keeping.serving_checks import ServingChecks
+from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shelf import Shelf
 from instep.store.memory import MemoryStore
-from instep.tree.archive_lookup import ArchiveLookup
-from instep.tree.settling import Settling, handed_on
+from instep.tree.archive.lookup import ArchiveLookup
+from instep.tree.scan.settling import Settling, handed_on
 from tests.support.apply_world import World
 
 LARGE = (1 << 20) + 1
@@ -122,7 +122,7 @@ def test_without_room_for_a_copy_the_file_keeps_its_last_entry(
 ) -> None:
     writer = Writer(tmp_path)
     entry = writer.write(1)
-    monkeypatch.setattr("instep.node.hot_copies.FREE_MIN_SHARE", 1.0)
+    monkeypatch.setattr("instep.node.trees.keeping.hot_copies.FREE_MIN_SHARE", 1.0)
     settling = Settling(
         1, 1, hot={b"hot"}, copy=lambda path, digest, fd: writer.copies.copy(writer.history, path, digest, fd)
     )

@@ -11,22 +11,22 @@ from typing import Any, cast
 
 import pytest
 
-from instep.core.held import ScanProblem
-from instep.core.publish_vocabulary import ScanSummary
+from instep.core.guards.held import ScanProblem
+from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeName
-from instep.node import survey as survey_module
-from instep.node import watching
-from instep.node.applying import Applying
-from instep.node.survey import Survey
-from instep.node.unscanned import Unscanned
-from instep.node.watching import Drained, TreeWatch
+from instep.node.following.applying import Applying
+from instep.node.trees.scanning import watching
+from instep.node.trees.scanning import writer_scan as survey_module
+from instep.node.trees.scanning.unscanned import Unscanned
+from instep.node.trees.scanning.watching import Drained, TreeWatch
+from instep.node.trees.scanning.writer_scan import Survey
 from instep.store.memory import MemoryStore
-from instep.tree.marker import create_marker
-from instep.tree.place import Place
-from instep.tree.rules import Rules
-from instep.tree.scan import Scanned, scan_paths
-from instep.tree.watch import Overflow, Touched, WatchEvent
+from instep.tree.root.marker import create_marker
+from instep.tree.root.place import Place
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.scan import Scanned, scan_paths
+from instep.tree.watch.watch import Overflow, Touched, WatchEvent
 
 FILESET = FilesetName("data")
 FILES = 3_000

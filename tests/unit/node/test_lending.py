@@ -13,16 +13,16 @@ import pytest
 from blake3 import blake3
 
 from instep.errors import PeerError, UnavailableError
-from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest, FilesetName, LineId, NodeName
-from instep.net import messages as m
-from instep.net.lending_messages import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
-from instep.node.answering import LENDING_MAX, Answering
-from instep.node.asking import Asking, reading_s
-from instep.node.lending import Lending
-from instep.node.partner_contents import LOOKED_AT_BYTES, PartnerContents
-from instep.tree.contents import Contents
-from instep.tree.place import Place
+from instep.model.manifest.entry import Entry, Kind
+from instep.net.messages import messages as m
+from instep.net.messages.lending import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
+from instep.node.lines.partner_contents import LOOKED_AT_BYTES, PartnerContents
+from instep.node.peers.stream_replies import LENDING_MAX, Answering
+from instep.node.peers.stream_requests import Asking, reading_s
+from instep.node.trees.keeping.lending import Lending
+from instep.tree.archive.contents import Contents
+from instep.tree.root.place import Place
 
 MAIN, HUB = NodeName("main"), NodeName("hub")
 LINE, UNKNOWN = LineId(FilesetName("data"), MAIN), LineId(FilesetName("data"), NodeName("else"))

@@ -8,15 +8,15 @@ from typing import cast
 import msgspec
 import pytest
 
-from instep.core.accept import EpochBook, EpochClaim
-from instep.core.follow_vocabulary import Due, FollowFacts
-from instep.core.publish_vocabulary import PublishFacts
+from instep.core.follow.vocabulary import Due, FollowFacts
+from instep.core.lines.accept import EpochBook, EpochClaim
+from instep.core.publish.vocabulary import PublishFacts
 from instep.errors import RefusedError
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.node.committing import _missing_epoch
 from instep.node.config.loading import parse
-from instep.node.line_facts import follow_facts, load_facts, publish_facts, save_facts
-from instep.node.writer import WriterService
+from instep.node.lines.saved_facts import follow_facts, load_facts, publish_facts, save_facts
+from instep.node.writing.committing import _missing_epoch
+from instep.node.writing.writer import WriterService
 from instep.store.memory import MemoryStore
 
 LINE = LineId(FilesetName("data"), NodeName("main"))

@@ -10,17 +10,17 @@ from random import Random
 import msgspec
 import pytest
 
-from instep.core import publish_vocabulary as p
-from instep.core import restore_vocabulary as s
-from instep.core.guards import DeletionPolicy
-from instep.core.losses import WINDOW_MS
-from instep.core.publish import PublishMachine
+from instep.core.guards.guards import DeletionPolicy
+from instep.core.guards.losses import WINDOW_MS
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.publish.machine import PublishMachine
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.node.survey import Survey
+from instep.node.trees.scanning.writer_scan import Survey
 from instep.store.memory import MemoryStore
-from instep.tree.marker import create_marker
-from instep.tree.place import Place
+from instep.tree.root.marker import create_marker
+from instep.tree.root.place import Place
 
 FILESET = FilesetName("data")
 MAIN = NodeName("main")

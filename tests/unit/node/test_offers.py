@@ -9,9 +9,9 @@ from typing import Any
 from instep.model.definition import Definition, FilesetClass
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
-from instep.net import messages as m
-from instep.node.peers import Peers
-from instep.node.session import Session
+from instep.net.messages import messages as m
+from instep.node.peers.accepted_link import Session
+from instep.node.peers.peers import Peers
 
 MAIN, HUB, LEAF = NodeName("main"), NodeName("hub"), NodeName("leaf")
 LINE = LineId(FilesetName("data"), MAIN)

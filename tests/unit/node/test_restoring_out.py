@@ -14,17 +14,17 @@ import pytest
 from blake3 import blake3
 
 from instep.errors import RefusedError, UnavailableError
-from instep.model.entry import Entry, Kind
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.model.manifest import build
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.manifest import build
 from instep.model.paths import sort_key
-from instep.net import messages as m
-from instep.node.partner_contents import PartnerContents
-from instep.node.restoring_out import RestoringOut
-from instep.node.runtime import Worker
+from instep.net.messages import messages as m
+from instep.node.lines.partner_contents import PartnerContents
+from instep.node.retrieval.restoring_out import RestoringOut
+from instep.node.runtime.runtime import Worker
 from instep.store.memory import MemoryStore
-from instep.tree.contents import Contents
-from instep.tree.place import Place
+from instep.tree.archive.contents import Contents
+from instep.tree.root.place import Place
 
 LINE = LineId(FilesetName("data"), NodeName("main"))
 KEY, LINK = b"the key of all", b"target"

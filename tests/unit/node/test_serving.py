@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from instep.model.entry import Entry
 from instep.model.ids import NodeName
+from instep.model.manifest.entry import Entry
 from instep.net.transfer import Answer, AnswerStatus
-from instep.node.keeping import Kept
-from instep.node.serving import Shelf
-from instep.node.serving_checks import ServingChecks
-from instep.tree import archive_lookup
-from instep.tree.archive import Archive
-from instep.tree.archive_lookup import ArchiveLookup
+from instep.node.trees.keeping.serving_checks import ServingChecks
+from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shelf import Shelf
+from instep.tree.archive import lookup
+from instep.tree.archive.archive import Archive
+from instep.tree.archive.lookup import ArchiveLookup
 from tests.support.apply_world import World, digest, entries
 
 LARGE = b"precious" * 200_000
@@ -136,17 +136,17 @@ def test_the_lookup_knows_batches_that_come_and_go(
 ) -> None:
     """Goal: indexes are read once, new batches are found, pruned ones are not missed, inner paths and moved files are
     found by directory and by digest, also where the tables of several batches are merged."""
-    monkeypatch.setattr(archive_lookup, "TABLES_MAX", tables_max)
+    monkeypatch.setattr(lookup, "TABLES_MAX", tables_max)
     world = sender.world
     world.apply({b"dir/in": b"inner", b"x": b"moved contents"})
     world.apply({b"y": b"moved contents"})
     world.apply({b"y": b"later"})
-    lookup = sender.archive
+    batches = sender.archive
 
     def has(path: bytes, data: bytes) -> bool:
         entry = entry_of(path, data)
         found = []
-        for fd in lookup.source().candidates(entry):
+        for fd in batches.source().candidates(entry):
             found.append(digest(os.pread(fd, 100, 0)) == entry.digest)
             os.close(fd)
         return any(found)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from instep.core.follow_vocabulary import DriftPolicy, FollowConfig, FollowFacts
-from instep.core.publish_vocabulary import PublishFacts
+from instep.core.follow.vocabulary import DriftPolicy, FollowConfig, FollowFacts
+from instep.core.publish.vocabulary import PublishFacts
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.standing import Standing
-from instep.node.starting import first_follower_standing, first_writer_standing
+from instep.node.lines.initial_standing import first_follower_standing, first_writer_standing
 
 LINE = LineId(FilesetName("data"), NodeName("main"))
 

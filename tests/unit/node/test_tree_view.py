@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from instep.errors import ResourceError
-from instep.model.entry import Entry, Kind
 from instep.model.ids import Digest
-from instep.model.manifest import Change
-from instep.node import tree_view as module
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.manifest import Change
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.shelf import RecipeShelf
-from instep.node.tree_view import tree_view
-from instep.tree.plan import object_key
+from instep.node.trees import tree_view as module
+from instep.node.trees.tree_view import tree_view
+from instep.tree.journal.plan import object_key
 
 
 def entry(path: str, what: str | None) -> Entry | None:

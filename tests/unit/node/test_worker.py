@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from instep.errors import UnavailableError
-from instep.node.runtime import Worker
+from instep.node.runtime.runtime import Worker
 
 
 async def test_who_waits_in_the_queue_or_comes_later_is_told_that_the_service_has_ended() -> None:

@@ -17,16 +17,16 @@ from instep.errors import (
     UnavailableError,
 )
 from instep.model.definition import Definition, Preserve
-from instep.model.entry import Extra
+from instep.model.manifest.entry import Extra
 from instep.model.statrow import StatRow
-from instep.tree import failpoints
-from instep.tree.archive import Archive
-from instep.tree.fidelity import Local
-from instep.tree.journal import Op, Phase, Why
-from instep.tree.recover import RecoveredKind, put_back, recover
-from instep.tree.stages import list_stages
-from instep.tree.switch import finish, switch
-from instep.tree.switch_rows import Gone, stat_rows
+from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Op, Phase, Why
+from instep.tree.objects.fidelity import Local
+from instep.tree.root import failpoints
+from instep.tree.stage.stages import list_stages
+from instep.tree.switch.recover import RecoveredKind, put_back, recover
+from instep.tree.switch.rows import Gone, stat_rows
+from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest
 
 BASE: Tree = {
@@ -206,7 +206,7 @@ def test_entries_below_what_is_no_directory_are_refused(world: World, tmp_path: 
     target = world.generation({b"d/link": Link(b"/etc")})
     hostile = world.generation({b"d/link/passwd": b"x"})
     # A manifest with both a symlink and an entry below it, which no builder of ours makes.
-    from instep.model.manifest import build, iterate
+    from instep.model.manifest.manifest import build, iterate
 
     entries = {e.path: e for root in (hostile.root, target.root) for e in iterate(root, world.page)}
     root = build([entries[p] for p in sorted(entries)], lambda page, raw: world.pages.__setitem__(page, raw))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from instep.tree.archive import Archive
-from instep.tree.archive_index import damaged_batches, mend_index
-from instep.tree.journal import Journal, Phase
-from instep.tree.plan import object_key
+from instep.tree.archive.archive import Archive
+from instep.tree.archive.index import damaged_batches, mend_index
+from instep.tree.journal.journal import Journal, Phase
+from instep.tree.journal.plan import object_key
 from tests.support.apply_world import World
 
 PATHS = [b"file-%d" % number for number in range(6)]

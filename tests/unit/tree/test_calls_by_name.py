@@ -1,7 +1,7 @@
 """No call in ``tree/`` changes or opens something by a path that another user can redirect.
 
 The owner of a tree swaps what a name leads to between two calls. So modes, owners, times and attributes change through
-a descriptor of the object (``tree/inode.py``), and names are relative to a descriptor and never followed. The calls
+a descriptor of the object (``tree/objects/inode.py``), and names are relative to a descriptor and never followed. The calls
 below were looked at one by one; a new one wants a descriptor, or a line here with its reason.
 """
 
@@ -45,107 +45,107 @@ LOOKED_AT: dict[str, str] = {
         (
             PROBE,
             (
-                "abilities.py:_ns_times:os.utime",
-                "abilities.py:_ns_times:os.stat",
-                "abilities.py:_modes:os.chmod",
-                "abilities.py:_modes:os.stat",
-                "abilities.py:probe:os.setxattr",
-                "abilities.py:probe:os.removexattr",
-                "abilities.py:_owners:os.chown",
-                "abilities.py:_owners:os.stat",
-                "abilities.py:_hardlinks:os.link",
-                "abilities.py:_hardlinks:os.stat",
+                "objects/abilities.py:_ns_times:os.utime",
+                "objects/abilities.py:_ns_times:os.stat",
+                "objects/abilities.py:_modes:os.chmod",
+                "objects/abilities.py:_modes:os.stat",
+                "objects/abilities.py:probe:os.setxattr",
+                "objects/abilities.py:probe:os.removexattr",
+                "objects/abilities.py:_owners:os.chown",
+                "objects/abilities.py:_owners:os.stat",
+                "objects/abilities.py:_hardlinks:os.link",
+                "objects/abilities.py:_hardlinks:os.stat",
             ),
         ),
         (
             CONTROL,
             (
-                "archive.py:close_batch:os.makedirs",
-                "archive.py:close_batch:os.rename",
-                "archive.py:prune:os.open",
-                "history.py:forget_rotten:os.stat",
-                "history.py:collect:os.stat",
-                "linger.py:end_linger:os.unlink",
-                "left_objects.py:archive_left:os.makedirs",
-                "left_objects.py:archive_left:os.rename",
-                "stages.py:open_stage:os.makedirs",
-                "stages.py:open_stage:os.mkdir",
-                "stages.py:open_stage:os.unlink",
-                "stages.py:_base_of:os.open",
-                "stages.py:_adopt:os.unlink",
-                "stages.py:_adopt:os.rename",
-                "stages.py:_write_base:os.open",
-                "stages.py:close_others:os.open",
-                "switch.py:_strip_batch:os.unlink",
-                "switch.py:_remove_empty_batch:os.open",
-                "switch_rows.py:_staged_rows:os.open",
-                "exchange.py:_opened:os.open",
-                "laying.py:sync_directory:os.open",
+                "archive/archive.py:close_batch:os.makedirs",
+                "archive/archive.py:close_batch:os.rename",
+                "archive/archive.py:prune:os.open",
+                "archive/history.py:forget_rotten:os.stat",
+                "archive/history.py:collect:os.stat",
+                "switch/linger.py:end_linger:os.unlink",
+                "switch/left_objects.py:archive_left:os.makedirs",
+                "switch/left_objects.py:archive_left:os.rename",
+                "stage/stages.py:open_stage:os.makedirs",
+                "stage/stages.py:open_stage:os.mkdir",
+                "stage/stages.py:open_stage:os.unlink",
+                "stage/stages.py:_base_of:os.open",
+                "stage/stages.py:_adopt:os.unlink",
+                "stage/stages.py:_adopt:os.rename",
+                "stage/stages.py:_write_base:os.open",
+                "stage/stages.py:close_others:os.open",
+                "switch/switch.py:_strip_batch:os.unlink",
+                "switch/switch.py:_remove_empty_batch:os.open",
+                "switch/rows.py:_staged_rows:os.open",
+                "switch/exchange.py:_opened:os.open",
+                "objects/laying.py:sync_directory:os.open",
             ),
         ),
         (
             OBJECT,
             (
-                "exchange.py:_exchange:os.utime",
-                "projects.py:give_project:os.open",
-                "fidelity.py:_apply_to:os.chown",
-                "fidelity.py:_apply_to:os.chmod",
-                "fidelity.py:_apply_to:os.utime",
-                "fidelity.py:_remove_others:os.removexattr",
-                "fidelity.py:_set_xattrs:os.setxattr",
-                "inode.py:set_mode:os.chmod",
-                "inode.py:set_owner:os.chown",
-                "inode.py:set_time:os.utime",
-                "laying.py:small:os.utime",
-                "next_tree.py:_copy_metadata:os.removexattr",
-                "next_tree.py:_copy_metadata:os.setxattr",
-                "next_tree.py:_copy_metadata:os.utime",
-                "outlet.py:_copy_metadata:os.setxattr",
-                "outlet.py:_copy_metadata:os.utime",
-                "outlet.py:finish_directory:os.utime",
-                "place.py:_drop_default_acl:os.removexattr",
+                "switch/exchange.py:_exchange:os.utime",
+                "objects/projects.py:give_project:os.open",
+                "objects/fidelity.py:_apply_to:os.chown",
+                "objects/fidelity.py:_apply_to:os.chmod",
+                "objects/fidelity.py:_apply_to:os.utime",
+                "objects/fidelity.py:_remove_others:os.removexattr",
+                "objects/fidelity.py:_set_xattrs:os.setxattr",
+                "objects/inode.py:set_mode:os.chmod",
+                "objects/inode.py:set_owner:os.chown",
+                "objects/inode.py:set_time:os.utime",
+                "objects/laying.py:small:os.utime",
+                "stage/next_tree.py:_copy_metadata:os.removexattr",
+                "stage/next_tree.py:_copy_metadata:os.setxattr",
+                "stage/next_tree.py:_copy_metadata:os.utime",
+                "archive/outlet.py:_copy_metadata:os.setxattr",
+                "archive/outlet.py:_copy_metadata:os.utime",
+                "archive/outlet.py:finish_directory:os.utime",
+                "root/place.py:_drop_default_acl:os.removexattr",
             ),
         ),
         (
             TOP,
             (
-                "abilities.py:probe_filesystem:os.open",
-                "beneath.py:__init__:os.open",
-                "control_folder.py:open_control:os.open",
-                "outlet.py:open_outlet:os.open",
-                "place.py:prepare_place:os.open",
-                "place.py:_prepare:os.open",
-                "place.py:_mount_at:os.open",
-                "place.py:_is_ours:os.open",
+                "objects/abilities.py:probe_filesystem:os.open",
+                "root/beneath.py:__init__:os.open",
+                "root/control_folder.py:open_control:os.open",
+                "archive/outlet.py:open_outlet:os.open",
+                "root/place.py:prepare_place:os.open",
+                "root/place.py:_prepare:os.open",
+                "root/place.py:_mount_at:os.open",
+                "root/place.py:_is_ours:os.open",
             ),
         ),
         (
             ASKED,
             (
-                "exchange.py:check_swap:os.stat",
-                "exchange.py:swap:os.stat",
-                "switch.py:_swap:os.stat",
-                "exchange_check.py:_of_the_place:os.access",
-                "probes.py:_unwritable:os.access",
-                "place.py:resolve_place:os.access",
-                "place.py:_chosen_stage:os.access",
+                "switch/exchange.py:check_swap:os.stat",
+                "switch/exchange.py:swap:os.stat",
+                "switch/switch.py:_swap:os.stat",
+                "stage/exchange_check.py:_of_the_place:os.access",
+                "stage/probes.py:_unwritable:os.access",
+                "root/place.py:resolve_place:os.access",
+                "root/place.py:_chosen_stage:os.access",
             ),
         ),
         (
             KERNEL,
             (
-                "culprits.py:_drain:os.readlink",
-                "culprits.py:_program:.read_text",
-                "exchange.py:mounts_below:open",
-                "fanotify.py:_tell:os.readlink",
-                "fanotify.py:_path_below:os.readlink",
-                "laying.py:_umask:open",
-                "outlet.py:_where:os.readlink",
-                "place.py:_mount_of:open",
-                "private_directory.py:private_directory:os.readlink",
-                "watch_limits.py:_read:.read_text",
-                "own_rights.py:ignores_modes:open",
-                "step_work.py:mounts_in:os.readlink",
+                "watch/culprits.py:_drain:os.readlink",
+                "watch/culprits.py:_program:.read_text",
+                "root/mounts.py:mounts_below:open",
+                "watch/fanotify.py:_tell:os.readlink",
+                "watch/fanotify.py:_path_below:os.readlink",
+                "objects/laying.py:_umask:open",
+                "archive/outlet.py:_where:os.readlink",
+                "root/place.py:_mount_of:open",
+                "objects/private_directory.py:private_directory:os.readlink",
+                "watch/limits.py:_read:.read_text",
+                "root/own_rights.py:ignores_modes:open",
+                "root/mounts.py:mounts_in:os.readlink",
             ),
         ),
     )
@@ -157,12 +157,12 @@ LOOKED_AT: dict[str, str] = {
 def calls() -> dict[str, int]:
     """``file:function:call`` of all that the rules do not let pass, and in which line."""
     found: dict[str, int] = {}
-    for path in sorted(TREE.glob("*.py")):
+    for path in sorted(TREE.rglob("*.py")):
         module = ast.parse(path.read_text("utf-8"))
         for function, call in _calls(module, "module"):
             name = _risky(call)
             if name is not None:
-                found[f"{path.name}:{function}:{name}"] = call.lineno
+                found[f"{path.relative_to(TREE)}:{function}:{name}"] = call.lineno
     return found
 
 
@@ -207,7 +207,7 @@ def _is_false(call: ast.Call, keyword: str) -> bool:
 
 def test_every_call_by_name_in_the_tree_was_looked_at() -> None:
     new = {where: line for where, line in calls().items() if where not in LOOKED_AT}
-    assert not new, "use a descriptor (tree/inode.py, dir_fd and no following), or say why it is safe"
+    assert not new, "use a descriptor (tree/objects/inode.py, dir_fd and no following), or say why it is safe"
 
 
 def test_the_list_of_calls_is_current() -> None:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from instep.model.entry import Entry
+from instep.model.manifest.entry import Entry
 from instep.model.statrow import StatRow
-from instep.tree.contents import Contents
-from instep.tree.history import History
+from instep.tree.archive.contents import Contents
+from instep.tree.archive.history import History
 from tests.support.apply_world import Link, Tree, World, digest, entries
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from instep.errors import InstepError, RefusedError, ResourceError
 from instep.model.ids import FilesetName, NodeName
-from instep.tree.archive import Archive
-from instep.tree.journal import Journal
-from instep.tree.marker import create_marker, remove_marker
-from instep.tree.place import Place, prepare_place, resolve_place
-from instep.tree.stages import clear_stages
+from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Journal
+from instep.tree.root.marker import create_marker, remove_marker
+from instep.tree.root.place import Place, prepare_place, resolve_place
+from instep.tree.stage.stages import clear_stages
 from tests.support.apply_world import File, World
 
 STRANGER = 65_534

@@ -12,10 +12,10 @@ from instep.cli.joining import TOKENS_SEEN, _seen
 from instep.errors import DamagedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.node.directory import NodeDirectory
-from instep.node.line_facts import load_facts
+from instep.node.lines.saved_facts import load_facts
 from instep.store.memory import MemoryStore
-from instep.tree.holding import held_by_tree, note_held
-from instep.tree.place import OWNER_FILE, prepare_place, resolve_place
+from instep.tree.root.place import OWNER_FILE, prepare_place, resolve_place
+from instep.tree.root.tree_generation import held_by_tree, note_held
 from tests.support.apply_world import FILESET, World
 
 LINE = LineId(FILESET, NodeName("main"))

@@ -12,16 +12,16 @@ import pytest
 from instep.errors import ContentionError, InstepError, RefusedError, ResourceError
 from instep.model.definition import Definition
 from instep.model.statrow import StatRow
-from instep.tree import exchange as exchanging
-from instep.tree.archive import Archive
-from instep.tree.beneath import Root, rename_exchange
-from instep.tree.journal import Why, stage_name
-from instep.tree.linger import end_linger, lingering
-from instep.tree.next_tree import Exchange, Relinked, take_apart
-from instep.tree.recover import RecoveredKind, recover
-from instep.tree.rows import RACY_NS, is_same, is_settled
-from instep.tree.stages import clear_stages, staged_slot
-from instep.tree.switch import finish, prepare, switch
+from instep.tree.archive.archive import Archive
+from instep.tree.journal.journal import Why, stage_name
+from instep.tree.objects.rows import RACY_NS, is_same, is_settled
+from instep.tree.root.beneath import Root, rename_exchange
+from instep.tree.stage.next_tree import Exchange, Relinked, take_apart
+from instep.tree.stage.stages import clear_stages, staged_slot
+from instep.tree.switch import exchange as exchanging
+from instep.tree.switch.linger import end_linger, lingering
+from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.switch import finish, prepare, switch
 from tests.support.apply_world import START_NS, Tree, World, digest
 
 OLD: Tree = {b"same": b"stays", b"dir/same": b"stays too", b"dir/changed": b"old", b"gone/x": b"gone"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName
-from instep.tree.abilities import Ability
-from instep.tree.exchange_check import exchange_obstacles
-from instep.tree.place import Place
-from instep.tree.rules import Rules
+from instep.tree.objects.abilities import Ability
+from instep.tree.root.place import Place
+from instep.tree.scan.rules import Rules
+from instep.tree.stage.exchange_check import exchange_obstacles
 
 ABLE = frozenset({Ability.EXCHANGE, Ability.HARDLINKS})
 

@@ -12,14 +12,14 @@ import pytest
 
 from instep.errors import ResourceError
 from instep.model.definition import Definition, Preserve
-from instep.model.entry import Entry, Extra, Kind
-from instep.model.entry_rules import check_entry
 from instep.model.ids import Digest, FilesetName
-from instep.tree.abilities import Ability, lacking, probe_filesystem
-from instep.tree.fidelity import Allow, Local, Owners, apply_metadata, expected_local
-from instep.tree.place import Place
-from instep.tree.scan import Scanned, scan
-from instep.tree.unfit import unfit
+from instep.model.manifest.entry import Entry, Extra, Kind
+from instep.model.manifest.entry_rules import check_entry
+from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
+from instep.tree.objects.fidelity import Allow, Local, Owners, apply_metadata, expected_local
+from instep.tree.root.place import Place
+from instep.tree.scan.scan import Scanned, scan
+from instep.tree.scan.unfit import unfit
 
 EVERYTHING = Definition(preserve=tuple(Preserve))
 OWN = Local(preserve=frozenset(Preserve), is_own=True)

@@ -12,11 +12,11 @@ from blake3 import blake3
 
 from instep.errors import RefusedError, ResourceError, UsageError
 from instep.model.ids import FilesetName, NodeName
-from instep.tree import failpoints
-from instep.tree.beneath import Root, has_openat2, rename_exchange, rename_noreplace, syncfs
-from instep.tree.digest import SMALL_MAX, digest_fd, read_stable
-from instep.tree.marker import check_marker, create_marker, read_marker
-from instep.tree.place import prepare_place, resolve_place
+from instep.tree.objects.digest import SMALL_MAX, digest_fd, read_stable
+from instep.tree.root import failpoints
+from instep.tree.root.beneath import Root, has_openat2, rename_exchange, rename_noreplace, syncfs
+from instep.tree.root.marker import check_marker, create_marker, read_marker
+from instep.tree.root.place import prepare_place, resolve_place
 
 DATA = FilesetName("data")
 S1 = NodeName("s1")

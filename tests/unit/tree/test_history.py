@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import DamagedError
-from instep.tree.history import PACKED_MAX, History
+from instep.tree.archive.history import PACKED_MAX, History
 from tests.support.apply_world import World, digest
 
 SMALL = [b"small %d" % number for number in range(50)]
@@ -113,7 +113,7 @@ def test_a_rotten_file_is_kept_aside_and_can_be_put_anew(world: World) -> None:
 
 
 def test_collecting_two_packs_at_once_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instep.tree.history.PACK_MAX", 600)
+    monkeypatch.setattr("instep.tree.archive.history.PACK_MAX", 600)
     history = History(world.place)
     for data in SMALL:
         history.put(digest(data), data)

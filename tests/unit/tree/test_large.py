@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from instep.errors import DamagedError, PeerError
-from instep.model.entry import Entry, Kind
-from instep.tree.large import ChunkSpan, LargeFile
+from instep.model.manifest.entry import Entry, Kind
+from instep.tree.objects.large import ChunkSpan, LargeFile
 from tests.support.apply_world import digest
 
 PIECE = 10_000

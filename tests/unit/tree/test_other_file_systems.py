@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from instep.errors import InstepError, ResourceError
-from instep.tree.place import prepare_place
-from instep.tree.recover import RecoveredKind, recover
-from instep.tree.switch import switch
+from instep.tree.root.place import prepare_place
+from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.switch import switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World
 from tests.support.mounts import loop_xfs, mounted, need_root
 
@@ -64,7 +64,7 @@ def test_directories_of_a_lower_layer_go_entry_by_entry(overlay: World) -> None:
 
 
 def test_and_come_back_when_the_switch_cannot_go_on(overlay: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from instep.tree import failpoints
+    from instep.tree.root import failpoints
 
     failpoints.arm("switch.closing", "eio")
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import RefusedError
-from instep.tree.outlet import finish_directory, open_outlet, put_out
+from instep.tree.archive.outlet import finish_directory, open_outlet, put_out
 
 
 def test_a_directory_that_was_swapped_before_its_end_keeps_its_mode(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from instep.errors import InstepError
 from instep.model.definition import Definition
-from instep.tree import beneath, failpoints, renames
-from instep.tree.archive import Archive
-from instep.tree.beneath import RenameUnsupportedError
-from instep.tree.recover import RecoveredKind, recover
-from instep.tree.switch import finish, switch
+from instep.tree.archive.archive import Archive
+from instep.tree.journal import renames
+from instep.tree.root import beneath, failpoints
+from instep.tree.root.beneath import RenameUnsupportedError
+from instep.tree.switch.recover import RecoveredKind, recover
+from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import START_NS, Link, Tree, World
 
 OLD: Tree = {b"f": b"one", b"g": b"one", b"l": Link(b"f")}

@@ -15,21 +15,21 @@ from blake3 import blake3
 
 import instep
 from instep.errors import RefusedError
-from instep.model.chunklist import check_chunks
 from instep.model.definition import Definition, Preserve
-from instep.model.entry import Entry, Kind
-from instep.model.entry_rules import check_entry
 from instep.model.ids import Digest, FilesetName, NodeName
+from instep.model.manifest.chunklist import check_chunks
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import sort_key
-from instep.tree.beneath import Root
-from instep.tree.compare import compare, entries_of
-from instep.tree.cover import Cover, cover
-from instep.tree.fidelity import Local
-from instep.tree.marker import create_marker
-from instep.tree.place import Place
-from instep.tree.rows import RowsInOrder, StatRow
-from instep.tree.rules import Rules
-from instep.tree.scan import Problem, Scanned, scan, scan_paths
+from instep.tree.objects.fidelity import Local
+from instep.tree.objects.rows import RowsInOrder, StatRow
+from instep.tree.root.beneath import Root
+from instep.tree.root.marker import create_marker
+from instep.tree.root.place import Place
+from instep.tree.scan.compare import compare, entries_of
+from instep.tree.scan.cover import Cover, cover
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.scan import Problem, Scanned, scan, scan_paths
 
 PLAIN = Definition()
 LATER_NS = 10_000_000_000
@@ -146,7 +146,7 @@ def test_a_directory_of_very_many_entries_is_taken_in_slices(
         tree.write(f"many/{number}")
         tree.write(f"many/dir{number}/x")
     whole = tree.scan()
-    monkeypatch.setattr("instep.tree.listing._MANY", 7)
+    monkeypatch.setattr("instep.tree.scan.listing._MANY", 7)
     assert entries(tree.scan()) == entries(whole)
 
 
@@ -213,7 +213,7 @@ def test_a_file_that_keeps_changing_is_unstable(tree: Tree, monkeypatch: pytest.
         target.write_text("x" * count * 10)
         return data
 
-    monkeypatch.setattr("instep.tree.digest.os.pread", changing_pread)
+    monkeypatch.setattr("instep.tree.objects.digest.os.pread", changing_pread)
     assert problems(tree.scan()) == [(b"busy", "unstable")]
     assert count == 3
 
@@ -263,10 +263,10 @@ def test_mounts_are_reported_and_not_crossed(tree: Tree) -> None:
         tree.write(path)
     script = """
 from pathlib import Path
-from instep.model.chunklist import check_chunks
+from instep.model.manifest.chunklist import check_chunks
 from instep.model.definition import Definition
-from instep.tree.place import Place
-from instep.tree.scan import Problem, scan
+from instep.tree.root.place import Place
+from instep.tree.scan.scan import Problem, scan
 for item in scan(Place(Path("."), Path("../c"), "data"), Definition(), lambda path: None, None, 0):
     is_problem = isinstance(item, Problem)
     print(item.what if is_problem else "-", (item.path if is_problem else item.entry.path).decode())
@@ -313,7 +313,7 @@ def test_large_files_get_chunk_lists(tree: Tree, monkeypatch: pytest.MonkeyPatch
         assert item.entry.digest == blake3(data).digest()
         check_entry(item.entry)
         rows[b"large"] = item.row
-        monkeypatch.setattr("instep.tree.scan.chunk_file", None)
+        monkeypatch.setattr("instep.tree.scan.scan.chunk_file", None)
 
 
 def test_sink_gets_what_was_read(tree: Tree) -> None:

@@ -17,12 +17,12 @@ from blake3 import blake3
 
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName
-from instep.tree import openness
-from instep.tree.openness import Openness, OpennessProbe
-from instep.tree.place import Place
-from instep.tree.rows import StatRow
-from instep.tree.scan import Problem, Scanned, scan
-from instep.tree.settling import MAPPED_NS, Settling
+from instep.tree.objects.rows import StatRow
+from instep.tree.root.place import Place
+from instep.tree.scan import openness
+from instep.tree.scan.openness import Openness, OpennessProbe
+from instep.tree.scan.scan import Problem, Scanned, scan
+from instep.tree.scan.settling import MAPPED_NS, Settling
 
 SECOND = 1_000_000_000
 SETTLING = Settling(settle_ns=SECOND // 5, settle_max_ns=10 * SECOND)
@@ -191,7 +191,7 @@ def test_a_probe_neither_ends_the_process_nor_keeps_a_writer_waiting(tmp_path: P
     file.write_bytes(b"x")
     program = (
         "import os, sys, threading\n"
-        "from instep.tree.openness import OpennessProbe\n"
+        "from instep.tree.scan.openness import OpennessProbe\n"
         "fd = os.open(sys.argv[1], os.O_RDONLY)\n"
         "probe = OpennessProbe(fd)\n"
         "print('ready', flush=True)\n"

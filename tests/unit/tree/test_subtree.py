@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 
 from instep.model.definition import Definition
-from instep.tree.beneath import Root
-from instep.tree.rules import Rules
-from instep.tree.subtree import holds_ignored
+from instep.tree.root.beneath import Root
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.subtree import holds_ignored
 from tests.support.mounts import mounted
 
 

@@ -16,11 +16,11 @@ import pytest
 
 from instep.errors import RefusedError, ResourceError
 from instep.model.definition import Definition
-from instep.tree.beneath import rename_exchange
-from instep.tree.file_systems import remote_kind
-from instep.tree.inotify import InotifyWatcher
-from instep.tree.rules import Rules
-from instep.tree.watch import Gone, Overflow, Touched, Watcher, WatchEvent
+from instep.tree.root.beneath import rename_exchange
+from instep.tree.root.file_systems import remote_kind
+from instep.tree.scan.rules import Rules
+from instep.tree.watch.inotify import InotifyWatcher
+from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher, WatchEvent
 
 DEADLINE_S = 20
 
@@ -205,15 +205,21 @@ def _no_instance(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("call", "fails", "setting"),
     [
-        ("instep.tree.inotify.INotify", _no_instance, "inotify_instances|inotify.max_user_instances"),
-        ("instep.tree.inotify.INotify.add_watch", _no_watch, "inotify_watches|inotify.max_user_watches"),
+        ("instep.tree.watch.inotify.INotify", _no_instance, "inotify_instances|inotify.max_user_instances"),
+        (
+            "instep.tree.watch.inotify.INotify.add_watch",
+            _no_watch,
+            "inotify_watches|inotify.max_user_watches",
+        ),
     ],
 )
 def test_a_limit_that_is_used_up_is_named_with_the_command_that_raises_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fails: Callable[..., object], setting: str
 ) -> None:
     monkeypatch.setattr(call, fails)
-    monkeypatch.setattr("instep.tree.watch.FanotifyWatcher", InotifyWatcher)  # which cannot watch either
+    monkeypatch.setattr(
+        "instep.tree.watch.watch.FanotifyWatcher", InotifyWatcher
+    )  # which cannot watch either
     with pytest.raises(ResourceError) as caught:
         Watcher(tmp_path, Rules(Definition())).start()
     assert re.fullmatch(rf"sysctl -w (fs|user)\.(max_)?({setting})=\d+", caught.value.hint or "")
@@ -222,9 +228,9 @@ def test_a_limit_that_is_used_up_is_named_with_the_command_that_raises_it(
 @pytest.mark.parametrize(
     ("call", "fails"),
     [
-        ("instep.tree.inotify.INotify", _no_instance),
-        ("instep.tree.inotify.INotify.add_watch", _no_watch),
-        ("instep.tree.inotify.os.eventfd", _no_instance),
+        ("instep.tree.watch.inotify.INotify", _no_instance),
+        ("instep.tree.watch.inotify.INotify.add_watch", _no_watch),
+        ("instep.tree.watch.inotify.os.eventfd", _no_instance),
     ],
 )
 def test_fanotify_watches_whatever_inotify_lacks(
@@ -266,7 +272,7 @@ def test_a_big_walk_is_done_in_slices(watch: Callable[..., Watched]) -> None:
 def test_a_file_system_of_other_machines_is_never_said_to_be_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instep.tree.watch.remote_kind", lambda fd: "nfs")
+    monkeypatch.setattr("instep.tree.watch.watch.remote_kind", lambda fd: "nfs")
     with contextlib.closing(Watcher(tmp_path, Rules(Definition()))) as watcher:
         problem = watcher.start().problem
         assert problem is not None

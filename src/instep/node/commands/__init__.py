@@ -10,6 +10,7 @@ from instep.api.command import Command
 from instep.node.commands.archive import Archives
 from instep.node.commands.balancers import BalancerCommands
 from instep.node.commands.context import CommandContext
+from instep.node.commands.control import Commands, Handler
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.handover import Handover
 from instep.node.commands.lines import Lines
@@ -21,7 +22,6 @@ from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.trying import Trying
 from instep.node.commands.verifying import Verifying
-from instep.node.control import Commands, Handler
 
 __all__ = ["commands_of"]
 

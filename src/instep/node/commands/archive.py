@@ -12,14 +12,14 @@ from instep.core.retention import plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
+from instep.node.commands.control import Speaker
 from instep.node.commands.targets import path_of, service_of
-from instep.node.control import Speaker
-from instep.node.driver import wall_ms
-from instep.node.housekeeping import retention_of
+from instep.node.lines.snapshot import moment
 from instep.node.node import Node
-from instep.node.snapshot import moment
-from instep.tree.archive import Archive, Item
-from instep.tree.journal import ItemRecord
+from instep.node.runtime.driver import wall_ms
+from instep.node.upkeep.housekeeping import retention_of
+from instep.tree.archive.archive import Archive, Item
+from instep.tree.journal.journal import ItemRecord
 
 __all__ = ["Archives"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from instep.api import balancers as api
 from instep.errors import UsageError
-from instep.fleet.balancer_file import Program
-from instep.fleet.balancer_plan import ServerPlan
-from instep.node.balancer_service import Balancers
-from instep.node.control import Speaker
+from instep.fleet.balancers.file import Program
+from instep.fleet.balancers.plan import ServerPlan
+from instep.node.balance.balancer_files import Balancers
+from instep.node.commands.control import Speaker
 
 __all__ = ["BalancerCommands"]
 

@@ -11,25 +11,25 @@ from shlex import quote
 from msgspec.structs import replace
 
 from instep.api.verifying import CheckRowDocument
-from instep.core.gates import CLOCK
+from instep.core.follow.gates import CLOCK
 from instep.errors import InstepError
 from instep.model.counts import counted
-from instep.net import messages as m
+from instep.net.messages import messages as m
 from instep.node.commands.context import CommandContext
-from instep.node.daemon_rights import hardlinks_row, need_of, rights_of_process, rights_row
-from instep.node.driver import wall_ms
-from instep.node.exchanging import EXCHANGE_HINT, obstacles
-from instep.node.follower import FollowService
-from instep.node.gating import compare_facts, gates_of, known_gates, look_at_gates
-from instep.node.held_view import check_words
-from instep.node.mounts import mount_at, why_shared
+from instep.node.facts.daemon_rights import hardlinks_row, need_of, rights_of_process, rights_row
+from instep.node.facts.mounts import mount_at, why_shared
+from instep.node.following.follower import FollowService
+from instep.node.lines.gating import compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.node import Node
-from instep.node.session import Session
-from instep.node.space import room_for
-from instep.node.uplink import Uplink
-from instep.node.writer import WriterService
+from instep.node.peers.accepted_link import Session
+from instep.node.peers.dialled_link import Uplink
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
+from instep.node.trees.scanning.held_view import check_words
+from instep.node.trees.space import room_for
+from instep.node.writing.writer import WriterService
 from instep.store.database import ROOM_NEEDED_BYTES
-from instep.tree.place import Place
+from instep.tree.root.place import Place
 
 __all__ = ["check_node"]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
-from instep.net import messages as m
-from instep.net.faults import error_of_reply
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
+from instep.node.commands.control import Speaker
 from instep.node.commands.patience import left, until
-from instep.node.control import Speaker
-from instep.node.line_service import LineService
+from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 
 __all__ = ["Heard", "Unheard", "hear_claimants"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instep.node.balancer_service import Balancers
-from instep.node.housekeeping import Housekeeping
-from instep.node.listeners import Listeners
+from instep.node.balance.balancer_files import Balancers
+from instep.node.balance.listeners import Listeners
 from instep.node.node import Node
+from instep.node.upkeep.housekeeping import Housekeeping
 
 __all__ = ["CommandContext"]
 

@@ -15,28 +15,28 @@ from instep.errors import RefusedError, ResourceError, UnavailableError, UsageEr
 from instep.model.definition import Definition, Preserve, decode_definition
 from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
-from instep.net import messages as m
+from instep.net.messages import messages as m
 from instep.node.commands.being_heard import be_heard
+from instep.node.commands.control import Speaker
 from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.commands.targets import service_of
 from instep.node.config import edits
-from instep.node.control import Speaker
-from instep.node.driver import wall_ms
-from instep.node.exchanging import refuse_exchange
-from instep.node.fetching import Fetcher
-from instep.node.follower import FollowService
-from instep.node.inspection import Inspection, Numbers
+from instep.node.following.follower import FollowService
+from instep.node.following.page_fetch import Fetcher
 from instep.node.node import Node
-from instep.node.placing import check_new_root, take_root
-from instep.node.signers import verdict_on
-from instep.node.snapshot import definition_of
-from instep.node.uplink import Uplink
-from instep.node.writer import WriterService
-from instep.tree.abilities import Ability, lacking, probe_filesystem
-from instep.tree.beneath import Root
-from instep.tree.fidelity import Allow, Local
-from instep.tree.marker import read_marker
-from instep.tree.place import Place
+from instep.node.peers.dialled_link import Uplink
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.signers import verdict_on
+from instep.node.trees.definitions import definition_of
+from instep.node.trees.exchanging import refuse_exchange
+from instep.node.trees.placing import check_new_root, take_root
+from instep.node.trees.tree_comparison import Inspection, Numbers
+from instep.node.writing.writer import WriterService
+from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
+from instep.tree.objects.fidelity import Allow, Local
+from instep.tree.root.beneath import Root
+from instep.tree.root.marker import read_marker
+from instep.tree.root.place import Place
 
 __all__ = ["Filesets"]
 

@@ -14,24 +14,24 @@ from msgspec.structs import replace
 
 from instep.api import succession as api
 from instep.api.parts import generation
-from instep.core import publish_vocabulary as p
+from instep.core.publish import vocabulary as p
 from instep.errors import ContentionError, InstepError, RefusedError, UnavailableError
 from instep.model.counts import counted, which
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
+from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import running_service_of
-from instep.node.control import Speaker
-from instep.node.driver import wall_ms
-from instep.node.follower import FollowService
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.session import Session
-from instep.node.signers import verdict_on
-from instep.node.snapshot import reports_of
-from instep.node.writer import WriterService
-from instep.tree.failpoints import failpoint, register
+from instep.node.peers.accepted_link import Session
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.signers import verdict_on
+from instep.node.writing.writer import WriterService
+from instep.tree.root.failpoints import failpoint, register
 
 __all__ = ["Handover"]
 

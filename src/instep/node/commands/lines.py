@@ -9,23 +9,23 @@ from msgspec.structs import replace
 
 from instep.api import lines as api
 from instep.api.parts import FailureDocument, WaitingDocument, generation
-from instep.core import follow_vocabulary as f
-from instep.core import publish_vocabulary as p
-from instep.core import rollout_vocabulary as r
+from instep.core.follow import vocabulary as f
+from instep.core.publish import vocabulary as p
+from instep.core.rollout import vocabulary as r
 from instep.errors import UnavailableError
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
-from instep.net import messages as m
+from instep.net.messages import messages as m
+from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
-from instep.node.control import Speaker
-from instep.node.driver import wall_ms
-from instep.node.follower import FollowService
-from instep.node.held_view import held_documents
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import moment, reports_of
 from instep.node.node import Node
-from instep.node.rollout_view import why_never
-from instep.node.snapshot import moment, reports_of
-from instep.node.writer import WriterService
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.scanning.held_view import held_documents
+from instep.node.writing.rollout_view import why_never
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Lines"]
 

@@ -11,23 +11,17 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from instep.api import looking as api
-from instep.model.entry import same_but_for_times_of_directories
 from instep.model.ids import Digest, HeadRef, NodeName
-from instep.model.manifest import diff, lookup
+from instep.model.manifest.entry import same_but_for_times_of_directories
+from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
-from instep.net import messages as m
+from instep.net.messages import messages as m
 from instep.node.commands.context import CommandContext
+from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import generation_of, path_of, service_of
-from instep.node.control import Speaker
-from instep.node.draining import OPERATOR, is_asked
-from instep.node.driver import wall_ms
-from instep.node.follower import FollowService
-from instep.node.held_view import explained, held_of_line
-from instep.node.node import Node
-from instep.node.page_walk import must_have
-from instep.node.rollout_view import status_document
-from instep.node.snapshot import (
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import (
     fileset_document,
     line_document,
     log_row,
@@ -36,9 +30,15 @@ from instep.node.snapshot import (
     pick_fileset,
     reports_of,
 )
-from instep.node.uplink import Uplink
-from instep.node.whereabouts import Whereabouts
-from instep.node.writer import WriterService
+from instep.node.node import Node
+from instep.node.peers.dialled_link import Uplink
+from instep.node.retrieval.whereabouts import Whereabouts
+from instep.node.runtime.draining import OPERATOR, is_asked
+from instep.node.runtime.driver import wall_ms
+from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.scanning.held_view import explained, held_of_line
+from instep.node.writing.rollout_view import status_document
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Looking"]
 
@@ -222,7 +222,7 @@ class Looking:
         return api.DiffDocument(fileset=name, a=old.number, b=new.number, changes=changes)
 
     def _between(self, old: HeadRef, new: HeadRef) -> tuple[api.ChangeDocument, ...]:
-        from instep.tree.plan import find_moves
+        from instep.tree.journal.plan import find_moves
 
         get = must_have(self._node.runtime.store.get_page)
         moves = find_moves(diff(old.root, new.root, get)).directories
@@ -309,7 +309,7 @@ class Looking:
             return True, None
         definition = service.known_definition()
         if definition is not None:
-            from instep.tree.rules import Rules
+            from instep.tree.scan.rules import Rules
 
             if Rules(definition).ignored(path, False) or Rules(definition).ignored(path, True):
                 return False, f"{shown(path)} is ignored by the definition"

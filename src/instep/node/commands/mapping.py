@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from instep.api import members as api
 from instep.model.ids import NodeName
-from instep.node.control import Speaker
-from instep.node.follower import FollowService
+from instep.node.commands.control import Speaker
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.snapshot import reports_of
-from instep.node.writer import WriterService
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Mapper"]
 

@@ -12,16 +12,16 @@ from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
 from instep.model.standing import Standing
 from instep.net.client import split_address
-from instep.net.messages import DRAIN_MS_MAX
-from instep.net.tls import trust_fetch
+from instep.net.connections.tls import trust_fetch
+from instep.net.messages.messages import DRAIN_MS_MAX
 from instep.node.commands.checking import check_node
 from instep.node.commands.context import CommandContext
+from instep.node.commands.control import Speaker
 from instep.node.config import edits
-from instep.node.control import Speaker
-from instep.node.draining import OPERATOR, REASON_MAX
-from instep.node.driver import wall_ms
-from instep.node.facts import told
-from instep.node.snapshot import moment, reports_of
+from instep.node.facts.facts import told
+from instep.node.lines.snapshot import moment, reports_of
+from instep.node.runtime.draining import OPERATOR, REASON_MAX
+from instep.node.runtime.driver import wall_ms
 
 __all__ = ["Members"]
 

@@ -9,13 +9,13 @@ from msgspec import UNSET
 
 from instep.api.lines import OutcomeDocument
 from instep.api.parts import generation
-from instep.core import publish_vocabulary as p
+from instep.core.publish import vocabulary as p
 from instep.core.vocabulary import Trouble
 from instep.errors import InstepError, RefusedError, family_of
 from instep.node.commands.targets import running_service_of
-from instep.node.held_view import held_documents
 from instep.node.node import Node
-from instep.node.writer import WriterService
+from instep.node.trees.scanning.held_view import held_documents
+from instep.node.writing.writer import WriterService
 
 __all__ = ["author", "error_of", "outcome_document", "writer_of"]
 

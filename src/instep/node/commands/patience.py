@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from instep.api.command import Document
 from instep.errors import ContentionError
-from instep.node.control import Speaker
+from instep.node.commands.control import Speaker
 from instep.node.node import Node
 
 __all__ = ["AGAIN", "deadline_in", "left", "until", "watched"]

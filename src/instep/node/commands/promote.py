@@ -13,22 +13,22 @@ from msgspec.structs import asdict, replace
 
 from instep.api import succession as api
 from instep.api.parts import generation
-from instep.core import follow_vocabulary as f
-from instep.core.succession import Lost, base_of, lost_generations, next_epoch, rests_on
+from instep.core.follow import vocabulary as f
+from instep.core.writer_change import Lost, base_of, lost_generations, next_epoch, rests_on
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.claimants import Heard, hear_claimants
+from instep.node.commands.control import Speaker
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import running_service_of
 from instep.node.config.writer_edit import check_change
-from instep.node.control import Speaker
-from instep.node.follower import FollowService
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import generation_document, reports_of
 from instep.node.node import Node
-from instep.node.obstacles import why_unserved
-from instep.node.snapshot import generation_document, reports_of
-from instep.node.writer import WriterService
-from instep.tree.failpoints import failpoint, register
+from instep.node.peers.takeover_check import why_unserved
+from instep.node.writing.writer import WriterService
+from instep.tree.root.failpoints import failpoint, register
 
 __all__ = ["Promote"]
 

@@ -8,19 +8,19 @@ import os
 
 from instep.api import lines as api
 from instep.api.parts import generation
-from instep.core import restore_vocabulary as s
+from instep.core.publish import restore_vocabulary as s
 from instep.errors import UnavailableError, UsageError
 from instep.model.counts import counted, which
-from instep.model.entry import Kind
 from instep.model.ids import HeadRef, NodeName, node_name
+from instep.model.manifest.entry import Kind
+from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
-from instep.node.control import Speaker
-from instep.node.follower import FollowService
+from instep.node.following.follower import FollowService
+from instep.node.lines.partner_contents import PartnerContents
 from instep.node.node import Node
-from instep.node.partner_contents import PartnerContents
-from instep.node.restoring_out import RestoringOut
-from instep.node.writer import WriterService
+from instep.node.retrieval.restoring_out import RestoringOut
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Restores"]
 

@@ -7,20 +7,20 @@ from collections.abc import Callable
 
 from instep.api import rollouts as api
 from instep.api.parts import FailureDocument, WaitingDocument, generation
-from instep.core import rollout_vocabulary as r
-from instep.core.rollout_nodes import has_reloaded
+from instep.core.rollout import vocabulary as r
+from instep.core.rollout.nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef
+from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import deadline_in, watched
-from instep.node.control import Speaker
-from instep.node.hooks import run_hook
+from instep.node.lines.hook_calls import run_hook
+from instep.node.lines.partner_reports import view_of_report
+from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.rollout import view_of_report
-from instep.node.rollout_view import rollouts_document
-from instep.node.snapshot import reports_of
-from instep.node.writer import WriterService
+from instep.node.writing.rollout_view import rollouts_document
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Rollouts"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from instep.api.filesets import AcceptedDocument
 from instep.api.parts import FullGenerationDocument
-from instep.core.succession import writer_by
+from instep.core.writer_change import writer_by
 from instep.errors import RefusedError
 from instep.node.config.writer_edit import change_writer
+from instep.node.lines.snapshot import generation_document
 from instep.node.node import Node
-from instep.node.snapshot import generation_document
-from instep.node.writer import WriterService
+from instep.node.writing.writer import WriterService
 
 __all__ = ["step_back", "was_replaced"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef
-from instep.node.follower import FollowService
+from instep.node.following.follower import FollowService
+from instep.node.lines.snapshot import pick_fileset
 from instep.node.node import Node
-from instep.node.signers import BROKEN
-from instep.node.snapshot import pick_fileset
-from instep.node.writer import WriterService
+from instep.node.runtime.signers import BROKEN
+from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 
 __all__ = [

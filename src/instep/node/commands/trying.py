@@ -8,15 +8,15 @@ from instep.api import verifying as api
 from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
-from instep.net.messages import TestRow
+from instep.net.messages.messages import TestRow
+from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.targets import service_of
-from instep.node.control import Speaker
-from instep.node.follower import FollowService
+from instep.node.following.follower import FollowService
+from instep.node.lines.self_test import test_document, try_balancer, try_node, unequal
+from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.snapshot import reports_of
-from instep.node.trying import test_document, try_balancer, try_node, unequal
-from instep.node.writer import WriterService
+from instep.node.writing.writer import WriterService
 
 __all__ = ["Trying"]
 

@@ -6,15 +6,15 @@ import asyncio
 
 from instep.api import verifying as api
 from instep.errors import InstepError
-from instep.model.manifest import totals
+from instep.model.manifest.manifest import totals
 from instep.model.paths import path_fields
-from instep.net import messages as m
-from instep.net.faults import error_of_reply
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
+from instep.node.commands.control import Speaker
 from instep.node.commands.targets import service_of
-from instep.node.control import Speaker
+from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.page_walk import must_have
-from instep.node.snapshot import reports_of
+from instep.node.trees.keeping.page_walk import must_have
 
 __all__ = ["Verifying"]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from instep.core.gates import GATES_MAX, BadGate, parse_gate
+from instep.core.follow.gates import GATES_MAX, BadGate, parse_gate
 from instep.model.definition import FilesetClass, Mode, Preserve
 from instep.model.ids import NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy

@@ -23,7 +23,7 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.model.link import Link
-from instep.net.key_files import write_file
+from instep.net.trust.key_files import write_file
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.kinds import BadValue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instep.core.gates import BUILT_IN
+from instep.core.follow.gates import BUILT_IN
 from instep.node.config.keys import key
 from instep.node.config.kinds import BadValue, kind, string
 from instep.node.config.table_reader import TableReader

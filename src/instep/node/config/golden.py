@@ -8,8 +8,8 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.fleet.hook_spec import HookSpec, TlsMode
-from instep.fleet.http_hook import is_unverified
+from instep.fleet.hooks.http import is_unverified
+from instep.fleet.hooks.spec import HookSpec, TlsMode
 from instep.node.config.hooks import NO_TIME, check_apart, http_status
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instep.fleet.hook_spec import HookSpec, TlsMode
-from instep.fleet.http_hook import is_unverified
-from instep.fleet.small_hooks import SIGNALS
+from instep.fleet.hooks.http import is_unverified
+from instep.fleet.hooks.small import SIGNALS
+from instep.fleet.hooks.spec import HookSpec, TlsMode
 from instep.node.config.keys import key, section, sections_of
 from instep.node.config.kinds import (
     BadValue,

@@ -1,0 +1,196 @@
+"""From a head to the switched tree: fetch, stage, gates, validate, permit, drain, switch, one job at a time."""
+
+from __future__ import annotations
+
+from instep.core.follow import vocabulary as f
+from instep.core.follow.drift import FollowDrift
+from instep.core.follow.floor import STATE_OLDER, is_above
+from instep.core.follow.state import INTERRUPTIBLE, NAMED_MAX, Job, Phase, Progress, named
+from instep.core.follow.vocabulary import Due
+from instep.core.vocabulary import Cancel, HookKind, RunHook, Trouble
+from instep.errors import Retry
+from instep.model.ids import HeadRef
+from instep.model.paths import shown
+
+__all__ = ["FollowApply"]
+
+SUPERSEDES_MAX = 8
+"""So often in a row a newer head interrupts the fetching or staging of an older one; then that one is finished first.
+A writer may publish faster than a distant partner can fetch even the pages."""
+
+RECOVERY_DUE = "recovery_due"
+"""The code of a stage that finds an unfinished journal."""
+_RESOURCES_EXIT = 8
+_SOURCE_EXITS = (5, 7, 9, 10)
+"""Failures of a fetch or stage with these exit codes are the source's, not this node's."""
+
+
+class FollowApply(FollowDrift):
+    """The newest head wins until the switch begins."""
+
+    def _interrupt(self) -> None:
+        """Leave what a newer head makes idle: fetching and staging an older one, looking for drift."""
+        job = self._job
+        if job is not None and job.phase is Phase.CHECK and self._wanted() is not None:
+            self._out.append(Cancel(job.req))
+            self._drift.failed()
+            self._job = None
+            return
+        if job is None or job.phase not in INTERRUPTIBLE:
+            return
+        wanted = self._facts.head if self._config.is_observing else self._wanted()
+        if job.head == wanted:
+            return
+        if wanted is not None and not self._config.is_observing and self._supersedes >= SUPERSEDES_MAX:
+            self._sticky = job.head
+            return
+        self._supersedes += 1
+        self._out.append(Cancel(job.req))
+        self._job = None
+
+    def _is_applying(self) -> bool:
+        """Begin the next step of the apply of the wanted head; True when a job began."""
+        target = self._wanted()
+        if target is None or not self._backoff.is_ready("apply", self._now):
+            return False
+        if self._progress is None or self._progress.target != target:
+            self._progress = Progress(target)
+        progress, config, tree = self._progress, self._config, self._facts.tree
+        if not progress.is_fetched or not progress.is_staged:
+            source = self._choose(target)
+            if source is None:
+                return self._is_unstuck(target) and self._is_applying()
+            if not progress.is_fetched:
+                self._out.append(f.FetchPages(self._begin(Phase.FETCH, target, source), source, target))
+            else:
+                self._out.append(
+                    f.StageContents(self._begin(Phase.STAGE, target, source), source, target, tree)
+                )
+            return True
+        if self._facts.is_paused:
+            return False
+        if config.has_gates and not progress.is_gated:
+            source = self._choose(target)
+            if source is None:
+                return self._is_unstuck(target) and self._is_applying()
+            self._out.append(f.CheckGates(self._begin(Phase.GATES, target, source), source, target))
+        elif config.has_validate and not progress.is_validated:
+            self._out.append(RunHook(self._begin(Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
+        elif self._has_permit(progress):
+            if self._facts.begun != target or not self._is_draining(target):
+                self._out.append(f.Switch(self._begin(Phase.SWITCH, target), target, tree))
+        else:
+            return self._wanted() != target and self._is_applying()
+        return True
+
+    def _is_unstuck(self, target: HeadRef) -> bool:
+        """An older generation that was to be finished first, but that no source offers any more, gives way."""
+        if self._sticky is None or self._sources.next_try_ms(target.id) is not None:
+            return False
+        self._sticky = None
+        return True
+
+    def _apply_failed(self, job: Job, trouble: Trouble) -> None:
+        self._sticky = None
+        if trouble.exit_code in _SOURCE_EXITS or trouble.retry is Retry.ELSEWHERE:
+            self._troubles["apply"] = trouble
+            self._penalize(job.source)
+        else:
+            self._fail("apply", trouble)
+            self._get_stuck(job, trouble)
+
+    def _recover_if_due(self, trouble: Trouble) -> None:
+        """An unfinished journal lies in the way: it is brought to an end before anything else."""
+        if trouble.code == RECOVERY_DUE:
+            self._is_recovered = False
+
+    def _get_stuck(self, job: Job, trouble: Trouble) -> None:
+        if trouble.retry is Retry.NEVER and trouble.exit_code != _RESOURCES_EXIT and job.head is not None:
+            self._stuck = job.head.id
+
+    def _switch_failed(self, job: Job, trouble: Trouble) -> None:
+        """The recovery follows at once: what the journal holds is finished or undone, as after a crash. Only then the
+        apply begins anew, from the first step and later each time."""
+        assert job.head is not None
+        if self._failed_switch is None or self._failed_switch[0] != job.head.id:
+            text = f"the switch to generation {job.head.number} failed: {trouble.reason}"
+            self._note("switch_failed", text, generation=job.head.number, code=trouble.code)
+        self._failed_switch = (job.head.id, trouble)
+        self._progress, self._sticky = None, None
+        self._is_recovered = False
+        self._fail("apply", trouble)
+        self._get_stuck(job, trouble)
+
+    def _switched(self, job: Job, drifted: tuple[bytes, ...]) -> None:
+        assert job.head is not None
+        self._failed_switch = None
+        self._succeed("apply")
+        self._succeed("due")
+        self._progress, self._sticky, self._supersedes = None, None, 0
+        if self._facts.tree is None:
+            self._drift.start_clean()
+        self._arrived(job.head)
+        if drifted:
+            paths = [shown(p) for p in drifted[:NAMED_MAX]]
+            more = f" and {len(drifted) - NAMED_MAX} more" if len(drifted) > NAMED_MAX else ""
+            self._note(
+                "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
+            )
+
+    def _recovered(self, event: f.Recovered) -> None:
+        self._is_recovered = True
+        self._succeed("recover")
+        self._progress = None
+        self._drift.touch((), everything=True)
+        target = event.target
+        if event.holds is not None:
+            self._rest_on(event.holds)
+        facts = self._facts
+        if event.is_doubtful:
+            # Also where this node observes by now: nothing is recorded or offered before a look at the whole tree.
+            self._set(is_doubted=True)
+            facts = self._facts
+        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+            return
+        if target == facts.tree:
+            # Local changes were reverted: what they had changed under the application owes it a reload.
+            if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
+                self._set(due=Due.RELOAD)
+            return
+        # A switch or a put-back that failed half way is over with this: its trouble has gone.
+        self._failed_switch = None
+        self._succeed("apply")
+        self._succeed("due")
+        if not event.is_known:
+            self._rest_on(target)  # All of it was saved before it was switched to: the state is an older one.
+            return
+        if target == self._goes_back_to():
+            self._came_back(target)
+            return
+        if facts.head is None or target.position > facts.head.position:
+            self._set(head=target)
+        self._arrived(target)
+        self._note("recovered", f"the switch to generation {target.number} had been finished")
+
+    def _rest_on(self, holds: HeadRef) -> None:
+        """The tree says that it holds a newer generation than the saved state knows: leave it as it is until that
+        generation or a newer one is offered, and take it up then as a tree that nothing is known of."""
+        facts = self._facts
+        if holds == facts.floor or not is_above(holds, facts.tree):
+            return
+        self._set(
+            floor=holds,
+            tree=None,
+            live=None,
+            due=Due.NOTHING,
+            refused=None,
+            refused_code="",
+            refused_reason="",
+        )
+        self._set(replaced=None, begun=None, unconfirmed=None)
+        saved = named(facts.tree)
+        self._note(
+            STATE_OLDER,
+            f"the tree holds generation {holds.number}, and the state of this node says {saved}",
+            generation=holds.number,
+        )

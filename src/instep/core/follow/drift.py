@@ -1,0 +1,124 @@
+"""Local changes: looked for, reverted or told; and how an observing node's tree compares with the head."""
+
+from __future__ import annotations
+
+from instep.core.follow import vocabulary as f
+from instep.core.follow.due import FollowDue
+from instep.core.follow.state import NAMED_MAX, Job, Phase, Progress
+from instep.core.follow.vocabulary import DriftPolicy, Due
+from instep.core.rescan import rescan_after_ms
+from instep.core.vocabulary import SetTimer, Trouble
+from instep.model.paths import shown
+
+__all__ = ["FollowDrift"]
+
+TOUCH_SETTLE_MS = 200
+_UNAVAILABLE_EXIT = 7
+
+
+class FollowDrift(FollowDue):
+    """Nothing here runs while an apply or what it owes can go on."""
+
+    def _mind_drift(self) -> None:
+        tree, drift = self._facts.tree, self._drift
+        if tree is None or not self._backoff.is_ready("drift", self._now):
+            return
+        if drift.is_dirty:
+            if self._drift_ready_ms <= self._now:
+                self._out.append(f.CheckDrift(self._begin(Phase.CHECK, tree), tree, drift.ask()))
+            return
+        if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
+            return
+        free, fought = drift.fights.split(drift.drifted, self._now)
+        if not free:
+            self._succeed("revert")  # Paths that are left alone fail no more: they are reported as a fight.
+            self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
+        elif self._backoff.is_ready("revert", self._now):
+            source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
+            self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
+
+    def _observe(self) -> None:
+        head = self._facts.head
+        if (
+            head is None
+            or not self._backoff.is_ready("compare", self._now)
+            or self._drift_ready_ms > self._now
+        ):
+            return
+        if self._compared is not None and self._compared_with == head.id:
+            return
+        if self._progress is None or self._progress.target != head:
+            self._progress = Progress(head)
+        if self._progress.is_fetched:
+            self._out.append(f.Compare(self._begin(Phase.COMPARE, head), head))
+            return
+        source = self._choose(head)
+        if source is not None:
+            self._out.append(f.FetchPages(self._begin(Phase.FETCH, head, source), source, head))
+
+    def _touched(self, event: f.TreeTouched) -> None:
+        self._drift.touch(event.paths, everything=event.is_overflow)
+        self._compared = None
+        if self._drift_ready_ms <= self._now:
+            self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
+            self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
+
+    def _arm_drift_scan(self) -> None:
+        """A full look in regular intervals; in short ones while the watch does not see all changes."""
+        after_ms = most_ms = self._config.drift_scan_ms
+        if self._blind is not None:
+            after_ms = rescan_after_ms(self._scan_cost, is_watched=False, most_ms=most_ms)
+        self._out.append(SetTimer("drift-scan", self._now + after_ms))
+
+    def _watch_changed(self, trouble: Trouble | None) -> None:
+        if trouble == self._blind:
+            return
+        self._blind = trouble
+        if trouble is None:
+            self._note("watched", "the watch sees the whole tree again")
+        else:
+            self._note("not_watched", trouble.reason, hint=trouble.hint or "")
+        if self._is_started:
+            self._arm_drift_scan()
+
+    def _unstage(self) -> None:
+        """A revert takes the place of the staged generation: that one is staged again before it is switched to."""
+        if self._progress is not None:
+            self._progress.is_staged = False
+
+    def _revert_failed(self, trouble: Trouble) -> None:
+        """A revert switches like an apply: when that fails, its journal says what became of the tree. Where contents
+        could not be had it did not come so far."""
+        self._unstage()
+        self._drift.touch(self._drift.drifted)
+        if trouble.exit_code != _UNAVAILABLE_EXIT:
+            self._is_recovered = False
+        self._fail("revert", trouble)
+
+    def _looked(self) -> None:
+        """The tree was compared with its generation. After a doubtful recovery only a whole look counts, and where
+        local changes are reverted only one that finds nothing, or nothing but what programs here fight over."""
+        drift = self._drift
+        if not drift.was_whole:
+            return
+        is_kept = self._config.drift is not DriftPolicy.REVERT
+        if is_kept or not drift.fights.split(drift.drifted, self._now)[0]:
+            self._set(is_doubted=False)
+
+    def _reverted(self, paths: tuple[bytes, ...]) -> None:
+        self._succeed("revert")
+        self._unstage()
+        self._drift.reverted(paths, self._now)
+        named = [shown(p) for p in paths[:NAMED_MAX]]
+        more = f" and {len(paths) - NAMED_MAX} more" if len(paths) > NAMED_MAX else ""
+        self._note("drift_reverted", f"archived and restored: {', '.join(named)}{more}", paths=named)
+        if self._config.has_reload:
+            self._set(due=Due.RELOAD)
+
+    def _took_comparison(self, event: f.Compared, job: Job) -> None:
+        assert job.head is not None
+        if event.trouble is not None:
+            self._fail("compare", event.trouble)
+            return
+        self._succeed("compare")
+        self._compared, self._compared_with = event, job.head.id

@@ -1,0 +1,190 @@
+"""Sources and heads of a followed line: which generation is the newest, which sources have it, which to ask and
+when."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from instep.core.follow import vocabulary as f
+from instep.core.follow.sources import Source
+from instep.core.follow.state import FollowState, Job, Phase, named
+from instep.core.follow.vocabulary import FollowSourceEvent
+from instep.core.lines.accept import (
+    AcceptedEpoch,
+    AcceptedHead,
+    KnownRecord,
+    OldRecord,
+    Refused,
+    judge_epoch,
+    judge_head,
+    word_of,
+)
+from instep.core.vocabulary import KeepEpoch, KeepGeneration, Refuse, SetTimer, Trouble
+from instep.errors import Retry
+from instep.model.ids import HeadRef, NodeName
+
+__all__ = ["FollowHeads"]
+
+SUPERSEDED_TOLD = 3
+"""After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
+
+
+class FollowHeads(FollowState):
+    """Takes heads and epoch records from sources, refuses what is not the line's, and chooses whom to fetch from."""
+
+    def _take_from_source(self, event: FollowSourceEvent) -> None:
+        match event:
+            case f.SourceUp():
+                self._sources.up(event.source, event.is_writer, event.has)
+                self._lost_at_ms = None
+                self._out.append(SetTimer("contact", None))
+            case f.SourceDown():
+                self._sources.down(event.source)
+                if not self._sources.is_any_up and self._lost_at_ms is None:
+                    self._lost_at_ms = self._now
+                    self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
+            case f.HeadSeen():
+                self._head_seen(event)
+            case f.EpochSeen():
+                self._epoch_seen(event)
+            case f.HeadsAnswered() | f.AskFailed():
+                pass
+            case _:
+                assert_never(event)
+
+    def _head_seen(self, event: f.HeadSeen) -> None:
+        source = self._sources.get(event.source)
+        # A head may come before the link that it came over counts as up: the configuration names the writer.
+        beside = event.beside if event.source == self._config.writer else None
+        judged = judge_head(
+            event.signed, event.verdict, self.line, self._facts.head, self._facts.epochs, beside
+        )
+        match judged:
+            case AcceptedHead():
+                self._accept(judged, event, source)
+            case KnownRecord():
+                if source is not None:
+                    source.told(event.signed.id)
+                self._offer_trouble = None
+            case OldRecord():
+                if source is not None:
+                    source.told(event.signed.id)
+                self._remind(source)
+                self._name_old(judged, source)
+            case Refused():
+                self._out.append(Refuse(event.source, judged.trouble))
+                if judged.trouble.code == "unknown_epoch":
+                    self._ask_epoch(source)
+                    return
+                if source is not None and source.is_writer:
+                    self._offer_trouble = judged.trouble
+                    if judged.trouble.code == "reused_number":
+                        self._remind(source)
+            case _:
+                assert_never(judged)
+
+    def _remind(self, source: Source | None) -> None:
+        """A writer that offers less than it once published has lost its state."""
+        if source is not None and source.is_writer and self._facts.head is not None:
+            self._out.append(f.OfferHead(source.name, self._facts.head))
+
+    def _name_old(self, judged: OldRecord, source: Source | None) -> None:
+        """A hub may be late; a writer that offers what it once surpassed is worth a line."""
+        head = self._facts.head
+        if source is None or not source.is_writer or head is None:
+            return
+        epoch, number = judged.position
+        code = "old_epoch" if epoch < head.epoch else "old_number"
+        reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
+        self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
+
+    def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
+        facts = self._facts
+        if source is not None:
+            source.told(judged.head.id)
+        self._out.append(KeepGeneration(event.signed))
+        self._set(head=judged.head)
+        if (
+            facts.unconfirmed is not None
+        ):  # No operator can confirm it any more, and it was no loss of contact.
+            self._set(unconfirmed=None)
+            self._out.append(SetTimer("confirm", None))
+        job = self._job
+        switching_to = job.head if job is not None and job.phase is Phase.SWITCH else None
+        if facts.refused is not None and facts.refused not in (facts.tree, switching_to):
+            self._set(refused=None, refused_code="", refused_reason="")
+        self._offer_trouble = None
+        self._compared = None
+        if self._stuck is not None:
+            self._stuck = None
+            self._troubles.pop("apply", None)
+            self._backoff.clear("apply")
+        self._note(
+            "head", f"generation {judged.head.number} is the head, from {event.source}", source=event.source
+        )
+
+    def _epoch_seen(self, event: f.EpochSeen) -> None:
+        epochs, config = self._facts.epochs, self._config
+        word = word_of(config.writer, epochs, overrules=config.overrules)
+        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
+        match judged:
+            case AcceptedEpoch():
+                self._out.append(KeepEpoch(event.signed))
+                self._set(epochs=judged.book)
+                self._offer_trouble = None
+                if judged.is_disputed:
+                    self._note("epoch_conflict", f"epoch {judged.body.epoch} was given to more than one node")
+                else:
+                    self._note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}")
+            case KnownRecord() | OldRecord():
+                pass
+            case Refused():
+                self._out.append(Refuse(event.source, judged.trouble))
+            case _:
+                assert_never(judged)
+
+    def _ask_epoch(self, source: Source | None) -> None:
+        """Ask for the epoch records that a head needs, once a retry interval."""
+        if source is None:
+            return
+        if source.asked_at_ms is None or self._now - source.asked_at_ms >= self._config.retry_min_ms:
+            source.asked_at_ms = self._now
+            self._out.append(f.AskHeads(self._next_req(), source.name))
+
+    def _ask_all(self) -> None:
+        for source in self._sources.all_up():
+            self._out.append(f.AskHeads(self._next_req(), source.name, is_repeated=source.has is None))
+
+    def _arm_poll(self) -> None:
+        """A quarter of the interval is jitter, so that many partners do not ask at once."""
+        delay = self._config.poll_ms * (1 - self._rng.random() / 4)
+        self._out.append(SetTimer("poll", self._now + max(1, round(delay))))
+
+    def _choose(self, target: HeadRef) -> NodeName | None:
+        source = self._sources.choose(target.id, self._now)
+        if source is not None:
+            return source.name
+        at = self._sources.next_try_ms(target.id)
+        if at is not None:
+            self._out.append(SetTimer("retry-source", at))
+        return None
+
+    def _source_moved_on(self, job: Job) -> None:
+        self._sticky = None
+        assert job.source is not None
+        source = self._sources.get(job.source)
+        if source is not None:
+            source.lost()
+            self._penalize(job.source)
+            if source.failures >= SUPERSEDED_TOLD:
+                reason = f"{job.source} does not have the contents of {named(job.head)} (any more)"
+                self._troubles["apply"] = Trouble("superseded", reason, Retry.LATER, 7)
+            self._out.append(f.AskHeads(self._next_req(), job.source, is_repeated=True))
+
+    def _penalize(self, name: NodeName | None) -> None:
+        source = None if name is None else self._sources.get(name)
+        if source is None:
+            return
+        delay = min(self._retry_most(), self._config.retry_min_ms << source.failures)
+        source.failures = min(source.failures + 1, 20)
+        source.not_before_ms = self._now + max(1, round(delay * (0.5 + self._rng.random() / 2)))

@@ -1,0 +1,315 @@
+"""The ``FollowMachine``: brings one line's tree at a partner to the newest head, and keeps it there.
+
+``fetch -> stage -> gates -> validate -> switch -> reload -> probe -> live recorded``. The machine is level
+triggered: every step looks at the facts and begins the one thing that is missing, one job at a time. The
+newest head wins until the switch begins; from then on the apply runs to ``live`` or is put back. The state
+that must survive a crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design
+section 7. The machine stands on floors, each a file: ``follow_apply`` on ``follow_drift``, ``follow_due``,
+``follow_permits``, ``follow_heads`` and ``follow_state``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from instep.core.follow import vocabulary as f
+from instep.core.follow.apply import FollowApply
+from instep.core.follow.permits import serial_told, spent_told
+from instep.core.follow.standing import Seen, Stand, stand_of
+from instep.core.follow.state import INTERRUPTIBLE, QUIET, Job, Phase
+from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
+from instep.core.vocabulary import (
+    Cancel,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    SetTimer,
+    TimerFired,
+    WatchChanged,
+)
+
+__all__ = ["FollowMachine"]
+
+_EARLY = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
+"""Effects that name nothing which is not durable: they need not wait for the ``Save`` of their step."""
+
+
+class FollowMachine(FollowApply):
+    """One line at a partner. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+
+    def step(self, event: FollowEvent, now_ms: int) -> tuple[FollowEffect, ...]:
+        """The only door: take in one event, begin what is missing, return the effects in order."""
+        self._now = now_ms
+        self._out = []
+        self._take(event)
+        if self._is_started:
+            self._interrupt()
+            if self._job is None:
+                self._begin_next()
+            self._tell()
+        return self._ordered()
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def _take(self, event: FollowEvent) -> None:
+        match event:
+            case f.Started():
+                self._start()
+            case f.ConfigChanged():
+                self._configure(event.config)
+            case (
+                f.SourceUp()
+                | f.SourceDown()
+                | f.HeadSeen()
+                | f.EpochSeen()
+                | f.HeadsAnswered()
+                | f.AskFailed()
+            ):
+                self._take_from_source(event)
+            case f.Paused():
+                self._set(
+                    is_paused=True, paused_reason=event.reason, paused_until_wall_ms=event.until_wall_ms
+                )
+            case f.Resumed():
+                self._set(is_paused=False, paused_reason="", paused_until_wall_ms=None)
+            case f.RetryAsked():
+                self._retry()
+            case f.PollAsked():
+                self._ask_all()
+            case f.TreeTouched():
+                self._touched(event)
+            case WatchChanged():
+                self._watch_changed(event.trouble)
+            case f.OrderGiven():
+                self._take_order(event)
+            case f.HookOwed():
+                self._owed = event.trouble
+            case TimerFired():
+                self._timer(event.name)
+            case _:
+                job = self._job
+                if job is not None and job.req == event.req:
+                    self._job = None
+                    self._take_answer(job, event)
+
+    def _take_answer(self, job: Job, event: FollowAnswer) -> None:  # noqa: C901  one line a kind
+        match event:
+            case f.Recovered():
+                self._recovered(event)
+                self._forgive_late()
+            case f.RecoverFailed():
+                self._fail("recover", event.trouble)
+            case f.PagesFetched():
+                self._passed("is_fetched")
+                assert self._progress is not None
+                self._progress.policy = event.policy
+                self._progress.is_reloaded = event.is_reloaded
+            case f.Staged():
+                self._passed("is_staged")
+            case f.FetchFailed() | f.StageFailed():
+                self._apply_failed(job, event.trouble)
+                self._recover_if_due(event.trouble)
+            case f.Superseded():
+                self._source_moved_on(job)
+            case f.GatesChecked():
+                if event.refusal is None:
+                    self._passed("is_gated")
+                else:
+                    self._sticky = None
+                    self._fail("apply", event.refusal, least_ms=self._config.poll_ms // 2)
+            case HookEnded():
+                self._hook_ended(job, event.trouble)
+            case f.Switched():
+                self._switched(job, event.drifted)
+            case f.SwitchFailed():
+                self._switch_failed(job, event.trouble)
+            case f.LiveRecorded():
+                self._succeed("revert")  # That was of the tree before; this one is looked at anew.
+                self._live_recorded()
+            case f.RecordFailed():
+                self._saved = None
+                self._fail("due", event.trouble)
+            case f.PutBackDone():
+                self._put_back(job)
+            case f.PutBackFailed():
+                self._is_recovered = False
+                self._fail("due", event.trouble)
+            case f.DriftChecked():
+                self._succeed("drift")
+                if not event.paths:
+                    self._succeed("revert")
+                self._drift.found(event.paths, event.total, event.writers)
+                self._looked()
+                if event.cost is not None:
+                    self._scan_cost = event.cost
+                    self._arm_drift_scan()
+            case f.DriftCheckFailed():
+                self._drift.failed()
+                self._fail("drift", event.trouble)
+            case f.Reverted():
+                self._reverted(event.paths)
+            case f.RevertFailed():
+                self._revert_failed(event.trouble)
+            case f.Compared():
+                self._took_comparison(event, job)
+            case f.Drained():
+                self._is_told_out = True
+                self._name_untold("drained", event.untold)
+            case f.Returned():
+                self._is_told_out = False
+                self._set(is_drained=False)
+                self._name_untold("returned", event.untold)
+            case _:
+                assert_never(event)
+
+    def _start(self) -> None:
+        self._is_started = True
+        if not self._sources.is_any_up:  # a source may be up before the start
+            self._lost_at_ms = self._now
+            self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
+        self._arm_poll()
+        self._arm_drift_scan()
+        if self._facts.begun is not None:
+            self._arm_finish()
+        if self._facts.unconfirmed is not None:
+            self._arm_confirm()
+
+    def _configure(self, config: FollowConfig) -> None:
+        if replace(config, orders_from=self._config.orders_from) == self._config:
+            self._config = config  # The node that orders changed: no failed step here may succeed by that.
+            return
+        if self._config.is_observing and not config.is_observing:
+            self._is_recovered = False  # While it only observes, a node does not ask its tree what it holds.
+        self._config = config
+        self._stuck = self._failed_switch = None
+        self._forgive()
+        self._backoff.clear_all()
+        self._troubles.clear()
+        self._drift.touch((), everything=True)
+        self._compared = None
+        if self._job is not None and self._job.phase in (*INTERRUPTIBLE, Phase.COMPARE):
+            self._out.append(Cancel(self._job.req))
+            self._job = None
+        self._progress, self._sticky = None, None
+        if self._is_started:
+            self._arm_poll()
+            self._arm_drift_scan()
+            self._ask_all()
+
+    def _retry(self) -> None:
+        self._stuck = self._failed_switch = None
+        self._forgive()
+        self._backoff.clear_all()
+        self._sources.forgive()
+        self._drift.fights.forget()
+        self._drift.touch((), everything=True)
+        self._drift_ready_ms = 0
+        self._compared = None
+        self._ask_all()
+
+    def _timer(self, name: str) -> None:
+        if name == "poll":
+            self._ask_all()
+            self._arm_poll()
+        elif name == "drift-scan":
+            self._drift.touch((), everything=True)
+            self._compared = None
+            self._arm_drift_scan()
+        elif name == "drift-settle":
+            self._drift_ready_ms = min(self._drift_ready_ms, self._now)
+        elif name == "finish":
+            self._finish_expired()
+        elif name == "confirm":
+            self._confirm_expired()
+        elif name == "fight":
+            self._drift.touch(self._drift.drifted)
+        elif name.startswith("retry-"):
+            self._backoff.come_due(name.removeprefix("retry-"))
+
+    # --- what is missing ------------------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        if not self._is_recovered:
+            if self._backoff.is_ready("recover", self._now):
+                self._out.append(f.Recover(self._begin(Phase.RECOVER)))
+        elif self._is_paying() or self._is_applying():
+            return
+        elif self._config.is_observing:
+            self._observe()
+        else:
+            self._mind_drift()
+
+    # --- the reports ---------------------------------------------------------------------------------------
+
+    def _stand(self) -> Stand:
+        trouble = next(
+            (t for k in ("recover", "due", "apply", "compare") if (t := self._troubles.get(k)) is not None),
+            None,
+        )
+        fought = self._drift.fights.split(self._drift.drifted, self._now)[1]
+        compared = self._compared
+        if compared is not None and (self._facts.head is None or self._compared_with != self._facts.head.id):
+            compared = None
+        is_lost = self._lost_at_ms is not None and self._now - self._lost_at_ms >= self._config.poll_ms
+        seen = Seen(
+            is_working=self._job is not None and self._job.phase not in QUIET,
+            is_source_up=self._sources.is_any_up,
+            waits_for=self._orders_from() if self._waits_for_permit() else None,
+            is_contact_lost=is_lost,
+            trouble=trouble,
+            offer_trouble=self._offer_trouble,
+            owed=self._owed,
+            drifted=self._drift.drifted,
+            drifted_total=self._drift.total,
+            fought=fought if self._config.drift is DriftPolicy.REVERT else (),
+            fighters=tuple(dict.fromkeys(self._drift.writers[p] for p in fought if p in self._drift.writers)),
+            blind=self._blind,
+            drift_trouble=self._troubles.get("drift") or self._troubles.get("revert"),
+            compared=(
+                None
+                if compared is None
+                else (compared.added, compared.changed, compared.removed, compared.sample)
+            ),
+        )
+        return stand_of(self.line, self._config, self._facts, seen)
+
+    def _tell(self) -> None:
+        if self._job is not None and self._job.phase is Phase.RECORD:
+            return  # Live is reported when it is recorded.
+        stand, facts = self._stand(), self._facts
+        tree, job = facts.tree, self._job
+        if job is not None and job.phase is Phase.SWITCH and job.head == facts.refused:
+            tree = job.head  # Refused while it is switched: no node may count on the old one.
+        report = f.Report(
+            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
+        )
+        if self._config.knows_orders:
+            report = replace(
+                report,
+                staged=self._staged(),
+                replaced=facts.replaced,
+                refused=facts.refused,
+                waits_for_permit=self._waits_for_permit(),
+                is_drained=facts.is_drained,
+                order_serial=serial_told(facts),
+                spent_permit=spent_told(facts),
+            )
+        if report != self._reported:
+            self._reported = report
+            self._out.append(report)
+
+    def _ordered(self) -> tuple[FollowEffect, ...]:
+        """The effects with at most one ``Save``, before everything that depends on it. ``RecordLive`` saves
+        too."""
+        record = next((e for e in self._out if isinstance(e, f.RecordLive)), None)
+        if record is not None:
+            self._saved = record.facts
+            return tuple(self._out)
+        is_recording = self._job is not None and self._job.phase is Phase.RECORD
+        if self._saved == self._facts or (is_recording and self._saved == self._recorded_facts()):
+            return tuple(self._out)
+        self._saved = self._facts
+        early = [e for e in self._out if isinstance(e, _EARLY)]
+        late = [e for e in self._out if not isinstance(e, _EARLY)]
+        return (*early, f.Save(self._facts), *late)

@@ -1,0 +1,244 @@
+"""How a followed line stands, derived from what the machine knows: one pure function, worst truth first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.follow.floor import STATE_OLDER, is_below, why_held
+from instep.core.follow.vocabulary import DriftPolicy, Due, FollowConfig, FollowFacts
+from instep.core.lines.accept import EpochBook
+from instep.core.rescan import not_all_watched
+from instep.core.vocabulary import Trouble
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.paths import shown
+from instep.model.standing import Standing
+
+__all__ = ["Seen", "Stand", "stand_of"]
+
+NAMED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    standing: Standing
+    code: str | None = None
+    reason: str | None = None
+    next_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the standing depends on besides the facts."""
+
+    is_working: bool
+    is_source_up: bool
+    is_contact_lost: bool
+    trouble: Trouble | None
+    """What stopped the apply, the put-back, the recovery or a hook last, until it succeeds."""
+    offer_trouble: Trouble | None
+    """Why the writer's own offer was refused, until a head is accepted."""
+    drifted: tuple[bytes, ...]
+    drifted_total: int
+    fought: tuple[bytes, ...]
+    fighters: tuple[str, ...]
+    """Which programs were seen writing what is fought over."""
+    drift_trouble: Trouble | None
+    compared: tuple[int, int, int, tuple[bytes, ...]] | None
+    waits_for: NodeName | None = None
+    """Whose permit is waited for before the switch."""
+    owed: Trouble | None = None
+    """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
+    blind: Trouble | None = None
+    """What the watch does not see."""
+
+
+_RANK = {standing: rank for rank, standing in enumerate(Standing)}
+_BLOCKING_EXITS = (3, 4, 5)
+_DAMAGED_EXIT = 10
+
+
+def stand_of(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
+    """The standing of ``line`` with code, reason and next steps. A pending hook is reported beside every other
+    trouble, and first where the other is less."""
+    found = _without_owed(line, config, facts, seen)
+    if seen.owed is None:
+        return found
+    owed = _of_trouble(line, seen.owed)
+    first, second = (found, owed) if _RANK[found.standing] >= _RANK[owed.standing] else (owed, found)
+    steps = tuple(dict.fromkeys((*first.next_steps, *second.next_steps)))
+    if second.code is None:
+        return Stand(first.standing, first.code, first.reason, steps)
+    return Stand(first.standing, first.code, f"{first.reason}; also: {second.reason}", steps)
+
+
+def _without_owed(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
+    if facts.is_paused:
+        return Stand(
+            Standing.PAUSED,
+            "paused",
+            facts.paused_reason or "paused here",
+            (f"instep resume {line.fileset}",),
+        )
+    if facts.epochs.disputed is not None:
+        return _disputed(line, facts.epochs)
+    if facts.refused is not None and facts.refused in (facts.tree, facts.head):
+        return _refused(line, facts, seen)
+    if seen.trouble is not None:
+        return _of_trouble(line, seen.trouble)
+    if config.is_observing:
+        return _observing(line, facts, seen)
+    if seen.is_working:
+        return Stand(
+            Standing.APPLYING, None, f"applying {_number(facts.head)}, live is {_number(facts.live)}"
+        )
+    if seen.waits_for is not None:
+        return Stand(
+            Standing.HELD,
+            "awaiting_permit",
+            f"{_number(facts.head)} is staged and waits for the permit of {seen.waits_for}; "
+            f"live is {_number(facts.live)}",
+            (f"at {seen.waits_for}: instep rollout show {line.fileset}",),
+        )
+    if seen.offer_trouble is not None:
+        return _of_trouble(line, seen.offer_trouble)
+    if facts.head is None or facts.tree is None or facts.tree.id != facts.head.id:
+        return _behind(line, config, facts, seen)
+    if facts.due is not Due.NOTHING and not facts.is_doubted:
+        return _behind(line, config, facts, seen)
+    if seen.drift_trouble is not None:
+        return _of_trouble(line, seen.drift_trouble)
+    if seen.drifted:
+        return _drifted(line, config, seen)
+    if (
+        facts.is_doubted
+    ):  # The hooks of an interrupted switch wait until the whole tree holds what they are run for.
+        return _unproven(facts)
+    return _at_head(facts.head, seen)
+
+
+def _at_head(head: HeadRef, seen: Seen) -> Stand:
+    if seen.is_contact_lost:
+        return _out_of_reach(f"serves generation {head.number}; since the contact was lost it may be behind")
+    if seen.blind is not None:
+        steps = (seen.blind.hint,) if seen.blind.hint else ()
+        return Stand(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps)
+    return Stand(Standing.IN_STEP)
+
+
+def _unproven(facts: FollowFacts) -> Stand:
+    """Between a recovery that is in doubt and the look at the whole tree."""
+    return Stand(
+        Standing.APPLYING,
+        "checking",
+        f"another tree than before the interruption: it is compared with {_number(facts.tree)} before it is offered",
+    )
+
+
+def _number(head: HeadRef | None) -> str:
+    return "nothing" if head is None else f"generation {head.number}"
+
+
+def _out_of_reach(reason: str) -> Stand:
+    return Stand(Standing.UNREACHABLE, "no_source", reason, ("instep partner list", "instep check"))
+
+
+def _disputed(line: LineId, epochs: EpochBook) -> Stand:
+    names = " and ".join(f"{c.writer} (record {c.id.hex()[:16]})" for c in epochs.rivals)
+    return Stand(
+        Standing.BLOCKED,
+        "epoch_conflict",
+        f"epoch {epochs.disputed} was given to {names}",
+        (
+            f"find out which of them shall write, and there: instep promote {line.fileset} --home-is-dead",
+            "take one that was stolen out with: instep pki revoke NAME",
+        ),
+    )
+
+
+def _refused(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
+    assert facts.refused is not None
+    reason = f"generation {facts.refused.number}: {facts.refused_reason}"
+    if facts.tree == facts.refused:
+        also = f"; the put-back waits: {seen.trouble.reason}" if seen.trouble else ""
+        back = facts.live if facts.live != facts.tree else facts.replaced
+        reason = f"{reason}; putting back {_number(back)}{also}"
+    else:
+        reason = f"{reason}; {_number(facts.live)} stays live"
+    steps = (
+        f"repair the cause, then: instep retry {line.fileset}",
+        f"at the writer: instep rollback {line.fileset}{_back(facts)}",
+    )
+    return Stand(Standing.FAILING, facts.refused_code, reason, steps)
+
+
+def _back(facts: FollowFacts) -> str:
+    return "" if facts.live is None else f" {facts.live.number}"
+
+
+def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
+    if trouble.exit_code == _DAMAGED_EXIT:
+        standing = Standing.DAMAGED
+    elif trouble.exit_code in _BLOCKING_EXITS or trouble.code in (
+        "no_space",
+        "reused_number",
+        "not_the_writer",
+        "old_epoch",
+    ):
+        standing = Standing.BLOCKED
+    else:
+        standing = Standing.FAILING
+    step = (
+        trouble.hint
+        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    )
+    return Stand(standing, trouble.code, trouble.reason, (step,))
+
+
+def _observing(line: LineId, facts: FollowFacts, seen: Seen) -> Stand:
+    if facts.head is None:
+        return Stand(Standing.OBSERVING, None, "nothing was published yet")
+    if seen.compared is None:
+        return Stand(Standing.OBSERVING, None, f"comparing with generation {facts.head.number}")
+    added, changed, removed, sample = seen.compared
+    if not added + changed + removed:
+        return Stand(Standing.OBSERVING, None, f"equals generation {facts.head.number}")
+    paths = ", ".join(shown(p) for p in sample[:NAMED_MAX])
+    more = ", ..." if added + changed + removed > NAMED_MAX else ""
+    return Stand(
+        Standing.OBSERVING,
+        "differs",
+        f"differs from generation {facts.head.number}: {added} would be added, {changed} changed, "
+        f"{removed} removed" + (f" ({paths}{more})" if paths else ""),
+        (f"instep diff {line.fileset}", f"instep fileset accept {line.fileset} PATH --seed"),
+    )
+
+
+def _behind(line: LineId, config: FollowConfig, facts: FollowFacts, seen: Seen) -> Stand:
+    floor, head = facts.floor, facts.head
+    if floor is not None and (head is None or is_below(head, floor)):
+        reason, steps = why_held(line, config.writer, floor, head, is_source_up=seen.is_source_up)
+        return Stand(Standing.HELD, STATE_OLDER, reason, steps)
+    if facts.head is None:
+        if not seen.is_source_up:
+            return _out_of_reach("no generation is known and no source can be reached")
+        return Stand(Standing.UNKNOWN, "no_generation", "nothing was published yet")
+    reason = f"live is {_number(facts.live)}, head is generation {facts.head.number}"
+    if not seen.is_source_up:
+        return _out_of_reach(f"{reason}; no node that has it can be reached")
+    return Stand(Standing.BEHIND, None, reason)
+
+
+def _drifted(line: LineId, config: FollowConfig, seen: Seen) -> Stand:
+    if seen.fought:
+        names = ", ".join(shown(p) for p in seen.fought[:NAMED_MAX])
+        return Stand(
+            Standing.DRIFTED,
+            "drift_fight",
+            f"{' and '.join(seen.fighters[:NAMED_MAX]) or 'a program here'} keeps writing {names}: restored three "
+            "times in ten minutes, now left alone",
+            (f"stop the program or ignore the path, then: instep retry {line.fileset}",),
+        )
+    names = ", ".join(shown(p) for p in seen.drifted[:NAMED_MAX])
+    more = f" and {seen.drifted_total - NAMED_MAX} more" if seen.drifted_total > NAMED_MAX else ""
+    steps = (f"instep verify {line.fileset}",) if config.drift is DriftPolicy.KEEP else ()
+    return Stand(Standing.DRIFTED, "drift", f"changed here: {names}{more}", steps)

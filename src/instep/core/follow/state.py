@@ -1,0 +1,256 @@
+"""What the rooms of the ``FollowMachine`` share: its facts, its one job, how far the apply is, small parts.
+
+The machine is one class in floors, each in a file of its own and calling only what lies below it: state, heads,
+permits, due, drift, apply, and on top the machine itself (``core/follow/machine.py``).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.backoff import Backoff, Chance
+from instep.core.follow import vocabulary as f
+from instep.core.follow.fights import DriftView
+from instep.core.follow.floor import is_below
+from instep.core.follow.sources import Sources
+from instep.core.follow.vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
+from instep.core.lines.accept import is_left_behind
+from instep.core.rescan import ScanCost
+from instep.core.vocabulary import Note, SetTimer, Trouble
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
+
+__all__ = ["FollowState", "INTERRUPTIBLE", "NAMED_MAX", "QUIET", "Job", "Phase", "Progress", "named"]
+
+NAMED_MAX = 20
+"""So many paths or names a note carries."""
+
+
+class Phase(enum.Enum):
+    RECOVER = "recover"
+    FETCH = "fetch"
+    STAGE = "stage"
+    GATES = "gates"
+    VALIDATE = "validate"
+    SWITCH = "switch"
+    RELOAD = "reload"
+    PROBE = "probe"
+    RECORD = "record"
+    PUT_BACK = "put_back"
+    CHECK = "check"
+    REVERT = "revert"
+    COMPARE = "compare"
+    DRAIN = "drain"
+    RETURN = "return"
+
+
+INTERRUPTIBLE = (Phase.FETCH, Phase.STAGE, Phase.GATES)
+QUIET = (Phase.RECOVER, Phase.CHECK, Phase.COMPARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The one request whose answer the machine waits for."""
+
+    req: int
+    phase: Phase
+    head: HeadRef | None = None
+    source: NodeName | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the apply of ``target`` has come since start. Volatile: staging is resumable."""
+
+    target: HeadRef
+    is_fetched: bool = False
+    is_staged: bool = False
+    is_gated: bool = False
+    is_validated: bool = False
+    policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+    def needs_permit(self, config: FollowConfig) -> bool:
+        """Whether the switch waits for the writer's permit: a switch that reloads nothing disturbs no client."""
+        return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
+
+
+class FollowState:
+    """The machine's state. ``facts`` are those that ``Save`` carried last; all else is derived anew after a start."""
+
+    def __init__(
+        self, line: LineId, config: FollowConfig, rng: Chance, facts: FollowFacts | None = None
+    ) -> None:
+        self.line = line
+        self._config = config
+        self._rng = rng
+        self._facts = facts or FollowFacts()
+        self._saved: FollowFacts | None = self._facts
+        self._now = 0
+        self._out: list[FollowEffect] = []
+        self._last_req = 0
+        self._is_started = False
+        self._is_recovered = False
+        self._job: Job | None = None
+        self._progress: Progress | None = None
+        self._sources = Sources()
+        self._backoff = Backoff(rng)
+        self._troubles: dict[str, Trouble] = {}
+        self._offer_trouble: Trouble | None = None
+        self._owed: Trouble | None = None
+        self._stuck: Digest | None = None
+        self._failed_switch: tuple[Digest, Trouble] | None = None
+        """Whose switch failed last, and of what: until it succeeds, the steps before it are no success."""
+        self._is_forgiven = False
+        self._supersedes = 0
+        self._sticky: HeadRef | None = None
+        self._drift = DriftView()
+        self._drift_ready_ms = 0
+        self._blind: Trouble | None = None
+        """What the watch does not see."""
+        self._scan_cost = ScanCost()
+        self._compared: f.Compared | None = None
+        self._compared_with: Digest | None = None
+        self._is_told_out = False
+        self._lost_at_ms: int | None = None
+        self._reported: f.Report | None = None
+
+    @property
+    def facts(self) -> FollowFacts:
+        return self._facts
+
+    @property
+    def report(self) -> f.Report | None:
+        """The last standing that was reported."""
+        return self._reported
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether the tree may hold parts of two generations: an interrupted switch was not brought to an end yet, or
+        was, and only a comparison of the whole tree can show what it holds. Such a tree is offered to no node."""
+        return not self._is_recovered or self._facts.is_doubted
+
+    @property
+    def phase(self) -> str | None:
+        """The phase of the present job, for status; None when at rest."""
+        return self._job.phase.value if self._job else None
+
+    def _set(self, **changes: object) -> None:
+        self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _next_req(self) -> int:
+        self._last_req += 1
+        return self._last_req
+
+    def _begin(self, phase: Phase, head: HeadRef | None = None, source: NodeName | None = None) -> int:
+        assert self._job is None
+        self._job = Job(self._next_req(), phase, head, source)
+        return self._job.req
+
+    def _retry_most(self) -> int:
+        """Never longer than a poll interval, so that a cause that has gone is noticed in time (P8)."""
+        return min(self._config.retry_max_ms, self._config.poll_ms)
+
+    def _fail(self, key: str, trouble: Trouble, least_ms: int | None = None) -> None:
+        self._troubles[key] = trouble
+        at = self._backoff.fail(key, self._now, least_ms or self._config.retry_min_ms, self._retry_most())
+        self._out.append(SetTimer(f"retry-{key}", at))
+
+    def _succeed(self, key: str) -> None:
+        self._troubles.pop(key, None)
+        self._backoff.clear(key)
+
+    def _note(self, what: str, text: str, **facts: object) -> None:
+        self._out.append(Note(what, text, tuple(facts.items())))
+
+    def _forgive(self) -> None:
+        """Forget the refused generation; a put-back that runs, or whose journal may be open, is ended first."""
+        facts = self._facts
+        if facts.refused is None:
+            return
+        if self._may_be_put_back():
+            self._is_forgiven = True
+            return
+        if facts.refused == facts.tree:
+            self._succeed("due")  # What kept it from going back is over with the wish to go back.
+            if self._is_recovered and self._job is None:
+                self._progress = None
+                self._out.append(f.DropStage())
+        due = Due.RELOAD if facts.refused == facts.tree and facts.tree != facts.live else facts.due
+        self._set(refused=None, refused_code="", refused_reason="", due=due)
+
+    def _may_be_put_back(self) -> bool:
+        """Whether the tree may fall by a put-back: one runs, or the recovery has not said yet what became
+        of the last one. Until then the refusal stays, since it says why the tree falls (P4)."""
+        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+            return True
+        return not self._is_recovered and self._facts.refused == self._facts.tree
+
+    def _is_leaving_another(self, head: HeadRef) -> bool:
+        """Whether the tree is still to be put back from a refused generation that is not ``head``: that one is
+        remembered until it is out of the tree, and ``head`` is tried again and refused then."""
+        refused, job = self._facts.refused, self._job
+        is_leaving = refused is not None and refused == self._facts.tree and refused != head
+        return is_leaving and not (job is not None and job.phase is Phase.SWITCH and job.head == head)
+
+    def _forgive_late(self) -> None:
+        """The put-back has ended: forget the refused generation if an operator or an order asked for that meanwhile."""
+        if self._is_forgiven:
+            self._is_forgiven = False
+            self._forgive()
+
+    def _refuse(self, head: HeadRef, code: str, trouble: Trouble) -> None:
+        reason = trouble.reason
+        self._spend_permit(head)
+        if self._is_leaving_another(head):
+            self._fail("apply", trouble)
+            return
+        self._is_forgiven = False
+        self._set(refused=head, refused_code=code, refused_reason=reason[:1000])
+        self._note(code, f"generation {head.number} is refused: {reason}", generation=head.number)
+
+    def _spend_permit(self, head: HeadRef) -> None:
+        """A permit ends with the refusal of its head: tried again, the node waits for its turn like all others."""
+        order = self._facts.order
+        if order is not None and order.head == head:
+            self._set(spent=max(self._facts.spent, order.permit))
+
+    def _wanted(self) -> HeadRef | None:
+        """The generation to apply, or None when the tree holds it or something stands against it."""
+        facts = self._facts
+        if self._config.is_observing or facts.epochs.disputed is not None:
+            return None
+        if self._sticky is not None:
+            return self._sticky
+        head = facts.head
+        if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
+            return None
+        if facts.tree is not None and head.position <= facts.tree.position:
+            return None
+        if is_below(head, facts.floor):
+            return None
+        if is_left_behind(head, facts.epochs):
+            return None
+        return head
+
+    def _is_going_back(self, head: HeadRef) -> bool:
+        live = self._facts.live
+        return live is not None and head.position < live.position
+
+    def _passed(self, what: str) -> None:
+        assert self._progress is not None
+        setattr(self._progress, what, True)
+        failed = self._failed_switch
+        if failed is not None and failed[0] == self._progress.target.id:
+            # What waits longer and longer is the switch, and that comes yet.
+            self._troubles["apply"] = failed[1]
+        else:
+            self._succeed("apply")
+
+
+def named(head: HeadRef | None) -> str:
+    """A generation in words."""
+    return "nothing" if head is None else f"generation {head.number}"

@@ -1,0 +1,645 @@
+"""Events, effects, facts and configuration of the ``FollowMachine``: one line at a partner."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.lines.accept import EpochBook, SignerVerdict
+from instep.core.rescan import ScanCost
+from instep.core.vocabulary import (
+    Cancel,
+    EpochSeen,
+    FetchFailed,
+    FetchPages,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Paused,
+    Recover,
+    RecoverFailed,
+    Refuse,
+    Resumed,
+    RetryAsked,
+    RunHook,
+    SetTimer,
+    Started,
+    TimerFired,
+    Trouble,
+    WatchChanged,
+)
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
+from instep.model.standing import Standing
+
+__all__ = [
+    "AskFailed",
+    "AskHeads",
+    "CheckDrift",
+    "CheckGates",
+    "Compare",
+    "Compared",
+    "ConfigChanged",
+    "Drain",
+    "Drained",
+    "DriftCheckFailed",
+    "DriftChecked",
+    "DriftPolicy",
+    "DropStage",
+    "Due",
+    "EpochSeen",
+    "FetchFailed",
+    "FetchPages",
+    "FollowAnswer",
+    "FollowConfig",
+    "FollowEffect",
+    "FollowEvent",
+    "FollowFacts",
+    "FollowSourceEvent",
+    "GatesChecked",
+    "HeadSeen",
+    "HeadsAnswered",
+    "HookOwed",
+    "LiveRecorded",
+    "OfferHead",
+    "OrderGiven",
+    "PagesFetched",
+    "Paused",
+    "PollAsked",
+    "PutBack",
+    "PutBackDone",
+    "PutBackFailed",
+    "RecordFailed",
+    "RecordLive",
+    "Recover",
+    "RecoverFailed",
+    "Recovered",
+    "RecoveredKind",
+    "Report",
+    "Resumed",
+    "RetryAsked",
+    "Return",
+    "Returned",
+    "Revert",
+    "RevertFailed",
+    "Reverted",
+    "Save",
+    "SourceDown",
+    "SourceUp",
+    "StageContents",
+    "StageFailed",
+    "Staged",
+    "Started",
+    "Superseded",
+    "Switch",
+    "SwitchFailed",
+    "Switched",
+    "TreeTouched",
+]
+
+
+class DriftPolicy(enum.Enum):
+    REVERT = "revert"
+    KEEP = "keep"
+
+
+class Due(enum.Enum):
+    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least once."""
+
+    NOTHING = ""
+    RELOAD = "reload"
+    PROBE = "probe"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class FollowConfig:
+    """What this node's own configuration says about following the line. Durations in ms.
+
+    ``knows_orders`` when a rollout decides about the switch; ``orders_from`` is who may order, the writer when
+    it is None (a hub, for a node behind it)."""
+
+    writer: NodeName
+    poll_ms: int = 30_000
+    drift: DriftPolicy = DriftPolicy.REVERT
+    drift_scan_ms: int = 600_000
+    is_observing: bool = False
+    has_gates: bool = False
+    has_validate: bool = False
+    has_reload: bool = False
+    has_probe: bool = False
+    retry_min_ms: int = 500
+    retry_max_ms: int = 60_000
+    knows_orders: bool = False
+    orders_from: NodeName | None = None
+    overrules: bool = False
+    """An operator wrote another writer's name than the newest epoch record's."""
+
+
+class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
+    """The state that must survive a crash; ``Save`` carries it, the machine is born with it.
+
+    ``tree`` is the generation that the tree holds since the last finished switch; ``live`` the one that was recorded
+    as live after reload and probe. ``refused`` is kept until a new head, a changed configuration or ``retry`` (P4).
+    ``paused_until_wall_ms`` is opaque here: the driver sends ``Resumed`` when it has passed.
+
+    ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
+    the generation that ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
+    ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
+    was begun. ``spent``: the highest permit of ``order``'s head that a refusal ended. ``is_doubted``: a recovery was
+    in doubt about the tree, and the whole tree was not compared since.
+    ``floor``: by its own record the tree held this generation, and the saved state knew only older ones."""
+
+    version: int = 1
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+    tree: HeadRef | None = None
+    due: Due = Due.NOTHING
+    refused: HeadRef | None = None
+    refused_code: str = ""
+    refused_reason: str = ""
+    is_paused: bool = False
+    paused_reason: str = ""
+    paused_until_wall_ms: int | None = None
+    epochs: EpochBook = EpochBook()
+    order: Order | None = None
+    is_drained: bool = False
+    replaced: HeadRef | None = None
+    begun: HeadRef | None = None
+    unconfirmed: HeadRef | None = None
+    reloaded: int = 0
+    is_doubted: bool = False
+    floor: HeadRef | None = None
+    spent: int = 0
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    config: FollowConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUp:
+    """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
+
+    ``has`` is the id of the head that it greeted with: a head that we know is not told again.
+    """
+
+    source: NodeName
+    is_writer: bool
+    has: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDown:
+    source: NodeName
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """A source announced a head whose signature gave ``verdict``; ``beside`` is its ancestor at our position."""
+
+    source: NodeName
+    signed: SignedGeneration
+    verdict: SignerVerdict
+    beside: HeadRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsAnswered:
+    """Answer to ``AskHeads``: what the source knew came as ``EpochSeen``/``HeadSeen`` before this."""
+
+    req: int
+    source: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class AskFailed:
+    req: int
+    source: NodeName
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class PagesFetched:
+    """Answer to ``FetchPages``: all pages of the target's manifest and its definition are verified and stored
+    durably, because a journal will name them. ``policy`` is its definition's rollout; ``is_reloaded`` is False where
+    this node's reload hooks are all for paths that it does not change."""
+
+    req: int
+    policy: RolloutPolicy = DEFAULT_POLICY
+    is_reloaded: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class GatesChecked:
+    """Answer to ``CheckGates``; ``refusal`` names both values and is None when all gates agree."""
+
+    req: int
+    refusal: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose
+    displaced object was not what the base said; they are in the archive as drift."""
+
+    req: int
+    drifted: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchFailed:
+    """Answer to ``Switch``: where the tree stands is for ``Recover`` to say, which the machine asks next."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecorded:
+    """Answer to ``RecordLive``: durable."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class PutBackDone:
+    """Answer to ``PutBack``: the tree holds the target of the put-back."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutBackFailed:
+    """Answer to ``PutBack``: where the tree stands is for ``Recover`` to say."""
+
+    req: int
+    trouble: Trouble
+
+
+class RecoveredKind(enum.Enum):
+    NOTHING = "nothing"
+    UNDONE = "undone"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Answer to ``Recover``: the journal's verdict. ``target`` is the journal's; for ``finished`` the tree holds it.
+    ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a comparison of the whole tree
+    shows what it holds. ``holds``: the tree's own record. ``is_known``: the state has all of ``target``."""
+
+    req: int
+    kind: RecoveredKind
+    target: HeadRef | None = None
+    is_doubtful: bool = False
+    holds: HeadRef | None = None
+    is_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TreeTouched:
+    """The watcher saw something that is not our own doing; ``is_overflow`` when it lost track."""
+
+    paths: tuple[bytes, ...] = ()
+    is_overflow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DriftChecked:
+    """Answer to ``CheckDrift``: ``paths`` differ from the base (at most ``DRIFT_PATHS_MAX``), ``total`` in
+    all. ``writers`` says which program was seen writing which of them, ``cost`` what a look at the whole tree
+    took."""
+
+    req: int
+    paths: tuple[bytes, ...]
+    total: int
+    writers: tuple[tuple[bytes, str], ...] = ()
+    cost: ScanCost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftCheckFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Reverted:
+    """Answer to ``Revert``: those paths were archived and restored."""
+
+    req: int
+    paths: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RevertFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Answer to ``Compare``: in how much the tree differs from the head; ``sample`` are some of the paths."""
+
+    req: int
+    added: int
+    changed: int
+    removed: int
+    sample: tuple[bytes, ...] = ()
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Answer to ``Drain``: every prober knows, or the driver's deadline passed (``untold`` names those that
+    were not told)."""
+
+    req: int
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Answer to ``Return``: the node is offered again."""
+
+    req: int
+    untold: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderGiven:
+    """A source sent the whole present order for this node (decoded and within its bounds)."""
+
+    source: NodeName
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class PollAsked:
+    """A caller waits: ask the sources for heads now."""
+
+
+FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
+
+FollowAnswer = (
+    Recovered
+    | RecoverFailed
+    | PagesFetched
+    | FetchFailed
+    | Superseded
+    | Staged
+    | StageFailed
+    | GatesChecked
+    | HookEnded
+    | Switched
+    | SwitchFailed
+    | LiveRecorded
+    | RecordFailed
+    | PutBackDone
+    | PutBackFailed
+    | DriftChecked
+    | DriftCheckFailed
+    | Reverted
+    | RevertFailed
+    | Compared
+    | Drained
+    | Returned
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HookOwed:
+    """A hook that the driver runs beside the machine (``thaw``) failed and is tried again; None when it no longer
+    is owed. Nothing waits for it, but the line does not stand well until then."""
+
+    trouble: Trouble | None
+
+
+FollowEvent = (
+    Started
+    | ConfigChanged
+    | FollowSourceEvent
+    | FollowAnswer
+    | TreeTouched
+    | WatchChanged
+    | Paused
+    | Resumed
+    | RetryAsked
+    | PollAsked
+    | OrderGiven
+    | HookOwed
+    | TimerFired
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make ``facts`` durable before any effect that follows."""
+
+    facts: FollowFacts
+
+
+@dataclass(frozen=True, slots=True)
+class StageContents:
+    """Stage ``head`` beside the tree that holds ``base``; resumable. Answer: ``Staged``, ``StageFailed``,
+    ``Superseded``."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGates:
+    """Answer: ``GatesChecked``."""
+
+    req: int
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Make the sealed stage of ``head`` the tree. Answer: ``Switched`` or ``SwitchFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLive:
+    """Record ``head`` as live and save ``facts`` in one durable transaction, performed in order with every
+    other ``Save`` of the line (same queue); only then close the journal and empty the stage. Answer:
+    ``LiveRecorded`` or ``RecordFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef | None
+    facts: FollowFacts
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Return the tree, which holds ``base``, to ``head``, from the archive (and from ``source`` where that is
+    not enough). Answer: ``PutBackDone`` or ``PutBackFailed``."""
+
+    req: int
+    head: HeadRef
+    base: HeadRef
+    source: NodeName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDrift:
+    """Compare the tree with ``base``: the named paths, or all when ``paths`` is empty. Answer:
+    ``DriftChecked`` or ``DriftCheckFailed``."""
+
+    req: int
+    base: HeadRef
+    paths: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Archive what lies at ``paths`` and restore them as ``base`` says. Answer: ``Reverted`` or ``RevertFailed``."""
+
+    req: int
+    base: HeadRef
+    paths: tuple[bytes, ...]
+    source: NodeName | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take this node out of its balancers before ``head`` comes. Answer: ``Drained``, always, within the
+    driver's deadline. Idempotent: it is asked again after a crash."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Offer this node again. Answer: ``Returned``, always, within the driver's deadline. Idempotent."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class AskHeads:
+    """Ask for epoch records and head; ``is_repeated``: a known one too. Answer: ``HeadsAnswered``, ``AskFailed``."""
+
+    req: int
+    source: NodeName
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OfferHead:
+    """A writer that offers less than we know lost state: send it ``head`` and epoch records, each time. No answer."""
+
+    source: NodeName
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class DropStage:
+    """Empty the staging area; no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The line's standing here changed, or its head, live or tree did: show it and send it to every source. The
+    driver adds the wall clock (``since`` moves only when standing or code changed)."""
+
+    standing: Standing
+    code: str | None
+    reason: str | None
+    next_steps: tuple[str, ...]
+    head: HeadRef | None
+    live: HeadRef | None
+    tree: HeadRef | None
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    order_serial: int = 0
+    spent_permit: int = 0
+
+
+FollowEffect = (
+    Save
+    | KeepGeneration
+    | KeepEpoch
+    | Recover
+    | FetchPages
+    | StageContents
+    | CheckGates
+    | RunHook
+    | Switch
+    | RecordLive
+    | PutBack
+    | CheckDrift
+    | Revert
+    | Compare
+    | Drain
+    | Return
+    | AskHeads
+    | OfferHead
+    | DropStage
+    | Cancel
+    | Report
+    | Refuse
+    | Note
+    | SetTimer
+)

@@ -1,0 +1,88 @@
+"""When a writer's whole tree is looked at: by the clock, by what it costs, and by what the watch does not see."""
+
+from __future__ import annotations
+
+from instep.core.guards.held import OPEN
+from instep.core.guards.hot import Cooling
+from instep.core.publish import vocabulary as p
+from instep.core.publish.scan_verdict import PublishGuards
+from instep.core.publish.state import Phase, Run
+from instep.core.publish.vocabulary import PublishMode
+from instep.core.rescan import ScanCost, rescan_after_ms
+from instep.core.vocabulary import Note, SetTimer, Trouble
+from instep.model.paths import shown
+
+__all__ = ["PublishLook"]
+
+
+class PublishLook(PublishGuards):
+    """Keeps the timer of the full scan."""
+
+    def _arm_rescan(self) -> None:
+        most_ms = after_ms = self._config.rescan_ms
+        if self._cost is not None or self._blind is not None:
+            cost = self._cost or ScanCost()
+            after_ms = rescan_after_ms(cost, is_watched=self._blind is None, most_ms=most_ms)
+        self._out.append(SetTimer("rescan", self._now + after_ms))
+
+    def _look_at_held(self) -> None:
+        """See whether held paths can be carried by now. Where publishing is manual it is a mere look, and one at the
+        whole tree is left to the rescan."""
+        if self._config.mode is PublishMode.AUTO:
+            reported = (each.path for each in self._facts.reported.listed if each.what != OPEN)
+            self._unpublished.touch((*self._facts.held.paths, *reported), self._now)
+        elif self._facts.held.total and not self._unpublished.is_all:
+            self._unpublished.remember(self._facts.held.paths)
+            self._must_look = True
+
+    def _watch_changed(self, trouble: Trouble | None) -> None:
+        if trouble == self._blind:
+            return
+        self._blind = trouble
+        if trouble is None:
+            self._out.append(Note("watched", "the watch sees the whole tree again"))
+        else:
+            self._out.append(Note("not_watched", trouble.reason, (("hint", trouble.hint or ""),)))
+        if self._is_started:
+            self._arm_rescan()
+
+    def _content_missed(self, path: bytes) -> None:
+        """What a generation names cannot be had from here: the next one has a copy of it."""
+        if self._hot.missed(path, self._now):
+            text = f"{shown(path)} changes faster than partners can fetch it: it is published now and then"
+            self._out.append(Note("hot_file", text, (("path", shown(path)),)))
+            if self._config.mode is PublishMode.AUTO:
+                self._unpublished.touch((path,), self._now)
+
+    def _cooling(self) -> tuple[Cooling, ...]:
+        return self._hot.cooling(self._now, self._config.settle_ms, self._config.settle_max_ms)
+
+    def _arm_hot(self) -> None:
+        """Look at hot files that are held as soon as the first of them may be quiet."""
+        held = {each.path for each in self._facts.held.listed if each.what == "hot"}
+        quiet_ms = min((each.quiet_ms for each in self._cooling() if each.path in held), default=None)
+        if quiet_ms is not None:
+            self._out.append(SetTimer("hot", self._now + quiet_ms))
+
+    def _look_at_hot(self) -> None:
+        if self._config.mode is PublishMode.AUTO:
+            held = (each.path for each in self._facts.held.listed if each.what == "hot")
+            self._unpublished.touch(held, self._now)
+
+    def _begin_scan(self, run: Run) -> None:
+        """Scan what is known to have changed; all of it where the watch cannot be counted on."""
+        is_full = any(r.is_full for r in run.requests)
+        if is_full or (self._blind is not None and run.is_asked):
+            self._unpublished.remember((), everything=True)
+        scan = p.Scan(
+            self._begin(Phase.SCAN),
+            run.base,
+            self._unpublished.take(),
+            again=(*self._facts.held.listed, *self._facts.reported.listed),
+            reads_open=any(not r.is_flush for r in run.requests),
+            since=self._facts.checkpoints,
+            lets_go=run.lets_go(self._facts.held),
+            hot=self._hot.hot(self._now),
+            cooling=self._cooling(),
+        )
+        self._out.append(scan)

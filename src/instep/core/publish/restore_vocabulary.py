@@ -1,0 +1,143 @@
+"""Events and effects of restoring and of recovery at a writer: what the ``PublishMachine`` takes besides publishing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instep.core.guards.held import NOTHING_HELD, HeldPaths
+from instep.core.publish.vocabulary import PublishAnswer, PublishEffect, PublishEvent, ScanSummary
+from instep.core.vocabulary import Recover, RecoverFailed, Trouble
+from instep.model.ids import HeadRef, NodeName
+
+__all__ = [
+    "PlanFailed",
+    "PlanRestore",
+    "Planned",
+    "Recover",
+    "RecoverFailed",
+    "Recovered",
+    "Restore",
+    "RestoreAsked",
+    "RestoreFailed",
+    "RestorePlan",
+    "Restored",
+    "TreeCounts",
+    "WriterAnswer",
+    "WriterEffect",
+    "WriterEvent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeCounts:
+    """What a restore does to the tree as it lies there: paths, and bytes that are laid anew."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    changed_bytes: int = 0
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.added or self.changed or self.removed)
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """``difference`` compares what is to be published with the head, ``tree`` what is to be laid with the tree.
+    ``missing`` names contents that no node has; nothing has moved."""
+
+    difference: ScanSummary
+    tree: TreeCounts
+    missing: Trouble | None = None
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreAsked:
+    """``instep rollback`` and ``instep restore``: bring the tree, or ``paths`` of it, to what ``target`` says,
+    whatever lies there now. The result is published when ``publishes`` says so, else only where publishing is
+    automatic. ``source`` limits the partners that are asked for contents. Exactly one ``Answer`` repeats
+    ``request``."""
+
+    request: int
+    target: HeadRef
+    paths: tuple[bytes, ...] = ()
+    author: str = ""
+    message: str = ""
+    accept_deletions: bool = False
+    is_dry_run: bool = False
+    publishes: bool = True
+    source: NodeName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    req: int
+    plan: RestorePlan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Answer to ``Restore``: the writer's tree holds the target, but for the paths ``left``."""
+
+    req: int
+    left: HeldPaths = NOTHING_HELD
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFailed:
+    """Nothing has moved, or, with ``is_open``, the journal of an unfinished switch lies in the control folder."""
+
+    req: int
+    trouble: Trouble
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Answer to ``Recover``: no journal is open; the tree is all old or all new."""
+
+    req: int
+
+
+WriterAnswer = PublishAnswer | Planned | PlanFailed | Restored | RestoreFailed | Recovered | RecoverFailed
+WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRestore:
+    """Look at the tree and at everything that may hold contents, and change nothing. ``head`` is the head that the
+    result is compared with. Answer: ``Planned`` or ``PlanFailed``."""
+
+    req: int
+    target: HeadRef
+    head: HeadRef | None
+    paths: tuple[bytes, ...] = ()
+    source: NodeName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Do what the last plan says: contents by digest from tree, history, archive and partners, what lies there to the
+    archive. Answer: ``Restored`` or ``RestoreFailed``."""
+
+    req: int
+    target: HeadRef
+    head: HeadRef | None
+    paths: tuple[bytes, ...] = ()
+    source: NodeName | None = None
+
+
+WriterEffect = PublishEffect | PlanRestore | Restore | Recover

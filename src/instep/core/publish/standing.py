@@ -1,0 +1,138 @@
+"""How an own line stands at its writer, derived from what the publish machine knows."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from instep.core.guards.held import words_of
+from instep.core.publish.vocabulary import PublishFacts, Report
+from instep.core.rescan import not_all_watched
+from instep.core.vocabulary import Trouble
+from instep.model.counts import counted, which
+from instep.model.ids import HeadRef, LineId
+from instep.model.standing import Standing
+
+__all__ = ["PATHS_HELD", "PublishSeen", "publish_stand_of"]
+
+PATHS_HELD = "paths_held"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSeen:
+    """What the standing depends on besides the facts."""
+
+    is_working: bool
+    trouble: Trouble | None
+    is_first_held: bool
+    is_fetching: bool
+    is_unpublished: bool = False
+    """Changes wait for ``instep publish``, because publishing is manual."""
+    restored: Trouble | None = None
+    """The tree is not the newer head that was adopted: an operator has to decide."""
+    is_surveyed: bool = True
+    """The tree was looked at since the start, or no caller waits for that."""
+    blind: Trouble | None = None
+    """Why the watch cannot see all paths."""
+
+
+def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
+    """The report of the writer's own standing."""
+    head = facts.head
+    if facts.is_paused:
+        reason = facts.paused_reason or "publishing is paused here"
+        return Report(Standing.PAUSED, "paused", reason, (f"instep resume {line.fileset}",), head)
+    if seen.trouble is not None:
+        return _of_trouble(line, facts, seen.trouble)
+    if seen.restored is not None:
+        ways: tuple[str, ...] = (
+            f"take the newest generation back: instep restore {line.fileset}",
+            f"when the tree here is right: instep publish {line.fileset} --over",
+            f"look first: instep diff {line.fileset}",
+        )
+        if not facts.has_pages:
+            ways = ("bring a partner back that has that generation: instep partner list", ways[1])
+        if seen.restored.code != "restored" and seen.restored.hint:
+            ways = (seen.restored.hint,)
+        return Report(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
+    if seen.is_fetching:
+        return Report(
+            Standing.APPLYING, "adopting", "fetching the manifest of our own newer generation", (), head
+        )
+    if seen.is_first_held:
+        return Report(
+            Standing.HELD,
+            "first_publish_waits",
+            "this node knows no generation of its line and no listed partner answered yet, so it may have "
+            "lost its state",
+            (
+                "wait until a partner connects",
+                f"or, if this is the first publish: instep publish {line.fileset}",
+            ),
+            None,
+        )
+    if head is None:
+        return Report(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
+    if seen.is_working:
+        return Report(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
+    if not seen.is_surveyed:
+        return Report(
+            Standing.UNKNOWN,
+            "not_looked_yet",
+            f"the tree was not looked at since the start; generation {head.number} is the newest",
+            (),
+            head,
+        )
+    if seen.is_unpublished and not facts.held.total:
+        return Report(
+            Standing.IN_STEP,
+            "unpublished",
+            f"changes since generation {head.number} are not published, because publishing is manual",
+            (f"instep diff {line.fileset}", f"instep publish {line.fileset}"),
+            head,
+        )
+    if facts.held.total:
+        return _of_held(line, facts, head, is_unpublished=seen.is_unpublished)
+    if seen.blind is not None:
+        steps = (seen.blind.hint,) if seen.blind.hint else ()
+        return Report(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
+    return Report(Standing.IN_STEP, None, None, (), head)
+
+
+def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished: bool) -> Report:
+    """Single paths are held; the driver adds what to type for each, for it knows where the tree lies."""
+    held = facts.held
+    rest: str = "all else is published"
+    steps: tuple[str, ...] = ()
+    if is_unpublished:
+        rest = f"changes since generation {head.number} are not published, because publishing is manual"
+        steps = (f"instep diff {line.fileset}", f"instep publish {line.fileset}")
+    are = which(held.total, "is", "are")
+    reason = f"{counted(held.total, 'path')} {are} held, {rest}: {words_of(held.listed, held.total)}"
+    return Report(Standing.HELD, PATHS_HELD, reason, steps, head)
+
+
+def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
+    standing = Standing.FAILING
+    if trouble.exit_code == 10:
+        standing = Standing.DAMAGED
+    elif trouble.exit_code in (3, 4, 5):
+        standing = Standing.BLOCKED
+    step = (
+        trouble.hint
+        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+    )
+    is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
+    kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"
+    steps = (step, *_ways_back(line, facts, trouble))
+    return Report(standing, trouble.code, f"{trouble.reason}{kept}", steps, facts.head)
+
+
+def _ways_back(line: LineId, facts: PublishFacts, trouble: Trouble) -> tuple[str, ...]:
+    """The command that takes back what is damaged or missing, where that may be what an operator wants."""
+    if facts.head is None or trouble.code not in ("damaged", "max_deletions"):
+        return ()
+    named = next((value for name, value in trouble.facts if name == "paths"), ())
+    paths = [str(path) for path in named] if isinstance(named, list) and trouble.code == "damaged" else []
+    words = " ".join(shlex.quote(word) for word in (line.fileset, *paths))
+    return (f"take it back as generation {facts.head.number} has it: instep restore {words}",)

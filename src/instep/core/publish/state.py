@@ -1,0 +1,203 @@
+"""The ground floor of the ``PublishMachine``: what it knows, and the small parts that every floor above uses."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.backoff import Backoff, Chance
+from instep.core.guards.held import NOTHING_HELD, HeldPaths
+from instep.core.guards.hot import HotFiles
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.publish.right_to_write import why_not_writer
+from instep.core.publish.unpublished import Unpublished
+from instep.core.publish.vocabulary import PublishConfig, PublishFacts, ScanSummary
+from instep.core.rescan import ScanCost
+from instep.core.vocabulary import Refuse, SetTimer, Trouble
+from instep.errors import Retry
+from instep.model.ids import HeadRef, LineId, NodeName
+
+__all__ = ["Job", "Phase", "PublishState", "Request", "Run"]
+
+
+class Phase(enum.Enum):
+    SCAN = "scan"
+    VALIDATE = "validate"
+    RELOAD = "reload"
+    COMMIT = "commit"
+    RESTORE = "restore"
+    FETCH = "fetch"
+    PLAN = "plan"
+    RECOVER = "recover"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    req: int
+    phase: Phase
+
+
+@dataclass(slots=True)
+class Run:
+    """One way from scan to announcement, for the requests that waited when it began."""
+
+    parent: HeadRef | None
+    base: HeadRef | None
+    requests: tuple[p.PublishAsked, ...]
+    restore: s.RestoreAsked | None = None
+    plan: s.RestorePlan | None = None
+    is_restored: bool = False
+    left: HeldPaths = NOTHING_HELD
+    """What the restore could not bring to what the target says."""
+    is_look: bool = False
+    """Scans only to say whether the tree differs: nothing is published."""
+    summary: ScanSummary | None = None
+    is_validated: bool = False
+    is_reloaded: bool = False
+    committing: PublishFacts | None = None
+    twins: tuple[tuple[NodeName, HeadRef], ...] = ()
+    """The generations that exist twice, as far as they were known when it began."""
+
+    @property
+    def is_asked(self) -> bool:
+        return self.restore is not None or bool(self.requests)
+
+    @property
+    def author(self) -> str:
+        if self.restore is not None:
+            return self.restore.author
+        return self.requests[0].author if self.requests else ""
+
+    @property
+    def is_dry(self) -> bool:
+        return bool(self.requests) and self.requests[0].is_dry_run
+
+    @property
+    def accepts_deletions(self) -> bool:
+        asked = (*self.requests, *(() if self.restore is None else (self.restore,)))
+        return any(r.accept_deletions for r in asked)
+
+    @property
+    def is_over(self) -> bool:
+        """An operator said that the tree is right, whatever newer head was adopted."""
+        return any(r.is_over for r in self.requests)
+
+    def lets_go(self, held: HeldPaths) -> frozenset[bytes]:
+        """The held paths whose last entries the requests let go of."""
+        chosen = [r.accept_held for r in self.requests if r.accept_held is not None]
+        named = frozenset(path for paths in chosen for path in paths)
+        return named if all(chosen) else named | frozenset(held.paths)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        own = () if self.restore is None else (self.restore.request,)
+        return (*own, *(r.request for r in self.requests))
+
+
+Request = p.PublishAsked | s.RestoreAsked
+
+
+class PublishState:
+    """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+
+    def __init__(
+        self, line: LineId, config: PublishConfig, rng: Chance, facts: PublishFacts | None = None
+    ) -> None:
+        self.line = line
+        self._config = config
+        self._facts = facts or PublishFacts()
+        self._saved: PublishFacts | None = self._facts
+        self._now = 0
+        self._out: list[s.WriterEffect] = []
+        self._last_req = 0
+        self._is_started = False
+        self._job: Job | None = None
+        self._run: Run | None = None
+        self._requests: list[Request] = []
+        self._unpublished = Unpublished()
+        self._hot = HotFiles()
+        self._blind: Trouble | None = None
+        self._cost: ScanCost | None = None
+        """Of the last full scan."""
+        self._due_shown: int | None = None
+        self._backoff = Backoff(rng)
+        self._trouble: Trouble | None = None
+        self._offer_trouble: Trouble | None = None
+        self._ask_req: int | None = None
+        self._ask_until_ms = 0
+        self._asked_at_ms = 0
+        self._is_asked = False
+        self._is_surveyed = False
+        self._pages_from: dict[NodeName, None] = {}
+        self._adopt_tries = 0
+        self._holders: dict[NodeName, None] = {}
+        """Partners that told of the head that is known here."""
+        self._heard: dict[NodeName, p.HeadOfOursSeen] = {}
+        """Heads of ours that partners told while a commit was under way: they are judged after its answer."""
+        self._difference: ScanSummary | None = None
+        """Of the tree and an adopted head, as the last scan found it."""
+        self._is_different = False
+        """The last look found changes that wait for ``instep publish``."""
+        self._must_look = False
+        self._needs_recovery = True
+        self._recover_trouble: Trouble | None = None
+        self._announced: HeadRef | None = None
+        self._reported: p.Report | None = None
+
+    @property
+    def facts(self) -> PublishFacts:
+        return self._facts
+
+    @property
+    def report(self) -> p.Report | None:
+        return self._reported
+
+    def _not_the_writer(self) -> Trouble | None:
+        return why_not_writer(self.line, self._facts, self._config.node)
+
+    def _set(self, **changes: object) -> None:
+        self._facts = msgspec.structs.replace(self._facts, **changes)
+
+    def _new_run(
+        self,
+        requests: tuple[p.PublishAsked, ...],
+        restore: s.RestoreAsked | None = None,
+        *,
+        is_look: bool = False,
+    ) -> Run:
+        facts = self._facts
+        return Run(facts.head, facts.base, requests, restore, is_look=is_look, twins=facts.twins)
+
+    @property
+    def _is_run_passed(self) -> bool:
+        """Whether the head moved, or a number came to exist twice, since the run began."""
+        run = self._run
+        return run is not None and (run.parent, run.twins) != (self._facts.head, self._facts.twins)
+
+    def _begin(self, phase: Phase) -> int:
+        assert self._job is None
+        self._last_req += 1
+        self._job = Job(self._last_req, phase)
+        return self._last_req
+
+    def _hold_back(self, key: str) -> None:
+        at = self._backoff.fail(key, self._now, self._config.retry_min_ms, self._config.retry_max_ms)
+        self._out.append(SetTimer(f"retry-{key}", at))
+
+    def _refuse(self, source: NodeName, code: str, reason: str) -> None:
+        self._out.append(Refuse(source, Trouble(code, reason, Retry.NEVER, 9)))
+
+    def _end_run(self, outcome: p.Outcome) -> None:
+        run = self._run
+        assert run is not None
+        self._run = None
+        for number in run.numbers:
+            self._out.append(p.Answer(number, outcome))
+
+    def _succeed(self) -> None:
+        self._trouble = None
+        self._backoff.clear("publish")
+        self._out.append(SetTimer("retry-publish", None))

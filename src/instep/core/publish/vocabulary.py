@@ -1,0 +1,403 @@
+"""Events, effects, facts and configuration of the ``PublishMachine``: one line at its writer."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.core.guards.guards import DEFAULT_DELETIONS, DeletionPolicy
+from instep.core.guards.held import NOTHING_HELD, HeldPaths, ScanProblem
+from instep.core.guards.hot import ContentMissed, Cooling
+from instep.core.guards.losses import Checkpoint, Lost
+from instep.core.lines.accept import EpochBook, SignerVerdict
+from instep.core.publish.outcomes import NotPublished, Outcome, Published, Unchanged, WouldPublish
+from instep.core.rescan import ScanCost
+from instep.core.vocabulary import (
+    Cancel,
+    EpochSeen,
+    FetchFailed,
+    FetchPages,
+    HookEnded,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Paused,
+    Refuse,
+    Resumed,
+    RetryAsked,
+    RunHook,
+    SetTimer,
+    Started,
+    TimerFired,
+    Trouble,
+    WatchChanged,
+)
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.standing import Standing
+
+__all__ = [
+    "Announce",
+    "Answer",
+    "AskPartners",
+    "Commit",
+    "CommitFailed",
+    "Committed",
+    "ConfigChanged",
+    "ContentMissed",
+    "EpochSeen",
+    "FetchFailed",
+    "FetchPages",
+    "HeadOfOursSeen",
+    "NotPublished",
+    "PagesFetched",
+    "PartnerSeen",
+    "PartnersAnswered",
+    "Missing",
+    "Paused",
+    "Outcome",
+    "PublishAnswer",
+    "PublishAsked",
+    "PublishConfig",
+    "PublishEffect",
+    "PublishEvent",
+    "PublishFacts",
+    "PublishMode",
+    "Published",
+    "Report",
+    "Resumed",
+    "RetryAsked",
+    "Save",
+    "Scan",
+    "ScanFailed",
+    "ScanSummary",
+    "Scanned",
+    "Started",
+    "TreeChanged",
+    "Unchanged",
+    "WouldPublish",
+]
+
+
+class PublishMode(enum.Enum):
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """What this node's configuration says about publishing the line. Durations in ms; ``node`` is this node.
+
+    ``partners`` are the listed partners that may hold heads of this line."""
+
+    node: NodeName
+    mode: PublishMode = PublishMode.AUTO
+    settle_ms: int = 200
+    settle_max_ms: int = 10_000
+    trigger: bytes | None = None
+    trigger_max_ms: int = 5_000
+    deletions: DeletionPolicy = DEFAULT_DELETIONS
+    rescan_ms: int = 600_000
+    has_validate: bool = False
+    has_reload: bool = False
+    partners: tuple[NodeName, ...] = ()
+    ask_wait_ms: int = 5_000
+    retry_min_ms: int = 500
+    retry_max_ms: int = 60_000
+    overrules: bool = False
+    """An operator wrote this node's name where the newest epoch record names another."""
+    is_strict: bool = False
+    """Any held path refuses the publish."""
+
+
+class Missing(enum.IntEnum):
+    """Why a small loss asks too: it may be the rest of a large one."""
+
+    NOTHING = 0
+    RESTORED = 1
+    """An operator brought some paths back: no publish that happens by itself removes the others."""
+    STOPPED = 2
+    """The guard stopped a mass deletion: until all is back, only ``--accept-deletions`` removes the rest."""
+
+
+class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
+    """The state that must survive a crash. ``highest`` is the highest number ever reserved or seen in ``epoch``: no
+    number is used twice. ``base`` is the generation that scans compare with: the head, or an older one of ours when
+    the pages of an adopted head are nowhere to be had. ``has_pages`` is false while the pages of an adopted head are
+    still to be fetched. ``was_confirmed`` is set once a partner answered or the operator published by hand. ``held``
+    are the paths that the newest scan could not carry and that keep their last entries, ``reported`` those that hold
+    nothing up. ``is_adopted`` while no record says that the tree belongs to an adopted head: nothing is published
+    over it then."""
+
+    version: int = 1
+    epoch: int = 1
+    head: HeadRef | None = None
+    base: HeadRef | None = None
+    highest: int = 0
+    has_pages: bool = True
+    was_confirmed: bool = False
+    is_paused: bool = False
+    paused_reason: str = ""
+    paused_until_wall_ms: int | None = None
+    epochs: EpochBook = EpochBook()
+    held: HeldPaths = NOTHING_HELD
+    reported: HeldPaths = NOTHING_HELD
+    is_adopted: bool = False
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """From which generations the losses of the last ten minutes are counted."""
+    twins: tuple[tuple[NodeName, HeadRef], ...] = ()
+    """Partners, by name, that hold another generation with a number of ours, which we signed before we lost it."""
+    descends_from: tuple[int, int] = (0, 0)
+    """From this position on every generation that is stored here is an ancestor of the head. Below it an operator
+    decided between two of them, or a newer head was adopted."""
+    missing: Missing = Missing.NOTHING
+    """Why paths that are missing in the tree are not published as removed, however few they are by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSummary:
+    """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
+
+    ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts the
+    base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last entries, ``reported``
+    those that hold nothing up. ``is_full``: the whole tree was looked at, at a ``cost``. Of ``copied`` hot files the
+    history has the contents. ``losses``: against the base and against each checkpoint, when anything was lost;
+    ``at_ms`` is wall clock."""
+
+    root: Digest
+    entries: int
+    size_bytes: int
+    entries_before: int
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+    problems: tuple[ScanProblem, ...] = ()
+    unsettled: tuple[bytes, ...] = ()
+    definition_changed: bool = False
+    held: HeldPaths = NOTHING_HELD
+    reported: HeldPaths = NOTHING_HELD
+    is_full: bool = False
+    cost: ScanCost | None = None
+    losses: tuple[Lost, ...] = ()
+    at_ms: int = 0
+    copied: tuple[bytes, ...] = ()
+
+
+# --- events -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    config: PublishConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChanged:
+    """The watcher saw changes; ``is_overflow`` when it lost track: the next scan is a full one."""
+
+    paths: tuple[bytes, ...] = ()
+    is_overflow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAsked:
+    """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode
+    only). ``request`` is the asker's number; exactly one ``Answer`` repeats it."""
+
+    request: int
+    author: str = ""
+    message: str = ""
+    accept_deletions: bool = False
+    is_dry_run: bool = False
+    is_flush: bool = False
+    is_full: bool = False
+    is_over: bool = False
+    """``--over``: the tree is right, whatever newer head of our own was adopted."""
+    accept_held: tuple[bytes, ...] | None = None
+    """Let go of the last entries of these held paths, or of all with an empty list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    req: int
+    summary: ScanSummary
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFailed:
+    """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
+
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Answer to ``Commit``: generation, pages, definition, history and epoch record are durable."""
+
+    req: int
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    req: int
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOfOursSeen:
+    """A partner holds this head of the line (in its report, or asked at start). ``ours`` is the id of the generation
+    that is stored here with the same position, or of the one before where a failed commit skipped that number."""
+
+    source: NodeName
+    signed: SignedGeneration
+    verdict: SignerVerdict
+    ours: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartnersAnswered:
+    """Answer to ``AskPartners``; what they knew came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
+
+    req: int
+    answered: tuple[NodeName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSeen:
+    """A listed partner connected and told its heads (or that it has none) by itself."""
+
+    source: NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class PagesFetched:
+    """Answer to ``FetchPages``."""
+
+    req: int
+
+
+PublishAnswer = Scanned | ScanFailed | HookEnded | Committed | CommitFailed | PagesFetched | FetchFailed
+
+PublishEvent = (
+    Started
+    | ConfigChanged
+    | TreeChanged
+    | ContentMissed
+    | WatchChanged
+    | PublishAsked
+    | PublishAnswer
+    | HeadOfOursSeen
+    | EpochSeen
+    | PartnersAnswered
+    | PartnerSeen
+    | Paused
+    | Resumed
+    | RetryAsked
+    | TimerFired
+)
+
+
+# --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Make ``facts`` durable before any effect that follows."""
+
+    facts: PublishFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Scan the tree against ``base`` (all of it when ``paths`` is empty); take in what the watcher has queued before
+    starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
+    among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
+    in ``lets_go`` keep no last entry. ``hot`` files are carried only with a copy of their contents, those that are
+    ``cooling`` only when they are quiet. Answer: ``Scanned`` or ``ScanFailed``."""
+
+    req: int
+    base: HeadRef | None
+    paths: tuple[bytes, ...] = ()
+    is_deep: bool = False
+    again: tuple[ScanProblem, ...] = ()
+    reads_open: bool = False
+    since: tuple[Checkpoint, ...] = ()
+    lets_go: frozenset[bytes] = frozenset()
+    hot: tuple[bytes, ...] = ()
+    cooling: tuple[Cooling, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
+    epoch record first where it is missing. In the same durable transaction save ``committed(facts, head)``, in order
+    with every other ``Save`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
+    ``Committed`` or ``CommitFailed``."""
+
+    req: int
+    epoch: int
+    number: int
+    parent: HeadRef | None
+    root: Digest
+    entries: int
+    size_bytes: int
+    author: str
+    message: str
+    facts: PublishFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Offer ``head`` to every partner that may have it; until then no partner learns of it."""
+
+    head: HeadRef
+
+
+@dataclass(frozen=True, slots=True)
+class AskPartners:
+    """Ask every listed partner for this line's epoch records and heads. Answer: ``PartnersAnswered``."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer the asker whose ``request`` number this is."""
+
+    request: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The writer's own standing of the line. The driver adds the wall clock."""
+
+    standing: Standing
+    code: str | None
+    reason: str | None
+    next_steps: tuple[str, ...]
+    head: HeadRef | None
+
+
+PublishEffect = (
+    Save
+    | KeepGeneration
+    | KeepEpoch
+    | Scan
+    | Commit
+    | RunHook
+    | Announce
+    | AskPartners
+    | FetchPages
+    | Answer
+    | Cancel
+    | Report
+    | Refuse
+    | Note
+    | SetTimer
+)

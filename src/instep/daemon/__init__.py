@@ -1,0 +1,1 @@
+"""Starts and stops a node's services; the only place that wires them."""

@@ -1,0 +1,110 @@
+"""The daemon: the only place that wires store, tree, net and machines together, and supervises them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from instep.daemon.readiness import notify
+from instep.errors import InstepError
+from instep.node.balance.balancer_files import Balancers
+from instep.node.balance.listeners import Listeners
+from instep.node.commands import commands_of
+from instep.node.commands.context import CommandContext
+from instep.node.commands.control import ControlServer
+from instep.node.config.settings import Settings
+from instep.node.directory import NodeDirectory
+from instep.node.node import Node
+from instep.node.runtime.background import go_on
+from instep.node.runtime.state import StateLost, watch_state
+from instep.node.upkeep.housekeeping import Housekeeping
+from instep.node.upkeep.writer_change import Succession
+
+__all__ = ["Daemon"]
+
+RENEW_LOOK_S = 3_600.0
+STOP_S = 20.0
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """A node that runs: its peer server, its control socket, and the work in the background."""
+
+    def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
+        self.node = node = Node(directory, settings, state_note)
+        self.housekeeping = Housekeeping(node)
+        self.listeners = Listeners(node)
+        self.balancers = Balancers(node)
+
+    async def run(self) -> None:
+        """Serve until ``stopping`` is set; then stop gracefully. ``StateLost`` when the database went away."""
+        loop = asyncio.get_running_loop()
+        listen = self.node.runtime.settings.listen
+        self.node.server.bind(listen.host, listen.port)
+        self.node.follow_settings()
+        context = CommandContext(self.node, self.balancers, self.housekeeping, self.listeners)
+        control = ControlServer(self.node.directory.socket, commands_of(context))
+        await control.start()
+        background = [
+            loop.create_task(self.node.server.serve()),
+            loop.create_task(go_on("certificates", self._keep_certificates)),
+            loop.create_task(go_on("configuration", lambda: self.node.config_file.mind(self.node.reload))),
+            loop.create_task(go_on("housekeeping", self.housekeeping.run)),
+            loop.create_task(go_on("histories", self.housekeeping.look)),
+            loop.create_task(go_on("listeners", self.listeners.run)),
+            loop.create_task(go_on("balancers", self.balancers.run)),
+            loop.create_task(go_on("events", self.node.runtime.deferred.run)),
+            loop.create_task(watch_state(self.node.runtime.store)),
+            loop.create_task(go_on("succession", Succession(self.node).run)),
+        ]
+        self.node.peers.offers_changed()
+        notify("READY=1")
+        log.info("%s serves on %s", self.node.runtime.name, listen)
+        self.node.runtime.note("started", f"{self.node.runtime.name} started")
+        if self.node.runtime.state_note is not None:
+            self.node.runtime.note("state_rebuilt", self.node.runtime.state_note)
+        is_whole = True
+        stop = loop.create_task(self.node.stopping.wait())
+        try:
+            ends: list[asyncio.Future[Any]] = [self.node.state_lost, *background]
+            await asyncio.wait([stop, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                if end.done():
+                    end.result()
+        except StateLost as error:
+            is_whole = False
+            log.error("%s", error.reason)
+            raise
+        finally:
+            stop.cancel()
+            self.node.state_lost.cancel()
+            notify("STOPPING=1" if is_whole else "RELOADING=1")
+            await self._stop(control, background)
+            if is_whole:
+                self.node.runtime.note("stopped", f"{self.node.runtime.name} stopped")
+
+    async def _stop(self, control: ControlServer, background: list[asyncio.Task[None]]) -> None:
+        """End everything within ``STOP_S``. What a thread still does with a tree then is cut off, as a crash would,
+        and finished by the next start."""
+        log.info("%s stops", self.node.runtime.name)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.node.peers.close()
+                for task in (*self.node.tasks.values(), *background):
+                    task.cancel()
+                await asyncio.gather(*self.node.tasks.values(), *background, return_exceptions=True)
+                await control.stop()
+        except TimeoutError:
+            log.error("%s did not end within %g s and is cut off", self.node.runtime.name, STOP_S)
+            logging.shutdown()
+            os._exit(0)
+
+    async def _keep_certificates(self) -> None:
+        while True:
+            try:
+                await self.node.renew()
+            except InstepError as error:
+                log.warning("certificates could not be renewed: %s", error.reason)
+            await asyncio.sleep(RENEW_LOOK_S)

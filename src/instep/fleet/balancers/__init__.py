@@ -1,0 +1,1 @@
+"""From a plan to a balancer's file, checked by the balancer's own parser and put in place."""

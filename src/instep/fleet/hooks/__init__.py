@@ -1,0 +1,1 @@
+"""Programs, requests, signals and touched files that the node's own configuration names."""

@@ -1,0 +1,248 @@
+"""The ``run`` kind of hook: a program in a session of its own, ended as a group, its output bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import NamedTuple, Self
+
+import msgspec
+
+from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall
+from instep.model.paths import path_fields
+
+__all__ = ["MINIMAL_ENVIRONMENT", "Account", "Told", "ToldFiles", "account_of", "run_program"]
+
+MINIMAL_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+)
+SETPRIV = "/usr/bin/setpriv"
+GRACE_S = 2.0
+"""Between SIGTERM and SIGKILL, and again between SIGKILL and giving a program up."""
+DRAIN_S = 0.2
+"""How long output is still read after the program ended; what it left running may hold the pipe open."""
+
+
+class Account(NamedTuple):
+    """The user that a program runs as: that user's own groups and no other."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def account_of(user: str) -> Account | str | None:
+    """The account to switch to, None when the daemon runs as it already, or why it cannot be."""
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        return f"user {user} is not known on this machine"
+    if found.pw_uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        return f"it is to run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
+    return Account(found.pw_uid, found.pw_gid, tuple(os.getgrouplist(user, found.pw_gid)))
+
+
+class ToldFiles(NamedTuple):
+    """``changed`` holds the paths, each ended by NUL; ``json`` the whole call."""
+
+    changed: Path
+    json: Path
+
+
+class Told:
+    """The files that hold a program's call, written at the first use and removed at the end.
+
+    They are written as the paths come, so that a generation of a million changes costs no memory.
+    """
+
+    def __init__(self, call: HookCall, reader: Account | None = None) -> None:
+        self._call = call
+        self._reader = reader
+        self._folder: Path | None = None
+        self._files: ToldFiles | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def files(self) -> ToldFiles:
+        """Blocks while it writes; ``OSError`` when there is no room, at this and every later use."""
+        if self._files is None:
+            if self._folder is not None:
+                raise OSError(errno.EIO, "the input of the hook was not written whole")
+            self._folder = Path(tempfile.mkdtemp(prefix="instep-hook-"))
+            files = ToldFiles(self._folder / "changed", self._folder / "call.json")
+            self._write(files)
+            if self._reader is not None:
+                for path in (*files, self._folder):
+                    os.chown(path, self._reader.uid, self._reader.gid)
+            self._files = files
+        return self._files
+
+    def _write(self, files: ToldFiles) -> None:
+        call = self._call
+        opening: dict[str, object] = {
+            "hook": call.hook,
+            "fileset": call.fileset,
+            "generation": None if call.generation is None else call.generation.number,
+            "generation_id": None if call.generation is None else call.generation.id.hex(),
+            "previous": None if call.previous is None else call.previous.number,
+        }
+        if call.code is not None:
+            opening |= {"code": call.code, "reason": call.reason}
+        with files.changed.open("wb") as changed, files.json.open("wb") as told:
+            told.write(msgspec.json.encode(opening)[:-1] + b',"changed":[')
+            between = b""
+            for path in call.changed:
+                changed.write(path + b"\0")
+                told.write(between + msgspec.json.encode(path_fields(path)))
+                between = b","
+            told.write(b"]}")
+
+
+async def run_program(
+    arguments: tuple[str, ...],
+    files: ToldFiles,
+    environment: Mapping[str, str],
+    timeout_ms: int,
+    account: Account | None = None,
+) -> Attempt:
+    """Run to the end or the deadline. The exit of the program itself counts, not that of what it started:
+    a server that a reload hook starts may stay, unless the deadline passes; then the whole group goes."""
+    command = arguments
+    if account is not None:
+        # By a program of its own, because the daemon's event loop cannot start one as another user.
+        groups = ",".join(map(str, account.groups))
+        who = (f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--inh-caps=-all")
+        command = (SETPRIV, *who, "--", *arguments)
+    async with _Output.open() as output:
+        try:
+            with files.json.open("rb") as stdin:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=stdin,
+                    stdout=output.write_end,
+                    stderr=output.write_end,
+                    env={**environment, "INSTEP_CHANGED": str(files.changed)},
+                    cwd="/",
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else str(error)
+            return Attempt(f"{command[0]} cannot be started: {what}")
+        output.close_write_end()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                status = await process.wait()
+        except TimeoutError:
+            ended = await _end(process)
+            reason = f"ran longer than {timeout_ms / 1000:g} s and was ended"
+            return Attempt(reason if ended else f"{reason}, but is still there", output.tail())
+        except BaseException:
+            await asyncio.shield(_end(process))
+            raise
+        await output.drain(DRAIN_S)
+        return Attempt(_reason(status), output.tail())
+
+
+def _reason(status: int) -> str:
+    if status == 0:
+        return ""
+    if status > 0:
+        return f"exited with {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+async def _end(process: asyncio.subprocess.Process) -> bool:
+    """SIGTERM to the group, then SIGKILL to whatever is left of it, at once when no caller waits any more: a daemon
+    that stops leaves none behind. Whether the program is gone."""
+    try:
+        _signal_group(process, signal.SIGTERM)
+        await _is_gone(process)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        is_gone = await _is_gone(process)
+    return is_gone
+
+
+def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+async def _is_gone(process: asyncio.subprocess.Process) -> bool:
+    try:
+        async with asyncio.timeout(GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class _Output:
+    """Both output streams on one pipe of our own, so that waiting for the program never waits for the pipe."""
+
+    def __init__(self, read_end: int, write_end: int) -> None:
+        self._read_end = read_end
+        self.write_end = write_end
+        self._kept = bytearray()
+        self._ended = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls) -> AsyncIterator[_Output]:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(read_end, False)
+        output = cls(read_end, write_end)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(read_end, output._read)
+        try:
+            yield output
+        finally:
+            loop.remove_reader(read_end)
+            os.close(read_end)
+            output.close_write_end()
+
+    def close_write_end(self) -> None:
+        if self.write_end >= 0:
+            os.close(self.write_end)
+            self.write_end = -1
+
+    def _read(self) -> None:
+        try:
+            piece = os.read(self._read_end, OUTPUT_KEPT)
+        except BlockingIOError:
+            return
+        if piece:
+            self._kept += piece
+            del self._kept[:-OUTPUT_KEPT]
+        else:
+            asyncio.get_running_loop().remove_reader(self._read_end)
+            self._ended.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+
+    def tail(self) -> bytes:
+        return bytes(self._kept)

@@ -1,0 +1,141 @@
+"""Reading a manifest from its pages: seek, look up, add up.
+
+Pages come through a ``GetPage`` and are taken as our own: their digests are verified as they are loaded
+(``DamagedError``), their contents were checked when they arrived (``model.check``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from instep.model.ids import Digest
+from instep.model.manifest.cutter import describe
+from instep.model.manifest.entry import Entry
+from instep.model.manifest.pages import Child, GetPage, decode_inner, decode_leaf, level_of, load
+from instep.model.paths import sort_key
+
+__all__ = ["Inner", "Leaf", "Reader", "Totals", "iterate", "lookup", "totals"]
+
+_CACHED_INNER = 256
+_CACHED_LEAVES = 8
+
+
+class Totals(NamedTuple):
+    """How many entries a manifest has and how many bytes its files have together."""
+
+    entries: int
+    size_bytes: int
+
+
+class Leaf(NamedTuple):
+    """A leaf page with the sort keys of its entries."""
+
+    digest: Digest
+    entries: list[Entry]
+    keys: list[bytes]
+
+
+class Inner(NamedTuple):
+    """An inner page with the sort keys of its children's last paths."""
+
+    digest: Digest
+    level: int
+    children: list[Child]
+    keys: list[bytes]
+
+
+class Reader:
+    """Decodes pages and keeps the last few, for callers that look at neighbouring places in turn.
+    With ``trusted=False`` each page is checked as it is decoded (``PeerError``)."""
+
+    __slots__ = ("_get", "_inner", "_leaves", "_trusted")
+
+    def __init__(self, get: GetPage, *, trusted: bool = True) -> None:
+        self._get = get
+        self._trusted = trusted
+        self._inner: OrderedDict[Digest, Inner] = OrderedDict()
+        self._leaves: OrderedDict[Digest, Leaf] = OrderedDict()
+
+    def page(self, digest: Digest) -> Inner | Leaf:
+        found: Inner | Leaf | None = self._inner.get(digest) or self._leaves.get(digest)
+        if found is not None:
+            return found
+        raw = load(digest, self._get)
+        level = level_of(raw)
+        if level:
+            children = decode_inner(raw, trusted=self._trusted)
+            inner = Inner(digest, level, children, [sort_key(child.last) for child in children])
+            self._inner[digest] = inner
+            if len(self._inner) > _CACHED_INNER:
+                self._inner.popitem(last=False)
+            return inner
+        entries = decode_leaf(raw, trusted=self._trusted)
+        leaf = Leaf(digest, entries, [sort_key(entry.path) for entry in entries])
+        self._leaves[digest] = leaf
+        if len(self._leaves) > _CACHED_LEAVES:
+            self._leaves.popitem(last=False)
+        return leaf
+
+    def lookup(self, root: Digest, path: bytes) -> Entry | None:
+        """The entry of ``path``; loads one page a level."""
+        key = sort_key(path)
+        page = self.page(root)
+        while isinstance(page, Inner):
+            at = bisect_left(page.keys, key)
+            if at == len(page.keys):
+                return None
+            page = self.page(page.children[at].digest)
+        at = bisect_left(page.keys, key)
+        return page.entries[at] if at < len(page.keys) and page.keys[at] == key else None
+
+    def first_after(self, root: Digest, path: bytes) -> Entry | None:
+        """The entry that follows ``path`` in the order, whether ``path`` itself is there or not."""
+        key = sort_key(path)
+        page = self.page(root)
+        while isinstance(page, Inner):
+            at = bisect_right(page.keys, key)
+            if at == len(page.keys):
+                return None
+            page = self.page(page.children[at].digest)
+        at = bisect_right(page.keys, key)
+        return page.entries[at] if at < len(page.keys) else None
+
+
+def iterate(root: Digest, get: GetPage, after: bytes = b"") -> Iterator[Entry]:
+    """All entries in order, or those after the path ``after``; one open page a level."""
+    raw = load(root, get)
+    if not level_of(raw):
+        entries = decode_leaf(raw, trusted=True)
+        if not after:
+            yield from entries
+        else:
+            key = sort_key(after)
+            yield from (entry for entry in entries if sort_key(entry.path) > key)
+        return
+    children = decode_inner(raw, trusted=True)
+    start = bisect_right([sort_key(child.last) for child in children], sort_key(after)) if after else 0
+    for child in children[start : start + 1]:
+        yield from iterate(child.digest, get, after)
+    for child in children[start + 1 :]:
+        yield from iterate(child.digest, get)
+
+
+def lookup(root: Digest, path: bytes, get: GetPage) -> Entry | None:
+    """The entry of ``path``, or nothing; loads one page a level."""
+    return Reader(get).lookup(root, path)
+
+
+def totals(root: Digest, get: GetPage) -> Totals:
+    """Entries and bytes of files, from the root page alone."""
+    raw = load(root, get)
+    if level_of(raw):
+        children = decode_inner(raw, trusted=True)
+        return Totals(sum(child.entries for child in children), sum(child.size_bytes for child in children))
+    entries = decode_leaf(raw, trusted=True)
+    if not entries:
+        return Totals(0, 0)
+    whole = describe(root, entries)
+    return Totals(whole.entries, whole.size_bytes)

@@ -1,0 +1,1 @@
+"""From a socket to a verified peer: allow lists, TLS, dialling and accepting."""

@@ -1,0 +1,338 @@
+"""TLS of peers: contexts that follow the files, and the identity of the other side.
+
+Implements the section "TLS" of ``docs/spec/wire.md``: version 1.3 only, no resumption, client certificates
+asked for and needed everywhere but at ``join``. A change of certificate, trust or revocation list builds *new*
+contexts, so nothing that OpenSSL cached can outlive it; open connections are checked again by ``Trust``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from instep.errors import ConfigError, InstepError, NotAllowedError, PeerError
+from instep.model.ids import NodeName
+from instep.net.connections.tls_errors import RefusedPeer, translated_tls_error
+from instep.net.trust.certs import (
+    CertificateFacts,
+    Purpose,
+    certificate_of_der,
+    certificates_of_pem,
+    facts_of,
+    name_of,
+    pem_of,
+    pin_of,
+    was_issued_by,
+)
+from instep.net.trust.pki import Pki
+from instep.net.trust.revocation import Revoked, issued_s
+
+__all__ = [
+    "FetchedChain",
+    "PeerIdentity",
+    "TlsContexts",
+    "Trust",
+    "alert_of",
+    "fingerprint_of",
+    "joining_context",
+    "split_bundle",
+    "translated_tls_error",
+    "trust_fetch",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIdentity:
+    """The peer at the other end of a connection."""
+
+    name: NodeName
+    serial: int
+    pin: str
+    not_after: dt.datetime
+    issued_s: int = 0
+
+
+class Trust:
+    """The identities that this node trusts: the cluster's CA with its revocations, and pinned certificates of
+    partners of other clusters. A pinned name is never accepted with another certificate, nor the other way round."""
+
+    def __init__(
+        self,
+        authorities: Sequence[x509.Certificate],
+        crl: Revoked | None,
+        pinned: Mapping[NodeName, x509.Certificate],
+    ) -> None:
+        self.authorities = tuple(authorities)
+        self.crl = crl
+        self.pinned = dict(pinned)
+        self._pins = {name: pin_of(certificate) for name, certificate in self.pinned.items()}
+
+    def identify(self, der: bytes | None) -> PeerIdentity:
+        """The node that presented this certificate (once a connection), or ``NotAllowedError``:
+        ``no_certificate``, ``bad_identity``, ``unknown_certificate``, ``certificate_revoked``."""
+        if der is None:
+            raise NotAllowedError(
+                "no client certificate was presented",
+                hint="join the cluster first: instep invite NAME on a member, then instep join TOKEN here",
+                code="no_certificate",
+            )
+        certificate = certificate_of_der(der)
+        pin = pin_of(certificate)
+        if self.pinned:
+            for name, pinned_pin in self._pins.items():
+                if (
+                    pinned_pin == pin
+                ):  # the key is what is trusted: its certificate is renewed by its own cluster
+                    return PeerIdentity(name, -1, pin, certificate.not_valid_after_utc)
+        name = name_of(certificate, Purpose.TLS)
+        if name in self._pins or not was_issued_by(certificate, self.authorities):
+            raise NotAllowedError(
+                f"the certificate of {name} is not one that this node knows",
+                hint=f"join it to this cluster, or: instep partner add {name} ADDRESS --pin {pin}",
+                code="unknown_certificate",
+                name=name,
+                pin=pin,
+            )
+        identity = PeerIdentity(
+            name, certificate.serial_number, pin, certificate.not_valid_after_utc, issued_s(certificate)
+        )
+        self.check(identity)
+        return identity
+
+    def check(self, identity: PeerIdentity) -> None:
+        """Whether an identity of an open connection is still good; ``NotAllowedError`` when revoked since."""
+        if self._is_revoked(identity):
+            raise NotAllowedError(
+                f"the certificate of {identity.name} was revoked",
+                hint="ask for a new token and join again",
+                code="certificate_revoked",
+                name=identity.name,
+            )
+
+    def is_good(self, identity: PeerIdentity, now: dt.datetime) -> bool:
+        """For closing connections that outlived a revocation, an expiry or a pin."""
+        if self._is_revoked(identity) or now > identity.not_after:
+            return False
+        return identity.serial != -1 or self._pins.get(identity.name) == identity.pin
+
+    def _is_revoked(self, identity: PeerIdentity) -> bool:
+        if self.crl is None or identity.serial == -1:
+            return False
+        return identity.serial in self.crl.serials or identity.issued_s < self.crl.names.get(identity.name, 0)
+
+
+class TlsContexts:
+    """The contexts of one node. Take ``server`` and ``client_for`` anew for each connection."""
+
+    def __init__(self, pki: Pki) -> None:
+        self._pki = pki
+        self.dialled: dict[NodeName, PeerIdentity] = {}
+        """The peers that answered when this node dialled last, by name."""
+        self.reload()
+
+    def reload(self) -> None:
+        """Follow the files of ``pki/``. Raises and keeps the old contexts when they do not fit together."""
+        pki = self._pki
+        try:
+            pinned = pki.pinned()
+            trust = Trust(pki.authorities(), pki.crl(), pinned)
+            server = self._context(ssl.PROTOCOL_TLS_SERVER, trust, pinned.values())
+            server.verify_mode = ssl.CERT_OPTIONAL
+            server.num_tickets = 0
+            client = self._context(ssl.PROTOCOL_TLS_CLIENT, trust, ())
+            client.check_peer = lambda der: self._check_dialled(None, der)
+            pinned_clients = {name: self._pinned_client(name) for name in pinned}
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(
+                f"the certificates in {pki.directory} do not fit together: {error}",
+                hint="instep check; instep pki list",
+                code="bad_pki",
+            ) from error
+        self.trust = trust
+        self.server = server
+        self._client = client
+        self._pinned_clients = pinned_clients
+        self.name = pki.name
+
+    def client_for(self, name: NodeName) -> ssl.SSLContext:
+        """The context for dialling this partner, to be used with ``server_hostname=name``."""
+        return self._pinned_clients.get(name, self._client)
+
+    def _pinned_client(self, name: NodeName) -> _TellingContext:
+        """For a partner of another cluster: its key is compared instead of its certificate, before anything is sent."""
+        context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.check_peer = lambda der: self._check_dialled(name, der)
+        return context
+
+    def _check_dialled(self, pinned: NodeName | None, der: bytes | None) -> None:
+        """At the end of each handshake of ours. OpenSSL looks at one list of one CA; here all of them count."""
+        identity = self.trust.identify(der)
+        if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
+            raise NotAllowedError(
+                f"{identity.name} answered with a key that is not pinned for it here",
+                hint="instep pki trust fetch shows what it presents",
+                code="unknown_certificate",
+                name=identity.name,
+                pin=identity.pin,
+            )
+        assert der is not None
+        if pinned is not None and certificate_of_der(der) != self.trust.pinned[pinned]:
+            # Renewed by its own cluster: our listening side compares whole certificates, so it is to know this one.
+            self._pki.pin_partner(pinned, certificate_of_der(der))
+            self.reload()
+        self.dialled[identity.name] = identity
+
+    def lost_trust(self) -> list[NodeName]:
+        """Nodes that were dialled and are not trusted any more, each once."""
+        now = dt.datetime.now(dt.UTC)
+        lost = [name for name, identity in self.dialled.items() if not self.trust.is_good(identity, now)]
+        for name in lost:
+            del self.dialled[name]
+        return lost
+
+    def _context(
+        self, protocol: int, trust: Trust | None, exact: Sequence[x509.Certificate] | Any
+    ) -> _TellingContext:
+        context = _bare_context(protocol)
+        context.load_cert_chain(self._pki.certificate_path(), self._pki.key_path())
+        exact = list(exact)
+        anchors = [*(trust.authorities if trust is not None else ()), *exact]
+        context.load_verify_locations(cadata="".join(pem_of(anchor).decode("ascii") for anchor in anchors))
+        if exact:
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        elif trust is not None and trust.crl is not None and len(trust.authorities) == 1:
+            context.load_verify_locations(cafile=self._pki.directory / "crl.pem")
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        return context
+
+
+class _TellingObject(ssl.SSLObject):
+    """Event loops drop the alert that explains a failed handshake; this one hangs it on the exception."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+        check = getattr(self.context, "check_peer", None)
+        if check is not None:
+            try:
+                check(self.getpeercert(True))
+            except InstepError as error:
+                raise RefusedPeer(error) from error
+
+
+class _TellingContext(ssl.SSLContext):
+    sslobject_class = _TellingObject
+    check_peer: Callable[[bytes | None], None] | None = None
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **named: Any) -> Any:
+        made = super().wrap_bio(incoming, outgoing, *args, **named)
+        assert isinstance(made, _TellingObject)
+        made.outgoing = outgoing
+        return made
+
+
+def alert_of(error: BaseException) -> bytes:
+    """The alert that OpenSSL made for the peer when a handshake of ours failed."""
+    alert = getattr(error, "alert", b"")
+    return alert if isinstance(alert, bytes) else b""
+
+
+def _bare_context(protocol: int) -> _TellingContext:
+    context = _TellingContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
+    """For a node that has no certificate yet and got the CA's fingerprint in its token."""
+    context = _bare_context(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=pem_of(authority).decode("ascii"))
+    return context
+
+
+# Looking at strangers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedChain:
+    """What a server presented, unverified, its own certificate first."""
+
+    certificates: tuple[x509.Certificate, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.certificates[0])
+
+    @property
+    def pin(self) -> str:
+        return pin_of(self.certificates[0])
+
+    def facts(self) -> list[CertificateFacts]:
+        return [facts_of(certificate) for certificate in self.certificates]
+
+    def pem(self) -> bytes:
+        return b"".join(pem_of(certificate) for certificate in self.certificates)
+
+
+def fingerprint_of(certificate: x509.Certificate) -> str:
+    """Hex SHA-256 of the whole certificate."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def trust_fetch(
+    host: str, port: int, *, server_name: str | None = None, timeout_s: float = 10.0
+) -> FetchedChain:
+    """The certificates that a TLS server presents, without believing them (E9): for showing to a person, or
+    for comparing with a fingerprint. Blocking."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=server_name or host) as secure,
+        ):
+            ders = _presented(secure)
+    except (OSError, ValueError) as error:
+        raise translated_tls_error(error, f"{host}:{port}", "fetching its certificate") from error
+    if not ders:
+        raise PeerError(f"{host}:{port} presented no certificate", code="bad_certificate")
+    return FetchedChain(tuple(certificate_of_der(der) for der in ders))
+
+
+def _presented(secure: ssl.SSLSocket) -> list[bytes]:
+    """The presented chain; ``get_unverified_chain`` became public in Python 3.13 and is there since 3.10."""
+    public = getattr(secure, "get_unverified_chain", None)
+    if public is not None:
+        return [bytes(der) for der in public()]
+    private = getattr(getattr(secure, "_sslobj", None), "get_unverified_chain", None)
+    if private is not None:
+        chain = private()
+        if chain:
+            return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain]
+    leaf = secure.getpeercert(binary_form=True)
+    return [leaf] if leaf else []
+
+
+def split_bundle(raw: bytes) -> list[tuple[x509.Certificate, CertificateFacts]]:
+    """The certificates of a PEM bundle, each with what to show of it (E8)."""
+    return [(certificate, facts_of(certificate)) for certificate in certificates_of_pem(raw)]

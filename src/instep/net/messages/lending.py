@@ -1,0 +1,84 @@
+"""The way back of contents: what a line's writer asks a partner for that it lost. By digest, over the partner's stream.
+
+Implements the section "Contents for the writer" of ``docs/spec/wire.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from instep.model.ids import LineId
+from instep.net.messages.parts import Count, Message, RawDigest, Text
+
+__all__ = [
+    "PARTS_BYTES_MAX",
+    "HasReply",
+    "HasRequest",
+    "Part",
+    "PartWant",
+    "PartsReply",
+    "PartsRequest",
+    "Wanted",
+]
+
+HAS_MAX = 2_048
+PARTS_MAX = 1_024
+PARTS_BYTES_MAX = 1 << 20
+"""Contents in one answer, together."""
+
+_Path = Annotated[bytes, msgspec.Meta(max_length=4096)]
+_Part = Annotated[bytes, msgspec.Meta(max_length=PARTS_BYTES_MAX)]
+
+
+class Wanted(Message, frozen=True, array_like=True):
+    """Contents by digest; ``path`` is where the line had them, ``is_link`` says that they are a symlink's target."""
+
+    digest: RawDigest
+    size: Count
+    path: _Path
+    is_link: bool = False
+
+
+class HasRequest(Message, tag="has", frozen=True, array_like=True):
+    """The line's writer asks which of these contents the partner has, anywhere in the fileset."""
+
+    number: Count
+    line: LineId
+    wants: Annotated[tuple[Wanted, ...], msgspec.Meta(max_length=HAS_MAX)]
+
+
+class HasReply(Message, tag="has_reply", frozen=True, array_like=True):
+    """One answer for each want; ``refusal`` says why there is none."""
+
+    number: Count
+    is_there: Annotated[tuple[bool, ...], msgspec.Meta(max_length=HAS_MAX)] = ()
+    refusal: Text = ""
+
+
+class PartWant(Message, frozen=True, array_like=True):
+    """``length`` bytes at ``offset`` of one content."""
+
+    wanted: Wanted
+    offset: Count
+    length: Annotated[int, msgspec.Meta(ge=0, le=PARTS_BYTES_MAX)]
+
+
+class PartsRequest(Message, tag="parts", frozen=True, array_like=True):
+    number: Count
+    line: LineId
+    wants: Annotated[tuple[PartWant, ...], msgspec.Meta(max_length=PARTS_MAX)]
+
+
+class Part(Message, frozen=True, array_like=True):
+    is_there: bool
+    data: _Part = b""
+
+
+class PartsReply(Message, tag="parts_reply", frozen=True, array_like=True):
+    """The first ``len(parts)`` of the requested parts; fewer means: ask for the rest. The asker verifies."""
+
+    number: Count
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=PARTS_MAX)] = ()
+    refusal: Text = ""

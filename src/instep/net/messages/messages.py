@@ -1,0 +1,780 @@
+"""What peers say to each other, as msgpack. Implements the section "Messages" of ``docs/spec/wire.md``.
+
+Every message is a tagged array: ``[tag, field, field, ...]``. Fields are only ever appended, with defaults,
+so that a version and its predecessor understand each other. Decoding is bounded and typed, and whatever is
+wrong with the bytes becomes one ``PeerError`` with code ``bad_message``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from instep.errors import InstepError, PeerError
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.generation import SignedEpoch, SignedGeneration
+from instep.model.ids import HeadRef, LineId
+from instep.model.rollout import SERIAL_MAX
+from instep.model.rollout import Order as RolloutOrder
+from instep.model.standing import StandingRecord
+from instep.net.messages.lending import HasReply, HasRequest, Part, PartsReply, PartsRequest, PartWant, Wanted
+from instep.net.messages.parts import Address as _Address
+from instep.net.messages.parts import Count as _Count
+from instep.net.messages.parts import Message as _Message
+from instep.net.messages.parts import Name as _Name
+from instep.net.messages.parts import RawDigest as _Digest
+from instep.net.messages.parts import Small as _Small
+from instep.net.messages.parts import Takes as _Takes
+from instep.net.messages.parts import Text as _Text
+from instep.net.messages.parts import Word as _Word
+from instep.net.messages.parts import check as _check
+
+__all__ = [
+    "BUNDLE_BYTES_MAX",
+    "DEFINITION_BYTES_MAX",
+    "DIGESTS_MAX",
+    "DRAIN_MS_MAX",
+    "ERROR_HEADER",
+    "FACTS_BYTES_MAX",
+    "HEADS_REPLY_BYTES_MAX",
+    "JOIN_BYTES_MAX",
+    "MEMBERS_BYTES_MAX",
+    "MESSAGE_BYTES_MAX",
+    "PAGES_REPLY_BYTES_MAX",
+    "PREFIX",
+    "REASON_MAX",
+    "REQUEST_BYTES_MAX",
+    "SERVING_BYTES_MAX",
+    "STREAM_PAGES_BYTES_MAX",
+    "TAKES",
+    "VERSIONS",
+    "VERSION_HEADER",
+    "WANTS_MAX",
+    "ZSTD_HEADER",
+    "Bundle",
+    "ChunkPagesRequest",
+    "ContentsRequest",
+    "Difference",
+    "DrainReply",
+    "DrainRequest",
+    "Epochs",
+    "ErrorReply",
+    "FactsReply",
+    "FactsRequest",
+    "Goodbye",
+    "Head",
+    "HeadNotice",
+    "HeadsReply",
+    "HeadsRequest",
+    "HasReply",
+    "HasRequest",
+    "Hello",
+    "HoldingsReply",
+    "HoldingsRequest",
+    "JoinReply",
+    "JoinRequest",
+    "KnownLine",
+    "Member",
+    "Members",
+    "Nudge",
+    "Obstacle",
+    "Offer",
+    "OfferReply",
+    "Order",
+    "Part",
+    "PartWant",
+    "PartsReply",
+    "PartsRequest",
+    "PageWant",
+    "PagesReply",
+    "PagesRequest",
+    "Ping",
+    "Pong",
+    "RangesRequest",
+    "RenewReply",
+    "RenewRequest",
+    "Report",
+    "Revocations",
+    "Serving",
+    "StreamMessage",
+    "TakeOverReply",
+    "TakeOverRequest",
+    "TestAnswer",
+    "TestReply",
+    "TestRequest",
+    "TestRow",
+    "VerifyReply",
+    "VerifyRequest",
+    "Versions",
+    "Wanted",
+    "Welcome",
+    "agree",
+    "decode",
+    "decode_stream",
+    "encode",
+    "since",
+    "versions_of_header",
+]
+
+REQUEST_BYTES_MAX = 4 << 20
+"""Largest request body, encoded and decompressed."""
+MESSAGE_BYTES_MAX = 4 << 20
+"""Largest message on the stream."""
+BUNDLE_BYTES_MAX = 1 << 20
+"""Pages and contents that a head may bring along, together."""
+DEFINITION_BYTES_MAX = 256 << 10
+FACTS_BYTES_MAX = 16 << 10
+JOIN_BYTES_MAX = 128 << 10
+"""Largest request of a node that has no certificate yet."""
+PAGES_REPLY_BYTES_MAX = 32 << 20
+"""Decompressed size of a reply with pages. A sender that has more stops early; the asker asks again."""
+STREAM_PAGES_BYTES_MAX = 2 << 20
+"""The same for a reply on the stream, which must fit a message there."""
+HEADS_REPLY_BYTES_MAX = 8 << 20
+"""Decompressed size of a reply with heads. A sender that has more leaves bundles out, then heads."""
+MEMBERS_BYTES_MAX = 3 << 20
+"""Bound of all members' ``serving`` together; of more, the last ones are sent without it."""
+SERVING_BYTES_MAX = 16 << 10
+"""Most that one member may say of how it serves."""
+DRAIN_MS_MAX = 365 * 86_400_000
+"""Longest drain with an end that a partner can ask for."""
+TAKES = ("members", "drain", "test", "contents", "revocations")
+"""Messages of later additions that this node understands from a peer that would not have sent them before."""
+DIGESTS_MAX = 256
+REASON_MAX = 4_000
+WANTS_MAX = RANGES_MAX = 65_536
+LINES_MAX = 4_096
+EPOCHS_MAX = 1_024
+DIFFERENCES_MAX = 1_000
+TEST_ROWS_MAX = 256
+# Versions ---------------------------------------------------------------------------------------------------
+
+PREFIX = "/peer/v1/"
+ZSTD_HEADER = "Instep-Zstd"
+"""Marks an answer whose body is compressed as a whole."""
+ERROR_HEADER = "Instep-Error"
+"""The same ``ErrorReply`` in base64 where a refused upgrade leaves the caller no body to read."""
+VERSION_HEADER = "Instep-Versions"
+"""Carries ``low-high`` on every request."""
+
+
+class Versions(msgspec.Struct, frozen=True, array_like=True):
+    """The range of protocol versions that a node speaks: its own and the one before."""
+
+    low: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    high: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+    def __str__(self) -> str:
+        return f"{self.low}-{self.high}"
+
+
+VERSIONS = Versions(1, 2)
+
+
+def since(kind: type[msgspec.Struct]) -> int:
+    """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
+    for a kind that it does not know, and never sends it."""
+    return 2 if issubclass(kind, FactsRequest | Order) else 1
+
+
+def versions_of_header(text: str | None) -> Versions:
+    """The range in a ``Instep-Versions`` header, or ``PeerError``."""
+    low, dash, high = (text or "").partition("-")
+    if not dash or not (low.isdecimal() and high.isdecimal()) or len(low) > 6 or len(high) > 6:
+        raise PeerError("the request names no versions", code="bad_version", header=(text or "")[:64])
+    return Versions(int(low), int(high))
+
+
+def agree(ours: Versions, theirs: Versions) -> int:
+    """The highest version that both speak, or ``PeerError`` with code ``version`` and both ranges."""
+    version = min(ours.high, theirs.high)
+    if version < ours.low or version < theirs.low:
+        older = "the other side" if theirs.high < ours.low else "this node"
+        raise PeerError(
+            f"no common protocol version: this node speaks {ours}, the other side {theirs}",
+            code="version",
+            hint=f"upgrade {older}",
+            ours=str(ours),
+            theirs=str(theirs),
+        )
+    return version
+
+
+# On the stream ----------------------------------------------------------------------------------------------
+
+
+class KnownLine(_Message, frozen=True, array_like=True):
+    """A line that the speaker follows or writes, and how far it knows it."""
+
+    line: LineId
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+
+
+_Known = Annotated[tuple[KnownLine, ...], msgspec.Meta(max_length=LINES_MAX)]
+
+
+class Hello(_Message, tag="hello", frozen=True, array_like=True):
+    """First message of the partner that dials. ``session`` is fresh at each start of the daemon; ``sign_key``
+    is its raw Ed25519 key, for federation by pins; ``address`` is where it can be called, empty if nowhere."""
+
+    versions: Versions
+    name: _Name
+    session: _Small
+    lines: _Known = ()
+    address: _Address = ""
+    sign_key: _Small = b""
+    members_digest: _Small = b""
+    takes: _Takes = ()
+
+
+class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
+    """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
+
+    version: _Count
+    name: _Name
+    session: _Small
+    time_ms: _Count
+    lines: _Known = ()
+    sign_key: _Small = b""
+    poll_ms: _Count = 30_000
+    takes: _Takes = ()
+
+
+class Offer(_Message, tag="offer", frozen=True, array_like=True):
+    """A line that the sender would let the partner have; nothing is written until it was accepted there.
+    ``definition`` is the encoded definition; ``is_withdrawn`` takes the offer back."""
+
+    line: LineId
+    writer: _Name
+    mode: _Text
+    fileset_class: _Text
+    entries: _Count = 0
+    size_bytes: _Count = 0
+    head: HeadRef | None = None
+    definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
+    path: _Text = ""
+    is_withdrawn: bool = False
+
+
+class OfferReply(_Message, tag="offer_reply", frozen=True, array_like=True):
+    """Whether the partner has accepted this line; sent when that changes and after each offer."""
+
+    line: LineId
+    is_accepted: bool
+    path: _Text = ""
+
+
+class Bundle(_Message, frozen=True, array_like=True):
+    """New pages and small contents that travel with a head; at most ``BUNDLE_BYTES_MAX`` together."""
+
+    pages: tuple[bytes, ...] = ()
+    contents: tuple[tuple[_Digest, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size_bytes > BUNDLE_BYTES_MAX:
+            raise ValueError("the bundle is too large")
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pages)) + sum(32 + len(data) for _, data in self.contents)
+
+
+class Head(_Message, tag="head", frozen=True, array_like=True):
+    """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it.
+    ``base``: what the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
+    Also sent upwards, to a writer that lost its state."""
+
+    line: LineId
+    generation: SignedGeneration
+    epochs: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)] = ()
+    definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
+    bundle: Bundle | None = None
+    base: HeadRef | None = None
+    writer: _Name | None = None
+    beside: HeadRef | None = None
+
+
+class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
+    """The epoch records of a line whose writer changed, sent by either side to a peer that named the line itself:
+    believed for their signatures, not for their sender."""
+
+    line: LineId
+    records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
+
+
+class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
+    """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
+
+    number: _Count
+    line: LineId
+    partners: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class Obstacle(_Message, frozen=True, array_like=True):
+    """One obstacle: its node (empty: the partner itself), the reason, and the command that helps."""
+
+    about: _Text
+    reason: _Text
+    hint: _Text
+
+
+class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=True):
+    """Nothing stands against it when there is no obstacle and no error."""
+
+    number: _Count
+    obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    error: ErrorReply | None = None
+
+
+class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+    """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and the
+    partner's own configuration names the probes and requests."""
+
+    number: _Count
+    line: LineId
+
+
+class TestAnswer(_Message, frozen=True, array_like=True):
+    """What an application answered; of the body only the digest, in hex."""
+
+    status: _Count
+    sha256: _Text
+    size_bytes: _Count
+    problem: _Text
+
+
+class TestRow(_Message, frozen=True, array_like=True):
+    """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
+    the same."""
+
+    name: _Text
+    kind: _Text
+    reason: _Text
+    compare: _Text = ""
+    asked: _Text = ""
+    is_compared: bool = False
+    before: TestAnswer | None = None
+    now: TestAnswer | None = None
+    largest_difference: _Count | None = None
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+
+class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
+    number: _Count
+    live: HeadRef | None = None
+    rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
+    error: ErrorReply | None = None
+
+
+class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
+    """The speaker now knows this head: nothing of it needs to be sent back."""
+
+    line: LineId
+    head: HeadRef
+
+
+class Report(_Message, tag="report", frozen=True, array_like=True):
+    """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
+    at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
+    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
+    ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
+    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none;
+    ``spent_permit`` is the highest permit for ``head`` that a refusal ended there."""
+
+    line: LineId
+    node: _Name
+    live: HeadRef | None
+    head: HeadRef | None
+    standing: StandingRecord
+    attested_root: _Small = b""
+    at_ms: _Count = 0
+    via: _Text = ""
+    done_bytes: _Count = 0
+    total_bytes: _Count = 0
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    drain_reason: _Text = ""
+    order_serial: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
+    tree: HeadRef | None = None
+    spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
+
+
+class Order(_Message, tag="order", frozen=True, array_like=True):
+    """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
+
+    line: LineId
+    order: RolloutOrder
+
+
+class Serving(_Message, frozen=True, array_like=True):
+    """How a node can be put behind a balancer, in its own words. Addresses are ``host:port``, empty where there is
+    none; ``places`` are (balancer, kind, host or host and port), with an empty kind for all that are not named."""
+
+    health: _Address = ""
+    agent: _Address = ""
+    filesets: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    written: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    """Of those, which it writes."""
+    places: Annotated[tuple[tuple[_Word, _Word, _Address], ...], msgspec.Meta(max_length=512)] = ()
+    is_drained: bool = False
+
+
+class Member(_Message, frozen=True, array_like=True):
+    """A node of the cluster as its CA issued it. ``pin`` is the hex SHA-256 of the TLS public key."""
+
+    name: _Name
+    address: _Address
+    pin: Annotated[str, msgspec.Meta(max_length=64)]
+    sign_key: _Small = b""
+    updated_ms: _Count = 0
+    serving: Serving | None = None
+
+
+class Members(_Message, tag="members", frozen=True, array_like=True):
+    """All members that the speaker knows, told again when that changes. Towards a sender that takes ``members``: the
+    speaker alone."""
+
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
+
+
+class Revocations(_Message, tag="revocations", frozen=True, array_like=True):
+    """The CA's revocation lists, PEM, the newest first; believed for their signatures, not for their sender. A partner
+    sends them, too, to a sender that takes ``revocations``."""
+
+    crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+
+
+class Nudge(_Message, tag="nudge", frozen=True, array_like=True):
+    """An operator's word to a node that may have no open port: ``retry`` or ``resend``."""
+
+    line: LineId | None
+    what: _Text
+
+
+class DrainRequest(_Message, tag="drain", frozen=True, array_like=True):
+    """An operator at the sender wants the partner drained, or its own drain taken back. Done only where the partner's
+    ``allow_drain`` names the sender. ``for_ms`` 0: until it is taken back."""
+
+    number: _Count
+    is_drained: bool
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
+    for_ms: Annotated[int, msgspec.Meta(ge=0, le=DRAIN_MS_MAX)] = 0
+
+
+class DrainReply(_Message, tag="drained", frozen=True, array_like=True):
+    """Whether that changed anything, and how the partner stands now: it may be drained for another reason."""
+
+    number: _Count
+    changed: bool = False
+    is_drained: bool = False
+    error: ErrorReply | None = None
+
+
+class VerifyRequest(_Message, tag="verify", frozen=True, array_like=True):
+    """Compare the tree with the live generation and answer with the attested root; ``deep`` reads every byte."""
+
+    number: _Count
+    line: LineId
+    is_deep: bool = False
+
+
+class Difference(_Message, frozen=True, array_like=True):
+    path: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    why: _Text
+
+
+class VerifyReply(_Message, tag="verified", frozen=True, array_like=True):
+    """``differs`` holds at most ``DIFFERENCES_MAX``; ``differing`` counts all of them."""
+
+    number: _Count
+    line: LineId
+    live: HeadRef | None
+    attested_root: _Small
+    differing: _Count = 0
+    differs: Annotated[tuple[Difference, ...], msgspec.Meta(max_length=DIFFERENCES_MAX)] = ()
+    read_bytes: _Count = 0
+    error: ErrorReply | None = None
+    is_done: bool = True
+
+
+class Superseded(_Message, tag="superseded", frozen=True, array_like=True):
+    """Contents of this generation are no longer kept; ``head`` is what to take instead."""
+
+    line: LineId
+    head: HeadRef | None
+
+
+class Ping(_Message, tag="ping", frozen=True, array_like=True):
+    number: _Count
+
+
+class Pong(_Message, tag="pong", frozen=True, array_like=True):
+    number: _Count
+    time_ms: _Count = 0
+
+
+class Goodbye(_Message, tag="goodbye", frozen=True, array_like=True):
+    """Last message before an orderly close: ``stopping``, ``unlinked``, ``revoked``, ``replaced``, ``config``."""
+
+    reason: _Text
+
+
+class ErrorReply(_Message, tag="error", frozen=True, array_like=True):
+    """An error of the tree, in the shape that ``--json`` prints."""
+
+    code: Annotated[str, msgspec.Meta(max_length=64)]
+    reason: _Text
+    facts: msgspec.Raw = msgspec.Raw(b"\x80")
+    """A map, left encoded until it is looked at: decoding anything at all would let 4 MiB become a hundred times
+    as much."""
+    hint: _Text | None = None
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
+    retry: Annotated[str, msgspec.Meta(max_length=16)] = "never"
+
+    def known_facts(self) -> dict[str, Any]:
+        """The facts as JSON values; none at all where they are too large or hold anything else."""
+        raw = bytes(self.facts)
+        if len(raw) > FACTS_BYTES_MAX:
+            return {}
+        try:
+            facts: dict[str, Any] = msgspec.msgpack.decode(raw, type=dict[str, Any])
+            json.dumps(facts, allow_nan=False)
+        except (*DECODE_ERRORS, TypeError, ValueError):
+            return {}
+        return facts
+
+
+# Requests with one answer -----------------------------------------------------------------------------------
+
+
+class JoinRequest(_Message, tag="join", frozen=True, array_like=True):
+    """``secret`` is the token's; both signing requests are DER and prove possession of their keys."""
+
+    versions: Versions
+    name: _Name
+    token_id: _Small
+    secret: _Small
+    tls_csr: _Small
+    sign_csr: _Small
+    address: _Address = ""
+
+
+class JoinReply(_Message, tag="joined", frozen=True, array_like=True):
+    """Certificates are PEM. ``inviter`` is listed as partner by the new node, with zeros."""
+
+    version: _Count
+    cluster: _Text
+    inviter: _Name
+    inviter_address: _Address
+    ca: _Small
+    tls_cert: _Small
+    sign_cert: _Small
+    crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class RenewRequest(_Message, tag="renew", frozen=True, array_like=True):
+    tls_csr: _Small
+    sign_csr: _Small
+
+
+class RenewReply(_Message, tag="renewed", frozen=True, array_like=True):
+    tls_cert: _Small
+    sign_cert: _Small
+
+
+class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
+    """A request for heads above those that the asker knows. ``holds``: its heads, also where it wants them again."""
+
+    lines: _Known
+    with_bundles: bool = True
+    holds: _Known = ()
+
+
+class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
+    """Heads above the known ones; ``refused`` names lines that the link does not allow or this node does not have."""
+
+    heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=LINES_MAX)]
+    refused: Annotated[tuple[tuple[LineId, ErrorReply], ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    superseded: Annotated[tuple[Superseded, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+
+
+class PagesRequest(_Message, tag="pages", frozen=True, array_like=True):
+    """Pages of a generation's manifest, by digest. ``number`` matters only on the stream."""
+
+    line: LineId
+    generation: _Digest
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    number: _Count = 0
+
+
+class PagesReply(_Message, tag="pages_reply", frozen=True, array_like=True):
+    """The first ``len(pages)`` of the pages that were asked for; fewer means: ask for the rest.
+    ``error`` says why the next one cannot be had."""
+
+    pages: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    number: _Count = 0
+    error: ErrorReply | None = None
+
+
+class ChunkPagesRequest(_Message, tag="chunk_pages", frozen=True, array_like=True):
+    """Pages of the chunk list of the file at (``page``, ``position``); answered by ``PagesReply``."""
+
+    line: LineId
+    generation: _Digest
+    page: _Digest
+    position: Annotated[int, msgspec.Meta(ge=0, lt=512)]
+    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+_Position = Annotated[int, msgspec.Meta(ge=0, lt=512)]
+
+
+class PageWant(_Message, frozen=True, array_like=True):
+    """Entries of one leaf page whose contents are wanted."""
+
+    page: _Digest
+    positions: Annotated[tuple[_Position, ...], msgspec.Meta(min_length=1, max_length=512)]
+
+
+class ContentsRequest(_Message, tag="contents", frozen=True, array_like=True):
+    """Whole contents. Answers carry the want's index: positions counted through all of ``wants`` in order.
+    ``may_compress`` is off where the asker knows the link to be faster than compression."""
+
+    line: LineId
+    generation: _Digest
+    wants: Annotated[tuple[PageWant, ...], msgspec.Meta(max_length=WANTS_MAX)]
+    may_compress: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.line)
+        if self.count > WANTS_MAX:
+            raise ValueError("too many contents in one request")
+
+    @property
+    def count(self) -> int:
+        return sum(len(want.positions) for want in self.wants)
+
+
+class RangesRequest(_Message, tag="ranges", frozen=True, array_like=True):
+    """Parts of one content as ``(offset, length)``; answers carry the range's index and absolute offsets."""
+
+    line: LineId
+    generation: _Digest
+    page: _Digest
+    position: _Position
+    ranges: Annotated[tuple[tuple[_Count, _Count], ...], msgspec.Meta(max_length=RANGES_MAX)]
+    may_compress: bool = True
+
+
+class HoldingsRequest(_Message, tag="holdings", frozen=True, array_like=True):
+    """Whose contents does the asked node still have, whole? For ``log`` and for rollback without history."""
+
+    line: LineId
+    generations: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True):
+    is_whole: Annotated[tuple[bool, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+
+
+class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
+    """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
+    the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
+    the asker's own and random."""
+
+    line: LineId
+    number: _Count = 0
+    key: _Small = b""
+
+
+class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
+    """``time_ms`` is the sender's wall clock when the answer leaves, after the gathering."""
+
+    facts: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=128)]
+    time_ms: _Count = 0
+    number: _Count = 0
+    error: ErrorReply | None = None
+
+
+StreamMessage = (
+    Hello
+    | Welcome
+    | Offer
+    | OfferReply
+    | Head
+    | Epochs
+    | HeadNotice
+    | Report
+    | Order
+    | Members
+    | Revocations
+    | Nudge
+    | DrainRequest
+    | DrainReply
+    | VerifyRequest
+    | VerifyReply
+    | FactsRequest
+    | FactsReply
+    | TakeOverRequest
+    | TakeOverReply
+    | TestRequest
+    | TestReply
+    | PagesRequest
+    | PagesReply
+    | HasRequest
+    | HasReply
+    | PartsRequest
+    | PartsReply
+    | Superseded
+    | Ping
+    | Pong
+    | Goodbye
+    | ErrorReply
+)
+"""The messages that may stand on the stream."""
+
+_encoder = msgspec.msgpack.Encoder()
+_stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+
+_M = TypeVar("_M", bound=msgspec.Struct)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(raw: bytes | memoryview, kind: type[_M], *, limit: int = REQUEST_BYTES_MAX) -> _M:
+    """The message of this kind, or ``PeerError`` with code ``bad_message`` (``too_large`` above ``limit``)."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    message: _M = _decode(decoder, raw, kind.__name__, limit)
+    return message
+
+
+def decode_stream(raw: bytes) -> StreamMessage:
+    """A message of the stream, or ``PeerError``."""
+    message: StreamMessage = _decode(_stream_decoder, raw, "stream message", MESSAGE_BYTES_MAX)
+    return message
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], raw: bytes | memoryview, what: str, limit: int) -> Any:
+    if len(raw) > limit:
+        raise PeerError(
+            f"{what} is {len(raw)} bytes long, the limit is {limit}", code="too_large", limit=limit
+        )
+    try:
+        return decoder.decode(raw)
+    except InstepError as error:
+        raise PeerError(f"{what}: {error.reason}", code="bad_message") from error
+    except (*DECODE_ERRORS, ValueError, OverflowError) as error:
+        raise PeerError(f"{what} cannot be decoded: {error}", code="bad_message") from error

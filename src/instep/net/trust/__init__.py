@@ -1,0 +1,1 @@
+"""Keys, certificates, revocations, tokens and signatures."""

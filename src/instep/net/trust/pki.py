@@ -1,0 +1,575 @@
+"""The keys and certificates of a node, and where ``init`` ran the cluster's CA: the directory ``pki/``.
+
+Implements the section "Keys on disk" of ``docs/spec/wire.md``. Files are replaced atomically and synced; keys
+are 0600, the directory 0700. Changes take a lock on the directory, so that daemon and command line can both act.
+Renewal keeps the keys and replaces certificates, so pins outlive it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from instep.errors import (
+    ConfigError,
+    ContentionError,
+    DamagedError,
+    NotAllowedError,
+    PeerError,
+    RefusedError,
+    ResourceError,
+)
+from instep.model.generation import Signature
+from instep.model.ids import Digest, NodeName, node_name
+from instep.net.trust import signing
+from instep.net.trust.certs import (
+    CA_LIFE_S,
+    NODE_LIFE_S,
+    PrivateKey,
+    Purpose,
+    certificates_of_pem,
+    check_request,
+    facts_of,
+    issue,
+    make_ca,
+    make_crl,
+    make_key,
+    make_request,
+    name_of,
+    pem_of,
+    pin_of,
+    pin_of_key,
+    raw_key_of,
+    was_issued_by,
+)
+from instep.net.trust.key_files import is_below_any, write_file
+from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
+
+__all__ = ["Issued", "Pki", "PkiProblem", "Record", "is_below_any", "write_file"]
+
+_FILES = frozenset(
+    {"ca.crt", "ca.key", "node.crt", "node.key", "sign.crt", "sign.key", "crl.pem", "state.json", ".lock"}
+)
+_DIRECTORIES = frozenset({"trusted", "issued"})
+_SECRET = frozenset({"ca.key", "node.key", "sign.key"})
+_RENEW_AT = 2 / 3
+"""Share of a certificate's life after which it is renewed."""
+
+
+_LOCK_S = 10.0
+_T = TypeVar("_T")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What the CA remembers of a certificate: ``issued/SERIAL.json``."""
+
+    name: NodeName
+    purpose: str
+    serial: str
+    pin: str
+    issued_at_ms: int
+    not_after_ms: int
+    revoked_at_ms: int | None = None
+
+
+class _State(msgspec.Struct, frozen=True):
+    backed_up_at_ms: int | None = None
+    is_restored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A node's two certificates, PEM."""
+
+    tls: bytes
+    sign: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PkiProblem:
+    """For ``check``: ``what`` is ``stray``, ``mode``, ``missing`` or ``expiry``."""
+
+    path: Path
+    what: str
+    detail: str
+    hint: str
+
+
+class Pki:
+    """One node's ``pki/`` directory. Looks at a file's stat each time, and reads and parses it again when that
+    changed: parsing four files for each record took longer than verifying it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._parsed: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    # Making -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        cluster: str,
+        name: NodeName,
+        now_ms: int,
+        *,
+        ca_life_s: float = CA_LIFE_S,
+        node_life_s: float = NODE_LIFE_S,
+    ) -> Pki:
+        """A cluster CA and this node's own keys and certificates. Going on after a crash is safe: present
+        files stay."""
+        pki = cls(directory)
+        pki._make_directories()
+        with pki._locked():
+            if not pki._path("ca.crt").exists():
+                ca_key = pki._key("ca.key", Purpose.TLS)
+                assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+                pki._write("ca.crt", pem_of(make_ca(cluster, ca_key, now_ms, ca_life_s)))
+            if not pki._path("crl.pem").exists():
+                pki._write("crl.pem", pem_of(make_crl(pki.ca(), pki._ca_key(), (), now_ms)))
+            if not pki.has_certificates:
+                requests = pki.requests(name)
+                issued = pki._issue(name, *requests, now_ms, node_life_s, may_replace=True)
+                pki._write("sign.crt", issued.sign)
+                pki._write("node.crt", issued.tls)
+        return pki
+
+    def requests(self, name: NodeName) -> tuple[bytes, bytes]:
+        """Signing requests (TLS, signing) as DER, for ``join`` and renewal; makes the keys when there are none."""
+        self._make_directories()
+        tls = make_request(self._key("node.key", Purpose.TLS), name, Purpose.TLS)
+        sign = make_request(self._key("sign.key", Purpose.SIGN), name, Purpose.SIGN)
+        return tls, sign
+
+    def install(self, name: NodeName, ca: bytes, issued: Issued, crl: bytes) -> None:
+        """Take what a join or a renewal brought, after checking that it fits this node's keys and name."""
+        authorities = certificates_of_pem(ca)
+        for pem, key_file, purpose in (
+            (issued.sign, "sign.key", Purpose.SIGN),
+            (issued.tls, "node.key", Purpose.TLS),
+        ):
+            certificate = certificates_of_pem(pem)[0]
+            key = self._key(key_file, purpose)
+            if not was_issued_by(certificate, authorities):
+                raise PeerError(
+                    "the issued certificate is not of the CA that came with it", code="bad_certificate"
+                )
+            if name_of(certificate, purpose) != name or pin_of(certificate) != pin_of_key(key.public_key()):
+                raise PeerError(
+                    "the issued certificate is not for this node's name and key", code="bad_certificate"
+                )
+        if not all(_is_signed(each, authorities) for each in union_of_pem(crl).lists):
+            raise PeerError("the revocation list is not signed by the CA that came with it", code="bad_crl")
+        with self._locked():
+            if not self._path("ca.crt").exists():
+                self._write("ca.crt", ca)
+            if not self._path("crl.pem").exists():
+                self._write("crl.pem", crl)
+            self._write("sign.crt", issued.sign)
+            self._write("node.crt", issued.tls)
+
+    # Reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def has_certificates(self) -> bool:
+        return self._path("node.crt").exists() and self._path("sign.crt").exists()
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether this node can issue and revoke."""
+        return self._path("ca.key").exists()
+
+    def ca(self) -> x509.Certificate:
+        return self.authorities()[0]
+
+    def authorities(self) -> list[x509.Certificate]:
+        """The cluster's CA certificates: one, or a bring-your-own bundle."""
+        return list(self._known("ca.crt", certificates_of_pem))
+
+    def authorities_pem(self) -> bytes:
+        return self._read("ca.crt")
+
+    def crl(self) -> Revoked:
+        """The union of all lists that are known."""
+        return self._known("crl.pem", union_of_pem)
+
+    def crl_pem(self) -> bytes:
+        return self._read("crl.pem")
+
+    def certificate(self, purpose: Purpose) -> x509.Certificate:
+        return self._known("node.crt" if purpose is Purpose.TLS else "sign.crt", certificates_of_pem)[0]
+
+    @property
+    def name(self) -> NodeName:
+        return name_of(self.certificate(Purpose.TLS), Purpose.TLS)
+
+    @property
+    def pin(self) -> str:
+        return pin_of(self.certificate(Purpose.TLS))
+
+    @property
+    def sign_key(self) -> bytes:
+        """The raw public signing key, for epoch records and pins."""
+        return raw_key_of(self.certificate(Purpose.SIGN))
+
+    def tls_key(self) -> ec.EllipticCurvePrivateKey:
+        """For exports; TLS itself reads the file."""
+        key = self._load_key("node.key")
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
+    def key_path(self) -> Path:
+        return self._path("node.key")
+
+    def certificate_path(self) -> Path:
+        return self._path("node.crt")
+
+    # Signing ------------------------------------------------------------------------------------------------
+
+    def sign(self, record_id: Digest) -> Signature:
+        key = self._known("sign.key", lambda _: self._load_key("sign.key"))
+        assert isinstance(key, ed25519.Ed25519PrivateKey)
+        certificate = self.certificate(Purpose.SIGN)
+        return signing.sign(key, certificate, name_of(certificate, Purpose.SIGN), record_id)
+
+    def sign_as_ca(self, record_id: Digest) -> Signature:
+        return signing.sign_as_ca(self._ca_key(), self.ca(), self.name, record_id)
+
+    # The CA's work ------------------------------------------------------------------------------------------
+
+    def issue(
+        self,
+        name: NodeName,
+        tls_csr: bytes,
+        sign_csr: bytes,
+        now_ms: int,
+        *,
+        life_s: float = NODE_LIFE_S,
+        may_replace: bool = False,
+    ) -> Issued:
+        """Certificates for a node that proved possession of both keys. A name that is in use with other keys
+        is ``RefusedError`` ``name_taken``, unless ``may_replace``, which revokes the older ones."""
+        with self._locked():
+            return self._issue(name, tls_csr, sign_csr, now_ms, life_s, may_replace=may_replace)
+
+    def _issue(
+        self,
+        name: NodeName,
+        tls_csr: bytes,
+        sign_csr: bytes,
+        now_ms: int,
+        life_s: float,
+        *,
+        may_replace: bool,
+    ) -> Issued:
+        ca, ca_key = self.ca(), self._ca_key()
+        keys = {
+            Purpose.TLS: check_request(tls_csr, name, Purpose.TLS),
+            Purpose.SIGN: check_request(sign_csr, name, Purpose.SIGN),
+        }
+        pins = {pin_of_key(key) for key in keys.values()}
+        others = [
+            r for r in self.records() if r.name == name and _is_current(r, now_ms) and r.pin not in pins
+        ]
+        if others and not may_replace:
+            raise RefusedError(
+                f"{name} has certificates for other keys already",
+                hint=f"if that node is gone: instep pki revoke {name}",
+                code="name_taken",
+                name=name,
+            )
+        if others:
+            self._revoke(others, now_ms)
+        made: dict[Purpose, bytes] = {}
+        for purpose, key in keys.items():
+            certificate = issue(ca, ca_key, key, name, purpose, now_ms, life_s)
+            facts = facts_of(certificate)
+            record = Record(name, purpose.value, facts.serial, facts.pin, now_ms, facts.not_after_ms)
+            self._write(f"issued/{facts.serial}.json", msgspec.json.encode(record))
+            made[purpose] = pem_of(certificate)
+        return Issued(made[Purpose.TLS], made[Purpose.SIGN])
+
+    def renew_own(self, now_ms: int, *, life_s: float = NODE_LIFE_S) -> None:
+        """New certificates for this node's keys from the CA that is here; others ask by ``renew``."""
+        name = self.name
+        with self._locked():
+            issued = self._issue(name, *self.requests(name), now_ms, life_s, may_replace=False)
+            self._write("sign.crt", issued.sign)
+            self._write("node.crt", issued.tls)
+
+    def is_renewal_due(self, now_ms: int) -> bool:
+        """Whether one of this node's certificates has spent two thirds of its life."""
+        return any(now_ms >= self._renew_at_ms(purpose) for purpose in Purpose)
+
+    def _renew_at_ms(self, purpose: Purpose) -> int:
+        facts = facts_of(self.certificate(purpose))
+        return facts.not_before_ms + int((facts.not_after_ms - facts.not_before_ms) * _RENEW_AT)
+
+    def revoke(self, name: NodeName, now_ms: int) -> bool:
+        """Revoke all certificates of a node; whether anything changed. ``RefusedError`` ``unknown_name`` when
+        this CA never issued one for it."""
+        if name == self.name:
+            raise RefusedError(f"{name} is this node, which holds the CA", code="own_name", name=name)
+        with self._locked():
+            records = [record for record in self.records() if record.name == name]
+            if not records and not self._state().is_restored:
+                raise RefusedError(f"this CA issued nothing for {name}", code="unknown_name", name=name)
+            current = [r for r in records if r.revoked_at_ms is None]
+            # A CA that came back from a backup may have issued what it does not know of: that goes by name.
+            names = {str(name): now_ms // 1000} if self._state().is_restored else {}
+            return self._revoke(current, now_ms, names if current or not records else {})
+
+    def _revoke(self, records: Sequence[Record], now_ms: int, names: Mapping[str, int] | None = None) -> bool:
+        if not records and not names:
+            return False
+        self._sign_list({int(record.serial, 16) for record in records}, dict(names or {}), now_ms)
+        for record in records:
+            changed = msgspec.structs.replace(record, revoked_at_ms=now_ms)
+            self._write(f"issued/{record.serial}.json", msgspec.json.encode(changed))
+        return True
+
+    def _sign_list(self, serials: set[int], names: dict[str, int], now_ms: int) -> None:
+        """One list of all that is known and this, above all numbers that are known."""
+        ours = self.crl()
+        named = names_extension(ours.names | names) if ours.names or names else None
+        every = sorted(ours.serials | serials)
+        self._write("crl.pem", pem_of(make_crl(self.ca(), self._ca_key(), every, now_ms, ours, named)))
+
+    def adopt_crl(self, pem: bytes) -> bool:
+        """Take what a peer's revocation lists say beyond ours, whatever their numbers, if the CA signed them. Whether
+        that was anything. Nothing that is revoked here becomes valid by it."""
+        theirs = union_of_pem(pem)
+        authorities = self.authorities()
+        if not all(_is_signed(each, authorities) for each in theirs.lists):
+            raise PeerError("the revocation list is not signed by this cluster's CA", code="bad_crl")
+        with self._locked():
+            ours = self.crl()
+            both = Revoked((*ours.lists, *theirs.lists))
+            if both.lists == ours.lists:
+                return False
+            if len(both.lists) > LISTS_MAX:
+                raise PeerError(f"more than {LISTS_MAX} revocation lists", code="bad_crl")
+            self._write("crl.pem", both.pem())
+        return (both.serials, both.names) != (ours.serials, ours.names)
+
+    def merge_lists(self, now_ms: int) -> bool:
+        """At the CA: make one list of several that only together say everything. Whether there was a need."""
+        with self._locked():
+            if not self.is_ca or len(self.crl().lists) < 2:
+                return False
+            self._sign_list(set(), {}, now_ms)
+        return True
+
+    def take_ca(self, key: bytes, crl: bytes, issued: Mapping[str, bytes]) -> None:
+        """Become the cluster's CA from a backup of it; the key comes last, so that a crash leaves either no
+        CA or a whole one. Certificates that are revoked here stay revoked."""
+        self._make_directories()
+        self.adopt_crl(crl)
+        self.mark_restored()
+        with self._locked():
+            for name, data in issued.items():
+                if not self._path(name).exists():
+                    self._write(name, data)
+            self._write("ca.key", key)
+
+    def records(self) -> list[Record]:
+        """All that this CA issued, oldest first."""
+        found = []
+        for path in sorted(self._path("issued").glob("*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Record))
+            except msgspec.DecodeError as error:
+                raise DamagedError(f"{path.name} cannot be read: {error}", path=str(path)) from error
+        return sorted(found, key=lambda record: (record.issued_at_ms, record.serial))
+
+    def backed_up_at_ms(self) -> int | None:
+        return self._state().backed_up_at_ms
+
+    def _state(self) -> _State:
+        try:
+            return msgspec.json.decode(self._path("state.json").read_bytes(), type=_State)
+        except FileNotFoundError:
+            return _State()
+        except msgspec.DecodeError as error:
+            raise DamagedError(f"state.json cannot be read: {error}") from error
+
+    def mark_backed_up(self, now_ms: int) -> None:
+        self._write(
+            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), backed_up_at_ms=now_ms))
+        )
+
+    def mark_restored(self) -> None:
+        """The CA came from a backup: certificates may be about of which it has no record."""
+        self._write(
+            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), is_restored=True))
+        )
+
+    # Pinned partners ----------------------------------------------------------------------------------------
+
+    def pin_partner(self, name: NodeName, certificate: x509.Certificate) -> None:
+        """Trust exactly this certificate for a partner of another cluster."""
+        self._make_directories()
+        self._write(f"trusted/{node_name(name)}.crt", pem_of(certificate))
+
+    def pinned(self) -> dict[NodeName, x509.Certificate]:
+        found = {}
+        for path in sorted(self._path("trusted").glob("*.crt")):
+            found[node_name(path.stem)] = certificates_of_pem(path.read_bytes())[0]
+        return found
+
+    # Preflight ----------------------------------------------------------------------------------------------
+
+    def problems(self, now_ms: int) -> list[PkiProblem]:
+        """Wrong modes, missing files, stray key material (K19), certificates that run out."""
+        found = list(self._stray())
+        for name in sorted(_SECRET):
+            path = self._path(name)
+            if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+                mode = format(stat.S_IMODE(path.stat().st_mode), "04o")
+                found.append(PkiProblem(path, "mode", f"a key with mode {mode}", f"chmod 600 {path}"))
+        needed = {"ca.crt", "crl.pem", "node.crt", "node.key", "sign.crt", "sign.key"}
+        for name in sorted(needed):
+            if not self._path(name).exists():
+                hint = "restore it from a backup, or join again with a new token"
+                found.append(PkiProblem(self._path(name), "missing", "is not there", hint))
+        for purpose in Purpose:
+            with contextlib.suppress(ConfigError):
+                facts = facts_of(self.certificate(purpose))
+                if now_ms >= facts.not_after_ms:
+                    path = self._path("node.crt" if purpose is Purpose.TLS else "sign.crt")
+                    found.append(PkiProblem(path, "expiry", "has expired", "instep pki renew"))
+        return found
+
+    def _stray(self) -> Iterator[PkiProblem]:
+        for path in sorted(self.directory.iterdir()):
+            is_ours = path.name in (_DIRECTORIES if path.is_dir() else _FILES)
+            if not is_ours and not path.name.startswith(".writing-"):
+                yield PkiProblem(path, "stray", "is not one of instep's files", f"move {path} elsewhere")
+        for folder, suffix in (("trusted", ".crt"), ("issued", ".json")):
+            if self._path(folder).is_dir():
+                for path in sorted(self._path(folder).iterdir()):
+                    if path.suffix != suffix and not path.name.startswith(".writing-"):
+                        yield PkiProblem(
+                            path, "stray", "is not one of instep's files", f"move {path} elsewhere"
+                        )
+
+    # Files --------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name
+
+    def _make_directories(self) -> None:
+        for path in (self.directory, self._path("trusted"), self._path("issued")):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{self._path(name)} is missing",
+                hint="restore it from a backup, or join again with a new token",
+                code="pki_missing",
+                path=str(self._path(name)),
+            ) from error
+        except OSError as error:
+            raise ResourceError(f"{self._path(name)} cannot be read: {error.strerror}", path=name) from error
+
+    def _known(self, name: str, parse: Callable[[bytes], _T]) -> _T:
+        """What ``parse`` makes of a file; kept while the file's stat stays the same."""
+        try:
+            found = self._path(name).stat()
+        except OSError:
+            return parse(self._read(name))  # says what is wrong
+        stamp = (found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_mode)
+        known = self._parsed.get(name)
+        if known is None or known[0] != stamp:
+            known = self._parsed[name] = (stamp, parse(self._read(name)))
+        result: _T = known[1]
+        return result
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_file(self._path(name), data, mode=0o600 if name in _SECRET else 0o644)
+
+    def _key(self, name: str, purpose: Purpose) -> PrivateKey:
+        if not self._path(name).exists():
+            self._write(name, pem_of(make_key(purpose)))
+        return self._load_key(name)
+
+    def _load_key(self, name: str) -> PrivateKey:
+        raw = self._read(name)
+        mode = stat.S_IMODE(self._path(name).stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(
+                f"{self._path(name)} is a key that others may read (mode {mode:04o})",
+                hint=f"chmod 600 {self._path(name)}",
+                code="key_mode",
+            )
+        try:
+            key = serialization.load_pem_private_key(raw, password=None)
+        except (ValueError, TypeError) as error:
+            raise DamagedError(f"{self._path(name)} is not a key: {error}", path=name) from error
+        if not isinstance(key, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+            raise ConfigError(f"{self._path(name)} is a key of the wrong kind", code="key_kind")
+        return key
+
+    def _ca_key(self) -> ec.EllipticCurvePrivateKey:
+        if not self.is_ca:
+            raise NotAllowedError(
+                "this node does not hold the cluster's CA key",
+                hint="run this on the node where instep init ran, or restore its pki backup here",
+                code="no_ca_key",
+            )
+        key = self._load_key("ca.key")
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ConfigError("ca.key is a key of the wrong kind", code="key_kind")
+        return key
+
+    def _lock(self, descriptor: int) -> None:
+        give_up = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    raise ContentionError(
+                        f"{self.directory} is being changed by another program", code="pki_locked"
+                    ) from error
+                time.sleep(0.02)  # noqa: TID251 - flock has no deadline of its own; only commands come here
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._path(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bool:
+    for authority in authorities:
+        key = authority.public_key()
+        try:
+            if crl.issuer == authority.subject and crl.is_signature_valid(key):  # type: ignore[arg-type]
+                return True
+        except TypeError:
+            continue
+    return False
+
+
+def _is_current(record: Record, now_ms: int) -> bool:
+    return record.revoked_at_ms is None and record.not_after_ms > now_ms

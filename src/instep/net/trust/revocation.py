@@ -1,0 +1,116 @@
+"""The revoked certificates: the union of every list that the cluster's CA signed, however often it was restored from
+a backup.
+
+A CA that comes back from a backup signs lists that know nothing of later ones, under numbers that were used. So a node
+keeps every list that has something which no other has, newest first, and a revocation never goes away. Names can be
+revoked, too, as of a moment: for a node of which a restored CA has no certificate. Implements ``docs/spec/wire.md``,
+"Revocation".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from cryptography import x509
+
+from instep.errors import InstepError, PeerError
+from instep.model.decoding import DECODE_ERRORS
+from instep.net.trust.certs import BACKDATE, Purpose, crl_number, crl_of_pem, name_of, pem_of
+
+__all__ = ["LISTS_MAX", "NAMES_OID", "Revoked", "names_extension", "union_of_pem"]
+
+LISTS_MAX = 64
+NAMES_OID = x509.ObjectIdentifier("2.25.187143095146112.2")
+_PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\s*", re.DOTALL)
+_decode_names = msgspec.msgpack.Decoder(dict[str, int]).decode
+
+
+class Revoked:
+    """The lists, the one with the highest number first; as a whole it reads like one list."""
+
+    def __init__(self, lists: Sequence[x509.CertificateRevocationList]) -> None:
+        self.lists = _without_subsets(lists)
+        self._newest = self.lists[0]
+        self.serials = frozenset(entry.serial_number for each in self.lists for entry in each)
+        self.names: dict[str, int] = {}
+        """Names whose certificates from before this moment (s since 1970) are revoked."""
+        for each in self.lists:
+            for name, before_s in _names(each).items():
+                self.names[name] = max(before_s, self.names.get(name, 0))
+
+    def __iter__(self) -> Iterator[x509.RevokedCertificate]:
+        for each in self.lists:
+            yield from each
+
+    @property
+    def extensions(self) -> x509.Extensions:
+        return self._newest.extensions
+
+    @property
+    def last_update_utc(self) -> dt.datetime:
+        return max(each.last_update_utc for each in self.lists)
+
+    def covers(self, certificate: x509.Certificate) -> bool:
+        """Whether this certificate is revoked, by serial or by name."""
+        if certificate.serial_number in self.serials:
+            return True
+        for purpose in Purpose if self.names else ():
+            try:
+                before_s = self.names.get(name_of(certificate, purpose))
+            except InstepError:
+                continue
+            return before_s is not None and issued_s(certificate) < before_s
+        return False
+
+    def pem(self) -> bytes:
+        """All lists; a node that knows of one only takes the first."""
+        return b"".join(pem_of(each) for each in self.lists)
+
+
+def issued_s(certificate: x509.Certificate) -> int:
+    """When the CA made it, by its own clock."""
+    return int((certificate.not_valid_before_utc + BACKDATE).timestamp())
+
+
+def union_of_pem(raw: bytes) -> Revoked:
+    """The lists of a file or a message; ``PeerError`` when there is none, or one cannot be read."""
+    found = _PEM.findall(raw)
+    if len(found) > LISTS_MAX:
+        raise PeerError(f"{len(found)} revocation lists are more than {LISTS_MAX}", code="bad_crl")
+    return Revoked([crl_of_pem(each) for each in found] or [crl_of_pem(raw)])
+
+
+def names_extension(names: dict[str, int]) -> x509.UnrecognizedExtension:
+    return x509.UnrecognizedExtension(NAMES_OID, msgspec.msgpack.encode(dict(sorted(names.items()))))
+
+
+def _names(crl: x509.CertificateRevocationList) -> dict[str, int]:
+    try:
+        value = crl.extensions.get_extension_for_oid(NAMES_OID).value
+        return _decode_names(value.value) if isinstance(value, x509.UnrecognizedExtension) else {}
+    except (x509.ExtensionNotFound, ValueError, *DECODE_ERRORS):
+        return {}
+
+
+def _says(crl: x509.CertificateRevocationList) -> tuple[bytes, frozenset[object]]:
+    """The issuer, and all that the list says."""
+    said: set[object] = {entry.serial_number for entry in crl}
+    said |= set(_names(crl).items())
+    return crl.issuer.public_bytes(), frozenset(said)
+
+
+def _without_subsets(
+    lists: Sequence[x509.CertificateRevocationList],
+) -> tuple[x509.CertificateRevocationList, ...]:
+    """Those that say what no other says, the highest number first."""
+    kept: list[tuple[x509.CertificateRevocationList, tuple[bytes, frozenset[object]]]] = []
+    for each in sorted(lists, key=lambda crl: (crl_number(crl), len(list(crl))), reverse=True):
+        issuer, said = _says(each)
+        if not any(other[0] == issuer and said <= other[1] for _, other in kept):
+            kept = [(k, o) for k, o in kept if not (o[0] == issuer and o[1] <= said)] + [
+                (each, (issuer, said))
+            ]
+    return tuple(crl for crl, _ in kept)

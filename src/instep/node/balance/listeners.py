@@ -1,0 +1,241 @@
+"""The two doors that balancers ask at: ``/live`` and ``/ready`` over HTTP, and HAProxy's agent-check.
+
+They show standings and reasons of this node to every client that may connect, so they name no paths, keys or
+addresses. A port that is taken is trouble in ``status`` and is retried; the daemon goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from instep.model.ids import FilesetName
+from instep.model.standing import Standing
+from instep.node.balance.fitness import Fitness, LineView, fitness_of, is_one_generation
+from instep.node.config import values
+from instep.node.config.kinds import BadValue
+from instep.node.config.values import Address, IpNetwork
+from instep.node.node import Node
+from instep.node.runtime.driver import wall_ms
+
+__all__ = ["Listeners", "is_prober"]
+
+AGAIN_S = 5.0
+CONNECTIONS_MAX = 256
+BACKLOG = 64
+REQUEST_BYTES_MAX = 8_190
+IDLE_S = 15.0
+CONNECTION_S = 60.0
+"""A connection ends after this, whatever it did or did not say."""
+ANSWER_S = 5.0
+AGENT_REASON_MAX = 120
+FILESETS_ASKED_MAX = 64
+log = logging.getLogger(__name__)
+
+
+class Listeners:
+    """Keeps both listeners where the settings say. ``troubles`` are sentences for ``status``."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.troubles: dict[str, str] = {}
+        self._runner: web.AppRunner | None = None
+        self._at: dict[str, Address | None] = {"health": None, "agent": None}
+        self._doors: dict[str, asyncio.Server] = {}
+        self._agents = 0
+
+    async def run(self) -> None:
+        """Level: compare where they listen with the settings, after every change and now and then."""
+        try:
+            while True:
+                changed = self._node.runtime.changed
+                await self._follow()
+                try:
+                    async with asyncio.timeout(AGAIN_S if self.troubles else None):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            await self._close("health")
+            await self._close("agent")
+
+    async def _follow(self) -> None:
+        settings = self._node.runtime.settings
+        for name, wanted in (("health", settings.health), ("agent", settings.agent)):
+            if wanted == self._at[name]:
+                self.troubles.pop(name, None)
+                continue
+            await self._close(name)
+            if wanted is None:
+                self.troubles.pop(name, None)
+                continue
+            try:
+                await (self._open_health(wanted) if name == "health" else self._open_agent(wanted))
+            except OSError as error:
+                await self._close(name)
+                told = f"{name} cannot listen on {wanted}: {error.strerror or error}"
+                if self.troubles.get(name) != told:
+                    log.warning("%s", told)
+                    self._node.runtime.note(f"{name}_not_listening", told)
+                self.troubles[name] = told
+                continue
+            self._at[name] = wanted
+            self.troubles.pop(name, None)
+            log.info("%s answers on %s", name, wanted)
+
+    async def _close(self, name: str) -> None:
+        self._at[name] = None
+        if not any(self._at.values()):
+            self._node.runtime.draining.nobody_can_ask()
+        door = self._doors.pop(name, None)
+        if door is not None:
+            door.close()
+        if name == "health" and self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    # Health -------------------------------------------------------------------------------------------------
+
+    async def _open_health(self, at: Address) -> None:
+        app = web.Application(client_max_size=1)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=IDLE_S,
+            max_line_size=REQUEST_BYTES_MAX,
+            shutdown_timeout=1.0,
+        )
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._doors["health"] = await loop.create_server(self._connected, at.host, at.port, backlog=BACKLOG)
+
+    def _connected(self) -> asyncio.Protocol:
+        """The HTTP side of one more connection, which ends with its deadline; none above the bound."""
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) >= CONNECTIONS_MAX:
+            return _Full()
+        handler = server()
+        asyncio.get_running_loop().call_later(CONNECTION_S, handler.force_close)
+        return handler
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        return _answer({"node": self._node.runtime.name, "live": True}, 200)
+
+    async def _ready(self, request: web.Request) -> web.StreamResponse:
+        known = self._node.services
+        asked = request.query.getall("fileset", [])[:FILESETS_ASKED_MAX]
+        unknown = [name for name in asked if name not in known]
+        if unknown:
+            told = [f"{name[:64]}: no such fileset here" for name in unknown]
+            return _answer({"ready": False, "reasons": told}, 503)
+        try:
+            raw = request.query.get("max_behind")
+            max_behind = values.duration_ms(raw) if raw is not None else None
+        except BadValue as error:
+            return _answer({"ready": False, "reasons": [f"max_behind {error}"]}, 400)
+        fitness = self.fitness([FilesetName(name) for name in asked], max_behind)
+        if is_prober(self._node.runtime.settings.probers, request.remote):
+            by = request.query.get("by", "")
+            who = f"{request.remote} {by}".strip()
+            acts = request.query.get("acts")
+            is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
+            self._node.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
+        return _answer(fitness.document, 200 if fitness.is_ready else 503)
+
+    def fitness(self, asked: list[FilesetName] | None = None, max_behind_ms: int | None = None) -> Fitness:
+        """This node's answer for the filesets asked for, or for all."""
+        runtime = self._node.runtime
+        lines = [
+            _view(service)
+            for name, service in sorted(self._node.services.items())
+            if not asked or name in asked
+        ]
+        return fitness_of(runtime.name, runtime.draining.reasons(), lines, max_behind_ms)
+
+    # Agent --------------------------------------------------------------------------------------------------
+
+    async def _open_agent(self, at: Address) -> None:
+        self._doors["agent"] = await asyncio.start_server(
+            self._tell_agent, at.host, at.port, backlog=BACKLOG, limit=1_024
+        )
+
+    async def _tell_agent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One line and the end; what the balancer sends is not read."""
+        if self._agents >= CONNECTIONS_MAX:
+            writer.close()
+            return
+        self._agents += 1
+        try:
+            fitness = self.fitness()
+            address = writer.get_extra_info("peername")
+            if is_prober(self._node.runtime.settings.probers, address[0] if address else None):
+                who = f"agent {address[0]}" if address else "agent"
+                self._node.runtime.draining.answered(who, is_ready=fitness.is_ready, is_certain=True)
+            async with asyncio.timeout(ANSWER_S):
+                writer.write(agent_line(fitness))
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            log.debug("an agent-check went away: %s", error)
+        finally:
+            self._agents -= 1
+            writer.close()
+
+
+def is_prober(probers: Sequence[IpNetwork], remote: str | None) -> bool:
+    """True when a drain waits for probes from this address: where any network is named only those, and this machine."""
+    try:
+        ip = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return not probers
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return not probers or ip.is_loopback or any(ip in network for network in probers)
+
+
+def _answer(document: dict[str, Any], status: int) -> web.Response:
+    return web.json_response(document, status=status, headers={"Cache-Control": "no-store"})
+
+
+class _Full(asyncio.Protocol):
+    """A connection above the bound: ended at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def agent_line(fitness: Fitness) -> bytes:
+    """HAProxy's words: a drained node finishes what it has, one that is not ready is down."""
+    if fitness.is_drained:
+        return b"up drain\n"
+    if fitness.is_ready:
+        return b"up ready\n"
+    why = "".join(c if c.isascii() and c.isprintable() else " " for c in fitness.reasons[0])
+    return f"down#{why[:AGENT_REASON_MAX]}\n".encode()
+
+
+def _view(service: object) -> LineView:
+    from instep.node.following.follower import FollowService
+    from instep.node.writing.writer import WriterService
+
+    assert isinstance(service, FollowService | WriterService)
+    record = service.standing
+    is_in_step = record.standing is Standing.IN_STEP
+    is_whole = True
+    if isinstance(service, FollowService) and not service.fileset.observe:
+        is_whole = is_one_generation(service.facts) and not service.machine.is_torn
+    return LineView(
+        fileset=service.fileset.name,
+        standing=record,
+        live=service.live.number if service.live is not None else None,
+        is_written_here=service.is_written_here,
+        is_whole=is_whole,
+        behind_ms=0 if is_in_step else max(0, wall_ms() - record.since_ms),
+    )

@@ -1,0 +1,120 @@
+"""The control socket: ``POST /v1/<command>`` with JSON parameters, answered in JSON lines.
+
+What a command takes and answers is said in ``instep.api``; a handler is an async function ``(command, speaker) ->
+result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
+``{"progress": ...}`` or ``{"item": ...}`` lines.
+The socket has mode 0600: its owner owns the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from instep.api.command import OTHER_VERSION, Command, Document, as_json, command_from
+from instep.errors import InstepError, UsageError
+from instep.node.runtime.driver import from_os_error
+
+__all__ = ["Commands", "ControlServer", "Handler", "Speaker"]
+
+BODY_MAX = 1 << 20
+log = logging.getLogger(__name__)
+
+
+class Speaker:
+    """Writes lines of one answer; a caller that went away is noticed on the next line."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+
+    async def progress(
+        self, what: str, done: int, total: int | None, unit: str, rate: float | None = None
+    ) -> None:
+        line = {"what": what, "done": done, "total": total, "unit": unit, "rate": rate}
+        await self._line({"progress": line})
+
+    async def item(self, item: Document) -> None:
+        await self._line({"item": as_json(item)})
+
+    async def _line(self, line: Mapping[str, Any]) -> None:
+        await self._response.write(json.dumps(line).encode() + b"\n")
+
+
+Handler = Callable[[Any, Speaker], Awaitable[Document]]
+Commands = Mapping[type[Command[Any]], Handler]
+"""Which handler carries out which command."""
+
+
+class ControlServer:
+    """Serves the commands of one node on its Unix socket."""
+
+    def __init__(self, path: Path, commands: Commands) -> None:
+        self._path = path
+        self._commands = {kind.command: (kind, handler) for kind, handler in commands.items()}
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=BODY_MAX)
+        app.router.add_post("/v1/{command}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        self._path.unlink(missing_ok=True)
+        old = os.umask(0o177)
+        try:
+            await web.UnixSite(self._runner, str(self._path)).start()
+        finally:
+            os.umask(old)
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._path.unlink(missing_ok=True)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        speaker = Speaker(response)
+        line: dict[str, Any]
+        try:
+            line = {"result": await self._run(request, speaker)}
+        except InstepError as error:
+            line = {"error": error.of_a_command().as_json()}
+        except ConnectionError:
+            return response
+        except OSError as error:
+            line = {"error": from_os_error(error).of_a_command().as_json()}
+        except asyncio.CancelledError:
+            raise
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.exception("command %s broke", request.match_info["command"])
+            broken = InstepError(f"{type(error).__name__}: {error}", hint="see the log of the daemon")
+            line = {"error": broken.as_json()}
+        try:
+            await response.write(json.dumps(line).encode() + b"\n")
+            await response.write_eof()
+        except ConnectionError:
+            log.info("the caller of %s went away", request.match_info["command"])
+        return response
+
+    async def _run(self, request: web.Request, speaker: Speaker) -> Mapping[str, Any]:
+        name = request.match_info["command"]
+        if name not in self._commands:
+            raise UsageError(
+                f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
+            )
+        kind, handler = self._commands[name]
+        try:
+            params = json.loads(await request.read() or b"{}")
+        except ValueError as error:
+            raise UsageError(f"parameters are not JSON: {error}") from error
+        if not isinstance(params, dict):
+            raise UsageError("parameters are not a JSON object")
+        return as_json(await handler(command_from(kind, params), speaker))

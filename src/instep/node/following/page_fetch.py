@@ -1,0 +1,109 @@
+"""Fetching a manifest: pages level by level, only what is not here, each verified before it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from blake3 import blake3
+
+from instep.errors import PeerError, UnavailableError
+from instep.model.ids import Digest, HeadRef, LineId
+from instep.model.manifest.check import check_diff, check_tree, missing
+from instep.model.manifest.pages import PAGE_MAX_BYTES, decode_inner, digest_of, level_of, verify_page
+from instep.net.messages import messages as m
+from instep.node.runtime.runtime import Runtime
+from instep.node.trees.keeping.page_walk import must_have
+
+__all__ = ["AskPages", "Fetcher"]
+
+ROUNDS_MAX = 64
+"""More levels or repeated partial answers than any tree of 2**40 entries needs."""
+PAGES_MAX = 1 << 18
+"""Of one manifest: enough for 60 million entries."""
+SLACK = 64
+
+AskPages = Callable[[m.PagesRequest], Awaitable[m.PagesReply]]
+
+
+class Fetcher:
+    """Stores pages that hash to the digest that was asked for; it refuses everything else that a peer sends."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def pages(
+        self, line: LineId, head: HeadRef, complete: Digest | None, ask: AskPages, *, is_small: bool = False
+    ) -> None:
+        """All pages of ``head``. ``complete`` is a root whose pages are all here. Raises what ``ask`` raises,
+        and ``PeerError`` for pages that are not what they should be or a manifest that breaks a rule.
+        ``is_small``: what differs came in a small bundle, and is looked at here and now rather than in a thread."""
+        store = self._runtime.store
+        if complete is not None and store.get_page(complete) is None:
+            complete = None
+        elif complete is not None and is_small and not self._missing(head.root, complete):
+            self._check(head.root, complete)
+            return
+        room = self._room(head)
+        for _ in range(ROUNDS_MAX):
+            absent = await asyncio.to_thread(self._missing, head.root, complete)
+            if not absent:
+                break
+            room -= len(absent)
+            if room < 0:
+                raise PeerError(
+                    "the manifest has more pages than the entries that its generation claims",
+                    code="endless_manifest",
+                )
+            start = 0
+            while start < len(absent):
+                start += await self._batch(line, head, absent[start : start + m.DIGESTS_MAX], ask)
+        else:
+            raise PeerError("the manifest has more levels than any tree needs", code="endless_manifest")
+        await asyncio.to_thread(self._check, head.root, complete)
+
+    def _missing(self, root: Digest, complete: Digest | None) -> list[Digest]:
+        return missing(root, self._runtime.store.get_page, complete=complete)
+
+    def _room(self, head: HeadRef) -> int:
+        """How many pages may be fetched: each leaf has an entry, and inner pages are far fewer."""
+        signed = self._runtime.store.generation(head.id)
+        claimed = signed.body().entries if signed is not None else PAGES_MAX
+        return min(PAGES_MAX, 4 * claimed + SLACK)
+
+    async def _batch(self, line: LineId, head: HeadRef, wanted: list[Digest], ask: AskPages) -> int:
+        reply = await ask(m.PagesRequest(line, head.id, tuple(wanted)))
+        pages: list[tuple[Digest, bytes]] = []
+        for digest, raw in zip(wanted, reply.pages, strict=False):
+            verify_page(digest, raw)
+            pages.append((digest, raw))
+        if not pages:
+            reason = reply.error.reason if reply.error is not None else "no pages came"
+            raise UnavailableError(f"pages cannot be had: {reason}", code="superseded")
+        self._runtime.store.put_pages(pages)
+        return len(pages)
+
+    def _check(self, root: Digest, complete: Digest | None) -> None:
+        get = must_have(self._runtime.store.get_page)
+        if complete is None:
+            check_tree(root, get)
+        else:
+            check_diff(complete, root, get)
+
+    def keep_bundle(self, root: Digest, bundle: m.Bundle) -> dict[Digest, bytes]:
+        """Store those pages of a head's bundle that belong to its manifest under their true digests; return its
+        contents by theirs, verified. What does not belong is dropped: it would never be looked at, nor removed."""
+        brought = {digest_of(raw): raw for raw in bundle.pages if len(raw) <= PAGE_MAX_BYTES}
+        kept: dict[Digest, bytes] = {}
+        row = [root]
+        while row:
+            below: list[Digest] = []
+            for digest in row:
+                raw = brought.pop(digest, None)
+                if raw is not None:
+                    kept[digest] = raw
+                    if level_of(raw):
+                        below += [child.digest for child in decode_inner(raw)]
+            row = below
+        self._runtime.store.put_pages(kept.items())
+        return {digest: data for digest, data in bundle.contents if blake3(data).digest() == digest}

@@ -1,0 +1,316 @@
+"""Filling a stage from a peer: small contents in large batches, large files by chunks, network and disk at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+
+from instep.errors import DamagedError, PeerError, UnavailableError
+from instep.model.counts import counted
+from instep.model.ids import Digest, HeadRef, LineId
+from instep.model.manifest.chunklist import (
+    check_chunks,
+    iterate_chunks,
+    missing_chunk_pages,
+    most_chunk_pages,
+)
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.pages import verify_page
+from instep.model.paths import shown
+from instep.net.client import PeerClient
+from instep.net.messages import messages as m
+from instep.net.transfer import Answer, AnswerStatus
+from instep.node.runtime.runtime import Worker
+from instep.node.trees.keeping.chunk_lists import kept_chunks, recut_keeping
+from instep.store.port import NodeStore
+from instep.tree.objects.digest import digest_bytes
+from instep.tree.objects.large import ChunkSpan, LargeFile
+from instep.tree.stage.stage import Stage, Want
+
+__all__ = ["Puller"]
+
+BATCH_ENTRIES = 4_000
+BATCH_BYTES = 16 << 20
+RANGES_AT_ONCE = 4_096
+TRIES = 3
+LISTED_OVER = 16 << 20
+"""The chunk list of a file so large comes with its first copy; a smaller one is cut here when it is needed."""
+
+
+class Puller:
+    """Lays everything that one stage wants. ``contents`` came with the head, ``link_of`` finds archived targets of
+    symlinks. ``UnavailableError`` ``superseded`` when the source no longer has it, ``no_source`` when there is no
+    peer to ask. The machine tries another source after a failure."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        line: LineId,
+        head: HeadRef,
+        clients: Sequence[PeerClient],
+        contents: Mapping[Digest, bytes],
+        worker: Worker,
+        get: Callable[[Digest], bytes],
+        store: NodeStore,
+        link_of: Callable[[Entry], bytes | None] | None = None,
+    ) -> None:
+        self._stage = stage
+        self._line = line
+        self._head = head
+        self._clients = clients
+        self._contents = contents
+        self._worker = worker
+        self._get = get
+        self._store = store
+        self._link_of = link_of
+        self.fetched_bytes = 0
+
+    async def run(self) -> None:
+        """Ask for a batch while the one before is still on its way or being laid: the sender reads, the network
+        carries and the disk writes at the same time. Memory: two requests, of each two answers of 1 MiB."""
+        loop = asyncio.get_running_loop()
+        before: asyncio.Task[None] | None = None
+        try:
+            while True:
+                wants = await self._worker.run(self._stage.wants, BATCH_ENTRIES, BATCH_BYTES)
+                if not wants:
+                    break
+                small = await self._lay_known([want for want in wants if not want.is_large])
+                if before is not None:
+                    await before
+                    before = None
+                if small:
+                    before = loop.create_task(self._small(small))
+                for want in wants:
+                    if want.is_large:
+                        await self._large(want)
+            if before is not None:
+                await before
+                before = None
+        finally:
+            if before is not None:
+                before.cancel()
+                await asyncio.gather(before, return_exceptions=True)
+
+    def _client(self) -> PeerClient:
+        if not self._clients:
+            raise UnavailableError(
+                "contents are neither on this node nor on one that is connected",
+                hint="they are fetched as soon as a node that has them is connected",
+                code="no_source",
+            )
+        return self._clients[0]
+
+    async def _lay_known(self, wants: list[Want]) -> list[Want]:
+        """Lay what came with the head or lies in the archive; the rest is returned."""
+        known: list[Want] = []
+        data: list[bytes] = []
+        rest: list[Want] = []
+        for want in wants:
+            found = self._contents.get(want.digest)
+            if found is None and self._link_of is not None and want.entry.kind is Kind.SYMLINK:
+                target = self._link_of(want.entry)
+                found = target if target is not None and digest_bytes(target) == want.digest else None
+            if found is None:
+                rest.append(want)
+            else:
+                known.append(want)
+                data.append(found)
+        if known:
+            await self._worker.run(self._stage.lay_many, known, data)
+        return rest
+
+    async def _small(self, wants: list[Want]) -> None:
+        """One request, its answers laid by the worker while the next come in."""
+        if any(want.which for want in wants):
+            raise PeerError(
+                "attributes larger than 4 KiB cannot be fetched by this version", code="large_attribute"
+            )
+        request, order = _asked(self._line, self._head, wants)
+        client = self._client()
+        loop = asyncio.get_running_loop()
+        laying: asyncio.Task[None] | None = None
+        got = 0
+        try:
+            async with aclosing(
+                client.contents(request, sizes=[want.size_bytes for want in order])
+            ) as batches:
+                async for answers in batches:
+                    if laying is not None:
+                        await laying
+                    got += len(answers)
+                    laying = loop.create_task(self._lay(order, answers))
+        finally:
+            if laying is not None:
+                await laying
+        if got < len(order):
+            raise PeerError(
+                f"{client.name} answered {got} of {counted(len(order), 'content')}", code="bad_answer"
+            )
+
+    async def _lay(self, order: Sequence[Want], answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if answer.status is not AnswerStatus.WHOLE:
+                _refuse(answer, order[answer.want], self._client().name)
+        self.fetched_bytes += sum(len(answer.data) for answer in answers)
+        await self._worker.run(
+            self._stage.lay_many, [order[a.want] for a in answers], [answer.data for answer in answers]
+        )
+
+    # Large files ----------------------------------------------------------------------------------------------
+
+    async def _large(self, want: Want) -> None:
+        large = await self._worker.run(self._stage.large, want)
+        listing: asyncio.Task[bool] | None = None
+        try:
+            if large.wants_chunks:
+                await self._use_chunks(large, want)
+            elif want.entry.size >= LISTED_OVER:
+                listing = asyncio.get_running_loop().create_task(self._fetch_list(want))
+            for _ in range(TRIES):
+                while missing := await self._worker.run(large.missing, RANGES_AT_ONCE):
+                    await self._ranges(large, want, missing)
+                try:
+                    await self._worker.run(large.finish)
+                    if listing is not None:
+                        await listing
+                    return
+                except DamagedError:
+                    if not large.missing(1):
+                        raise
+            raise DamagedError(
+                f"the contents of {want.entry.path!r} came wrong {TRIES} times", code="content_mismatch"
+            )
+        finally:
+            if listing is not None:
+                listing.cancel()
+                await asyncio.gather(listing, return_exceptions=True)
+            await asyncio.shield(self._worker.run(large.close))
+
+    async def _use_chunks(self, large: LargeFile, want: Want) -> None:
+        """With an old version or an earlier attempt here, the chunk list says what need not be sent."""
+        root = _list_root(want)
+        if root is None:
+            return
+        old = await self._worker.run(self._old_chunks, large)
+        if await self._fetch_list(want):
+            await self._worker.run(self._take_chunks, large, want, root, old)
+
+    async def _fetch_list(self, want: Want) -> bool:
+        """Have the pages of a chunk list here: for this file, or for its next version. False when the source does not
+        have them, as one that never needed them itself."""
+        root = _list_root(want)
+        if root is None:
+            return False
+        client = self._client()
+        left = most_chunk_pages(want.entry.size)
+        while absent := await self._worker.run(missing_chunk_pages, root, self._page):
+            if len(absent) > left:
+                path = shown(want.entry.path)
+                raise PeerError(
+                    f"the chunk list of {path} has more pages than the {most_chunk_pages(want.entry.size)} that "
+                    f"{want.entry.size} bytes can have",
+                    code="bad_chunk_list",
+                    path=path,
+                )
+            asked = tuple(absent[: m.DIGESTS_MAX])
+            request = m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
+            try:
+                reply = await client.chunk_pages(request)
+            except UnavailableError as error:
+                if error.error_code != "superseded":
+                    raise
+                return False
+            pages = list(zip(asked, reply.pages, strict=False))
+            if not pages:
+                return False
+            left -= len(pages)
+            for digest, raw in pages:
+                verify_page(digest, raw)
+            self._store.put_pages(pages)
+        return True
+
+    def _page(self, digest: Digest) -> bytes | None:
+        try:
+            return self._get(digest)
+        except KeyError:
+            return None
+
+    def _old_chunks(self, large: LargeFile) -> list[ChunkSpan] | None:
+        """The old version's chunks, from its list where that is kept here, else cut anew. Pages of a list that is cut
+        are kept, so that only those that differ are asked for."""
+        if large.old_fd is None:
+            return None
+        if large.old_list is not None:
+            known = kept_chunks(large.old_list, os.fstat(large.old_fd).st_size, self._page)
+            if known is not None:
+                return known
+        pages: dict[Digest, bytes] = {}
+        spans = recut_keeping(large.old_fd, pages.__setitem__)
+        self._store.put_pages(pages.items())
+        return spans
+
+    def _take_chunks(self, large: LargeFile, want: Want, root: Digest, old: list[ChunkSpan] | None) -> None:
+        check_chunks(root, want.entry.size, self._get)
+        large.use_chunks(iterate_chunks(root, self._get), old)
+
+    async def _ranges(self, large: LargeFile, want: Want, missing: list[tuple[int, int]]) -> None:
+        client = self._client()
+        request = m.RangesRequest(self._line, self._head.id, want.page, want.index, tuple(missing))
+        loop = asyncio.get_running_loop()
+        writing: asyncio.Task[None] | None = None
+        try:
+            async with aclosing(client.ranges(request)) as batches:
+                async for answers in batches:
+                    for answer in answers:
+                        if answer.status is not AnswerStatus.PIECE:
+                            _refuse(answer, want, client.name)
+                    if writing is not None:
+                        await writing
+                    self.fetched_bytes += sum(len(answer.data) for answer in answers)
+                    writing = loop.create_task(self._worker.run(_write_all, large, answers))
+        finally:
+            if writing is not None:
+                await writing
+
+
+def _list_root(want: Want) -> Digest | None:
+    return want.entry.extra.chunks if want.entry.extra is not None else None
+
+
+def _write_all(large: LargeFile, answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        large.write(answer.offset, answer.data)
+
+
+def _asked(line: LineId, head: HeadRef, wants: Sequence[Want]) -> tuple[m.ContentsRequest, list[Want]]:
+    """The request for these wants, and the wants in the order of its answers."""
+    pages: list[m.PageWant] = []
+    order: list[Want] = []
+    page: Digest | None = None
+    positions: list[int] = []
+    for want in wants:
+        if want.page != page or len(positions) >= 512:
+            if page is not None:
+                pages.append(m.PageWant(page, tuple(positions)))
+            page, positions = want.page, []
+        positions.append(want.index)
+        order.append(want)
+    if page is not None:
+        pages.append(m.PageWant(page, tuple(positions)))
+    return m.ContentsRequest(line, head.id, tuple(pages)), order
+
+
+def _refuse(answer: Answer, want: Want, node: str) -> None:
+    """What a source says instead of contents: it moved on, or it may not."""
+    if answer.status is AnswerStatus.SUPERSEDED:
+        raise UnavailableError(
+            f"{node} no longer has the contents of {want.entry.path!r}", code="superseded", node=node
+        )
+    raise UnavailableError(
+        f"{node} does not give the contents of {want.entry.path!r}: {answer.status.name.lower()}",
+        code="contents_denied",
+        node=node,
+    )

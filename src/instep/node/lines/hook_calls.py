@@ -1,0 +1,122 @@
+"""A line's hooks: from settings to a call, from its outcome to the machine's event."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from instep.core.vocabulary import RunHook, Trouble
+from instep.errors import Retry
+from instep.fleet.hooks.hooks import HookCall, HookSpec
+from instep.fleet.hooks.hooks import run_hook as run_one
+from instep.model.definition import Definition
+from instep.node.config.settings import FilesetSettings, HookSettings
+from instep.node.runtime.runtime import Runtime
+from instep.tree.scan.rules import Rules
+
+__all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]
+
+CHANGED_MAX = 100_000
+"""The most changed paths that a hook gets; of more, none is left out by its ``paths``."""
+
+
+def spec_of(hook: HookSettings) -> HookSpec:
+    """The call of a hook: all of its settings except when it is due."""
+    return HookSpec(**{field.name: getattr(hook, field.name) for field in dataclasses.fields(HookSpec)})
+
+
+def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) -> bool:
+    """Whether a changed path matches the hook's ``paths``; always where what changed is not known."""
+    if not hook.paths or not is_known:
+        return True
+    rules = Rules(Definition(ignore=hook.paths))
+    return any(rules.ignored(path, False) for path in changed)
+
+
+def is_any_meant(hooks: Collection[HookSettings], changed: Collection[bytes]) -> bool:
+    """Whether any of a slot's hooks is for what changed between two known generations."""
+    is_known = 0 < len(changed) < CHANGED_MAX
+    return any(is_meant(hook, changed, is_known=is_known) for hook in hooks)
+
+
+async def run_hook(
+    runtime: Runtime,
+    fileset: FilesetSettings,
+    effect: RunHook,
+    changed: Collection[bytes],
+    views: Mapping[str, str] = MappingProxyType({}),
+) -> Trouble | None:
+    """Run the hooks that this node's own configuration names (P7); None when all went well or there is none.
+
+    ``views`` are directories for ``validate`` by the name of their variable."""
+    call = HookCall(effect.kind.value, fileset.name, effect.head, effect.base, changed, views)
+    return await run_slot(runtime, fileset, call, changed)
+
+
+async def run_slot(
+    runtime: Runtime, fileset: FilesetSettings, call: HookCall, changed: Collection[bytes] = ()
+) -> Trouble | None:
+    """The hooks of the slot ``call.hook``, in order, up to the first that fails.
+
+    All run where what changed is not known: at the first apply, after a put-back, with too many changes to list.
+    Of ``thaw`` all run in any case: what froze several programs must not leave the later ones frozen.
+    """
+    is_known = call.previous not in (None, call.generation) and 0 < len(changed) < CHANGED_MAX
+    slot: tuple[HookSettings, ...] = getattr(fileset.hooks, call.hook)
+    first: Trouble | None = None
+    for hook in slot:
+        if is_meant(hook, changed, is_known=is_known):
+            trouble = await _run_one(runtime, fileset, hook, call)
+            first = first or trouble
+            if first is not None and call.hook != "thaw":
+                break
+    return _counted(runtime, fileset, call.hook, first)
+
+
+def _counted(
+    runtime: Runtime, fileset: FilesetSettings, kind: str, trouble: Trouble | None
+) -> Trouble | None:
+    """The trouble with how often in a row this hook has failed, counted over restarts, until it goes well."""
+    key = f"hook_failures:{fileset.name}:{kind}"
+    known = runtime.store.get(key)
+    if trouble is None:
+        if known is not None:
+            runtime.store.delete(key)
+        return None
+    failures = (int(known) if known is not None else 0) + 1
+    runtime.store.put(key, str(failures).encode("ascii"))
+    if failures == 1:
+        return trouble
+    return dataclasses.replace(trouble, reason=f"{trouble.reason} ({failures} times in a row)")
+
+
+async def _run_one(
+    runtime: Runtime, fileset: FilesetSettings, hook: HookSettings, call: HookCall
+) -> Trouble | None:
+    kind = call.hook
+    told = {"INSTEP_PATH": str(fileset.path), **call.extra}
+    if hook.tree:
+        told.setdefault("INSTEP_TREE", str(fileset.path))
+    outcome = await run_one(spec_of(hook), dataclasses.replace(call, extra=told))
+    line = fileset.line
+    if outcome.ok:
+        runtime.note(
+            "hook",
+            f"{kind} of {fileset.name} went well",
+            line,
+            attempts=outcome.attempts,
+            ms=outcome.duration_ms,
+            is_unverified=outcome.is_unverified,
+        )
+        return None
+    reason = f"{kind} hook of {fileset.name}: {outcome.reason}"
+    runtime.note("hook_failed", reason, line, attempts=outcome.attempts, output=outcome.output_tail[-2000:])
+    return Trouble(
+        f"{kind}_failed",
+        reason,
+        Retry.LATER,
+        4,
+        f"look at its output: instep events; then: instep retry {fileset.name}",
+        (("attempts", outcome.attempts), ("output", outcome.output_tail[-2000:])),
+    )

@@ -1,0 +1,63 @@
+"""What a line needs from the node's connections: a port, so that lines do not know sessions and links."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.rollout import Order
+from instep.net.messages.messages import Head, Part, PartWant, Wanted
+
+__all__ = ["Lender", "LineNet"]
+
+
+class Lender(Protocol):
+    """A partner that can be asked for contents of a line that is written here."""
+
+    who: NodeName
+
+    async def held(self, line: LineId, wants: tuple[Wanted, ...]) -> tuple[bool, ...]:
+        """Which of these contents the partner has: one answer for each."""
+        ...
+
+    async def parts(self, line: LineId, wants: tuple[PartWant, ...]) -> tuple[Part, ...]:
+        """The first of these parts, as many as fit an answer; not verified."""
+        ...
+
+
+class LineNet(Protocol):
+    """What a line needs from the node's connections."""
+
+    async def announce(self, head: Head) -> None:
+        """Offer a head to every connected partner that may have it."""
+
+    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
+        """Ask every listed partner for the line's heads; return the partners that answered. Their heads arrive as
+        events before."""
+
+    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
+        """Store all pages and the definition of a head, verified."""
+
+    def order(self, line: LineId, node: NodeName, order: Order) -> None:
+        """Give a connected partner the whole present order of a rollout; one that is away gets it when it is back."""
+
+    def connected(self, line: LineId) -> tuple[NodeName, ...]:
+        """Partners whose stream is open and that may have the line."""
+        ...
+
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it, connected or not, by name."""
+        ...
+
+    async def report(self, line: LineId) -> None:
+        """The line's standing here changed: report it to the senders."""
+
+    def epochs_changed(self, line: LineId) -> None:
+        """The line's writer changed: send the records to every node that named the line."""
+
+    def nudge(self, line: LineId, what: str) -> None:
+        """Pass an operator's nudge on to every connected partner that follows the line."""
+
+    def lenders(self, line: LineId) -> tuple[Lender, ...]:
+        """Connected partners that can be asked for contents of a line that is written here."""
+        ...

@@ -1,0 +1,245 @@
+"""What ``status`` and ``log`` say: pure reading of a node's store and settings, with the daemon up or down."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
+
+from instep.api import looking as api
+from instep.api.parts import FullGenerationDocument, generation
+from instep.core.publish.vocabulary import PublishFacts
+from instep.errors import ConfigError
+from instep.model.definition import Definition
+from instep.model.generation import SignedGeneration
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.standing import Standing, StandingRecord
+from instep.net.messages import messages as m
+from instep.node.config.loading import load
+from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.directory import NodeDirectory
+from instep.node.lines.saved_facts import load_facts
+from instep.node.trees.definitions import definition_of
+from instep.node.trees.scanning.held_view import held_of_line
+from instep.store.port import NodeStore
+from instep.store.sqlite import SqliteStore
+
+__all__ = [
+    "fileset_document",
+    "generation_document",
+    "line_document",
+    "log_row",
+    "moment",
+    "offline_log",
+    "offline_status",
+]
+
+
+def moment(ms: int | None) -> str | None:
+    """Wall clock for people and scripts: UTC, to the millisecond where it has them."""
+    if ms is None:
+        return None
+    at = dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    text = at.isoformat(timespec="milliseconds" if ms % 1000 else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+def generation_document(signed: SignedGeneration) -> FullGenerationDocument:
+    """A generation as ``head`` and ``log`` show it."""
+    body = signed.body()
+    return FullGenerationDocument(
+        body.epoch, body.number, signed.id.hex(), body.root.hex(), body.author, body.message,
+        moment(body.time_ms), body.entries, body.size_bytes,
+    )  # fmt: skip
+
+
+def partner_document(
+    store: NodeStore,
+    name: NodeName,
+    report: m.Report | None,
+    head: HeadRef | None,
+    *,
+    is_connected: bool,
+    since_ms: int,
+    poll_ms: int,
+    now_ms: int,
+) -> api.PartnerDocument:
+    """One partner's row: its own report, put right by what this node sees of it."""
+    if report is None:
+        record = StandingRecord(
+            Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
+            since_ms,
+            "it has not reported yet" if is_connected else f"{name} is not connected",
+            "no_report" if is_connected else "not_connected",
+            (f"on {name}: instep status",),
+        )
+        return api.PartnerDocument(name, None, *_standing(record), None, None)
+    record = report.standing
+    if not is_connected and now_ms - report.at_ms > poll_ms:
+        record = StandingRecord(
+            Standing.UNREACHABLE,
+            report.at_ms,
+            f"{name} was last heard of at {moment(report.at_ms)}, then: {report.standing.standing.value}",
+            "not_connected",
+            (f"on {name}: instep status; instep check",),
+        )
+    elif (
+        head is not None
+        and record.standing is Standing.IN_STEP
+        and (report.live is None or report.live.id != head.id)
+    ):
+        record = StandingRecord(
+            Standing.BEHIND,
+            report.at_ms,
+            f"live {report.live.number if report.live else 'nothing'}, head {head.number}",
+            "behind",
+        )
+    behind_ms = 0
+    if head is not None and (report.live is None or report.live.id != head.id):
+        newest = store.generation(head.id)
+        behind_ms = max(0, now_ms - newest.body().time_ms) if newest is not None else 0
+    moved = (report.done_bytes, report.total_bytes) if report.total_bytes else (UNSET, UNSET)
+    return api.PartnerDocument(
+        name, generation(report.live), *_standing(record), moment(report.at_ms), behind_ms, *moved
+    )
+
+
+def _standing(record: StandingRecord) -> tuple[str, str | None, str | None, str | None, tuple[str, ...]]:
+    steps = tuple(record.next_steps)
+    return record.standing.value, record.reason, record.code, moment(record.since_ms), steps
+
+
+def line_document(
+    store: NodeStore,
+    line: LineId,
+    writer: NodeName,
+    head: HeadRef | None,
+    live: HeadRef | None,
+    standing: StandingRecord,
+    partners: Iterable[api.PartnerDocument],
+) -> api.LineDocument:
+    signed = store.generation(head.id) if head is not None else None
+    shown = generation_document(signed) if signed is not None else None
+    return api.LineDocument(
+        line.origin, writer, shown, generation(live), *_standing(standing), tuple(partners)
+    )
+
+
+def fileset_document(
+    fileset: FilesetSettings, definition: Definition | None, line: api.LineDocument
+) -> api.FilesetStatusDocument:
+    known = fileset.definition or definition or Definition()
+    return api.FilesetStatusDocument(
+        fileset.name, known.mode.value, known.fileset_class.value, str(fileset.path), (line,)
+    )
+
+
+def reports_of(store: NodeStore, line: LineId) -> dict[NodeName, m.Report]:
+    """What partners last reported of a line."""
+    return {name: m.decode(raw, m.Report) for name, raw in store.reports(line).items()}
+
+
+# The daemon is down ------------------------------------------------------------------------------------------
+
+
+def offline_status(directory: Path) -> api.StatusDocument:
+    """The last state, read from the store; nothing is started and nothing is changed."""
+    node = NodeDirectory(directory)
+    node.require()
+    steps = (f"instep --dir {directory} start",)
+    try:
+        settings = load(directory)
+    except ConfigError as error:
+        problems: Any = error.facts.get("problems", ())
+        bad = api.ConfigDocument("bad", problems=tuple(problems))
+        return api.StatusDocument(None, "stopped", bad, (), next=steps)
+    filesets: tuple[api.FilesetStatusDocument, ...] = ()
+    if (node.state / "node.db").exists():
+        store = SqliteStore.open(node.state / "node.db")
+        try:
+            filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
+        finally:
+            store.close()
+    current = api.ConfigDocument("current", problems=())
+    return api.StatusDocument(settings.name, "stopped", current, filesets, next=steps)
+
+
+def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetStatusDocument:
+    line = fileset.line
+    facts = load_facts(store, line)
+    head = live = None
+    if isinstance(facts, PublishFacts):
+        head = live = facts.head
+    elif facts is not None:
+        head, live = facts.head, facts.live
+    record = StandingRecord(Standing.UNKNOWN, 0, "the daemon is stopped", "daemon_stopped", ("instep start",))
+    partners = [
+        partner_document(
+            store,
+            name,
+            report,
+            head,
+            is_connected=False,
+            since_ms=report.at_ms,
+            poll_ms=0,
+            now_ms=report.at_ms,
+        )
+        for name, report in sorted(reports_of(store, line).items())
+        if fileset.is_written_here
+    ]
+    document = line_document(store, line, fileset.writer, head, live, record, partners)
+    if isinstance(facts, PublishFacts):
+        document = replace(document, **held_of_line(fileset, facts))
+    return fileset_document(fileset, definition_of(store, head), document)
+
+
+def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:
+    """The generations that the store knows; where contents are is only known to a running daemon."""
+    chosen = pick_fileset(load(directory), fileset)
+    store = SqliteStore.open(NodeDirectory(directory).database)
+    try:
+        rows = [log_row(signed, ()) for signed in store.generations(chosen.line, 1000)]
+    finally:
+        store.close()
+    return api.LogDocument(chosen.name, tuple(rows))
+
+
+def log_row(
+    signed: SignedGeneration, contents: Iterable[str], together: Iterable[str] | None = None
+) -> api.LogRowDocument:
+    """A generation of ``log``; ``together`` is known to a running daemon only."""
+    row = api.LogRowDocument(**asdict(generation_document(signed)), contents=tuple(contents))
+    if together is None:
+        return row
+    parts = tuple(together)
+    return replace(row, together=parts, restorable=bool(row.contents or parts))
+
+
+def pick_fileset(settings: Settings, name: str | None) -> FilesetSettings:
+    """The named fileset, or the only one; ``UsageError`` with the names otherwise."""
+    from instep.errors import UsageError
+
+    filesets = settings.filesets
+    if name is not None:
+        for known, fileset in filesets.items():
+            if known == name:
+                return fileset
+        raise UsageError(
+            f"there is no fileset {name} here",
+            hint="instep fileset list" if filesets else "instep fileset add NAME PATH",
+            code="no_fileset",
+            fileset=name,
+            known=sorted(filesets),
+        )
+    if len(filesets) == 1:
+        return next(iter(filesets.values()))
+    raise UsageError(
+        "there are several filesets; name one" if filesets else "there is no fileset here yet",
+        hint=", ".join(sorted(filesets)) if filesets else "instep fileset add NAME PATH",
+        code="which_fileset" if filesets else "no_fileset",
+        known=sorted(filesets),
+    )

@@ -1,0 +1,349 @@
+"""One partner that dialled us: what it is offered and told, what it reports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from instep.errors import InstepError, PeerError
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.net.messages import messages as m
+from instep.net.service import PeerStream
+from instep.node.lines.line_service import LineService
+from instep.node.peers.offering import is_other_offer, offer_of
+from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.revocations import take_revocations
+from instep.node.peers.stream_requests import Asking
+from instep.node.runtime.driver import wall_ms
+from instep.node.writing.own_past import with_beside
+
+__all__ = ["Session"]
+
+OTHERS_MAX = 2_048
+"""Messages that wait to leave. All offers of a node fit."""
+ANSWERS_MAX = 1_024
+"""Of those, how many an asking partner may let wait."""
+REPORT_BYTES_MAX = 64 << 10
+REPORTS_MAX = 1_024
+log = logging.getLogger(__name__)
+
+
+class Session(Asking):
+    """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
+
+    def __init__(self, peers: PeerContext, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+        self.who = who
+        self.hello = hello
+        self.version = m.agree(m.VERSIONS, hello.versions)
+        self.since_ms = wall_ms()
+        self.last_heard_ms = self.since_ms
+        self.ended_at_ms: int | None = None
+        self.accepted: dict[LineId, str] = {}
+        """Lines that the partner accepted, with its path."""
+        self.declined: set[LineId] = set()
+        """Lines that the partner said it does not follow."""
+        self.known: dict[LineId, HeadRef | None] = {
+            line.line: line.head for line in hello.lines if peers.service(line.line) is not None
+        }
+        self._peers = peers
+        self._stream = stream
+        self._heads: dict[LineId, m.Head] = {}
+        self._orders: dict[LineId, m.Order] = {}
+        self._others: list[m.StreamMessage] = []
+        self._members_due = False
+        self._wake = asyncio.Event()
+        super().__init__()
+        self._told = asyncio.Event()
+        self._told_epochs: dict[LineId, m.Epochs] = {}
+        self._offered: dict[LineId, m.Offer] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    # Telling ------------------------------------------------------------------------------------------------
+
+    def tell_head(self, head: m.Head) -> None:
+        service = self._peers.service(head.line)
+        known = self.known.get(head.line)
+        self._heads[head.line] = head if service is None else with_beside(head, service, known)
+        self._wake.set()
+
+    def tell_order(self, order: m.Order) -> None:
+        """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
+        applies when it is ready."""
+        if m.since(m.Order) > self.version:
+            return
+        self._orders[order.line] = order
+        self._wake.set()
+
+    def tell_epochs(self, line: LineId) -> None:
+        """Say who writes a line that the partner named itself, once for each change: also when this node does not
+        write it any more and lets the partner have nothing of it."""
+        named = line in self.accepted or any(known.line == line for known in self.hello.lines)
+        message = self._peers.epochs_of(line) if named else None
+        if message is not None and self._told_epochs.get(line) != message:
+            self._told_epochs[line] = message
+            self.tell(message)
+
+    def tell(self, message: m.StreamMessage) -> None:
+        """Queue a message. A partner that lets too many pile up is cut: it comes back and gets the present state."""
+        if len(self._others) < OTHERS_MAX:
+            self._others.append(message)
+            self._wake.set()
+        elif self._reader is not None:
+            self._reader.cancel()
+
+    def tell_members(self) -> None:
+        """The newest word about all members, once however often it changes before it leaves."""
+        self._members_due = True
+        self._wake.set()
+
+    def offer_all(self) -> None:
+        """Offer what the partner may have now, withdraw what it may not have any more."""
+        offered: dict[LineId, m.Offer] = {}
+        for service in self._peers.lines.values():
+            offer = self._offer_of(service)
+            if offer is not None:
+                offered[service.line] = offer
+        for line, old in self._offered.items():
+            if line not in offered:
+                self._withdraw(old)
+        for line, offer in offered.items():
+            if self._offered.get(line) != offer:
+                self.tell(offer)
+            service = self._peers.lines[line]
+            message = service.head_message(self.who, with_bundle=False)
+            known = self.known.get(line)
+            if message is not None and (known is None or known.id != message.generation.id):
+                self.tell_head(message)
+        self._offered = offered
+
+    def announce(self, head: m.Head) -> None:
+        """Send a new head to a partner that may have it. The line comes first, where it was not offered as what it is
+        now."""
+        self.offer_again(head.line)
+        service = self._peers.service(head.line)
+        if service is not None and self._peers.access.why_not(self.who, service) is None:
+            self.tell_head(head)
+
+    def offer_again(self, line: LineId) -> None:
+        """Offer one line where the partner was not offered it, or as something else. A hub knows what a line is only
+        once its first head is here, and any head may bring another definition."""
+        service, old = self._peers.service(line), self._offered.get(line)
+        offer = self._offer_of(service) if service is not None else None
+        if offer is None:
+            if old is not None:
+                self._withdraw(self._offered.pop(line))
+        elif old is None or is_other_offer(old, offer):
+            self._offered[line] = offer
+            self.tell(offer)
+
+    def _offer_of(self, service: LineService) -> m.Offer | None:
+        may_have = self._peers.access.why_not(self.who, service) is None
+        if not may_have or (service.writer == self.who and not self._is_short_of(service)):
+            return None
+        return offer_of(service)
+
+    def _withdraw(self, offer: m.Offer) -> None:
+        self.tell(m.Offer(offer.line, offer.writer, offer.mode, offer.fileset_class, is_withdrawn=True))
+
+    def _is_short_of(self, service: LineService) -> bool:
+        """Whether the line's own writer greeted with less than is live here: one that was given the line and then put
+        back to an older state gets the base of its epoch from any node that has it."""
+        told = next((known.head for known in self.hello.lines if known.line == service.line), None)
+        live = service.live
+        return live is not None and (told is None or told.position < live.position)
+
+    def _tell_known(self, line: LineId) -> None:
+        """A line was accepted just now: its head may have been sent before the partner listened."""
+        service = self._peers.service(line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        message = service.head_message(self.who, with_bundle=False)
+        known = self.known.get(line)
+        if message is not None and (known is None or known.id != message.generation.id):
+            self.tell_head(message)
+
+    def resend(self) -> int:
+        """Announce every head that the partner may have again; how many."""
+        count = 0
+        for service in self._peers.lines.values():
+            message = service.head_message(self.who, with_bundle=False)
+            if message is not None and self._peers.access.why_not(self.who, service) is None:
+                self.tell_head(message)
+                self.tell(m.Nudge(service.line, "resend"))
+                count += 1
+        return count
+
+    async def _pump(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._others or self._heads or self._orders or self._members_due:
+                if self._others:
+                    await self._stream.send(self._others.pop(0))
+                elif self._members_due:
+                    self._members_due = False
+                    await self._stream.send(self._peers.membership.members_message())
+                elif self._heads:
+                    await self._stream.send(self._heads.pop(next(iter(self._heads))))
+                else:  # after the heads: an order is about a head that the partner already has
+                    await self._stream.send(self._orders.pop(next(iter(self._orders))))
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Welcome the partner and serve it until it goes."""
+        runtime = self._peers.runtime
+        lines = tuple(
+            m.KnownLine(service.line, service.head, service.live)
+            for service in self._peers.lines.values()
+            if self._peers.access.why_not(self.who, service) is None
+        )
+        self._reader = asyncio.current_task()
+        welcome = m.Welcome(
+            version=self.version,
+            name=runtime.name,
+            session=runtime.session,
+            time_ms=wall_ms(),
+            lines=lines,
+            sign_key=runtime.pki.sign_key,
+            poll_ms=runtime.settings.poll_ms,
+            takes=m.TAKES,
+        )
+        await self._stream.send(welcome)
+        self._peers.membership.met(self.who, self.hello)
+        self.tell_members()
+        self.tell(m.Revocations(runtime.pki.crl_pem()))
+        for known in self.hello.lines:
+            self.tell_epochs(known.line)
+        self.offer_all()
+        self.tell(m.Ping(0))
+        failed: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._pump())
+                try:
+                    await self._read()
+                finally:
+                    pump.cancel()
+        except* (InstepError, OSError) as group_error:
+            failed = group_error.exceptions[0]
+        finally:
+            self._end_asking()
+        if failed is not None:
+            log.info("the stream of %s ended: %s", self.who, failed)
+        if isinstance(failed, PeerError):
+            text = f"{self.who} was cut: {failed.reason}"
+            runtime.note_of_peer(self.who, "peer_refused", text, code=failed.error_code, node=self.who)
+            raise failed
+
+    async def close(self, reason: str) -> None:
+        await self._stream.close(reason)
+
+    def abandon(self, reason: str) -> None:
+        """Close from a place that cannot wait."""
+        self.tell(m.Goodbye(reason))
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._stream.receive()
+            if message is None or isinstance(message, m.Goodbye):
+                return
+            self.last_heard_ms = wall_ms()
+            self._take(message)
+            for service in list(self._peers.lines.values()):
+                await service.room()
+
+    def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
+        if len(self._others) >= ANSWERS_MAX:
+            raise PeerError(f"{self.who} asks and does not read the answers", code="too_many_messages")
+        match message:
+            case m.Report():
+                self._reported(message)
+            case m.OfferReply(line, is_accepted, path):
+                service = self._peers.service(line)
+                if is_accepted and service is not None:
+                    self.accepted[line] = path
+                    self.tell_epochs(line)
+                    self.declined.discard(line)
+                    self._tell_known(line)
+                else:
+                    self.accepted.pop(line, None)
+                    self.declined.update((line,) if service is not None else ())
+                if service is not None:
+                    service.partners_changed()
+                self._peers.runtime.tell()
+            case m.Head():
+                service = self._peers.service(message.line)
+                if service is not None and (service.is_written_here or service.writer == self.who):
+                    service.head_seen(self.who, message)
+            case m.Epochs():
+                self._peers.heard_epochs(self.who, message)
+            case m.HeadNotice(line, head):
+                if self._peers.service(line) is not None:
+                    self.known[line] = head
+            case m.Pong(number):
+                if number == 0:
+                    self._told.set()
+                    for service in self._peers.lines.values():
+                        service.partner_told(self.who)
+                self._answer(number, message)
+            case m.Ping(number):
+                self.tell(m.Pong(number, wall_ms()))
+            case m.Revocations(crl):
+                if self.who not in self._peers.runtime.pki.pinned():
+                    take_revocations(self._peers, crl)
+            case m.Members():
+                self._peers.membership.told_self(self.who, message)
+            case (
+                m.PagesReply()
+                | m.HasReply()
+                | m.PartsReply()
+                | m.VerifyReply()
+                | m.FactsReply()
+                | m.TakeOverReply()
+                | m.TestReply()
+                | m.DrainReply()
+            ):
+                self._answer(message.number, message)
+            case m.ErrorReply():
+                self._peers.told_error(self.who, message)
+            case _:
+                raise PeerError(
+                    f"{self.who} sent a {type(message).__name__} to its sender", code="unexpected_message"
+                )
+
+    def _reported(self, report: m.Report) -> None:
+        """A report is the partner's word about itself, or a hub's about those behind it (``via``)."""
+        if report.node != self.who and report.via != self.who:
+            raise PeerError(f"{self.who} reported for {report.node}", code="unexpected_message")
+        service = self._peers.service(report.line)
+        if service is None or self._peers.access.why_not(self.who, service) is not None:
+            return
+        raw = m.encode(report)
+        if len(raw) > REPORT_BYTES_MAX:
+            raise PeerError(f"{self.who} sent a report of {len(raw)} bytes", code="too_large")
+        if report.node == self.who:
+            self.known[report.line] = report.head
+            self._peers.reported(report.line).add(report.node)
+        elif not self._may_pass_on(report):
+            return
+        self._peers.runtime.deferred.write(
+            (report.line, report.node), lambda store: store.save_report(report.line, report.node, raw)
+        )
+        service.reported(report)
+        self._peers.pass_on(report)
+        self._peers.runtime.tell()
+
+    def _may_pass_on(self, report: m.Report) -> bool:
+        """Whether a hub's word about another node is taken: not about us, nor about partners, which speak
+        for themselves, nor about more nodes than a cluster has."""
+        runtime = self._peers.runtime
+        if report.node == runtime.name or report.node in runtime.settings.partners:
+            return False
+        known = self._peers.reported(report.line)
+        if report.node not in known and len(known) >= REPORTS_MAX:
+            return False
+        known.add(report.node)
+        return True

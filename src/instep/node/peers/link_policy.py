@@ -1,0 +1,69 @@
+"""Which partner may have which line (P6): asked in one place, by links, classes, the hub rule and ``to``."""
+
+from __future__ import annotations
+
+from instep.errors import NotAllowedError
+from instep.model.ids import LineId, NodeName
+from instep.node.lines.line_service import LineService
+from instep.node.runtime.runtime import Runtime
+
+__all__ = ["Access"]
+
+
+class Access:
+    """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def require_partner(self, who: NodeName) -> None:
+        """``NotAllowedError`` ``not_listed`` unless this node lists ``who``."""
+        if who not in self._runtime.settings.partners:
+            me = self._runtime.name
+            raise NotAllowedError(
+                f"{me} does not list {who} as a partner",
+                hint=f"on {me}: instep invite {who}, or: instep partner set {who} --replicate",
+                code="not_listed",
+                node=me,
+                partner=who,
+            )
+
+    def why_not(self, who: NodeName, service: LineService) -> str | None:
+        """Why ``who`` may not have the line, None when it may."""
+        me = self._runtime.name
+        partner = self._runtime.settings.partners.get(who)
+        if partner is None:
+            return f"{me} does not list {who} as a partner"
+        if service.writer == who or service.line.origin == who:
+            return None
+        definition = service.known_definition()
+        if definition is None:
+            return f"{me} knows no generation of {service.line.fileset} yet"
+        link, own = partner.link, service.is_written_here
+        if not link.lets(definition.fileset_class, own_line=own):
+            if not link.replicate:
+                return f"the link of {me} to {who} has replicate off"
+            if not own and not link.hub:
+                return f"{me} does not write {service.line.fileset} and its link to {who} has hub off"
+            return f"the link of {me} to {who} has data off, and {service.line.fileset} is of class data"
+        if not service.offers_to(who):
+            return f"{me} does not name {who} in to of {service.line.fileset}"
+        return None
+
+    def require(self, who: NodeName, service: LineService | None, line: LineId) -> LineService:
+        """The line's service when ``who`` may have it, else ``NotAllowedError`` ``link_denies``."""
+        self.require_partner(who)
+        if service is None:
+            raise NotAllowedError(
+                f"{self._runtime.name} has nothing of {line} for {who}", code="link_denies", line=str(line)
+            )
+        why = self.why_not(who, service)
+        if why is not None:
+            raise NotAllowedError(
+                why,
+                hint=f"on {self._runtime.name}: instep partner set {who} --replicate --data",
+                code="link_denies",
+                line=str(line),
+                partner=who,
+            )
+        return service

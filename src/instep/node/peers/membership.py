@@ -1,0 +1,283 @@
+"""Membership of the cluster: tokens, joins, renewals, revocations, and what members say of each other."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from instep.errors import NotAllowedError, PeerError, RefusedError
+from instep.model.ids import NodeName
+from instep.model.link import Link
+from instep.net.connections.allow import AllowList
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
+from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
+from instep.net.trust.tokens import Invitation, PendingInvite, TokenBook, token_text
+from instep.node.config import edits
+from instep.node.peers.presence import serving_of, why_not_serving
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import PINNED_KEY
+
+__all__ = ["Invited", "Membership"]
+
+_BOOK = "invites"
+_BOOK_KEY = "invites/key"
+_MEMBERS = "members"
+MEMBERS_MAX = 1_024
+SKEW_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    token: str
+    expires_at_ms: int
+    address: str
+
+
+class Membership:
+    """Only the node that holds the CA key invites and renews; every node learns and revokes."""
+
+    def __init__(self, runtime: Runtime, tls: TlsContexts, settings_changed: Callable[[], None]) -> None:
+        self._runtime = runtime
+        self._tls = tls
+        self._settings_changed = settings_changed
+        raw = runtime.store.get(_MEMBERS)
+        known = msgspec.msgpack.decode(raw, type=list[m.Member]) if raw is not None else []
+        self.members: dict[NodeName, m.Member] = {member.name: member for member in known}
+        self._met: set[NodeName] = set()
+        self.version = 0
+        """Rises when the record of a member has changed, whatever the clock says."""
+        self._has_news = False
+        self.on_news: Callable[[], None] | None = None
+        """Called when a member came, moved, has other keys or serves otherwise: connected peers get the news."""
+
+    # Tokens -------------------------------------------------------------------------------------------------
+
+    def _book(self) -> TokenBook:
+        store = self._runtime.store
+        key = store.get(_BOOK_KEY)
+        if key is None:
+            key = secrets.token_bytes(32)
+            store.put(_BOOK_KEY, key)
+        raw = store.get(_BOOK)
+        state = msgspec.msgpack.decode(raw, type=dict[str, PendingInvite]) if raw is not None else {}
+        return TokenBook(key, state)
+
+    def _save(self, book: TokenBook) -> None:
+        self._runtime.store.put(_BOOK, msgspec.msgpack.encode(book.state()))
+
+    def invite(self, name: NodeName, link: Link, ttl_ms: int) -> Invited:
+        """A one-time token for ``name``; ``reachability`` has looked whether it could work."""
+        runtime = self._runtime
+        settings = runtime.settings
+        if not runtime.pki.is_ca:
+            raise RefusedError(
+                f"{runtime.name} does not hold the cluster's CA key and cannot make certificates",
+                hint="run instep invite on the node where instep init ran",
+                code="no_ca",
+            )
+        if name == runtime.name:
+            raise RefusedError(f"{name} is this node", code="own_name", name=name)
+        advertise = settings.advertise
+        now = wall_ms()
+        book = self._book()
+        book.forget_old(now)
+        invitation = Invitation(
+            token_id=secrets.token_bytes(12),
+            secret=secrets.token_bytes(24),
+            name=name,
+            inviter=runtime.name,
+            addresses=(str(advertise),),
+            ca=fingerprint_bytes(runtime.pki.ca()),
+            expires_at_ms=now + ttl_ms,
+        )
+        book.add(invitation, link)
+        self._save(book)
+        runtime.note("invited", f"invited {name}", name=name, ttl_ms=ttl_ms)
+        return Invited(token_text(invitation), invitation.expires_at_ms, str(advertise))
+
+    # Joins --------------------------------------------------------------------------------------------------
+
+    async def join(self, request: m.JoinRequest, address: str, offers: tuple[m.Offer, ...]) -> m.JoinReply:
+        """Turn a token into certificates and list the new node as a partner."""
+        runtime = self._runtime
+        version = m.agree(m.VERSIONS, request.versions)
+        now = wall_ms()
+        book = self._book()
+        pin = pin_of_key(check_request(request.tls_csr, request.name, Purpose.TLS))
+        try:
+            invite = book.check(request.token_id, request.secret, request.name, now, pin=pin)
+        except NotAllowedError as error:
+            text = f"{address} asked to join as {request.name}: {error.reason}"
+            runtime.note_of_peer(address, "join_refused", text, code=error.error_code, address=address)
+            raise
+        issued = runtime.pki.issue(request.name, request.tls_csr, request.sign_csr, now, may_replace=True)
+        link = invite.link
+        flags = {"replicate": link.replicate, "data": link.data, "hub": link.hub}
+        edits.set_partner(runtime.directory, request.name, flags)
+        book.use(request.token_id, now, pin=pin)
+        self._save(book)
+        self._settings_changed()
+        self._remember(m.Member(request.name, request.address, pin, b"", now))
+        runtime.note("joined", f"{request.name} joined from {address}", name=request.name)
+        return m.JoinReply(
+            version=version,
+            cluster=runtime.pki.ca().subject.rfc4514_string(),
+            inviter=runtime.name,
+            inviter_address=str(runtime.settings.advertise),
+            ca=runtime.pki.authorities_pem(),
+            tls_cert=issued.tls,
+            sign_cert=issued.sign,
+            crl=runtime.pki.crl_pem(),
+            members=tuple(
+                msgspec.structs.replace(each, serving=None) for each in self.members_message().members
+            ),
+            offers=offers,
+        )
+
+    def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
+        runtime = self._runtime
+        if not runtime.pki.is_ca:
+            raise RefusedError(f"{runtime.name} does not hold the CA key", code="no_ca")
+        issued = runtime.pki.issue(who, request.tls_csr, request.sign_csr, wall_ms())
+        runtime.note_of_peer(who, "renewed", f"{who} got new certificates", name=who)
+        return m.RenewReply(issued.tls, issued.sign)
+
+    # Members ------------------------------------------------------------------------------------------------
+
+    def me(self) -> m.Member:
+        runtime = self._runtime
+        return m.Member(
+            runtime.name,
+            str(runtime.settings.advertise),
+            runtime.pki.pin,
+            runtime.pki.sign_key,
+            wall_ms(),
+            serving_of(runtime.settings, is_drained=runtime.draining.is_drained),
+        )
+
+    def myself(self) -> m.Member:
+        """This node as a balancer needs to know it, without its keys."""
+        settings = self._runtime.settings
+        serving = serving_of(settings, is_drained=self._runtime.draining.is_drained)
+        return m.Member(settings.name, str(settings.advertise), "", serving=serving)
+
+    def members_message(self) -> m.Members:
+        """Every member, with how it serves as far as there is room."""
+        room, told = m.MEMBERS_BYTES_MAX, []
+        for member in (self.me(), *(self.members[name] for name in sorted(self.members))):
+            if member.serving is not None:
+                room -= len(m.encode(member.serving))
+            told.append(member if room >= 0 else msgspec.structs.replace(member, serving=None))
+        return m.Members(tuple(told))
+
+    def met(self, who: NodeName, hello: m.Hello) -> None:
+        """A partner introduced itself on a verified connection."""
+        known = self.members.get(who)
+        pin = known.pin if known is not None else ""
+        serving = known.serving if known is not None else None
+        self._met.add(who)
+        self.pinned_key_told(who, hello.sign_key)
+        self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms(), serving))
+
+    def told_self(self, who: NodeName, message: m.Members) -> None:
+        """A partner says how it serves, on its own verified connection: its word about others is not taken."""
+        if [member.name for member in message.members] != [who]:
+            raise PeerError(f"{who} reports other members than itself", code="unexpected_message")
+        known = self.members.get(who)
+        if known is not None:
+            (told,) = message.members
+            self._remember(
+                msgspec.structs.replace(
+                    known, address=told.address, serving=told.serving, updated_ms=wall_ms()
+                )
+            )
+
+    def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
+        """A pinned partner told its signing key over the connection that its pin verifies: its records hold
+        from now on. Nodes of our own CA are known by their signing certificates instead."""
+        store, key = self._runtime.store, f"{PINNED_KEY}{who}"
+        if who in self._runtime.pki.pinned() and len(sign_key) == 32 and store.get(key) != sign_key:
+            self._runtime.deferred.write(key, lambda store: store.put(key, sign_key))
+            self._runtime.note(
+                "pinned_key", f"the signing key of {who}, which is pinned here, is known", node=who
+            )
+
+    def learned(self, source: NodeName, message: m.Members) -> None:
+        """What a partner knows of others: for showing and for the operator to link; it opens nothing. Hearsay does
+        not touch what a node said of itself, and cannot come from the future to stay for ever."""
+        latest = wall_ms() + SKEW_MS
+        is_news = False
+        followed = self._runtime.settings.filesets.values()
+        is_believed = not followed or any(fileset.writer == source for fileset in followed)
+        for member in message.members:
+            if member.name == self._runtime.name or (member.name in self._met and member.name != source):
+                continue
+            known = self.members.get(member.name)
+            if member.name != source and not is_believed:
+                # Only the node itself, or the writer that we follow, says where requests of users go.
+                told = known.serving if known is not None else None
+                member = msgspec.structs.replace(member, serving=told)
+            if member.updated_ms <= latest and (known is None or member.updated_ms > known.updated_ms):
+                is_news = self._take(member) or is_news
+        if is_news:
+            self._save_members()
+
+    def _remember(self, member: m.Member) -> None:
+        if self._take(member):
+            self._save_members()
+
+    def _take(self, member: m.Member) -> bool:
+        """Whether it is to be kept, and there is room for it. An address that could say more in a balancer's file than
+        where something listens is refused, and the node then stands in none."""
+        known = self.members.get(member.name)
+        why = why_not_serving(member)
+        if why is not None:
+            text = f"{member.name} cannot stand behind a balancer: it {why}"
+            self._runtime.note_of_peer(member.name, "bad_address", text, node=member.name)
+            member = msgspec.structs.replace(member, serving=None)
+        if known == member or (known is None and len(self.members) >= MEMBERS_MAX):
+            return False
+        self.members[member.name] = member
+        is_same = known is not None and msgspec.structs.replace(member, updated_ms=known.updated_ms) == known
+        if not is_same:
+            self.version += 1
+            self._has_news = True
+        return True
+
+    def _save_members(self) -> None:
+        members = msgspec.msgpack.encode(list(self.members.values()))
+        self._runtime.deferred.write(_MEMBERS, lambda store: store.put(_MEMBERS, members))
+        if self._has_news and self.on_news is not None:
+            self._has_news = False
+            self.on_news()
+
+    def forget(self, name: NodeName) -> None:
+        if self.members.pop(name, None) is not None:
+            self.version += 1
+            self._has_news = True
+            self._save_members()
+
+    def unlink(self, name: NodeName) -> None:
+        """It is no partner any more: what it said of how it serves is not passed on, and no balancer gets it."""
+        known = self.members.get(name)
+        if known is not None and known.serving is not None:
+            self._remember(msgspec.structs.replace(known, serving=None, updated_ms=wall_ms()))
+
+    # Certificates -------------------------------------------------------------------------------------------
+
+    def adopt_crl(self, crl: bytes) -> bool:
+        """A newer revocation list of our CA: use it at once. Whether it was newer."""
+        if not self._runtime.pki.adopt_crl(crl):
+            return False
+        self._runtime.pki.merge_lists(wall_ms())
+        self._tls.reload()
+        self._runtime.note("revocations", "a revocation list arrived that says more than was known")
+        return True
+
+    def allow_list(self) -> AllowList:
+        return AllowList(str(network) for network in self._runtime.settings.allow)

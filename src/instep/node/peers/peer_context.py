@@ -1,0 +1,72 @@
+"""What one link or session needs of the node's other connections: a port, so that links do not know ``Peers``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, LineId, NodeName
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
+from instep.node.lines.line_service import LineService
+from instep.node.peers.link_policy import Access
+from instep.node.peers.membership import Membership
+from instep.node.runtime.runtime import Runtime
+
+__all__ = ["PeerContext"]
+
+
+class PeerContext(Protocol):
+    """The node as its links see it: lines, members, and the acts that concern every other link."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    @property
+    def tls(self) -> TlsContexts: ...
+
+    @property
+    def membership(self) -> Membership: ...
+
+    @property
+    def access(self) -> Access: ...
+
+    @property
+    def lines(self) -> Mapping[LineId, LineService]: ...
+
+    @property
+    def on_revoked(self) -> Callable[[], None]:
+        """Called after a revocation of our own CA was adopted."""
+        ...
+
+    def service(self, line: LineId) -> LineService | None:
+        """The service of a line that this node writes or follows, None for any other line."""
+        ...
+
+    def epochs_of(self, line: LineId) -> m.Epochs | None:
+        """The epoch records to send of a line; None while the line has had only one writer."""
+        ...
+
+    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
+        """A peer sent epoch records; the line's machine judges them by their signatures."""
+
+    def reported(self, line: LineId) -> set[NodeName]:
+        """The nodes that have a report of this line in the store."""
+        ...
+
+    def pass_on(self, report: m.Report) -> None:
+        """Send a partner's report on towards the writer, where this node is a hub."""
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """Raise ``PeerError`` unless every page belongs to this generation's manifest."""
+
+    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
+        """The built-in facts and those that the line's gates name, blinded with the peer's ``key``."""
+        ...
+
+    def tell_revocations(self) -> None:
+        """Send this node's revocation list to every connected peer."""

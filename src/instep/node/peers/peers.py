@@ -1,0 +1,396 @@
+"""The node's connections: streams of partners that dialled us, and links to those that we dial.
+
+The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. ``Access`` alone decides which
+peer may have which line; everything that a peer sends is handed to a machine or stored as a claim, never obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from instep.errors import InstepError, NotAllowedError, UnavailableError
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.rollout import Order
+from instep.net.connections.tls import TlsContexts
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply, reply_of_error
+from instep.net.service import PeerStream
+from instep.net.transfer import Answer
+from instep.node.facts.facts import told
+from instep.node.following.page_fetch import Fetcher
+from instep.node.lines.epoch_records import epoch_of, records_of, unknown
+from instep.node.lines.gating import known_gates
+from instep.node.lines.line_service import LineService
+from instep.node.peers.accepted_link import Session
+from instep.node.peers.dialled_link import Uplink
+from instep.node.peers.link_policy import Access
+from instep.node.peers.membership import Membership
+from instep.node.peers.offering import offer_of
+from instep.node.runtime.driver import wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.node.runtime.signers import verdict_on
+from instep.node.trees.keeping.page_membership import Belonging
+from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
+from instep.node.writing.own_past import with_beside
+
+__all__ = ["Access", "LineService", "Peers"]
+
+ASK_S = 5.0
+HEARD_AHEAD_MAX = 64
+log = logging.getLogger(__name__)
+
+
+class Peers:
+    """Sessions (who dialled us) and uplinks (whom we dial), and the lines that flow over them."""
+
+    def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership) -> None:
+        self.runtime = runtime
+        self.tls = tls
+        self.membership = membership
+        membership.on_news = self.tell_members
+        self.highest_heard: dict[LineId, int] = {}
+        """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
+        self.access = Access(runtime)
+        self.lines: dict[LineId, LineService] = {}
+        self.sessions: dict[NodeName, Session] = {}
+        self.uplinks: dict[NodeName, Uplink] = {}
+        self.on_revoked: Callable[[], None] = lambda: None
+        self.belonging = Belonging()
+        self._verifying: set[NodeName] = set()
+        self._reported: dict[LineId, set[NodeName]] = {}
+
+    def service(self, line: LineId) -> LineService | None:
+        return self.lines.get(line)
+
+    # LineNet: what lines ask for ------------------------------------------------------------------------------
+
+    async def announce(self, head: m.Head) -> None:
+        """Offer a head to every connected partner that may have it and does not know it."""
+        for session in list(self.sessions.values()):
+            session.announce(head)
+
+    async def ask_partners(self, line: LineId) -> tuple[NodeName, ...]:
+        """Ping every connected partner; their heads of our lines come before their answer."""
+        sessions = list(self.sessions.values())
+        async with asyncio.TaskGroup() as group:
+            asked = {s.who: group.create_task(s.asks_told(ASK_S)) for s in sessions}
+        return tuple(who for who, task in asked.items() if task.result())
+
+    async def fetch_pages(self, line: LineId, source: NodeName, head: HeadRef) -> None:
+        """The writer's way back: pages of its own line from a partner's stream."""
+        session = self.sessions.get(source)
+        if session is None:
+            raise UnavailableError(f"{source} is not connected", code="not_connected", node=source)
+        await Fetcher(self.runtime).pages(line, head, None, session.fetch_pages)
+
+    def order(self, line: LineId, node: NodeName, order: Order) -> None:
+        """A rollout's order for a partner, sent only while it may have the line."""
+        service, session = self.service(line), self.sessions.get(node)
+        if service is not None and session is not None and self.access.why_not(node, service) is None:
+            session.tell_order(m.Order(line, order))
+
+    def connected(self, line: LineId) -> tuple[NodeName, ...]:
+        """Partners whose stream is open and that may have the line."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
+
+    def lenders(self, line: LineId) -> tuple[Session, ...]:
+        """Connected partners that have accepted the line and understand a question about contents."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        return tuple(
+            session
+            for who, session in sorted(self.sessions.items())
+            if "contents" in session.hello.takes and self.access.why_not(who, service) is None
+        )
+
+    def nudge(self, line: LineId, what: str) -> None:
+        """Pass an operator's nudge on to every connected partner that follows the line."""
+        for who in self.followers(line):
+            session = self.sessions.get(who)
+            if session is not None:
+                session.tell(m.Nudge(line, what))
+
+    def followers(self, line: LineId) -> tuple[NodeName, ...]:
+        """Direct partners that may have the line and accepted it: they say so, or reported of it before."""
+        service = self.service(line)
+        if service is None:
+            return ()
+        found = []
+        for who in sorted(self.runtime.settings.partners):
+            session = self.sessions.get(who)
+            has_said = session is not None and (line in session.accepted or line in session.declined)
+            is_in = (
+                line in session.accepted if session is not None and has_said else who in self.reported(line)
+            )
+            if is_in and who != service.writer and self.access.why_not(who, service) is None:
+                found.append(who)
+        return tuple(found)
+
+    async def report(self, line: LineId) -> None:
+        """Report the line's standing here to every sender of this line."""
+        service = self.service(line)
+        if service is None or service.is_written_here:
+            return
+        for uplink in self.uplinks.values():
+            uplink.tell_report(service.report_message())
+
+    def epochs_changed(self, line: LineId) -> None:
+        """The line's writer changed: send the records to every peer that named the line, over whichever stream there
+        is."""
+        for session in self.sessions.values():
+            session.tell_epochs(line)
+            session.offer_again(line)
+        for uplink in self.uplinks.values():
+            uplink.tell_epochs(line)
+
+    def epochs_of(self, line: LineId) -> m.Epochs | None:
+        """The message about the writers of a line; None while it has had only one."""
+        service = self.service(line)
+        if service is None or service.facts.epochs.current is None or service.facts.epochs.current.epoch < 2:
+            return None
+        return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
+
+    def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
+        """A peer says who writes a line; the machine judges the records by their signatures."""
+        service = self.service(message.line)
+        if service is None:
+            return
+        book = service.facts.epochs
+        known = book.current.epoch if book.current is not None else 0
+        for record in unknown(message.records, book):
+            epoch = epoch_of(record)
+            is_near = epoch <= known + HEARD_AHEAD_MAX  # one node alone cannot use up the numbers
+            if is_near and verdict_on(self.runtime, record.signature, record.id).is_valid:
+                self.highest_heard[message.line] = max(self.highest_heard.get(message.line, 0), epoch)
+        service.epochs_seen(who, message.records)
+
+    def pass_on(self, report: m.Report) -> None:
+        """A hub passes its partners' reports on towards the writer."""
+        service = self.service(report.line)
+        if service is None or service.is_written_here:
+            return
+        passed = msgspec.structs.replace(report, via=self.runtime.name)
+        for uplink in self.uplinks.values():
+            uplink.tell_report(passed)
+
+    def reported(self, line: LineId) -> set[NodeName]:
+        """The nodes of whose reports the store holds one; read from it once."""
+        known = self._reported.get(line)
+        if known is None:
+            known = self._reported[line] = set(self.runtime.store.reports(line))
+        return known
+
+    def told_error(self, who: NodeName, error: m.ErrorReply) -> None:
+        """A peer answered with an error on its stream."""
+        reason = error_of_reply(error, who).reason
+        self.runtime.note_of_peer(who, "peer_error", f"{who} answers: {reason}", code=error.code, node=who)
+
+    # Lines and settings changed -------------------------------------------------------------------------------
+
+    def offers_changed(self) -> None:
+        """Send every session its present offers, and dial the senders that must be dialled."""
+        for session in self.sessions.values():
+            session.offer_all()
+        for service in self.lines.values():
+            service.partners_changed()
+        self._dial()
+
+    def tell_members(self) -> None:
+        """The record of a member has changed: send it to every connected partner."""
+        for session in self.sessions.values():
+            session.tell_members()
+        self.runtime.tell()
+
+    def tell_self(self) -> None:
+        """How this node serves has changed."""
+        for uplink in self.uplinks.values():
+            uplink.tell_self()
+        self.tell_members()
+
+    def tell_revocations(self) -> None:
+        """Send our revocation list to every connected peer."""
+        message = m.Revocations(self.runtime.pki.crl_pem())
+        for session in self.sessions.values():
+            session.tell(message)
+        for uplink in self.uplinks.values():
+            uplink.tell_revocations()
+
+    def dial_anew(self, names: Iterable[NodeName]) -> None:
+        """End links that this node dialled; the next handshake of one that was revoked is refused."""
+        for name in [name for name in names if name in self.uplinks]:
+            self.uplinks.pop(name).stop()
+        self._dial()
+
+    def _dial(self) -> None:
+        partners = self.runtime.settings.partners
+        for name in list(self.uplinks):
+            partner = partners.get(name)
+            if (
+                partner is None
+                or partner.address is None
+                or str(partner.address) != self.uplinks[name].address
+            ):
+                self.uplinks.pop(name).stop()
+        for name, partner in partners.items():
+            if partner.address is not None and name not in self.uplinks:
+                uplink = Uplink(self, name, str(partner.address))
+                self.uplinks[name] = uplink
+                uplink.start()
+
+    async def close(self) -> None:
+        for uplink in list(self.uplinks.values()):
+            uplink.stop()
+        await asyncio.gather(*(u.ended() for u in self.uplinks.values()))
+        for session in list(self.sessions.values()):
+            await session.close("stopping")
+
+    def cut(self, name: NodeName) -> None:
+        """A partner was removed or revoked: end what runs with it."""
+        for known in self._reported.values():
+            known.discard(name)
+        session = self.sessions.get(name)
+        if session is not None:
+            session.abandon("unlinked")
+        uplink = self.uplinks.pop(name, None)
+        if uplink is not None:
+            uplink.stop()
+
+    # PeerService ----------------------------------------------------------------------------------------------
+
+    async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
+        offers = [
+            offer
+            for service in self.lines.values()
+            if (offer := offer_of(service)) is not None and service.offers_to(request.name)
+        ]
+        return await self.membership.join(request, address, tuple(offers))
+
+    async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
+        self.access.require_partner(who)
+        return self.membership.renew(who, request)
+
+    async def heads(self, who: NodeName, request: m.HeadsRequest) -> m.HeadsReply:
+        self.access.require_partner(who)
+        heads: list[m.Head] = []
+        refused: list[tuple[LineId, m.ErrorReply]] = []
+        room, holds = m.HEADS_REPLY_BYTES_MAX // 2, {each.line: each.head for each in request.holds}
+        for known in {known.line: known for known in request.lines}.values():
+            try:
+                service = self.access.require(who, self.service(known.line), known.line)
+            except InstepError as error:
+                refused.append((known.line, reply_of_error(error)))
+                continue
+            message = service.head_message(who, with_bundle=request.with_bundles)
+            if message is None or (known.head is not None and message.generation.id == known.head.id):
+                continue
+            message = with_beside(message, service, holds.get(known.line, known.head))
+            size = len(m.encode(message))
+            if size > room and message.bundle is not None:
+                message = msgspec.structs.replace(message, bundle=None, base=None)
+                size = len(m.encode(message))
+            if size <= room:  # the others come when these are known
+                room -= size
+                heads.append(message)
+        return m.HeadsReply(tuple(heads), tuple(refused))
+
+    def _checked(
+        self, who: NodeName, line: LineId, generation: bytes
+    ) -> tuple[LineService, SignedGeneration]:
+        service = self.access.require(who, self.service(line), line)
+        signed = self.runtime.store.generation(Digest(generation))
+        if signed is None or signed.body().line != line:
+            raise UnavailableError(
+                f"generation {generation.hex()[:16]} of {line} is not kept here",
+                hint="take the newer head",
+                code="superseded",
+                generation=generation.hex(),
+            )
+        return service, signed
+
+    async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply:
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, request.digests)
+        return pages_reply(self.runtime.store, request)
+
+    async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply:
+        _, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
+        return chunk_pages_reply(self.runtime.store, self.belonging, request)
+
+    def require_pages(self, signed: SignedGeneration, asked: Iterable[Digest]) -> None:
+        """``PeerError`` unless all these pages are of this generation's manifest."""
+        self.belonging.require(signed.body().root, asked, self.runtime.store.get_page)
+
+    async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply:
+        live = self.access.require(who, self.service(request.line), request.line).live
+        return m.HoldingsReply(tuple(live is not None and g == live.id for g in request.generations))
+
+    async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply:
+        """Only to a peer that may have the line, only built-in facts and those that its gates name."""
+        service = self.access.require(who, self.service(request.line), request.line)
+        found = await self.facts_of_line(service, request.key)
+        return m.FactsReply(found, wall_ms())
+
+    async def facts_of_line(self, service: LineService, key: bytes) -> tuple[tuple[str, str], ...]:
+        """The built-in facts, and those that the line's gates name, for a peer that asked with ``key``."""
+        names = [gate.name for gate in known_gates(service.known_definition())[0]]
+        found = await self.runtime.facts.facts(self.runtime.settings, service.fileset, names)
+        return tuple(sorted(told(found, key).items()))
+
+    async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
+        service = self.access.require(who, self.service(request.line), request.line)
+        if who in self._verifying:
+            raise UnavailableError(
+                f"a verification for {who} is under way", code="busy", node=self.runtime.name
+            )
+        self._verifying.add(who)
+        try:
+            return await service.verify(is_deep=request.is_deep)
+        finally:
+            self._verifying.discard(who)
+
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (want.page for want in request.wants))
+        shelf = service.shelf().of(signed, service.head, who)
+        return shelf.contents(entries_asked(self.runtime.store, request))
+
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+        service, signed = self._checked(who, request.line, request.generation)
+        self.require_pages(signed, (request.page,))
+        entry = entry_asked(self.runtime.store, request.page, request.position)
+        return service.shelf().of(signed, service.head, who).ranges(entry, request.ranges)
+
+    async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
+        self.access.require_partner(who)
+        other = self.sessions.get(who)
+        if other is not None and other.hello.session != hello.session and await other.is_alive():
+            raise NotAllowedError(
+                f"{who} is connected already from another process: two nodes use one identity",
+                hint=f"stop the copy; a new server gets its own keys: instep invite NAME on {self.runtime.name}",
+                code="identity_in_use",
+                node=who,
+            )
+        if other is not None:
+            await other.close("replaced")
+        session = Session(self, who, hello, stream)
+        self.sessions[who] = session
+        self.runtime.tell()
+        try:
+            await session.run()
+        finally:
+            if self.sessions.get(who) is session:
+                del self.sessions[who]
+                for service in self.lines.values():
+                    service.partner_lost(who)
+            session.ended_at_ms = wall_ms()
+            self.runtime.tell()

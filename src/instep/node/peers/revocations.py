@@ -1,0 +1,14 @@
+"""What a node does when it hears that another was revoked."""
+
+from __future__ import annotations
+
+from instep.node.peers.peer_context import PeerContext
+
+__all__ = ["take_revocations"]
+
+
+def take_revocations(peers: PeerContext, crl: bytes) -> None:
+    """A peer's lists: a new revocation cuts both directions at once, and is passed on."""
+    if peers.membership.adopt_crl(crl):
+        peers.on_revoked()
+        peers.tell_revocations()

@@ -1,0 +1,207 @@
+"""What a sender asks a partner over the partner's own stream: numbered, each with a deadline."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Sequence
+
+from instep.errors import PeerError, RefusedError, UnavailableError
+from instep.model.ids import LineId, NodeName
+from instep.net.messages import messages as m
+from instep.net.messages.faults import error_of_reply
+from instep.node.peers.peer_context import PeerContext
+
+__all__ = ["Asking", "reading_s"]
+
+ALIVE_S = 3.0
+HAS_S = 120.0
+"""The partner may have to read every file of a path that the archive has in several versions."""
+PARTS_S = 60.0
+READ_BYTES = 32 << 20
+"""A partner hashes what it looks for: so much in a second, on a slow disk, is added to the deadlines of contents."""
+
+
+class Asking(abc.ABC):
+    """The asking half of a session."""
+
+    who: NodeName
+    hello: m.Hello
+    version: int
+    _peers: PeerContext
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[m.StreamMessage]] = {}
+        self._is_over = False
+
+    @abc.abstractmethod
+    def tell(self, message: m.StreamMessage) -> None:
+        """Queue a message."""
+
+    def _answer(self, number: int, message: m.StreamMessage) -> None:
+        future = self._waiting.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def _end_asking(self) -> None:
+        """The stream has ended: callers that wait for an answer get an error, and later callers get it at once."""
+        self._is_over = True
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_gone(self.who))
+
+    def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
+        self._number += 1
+        future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = future
+        return self._number, future
+
+    async def _ask(
+        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
+    ) -> m.StreamMessage:
+        try:
+            if self._is_over:
+                raise _gone(self.who)
+            self.tell(message)
+            async with asyncio.timeout(within_s):
+                return await future
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
+            ) from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def asks_told(self, within_s: float) -> bool:
+        """Whether the partner, asked now, told all it holds of our lines."""
+        number, future = self._next()
+        try:
+            await self._ask(number, future, m.Ping(number), within_s)
+        except UnavailableError:
+            return False
+        return True
+
+    async def is_alive(self) -> bool:
+        """Whether the process at the other end still answers."""
+        return await self.asks_told(ALIVE_S)
+
+    async def fetch_pages(self, request: m.PagesRequest) -> m.PagesReply:
+        """Pages by the partner's own stream: for a writer that lost them."""
+        number, future = self._next()
+        asked = m.PagesRequest(request.line, request.generation, request.digests, number)
+        reply = await self._ask(number, future, asked, 60.0)
+        if not isinstance(reply, m.PagesReply):
+            raise PeerError(f"{self.who} answered pages with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None and not reply.pages:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
+        """What the partner's tree really holds."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
+        if not isinstance(reply, m.VerifyReply):
+            raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
+        return reply
+
+    async def could_take_over(
+        self, line: LineId, partners: tuple[NodeName, ...], within_s: float
+    ) -> tuple[m.Obstacle, ...]:
+        """The obstacles to this partner going on with the line as its writer, for these nodes."""
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
+        if not isinstance(reply, m.TakeOverReply):
+            raise PeerError(f"{self.who} answered take_over with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply.obstacles
+
+    async def test(self, line: LineId, within_s: float) -> m.TestReply:
+        """What the partner's own probes and golden requests come to now."""
+        if "test" not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be tested from elsewhere",
+                hint=f"on {self.who}: instep test {line.fileset}",
+                code="cannot_test",
+                node=self.who,
+            )
+        number, future = self._next()
+        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
+        if not isinstance(reply, m.TestReply):
+            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
+        """The partner's facts that the gates of a line written here are about."""
+        key = self._peers.runtime.facts.key
+        since = m.since(m.FactsRequest)
+        if since > self.version:
+            raise UnavailableError(
+                f"{self.who} speaks protocol {self.version}, facts are sent since {since}",
+                hint=f"upgrade instep on {self.who}; it looks at the gates itself in any case",
+                code="version",
+                node=self.who,
+            )
+        number, future = self._next()
+        reply = await self._ask(number, future, m.FactsRequest(line, number, key), within_s)
+        if not isinstance(reply, m.FactsReply):
+            raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    async def held(self, line: LineId, wants: tuple[m.Wanted, ...]) -> tuple[bool, ...]:
+        """Which of these contents the partner has."""
+        number, future = self._next()
+        within_s = HAS_S + reading_s(wants)
+        reply = await self._ask(number, future, m.HasRequest(number, line, wants), within_s)
+        if not isinstance(reply, m.HasReply):
+            raise PeerError(f"{self.who} answered held with {type(reply).__name__}", code="bad_answer")
+        if reply.refusal:
+            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        if len(reply.is_there) != len(wants):
+            raise PeerError(f"{self.who} answered {len(reply.is_there)} of {len(wants)}", code="bad_answer")
+        return reply.is_there
+
+    async def parts(self, line: LineId, wants: tuple[m.PartWant, ...]) -> tuple[m.Part, ...]:
+        """The first of these parts of contents, as many as fit an answer."""
+        number, future = self._next()
+        within_s = PARTS_S + reading_s([each.wanted for each in wants])
+        reply = await self._ask(number, future, m.PartsRequest(number, line, wants), within_s)
+        if not isinstance(reply, m.PartsReply):
+            raise PeerError(f"{self.who} answered parts with {type(reply).__name__}", code="bad_answer")
+        if reply.refusal:
+            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        if len(reply.parts) > len(wants):
+            raise PeerError(f"{self.who} answered more than it was asked for", code="bad_answer")
+        return reply.parts
+
+    async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
+        """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
+        if "drain" not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be drained from elsewhere",
+                hint=f"on {self.who}: instep node {'drain' if is_drained else 'undrain'}",
+                code="cannot_drain",
+                node=self.who,
+            )
+        number, future = self._next()
+        request = m.DrainRequest(number, is_drained, reason, for_ms)
+        reply = await self._ask(number, future, request, within_s)
+        if not isinstance(reply, m.DrainReply):
+            raise PeerError(f"{self.who} answered drain with {type(reply).__name__}", code="bad_answer")
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+
+def reading_s(wants: Sequence[m.Wanted]) -> float:
+    """How long a partner with a slow disk reads these contents, each once."""
+    return sum({want.digest: want.size for want in wants}.values()) / READ_BYTES
+
+
+def _gone(who: NodeName) -> UnavailableError:
+    return UnavailableError(f"{who} went away", code="not_connected", node=who)

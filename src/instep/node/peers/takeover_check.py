@@ -1,0 +1,96 @@
+"""What would stand against this node going on with a line as its writer: asked before a handover, changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from instep.errors import ConfigError
+from instep.model.definition import FilesetClass
+from instep.model.ids import NodeName
+from instep.net.client import split_address
+from instep.net.messages.messages import Obstacle
+from instep.node.config.writer_edit import check_change
+from instep.node.lines.line_service import LineService
+from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.reachability import is_covered
+
+__all__ = ["obstacles", "why_unserved"]
+
+
+def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeName]) -> tuple[Obstacle, ...]:
+    """One for each thing that an operator has to put right here first, with the command that does it."""
+    found: list[Obstacle] = []
+    if service.fileset.observe:
+        found.append(
+            _here(peers, "only observes it", f"instep fileset accept {service.fileset.name} PATH --seed")
+        )
+    definition = service.known_definition()
+    if definition is None:
+        found.append(_here(peers, "knows no generation of it yet", "instep status"))
+        return tuple(found)
+    try:
+        check_change(peers.runtime.directory, service.line, peers.runtime.name, definition)
+    except ConfigError as error:
+        found.append(
+            _here(peers, f"could not name itself in instep.toml: {error.reason}", "instep config check")
+        )
+    for partner in partners:
+        if partner != peers.runtime.name:
+            found.extend(why_unserved(peers, service, definition.fileset_class, partner))
+    return tuple(found)
+
+
+def _here(peers: PeerContext, why: str, hint: str) -> Obstacle:
+    me = peers.runtime.name
+    return Obstacle("", f"{me} {why}", f"on {me}: {hint}")
+
+
+def why_unserved(
+    peers: PeerContext, service: LineService, fileset_class: FilesetClass, partner: NodeName
+) -> list[Obstacle]:
+    """Why ``partner`` could not follow the line from this node, were it the writer."""
+    runtime = peers.runtime
+    settings, me, name = runtime.settings, runtime.name, service.fileset.name
+    row = settings.partners.get(partner)
+    found: list[Obstacle] = []
+
+    def stands(reason: str, hint: str) -> None:
+        found.append(Obstacle(partner, reason, f"on {me}: {hint}"))
+
+    is_origin = service.line.origin == partner
+    if row is None:
+        stands(f"{me} does not list {partner}", f"instep partner set {partner} --replicate --data")
+    elif not is_origin and not row.link.lets(fileset_class, own_line=True):
+        what = "data" if row.link.replicate else "replicate"
+        stands(
+            f"the link of {me} to {partner} has {what} off",
+            f"instep partner set {partner} --replicate --data",
+        )
+    if not is_origin and not service.fileset.offers_to(partner):
+        stands(f"{me} does not name {partner} in to of {name}", f"instep fileset set {name} to=")
+    address = _address_of(peers, partner)
+    if address is not None:
+        network = ipaddress.ip_network(address)
+        if not is_covered(settings.allow, network):
+            stands(
+                f"{me} does not allow peers from {address}, where {partner} is", f"instep allow add {address}"
+            )
+        if settings.listen.is_loopback and not network.is_loopback:
+            stands(
+                f"{me} listens on {settings.listen}, which {partner} at {address} cannot reach",
+                f'set listen = "0.0.0.0:{settings.listen.port}" and advertise in instep.toml; then restart it',
+            )
+    return found
+
+
+def _address_of(peers: PeerContext, partner: NodeName) -> str | None:
+    """The IP address that a member advertises; None when it is a host name, or unknown."""
+    member = peers.membership.members.get(partner)
+    if member is None or not member.address:
+        return None
+    host = split_address(member.address)[0]
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None

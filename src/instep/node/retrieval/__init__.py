@@ -1,0 +1,1 @@
+"""Contents of a generation wherever they are, here or at partners, written where an operator wants them."""

@@ -1,0 +1,259 @@
+"""The boring loop around a machine: take an event, step, record it, perform the effects in order.
+
+An effect that fails because this machine lacks something (a full disk, a lost mount, a busy database) is performed
+again, with growing pauses, until it succeeds. What follows it waits, so ``Save`` stays a barrier; ``on_stuck`` says so
+outside.
+
+One driver owns one machine. Small messages go through it; file bytes never do: long effects run as
+child tasks that end in exactly one event. ``Save`` is a barrier because ``perform`` is awaited before the
+next effect starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+from instep.errors import InstepError, ResourceError, Retry
+
+__all__ = ["Driver", "Machine", "from_os_error", "monotonic_ms", "run_all", "wall_ms"]
+
+INBOX_MAX = 4096
+RECORDED_EVENTS_MAX = 500
+EFFECTS_PER_EVENT_MAX = 1000
+HURRY_S = 0.02
+HURRY_MOST_S = 2.0
+"""So long a command waits for what this machine could not do before, as writing to a disk that was full."""
+AGAIN_MIN_S = 0.25
+AGAIN_MAX_S = 5.0
+"""The longest pause between two attempts at an effect that this machine cannot carry out now."""
+
+log = logging.getLogger(__name__)
+
+EventT = TypeVar("EventT")
+EffectT = TypeVar("EffectT")
+EventIn = TypeVar("EventIn", contravariant=True)
+EffectOut = TypeVar("EffectOut", covariant=True)
+
+
+def monotonic_ms() -> int:
+    """The clock for deciding: milliseconds since boot, counting suspended time."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+_shift_ms = 0
+
+
+def wall_ms() -> int:
+    """The clock for showing: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000 + _shift_ms
+
+
+def call_at_wall_ms(until_ms: int | None, call: Callable[[int], None]) -> None:
+    """Call with ``until_ms`` once the wall clock should show it; on the event loop. Nothing for None."""
+    if until_ms is not None:
+        delay_s = max(0, until_ms - wall_ms()) / 1000
+        asyncio.get_running_loop().call_later(delay_s, call, until_ms)
+
+
+def shift_wall_clock(by_ms: int) -> None:
+    """Show another time than the machine's: for tests of gates between clocks, set by ``daemon/process.py`` alone."""
+    global _shift_ms
+    _shift_ms = by_ms
+
+
+class Machine(Protocol[EventIn, EffectOut]):
+    """What every machine of ``core`` is to its driver."""
+
+    def step(self, event: EventIn, now_ms: int) -> tuple[EffectOut, ...]: ...
+
+
+class Driver(Generic[EventT, EffectT]):
+    """Runs one machine. ``perform`` carries out one effect; it may call ``spawn`` for long work and
+    ``set_timer`` for named timers. A broken invariant in the machine stops the driver and leaves its last
+    events in ``recorded``."""
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine[EventT, EffectT],
+        perform: Callable[[EffectT], Awaitable[None]],
+        timer_fired: Callable[[str], EventT],
+    ) -> None:
+        self.name = name
+        self.machine = machine
+        self._perform = perform
+        self._timer_fired = timer_fired
+        self._inbox: asyncio.Queue[EventT] = asyncio.Queue()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._children: set[asyncio.Task[None]] = set()
+        self.recorded: deque[tuple[int, EventT]] = deque(maxlen=RECORDED_EVENTS_MAX)
+        self.failure: BaseException | None = None
+        self.stuck: InstepError | None = None
+        """Why the effect under way cannot be performed now."""
+        self.on_stuck: Callable[[InstepError | None], Awaitable[None]] | None = None
+        """Called with the reason whenever it changes, and with None when it is over."""
+        self._hurry = asyncio.Event()
+
+    def post(self, event: EventT) -> None:
+        """Hand in an event; never blocks and never drops: an answer that is lost would be waited for without
+        end. A sender that can wait, as a peer's stream, waits for ``room`` before it hands in more."""
+        self._inbox.put_nowait(event)
+        if self._inbox.qsize() >= INBOX_MAX:
+            self._has_room.clear()
+
+    async def room(self) -> None:
+        """Return once the inbox is not too full."""
+        await self._has_room.wait()
+
+    def set_timer(self, name: str, at_ms: int) -> None:
+        """Set or replace a named timer; it arrives as the event that ``timer_fired`` makes."""
+        self.cancel_timer(name)
+        delay = max(0, at_ms - monotonic_ms()) / 1000
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(delay, self._fire, name)
+
+    def cancel_timer(self, name: str) -> None:
+        handle = self._timers.pop(name, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, name: str) -> None:
+        self._timers.pop(name, None)
+        self.post(self._timer_fired(name))
+
+    def spawn(
+        self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]
+    ) -> asyncio.Task[None]:
+        """Run long work as a child task that ends in one event: its result, or ``failed(error)``; none when
+        it is cancelled."""
+        task = asyncio.get_running_loop().create_task(self._child(work, failed))
+        self._children.add(task)
+        task.add_done_callback(self._children.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was cancelled before it began
+        return task
+
+    async def _child(
+        self, work: Coroutine[Any, Any, EventT], failed: Callable[[InstepError], EventT]
+    ) -> None:
+        try:
+            event = await work
+        except InstepError as error:
+            event = failed(error)
+        except OSError as error:
+            event = failed(from_os_error(error))
+        except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.exception("%s: a child task broke", self.name)
+            event = failed(InstepError(f"{type(error).__name__}: {error}", code="unexpected"))
+        self.post(event)
+
+    async def run(self) -> None:
+        """Own the machine until cancelled. Children are cancelled and awaited on the way out."""
+        try:
+            while True:
+                await self._take(await self._inbox.get())
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.failure = error
+            log.exception("%s stopped; its last events: %s", self.name, list(self.recorded)[-50:])
+            raise
+        finally:
+            for name in list(self._timers):
+                self.cancel_timer(name)
+            for child in list(self._children):
+                child.cancel()
+            await asyncio.gather(*self._children, return_exceptions=True)
+
+    async def _take(self, event: EventT) -> None:
+        if self._inbox.qsize() < INBOX_MAX // 2:
+            self._has_room.set()
+        now = monotonic_ms()
+        self.recorded.append((now, event))
+        effects = self.machine.step(event, now)
+        assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
+        for effect in effects:
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: EffectT) -> None:
+        pause = AGAIN_MIN_S
+        while True:
+            try:
+                await self._perform(effect)
+                break
+            except (InstepError, OSError) as error:
+                trouble = error if isinstance(error, InstepError) else from_os_error(error)
+                if trouble.retry is not Retry.LATER:
+                    raise
+            await self._say_stuck(trouble)
+            self._hurry.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            pause = min(pause * 2, AGAIN_MAX_S)
+        if self.stuck is not None:
+            await self._say_stuck(None)
+
+    async def _say_stuck(self, trouble: InstepError | None) -> None:
+        before, self.stuck = self.stuck, trouble
+        if trouble is None:
+            log.warning("%s goes on", self.name)
+        elif before is None or before.error_code != trouble.error_code:
+            log.error("%s waits: %s", self.name, trouble.reason)
+        else:
+            return
+        if self.on_stuck is not None:
+            await self.on_stuck(trouble)
+
+    def nudge(self) -> None:
+        """Perform what is stuck at once, if anything is."""
+        self._hurry.set()
+
+    async def hurry(self, within_s: float = HURRY_MOST_S) -> None:
+        """Perform what is stuck at once; the reason is raised when it is still stuck after ``within_s``."""
+        deadline = monotonic_ms() + within_s * 1000
+        while self.stuck is not None:
+            self._hurry.set()
+            if monotonic_ms() > deadline:
+                raise self.stuck
+            await asyncio.sleep(HURRY_S)
+
+
+async def run_all(*works: Coroutine[Any, Any, None]) -> None:
+    """Run drivers that belong together until one ends: then all end, with its error."""
+    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def from_os_error(error: OSError) -> InstepError:
+    """Translate what the kernel says into the error tree, with a hint an operator can act on."""
+    where = error.filename if isinstance(error.filename, str) else None
+    if isinstance(error.filename, bytes):
+        where = error.filename.decode("utf-8", "replace")
+    hints = {
+        errno.ENOSPC: ("disk_full", "free space on this file system; instep goes on by itself"),
+        errno.EDQUOT: ("disk_full", "raise the quota; instep goes on by itself"),
+        errno.EROFS: ("read_only", "mount the file system read-write; instep goes on by itself"),
+        errno.EACCES: ("no_permission", "give the user that runs instep read and write permission"),
+        errno.EPERM: ("no_permission", "give the user that runs instep read and write permission"),
+        errno.EMFILE: ("too_many_files", "raise the limit of open files of the instep service"),
+        errno.EIO: ("io_error", "the disk reports errors: look at the kernel log, replace it"),
+    }
+    code, hint = hints.get(error.errno or 0, ("os_error", "see the reason; instep tries again"))
+    named = f"{error.strerror}" + (f": {where}" if where else "")
+    return ResourceError(named, code=code, hint=hint, errno=error.errno, path=where)

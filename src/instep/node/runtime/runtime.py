@@ -1,0 +1,144 @@
+"""What every service of a node shares: its directory, settings, keys, state and worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from instep.errors import UnavailableError
+from instep.model.ids import LineId, NodeName
+from instep.net.trust.pki import Pki
+from instep.node.config.settings import Settings
+from instep.node.directory import NodeDirectory
+from instep.node.facts.cache import FactCache
+from instep.node.runtime.deferred import Deferred
+from instep.node.runtime.draining import Draining
+from instep.node.runtime.driver import monotonic_ms, wall_ms
+from instep.node.runtime.event_throttle import Quiet
+from instep.node.runtime.retention_time import RetentionTime
+from instep.store.port import NodeStore
+from instep.store.sqlite import SqliteStore
+
+__all__ = ["Runtime", "Worker"]
+
+TEXT_MAX = 1_000
+_TRIED = "tried"
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Worker:
+    """One thread for one fileset's tree: scans, stages and switches never run side by side on a tree."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The result of ``call``, made in the thread. Cancelling the wait lets the call finish by itself.
+        ``UnavailableError`` once the service has ended, also when that ends the wait."""
+        loop = asyncio.get_running_loop()
+        try:
+            made = loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        except RuntimeError as error:  # the pool takes no more
+            raise _ended() from error
+        try:
+            return await made
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if made.cancelled() and task is not None and not task.cancelling():
+                raise _ended() from None  # it stood in the queue when the pool was closed
+            raise
+
+    def close(self) -> None:
+        """Wait for the call under way; later ones are refused, as are those in the queue."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended() -> UnavailableError:
+    return UnavailableError(
+        "the service of this tree has ended", code="line_stopped", hint="instep status says why"
+    )
+
+
+class Runtime:
+    """Lives as long as the daemon. ``store`` is a connection of the calling thread's own."""
+
+    def __init__(
+        self,
+        directory: NodeDirectory,
+        settings: Settings,
+        pki: Pki,
+        session: bytes,
+        state_note: str | None = None,
+    ) -> None:
+        self.directory = directory
+        self.state_note = state_note
+        """That the state was lost or damaged when this daemon began, for status."""
+        self.settings = settings
+        self.pki = pki
+        self.session = session
+        """Random, fresh at each start: two live streams of one name with two sessions are a copied identity."""
+        self._local = threading.local()
+        self._stores: list[NodeStore] = []
+        self._opening = threading.Lock()
+        self.deferred = Deferred(lambda: self.store)
+        self.changed = asyncio.Event()
+        """Set and replaced whenever something that ``status`` or ``wait`` shows has changed."""
+        self._quiet = Quiet()
+        self.facts = FactCache()
+        self.retention = RetentionTime()
+        self.draining = Draining(lambda: self.store, self.tell)
+        """Whether this node wants new work, and which balancers know."""
+
+    @property
+    def name(self) -> NodeName:
+        return self.settings.name
+
+    @property
+    def store(self) -> NodeStore:
+        store: NodeStore | None = getattr(self._local, "store", None)
+        if store is None:
+            store = SqliteStore.open(self.directory.database, is_checked=True)  # by ``open_state``
+            self._local.store = store
+            with self._opening:
+                self._stores.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close the connections of all threads; the threads have ended."""
+        for store in self._stores:
+            store.close()
+        self._stores.clear()
+
+    def try_state(self) -> None:
+        """Write to the state, durably; raises what keeps this node from it, before anything is called tried again."""
+        self.store.put(_TRIED, str(wall_ms()).encode())
+        self.deferred.flush()
+
+    def note(self, kind: str, text: str, line: LineId | None = None, **facts: Any) -> None:
+        """One line of the events log; it waits while the state cannot be written."""
+        at_ms = wall_ms()
+        self.deferred.append(lambda store: store.append_event(at_ms, kind, line, text, facts))
+
+    def note_of_peer(
+        self, source: str, kind: str, text: str, line: LineId | None = None, **facts: Any
+    ) -> None:
+        """One line of the events log and of the daemon's log about what a peer or a stranger did; a peer that does
+        it again and again is logged now and then, with the count."""
+        hushed = self._quiet.take((source, kind, line, facts.get("code")), monotonic_ms())
+        if hushed is None:
+            return
+        more = f" (and {hushed} more like it)" if hushed else ""
+        text = text[:TEXT_MAX] + more
+        log.warning("%s%s", f"{line}: " if line is not None else "", text)
+        self.note(kind, text, line, **facts)
+
+    def tell(self) -> None:
+        """Wake all tasks that wait for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()

@@ -1,0 +1,311 @@
+"""What a partner may have of a line's pages and contents, and where they are found.
+
+A content is looked for in the tree, then in the history, then in every batch of the archive. A place that holds other
+bytes is named and does not hide the next. A file that moved on is *superseded*, never sent as something else (P6,
+design sections 5 and 6).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+
+from blake3 import blake3
+
+from instep.errors import DamagedError, PeerError, UnavailableError
+from instep.model.generation import SignedGeneration
+from instep.model.ids import Digest, HeadRef, NodeName
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.pages import decode_leaf, level_of
+from instep.net.messages.messages import (
+    PAGES_REPLY_BYTES_MAX,
+    ChunkPagesRequest,
+    ContentsRequest,
+    PagesReply,
+    PagesRequest,
+)
+from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.node.trees.keeping.page_membership import Belonging
+from instep.node.trees.keeping.serving_checks import ServingChecks, Where
+from instep.node.trees.keeping.shared_history import Kept
+from instep.store.port import NodeStore
+from instep.tree.archive.lookup import ArchiveLookup
+from instep.tree.archive.source import ArchiveSource
+from instep.tree.root.beneath import Root
+from instep.tree.root.place import Place
+
+__all__ = ["Shelf", "chunk_pages_reply", "entries_asked", "entry_asked", "pages_reply"]
+
+RECENT_GENERATIONS = 16
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def pages_reply(
+    store: NodeStore, request: PagesRequest | ChunkPagesRequest, limit_bytes: int = PAGES_REPLY_BYTES_MAX
+) -> PagesReply:
+    """The first pages of those asked for, as many as fit a reply."""
+    pages: list[bytes] = []
+    size = 0
+    for digest in request.digests:
+        raw = store.get_page(digest)
+        if raw is None:
+            if pages:
+                break
+            raise UnavailableError(
+                f"page {digest.hex()[:16]} is not kept here any more",
+                hint="take the newer head",
+                code="superseded",
+                page=digest.hex(),
+            )
+        size += len(raw)
+        if pages and size > limit_bytes:
+            break
+        pages.append(raw)
+    return PagesReply(tuple(pages), getattr(request, "number", 0))
+
+
+def entries_asked(store: NodeStore, request: ContentsRequest) -> Iterator[Entry]:
+    """The entries that a request names, in its order; ``PeerError`` for positions that are not there. Lazy: one
+    request may name more pages than an event loop should decode in one go."""
+    for want in request.wants:
+        leaf = _leaf(store, want.page)
+        for position in want.positions:
+            yield _at(leaf, position, want.page)
+
+
+def entry_asked(store: NodeStore, page: Digest, position: int) -> Entry:
+    """One entry by its address."""
+    return _at(_leaf(store, page), position, page)
+
+
+def _leaf(store: NodeStore, digest: Digest) -> Sequence[Entry]:
+    raw = store.get_page(digest)
+    if raw is None:
+        raise UnavailableError(
+            f"page {digest.hex()[:16]} is not kept here any more",
+            hint="take the newer head",
+            code="superseded",
+            page=digest.hex(),
+        )
+    if level_of(raw) != 0:
+        raise PeerError("contents were asked for by an inner page", code="bad_want", page=digest.hex())
+    return decode_leaf(raw, trusted=True)
+
+
+def _at(leaf: Sequence[Entry], position: int, page: Digest) -> Entry:
+    if position >= len(leaf):
+        raise PeerError(
+            f"position {position} is not in page {page.hex()[:16]} of {len(leaf)} entries", code="bad_want"
+        )
+    entry = leaf[position]
+    if entry.kind is Kind.DIR:
+        raise PeerError("a directory has no contents", code="bad_want", position=position)
+    return entry
+
+
+class Shelf:
+    """Contents of one fileset on this node. One request's thread at a time; opened for each request."""
+
+    def __init__(
+        self,
+        place: Place,
+        history: Kept | None,
+        archive: ArchiveLookup,
+        checks: ServingChecks,
+        missed: Callable[[Entry], None] | None = None,
+    ) -> None:
+        """``missed`` is called with each entry whose contents are nowhere here any more."""
+        self._place = place
+        self.missed = missed
+        self._history = history
+        self._archive = archive
+        self._archived: ArchiveSource | None = None
+        self._checks = checks
+        self._asker = NodeName("")
+
+    def of(self, signed: SignedGeneration, head: HeadRef | None, asker: NodeName) -> Shelf:
+        """For a request of that generation. Contents of an old generation are not missed: the partner takes the
+        newer head."""
+        if head is not None and signed.ref().number + RECENT_GENERATIONS < head.number:
+            self.missed = None
+        self._asker = asker
+        return self
+
+    def contents(self, entries: Iterable[Entry]) -> Iterator[Answer]:
+        """Answers in order. Small contents whole, large ones in pieces."""
+        with closing(Root(self._place.root)) as root:
+            for index, entry in enumerate(entries):
+                if entry.kind is Kind.SYMLINK:
+                    yield self._whole(index, entry, _target(root, entry))
+                elif entry.size <= PIECE_BYTES:
+                    yield self._whole(index, entry, self._small(root, entry))
+                else:
+                    yield from self._pieces(entry, root, [(0, entry.size)], index)
+
+    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
+        """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
+        for offset, length in ranges:
+            if offset + length > entry.size:
+                raise PeerError(
+                    f"range {offset}+{length} leaves a file of {entry.size} bytes", code="bad_want"
+                )
+        with closing(Root(self._place.root)) as root:
+            yield from self._pieces(entry, root, ranges, 0)
+
+    # --- small ones, each hashed as it is sent ----------------------------------------------------------------
+
+    def _small(self, root: Root, entry: Entry) -> bytes | None:
+        """What the tree has at the entry's path. Other bytes under the very stat of the entry are rot."""
+        fd = _opened(root, entry)
+        if fd is None:
+            return None
+        try:
+            data = os.read(fd, entry.size + 1)
+            if is_unchanged(fd, entry) and blake3(data).digest() != entry.digest:
+                self._checks.rotten(entry)
+            return data
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def _whole(self, index: int, entry: Entry, data: bytes | None) -> Answer:
+        if data is not None and blake3(data).digest() == entry.digest:
+            return Answer(index, AnswerStatus.WHOLE, 0, data)
+        kept = self._kept_bytes(entry)
+        if kept is None:
+            self._miss(entry)
+            return Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+        return Answer(index, AnswerStatus.WHOLE, 0, kept)
+
+    def _kept_bytes(self, entry: Entry) -> bytes | None:
+        if self._history is not None:
+            data = self._history.get(entry.digest)
+            if data is not None:
+                return data
+        if entry.kind is Kind.SYMLINK:
+            targets = self._in_archive().targets(entry)
+            return next((each for each in targets if blake3(each).digest() == entry.digest), None)
+        for fd in self._in_archive().candidates(entry):
+            try:
+                data = os.pread(fd, entry.size + 1, 0)
+            except OSError:
+                continue
+            finally:
+                os.close(fd)
+            if blake3(data).digest() == entry.digest:
+                return data
+        return None
+
+    # --- large ones ---------------------------------------------------------------------------------------------
+
+    def _pieces(
+        self, entry: Entry, root: Root, ranges: Sequence[tuple[int, int]], first: int
+    ) -> Iterator[Answer]:
+        """Every range of one content, answered as want ``first`` and those after it."""
+        is_again = self._checks.is_again(self._asker, entry, ranges)
+        fd = self._open_large(root, entry, is_again)
+        if fd is None:
+            self._miss(entry)
+            for index in range(len(ranges)):
+                yield Answer(first + index, AnswerStatus.SUPERSEDED, 0, b"")
+            return
+        began = os.fstat(fd).st_mtime_ns
+        try:
+            for index, (offset, length) in enumerate(ranges):
+                yield from _until_short(first + index, fd, offset, length)
+        finally:
+            self._end(fd, entry, began)
+
+    def _miss(self, entry: Entry) -> None:
+        if self.missed is not None:
+            self.missed(entry)
+
+    def _end(self, fd: int, entry: Entry, began_mtime_ns: int) -> None:
+        """Close what was sent. Where it changed meanwhile, the partner got a mixture, and will find that out: that is
+        as good as a miss, and known sooner."""
+        is_mixed = os.fstat(fd).st_mtime_ns != began_mtime_ns
+        os.close(fd)
+        if is_mixed:
+            self._miss(entry)
+
+    def _open_large(self, root: Root, entry: Entry, is_again: bool) -> int | None:
+        """A descriptor of the contents. Those of the tree are the asker's to verify, chunk by chunk, until it asks for
+        the same bytes again; whatever holds others is reported, and the next place is looked into."""
+        for fd, where in self._candidates(root, entry):
+            if where is Where.TREE and not is_again:
+                return fd
+            if self._checks.is_right(fd, entry, is_again=is_again):
+                return fd
+            self._name_rotten(fd, where, entry)
+            os.close(fd)
+        return None
+
+    def _candidates(self, root: Root, entry: Entry) -> Iterator[tuple[int, Where]]:
+        fd = _opened(root, entry)
+        if fd is not None:
+            if is_unchanged(fd, entry):
+                yield fd, Where.TREE
+            else:
+                os.close(fd)
+        fd = self._history(entry) if self._history is not None else None
+        if fd is not None:
+            yield fd, Where.HISTORY
+        yield from ((fd, Where.ARCHIVE) for fd in self._in_archive().candidates(entry))
+
+    def _name_rotten(self, fd: int, where: Where, entry: Entry) -> None:
+        """A history's content is forgotten, so that it is named, and mended from elsewhere. An archived file may be
+        another version of the same path: nothing is said of it."""
+        if where is Where.HISTORY and self._history is not None:
+            self._history.forget_rotten(entry.digest)
+        elif where is Where.TREE and is_unchanged(fd, entry):
+            self._checks.rotten(entry)
+
+    def _in_archive(self) -> ArchiveSource:
+        if self._archived is None:
+            self._archived = self._archive.source()
+        return self._archived
+
+
+def is_unchanged(fd: int, entry: Entry) -> bool:
+    """Whether an open file has the entry's size and time."""
+    found = os.fstat(fd)
+    return found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns
+
+
+def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[Answer]:
+    """The pieces of one range; *superseded* where the file ends early, or the disk cannot read it."""
+    try:
+        yield from pieces_of_file(index, fd, offset, length)
+    except DamagedError:
+        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+
+
+def _opened(root: Root, entry: Entry) -> int | None:
+    try:
+        return root.open(entry.path, _READ)
+    except OSError:
+        return None
+
+
+def _target(root: Root, entry: Entry) -> bytes | None:
+    try:
+        return root.readlink(entry.path)
+    except OSError:
+        return None
+
+
+def chunk_pages_reply(store: NodeStore, belonging: Belonging, request: ChunkPagesRequest) -> PagesReply:
+    """Pages of one file's chunk list: only those that belong to it."""
+    entry = entry_asked(store, request.page, request.position)
+    root = entry.extra.chunks if entry.extra is not None else None
+    if root is None:
+        raise PeerError("the file has no chunk list", code="bad_want")
+    belonging.require(root, request.digests, store.get_page)
+    return pages_reply(store, request)

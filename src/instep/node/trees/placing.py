@@ -1,0 +1,116 @@
+"""Taking a directory as a fileset's root on this node, and finding it again at every start.
+
+``take_root`` is an operator's act (``fileset add``, ``accept``, ``join --accept``): it makes the control folder
+and the marker. ``find_root`` only looks: a marker that is missing is never made anew, because then a disk that
+is not mounted would look like an empty tree (P10).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from instep.errors import InstepError, RefusedError
+from instep.model.ids import FilesetName, NodeName
+from instep.node.config.settings import Settings
+from instep.node.facts.mounts import require_mount
+from instep.store.port import NodeStore
+from instep.tree.root.marker import Marker, check_marker, create_marker, read_marker, remove_marker
+from instep.tree.root.place import Place, check_overlap, prepare_place, resolve_place
+
+__all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    place: Place
+    marker: Marker | None
+    """None while only observing: then nothing of ours is in the tree."""
+
+
+def _key(fileset: FilesetName) -> str:
+    return f"marker/{fileset}"
+
+
+def _resolve(
+    settings: Settings, fileset: FilesetName, path: Path, stage: Path | None, node_dir: Path
+) -> Place:
+    others = [other.path for name, other in settings.filesets.items() if name != fileset]
+    chosen = "auto" if stage is None else str(stage)
+    return resolve_place(path, fileset, chosen, others=others, node_dir=node_dir)
+
+
+def take_root(
+    store: NodeStore,
+    settings: Settings,
+    fileset: FilesetName,
+    path: Path,
+    node_dir: Path,
+    *,
+    stage: Path | None = None,
+    make: bool = False,
+) -> Taken:
+    """Make ``path`` the root of ``fileset`` here; again is harmless. ``make`` creates the last component of a
+    path that is missing. Refusals as ``resolve_place`` and ``create_marker``."""
+    if make:
+        check_new_root(settings, fileset, path, node_dir)
+        if not path.exists():
+            os.mkdir(path, 0o755)
+    place = _resolve(settings, fileset, path, stage, node_dir)
+    prepare_place(place)
+    marker = read_marker(path)
+    if marker is None:
+        marker = create_marker(path, fileset, settings.name)
+    else:
+        check_marker(path, fileset, settings.name)
+    store.put(_key(fileset), msgspec.json.encode(marker))
+    return Taken(place, marker)
+
+
+def check_new_root(settings: Settings, fileset: FilesetName, path: Path, node_dir: Path) -> None:
+    """Whether ``path`` may become the root of ``fileset`` here; nothing is made. Refusals as ``take_root``."""
+    others = [other.path for name, other in settings.filesets.items() if name != fileset]
+    check_overlap(path, others, node_dir)
+    if path.exists():
+        resolve_place(path, fileset, others=others, node_dir=node_dir)
+    elif not path.parent.is_dir():
+        raise RefusedError(
+            f"neither {path} nor its parent {path.parent} exists",
+            hint=f"mount the disk, or: mkdir -p {path}",
+            code="root_missing",
+            root=str(path),
+        )
+
+
+def find_root(
+    store: NodeStore, settings: Settings, fileset: FilesetName, path: Path, node_dir: Path, stage: Path | None
+) -> Taken:
+    """The root as it was taken. ``RefusedError`` ``mount_missing``, ``root_missing``, ``marker_missing``,
+    ``marker_foreign``."""
+    known_settings = settings.filesets.get(fileset)
+    if known_settings is not None and known_settings.expect_mount is not None:
+        require_mount(fileset, Path(os.path.realpath(path)), known_settings.expect_mount)
+    place = _resolve(settings, fileset, path, stage, node_dir)
+    known = store.get(_key(fileset))
+    random = msgspec.json.decode(known, type=Marker).random if known is not None else None
+    marker = check_marker(path, fileset, settings.name, random)
+    if known is None:
+        store.put(_key(fileset), msgspec.json.encode(marker))
+    prepare_place(place)
+    return Taken(place, marker)
+
+
+def forget_root(fileset: FilesetName, path: Path, node: NodeName) -> None:
+    """After ``fileset remove``: take the marker away so that the directory can be used anew. Content stays, and so
+    does a marker that cannot be read or is another's."""
+    with contextlib.suppress(InstepError):
+        remove_marker(path, fileset, node)
+
+
+def forget_marker(store: NodeStore, fileset: FilesetName) -> None:
+    """The fileset is not in the settings any more: the marker that it gets next may be another."""
+    store.delete(_key(fileset))

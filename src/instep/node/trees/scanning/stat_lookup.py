@@ -1,0 +1,73 @@
+"""Rows of the stat cache as scans ask for them: in order, and by inode for files that moved with their directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from instep.model.ids import FilesetName
+from instep.model.paths import sort_key
+from instep.model.statrow import StatRow
+from instep.store.port import NodeStore
+from instep.tree.scan.scan import Cover
+
+__all__ = ["LiveRows", "Moved", "covered_rows"]
+
+NEIGHBOURS_MAX = 1_024
+SINGLY_MAX = 8
+
+
+class Moved:
+    """Answers by inode. A file that was renamed was mostly renamed together with its neighbours: after a hit the rows
+    that follow it are read in one go, because a look-up by inode for each of 20,000 files takes longer than the
+    scan."""
+
+    def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
+        self._store = store
+        self._fileset = fileset
+        self._near: dict[tuple[int, int], StatRow] = {}
+
+    def __call__(self, dev: int, ino: int) -> StatRow | None:
+        row = self._near.pop((dev, ino), None)
+        if row is not None:
+            return row
+        row = self._store.stat_by_inode(self._fileset, dev, ino)
+        if row is not None:
+            following = self._store.stat_rows(self._fileset, after=row.path)
+            self._near = {(each.dev, each.ino): each for each in islice(following, NEIGHBOURS_MAX)}
+        return row
+
+
+class LiveRows:
+    """Rows by path, for callers that mostly ask in path order: after a few hits the rows that follow are read in one
+    go."""
+
+    def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
+        self._store = store
+        self._fileset = fileset
+        self._near: dict[bytes, StatRow] = {}
+        self._hits = 0
+
+    def __call__(self, path: bytes) -> StatRow | None:
+        row = self._near.pop(path, None)
+        if row is not None:
+            return row
+        row = self._store.stat_row(self._fileset, path)
+        if row is not None:
+            self._hits += 1
+            if self._hits > SINGLY_MAX:
+                following = self._store.stat_rows(self._fileset, after=path)
+                self._near = {each.path: each for each in islice(following, NEIGHBOURS_MAX)}
+        return row
+
+
+def covered_rows(store: NodeStore, fileset: FilesetName, covered: Cover) -> Iterator[StatRow]:
+    """The rows that a partial scan of ``covered`` will ask for, in its order: trees are streamed, because a look-up
+    for each of 20,000 files takes longer than looking at them."""
+    trees = set(covered.trees)
+    for path in sorted((*covered.trees, *covered.entries), key=sort_key):
+        row = store.stat_row(fileset, path)
+        if row is not None:
+            yield row
+        if path in trees:
+            yield from store.stat_rows(fileset, below=path)

@@ -1,0 +1,241 @@
+"""A tree's watcher on the event loop: it keeps touched paths until a caller drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from instep.core.vocabulary import Trouble, trouble_of
+from instep.errors import InstepError, ResourceError
+from instep.node.trees.scanning.mount_watch import MountWatch
+from instep.tree.scan.rules import Rules
+from instep.tree.watch.limits import unwatched
+from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher
+
+__all__ = ["PATHS_MAX", "Drained", "TreeWatch"]
+
+AGAIN_S = 2.0
+"""A root that cannot be watched (not mounted yet) is tried again after this long."""
+LIMIT_AGAIN_S = 60.0
+"""A limit of the kernel that is used up is tried again after this long, and twice as long each time: laying 20,000
+watches costs 2 s."""
+LIMIT_AGAIN_MOST_S = 600.0
+PATHS_MAX = 50_000
+"""More touched paths than this between two scans are an overflow: a full scan is cheaper."""
+
+log = logging.getLogger(__name__)
+
+
+class Drained(NamedTuple):
+    """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost,
+    only a full scan will do. Both are handed out once and together, so that no caller takes one and leaves the other
+    behind."""
+
+    paths: tuple[tuple[bytes, bool], ...]
+    is_overflow: bool
+
+
+class TreeWatch:
+    """Calls ``touched(paths, is_overflow)`` as the kernel reports, and ``told(problem)`` when the watch begins or
+    ceases to see all changes. ``drain`` reads the events that the kernel has queued right now, so that a scan takes
+    in everything that was written before it began."""
+
+    def __init__(
+        self,
+        root: Path,
+        rules: Rules,
+        touched: Callable[[tuple[bytes, ...], bool], None],
+        told: Callable[[Trouble | None], None],
+    ) -> None:
+        self._root = root
+        self._rules = rules
+        self._touched = touched
+        self._told = told
+        self.problem: Trouble | None = None
+        """What the watch does not see, and the command that helps."""
+        self._watcher: Watcher | None = None
+        self._mounts: MountWatch | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._attempt = 0
+        """Counts starts and closes: a start that ends late is of no use any more."""
+        self._limit_pause_s = LIMIT_AGAIN_S
+        self._paths: dict[bytes, bool] = {}
+        self._lost_track = False
+
+    @property
+    def is_watching(self) -> bool:
+        return self._watcher is not None
+
+    @property
+    def written(self) -> Container[bytes]:
+        """Paths that were written and not closed since, as far as the watch saw."""
+        return self._watcher.written if self._watcher is not None else frozenset()
+
+    async def start(self) -> None:
+        """Begin; what changed before is for a full scan to find. In a thread: 20,000 directories take 2 s."""
+        self._watch_mounts()
+        await self._start("auto")
+
+    async def _start(self, how: Literal["auto", "fanotify"]) -> None:
+        """By fanotify only where inotify watches part of the tree already: it goes on until fanotify watches all."""
+        self._stop_waiting()
+        self._attempt += 1
+        attempt = self._attempt
+        watcher = Watcher(self._root, self._rules, how)
+        starting = asyncio.get_running_loop().run_in_executor(None, watcher.start)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(lambda ended: _close_after(ended, watcher))
+            raise
+        except (OSError, InstepError) as error:
+            watcher.close()
+            log.info("cannot watch %s: %s", self._root, error)
+            if attempt == self._attempt:
+                self._cannot(error, how)
+            return
+        if attempt != self._attempt:
+            watcher.close()  # closed or restarted meanwhile
+            return
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
+        self._watcher = watcher
+        self._limit_pause_s = LIMIT_AGAIN_S
+        asyncio.get_running_loop().add_reader(watcher.fd, self._read)
+        self._tell(watcher.problem)
+
+    def _cannot(self, error: OSError | InstepError, how: str) -> None:
+        """Try again later. A root that is not there is for the scan to report."""
+        pause_s = AGAIN_S
+        if isinstance(error, OSError):
+            error = unwatched(self._root, error)
+        if isinstance(error, ResourceError):
+            if how == "auto":
+                self._tell(error)
+            pause_s = self._limit_pause_s
+            self._limit_pause_s = min(2 * pause_s, LIMIT_AGAIN_MOST_S)
+        self._again = asyncio.get_running_loop().call_later(pause_s, self._start_again)
+
+    def _tell(self, problem: ResourceError | None) -> None:
+        trouble = trouble_of(problem) if problem is not None else None
+        if trouble != self.problem:
+            self.problem = trouble
+            if trouble is not None:
+                log.warning("%s: %s; %s", self._root, trouble.reason, trouble.hint)
+            self._told(trouble)
+
+    def _start_again(self) -> None:
+        self._again = None
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
+        self._starting = asyncio.get_running_loop().create_task(self._started_again("auto"))
+
+    async def _started_again(self, how: Literal["auto", "fanotify"]) -> None:
+        await self._start(how)
+        if self._watcher is not None:
+            self._lost_track = True
+            self._touched((), True)
+
+    def restart(self, root: Path, rules: Rules) -> None:
+        """Watch with other rules or another root."""
+        self.close()
+        self._root, self._rules = root, rules
+        self._watch_mounts()
+        self._start_again()
+
+    def _watch_mounts(self) -> None:
+        if self._mounts is not None:
+            self._mounts.close()
+        self._mounts = MountWatch(self._root, self._remounted)
+
+    def _remounted(self, mounted: frozenset[bytes], unmounted: frozenset[bytes]) -> None:
+        """Other files than before stand at these paths; what an umount uncovered is not watched yet."""
+        paths = sorted(mounted | unmounted)
+        self._paths.update(dict.fromkeys(paths, True))
+        self._touched(tuple(paths), False)
+        if unmounted and self._watcher is not None:
+            self._start_again()
+
+    def close(self) -> None:
+        self._unwatch_all()
+        if self._mounts is not None:
+            self._mounts.close()
+            self._mounts = None
+
+    def _unwatch_all(self) -> None:
+        self._attempt += 1
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+        self._stop_waiting()
+        if self._watcher is not None:
+            self._unwatch(self._watcher)
+
+    def _stop_waiting(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _unwatch(self, watcher: Watcher) -> None:
+        asyncio.get_running_loop().remove_reader(watcher.fd)
+        watcher.close()
+        self._watcher = None
+
+    def drain(self) -> Drained:
+        """The touched paths and losses since the last drain, up to now."""
+        self._take()
+        drained = Drained(tuple(self._paths.items()), self._lost_track)
+        self._paths = {}
+        self._lost_track = False
+        return drained
+
+    def _read(self) -> None:
+        new = self._take()
+        if new or self._lost_track:
+            self._touched(tuple(new), self._lost_track)
+
+    def _take(self) -> list[bytes]:
+        watcher = self._watcher
+        if watcher is None:
+            self._lost_track = True
+            return []
+        new: list[bytes] = []
+        for event in watcher.read():
+            match event:
+                case Touched(path, kind):
+                    if path not in self._paths:
+                        new.append(path)
+                    self._paths[path] = self._paths.get(path, False) or kind == "tree"
+                case Overflow():
+                    self._lost_track = True
+                case Gone():
+                    self._lost_track = True
+                    self._unwatch_all()
+                    self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
+                    break
+        self._mind_limit(watcher)
+        if len(self._paths) > PATHS_MAX:
+            self._paths = {}
+            self._lost_track = True
+        return new
+
+    def _mind_limit(self, watcher: Watcher) -> None:
+        """Where watches ran out meanwhile, fanotify is tried; until it watches, the rest goes on as it is."""
+        problem = watcher.problem
+        if self._watcher is not watcher or problem is None or watcher.is_remote:
+            return
+        is_new = self.problem is None or self.problem.code != problem.error_code
+        self._tell(problem)
+        if is_new:
+            self._starting = asyncio.get_running_loop().create_task(self._started_again("fanotify"))
+
+
+def _close_after(ended: asyncio.Future[Watcher], watcher: Watcher) -> None:
+    """No caller waits for this start any more; its outcome is of no interest, its descriptors are."""
+    if not ended.cancelled():
+        ended.exception()
+    watcher.close()

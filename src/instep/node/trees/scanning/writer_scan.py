@@ -1,0 +1,391 @@
+"""From a writer's tree to the root of its next manifest: scan, compare with the base, build or edit pages.
+
+Everything here is synchronous and runs in the fileset's worker thread. Nothing is decided: guards judge the
+summary, the machine commits or does not. Pages that a refused publish leaves behind are swept later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from instep.core.guards.held import ScanProblem
+from instep.core.guards.losses import Checkpoint
+from instep.core.publish.vocabulary import ScanSummary
+from instep.model.definition import Definition, Preserve
+from instep.model.ids import Digest, FilesetName
+from instep.model.manifest.entry import Entry, Kind, same_but_for_times_of_directories
+from instep.model.manifest.manifest import build, edit, iterate, totals
+from instep.model.manifest.walk import Reader
+from instep.model.paths import is_below, sort_key
+from instep.node.trees.scanning.held_entries import Holding, opened_among, probed
+from instep.node.trees.scanning.link_groups import with_whole_groups
+from instep.node.trees.scanning.lost_paths import losses_of
+from instep.node.trees.scanning.row_keeper import RowKeeper
+from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
+from instep.store.port import NodeStore
+from instep.tree.objects.fidelity import Local
+from instep.tree.root.marker import Marker
+from instep.tree.root.place import Place
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, Sink, cover, scan, scan_paths
+from instep.tree.scan.settling import Settling
+
+__all__ = ["PageKeeper", "Survey", "Surveyed"]
+
+PAGES_BATCH = 256
+UNSETTLED_MAX = 1_000
+PATHS_KEPT_MAX = 10_000
+BUNDLE_PAGES_MAX_BYTES = 512 << 10
+
+
+class PageKeeper:
+    """``get`` and ``put`` of pages over a store, batched; remembers what was new, for the head's bundle."""
+
+    def __init__(self, store: NodeStore) -> None:
+        self._store = store
+        self._open: dict[Digest, bytes] = {}
+        self.new: dict[Digest, bytes] | None = {}
+        self._new_bytes = 0
+
+    def get(self, digest: Digest) -> bytes:
+        raw = self._open.get(digest) or self._store.get_page(digest)
+        if raw is None:
+            raise KeyError(digest)
+        return raw
+
+    def put(self, digest: Digest, raw: bytes) -> None:
+        self._open[digest] = raw
+        if len(self._open) >= PAGES_BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what is open and not stored yet."""
+        present = self._store.has_pages(self._open)
+        fresh = {digest: raw for digest, raw in self._open.items() if digest not in present}
+        self._store.put_pages(fresh.items())
+        self._open.clear()
+        if self.new is not None:
+            self.new.update(fresh)
+            self._new_bytes += sum(map(len, fresh.values()))
+            if self._new_bytes > BUNDLE_PAGES_MAX_BYTES:
+                self.new = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
+    the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat."""
+
+    summary: ScanSummary
+    paths: tuple[bytes, ...]
+    pages: tuple[bytes, ...] | None
+    damaged: frozenset[bytes]
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    changed_bytes: int = 0
+    holding: Holding = field(default_factory=Holding)
+    unsettled: list[bytes] = field(default_factory=list)
+    paths: list[bytes] = field(default_factory=list)
+
+    def saw(self, path: bytes, old: Entry | None, new: Entry | None) -> None:
+        if old is None and new is not None:
+            self.added += 1
+            self.changed_bytes += new.size if new.kind is Kind.FILE else 0
+        elif old is not None and new is None:
+            self.removed += 1
+        elif old is not None and new is not None:
+            if same_but_for_times_of_directories(old, new):
+                return
+            self.changed += 1
+            if old.digest != new.digest:
+                self.changed_bytes += new.size
+        if len(self.paths) < PATHS_KEPT_MAX:
+            self.paths.append(path)
+
+
+class Survey:
+    """One writer's tree."""
+
+    def __init__(
+        self,
+        place: Place,
+        fileset: FilesetName,
+        definition: Definition,
+        marker: Callable[[], Marker],
+        sink: Sink,
+        suspects: frozenset[bytes] = frozenset(),
+        settling: Settling | None = None,
+        since: Sequence[Checkpoint] = (),
+        lets_go: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """``suspects`` were found damaged before: they are read again, whatever their stat says. ``settling`` names
+        the times that a file which is being written is left alone. Losses are counted from ``since`` too. Held paths in
+        ``lets_go`` keep no last entry."""
+        self._since = since
+        self._lets_go = lets_go
+        self._suspects = suspects
+        self._settling = settling
+        self._place = place
+        self._fileset = fileset
+        self._definition = definition
+        self._marker = marker
+        self._sink = sink
+        self._rules = Rules(definition)
+        self._local = Local(preserve=frozenset(definition.preserve), is_own=True)
+
+    def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> Surveyed:
+        """Scan all of it and build the manifest anew; equal parts give equal pages."""
+        keeper = PageKeeper(store)
+        tally = _Tally(holding=Holding(lets_go=self._lets_go))
+        now_ns = now_ms * 1_000_000
+        rows = RowsInOrder(store.stat_rows(self._fileset))
+        found = scan(
+            self._place,
+            self._definition,
+            rows,
+            Moved(store, self._fileset) if rows.has_any else None,
+            now_ns,
+            marker=self._marker(),
+            rules=self._rules,
+            sink=self._sink,
+            put_page=keeper.put,
+            deep=deep,
+            suspects=self._suspects,
+            settling=self._settling,
+        )
+        kept = RowKeeper(store, self._fileset)
+        before = iterate(base, keeper.get) if base is not None else iter(())
+        root = build(_merged(before, kept.taking(found, tally), tally, now_ms), keeper.put)
+        if tally.holding.has_any and self._local.keeps(Preserve.HARDLINKS):
+            root = with_whole_groups(root, keeper.get, keeper.put)
+        if root == base:
+            tally.added = tally.changed = tally.removed = 0
+        keeper.flush()
+        kept.finish()
+        return self._surveyed(keeper, tally, root, base, now_ms, is_full=True)
+
+    def some(
+        self,
+        store: NodeStore,
+        base: Digest,
+        trees: Sequence[bytes],
+        paths: Sequence[bytes],
+        now_ms: int,
+        again: Sequence[ScanProblem] = (),
+        *,
+        reads_open: bool = False,
+    ) -> Surveyed:
+        """Look at the named paths only and edit the base's pages. ``again`` are paths that the scans before could not
+        carry: paths below one are looked at once it can be carried. Files among them that are open for writing are
+        read where ``paths`` names them, or ``reads_open`` says so."""
+        keeper = PageKeeper(store)
+        freed, stuck = probed(self._place, self._definition, self._rules, self._local, again, self._lets_go)
+        covered = cover([*trees, *freed], [*paths, *stuck], self._local)
+        if covered.is_everything:
+            return self.everything(store, base, now_ms, deep=False)
+        tally = _Tally(holding=Holding(again, self._lets_go))
+        opened = frozenset() if reads_open else frozenset(opened_among(again)).difference(paths)
+        settling = self._settling
+        found = scan_paths(
+            self._place,
+            self._definition,
+            covered,
+            RowsInOrder(covered_rows(store, self._fileset, covered)),
+            Moved(store, self._fileset),
+            now_ms * 1_000_000,
+            marker=self._marker(),
+            rules=self._rules,
+            sink=self._sink,
+            put_page=keeper.put,
+            suspects=self._suspects,
+            settling=settling._replace(opened=opened) if settling is not None else None,
+        )
+        kept = RowKeeper(store, self._fileset)
+        seen = kept.taking(found, tally)
+        changes = list(_changes(base, keeper.get, covered.trees, covered.entries, seen, tally, now_ms))
+        root = edit(base, changes, keeper.get, keeper.put)
+        keeper.flush()
+        kept.finish()
+        return self._surveyed(keeper, tally, root, base, now_ms, is_full=False)
+
+    def _surveyed(
+        self,
+        keeper: PageKeeper,
+        tally: _Tally,
+        root: Digest,
+        base: Digest | None,
+        now_ms: int,
+        *,
+        is_full: bool,
+    ) -> Surveyed:
+        whole = totals(root, keeper.get)
+        before = totals(base, keeper.get).entries if base is not None else 0
+        if base is not None and not (tally.added or tally.changed or tally.removed):
+            root = base
+        summary = ScanSummary(
+            root=root,
+            entries=whole.entries,
+            size_bytes=whole.size_bytes,
+            entries_before=before,
+            added=tally.added,
+            changed=tally.changed,
+            removed=tally.removed,
+            changed_bytes=tally.changed_bytes,
+            problems=tally.holding.refusing(),
+            unsettled=tuple(tally.unsettled[:UNSETTLED_MAX]),
+            held=tally.holding.held(),
+            reported=tally.holding.reported(),
+            is_full=is_full,
+            losses=losses_of(keeper.get, root, base, self._since, self._rules, now_ms)
+            if tally.removed
+            else (),
+            at_ms=now_ms,
+        )
+        pages = tuple(keeper.new.values()) if keeper.new is not None else None
+        return Surveyed(summary, tuple(tally.paths), pages, tally.holding.damaged())
+
+
+def _merged(
+    before: Iterator[Entry], found: Iterator[Scanned | Problem], tally: _Tally, now_ms: int
+) -> Iterator[Entry]:
+    """The next manifest's entries in order: the found ones, with ``born`` from before."""
+    old = next(before, None)
+    old_key = sort_key(old.path) if old is not None else b""
+    holding = tally.holding
+    for item in found:
+        path = item.path if isinstance(item, Problem) else item.entry.path
+        key = sort_key(path)
+        while old is not None and old_key < key:
+            if holding.keeps(old):
+                yield old
+            else:
+                tally.saw(old.path, old, None)
+            old = next(before, None)
+            old_key = sort_key(old.path) if old is not None else b""
+        same = old if old is not None and old_key == key else None
+        entry = _next_entry(item, same, tally, now_ms)
+        if isinstance(item, Problem):
+            holding.begin(item, same)
+        if entry is not None:
+            yield entry
+        if same is not None:
+            old = next(before, None)
+            old_key = sort_key(old.path) if old is not None else b""
+    while old is not None:
+        if holding.keeps(old):
+            yield old
+        else:
+            tally.saw(old.path, old, None)
+        old = next(before, None)
+
+
+def _next_entry(item: Scanned | Problem, same: Entry | None, tally: _Tally, now_ms: int) -> Entry | None:
+    """The entry of the path in the next manifest. A path that cannot be carried keeps its old entry, so that a
+    problem never looks like a deletion."""
+    if isinstance(item, Problem):
+        if same is not None and item.path in tally.holding.lets_go:
+            tally.saw(item.path, same, None)
+            return None
+        return same
+    entry = item.entry
+    if same is None:
+        new = msgspec.structs.replace(entry, born_ms=now_ms)
+        tally.saw(entry.path, None, new)
+        return new
+    if (
+        same.digest == entry.digest
+        and same.mode == entry.mode
+        and same.mtime_ns == entry.mtime_ns
+        and same.kind is entry.kind
+        and same.size == entry.size
+        and same.extra == entry.extra
+    ):
+        return same
+    new = msgspec.structs.replace(entry, born_ms=same.born_ms)
+    tally.saw(entry.path, same, new)
+    return new
+
+
+def _changes(
+    base: Digest,
+    get: Callable[[Digest], bytes],
+    trees: Sequence[bytes],
+    entries: Sequence[bytes],
+    found: Iterator[Scanned | Problem],
+    tally: _Tally,
+    now_ms: int,
+) -> Iterator[tuple[bytes, Entry | None]]:
+    """The differences between the base and the entries found at the covered paths, in order."""
+    before = _before(base, get, trees, entries)
+    after: dict[bytes, Entry | None] = {}
+    holding = tally.holding
+    for item in found:
+        path = item.path if isinstance(item, Problem) else item.entry.path
+        known = before.get(path)
+        if isinstance(item, Scanned) or path not in after:
+            after[path] = _next_entry(item, known, tally, now_ms)
+        if isinstance(item, Problem):
+            holding.begin(item, known)
+            if known is not None and known.kind is Kind.DIR and not _in_trees(path, trees):
+                holding.count_below(base, get, path)
+    changed: dict[bytes, Entry | None] = {}
+    for path, old in before.items():
+        if path in after or holding.keeps(old):
+            continue
+        if old.kind is Kind.DIR and not _in_trees(path, trees):
+            _clear(base, get, path, changed, tally)
+        if path not in changed:
+            changed[path] = None
+            tally.saw(path, old, None)
+    for path, new_entry in after.items():
+        known = before.get(path)
+        if new_entry is not None and new_entry != known:
+            changed[path] = new_entry
+            if known is not None and known.kind is Kind.DIR and new_entry.kind is not Kind.DIR:
+                _clear(base, get, path, changed, tally)
+        elif new_entry is None and known is not None:
+            changed[path] = None
+    yield from ((path, changed[path]) for path in sorted(changed, key=sort_key))
+
+
+def _before(
+    base: Digest, get: Callable[[Digest], bytes], trees: Sequence[bytes], entries: Sequence[bytes]
+) -> dict[bytes, Entry]:
+    """What the base has at the covered paths."""
+    reader = Reader(get)
+    ordered = sorted((*entries, *trees), key=sort_key)  # neighbours share a page, which the reader keeps
+    before = {e.path: e for path in ordered if (e := reader.lookup(base, path)) is not None}
+    for tree in trees:
+        for entry in iterate(base, get, after=tree):
+            if not is_below(entry.path, tree):
+                break
+            before[entry.path] = entry
+    return before
+
+
+def _clear(
+    base: Digest,
+    get: Callable[[Digest], bytes],
+    directory: bytes,
+    changed: dict[bytes, Entry | None],
+    tally: _Tally,
+) -> None:
+    """A directory that went or became something else takes what lay below it along."""
+    for below in iterate(base, get, after=directory):
+        if not is_below(below.path, directory):
+            break
+        if changed.get(below.path, below) is not None:
+            changed[below.path] = None
+            tally.saw(below.path, below, None)
+
+
+def _in_trees(path: bytes, trees: Sequence[bytes]) -> bool:
+    return any(path == tree or is_below(path, tree) for tree in trees)

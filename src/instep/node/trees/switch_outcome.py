@@ -1,0 +1,37 @@
+"""What a finished switch says of the tree beside its generation: directories that stay, paths to look at again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from instep.core.follow import vocabulary as f
+from instep.errors import InstepError
+from instep.model.ids import LineId
+from instep.model.paths import shown
+from instep.node.runtime.runtime import Runtime
+from instep.tree.switch.switch import Switched
+
+__all__ = ["look_again", "note_kept", "note_undone"]
+
+NAMED_MAX = 20
+
+
+def note_kept(runtime: Runtime, line: LineId, switched: Switched) -> None:
+    """Removed directories that stay are an event."""
+    if switched.kept:
+        named = [shown(path) for path in switched.kept[:NAMED_MAX]]
+        text = f"{len(switched.kept)} removed directories stay: something ignored or mounted lies in them"
+        runtime.note("directories_kept", text, line, paths=named)
+
+
+def look_again(switched: Switched, post: Callable[[f.TreeTouched], None]) -> None:
+    """What a switch could not do is looked at as a local change."""
+    touched = (*switched.missed, *switched.held)
+    if touched:
+        post(f.TreeTouched(touched))
+
+
+def note_undone(runtime: Runtime, line: LineId, cause: InstepError) -> None:
+    """An interrupted switch was undone."""
+    text = f"an interrupted switch was undone: {cause.reason}"
+    runtime.note("undone", text, line, code=cause.error_code)

@@ -1,0 +1,346 @@
+"""A followed tree against a manifest: drift, attestation, comparison before an accept. Synchronous."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import UNSET
+
+from instep.api.looking import ChangeDocument
+from instep.model.definition import Definition
+from instep.model.ids import Digest, FilesetName
+from instep.model.manifest.entry import Entry, Extra, Kind, same_but_for_times_of_directories
+from instep.model.manifest.manifest import build, edit, iterate
+from instep.model.manifest.walk import Reader
+from instep.model.paths import is_below, path_fields, sort_key
+from instep.model.statrow import StatRow
+from instep.node.trees.keeping.page_walk import must_have
+from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
+from instep.store.port import NodeStore
+from instep.tree.objects.fidelity import Local, expected_local
+from instep.tree.root.beneath import Root
+from instep.tree.root.marker import Marker
+from instep.tree.root.mounts import mounts_in
+from instep.tree.root.place import Place
+from instep.tree.scan.compare import Difference, compare, entries_of
+from instep.tree.scan.cover import Cover, cover
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.scan.subtree import holds_ignored
+from instep.tree.stage.probes import mount_in_the_way
+
+__all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
+
+ROWS_BATCH = 2_000
+PAGES_BATCH = 64
+SAMPLE_MAX = 1_000
+HIDES = ("unreadable", "mount")
+IN_THE_WAY = ("pipe", "socket", "device")
+NO_CONTENTS = Digest(bytes(32))
+"""Stands for contents that cannot be read."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """How a tree differs from a manifest: what an apply would add, change and archive."""
+
+    missing: int = 0
+    changed: int = 0
+    extra: int = 0
+    read_bytes: int = 0
+    sample: list[tuple[bytes, str]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.missing + self.changed + self.extra
+
+
+def why_differs(difference: Difference) -> str:
+    """One word or two for a person."""
+    expected, found = difference.expected, difference.found
+    if difference.problem is not None:
+        return difference.problem.what
+    if found is None:
+        return "missing"
+    if expected is None:
+        return "extra"
+    if expected.kind is not found.kind:
+        return f"a {found.kind.name.lower()} instead of a {expected.kind.name.lower()}"
+    if expected.digest != found.digest:
+        return "contents"
+    if expected.mode != found.mode:
+        return f"mode {found.mode:04o} instead of {expected.mode:04o}"
+    if expected.mtime_ns != found.mtime_ns and expected.kind is not Kind.DIR:
+        return "mtime"
+    return "attributes"
+
+
+class Inspection:
+    """One followed tree on this node. ``keep_rows`` off leaves the stat cache alone (nothing is accepted yet)."""
+
+    def __init__(
+        self,
+        store: NodeStore,
+        place: Place,
+        fileset: FilesetName,
+        definition: Definition,
+        local: Local,
+        marker: Marker | None,
+        *,
+        keep_rows: bool = True,
+    ) -> None:
+        self._store = store
+        self._place = place
+        self._fileset = fileset
+        self._definition = definition
+        self._local = local
+        self._marker = marker
+        self._rules = Rules(definition)
+        self._get = must_have(store.get_page)
+        self._keep_rows = keep_rows
+        self._fresh: list[StatRow] = []
+        self.read_bytes = 0
+        """Bytes of files read so far by a deep look: for progress displays."""
+        self.stopping: threading.Event | None = None
+        """Once set, looking ends at the next entry; results from then on mean nothing."""
+
+    def _expected(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        local = self._local
+        for entry in entries:
+            if entry.extra is None and not entry.mode & 0o6000:
+                yield entry
+            else:
+                yield without_chunks(expected_local(entry, local))
+
+    def everything(self, root: Digest, now_ms: int, *, deep: bool = False) -> Iterator[Difference]:
+        """All differences between the tree and ``root``."""
+        found = self._scan_all(now_ms, deep=deep)
+        yield from self._drift(compare(self._expected(iterate(root, self._get)), self._noting(found)))
+        self._flush()
+
+    def _scan_all(
+        self, now_ms: int, *, deep: bool, suspects: frozenset[bytes] = frozenset()
+    ) -> Iterator[Scanned | Problem]:
+        rows = RowsInOrder(self._store.stat_rows(self._fileset)) if self._keep_rows else _no_row
+        return scan(
+            self._place,
+            self._definition,
+            rows,
+            Moved(self._store, self._fileset) if self._keep_rows else None,
+            now_ms * 1_000_000,
+            local=self._local,
+            marker=self._marker,
+            rules=self._rules,
+            deep=deep,
+            sink=self._count if deep else None,
+            suspects=suspects,
+        )
+
+    def _count(self, _: Digest, data: bytes | None, fd: int) -> None:
+        self.read_bytes += len(data) if data is not None else os.fstat(fd).st_size
+
+    def some(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, *, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
+        """Differences at ``paths`` and below them, and at ``alone`` without what is below."""
+        yield from self._drift(self._all_of(root, paths, now_ms, alone))
+
+    def _drift(self, differences: Iterator[Difference]) -> Iterator[Difference]:
+        """Without directories that only stay because something ignored, or a mount, lies in them."""
+        for difference in differences:
+            found = difference.found
+            if difference.expected is None and found is not None and found.kind is Kind.DIR:
+                with Root(self._place.root) as root:
+                    if any(is_below(mount, difference.path) for mount in mounts_in(root)):
+                        continue
+                    if holds_ignored(root, self._rules, difference.path):
+                        continue
+            yield difference
+
+    def _all_of(
+        self, root: Digest, paths: Sequence[bytes], now_ms: int, alone: Sequence[bytes] = ()
+    ) -> Iterator[Difference]:
+        covered = cover(paths, alone, self._local)
+        reader = Reader(self._get)
+        found = self._found(root, covered, now_ms)
+        expected = entries_of(
+            covered, lambda path: reader.lookup(root, path), lambda path: iterate(root, self._get, path)
+        )
+        yield from compare(self._expected(expected), self._noting(found))
+        self._flush()
+
+    def _found(self, root: Digest, covered: Cover, now_ms: int) -> Iterator[Scanned | Problem]:
+        return scan_paths(
+            self._place,
+            self._definition,
+            covered,
+            RowsInOrder(covered_rows(self._store, self._fileset, covered)),
+            Moved(self._store, self._fileset),
+            now_ms * 1_000_000,
+            local=self._local,
+            marker=self._marker,
+            rules=self._rules,
+        )
+
+    def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
+        """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from. A pipe, a socket or
+        a device is in the way of what should be there; a mount is for the operator to take away."""
+        changes: dict[bytes, Entry | None] = {}
+        for difference in self._all_of(root, paths, now_ms):
+            problem = difference.problem
+            if problem is not None and difference.expected is not None:
+                if problem.what == "mount":
+                    raise mount_in_the_way(self._place, problem.path, problem.path)
+                if problem.what not in IN_THE_WAY:
+                    continue
+            changes[difference.path] = difference.found
+            found, expected = difference.found, difference.expected
+            if (
+                expected is not None
+                and expected.kind is Kind.DIR
+                and (found is None or found.kind is not Kind.DIR)
+            ):
+                for below in iterate(root, self._get, after=difference.path):
+                    if not is_below(below.path, difference.path):
+                        break
+                    changes[below.path] = None
+        pages: list[tuple[Digest, bytes]] = []
+        ordered = sorted(changes.items(), key=lambda item: sort_key(item[0]))
+        made: dict[Digest, bytes] = {}
+
+        def get(digest: Digest) -> bytes:
+            raw = made.get(digest)
+            return raw if raw is not None else self._get(digest)
+
+        result = edit(root, ordered, get, lambda digest, raw: made.__setitem__(digest, raw))
+        pages.extend(made.items())
+        self._store.put_pages(pages)
+        return result
+
+    def whole_root(
+        self, like: Digest, now_ms: int, *, suspects: frozenset[bytes] = frozenset(), distrusts: bool = False
+    ) -> Digest:
+        """The root of the tree as it is, with the entries of ``like`` where it holds just that: an apply starts from
+        it where the tree's contents are unknown (a tree that is taken over, lost state). Streams. ``suspects`` are
+        read whatever their stat says. With ``distrusts`` a file that cannot be read, or that holds other bytes than it
+        was given, counts as another one: a restore then replaces it."""
+        pages: list[tuple[Digest, bytes]] = []
+
+        def put(digest: Digest, raw: bytes) -> None:
+            pages.append((digest, raw))
+            if len(pages) >= PAGES_BATCH:
+                self._store.put_pages(pages)
+                pages.clear()
+
+        found = build(self._as_found(like, now_ms, suspects, distrusts), put)
+        self._store.put_pages(pages)
+        self._flush()
+        return found
+
+    def _as_found(
+        self, like: Digest, now_ms: int, suspects: frozenset[bytes], distrusts: bool
+    ) -> Iterator[Entry]:
+        wanted = iterate(like, self._get)
+        expected = next(wanted, None)
+        for item in self._noting(self._scan_all(now_ms, deep=False, suspects=suspects)):
+            path = item.entry.path if isinstance(item, Scanned) else item.path
+            key = sort_key(path)
+            while expected is not None and sort_key(expected.path) < key:
+                expected = next(wanted, None)
+            here = expected if expected is not None and expected.path == path else None
+            if isinstance(item, Scanned):
+                yield here if here is not None and self._is_exactly(here, item.entry) else item.entry
+            elif here is not None:
+                # Nothing shows what is there: taken as the expected entry, and drift if it is not.
+                yield (
+                    msgspec.structs.replace(here, digest=NO_CONTENTS)
+                    if distrusts and _is_lost(item, here)
+                    else here
+                )
+                expected = next(wanted, None)
+                while item.what in HIDES and expected is not None and is_below(expected.path, path):
+                    yield expected
+                    expected = next(wanted, None)
+
+    def _is_exactly(self, entry: Entry, found: Entry) -> bool:
+        """Also by a directory's time, which the apply then sets."""
+        local = next(self._expected(iter((entry,))))
+        return same_but_for_times_of_directories(local, found) and local.mtime_ns == found.mtime_ns
+
+    def numbers(self, differences: Iterator[Difference]) -> Numbers:
+        """Count differences and keep a sample."""
+        numbers = Numbers()
+        for difference in differences:
+            if difference.found is None and difference.problem is None:
+                numbers.missing += 1
+            elif difference.expected is None:
+                numbers.extra += 1
+            else:
+                numbers.changed += 1
+            if len(numbers.sample) < SAMPLE_MAX:
+                numbers.sample.append((difference.path, why_differs(difference)))
+        return numbers
+
+    def _noting(self, found: Iterator[Scanned | Problem]) -> Iterator[Scanned | Problem]:
+        for item in found:
+            if self.stopping is not None and self.stopping.is_set():
+                return
+            if self._keep_rows and isinstance(item, Scanned) and item.row is not None and item.is_row_new:
+                self._fresh.append(item.row)
+                if len(self._fresh) >= ROWS_BATCH:
+                    self._flush()
+            if (
+                isinstance(item, Scanned)
+                and item.entry.extra is not None
+                and item.entry.extra.chunks is not None
+            ):
+                yield msgspec.structs.replace(item, entry=without_chunks(item.entry))
+            else:
+                yield item
+
+    def _flush(self) -> None:
+        if self._fresh:
+            self._store.put_stat_rows(self._fileset, self._fresh)
+            self._fresh = []
+
+
+def _is_lost(problem: Problem, expected: Entry) -> bool:
+    """Whether what lies there has to be replaced, were it to be what was expected: any file but one under a mount."""
+    return expected.kind is not Kind.DIR and problem.what != "mount"
+
+
+def _no_row(_: bytes) -> StatRow | None:
+    return None
+
+
+def without_chunks(entry: Entry) -> Entry:
+    """``entry`` less its chunk list: a function of the contents, so that comparing digests says it all."""
+    extra = entry.extra
+    if extra is None or extra.chunks is None:
+        return entry
+    rest = msgspec.structs.replace(extra, chunks=None)
+    return msgspec.structs.replace(entry, extra=None if rest == _NOTHING else rest)
+
+
+_NOTHING = Extra()
+
+
+def changes_of(differences: Iterator[Difference], limit: int) -> tuple[ChangeDocument, ...]:
+    """Differences as ``diff --json`` shows them."""
+    changes: list[ChangeDocument] = []
+    for difference in differences:
+        problem, expected = difference.problem, difference.expected
+        if problem is not None and expected is None:
+            continue
+        if len(changes) >= limit:
+            break
+        change = "added" if expected is None else "changed"
+        if difference.found is None and problem is None:
+            change = "removed"
+        what = problem.what if problem is not None else UNSET
+        changes.append(ChangeDocument(change=change, problem=what, **path_fields(difference.path)))
+    return tuple(changes)

@@ -1,0 +1,152 @@
+"""The whole tree as it will be, for a ``validate`` hook that must see it whole: ``nginx -t``, a drawn map."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+
+from instep.errors import ResourceError
+from instep.model.ids import Digest
+from instep.model.manifest.entry import Kind
+from instep.model.manifest.manifest import Change
+from instep.model.paths import shown
+from instep.tree.root.beneath import Root
+from instep.tree.stage.stages import staged_slot
+
+__all__ = ["VIEW_MAX", "tree_view"]
+
+VIEW_MAX = 100_000
+"""Names in a view: it is made anew for every apply."""
+
+
+@contextlib.contextmanager
+def tree_view(root: bytes, stage: bytes, changes: Iterable[Change]) -> Iterator[str]:
+    """A directory for the length of a call that holds the whole tree as it will be: ``root`` as it is live, with
+    ignored paths, and ``changes`` on top. Files are symbolic links to staged or live ones. Symbolic links and
+    directories are their own; a link to an absolute path below ``root`` leads into the view instead.
+    ``ResourceError`` above ``VIEW_MAX`` names.
+    """
+    folder = os.fsencode(tempfile.mkdtemp(prefix="instep-tree-"))
+    try:
+        with Root(stage) as staged:
+            _View(folder, root, stage, staged).fill(changes)
+        yield os.fsdecode(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _View:
+    """Lays the view, never through a symbolic link: a tree may hold links to anywhere."""
+
+    def __init__(self, folder: bytes, root: bytes, stage: bytes, staged: Root) -> None:
+        self._folder = folder
+        self._root = root
+        self._stage = stage
+        self._staged = staged
+        self._names = 0
+
+    def fill(self, changes: Iterable[Change]) -> None:
+        self._link_live(b"")
+        kept: list[Change] = []
+        for change in changes:
+            self._count()
+            kept.append(change)
+        live_paths = {c.old.digest: c.path for c in kept if c.old is not None and c.old.kind is not Kind.DIR}
+        for change in kept:
+            if change.new is not None:
+                self._lay(change, live_paths)
+        for change in reversed(kept):
+            if change.new is None:
+                self._remove(change.path)
+
+    def _count(self) -> None:
+        self._names += 1
+        if self._names > VIEW_MAX:
+            raise ResourceError(
+                f"the tree has more than {VIEW_MAX} names, too many to show a validate hook whole",
+                hint="take `tree = true` from the hook and look at INSTEP_STAGED, which holds what changes",
+                code="view_too_large",
+                limit=VIEW_MAX,
+            )
+
+    def _link_live(self, folder: bytes) -> None:
+        with os.scandir(self._root + b"/" + folder) as listing:
+            for entry in listing:
+                if not folder and entry.name.lower().startswith(b".instep"):
+                    continue
+                self._count()
+                path = folder + b"/" + entry.name if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    os.mkdir(self._name(path))
+                    self._link_live(path)
+                else:
+                    self._link(path, os.readlink(entry.path) if entry.is_symlink() else None, entry.path)
+
+    def _name(self, path: bytes) -> bytes:
+        return self._folder + b"/" + path
+
+    def _link(self, path: bytes, target: bytes | None, file: bytes) -> None:
+        """A symbolic link of the tree with its ``target``, or one to a ``file``."""
+        if target is not None and target.startswith(self._root + b"/"):
+            target = self._folder + target[len(self._root) :]
+        os.symlink(file if target is None else target, self._name(path))
+
+    def _lay(self, change: Change, live_paths: dict[Digest, bytes]) -> None:
+        new, old, path = change.new, change.old, change.path
+        assert new is not None
+        if new.kind is Kind.DIR:
+            self._make(path)
+            return
+        slot = staged_slot(self._staged, path)
+        if slot is None and old is not None and (old.kind, old.digest) == (new.kind, new.digest):
+            return  # only its mode, owner or time changes
+        self._make(os.path.dirname(path))
+        if slot is not None:
+            self._drop(path)
+            is_link = stat.S_ISLNK(self._staged.stat(slot).st_mode)
+            self._link(path, self._staged.readlink(slot) if is_link else None, self._stage + b"/" + slot)
+            return
+        live = self._root + b"/" + live_paths.get(new.digest, path)
+        if not os.path.lexists(live):
+            told = shown(path)
+            raise ResourceError(f"{told} is neither staged nor live", code="view_incomplete", path=told)
+        self._drop(path)
+        self._link(path, os.readlink(live) if new.kind is Kind.SYMLINK else None, live)
+
+    def _make(self, folder: bytes) -> None:
+        """Directories down to ``folder``; what else is there on the way gives way."""
+        end = 0
+        while folder and end >= 0:
+            end = folder.find(b"/", end + 1)
+            part = folder if end < 0 else folder[:end]
+            if not self._is_directory(part):
+                self._drop(part)
+                os.mkdir(self._name(part))
+
+    def _is_directory(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(os.lstat(self._name(path)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def _drop(self, path: bytes) -> None:
+        """Make room at ``path``, whose directory is one of the view's own."""
+        if self._is_directory(path):
+            shutil.rmtree(self._name(path))
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name(path))
+
+    def _remove(self, path: bytes) -> None:
+        """What the generation removes; a directory stays while something ignored lies in it, as it will in the tree."""
+        end = path.find(b"/")
+        while end >= 0:
+            if not self._is_directory(path[:end]):
+                return
+            end = path.find(b"/", end + 1)
+        with contextlib.suppress(OSError):
+            (os.rmdir if self._is_directory(path) else os.unlink)(self._name(path))

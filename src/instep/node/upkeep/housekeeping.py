@@ -1,0 +1,245 @@
+"""Removing data that nothing needs any more: archive batches beyond their retention, old generations, pages
+that no kept manifest names, and history of contents that no kept generation has.
+
+The order is the reverse of naming: generations first, then pages, then contents. A fetcher is never cut off
+from the head, the live generation or the one that a partner last reported (design, section 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+
+from instep.core.retention import Batch, RetentionPolicy, kept_generations, plan_prune
+from instep.errors import InstepError
+from instep.model.counts import counted, which
+from instep.model.ids import Digest, FilesetName, HeadRef
+from instep.model.manifest.chunklist import decode_runs
+from instep.model.manifest.pages import decode_leaf, level_of
+from instep.node.config.settings import FilesetSettings
+from instep.node.following.follower import FollowService
+from instep.node.following.lingering import end_due
+from instep.node.lines.snapshot import reports_of
+from instep.node.node import Node
+from instep.node.trees.keeping.history_roster import HistoryRoster
+from instep.node.trees.keeping.page_walk import new_pages
+from instep.node.upkeep.history_from_partners import HistoryFromPartners
+from instep.node.upkeep.mending import Mending
+from instep.node.writing.writer import WriterService
+from instep.store.port import NodeStore
+from instep.tree.archive.archive import Archive
+from instep.tree.stage.stages import list_stages
+
+__all__ = ["Housekeeping"]
+
+FIRST_S = 60.0
+EVERY_S = 900.0
+LOOK_S = 10.0
+GENERATIONS_MAX = 2_000
+"""So many generations of a line are kept at most, however young."""
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """One task of the daemon. Nothing waits for it."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.mending = Mending(node.runtime)
+        self._from_partners = HistoryFromPartners(node, self.mending)
+        self._damage: dict[FilesetName, int] = {}
+        """How much damage of a writer's history was known when it was mended last."""
+
+    async def look(self) -> None:
+        """What a reader of a history finds rotten is mended soon, not with the next tidying. Its own task."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                for service in list(self._node.services.values()):
+                    if isinstance(service, WriterService) and service.machine.phase is None:
+                        await self._look_at(service)
+        finally:
+            await self._from_partners.close()
+
+    async def _look_at(self, service: WriterService) -> None:
+        name = service.fileset.name
+        try:
+            known = await asyncio.to_thread(_damage_of, service)
+        except (InstepError, OSError):
+            return  # the tree is not there: its standing says so
+        if known > self._damage.get(name, 0):
+            self._damage[name] = known
+            await self._mend(service)
+        self._from_partners.begin(service)
+
+    async def run(self) -> None:
+        for service in list(self._node.services.values()):
+            await self._mend(service)
+        await asyncio.sleep(FIRST_S)
+        while True:
+            for service in list(self._node.services.values()):
+                try:
+                    await self._tidy(service)
+                except (InstepError, OSError) as error:
+                    log.warning("%s was not tidied: %s", service.line, error)
+            try:
+                await self.sweep()
+            except (InstepError, OSError) as error:
+                log.warning("pages were not swept: %s", error)
+            await asyncio.sleep(EVERY_S)
+
+    async def _mend(self, service: WriterService | FollowService) -> None:
+        try:
+            if await service.worker.run(self.mending.mend, service):
+                kept = await asyncio.to_thread(self.forget_generations, service)
+                assert isinstance(service, WriterService)
+                await service.worker.run(self._collect_history, service, kept)
+            if isinstance(service, WriterService):
+                self._damage[service.fileset.name] = await asyncio.to_thread(_damage_of, service)
+                self._from_partners.begin(service)
+        except (InstepError, OSError) as error:
+            log.warning("what the disk changed in %s was not mended: %s", service.line, error)
+
+    async def _tidy(self, service: WriterService | FollowService) -> None:
+        await self._mend(service)
+        await service.worker.run(self._prune_archive, service)
+        kept = await asyncio.to_thread(self.forget_generations, service)
+        if isinstance(service, WriterService):
+            await service.worker.run(self._collect_history, service, kept)
+
+    def _prune_archive(self, service: WriterService | FollowService) -> None:
+        place = service.place()
+        end_due(service.tree, place)
+        archive = Archive(place)
+        batches, policy = archive.batches(), retention_of(service.fileset)
+        plan = plan_prune(batches, policy, self._now_ms(service, batches))
+        if plan.names:
+            freed = archive.prune(plan.names)
+            many = len(plan.names)
+            older = f"{counted(many, 'batch', 'batches')} of the archive {which(many, 'is', 'are')} older"
+            text = f"{older} than its retention and {which(many, 'was', 'were')} removed"
+            self._node.runtime.note("archive_pruned", text, service.line, bytes=freed)
+        if plan.over_share_bytes:
+            log.warning(
+                "the archive of %s holds %d MiB more than its share of the disk, within its retention",
+                service.fileset.name,
+                plan.over_share_bytes >> 20,
+            )
+
+    def _now_ms(self, service: WriterService | FollowService, batches: Sequence[Batch]) -> int:
+        """By the clock of the retention."""
+        store, fileset = self._node.runtime.store, service.fileset
+        return self._node.runtime.retention.now_ms(
+            store, fileset.name, batches, fileset.archive.keep_within_ms
+        )
+
+    def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
+        """Drop generations that no node needs; return those that stay."""
+        store = self._node.runtime.store
+        known = [signed.ref() for signed in store.generations(service.line, 1_000_000)]
+        in_use = [head.id for head in _in_use(service)]
+        in_use += [r.live.id for r in reports_of(store, service.line).values() if r.live is not None]
+        policy = service.fileset.archive
+        since = self._now_ms(service, ()) - policy.keep_within_ms
+        recent = 0
+        for ref in known[:GENERATIONS_MAX]:
+            signed = store.generation(ref.id)
+            if signed is None or signed.body().time_ms < since:
+                break
+            recent += 1
+        kept = kept_generations(known, service.head, in_use, max(policy.keep_last, recent))
+        ids = {ref.id for ref in kept}
+        gone = [ref.id for ref in known if ref.id not in ids]
+        if gone:
+            store.delete_generations(gone)
+            log.info("%s: %d generations were let go, %d are kept", service.line, len(gone), len(kept))
+        return kept
+
+    def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
+        if service.machine.phase is not None:
+            return  # what a survey kept is named by nothing before its commit
+        store = self._node.runtime.store
+        history = service.own.history
+        live: set[Digest] = set()
+        seen: set[Digest] = set()
+        for ref in kept:
+            for raw in new_pages(store, [ref.root], seen):
+                if level_of(raw) == 0:
+                    live.update(e.digest for e in decode_leaf(raw, trusted=True) if history.has(e.digest))
+        roster = HistoryRoster(store, service.fileset.name)
+        lost = roster.removed(history).large
+        freed = history.collect(live.__contains__)
+        roster.record(history, lost)
+        if freed:
+            log.info("%s: history let go of %d bytes", service.line, freed)
+
+    async def sweep(self) -> int | None:
+        """Drop pages that no known generation of any line names; how many. None while some line is at work: its
+        pages are named by nothing yet. What begins after the ticket was taken is spared by the ticket."""
+        if any(service.machine.phase is not None for service in self._node.services.values()):
+            return None
+        ticket = self._node.runtime.store.begin_sweep()
+        for service in self._node.services.values():
+            if isinstance(service, FollowService) and await service.worker.run(self._has_stage, service):
+                return None
+        return await asyncio.to_thread(self._sweep, ticket)
+
+    @staticmethod
+    def _has_stage(service: FollowService) -> bool:
+        return bool(list_stages(service.place()))
+
+    def _sweep(self, ticket: int) -> int:
+        store = self._node.runtime.store
+        seen: set[Digest] = set()
+        chunk_roots: set[Digest] = set()
+        for row in store.lines():
+            roots = [signed.body().root for signed in store.generations(row.line, 1_000_000)]
+            for raw in new_pages(store, roots, seen):
+                if level_of(raw) == 0:
+                    for entry in decode_leaf(raw, trusted=True):
+                        if entry.extra is not None and entry.extra.chunks is not None:
+                            chunk_roots.add(entry.extra.chunks)
+        _mark_chunk_pages(store, chunk_roots, seen)
+        return store.sweep_pages(seen, ticket)
+
+
+def _damage_of(service: WriterService) -> int:
+    return len(service.own.history.damage())
+
+
+def _in_use(service: WriterService | FollowService) -> list[HeadRef]:
+    if isinstance(service, WriterService):
+        since = [checkpoint.head for checkpoint in service.facts.checkpoints]
+        return [*since, *(head for head in (service.head, service.facts.head) if head is not None)]
+    facts = service.facts
+    return [head for head in (facts.head, facts.live, facts.tree) if head is not None]
+
+
+def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> None:
+    pending = list(roots)
+    while pending:
+        digest = pending.pop()
+        if digest in seen:
+            continue
+        seen.add(digest)
+        raw = store.get_page(digest)
+        if raw is None:
+            continue
+        level = level_of(raw)
+        if level > 0:
+            pending += [run.digest for run in decode_runs(raw, level)]
+
+
+def retention_of(
+    fileset: FilesetSettings, keep_last: int | None = None, keep_within_ms: int | None = None
+) -> RetentionPolicy:
+    """How long the archive of a fileset is kept, with an operator's own numbers instead of those of the settings."""
+    settings = fileset.archive
+    usage = shutil.disk_usage(fileset.path)
+    return RetentionPolicy(
+        keep_last=keep_last if keep_last is not None else settings.keep_last,
+        keep_within_ms=keep_within_ms if keep_within_ms is not None else settings.keep_within_ms,
+        max_bytes=int(usage.total * settings.max_share_percent / 100),
+    )

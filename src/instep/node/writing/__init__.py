@@ -1,0 +1,1 @@
+"""The writer's side of a line: publishing, restoring, rollouts, and contents asked of partners."""

@@ -1,0 +1,168 @@
+"""The rollout of one written line: performs the effects of its ``RolloutMachine``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from instep.core.rollout import vocabulary as r
+from instep.core.rollout.machine import RolloutMachine
+from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.model.rollout import RolloutPolicy, Strategy
+from instep.net.messages import messages as m
+from instep.node.lines.line_net import LineNet
+from instep.node.lines.partner_reports import view_of_report
+from instep.node.runtime.driver import Driver, wall_ms
+from instep.node.runtime.runtime import Runtime
+from instep.store.port import NodeStore
+
+__all__ = ["RolloutService", "finished_rollouts", "saved_rollout"]
+
+FAILED = (r.RolloutState.PUT_BACK, r.RolloutState.STOPPED, r.RolloutState.ABORTED)
+"""How a rollout ends that did not bring its generation to every partner."""
+RETRY_S = 30.0
+
+
+class RolloutService:
+    """One per fileset that is written here."""
+
+    def __init__(self, runtime: Runtime, line: LineId, net: LineNet) -> None:
+        self.line = line
+        self.view: r.RolloutView | None = None
+        """What ``instep rollout show`` prints; None before the first generation."""
+        self._runtime = runtime
+        self._net = net
+        self._followers: tuple[NodeName, ...] = ()
+        self._request = 0
+        self._requests: dict[int, asyncio.Future[Trouble | None]] = {}
+        self.machine = RolloutMachine(line, saved_rollout(runtime.store, line), runtime.settings.poll_ms)
+        self.driver: Driver[r.RolloutEvent, r.RolloutEffect] = Driver(
+            f"rollout {line}", _Clocked(self.machine), self._perform, TimerFired
+        )
+
+    @property
+    def facts(self) -> r.RolloutFacts:
+        return self.machine.facts
+
+    # Life ---------------------------------------------------------------------------------------------------
+
+    def begin(self, head: HeadRef | None, policy: RolloutPolicy) -> None:
+        """First of all: the line's head when its service starts, and the policy that this head names."""
+        self.reconfigure(policy)
+        self.partners_changed()
+        self.driver.post(r.Started(head))
+
+    def reconfigure(self, policy: RolloutPolicy) -> None:
+        """The policy that the head names; a partner that is away for longer than a poll interval is absent."""
+        self.driver.post(r.PolicyChanged(policy, self._runtime.settings.poll_ms))
+
+    async def run(self) -> None:
+        """Own the machine until cancelled."""
+        try:
+            await self.driver.run()
+        finally:
+            for future in self._requests.values():
+                future.cancel()
+
+    async def ask(self, make: Callable[[int], r.Ask | r.AnswersDiffered], timeout_s: float) -> Trouble | None:
+        """What an operator asks; why nothing was done, None when it was. ``TimeoutError`` at the deadline."""
+        self._request += 1
+        number = self._request
+        future: asyncio.Future[Trouble | None] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            self.driver.post(make(number))
+            async with asyncio.timeout(timeout_s):
+                return await future
+        finally:
+            del self._requests[number]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last rollout ended before every partner had its generation."""
+        return self.facts.state in FAILED
+
+    async def begin_anew(self) -> None:
+        """Begin a failed rollout again; nothing where none failed. ``TimeoutError`` at the deadline."""
+        if self.has_failed:
+            await self.ask(r.RetryAsked, RETRY_S)
+
+    # What happens -------------------------------------------------------------------------------------------
+
+    def published(self, head: HeadRef, before: HeadRef | None, author: str, policy: RolloutPolicy) -> None:
+        """``head`` was announced after ``before``."""
+        self.reconfigure(policy)
+        self.driver.post(r.HeadPublished(head, before, author))
+
+    def partners_changed(self) -> None:
+        """The partners that take part may have changed: post an event when they did."""
+        followers = self._net.followers(self.line)
+        if followers != self._followers:
+            self._followers = followers
+            self.driver.post(r.PartnersChanged(followers))
+
+    def reported(self, report: m.Report) -> None:
+        """A direct partner reported its standing; a hub's reports of others decide nothing here."""
+        if not report.via:
+            self.partners_changed()
+            self.driver.post(r.PartnerSeen(report.node, view_of_report(report)))
+
+    def lost(self, node: NodeName) -> None:
+        self.driver.post(r.PartnerLost(node))
+
+    # Effects ------------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: r.RolloutEffect) -> None:
+        store = self._runtime.store
+        match effect:
+            case r.SaveRollout(facts):
+                store.save_rollout(self.line, msgspec.msgpack.encode(facts), durable=_has_ordered(facts))
+            case r.GiveOrder(node, order):
+                self._net.order(self.line, node, order)
+            case r.KeepRollout(facts):
+                store.keep_rollout(self.line, msgspec.msgpack.encode(facts), durable=_has_ordered(facts))
+            case r.ShowRollout(view):
+                self.view = view
+                self._runtime.tell()
+            case r.Answer(request, trouble):
+                future = self._requests.get(request)
+                if future is not None and not future.done():
+                    future.set_result(trouble)
+            case Note(what, text, facts_of_note):
+                self._runtime.note(what, text, self.line, **dict(facts_of_note))
+            case SetTimer(name, None):
+                self.driver.cancel_timer(name)
+            case SetTimer(name, at_ms):
+                assert at_ms is not None
+                self.driver.set_timer(name, at_ms)
+
+
+class _Clocked:
+    """The machine with the clock for showing, which its driver does not know."""
+
+    def __init__(self, machine: RolloutMachine) -> None:
+        self._machine = machine
+
+    def step(self, event: r.RolloutEvent, now_ms: int) -> tuple[r.RolloutEffect, ...]:
+        return self._machine.step(event, now_ms, wall_ms())
+
+
+def _has_ordered(facts: r.RolloutFacts) -> bool:
+    """Whether orders may follow from these facts. Where no node waits for a permit there are none, and a publish
+    does not wait for the disk: after a power cut the rollout begins anew from the head."""
+    is_idle = facts.policy.strategy is Strategy.AUTO and not facts.granted and not facts.failed_code
+    return not is_idle or bool(facts.retry_serial or facts.reload_serial) or facts.is_paused
+
+
+def saved_rollout(store: NodeStore, line: LineId) -> r.RolloutFacts | None:
+    """What the line's machine saved last, None before the first."""
+    raw = store.load_rollout(line)
+    return msgspec.msgpack.decode(raw, type=r.RolloutFacts) if raw is not None else None
+
+
+def finished_rollouts(store: NodeStore, line: LineId, limit: int) -> list[r.RolloutFacts]:
+    """The newest finished rollouts, newest first."""
+    return [msgspec.msgpack.decode(raw, type=r.RolloutFacts) for raw in store.rollouts(line, limit)]

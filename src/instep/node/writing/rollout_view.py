@@ -1,0 +1,150 @@
+"""What ``rollout show`` and ``status`` say of a rollout: from its facts, its view and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from instep.api.looking import RunningRolloutDocument
+from instep.api.parts import FailureDocument, generation
+from instep.api.rollouts import RolloutDocument, RolloutNodeDocument, RolloutsDocument
+from instep.core.rollout.vocabulary import RolloutFacts, RolloutState, RolloutView, ended
+from instep.model.ids import HeadRef, LineId, NodeName
+from instep.net.messages.messages import Report
+from instep.node.config.loading import load
+from instep.node.directory import NodeDirectory
+from instep.node.lines.snapshot import moment, pick_fileset
+from instep.node.writing.rollout import FAILED, finished_rollouts, saved_rollout
+from instep.store.port import NodeStore
+from instep.store.sqlite import SqliteStore
+
+__all__ = [
+    "failure_document",
+    "offline_rollouts",
+    "rollouts_document",
+    "status_document",
+    "why_never",
+]
+
+PAST_SHOWN = 20
+_QUIET = (RolloutState.NONE, RolloutState.DONE, RolloutState.SUPERSEDED)
+
+
+def rollout_document(
+    store: NodeStore, line: LineId, facts: RolloutFacts, view: RolloutView | None
+) -> RolloutDocument:
+    """Who, what, when, how long, why; with ``view`` also where each partner is now."""
+    assert facts.target is not None, "a rollout is of a generation"
+    signed = store.generation(facts.target.id)
+    took_ms = None if facts.ended_wall_ms is None else max(0, facts.ended_wall_ms - facts.started_wall_ms)
+    document = RolloutDocument(
+        generation(facts.target),
+        generation(facts.replaced),
+        facts.author,
+        signed.body().message if signed is not None else "",
+        facts.state.value,
+        facts.is_paused,
+        facts.policy.strategy.value,
+        moment(facts.started_wall_ms),
+        moment(facts.ended_wall_ms),
+        took_ms,
+        facts.granted,
+        failure_document(facts),
+    )
+    if view is None:
+        return document
+    nodes = (
+        RolloutNodeDocument(node.node, node.state, node.wave, node.is_drained, node.reason)
+        for node in view.nodes
+    )
+    return replace(
+        document,
+        reason=view.reason or None,
+        nodes=tuple(nodes),
+        switched=sum(node.state == "switched" for node in view.nodes),
+        total=len(view.nodes),
+        next=_next_steps(line, facts),
+    )
+
+
+def rollouts_document(
+    store: NodeStore, line: LineId, facts: RolloutFacts | None, view: RolloutView | None
+) -> RolloutsDocument:
+    """``rollout show --json``: the present rollout, None before the first, and the past ones, newest first."""
+    shown = None
+    if facts is not None and facts.target is not None:
+        shown = rollout_document(store, line, facts, view)
+    past = (
+        rollout_document(store, line, each, None)
+        for each in finished_rollouts(store, line, PAST_SHOWN)
+        if each.target is not None
+    )
+    return RolloutsDocument(line.fileset, shown, tuple(past))
+
+
+def offline_rollouts(directory: Path, fileset: str | None) -> RolloutsDocument:
+    """The same from the last state, with the daemon down."""
+    chosen = pick_fileset(load(directory), fileset)
+    store = SqliteStore.open(NodeDirectory(directory).database)
+    try:
+        return rollouts_document(store, chosen.line, saved_rollout(store, chosen.line), None)
+    finally:
+        store.close()
+
+
+def failure_document(facts: RolloutFacts) -> FailureDocument | None:
+    """Why it did not go through; None while nothing failed."""
+    if not facts.failed_code:
+        return None
+    return FailureDocument(facts.failed_node, facts.failed_code, facts.failed_reason)
+
+
+def why_never(
+    facts: RolloutFacts, target: HeadRef, reports: Mapping[NodeName, Report]
+) -> FailureDocument | None:
+    """Why those who ``reports`` are of will not serve ``target`` by themselves: its rollout failed, or one of them
+    refused it. None while it may still come."""
+    state = facts.state.value
+    if facts.target == target and facts.state in (*FAILED, RolloutState.PUTTING_BACK):
+        if not facts.failed_code:
+            return FailureDocument(None, state, f"the rollout is {state}", state)
+        return FailureDocument(facts.failed_node, facts.failed_code, facts.failed_reason, state)
+    for name, report in reports.items():
+        is_handled = facts.target == target and name in facts.granted and not ended(facts.state)
+        if report.refused == target and not is_handled:
+            return FailureDocument(name, report.standing.code, report.standing.reason, None)
+    return None
+
+
+def status_document(
+    line: LineId, facts: RolloutFacts, view: RolloutView | None
+) -> RunningRolloutDocument | UnsetType:
+    """The rollout in ``status``: while it runs for a node that needs a permit, and after it failed."""
+    if view is None or facts.target is None or facts.state in _QUIET:
+        return UNSET
+    if not ended(facts.state) and not facts.granted and not any(n.state == "staged" for n in view.nodes):
+        return UNSET
+    return RunningRolloutDocument(
+        facts.state.value,
+        facts.is_paused,
+        view.reason or None,
+        sum(node.state == "switched" for node in view.nodes),
+        len(view.nodes),
+        failure_document(facts),
+        _next_steps(line, facts),
+    )
+
+
+def _next_steps(line: LineId, facts: RolloutFacts) -> tuple[str, ...]:
+    name = line.fileset
+    if facts.state is RolloutState.CONFIRMING:
+        return (f"instep rollout confirm {name}", f"instep rollout abort {name}")
+    if facts.is_paused:
+        return (f"instep rollout resume {name}", f"instep rollout abort {name}")
+    if facts.state not in FAILED:
+        return ()
+    repair = f"repair the cause, then: instep retry {name}"
+    return (repair, f"instep rollback {name} {facts.replaced.number}") if facts.replaced else (repair,)

@@ -1,0 +1,94 @@
+"""P10 as it is seen from outside the simulated writer: no disaster becomes a generation unless an operator accepts
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from instep.core.guards.guards import DeletionPolicy
+from instep.core.guards.losses import WINDOW_MS
+from instep.core.publish import vocabulary as p
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.walk import iterate
+from instep.testing.world.disk import SimPlace, SimStore
+from instep.testing.world.world import BrokenPromise, World
+
+__all__ = ["DELETIONS", "OutsideGuard"]
+
+DELETIONS = DeletionPolicy()
+
+
+class GuardedWriter(Protocol):
+    """The writer as it is seen from outside."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def store(self) -> SimStore: ...
+
+    @property
+    def place(self) -> SimPlace: ...
+
+    @property
+    def unreadable(self) -> Mapping[bytes, None]: ...
+
+    @property
+    def is_accepting(self) -> bool:
+        """An operator accepts a loss at the moment."""
+        ...
+
+
+class OutsideGuard:
+    """Remembers what the generations of the last ten minutes had, since the operator accepted a loss or the writer's
+    state was put back."""
+
+    def __init__(self, writer: GuardedWriter) -> None:
+        self._writer = writer
+        self._hidden: frozenset[bytes] = frozenset()
+        self._window: list[tuple[int, Digest, dict[bytes, Digest]]] = []
+
+    def put_back(self) -> None:
+        """The writer's state is an older one: it may hear of the newest head again, but not of what that lost."""
+        self._window.clear()
+
+    def looked(self) -> None:
+        """A scan reads the tree now: these paths are there and cannot be read."""
+        self._hidden = frozenset(self._writer.unreadable) & self._writer.place.tree.keys()
+
+    def _entries(self, root: Digest) -> dict[bytes, Digest]:
+        return {entry.path: entry.digest for entry in iterate(root, self._writer.store.get_page)}
+
+    def _is_accepted(self) -> bool:
+        return self._writer.is_accepting
+
+    def check(self, effect: p.Commit) -> None:
+        """Before a generation is signed: what it loses of its base, and of each generation in the window."""
+        base = effect.facts.base
+        if base is None:
+            return
+        after = self._entries(effect.root)
+        for path in self._entries(base.root).keys() - after.keys():
+            if path in self._hidden and path in self._writer.place.tree:
+                raise BrokenPromise(
+                    "P10", f"{path!r} cannot be read, and generation {effect.number} removes it"
+                )
+        if self._is_accepted():
+            return
+        if not self._window or self._window[-1][1] != base.id:
+            self._window = [(self._writer.world.now, base.id, self._entries(base.root))]
+        contents = set(after.values())
+        for at, _, before in self._window:
+            gone = [path for path, digest in before.items() if path not in after and digest not in contents]
+            if self._writer.world.now - at < WINDOW_MS and len(gone) > DELETIONS.allowed(len(before)):
+                raise BrokenPromise(
+                    "P10",
+                    f"generation {effect.number} removes {len(gone)} of {len(before)} paths unasked, "
+                    f"within {self._writer.world.now - at} ms",
+                )
+
+    def committed(self, head: HeadRef, effect: p.Commit) -> None:
+        if self._is_accepted():
+            self._window.clear()
+        self._window.append((self._writer.world.now, head.id, self._entries(effect.root)))

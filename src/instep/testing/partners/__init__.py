@@ -1,0 +1,1 @@
+"""Simulated partners: the real ``FollowMachine`` over disks and networks that fail."""

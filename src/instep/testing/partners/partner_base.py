@@ -1,0 +1,19 @@
+"""What a simulated partner's side of rollouts knows of it."""
+
+from __future__ import annotations
+
+from instep.core.follow.machine import FollowMachine
+from instep.core.follow.vocabulary import FollowConfig
+from instep.testing.checkers.ledger import Ledger
+from instep.testing.world.node import SimNode
+
+__all__ = ["PartnerBase"]
+
+
+class PartnerBase(SimNode):
+    """Attributes of ``SimPartner``, which sets all of them."""
+
+    machine: FollowMachine
+    ledger: Ledger
+    sources: tuple[str, ...]
+    config: FollowConfig

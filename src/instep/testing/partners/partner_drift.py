@@ -1,0 +1,98 @@
+"""How a simulated partner looks for local changes, reverts them, and compares its tree with a head."""
+
+from __future__ import annotations
+
+from instep.core.follow import vocabulary as f
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.walk import iterate
+from instep.testing.partners.tree_jobs import Plan, TreeJobs
+from instep.testing.world.disk import content_digest
+from instep.testing.world.node import SimNode, trouble
+
+__all__ = ["PartnerDrift"]
+
+
+class PartnerDrift(TreeJobs):
+    """Reads and restores the tree; faults of the disk happen here too."""
+
+    def differing(self, base: HeadRef) -> list[bytes]:
+        wanted = {e.path: e.digest for e in iterate(base.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        return [p for p in sorted(there | wanted) if there.get(p) != wanted.get(p)]
+
+    def _check_drift(self, effect: f.CheckDrift) -> None:
+        if self.is_cancelled(effect.req):
+            return
+        if not self.place.has_marker:
+            self.post(f.DriftCheckFailed(effect.req, trouble("marker_missing", 4)))
+        elif self.fails(self.world.options.read_error):
+            self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
+        else:
+            paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
+            is_kept = self.config_drift() is f.DriftPolicy.KEEP
+            if not effect.paths and (is_kept or not paths):
+                self.is_unproven = False  # Where they are kept, what a whole look finds are local changes.
+            self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
+
+    def _revert(self, effect: f.Revert) -> None:
+        if self.fails(self.world.options.disk_full) or not self.place.has_marker:
+            self.post(f.RevertFailed(effect.req, trouble("disk_full", 8)))
+            return
+        self.place.stage.clear()  # A revert is staged itself, in the place of the staged generation.
+        self.place.sealed_for = None
+        wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
+        plan: Plan = []
+        for path in effect.paths:
+            entry, there = wanted.get(path), self.place.tree.get(path)
+            data = None if entry is None else self._content(entry.digest, effect.source)
+            if entry is not None and data is None:
+                self.post(f.RevertFailed(effect.req, trouble("unavailable")))
+                return
+            if entry is not None and data is not None:
+                self.place.stage[entry.digest] = data
+            before = None if there is None else content_digest(there)
+            plan.append((path, before, entry.digest if entry else None))
+        self.go(
+            effect.base,
+            plan,
+            lambda _: self._reverted(effect),
+            lambda why: f.RevertFailed(effect.req, why),
+            archives=self.world.plant != "revert_unarchived",
+        )
+
+    def _reverted(self, effect: f.Revert) -> f.Reverted:
+        self.place.journal = None
+        self.place.stage.clear()
+        return f.Reverted(effect.req, effect.paths)
+
+    def _content(self, digest: Digest, source: str | None) -> bytes | None:
+        """From here, else from ``source``."""
+        found = self.place.content_of(digest)
+        if found is None and source is not None and self.net.is_open(self.name, source):
+            server = self.net.peers[source]
+            assert isinstance(server, SimNode)
+            found = server.store.history.get(digest) or server.place.content_of(digest)
+        return found
+
+    def _compare(self, effect: f.Compare) -> None:
+        wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
+        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        added = [p for p in wanted if p not in there]
+        removed = [p for p in there if p not in wanted]
+        changed = [p for p in wanted if p in there and wanted[p] != there[p]]
+        sample = tuple(sorted((*added, *changed, *removed))[:5])
+        self.post(f.Compared(effect.req, len(added), len(changed), len(removed), sample))
+
+    # --- operators ------------------------------------------------------------------------------------------
+
+    def edit_live(self, path: bytes, data: bytes | None) -> None:
+        """An operator or a program writes into the partner's tree."""
+        self.world.record(self.name, "!", f"someone writes {path!r} here")
+        if self.switching is not None:
+            self.switching = [step for step in self.switching if step[0] != path]
+        if data is None:
+            self.place.tree.pop(path, None)
+        else:
+            self.place.tree[path] = data
+        if self.is_alive and not self.fails(self.world.options.watch_loss):
+            self.post(f.TreeTouched((path,)), 1)

@@ -1,0 +1,165 @@
+"""A simulated partner's side of rollouts: reports and orders on the stream, out of the balancers and back.
+
+A hub orders those behind it.
+"""
+
+from __future__ import annotations
+
+from instep.core.follow import vocabulary as f
+from instep.core.rollout.hub import HubBook, OwnState, own_state
+from instep.core.rollout.vocabulary import PartnerReport
+from instep.model.ids import HeadRef, NodeName
+from instep.model.rollout import DEFAULT_POLICY, Order
+from instep.model.standing import StandingRecord
+from instep.net.messages import messages as m
+from instep.testing.checkers.rollout_watch import RolloutWatch
+from instep.testing.partners.partner_base import PartnerBase
+from instep.testing.world.disk import content_digest
+from instep.testing.world.world import BrokenPromise
+
+__all__ = ["RolloutSide", "view_of"]
+
+FINISH_SLACK_MS = 3_000
+
+
+class RolloutSide:
+    """What a partner does beyond following: present only when the seed has rollouts."""
+
+    def __init__(self, partner: PartnerBase, watch: RolloutWatch) -> None:
+        self.partner = partner
+        self.watch = watch
+        self._book = HubBook()
+        self._begun: tuple[HeadRef, int, int] | None = None
+
+    # --- reports and orders ---------------------------------------------------------------------------------
+
+    def opened(self, other: str) -> None:
+        report = self.partner.machine.report
+        if other in self.partner.sources and report is not None:
+            self._tell(other, report)
+
+    def closed(self, other: str) -> None:
+        self._book.lost(NodeName(other))
+
+    def born(self) -> None:
+        """The process that knew what it had ordered is gone. A permit in use has the whole time again, as the saved
+        order says; a later order of the same head does not change it."""
+        self._book = HubBook()
+        self.saved(self.partner.store.facts or f.FollowFacts())
+
+    def tell(self, report: f.Report) -> None:
+        for other in self.partner.sessions:
+            if other in self.partner.sources:
+                self._tell(other, report)
+
+    def _tell(self, other: str, report: f.Report) -> None:
+        me = self.partner
+        standing = StandingRecord(report.standing, 0, report.reason, report.code, report.next_steps)
+        message = m.Report(
+            line=me.line,
+            node=NodeName(me.name),
+            live=report.live,
+            head=report.head,
+            standing=standing,
+            staged=report.staged,
+            replaced=report.replaced,
+            refused=report.refused,
+            waits_for_permit=report.waits_for_permit,
+            is_drained=report.is_drained,
+            order_serial=report.order_serial,
+            tree=report.tree,
+            spent_permit=report.spent_permit,
+        )
+        me.net.stream(me.name, other, m.encode(message))
+
+    def heard_report(self, sender: str, message: m.Report) -> None:
+        order = self._book.seen(NodeName(sender), view_of(message), self._own())
+        if order is not None:
+            self._give(sender, order)
+
+    def order_those_behind(self) -> None:
+        """Level: compared after every step with the orders given before."""
+        for other, order in self._book.own_changed(self._own()):
+            self._give(other, order)
+
+    def _own(self) -> OwnState:
+        facts: f.FollowFacts = self.partner.machine.facts
+        live = facts.live
+        return own_state(facts, DEFAULT_POLICY if live is None else self.partner.ledger.policy_of(live))
+
+    def _give(self, other: str, order: Order) -> None:
+        me = self.partner
+        self.watch.ordered(other, order)
+        me.net.stream(me.name, other, m.encode(m.Order(me.line, order)))
+
+    def heard_order(self, sender: str, message: m.Order) -> None:
+        me = self.partner
+        event = f.OrderGiven(NodeName(sender), message.order)
+        held = me.machine.facts.order
+        if held is not None and held.attempt != message.order.attempt:
+            self.watch.forgiven(me.name)
+        me.post(event)
+        if me.fails(me.world.options.duplicate):
+            me.post(event)
+
+    # --- out and back ---------------------------------------------------------------------------------------
+
+    def drain(self, effect: f.Drain) -> None:
+        me = self.partner
+        self.watch.drains(me.name, effect.head, me.machine.facts)
+        me.post(f.Drained(effect.req), me.rng.uniform(0.5, 1) * me.world.options.drain_ms)
+
+    def offer_again(self, effect: f.Return) -> None:
+        me = self.partner
+        self.watch.returns(me.name, has_probe=me.config.has_probe)
+        me.post(f.Returned(effect.req), me.rng.uniform(0.5, 1) * me.world.options.drain_ms)
+
+    def probe_fails(self, head: HeadRef) -> bool:
+        """Some generations cannot be served on this node, and stay so until the faults stop."""
+        me = self.partner
+        chance = content_digest(me.name.encode() + head.id)[0] / 256
+        return me.world.is_faulty and chance < me.world.options.probe_fails
+
+    # --- promises -------------------------------------------------------------------------------------------
+
+    def saved(self, facts: f.FollowFacts) -> None:
+        """A permit that is used is finished, or the head refused, by this node's own deadline."""
+        me = self.partner
+        if facts.begun is None:
+            self._begun = None
+            return
+        if self._begun is not None and self._begun[:2] == (facts.begun, me.incarnation):
+            return
+        begun = self._begun = (facts.begun, me.incarnation, me.world.now)
+        order = facts.order
+        within = 300_000 if order is None or order.head != facts.begun else order.finish_within_ms
+
+        def check() -> None:
+            now: f.FollowFacts = me.machine.facts
+            if self._begun == begun and now.begun == begun[0] and now.refused != begun[0]:
+                raise BrokenPromise(
+                    "R8",
+                    f"{me.name} began {begun[0].number} {within} ms ago, and neither finished nor refused it",
+                )
+
+        me.later(within * 1.1 + FINISH_SLACK_MS, check)
+
+
+def view_of(report: m.Report) -> PartnerReport:
+    """What machines decide by."""
+    return PartnerReport(
+        standing=report.standing.standing,
+        head=report.head,
+        live=report.live,
+        tree=report.tree,
+        staged=report.staged,
+        replaced=report.replaced,
+        refused=report.refused,
+        code=report.standing.code,
+        reason=report.standing.reason,
+        waits_for_permit=report.waits_for_permit,
+        is_drained=report.is_drained,
+        drain_reason=report.drain_reason or None,
+        order_serial=report.order_serial,
+        spent_permit=report.spent_permit,
+    )

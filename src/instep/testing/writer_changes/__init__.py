@@ -1,0 +1,1 @@
+"""Simulated clusters whose writer changes: their nodes, operators, checkers and planted bugs."""

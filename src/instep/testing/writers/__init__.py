@@ -1,0 +1,1 @@
+"""Simulated writers: the real ``PublishMachine`` and ``RolloutMachine``, and their operators."""

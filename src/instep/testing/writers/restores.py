@@ -1,0 +1,224 @@
+"""The simulated writer going back: rollback, restore and recovery, with a fault or a crash between any two steps.
+
+Checked from outside: nothing is scanned or committed while a journal is open, so no generation is a mixture; what a
+rollback commits is exactly the root of its target; and a writer that came back with an older tree or state publishes
+nothing over a newer head of its own until the tree was that head, or an operator said which of the two is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from instep.core.guards.losses import lost_between
+from instep.core.publish import restore_vocabulary as s
+from instep.core.publish import vocabulary as p
+from instep.core.vocabulary import Trouble
+from instep.errors import Retry
+from instep.model.ids import Digest, HeadRef
+from instep.model.manifest.diff import diff
+from instep.model.manifest.pages import PageMissing
+from instep.model.manifest.walk import iterate
+from instep.testing.world.disk import ERRNOS, Journal, StepFailed, content_digest
+from instep.testing.world.node import SimNode, trouble
+from instep.testing.world.world import BrokenPromise
+from instep.testing.writers.writer_base import WriterBase
+
+__all__ = ["SimRestores"]
+
+MESSAGE = "back to "
+
+
+class SimRestores:
+    """What one simulated writer does with its own tree besides scanning it."""
+
+    def __init__(self, writer: WriterBase) -> None:
+        self._writer = writer
+        self._targets: dict[str, HeadRef] = {}
+        self.accepting: dict[int, None] = {}
+        self._came_back_with: tuple[int, int] | None = None
+        """The position of the head that an older state knew; None once nothing has to be decided any more."""
+
+    # --- operators ------------------------------------------------------------------------------------------
+
+    def ask(self, target: HeadRef, *, accept_deletions: bool = False) -> None:
+        """An operator types ``instep rollback`` (or ``instep restore``, for the head)."""
+        writer = self._writer
+        if not writer.is_alive:
+            return
+        request = writer.new_request()
+        if accept_deletions:
+            self.accepting[request] = None
+        self.decided()
+        message = f"{MESSAGE}{target.epoch}.{target.number}"
+        self._targets[message] = target
+        writer.take(s.RestoreAsked(request, target, (), "ana", message, accept_deletions, publishes=True))
+
+    def came_back(self, facts: p.PublishFacts | None) -> None:
+        """The node directory, and maybe the tree, were put back to an older copy."""
+        head = facts.head if facts is not None else None
+        self._came_back_with = head.position if head is not None else (0, 0)
+        self._writer.guard.put_back()
+        ledger = self._writer.ledger
+        ledger.lost.came_back(ledger.committed, self._writer.store.generations)
+
+    def decided(self) -> None:
+        """An operator said that the tree is right, or which generation is."""
+        self._came_back_with = None
+        self._writer.ledger.lost.decided()
+
+    # --- effects ----------------------------------------------------------------------------------------------
+
+    def plan(self, effect: s.PlanRestore) -> None:
+        writer = self._writer
+        if not writer.place.has_marker:
+            writer.post(s.PlanFailed(effect.req, trouble("marker_missing", 4)))
+            return
+        try:
+            plan = self._planned(effect)
+        except PageMissing:
+            writer.post(s.PlanFailed(effect.req, trouble("contents_missing", 7)))
+            return
+        writer.post(s.Planned(effect.req, plan), writer.rng.uniform(0, 5))
+
+    def _planned(self, effect: s.PlanRestore) -> s.RestorePlan:
+        writer, get = self._writer, self._writer.store.get_page
+        base = effect.head.root if effect.head is not None else None
+        found = list(diff(base, effect.target.root, get))
+        wanted = {e.path: e.digest for e in iterate(effect.target.root, get)}
+        there = {path: content_digest(data) for path, data in writer.place.tree.items()}
+        summary = p.ScanSummary(
+            root=effect.target.root,
+            entries=len(wanted),
+            size_bytes=0,
+            entries_before=0 if base is None else sum(1 for _ in iterate(base, get)),
+            added=sum(1 for c in found if c.old is None),
+            changed=sum(1 for c in found if c.old is not None and c.new is not None),
+            removed=sum(1 for c in found if c.new is None),
+            changed_bytes=0,
+            losses=() if base is None else (lost_between(base, effect.target.root, get),),
+            at_ms=writer.world.now,
+        )
+        tree = s.TreeCounts(
+            sum(1 for path in wanted if path not in there),
+            sum(1 for path, digest in wanted.items() if there.get(path, digest) != digest),
+            sum(1 for path in there if path not in wanted),
+        )
+        lost = [path for path, digest in sorted(wanted.items()) if self._content(digest) is None]
+        missing = Trouble("contents_missing", f"{lost[0]!r} is nowhere", Retry.LATER, 7) if lost else None
+        return s.RestorePlan(summary, tree, missing)
+
+    def _content(self, digest: Digest) -> bytes | None:
+        """From history, tree or archive, else from a partner that can be reached: its tree, history or archive."""
+        writer = self._writer
+        found = writer.store.history.get(digest) or writer.place.content_of(digest)
+        for name in () if found is not None else sorted(writer.sessions):
+            peer = writer.net.peers.get(name)
+            if isinstance(peer, SimNode) and peer.is_alive and writer.net.is_open(writer.name, name):
+                found = peer.store.history.get(digest) or peer.place.content_of(digest)
+                if found is not None:
+                    return found
+        return found
+
+    def restore(self, effect: s.Restore) -> None:
+        """Everything laid first; then the journal, then step by step."""
+        writer, place = self._writer, self._writer.place
+        wanted: dict[bytes, Digest] = {}
+        for entry in iterate(effect.target.root, writer.store.get_page):
+            data = self._content(entry.digest)
+            if data is None or writer.fails(writer.world.options.disk_full):
+                place.stage.clear()
+                writer.post(
+                    s.RestoreFailed(effect.req, trouble("contents_missing" if data is None else "disk_full"))
+                )
+                return
+            place.stage[entry.digest] = data
+            wanted[entry.path] = entry.digest
+        there = {path: content_digest(data) for path, data in place.tree.items()}
+        paths = [path for path in sorted(there | wanted) if there.get(path) != wanted.get(path)]
+        place.sealed_for = effect.target.id
+        place.journal = Journal(effect.target, [(path, there.get(path), wanted.get(path)) for path in paths])
+        self._steps(
+            place.steps(place.journal, self._fault),
+            lambda: writer.post(s.Restored(effect.req)),
+            lambda why: writer.post(s.RestoreFailed(effect.req, why, is_open=True)),
+        )
+
+    def recover(self, req: int) -> None:
+        """Finish or undo an open switch: either is right, and an undo that was begun is completed."""
+        writer, place = self._writer, self._writer.place
+        if not place.has_marker:
+            writer.post(s.RecoverFailed(req, trouble("marker_missing", 4)))
+        elif place.journal is None or place.journal.is_finished:
+            self._close()
+            writer.post(s.Recovered(req))
+        else:
+            is_undone = place.journal.is_undoing or writer.rng.random() < 0.5
+            way = place.undo if is_undone else place.steps
+            self._steps(
+                way(place.journal, self._fault),
+                lambda: writer.post(s.Recovered(req)),
+                lambda why: writer.post(s.RecoverFailed(req, why)),
+            )
+
+    def _steps(
+        self, steps: Iterator[object], done: Callable[[], None], failed: Callable[[Trouble], None]
+    ) -> None:
+        """One step a moment, so that a crash, an edit or any error can fall between two."""
+        writer = self._writer
+
+        def step() -> None:
+            try:
+                next(steps)
+            except StopIteration:
+                self._close()
+                done()
+            except StepFailed as error:
+                failed(trouble(str(error.args[0]), 8))
+            else:
+                writer.later(writer.world.options.step_ms, step)
+
+        writer.later(writer.world.options.step_ms, step)
+
+    def _fault(self, path: bytes) -> None:
+        """Any step may meet any error."""
+        writer = self._writer
+        if writer.fails(writer.world.options.step_fails):
+            raise StepFailed(writer.rng.choice(ERRNOS), path)
+
+    def _close(self) -> None:
+        place = self._writer.place
+        place.journal = None
+        place.sealed_for = None
+        place.stage.clear()
+
+    # --- what must hold -----------------------------------------------------------------------------------------
+
+    def looks(self, effect: p.Scan) -> None:
+        """A scan begins."""
+        self._no_open_journal("scans")
+        facts: p.PublishFacts = self._writer.machine.facts
+        if self._came_back_with is None or effect.base is None or facts.head != effect.base:
+            return
+        entries = {e.path: e.digest for e in iterate(effect.base.root, self._writer.store.get_page)}
+        if entries == {path: content_digest(data) for path, data in self._writer.place.tree.items()}:
+            self.decided()  # the tree is the head that was adopted: nothing has to be decided
+
+    def commits(self, effect: p.Commit) -> None:
+        self._no_open_journal("commits")
+        target = self._targets.get(effect.message)
+        if target is not None and effect.root != target.root:
+            raise BrokenPromise("P3", f"a rollback to {target.number} commits another root")
+        known = self._came_back_with
+        if known is not None and effect.parent is not None and effect.parent.position > known:
+            raise BrokenPromise(
+                "P10",
+                f"{self._writer.name} came back with an older state and commits {effect.number} over the newer head "
+                f"{effect.parent.number}, which no operator asked for",
+            )
+        if known is not None:
+            self._came_back_with = (effect.epoch, effect.number)
+
+    def _no_open_journal(self, what: str) -> None:
+        journal = self._writer.place.journal
+        if journal is not None and not journal.is_finished:
+            raise BrokenPromise("P2", f"{self._writer.name} {what} while a journal is open")

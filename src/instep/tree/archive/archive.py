@@ -1,0 +1,353 @@
+"""The archive: what applies replaced, removed or found drifted, one batch a switch. Promise P5.
+
+A batch is the stage after its switch: the displaced objects lie in ``o/`` under the keys of their paths, and
+``index`` says what they are. Batches are removed only whole and only by ``prune``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from instep.core.retention import Batch
+from instep.errors import UsageError
+from instep.model.ids import Digest
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.manifest import GetPage, PageMissing
+from instep.model.paths import is_below, shown
+from instep.tree.archive.index import object_slots, read_index, stream_index, summed_up
+from instep.tree.archive.lookup import ArchiveLookup, batch_names
+from instep.tree.archive.outlet import copy_object, open_outlet, put_out
+from instep.tree.archive.source import ArchiveSource, opened_batch
+from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why, encode_record
+from instep.tree.journal.renames import displaced_names
+from instep.tree.objects.fidelity import Local
+from instep.tree.objects.inode import SETID
+from instep.tree.objects.large import digest_of_fd
+from instep.tree.objects.laying import remove_object, sync_directory
+from instep.tree.root.beneath import Root
+from instep.tree.root.control_folder import on_opened, opened
+from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.place import Place
+from instep.tree.root.records import RecordWriter, named_damage
+from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
+from instep.tree.stage.next_tree import NEXT
+
+__all__ = ["Archive", "ArchiveSource", "Item", "close_batch"]
+
+_INDEXED = register("archive.indexed")
+_RENAMED = register("archive.renamed")
+_PRUNING = register("archive.pruning")
+
+DRIFT_NAMED_MAX = 1000
+_HIDDEN = b".pruned-"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One archived object, or a drifted path inside one. ``generation`` is the number of the generation that it
+    belonged to (0: none known); ``entries`` counts what lies in a directory, itself included."""
+
+    batch: str
+    path: bytes
+    why: Why
+    generation: int
+    at_ms: int
+    size_bytes: int
+    digest: Digest
+    kind: int
+    entries: int
+    object: bytes
+
+
+# --- closing a batch -------------------------------------------------------------------------------------------
+
+
+@on_opened
+def close_batch(
+    place: Place,
+    journal: Journal,
+    stage: bytes,
+    *,
+    local: Local,
+    get_page: GetPage | None,
+    at_ms: int,
+    drifted: list[bytes],
+) -> None:
+    """Examine what the steps displaced, write the index, and turn the stage into the batch, durably.
+
+    ``drifted`` gets the paths whose displaced object is not what the base said.
+    """
+    with Root(stage) as staged:
+        writer = RecordWriter(b"index", staged.fd)
+        try:
+            total = entries = 0
+            for item in _examined(staged, journal, local, get_page, at_ms):
+                if item.why is Why.DRIFT and item.path not in drifted and len(drifted) < DRIFT_NAMED_MAX:
+                    drifted.append(item.path)
+                if b"/" not in item.object:
+                    total += item.size_bytes
+                    entries += 1
+                writer.add(encode_record(item))
+            summary = ItemRecord(b"", b"", Why.REPLACED, 0, at_ms, total, b"", 1, entries)
+            writer.add(encode_record(summary))
+            writer.sync()
+        finally:
+            writer.abandon()
+    sync_directory(stage)
+    failpoint(_INDEXED)
+    archive = os.fsencode(place.archive)
+    is_first = not os.path.lexists(archive)
+    os.makedirs(archive, 0o700, exist_ok=True)
+    if is_first:
+        sync_directory(place.archive.parent)
+    os.rename(stage, archive + b"/" + journal.header.batch.encode())
+    failpoint(_RENAMED)
+    sync_directory(archive)
+    sync_directory(place.stage)
+
+
+def _examined(
+    staged: Root, journal: Journal, local: Local, get_page: GetPage | None, at_ms: int
+) -> Iterator[ItemRecord]:
+    olds = {name for name in map(os.fsencode, os.listdir(staged.path + b"/o")) if b".old" in name}
+    for step in journal.steps():
+        if not step.key:
+            continue
+        inodes = {step.ino}
+        for name in (step.key, *(slot for slot in displaced_names(step.key) if slot in olds)):
+            found = staged.stat_or_none(b"o/" + name)
+            if found is not None and found.st_ino not in inodes:
+                inodes.add(found.st_ino)
+                yield from _items(staged, journal, step, name, found, local, get_page, at_ms)
+
+
+def _items(
+    staged: Root,
+    journal: Journal,
+    step: Step,
+    name: bytes,
+    found: os.stat_result,
+    local: Local,
+    get_page: GetPage | None,
+    at_ms: int,
+) -> Iterator[ItemRecord]:
+    header = journal.header
+    why = _why(journal, step, found, local)
+    generation = header.previous.number if header.previous is not None else 0
+    digest = step.old.digest if step.old is not None and why is not Why.DRIFT else b""
+    kind = kind_of(found)
+    size, entries = found.st_size, 1
+    inner: list[ItemRecord] = []
+    if kind == 1:
+        size = 0
+        for rest, below, drift in _inside(staged, b"o/" + name, step, header.base_root, local, get_page):
+            size += below.st_size if stat.S_ISREG(below.st_mode) else 0
+            entries += 1
+            if drift and len(inner) < DRIFT_NAMED_MAX:
+                inner.append(
+                    ItemRecord(
+                        step.path + b"/" + rest,
+                        name + b"/" + rest,
+                        Why.DRIFT,
+                        generation,
+                        at_ms,
+                        below.st_size,
+                        b"",
+                        kind_of(below),
+                    )
+                )
+    yield ItemRecord(step.path, name, why, generation, at_ms, size, digest, kind, entries)
+    yield from inner
+
+
+def _why(journal: Journal, step: Step, found: os.stat_result, local: Local) -> Why:
+    if journal.header.why is not None:
+        return journal.header.why
+    usual = Why.REMOVED if step.op is Op.REMOVE else Why.REPLACED
+    if step.old is None:
+        return Why.DRIFT if journal.header.base_root else usual
+    if is_like(found, step.old, local) or _is_opened(found, step.old):
+        return usual
+    return Why.DRIFT
+
+
+def _is_opened(found: os.stat_result, old: Entry) -> bool:
+    """A directory whose write bit the switch itself set, to be able to move it."""
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and old.kind is Kind.DIR
+        and stat.S_IMODE(found.st_mode) in (old.mode | 0o200, old.mode & ~SETID | 0o200)
+    )
+
+
+def _inside(
+    staged: Root, slot: bytes, step: Step, base_root: Digest, local: Local, get_page: GetPage | None
+) -> Iterator[tuple[bytes, os.stat_result, bool]]:
+    """``(relative path, stat, whether it drifted)`` of all in a displaced directory."""
+    known: Iterator[Entry] = iter(())
+    is_known = False
+    if get_page is not None and base_root and step.old is not None:
+        try:
+            next(entries_below(base_root, step.path, get_page), None)
+            known, is_known = entries_below(base_root, step.path, get_page), True
+        except PageMissing:
+            is_known = (
+                False  # the base's pages went meanwhile: everything is archived, only drift is not named
+            )
+    for rest, found, entry in subtree_differences(walk_below(staged, slot), slot, known, step.path):
+        if found is not None:
+            yield rest, found.stat, is_known and (entry is None or not is_like(found.stat, entry, local))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """The batches of one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def batches(self) -> list[Batch]:
+        """All, oldest first. A batch of a switch that is not recorded yet is among them."""
+        return [summed_up(name, self._index(name)) for name in self._names()]
+
+    def _names(self) -> list[bytes]:
+        return batch_names(self.place)
+
+    def _index(self, name: bytes) -> Iterator[ItemRecord]:
+        with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
+            yield from stream_index(batch.fd, named_damage(b"index of the archive's batch " + name))
+
+    def list_items(self) -> Iterator[Item]:
+        """All items, oldest batch first; streams."""
+        for name in self._names():
+            for record in self._index(name):
+                if record.path:
+                    yield _item(name.decode(), record)
+
+    def total_bytes(self) -> int:
+        return sum(batch.size_bytes for batch in self.batches())
+
+    def restore(
+        self,
+        path: bytes,
+        to_dir: str | os.PathLike[str],
+        generation: int | None = None,
+        on_changed: Callable[[ItemRecord], None] = lambda _: None,
+    ) -> bytes:
+        """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
+        it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``. ``on_changed``
+        receives the item of a file that is given out with other bytes than its generation had."""
+        for name in reversed(self._names()):
+            best: ItemRecord | None = None
+            for record in self._index(name):
+                if not record.path or (generation is not None and record.generation != generation):
+                    continue
+                if record.path == path or (record.kind == 1 and is_below(path, record.path)):
+                    best = record if best is None or len(record.path) >= len(best.path) else best
+            with opened_batch(self.place, name) as batch:
+                if best is not None:
+                    slots = iter((b"o/" + best.object + path[len(best.path) :],))
+                elif generation is None and read_index(batch.fd).is_damaged:
+                    slots = object_slots(path)
+                else:
+                    continue
+                for slot in slots:
+                    if batch.stat_or_none(slot) is not None:
+                        if best is not None and best.path == path and _is_changed(batch, slot, best):
+                            on_changed(best)
+                        return _copy_out(batch, slot, path, to_dir)
+        raise UsageError(
+            f"{shown(path)} is not in the archive",
+            hint="instep archive list shows what is",
+            code="not_archived",
+            path=shown(path),
+        )
+
+    def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
+        """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
+        names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
+        return ArchiveLookup(self.place).source(names)
+
+    def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
+        """Remove these batches (chosen by the retention policy); the bytes that are (or would be) freed.
+
+        The batch of a switch that is not recorded yet stays whatever the policy said, and one in which the tree from
+        before an exchange lingers.
+        """
+        journal = Journal.load(self.place)
+        busy = journal.header.batch if journal is not None else None
+        sizes = {batch.name: batch.size_bytes for batch in self.batches()}
+        if not sizes:
+            return 0
+        with opened(self.place) as place:
+            fd = os.open(place.archive, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            chosen = [n for n in names if n in sizes and n != busy and not _has_tree(fd, n)]
+            if chosen and not dry_run:
+                _prune(fd, chosen)
+            return sum(sizes[name] for name in chosen)
+        finally:
+            os.close(fd)
+
+
+def _has_tree(archive: int, name: str) -> bool:
+    try:
+        os.stat(name.encode() + b"/" + NEXT, dir_fd=archive, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _prune(archive: int, names: Iterable[str]) -> None:
+    for name in names:
+        failpoint(_PRUNING)
+        # Hidden first, and durably, so that a batch is listed whole or not at all.
+        os.rename(name.encode(), _HIDDEN + name.encode(), src_dir_fd=archive, dst_dir_fd=archive)
+    os.fsync(archive)
+    for left in map(os.fsencode, os.listdir(archive)):
+        if left.startswith(_HIDDEN):
+            remove_object(archive, left)
+
+
+def _item(batch: str, record: ItemRecord) -> Item:
+    return Item(
+        batch,
+        record.path,
+        record.why,
+        record.generation,
+        record.at_ms,
+        record.size_bytes,
+        Digest(record.digest),
+        record.kind,
+        record.entries,
+        record.object,
+    )
+
+
+def _is_changed(batch: Root, slot: bytes, item: ItemRecord) -> bool:
+    """Whether an archived file is known to have held other bytes than it holds now."""
+    if item.kind != 0 or not item.digest:
+        return False
+    fd = batch.open(slot, _READ)
+    try:
+        return digest_of_fd(fd) != item.digest
+    finally:
+        os.close(fd)
+
+
+def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: str | os.PathLike[str]) -> bytes:
+    def copy(to_fd: int, name: bytes) -> None:
+        from_fd, from_name = batch.open_parent(slot)
+        copy_object(from_fd, from_name, to_fd, name)
+
+    shown_as = os.fsencode(os.path.abspath(to_dir))
+    with open_outlet(shown_as) as outlet:
+        put_out(outlet, path, copy, shown_as=shown_as)
+    return shown_as + b"/" + path

@@ -1,0 +1,197 @@
+"""Where the contents of one fileset lie on this node: its tree, its history, its archive. By digest, each verified.
+
+Every candidate is hashed before it is given away, and one that holds other bytes does not hide the next. So a batch
+of the archive in which the same path has an older version costs a read, never an answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from instep.errors import InstepError
+from instep.model.ids import Digest
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.statrow import StatRow
+from instep.tree.archive.archive import Archive, ArchiveSource
+from instep.tree.objects.digest import digest_bytes
+from instep.tree.objects.large import digest_of_fd
+from instep.tree.root.beneath import Root
+from instep.tree.root.place import Place
+
+__all__ = ["Contents", "HasContents", "Rows", "readable_digest"]
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENXIO, errno.EINVAL)
+
+Rows = Callable[[], Iterator[StatRow]]
+"""The stat rows of the fileset: which file of the tree held which digest when it was read last."""
+
+
+class HasContents(Protocol):
+    """A history of contents."""
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def open(self, digest: Digest) -> int | None: ...
+
+    def forget_rotten(self, digest: Digest) -> None: ...
+
+
+class Contents:
+    """One fileset's contents on this node. Made for one job: it remembers what it found. One thread at a time.
+    Also a ``Source`` for ``Stage.open``."""
+
+    def __init__(self, place: Place, history: HasContents | None, rows: Rows) -> None:
+        self._place = place
+        self._history = history
+        self._rows = rows
+        self._archive: ArchiveSource | None = None
+        self._in_tree: dict[Digest, bytes] = {}
+        self._looked_for: set[Digest] = set()
+        self._last: tuple[Digest, int] | None = None
+
+    def __call__(self, entry: Entry) -> int | None:
+        return self.open(entry) if entry.kind is Kind.FILE else None
+
+    def open(self, entry: Entry) -> int | None:
+        """A descriptor (owned by the caller) of a file with exactly the contents of ``entry``; None when this node has
+        none."""
+        for fd, is_kept in self._candidates(entry):
+            is_sized = os.fstat(fd).st_size == entry.size
+            found = readable_digest(fd) if is_sized or is_kept else None
+            if is_sized and found == entry.digest:
+                os.lseek(fd, 0, os.SEEK_SET)
+                return fd
+            os.close(fd)
+            if is_kept and found != entry.digest and self._history is not None:
+                self._history.forget_rotten(entry.digest)  # so that it is named, and mended from elsewhere
+        return None
+
+    def read(self, entry: Entry, offset: int, length: int) -> bytes | None:
+        """Part of the contents of a file, or of the target of a symlink; verified as a whole."""
+        if entry.kind is Kind.SYMLINK:
+            target = self.target(entry)
+            return None if target is None else target[offset : offset + length]
+        if self._last is None or self._last[0] != entry.digest:
+            fd = self.open(entry)
+            if fd is None:
+                return None
+            self.close()
+            self._last = entry.digest, fd
+        return os.pread(self._last[1], length, offset)
+
+    def close(self) -> None:
+        """Let go of the file that was read from last."""
+        if self._last is not None:
+            os.close(self._last[1])
+            self._last = None
+
+    def target(self, entry: Entry) -> bytes | None:
+        """The target of a symlink."""
+        for found in self._targets(entry):
+            if digest_bytes(found) == entry.digest:
+                return found
+        return None
+
+    def has(self, entry: Entry) -> bool:
+        """Whether ``open`` or ``target`` would find it."""
+        if entry.kind is Kind.SYMLINK:
+            return self.target(entry) is not None
+        fd = self.open(entry)
+        if fd is None:
+            return False
+        os.close(fd)
+        return True
+
+    def missing_of(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of ``entries`` whose contents are not on this node."""
+        self.expect(entries)
+        return [entry for entry in entries if not self.has(entry)]
+
+    def expect(self, entries: Iterable[Entry]) -> None:
+        """Announce entries: find in one pass which files of the tree held their digests, wherever they lie. An
+        entry that was not announced is looked for at its own path only, and in history and archive."""
+        wanted = {e.digest for e in entries if e.kind is Kind.FILE} - self._looked_for
+        if not wanted:
+            return
+        self._looked_for |= wanted
+        for row in self._rows():
+            digest = Digest(row.digest)
+            if digest in wanted and digest not in self._in_tree:
+                self._in_tree[digest] = row.path
+
+    # --- candidates -------------------------------------------------------------------------------------------
+
+    def _candidates(self, entry: Entry) -> Iterator[tuple[int, bool]]:
+        """Descriptors, and whether each comes from the history."""
+        if entry.size == 0:
+            yield os.memfd_create("instep-empty", os.MFD_CLOEXEC), False
+        if self._history is not None:
+            fd = self._of_history(entry.digest)
+            if fd is not None:
+                yield fd, True
+        elsewhere = self._in_tree.get(entry.digest)
+        for path in dict.fromkeys((entry.path, *(() if elsewhere is None else (elsewhere,)))):
+            fd = self._of_tree(path, entry.size)
+            if fd is not None:
+                yield fd, False
+        yield from ((fd, False) for fd in self._archived().candidates(entry))
+
+    def _of_history(self, digest: Digest) -> int | None:
+        assert self._history is not None
+        try:
+            return self._history.open(digest)
+        except InstepError:
+            return None  # the disk changed it: another copy is as good
+
+    def _of_tree(self, path: bytes, size: int) -> int | None:
+        try:
+            with Root(self._place.root) as root:
+                found = root.stat(path)
+                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                    return None
+                return root.open(path, _READ)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+
+    def _targets(self, entry: Entry) -> Iterator[bytes]:
+        try:
+            with Root(self._place.root) as root:
+                yield root.readlink(entry.path)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
+        if self._history is not None:
+            fd = self._of_history(entry.digest)
+            if fd is not None:
+                try:
+                    yield os.pread(fd, entry.size + 1, 0)
+                finally:
+                    os.close(fd)
+        yield from self._archived().targets(entry)
+
+    def _archived(self) -> ArchiveSource:
+        if self._archive is None:
+            archive = Archive(self._place)
+            self._archive = archive.source(newest=ALL)
+        return self._archive
+
+
+def readable_digest(fd: int) -> Digest | None:
+    """The digest of an open file; None where the disk cannot read it any more."""
+    try:
+        return digest_of_fd(fd)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+
+
+ALL = 1 << 30
+"""Every batch that the archive has."""

@@ -1,0 +1,304 @@
+"""Putting objects into a directory that an operator names: ``archive restore --to DIR`` and its like.
+
+Such a directory is often ``/tmp/found`` or the home of the user who asked, so other users may have made it first, or
+put symlinks into it. Nothing is followed there: the directory is opened component by component, what is missing below
+it is made by descriptor, and each object is finished in a directory of our own (mode 0700) before it gets its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from instep.errors import RefusedError, ResourceError
+from instep.model.paths import shown
+from instep.tree.objects.inode import SETID, Inode
+from instep.tree.objects.large import copy_whole
+from instep.tree.objects.private_directory import private_directory
+from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
+from instep.tree.root.records import sync_dir
+
+__all__ = ["copy_object", "finish_directory", "open_outlet", "put_out"]
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINKS_MAX = 40
+_NEW_DIRECTORY = 0o700
+"""A restored object may have been guarded only by the mode of the directory that it comes from."""
+_NEVER_COPIED = ("security.", "trusted.")
+"""Rights of programs: the daemon could give them, and the writer of the displaced object chose them."""
+
+MakeObject = Callable[[int, bytes], None]
+"""Makes the object by this name in this directory (a descriptor), complete with its metadata."""
+
+
+def open_outlet(path: bytes) -> Root:
+    """The absolute directory ``path``, made where it is missing, opened without following a symlink that another user
+    could have put there; a symlink in a directory that only root and the daemon's user may write is followed.
+
+    ``RefusedError`` ``target_is_symlink``; ``ResourceError`` ``no_directory``.
+    """
+    target = os.path.normpath(path)
+    assert target.startswith(b"/"), "an outlet is absolute"
+    here = os.open(b"/", _STEP | os.O_DIRECTORY)
+    pending = [part for part in reversed(target.split(b"/")) if part]
+    links = 0
+    try:
+        while pending:
+            name = pending.pop()
+            below = _step_into(here, name, target)
+            if not stat.S_ISLNK(os.fstat(below).st_mode):
+                os.close(here)
+                here = below
+                continue
+            try:
+                links += 1
+                if links > _LINKS_MAX or not _is_guarded(here):
+                    raise _symlink(target, _where(here) + b"/" + name)
+                leads = os.readlink(b"", dir_fd=below)
+            finally:
+                os.close(below)
+            pending += [part for part in reversed(leads.split(b"/")) if part not in (b"", b".")]
+            if leads.startswith(b"/"):
+                top = os.open(b"/", _STEP | os.O_DIRECTORY)
+                os.close(here)
+                here = top
+        return Root(b"/proc/self/fd/%d/." % here)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot open or make {shown(target)}: {error.strerror}",
+            hint="name a directory that the daemon's user may write",
+            code="no_directory",
+            path=shown(target),
+        ) from error
+    finally:
+        os.close(here)
+
+
+def _step_into(here: int, name: bytes, target: bytes) -> int:
+    try:
+        below = os.open(name, _STEP, dir_fd=here)
+    except FileNotFoundError:
+        os.mkdir(name, _NEW_DIRECTORY, dir_fd=here)
+        sync_dir(here)
+        below = os.open(name, _STEP | os.O_DIRECTORY, dir_fd=here)
+    mode = os.fstat(below).st_mode
+    if not stat.S_ISDIR(mode) and not stat.S_ISLNK(mode):
+        os.close(below)
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), target)
+    return below
+
+
+def _is_guarded(fd: int) -> bool:
+    """Whether only root and the daemon's user can put anything into the directory."""
+    found = os.fstat(fd)
+    return found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+
+
+def _where(fd: int) -> bytes:
+    return os.readlink(b"/proc/self/fd/%d" % fd).rstrip(b"/")
+
+
+def _symlink(target: bytes, link: bytes) -> RefusedError:
+    return RefusedError(
+        f"{shown(link)} on the way to {shown(target)} is a symbolic link that another user may have put there",
+        hint="name a directory without symbolic links on the way, best one that only you may write",
+        code="target_is_symlink",
+        path=shown(target),
+        link=shown(link),
+    )
+
+
+def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"") -> None:
+    """Put the object that ``make`` makes at ``path`` below ``outlet``, durably; parents are made, nothing is replaced
+    and nothing followed. ``shown_as`` names the outlet in errors.
+
+    ``RefusedError`` ``exists``, ``target_is_symlink``, ``directory_replaced``; ``OSError``.
+    """
+    target = shown_as + b"/" + path
+    parent, name = _open_parents(outlet, path, target)
+    try:
+        if _is_there(parent, name):
+            raise _exists(target)
+        # Made where no other user may enter, so that nothing is swapped while it is being made.
+        with private_directory(parent, b".instep-restore-") as private:
+            make(private, name)
+            _move(private, name, parent, target)
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def finish_directory(
+    outlet: Root, path: bytes, made: tuple[int, int], mode: int, mtime_ns: int, *, shown_as: bytes = b""
+) -> None:
+    """Give the directory at ``path`` its mode (without setuid and setgid bits) and its time, once everything below it
+    is there. ``made`` is its device and inode from when it was made: a directory that another user moved to that name
+    meanwhile keeps what it has.
+
+    ``RefusedError`` ``directory_replaced``; ``OSError``.
+    """
+    target = shown_as + b"/" + path
+    fd = outlet.open_dir(path)
+    try:
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != made:
+            raise RefusedError(
+                f"{shown(target)} was replaced by another directory while it was restored",
+                hint="restore to a directory that only you may write",
+                code="directory_replaced",
+                path=shown(target),
+                made=made[1],
+                found=found.st_ino,
+            )
+        os.fchmod(fd, mode & 0o777)
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _open_parents(outlet: Root, path: bytes, target: bytes) -> tuple[int, bytes]:
+    *above, name = path.split(b"/")
+    here = outlet.open_dir(b"")
+    try:
+        for part in above:
+            try:
+                os.mkdir(part, _NEW_DIRECTORY, dir_fd=here)
+                os.fsync(here)
+            except FileExistsError:
+                pass
+            try:
+                below = os.open(part, _LIST, dir_fd=here)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                    raise
+                if stat.S_ISLNK(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode):
+                    raise _symlink(target, _where(here) + b"/" + part) from error
+                raise _exists(_where(here) + b"/" + part) from error
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here, name
+
+
+def _move(fd: int, name: bytes, parent: int, target: bytes) -> None:
+    with Inode(fd, name) as made:
+        mode = stat.S_IMODE(made.stat.st_mode)
+        is_closed = stat.S_ISDIR(made.stat.st_mode) and not mode & 0o200
+        if is_closed:
+            made.set_mode(mode | 0o200)  # moving a directory writes its ".."
+        try:
+            rename_noreplace(fd, name, parent, name)
+        except FileExistsError as error:
+            raise _exists(target) from error
+        except RenameUnsupportedError:
+            _move_otherwise(fd, name, parent, target, is_directory=stat.S_ISDIR(made.stat.st_mode))
+        if is_closed:
+            made.set_mode(mode)
+
+
+def _move_otherwise(fd: int, name: bytes, parent: int, target: bytes, *, is_directory: bool) -> None:
+    """Where the file system cannot rename without replacement: a link refuses what exists as well."""
+    try:
+        if is_directory:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            os.rename(name, name, src_dir_fd=fd, dst_dir_fd=parent)  # replaces an empty directory only
+        else:
+            os.link(name, name, src_dir_fd=fd, dst_dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise _exists(target) from error
+
+
+def _is_there(parent: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _exists(target: bytes) -> RefusedError:
+    return RefusedError(
+        f"{shown(target)} exists already",
+        hint="restore to another directory; nothing is overwritten",
+        code="exists",
+        path=shown(target),
+    )
+
+
+# --- copying ---------------------------------------------------------------------------------------------------
+
+
+def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
+    """Copy a file, symlink or directory with all below and its metadata, less setuid and setgid bits; ``to_name`` must
+    not exist, and ``to_fd`` must be a directory that no other user may enter."""
+    found = os.stat(from_name, dir_fd=from_fd, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        _copy_symlink(from_fd, from_name, to_fd, to_name)
+        return
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        return  # sockets, pipes and devices are not content
+    is_directory = stat.S_ISDIR(found.st_mode)
+    source = os.open(from_name, _LIST if is_directory else _READ, dir_fd=from_fd)
+    try:
+        found = os.fstat(source)
+        if not is_directory and not stat.S_ISREG(found.st_mode):
+            return  # replaced meanwhile by a program that still has a directory of the archive open
+        if is_directory:
+            os.mkdir(to_name, 0o700, dir_fd=to_fd)
+            to = os.open(to_name, _LIST, dir_fd=to_fd)
+        else:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
+        try:
+            if is_directory:
+                for name in sorted(map(os.fsencode, os.listdir(source))):
+                    copy_object(source, name, to, name)
+            else:
+                copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
+            _copy_metadata(source, found, to)
+            os.fsync(to)
+        finally:
+            os.close(to)
+    finally:
+        os.close(source)
+
+
+def _copy_symlink(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
+    with Inode(from_fd, from_name) as source:
+        if not stat.S_ISLNK(source.stat.st_mode):
+            return
+        os.symlink(os.readlink(b"", dir_fd=source.fd), to_name, dir_fd=to_fd)
+        with Inode(to_fd, to_name) as made:
+            if os.geteuid() == 0:
+                made.set_owner(source.stat.st_uid, source.stat.st_gid)
+            made.set_time(source.stat.st_mtime_ns)
+
+
+def _copy_metadata(source: int, found: os.stat_result, to: int) -> None:
+    if os.geteuid() == 0:
+        os.fchown(to, found.st_uid, found.st_gid)
+    os.fchmod(to, stat.S_IMODE(found.st_mode) & ~SETID)
+    for attribute in _attributes(source):
+        try:
+            os.setxattr(to, attribute, os.getxattr(source, attribute))
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+                raise
+    os.utime(to, ns=(found.st_mtime_ns, found.st_mtime_ns))
+
+
+def _attributes(fd: int) -> list[str]:
+    try:
+        return [name for name in os.listxattr(fd) if not name.startswith(_NEVER_COPIED)]
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise

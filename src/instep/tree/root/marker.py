@@ -1,0 +1,217 @@
+"""The marker ``.instep/id`` that says: this directory is the root of that fileset on that node.
+
+A missing mount, an emptied disk or a restored foreign copy lacks it or carries another's; then scan and apply
+refuse (P10). It is created once, when the fileset is added or accepted, and never recreated by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from instep.errors import RefusedError, ResourceError
+from instep.model.ids import FilesetName, NodeName
+from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
+
+__all__ = [
+    "CONTROL_NAME",
+    "MARKER_PATH",
+    "Marker",
+    "check_marker",
+    "create_marker",
+    "open_marked",
+    "open_root",
+    "read_marker",
+    "remove_marker",
+]
+
+CONTROL_NAME = b".instep"
+MARKER_PATH = b".instep/id"
+_MARKER_MAX = 4096
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """``random`` is 32 hex digits, drawn when the fileset was added or accepted here."""
+
+    fileset: FilesetName
+    node: NodeName
+    random: str
+
+
+def open_root(root: Path) -> Root:
+    """The root, opened; ``RefusedError`` ``root_missing``, ``root_not_directory``; ``ResourceError``."""
+    try:
+        return Root(root)
+    except FileNotFoundError as error:
+        raise RefusedError(
+            f"the root {root} does not exist",
+            hint="mount it, or restore it from a backup; nothing was changed",
+            code="root_missing",
+            root=str(root),
+        ) from error
+    except NotADirectoryError as error:
+        raise RefusedError(
+            f"the root {root} is not a directory", code="root_not_directory", root=str(root)
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"the root {root} cannot be opened: {error.strerror}", code="root_unreadable", root=str(root)
+        ) from error
+
+
+def open_marked(root: Path, fileset: FilesetName) -> Root:
+    """The root, opened, if beneath that very descriptor lies the marker of ``fileset``: what a user moved to the root's
+    name meanwhile has none. Refusals as ``open_root`` and ``check_marker``."""
+    opened = open_root(root)
+    try:
+        marker = _read(opened, root)
+        if marker is None:
+            raise _missing(root, fileset)
+        _refuse_foreign(marker, root, fileset, marker.node)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def create_marker(root: Path, fileset: FilesetName, node: NodeName) -> Marker:
+    """Write a new marker durably; an existing one is an error (``marker_foreign`` or ``marker_exists``)."""
+    marker = Marker(fileset, node, secrets.token_hex(16))
+    with open_root(root) as opened:
+        existing = _read(opened, root)
+        if existing is not None:
+            _refuse_foreign(existing, root, fileset, node)
+            raise RefusedError(
+                f"{root} already carries the marker of {fileset}", code="marker_exists", root=str(root)
+            )
+        try:
+            os.mkdir(CONTROL_NAME, 0o700, dir_fd=opened.fd)
+        except FileExistsError:
+            pass  # left by an earlier fileset or attempt; open_dir below refuses anything but a directory
+        control = opened.open_dir(CONTROL_NAME)
+        try:
+            _write_durably(control, msgspec.json.encode(marker) + b"\n")
+            top = opened.open_dir(b"")
+            try:
+                os.fsync(top)
+            finally:
+                os.close(top)
+        finally:
+            os.close(control)
+    return marker
+
+
+def _write_durably(control: int, text: bytes) -> None:
+    temporary = b"id." + secrets.token_hex(4).encode()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=control)
+    try:
+        os.write(fd, text)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        rename_noreplace(control, temporary, control, b"id")
+    except RenameUnsupportedError:
+        os.rename(temporary, b"id", src_dir_fd=control, dst_dir_fd=control)
+    os.fsync(control)
+
+
+def read_marker(root: Path) -> Marker | None:
+    """The marker, None when there is none; ``marker_foreign`` when what is there is not a marker."""
+    with open_root(root) as opened:
+        return _read(opened, root)
+
+
+def _read(opened: Root, root: Path) -> Marker | None:
+    try:
+        fd = opened.open(MARKER_PATH, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _not_a_marker(root, error.strerror) from error
+    try:
+        raw = os.read(fd, _MARKER_MAX)
+        uid, top = os.fstat(fd).st_uid, os.fstat(opened.fd).st_uid
+    except OSError as error:
+        raise _not_a_marker(root, error.strerror) from error
+    finally:
+        os.close(fd)
+    if uid not in (0, top, os.geteuid()):
+        # In a directory that every user may write, every user can make a marker.
+        raise _not_a_marker(root, f"it belongs to uid {uid}, the directory to uid {top}")
+    try:
+        return msgspec.json.decode(raw, type=Marker)
+    except msgspec.DecodeError as error:
+        raise _not_a_marker(root, str(error)) from error
+
+
+def _not_a_marker(root: Path, why: str | None) -> RefusedError:
+    return RefusedError(
+        f"the marker in {root} cannot be read: {why}",
+        hint="if .instep/id is a symbolic link, a directory or damaged, find out who changed it",
+        code="marker_foreign",
+        root=str(root),
+    )
+
+
+def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str | None = None) -> Marker:
+    """The marker when it is ours; ``RefusedError`` ``marker_missing`` or ``marker_foreign`` otherwise.
+
+    ``random`` is what the node recorded at creation; None leaves that comparison out.
+    """
+    marker = read_marker(root)
+    if marker is None:
+        raise _missing(root, fileset)
+    _refuse_foreign(marker, root, fileset, node)
+    if random is not None and marker.random != random:
+        raise RefusedError(
+            f"{root} carries another marker of {fileset} than the one that this node made",
+            hint="another disk may be mounted here; if the directory is right, accept it anew",
+            code="marker_foreign",
+            root=str(root),
+        )
+    return marker
+
+
+def remove_marker(root: Path, fileset: FilesetName, node: NodeName) -> None:
+    """Remove the marker if it is that of ``fileset`` on ``node``, and its folder if nothing else lies there."""
+    with open_root(root) as opened:
+        marker = _read(opened, root)
+        if marker is None or (marker.fileset, marker.node) != (fileset, node):
+            return
+        control = opened.open_dir(CONTROL_NAME)
+        try:
+            os.unlink(b"id", dir_fd=control)
+        finally:
+            os.close(control)
+        try:
+            os.rmdir(CONTROL_NAME, dir_fd=opened.fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+
+
+def _missing(root: Path, fileset: FilesetName) -> RefusedError:
+    return RefusedError(
+        f"{root} does not carry the marker of {fileset}: the disk may not be mounted, or was emptied",
+        hint="mount the disk, or restore the directory with its .instep/id; nothing was changed",
+        code="marker_missing",
+        root=str(root),
+        fileset=fileset,
+    )
+
+
+def _refuse_foreign(marker: Marker, root: Path, fileset: FilesetName, node: NodeName) -> None:
+    if (marker.fileset, marker.node) != (fileset, node):
+        raise RefusedError(
+            f"{root} belongs to fileset {marker.fileset} of node {marker.node}, not to {fileset} of {node}",
+            hint="choose another directory, or remove that fileset first",
+            code="marker_foreign",
+            root=str(root),
+            found_fileset=marker.fileset,
+            found_node=marker.node,
+        )

@@ -1,0 +1,110 @@
+"""What a followed tree holds, written beside it: evidence that outlives the node's database.
+
+A file ``holds`` in the control folder, made of one record. It is written before the journal of a switch goes, and
+before anything that a put-back led to is saved; so it is never newer than the tree, and older than the state only for a
+moment. Implements section 8 of ``docs/spec/journal.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+
+import msgspec
+
+from instep.errors import DamagedError
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
+from instep.tree.root.control_folder import open_control
+from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.place import Place
+from instep.tree.root.records import RecordWriter, read_records, sync_dir
+
+__all__ = ["held_by_tree", "note_held"]
+
+_NAME = b"holds"
+_NOTED = register("holds.noted")
+
+
+class _Holds(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    fileset: FilesetName
+    origin: NodeName
+    marker: str
+    """The random part of the root's marker: a root that was accepted anew has no past."""
+    tree: HeadRef
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Holds).decode
+
+
+def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool) -> None:
+    """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
+    holds = _Holds(line.fileset, line.origin, marker, tree)
+    control = open_control(place)
+    try:
+        if _is_written(control, place, holds):
+            return
+        new = _NAME + b".new"
+        writer = RecordWriter(new, control)
+        try:
+            writer.add(_encode(holds))
+            writer.sync()
+        finally:
+            writer.abandon()
+        os.rename(new, _NAME, src_dir_fd=control, dst_dir_fd=control)
+        if is_synced:
+            sync_dir(control)
+    finally:
+        os.close(control)
+    failpoint(_NOTED)
+
+
+def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
+    """What the tree says that it holds; None when it says nothing of this line. ``DamagedError`` ``holds_damaged``:
+    what the tree holds is not known then, and a state that is older than the tree would take it back."""
+    control = open_control(place)
+    try:
+        found = _read(control, place)
+    finally:
+        os.close(control)
+    if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
+        return None
+    return found.tree
+
+
+def _is_written(control: int, place: Place, holds: _Holds) -> bool:
+    """A damaged record is written anew by a node that knows what its tree holds."""
+    try:
+        return _read(control, place) == holds
+    except DamagedError:
+        return False
+
+
+def _read(control: int, place: Place) -> _Holds | None:
+    """The record, None when there is none; ``DamagedError`` when there is one and it cannot be read."""
+    try:
+        fd = os.open(_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _damaged(place, error.strerror or str(error)) from error
+    try:
+        for payload in read_records(fd):
+            return _decode(payload)
+    except (*DECODE_ERRORS, DamagedError, OSError) as error:
+        raise _damaged(place, str(error)) from error
+    finally:
+        os.close(fd)
+    raise _damaged(place, "it holds no whole record")
+
+
+def _damaged(place: Place, why: str) -> DamagedError:
+    path, fileset = place.control / os.fsdecode(_NAME), place.fileset
+    return DamagedError(
+        f"{path}, which says what generation the tree holds, cannot be read: {why}",
+        hint=f"see that the writer has its newest generation (instep status), then: rm {quote(str(path))} && "
+        f"instep retry {fileset}",
+        code="holds_damaged",
+        path=str(path),
+    )

@@ -1,0 +1,1 @@
+"""From a directory to entries: listing, reading, settling and comparing."""

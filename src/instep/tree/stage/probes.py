@@ -1,0 +1,208 @@
+"""Looked at before a switch begins: whether each path that its steps touch can be changed at all.
+
+An immutable file, a busy mount point or a directory that the daemon may not write would stop the switch in the middle.
+Found here, it stops it before the first step, and the error names the path and the command that helps. What only shows
+later is undone (``tree/switch/undo.py``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from instep.errors import ResourceError
+from instep.model.paths import is_below, parent_of, shown
+from instep.tree.journal.journal import Journal, Op, Step
+from instep.tree.root.beneath import NOT_BENEATH, Root
+from instep.tree.root.mounts import mounts_in
+from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.place import Place
+
+__all__ = ["Flags", "flags_of", "goes_on", "mount_in_the_way", "refuse_stuck_changes", "refuse_stuck_paths"]
+
+_statx = getattr(ctypes.CDLL(None), "statx", None)
+if _statx is not None:
+    _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_TYPE = 1
+_IMMUTABLE = 0x10
+_APPEND = 0x20
+_MOUNT_ROOT = 0x2000
+_BUFFER_WORDS = 32
+_ATTRIBUTES = 1
+_ATTRIBUTES_MASK = 7
+_NAMED_MAX = 20
+
+Flags = int
+_displacing = frozenset({Op.CHANGE, Op.REMOVE, Op.META, Op.MOVE})
+
+
+def flags_of(dir_fd: int, name: bytes) -> Flags:
+    """The attributes that ``statx(2)`` reports; 0 where it is missing or there is nothing."""
+    if _statx is None:
+        return 0
+    buffer = (ctypes.c_uint64 * _BUFFER_WORDS)()
+    flags = _AT_SYMLINK_NOFOLLOW | (0 if name else _AT_EMPTY_PATH)
+    if _statx(dir_fd, name, flags, _STATX_TYPE, buffer) != 0:
+        return 0
+    return buffer[_ATTRIBUTES] & buffer[_ATTRIBUTES_MASK]
+
+
+def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
+    """``ResourceError`` ``no_permission`` or ``mount_in_the_way`` for the first path that a step cannot change; the
+    other paths are named in its facts. ``OSError``."""
+    _refuse(_Probe(place, journal.steps(), root))
+
+
+def refuse_stuck_changes(place: Place, steps: Iterable[Step], root: Root) -> None:
+    """The same of a plan, before anything is staged. ``steps`` are what its differences come to; the rights of
+    directories are left to the switch, for only its journal says which of them it opens itself."""
+    probe = _Probe(place, steps, root)
+    probe.ignores_modes = True
+    _refuse(probe)
+
+
+def _refuse(probe: _Probe) -> None:
+    found = None
+    paths: list[str] = []
+    for error, path in probe.run():
+        found = found or error
+        if len(paths) < _NAMED_MAX:
+            paths.append(shown(path))
+    if found is not None:
+        if len(paths) > 1:
+            found.facts["paths"] = paths
+        raise found
+
+
+class _Probe:
+    def __init__(self, place: Place, steps: Iterable[Step], root: Root) -> None:
+        self.place = place
+        self.steps = steps
+        self.root = root
+        self.mounts = mounts_in(root)
+        self.ignores_modes = ignores_modes()
+        self.opened: set[bytes] = set()
+        """Directories that get their write bits from the switch itself."""
+        self.known: dict[bytes, ResourceError | None] = {}
+
+    def run(self) -> Iterator[tuple[ResourceError, bytes]]:
+        for step in self.steps:
+            if step.op in (Op.MODE, Op.META):
+                self.opened.add(step.path)
+            if step.op in (Op.TIME, Op.MODE, Op.CARRY):
+                continue
+            for path in (step.path, *((step.source,) if step.source else ())):
+                error = self._of(step, path)
+                if error is not None:
+                    yield error, path
+                    break
+
+    def _of(self, step: Step, path: bytes) -> ResourceError | None:
+        parent = parent_of(path)
+        if parent not in self.known:
+            self.known[parent] = self._of_directory(parent)
+        in_the_way = self.known[parent]
+        if in_the_way is not None:
+            return in_the_way
+        is_displaced = step.op in _displacing and (step.op is not Op.MOVE or path == step.source)
+        if (
+            path in self.mounts and step.op is not Op.REMOVE
+        ):  # a removed directory with a mount in it simply stays
+            return self._mounted(path, path)
+        if not is_displaced or path in self.mounts:
+            return None
+        try:
+            dir_fd, name = self.root.open_parent(path)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            return None  # drift: the step sees to it
+        flags = flags_of(dir_fd, name)
+        if flags & _IMMUTABLE:
+            return self._flagged(path, "immutable", "i")
+        if flags & _APPEND:
+            return self._flagged(path, "append-only", "a")
+        return None
+
+    def _of_directory(self, path: bytes) -> ResourceError | None:
+        for mount in self.mounts:
+            if path == mount or is_below(path, mount):
+                return self._mounted(path, mount)
+        try:
+            fd = self.root.open(path, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            return None
+        try:
+            flags = flags_of(fd, b"")
+            if flags & _IMMUTABLE:
+                return self._flagged(path, "immutable", "i")
+            if flags & _APPEND:
+                return self._flagged(path, "append-only", "a")
+            return None if self.ignores_modes else self._unwritable(path, fd)
+        finally:
+            os.close(fd)
+
+    def _unwritable(self, path: bytes, fd: int) -> ResourceError | None:
+        found = os.fstat(fd)
+        is_ours = found.st_uid == os.geteuid()
+        if is_ours and (path in self.opened or stat.S_IMODE(found.st_mode) & 0o300 == 0o300):
+            return None
+        if os.access(b"/proc/self/fd/%d/." % fd, os.W_OK | os.X_OK, effective_ids=True):
+            return None
+        whole = self._whole(path)
+        helps = f"chmod u+wx {whole}" if is_ours else f"let uid {os.geteuid()} write {whole}"
+        return self._error(
+            path,
+            "no_permission",
+            f"uid {os.geteuid()} may not write the directory {shown(path) or '.'}, uid {found.st_uid}, mode "
+            f"{stat.S_IMODE(found.st_mode):04o}",
+            helps,
+        )
+
+    def _flagged(self, path: bytes, what: str, letter: str) -> ResourceError:
+        return self._error(
+            path,
+            "no_permission",
+            f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})",
+            f"chattr -{letter} {self._whole(path)}",
+        )
+
+    def _mounted(self, path: bytes, mount: bytes) -> ResourceError:
+        return mount_in_the_way(self.place, path, mount)
+
+    def _whole(self, path: bytes) -> str:
+        return _whole(self.place, path)
+
+    def _error(self, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
+        return _stuck(self.place, path, code, reason, helps)
+
+
+def mount_in_the_way(place: Place, path: bytes, mount: bytes) -> ResourceError:
+    """``path`` cannot be changed, because something is mounted at ``mount``."""
+    reason = f"{shown(path)} cannot be changed: something is mounted at {shown(mount)}"
+    return _stuck(place, path, "mount_in_the_way", reason, f"umount {_whole(place, mount)}")
+
+
+def goes_on(fileset: str) -> str:
+    """The end of every hint here. A command that an operator typed does not go on by itself and replaces it."""
+    return f"then it goes on by itself, at once with: instep retry {fileset}"
+
+
+def _whole(place: Place, path: bytes) -> str:
+    root = str(place.root)
+    return f"{root}/{shown(path)}" if path else root
+
+
+def _stuck(place: Place, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
+    return ResourceError(
+        f"{place.fileset}: {reason}",
+        hint=f"{helps}; {goes_on(place.fileset)}",
+        code=code,
+        path=shown(path),
+    )

@@ -1,0 +1,265 @@
+"""What doing and undoing the steps of a journal have in common: an open root and stage, and how objects go between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+
+from instep.model.definition import decode_definition
+from instep.model.ids import Digest
+from instep.model.manifest.entry import Entry, Kind
+from instep.model.paths import is_below, parent_of
+from instep.tree.journal.journal import Journal, Op, Step
+from instep.tree.journal.renames import inode_at, put_new
+from instep.tree.objects.fidelity import Local, apply_metadata
+from instep.tree.objects.inode import NOT_THERE, Inode, let_owner
+from instep.tree.objects.laying import SYNC_SINGLY_MAX, sync_each
+from instep.tree.objects.projects import give_project
+from instep.tree.root.beneath import Root, syncfs
+from instep.tree.root.failpoints import failpoint, register
+from instep.tree.root.mounts import mounts_in
+from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.place import Place
+from instep.tree.scan.rules import Rules
+from instep.tree.scan.subtree import holds_ignored
+
+__all__ = ["REPORTED_MAX", "StepWork", "Switched", "name_path"]
+
+_ENTRY_MOVED = register("switch.entry_moved")
+
+REPORTED_MAX = 1000
+"""So many drifted and kept paths are named; more are counted only by the archive's index."""
+
+
+@dataclass(slots=True)
+class Switched:
+    """What a switch met. ``drifted``: paths at which something else was than the base said, all archived (or gone);
+    ``kept``: directories that stay because they hold ignored paths or mounts; ``missed``: steps that could not be
+    done because of drift and that the next drift scan puts right; ``held``: what could not become what the target says,
+    because ignored paths lie in it."""
+
+    journal: Journal
+    drifted: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    missed: list[bytes] = field(default_factory=list)
+    held: list[bytes] = field(default_factory=list)
+
+
+class StepWork:
+    """The steps of one journal over an open root and stage."""
+
+    def __init__(
+        self, place: Place, journal: Journal, root: Root, staged: Root, local: Local, outcome: Switched
+    ) -> None:
+        self.place = place
+        self.journal = journal
+        self.root = root
+        self.staged = staged
+        self.local = local
+        self.outcome = outcome
+        self.rules = Rules(decode_definition(journal.header.definition))
+        self.mounts = mounts_in(root)
+        self.touched: set[bytes] = set()
+        """Directories of the tree, and files that are changed in place."""
+        self.taken: set[bytes] = {b"o"}
+        """Directories of the stage."""
+        self.ignores_modes = ignores_modes()
+        self.objects_fd = staged.open_dir(b"o")
+
+    def close(self) -> None:
+        os.close(self.objects_fd)
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def object_ino(self, key: bytes) -> int | None:
+        return inode_at(self.objects_fd, key)
+
+    def live_ino(self, path: bytes) -> int | None:
+        found = self.root.stat_or_none(path)
+        return None if found is None else found.st_ino
+
+    def live_directory(self, path: bytes) -> os.stat_result | None:
+        found = self.root.stat_or_none(path)
+        return found if found is not None and stat.S_ISDIR(found.st_mode) else None
+
+    def is_directory(self, step: Step) -> bool:
+        return step.new is not None and step.new.kind is Kind.DIR
+
+    def is_mount(self, path: bytes, found: os.stat_result) -> bool:
+        """An overlay shows files of its layers with other devices, and they are no mounts."""
+        return path in self.mounts or (stat.S_ISDIR(found.st_mode) and found.st_dev != self.root.device)
+
+    def holds_ignored(self, tree: Root, at: bytes, path: bytes) -> bool:
+        """Whether anything ignored, or a mount, lies in the directory ``at`` of ``tree``, which is ``path`` of the
+        root or was: then it cannot go with its other contents."""
+        if any(is_below(mount, path) for mount in self.mounts):
+            return True
+        return holds_ignored(tree, self.rules, at, path)
+
+    # --- moving ---------------------------------------------------------------------------------------------
+
+    def let_move(self, dir_fd: int, name: bytes) -> None:
+        """Moving a directory elsewhere writes its ``..``, which takes its write bit where the daemon is not root. A
+        displaced one keeps the bit in the archive; for a moved one the plan has a step that takes it away again."""
+        if self.ignores_modes:
+            return
+        try:
+            let_owner(dir_fd, name, 0o200)
+        except FileNotFoundError:
+            return
+
+    def settled(self, tree: Root, path: bytes, to_fd: int, error: OSError) -> bool:
+        """Whether an object may be moved now that could not be: another project's directory takes only its own."""
+        return error.errno == errno.EXDEV and give_project(tree, path, to_fd)
+
+    def take_below(self, directory: bytes, tree: Root, slot: bytes) -> bool:
+        """Take all that may go from the live ``directory`` to ``slot`` of ``tree``, entry by entry; whether something
+        stays. After a crash simply again."""
+        stays = False
+        self.touched.add(directory)
+        (self.touched if tree is self.root else self.taken).add(slot)
+        if not self.ignores_modes:
+            let_owner(*self.root.open_parent(directory), 0o700)
+        for name in _listed(self.root, directory):
+            path, to = directory + b"/" + name, slot + b"/" + name
+            found = self.root.stat_or_none(path)
+            if found is None:
+                continue
+            is_dir = stat.S_ISDIR(found.st_mode)
+            if self.is_mount(path, found) or self.rules.ignored(path, is_dir):
+                stays = True
+            elif is_dir:
+                make_like(tree, to, self.root, path)
+                stays |= self.take_below(path, tree, to)
+            else:
+                stays |= self._take_one(path, tree, to)
+        return self._removed(directory) if not stays else True
+
+    def _take_one(self, path: bytes, tree: Root, to: bytes) -> bool:
+        live_fd, live_name = self.root.open_parent(path)
+        to_fd, to_name = tree.open_parent(to)
+        try:
+            self.put_new_of(self.root, path, live_fd, live_name, to_fd, to_name)
+        except FileExistsError:
+            return True  # another one with this name was taken before: this one came later, and is drift
+        failpoint(_ENTRY_MOVED)
+        self.touch(path)
+        return False
+
+    def put_new_of(
+        self, tree: Root, path: bytes, from_fd: int, from_name: bytes, to_fd: int, to_name: bytes
+    ) -> None:
+        """``put_new`` of the object ``path`` of ``tree``."""
+        try:
+            put_new(from_fd, from_name, to_fd, to_name)
+        except OSError as error:
+            if not self.settled(tree, path, to_fd, error):
+                raise
+            put_new(from_fd, from_name, to_fd, to_name)
+
+    def _removed(self, directory: bytes) -> bool:
+        """Remove an emptied directory; whether it stays, because something came meanwhile."""
+        self.root.forget(directory)
+        live_fd, live_name = self.root.open_parent(directory)
+        try:
+            os.rmdir(live_name, dir_fd=live_fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+            return True
+        self.touch(directory)
+        return False
+
+    # --- metadata -------------------------------------------------------------------------------------------
+
+    def apply(self, step: Step, entry: Entry) -> None:
+        """To the very object that was looked at when the journal was sealed, if it is there still."""
+        try:
+            dir_fd, name = self.root.open_parent(step.path)
+            apply_metadata(dir_fd, name, entry, self.local, ino=step.ino, large_value=self.attribute)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            self.missed(step.path)
+
+    def attribute(self, digest: Digest) -> bytes:
+        fd = self.staged.open(b"v/" + digest.hex().encode(), os.O_RDONLY)
+        try:
+            return os.pread(fd, 1 << 17, 0)
+        finally:
+            os.close(fd)
+
+    # --- durable --------------------------------------------------------------------------------------------
+
+    def touch(self, path: bytes) -> None:
+        if len(self.touched) <= SYNC_SINGLY_MAX:
+            self.touched.add(parent_of(path))
+
+    def sync(self) -> None:
+        """Make durable all that the steps changed, also what was done before a crash: a killed daemon left it to the
+        kernel, and the power may fail after the next daemon recorded it."""
+        for step in self.journal.steps():
+            self.touch(step.path)
+            if step.op is Op.MOVE:
+                self.touch(step.source)
+            elif step.op in (Op.META, Op.MODE, Op.TIME):
+                self.touched.add(step.path)
+            if len(self.touched) + len(self.taken) > SYNC_SINGLY_MAX:
+                break
+        if len(self.touched) + len(self.taken) <= SYNC_SINGLY_MAX:
+            try:
+                sync_each(self.staged, self.taken)
+                sync_each(self.root, self.touched)
+                return
+            except PermissionError:
+                pass  # a mode that we may not open, without being root: the whole file system is synced instead
+        syncfs(self.objects_fd)
+
+    # --- told -----------------------------------------------------------------------------------------------
+
+    def drifted(self, path: bytes) -> None:
+        _add(self.outcome.drifted, path)
+
+    def kept(self, path: bytes) -> None:
+        _add(self.outcome.kept, path)
+
+    def missed(self, path: bytes) -> None:
+        _add(self.outcome.missed, path)
+
+    def held(self, path: bytes) -> None:
+        _add(self.outcome.held, path)
+
+
+def name_path(error: OSError, step: Step) -> None:
+    """Let the error of a step name the path that people know, not the slot in the stage."""
+    error.filename, error.filename2 = step.path, None
+
+
+def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
+    """A directory ``to`` of ``tree`` with mode and owner of ``path``, open to this process; nothing if it is there."""
+    to_fd, to_name = tree.open_parent(to)
+    try:
+        os.mkdir(to_name, 0o700, dir_fd=to_fd)
+    except FileExistsError:
+        return  # begun before
+    found = like.stat(path)
+    with Inode(to_fd, to_name) as held:
+        held.require_new_directory()
+        if (held.stat.st_uid, held.stat.st_gid) != (found.st_uid, found.st_gid) and os.geteuid() == 0:
+            held.set_owner(found.st_uid, found.st_gid)
+        held.set_mode(stat.S_IMODE(found.st_mode) & 0o1777 | 0o700)
+
+
+def _listed(root: Root, directory: bytes) -> list[bytes]:
+    fd = root.open_dir(directory)
+    try:
+        return sorted(map(os.fsencode, os.listdir(fd)))
+    finally:
+        os.close(fd)
+
+
+def _add(paths: list[bytes], path: bytes) -> None:
+    if len(paths) < REPORTED_MAX and path not in paths:
+        paths.append(path)

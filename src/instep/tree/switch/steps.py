@@ -1,0 +1,303 @@
+"""Do the steps of a journal: section 3 of ``docs/spec/journal.md``.
+
+Every step looks first at which inode is where, so the same code runs a switch and finishes an interrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from instep.model.paths import parent_of
+from instep.tree.journal.journal import Op, Step
+from instep.tree.journal.renames import displaced_names, exchange, place_over, put_new, take_away
+from instep.tree.objects.fidelity import expected_local
+from instep.tree.objects.inode import hold_directory, let_owner
+from instep.tree.root.beneath import NOT_BENEATH, RenameUnsupportedError
+from instep.tree.root.failpoints import failpoint, register
+from instep.tree.switch.removals import Removals
+from instep.tree.switch.step_work import name_path
+
+__all__ = ["Steps"]
+
+_STEP_BEFORE = register("switch.step.before")
+_EXCHANGED = register("switch.exchanged")
+_STEP_AFTER = register("switch.step.after")
+_REMOVALS = register("switch.removals")
+_CLOSING = register("switch.closing")
+_DIRS_SYNCED = register("switch.dirs_synced")
+
+
+class Steps(Removals):
+    """Forward: from the base to the target."""
+
+    def run(self) -> None:
+        removals = self._all_forward()
+        failpoint(_REMOVALS)
+        if removals:
+            self._all_removals()
+        failpoint(_CLOSING)
+        if self.is_closing:
+            self._close_directories()
+        self.sync()
+        failpoint(_DIRS_SYNCED)
+
+    def _all_forward(self) -> bool:
+        """All steps but removals; whether there are some."""
+        removals = self.is_closing = False
+        for step in self.journal.steps():
+            try:
+                match step.op:
+                    case Op.REMOVE:
+                        removals = True
+                    case Op.TIME:
+                        self.is_closing = True
+                    case Op.MODE:
+                        self.is_closing = True
+                        self._open_directory(step)
+                    case Op.META if self.is_directory(step):
+                        self.is_closing = True
+                        self._open_directory(step)
+                    case Op.NEW | Op.CHANGE | Op.MOVE | Op.META:
+                        failpoint(_STEP_BEFORE)
+                        self._forward(step)
+                        failpoint(_STEP_AFTER)
+            except OSError as error:
+                name_path(error, step)
+                raise
+        return removals
+
+    def _all_removals(self) -> None:
+        for step in self.journal.steps():
+            if step.op is not Op.REMOVE:
+                continue
+            try:
+                failpoint(_STEP_BEFORE)
+                self.remove(step)
+                failpoint(_STEP_AFTER)
+            except OSError as error:
+                name_path(error, step)
+                raise
+
+    def _forward(self, step: Step) -> None:
+        if step.op is Op.MOVE:
+            self._move(step)
+        elif step.op is Op.META:
+            self._meta_of_file(step)
+        else:
+            self._place(step)
+
+    # --- new and change -------------------------------------------------------------------------------------
+
+    def _place(self, step: Step) -> None:
+        """New and change: ``o/key`` goes to its path; the object there comes to ``o/key``."""
+        key = step.key
+        if self.object_ino(key) != step.ino:
+            self._look_again(step)
+            return
+        if not self._has_parent(step.path):
+            return
+        if step.op is Op.NEW:
+            live_fd, name = self.root.open_parent(step.path)
+            try:
+                self.put_new_of(self.staged, b"o/" + key, self.objects_fd, key, live_fd, name)
+                self.touch(step.path)
+                return
+            except FileExistsError:
+                pass
+            if self.journal.header.base_root:
+                self.drifted(step.path)
+        self._exchange(step)
+
+    def _has_parent(self, path: bytes) -> bool:
+        """Whether the directory that holds ``path`` is there. Where a program removed it or put something else in its
+        place, the step is left to the repair of that drift, which archives what is there: a switch must end."""
+        try:
+            self.root.open_parent(path)
+        except OSError as error:
+            if error.errno not in NOT_BENEATH:
+                raise
+            missed = parent_of(path)
+            while (above := parent_of(missed)) and self.root.stat_or_none(missed) is None:
+                missed = above
+            self.missed(missed)
+            return False
+        return True
+
+    def _exchange(self, step: Step) -> None:
+        """Displace the object at the path. A directory that holds ignored paths or mounts is not displaced: it
+        stays, and the path is held."""
+        live = self.live_directory(step.path)
+        if live is not None and self.holds_ignored(self.root, step.path, step.path):
+            self.held(step.path)
+            return
+        live_fd, name = self.root.open_parent(step.path)
+        self.let_move(live_fd, name)
+        self.root.forget(step.path)
+        try:
+            exchange(self.objects_fd, step.key, live_fd, name)
+        except FileNotFoundError:
+            put_new(self.objects_fd, step.key, live_fd, name)
+            self.drifted(step.path)
+        except RenameUnsupportedError:
+            if not place_over(self.objects_fd, step.key, live_fd, name):
+                self.drifted(step.path)
+        except OSError as error:
+            if self.settled(self.staged, b"o/" + step.key, live_fd, error):
+                exchange(self.objects_fd, step.key, live_fd, name)
+            elif error.errno == errno.EXDEV and live is not None:
+                self._exchange_singly(step)
+            else:
+                raise
+        else:
+            failpoint(_EXCHANGED)
+            if live is not None and self.holds_ignored(self.staged, b"o/" + step.key, step.path):
+                # It was made between the look and the exchange: back it goes.
+                exchange(self.objects_fd, step.key, live_fd, name)
+                self.held(step.path)
+                return
+        self.touch(step.path)
+
+    def _look_again(self, step: Step) -> None:
+        """After a crash: the displaced object may be a directory with ignored paths, which goes back."""
+        if not self.rules.has_patterns or self.live_ino(step.path) != step.ino:
+            return
+        slot = b"o/" + step.key
+        found = self.staged.stat_or_none(slot)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            return
+        if self.holds_ignored(self.staged, slot, step.path):
+            live_fd, name = self.root.open_parent(step.path)
+            exchange(self.objects_fd, step.key, live_fd, name)
+            self.root.forget(step.path)
+            self.held(step.path)
+
+    def _exchange_singly(self, step: Step) -> None:
+        """A directory that the file system cannot rename as one gives way entry by entry."""
+        slot = displaced_names(step.key)[0]
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(slot, 0o700, dir_fd=self.objects_fd)
+        if self.take_below(step.path, self.staged, b"o/" + slot):
+            self.held(step.path)
+            return
+        live_fd, name = self.root.open_parent(step.path)
+        put_new(self.objects_fd, step.key, live_fd, name)
+
+    # --- moves ----------------------------------------------------------------------------------------------
+
+    def _move(self, step: Step) -> None:
+        if self.live_ino(step.source) != step.ino:
+            if self.live_ino(step.path) == step.ino:
+                self._see_that_ignored_stays(step)
+            elif not self._is_moved_singly(step):
+                self.missed(step.path)
+            return
+        if not self._has_parent(step.path):
+            self.missed(step.source)
+            return
+        if self._is_moved_singly(step) or self.holds_ignored(self.root, step.source, step.source):
+            self._move_singly(step)
+            return
+        from_fd, from_name = self.root.open_parent(step.source)
+        self.let_move(from_fd, from_name)
+        from_fd = os.dup(from_fd)  # the second parent may push the first out of the cache
+        try:
+            to_fd, to_name = self.root.open_parent(step.path)
+            try:
+                put_new(from_fd, from_name, to_fd, to_name)
+            except FileExistsError:
+                self.let_move(to_fd, to_name)
+                take_away(to_fd, to_name, self.objects_fd, step.key)
+                self.drifted(step.path)
+                put_new(from_fd, from_name, to_fd, to_name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._move_singly(step)
+            return
+        finally:
+            os.close(from_fd)
+        self.root.forget(step.source)
+        self._see_that_ignored_stays(step)
+        self.touch(step.source)
+        self.touch(step.path)
+
+    def _is_moved_singly(self, step: Step) -> bool:
+        return self.object_ino(step.key + SINGLY) is not None
+
+    def _move_singly(self, step: Step) -> None:
+        """Entry by entry, where the file system cannot rename the directory or something in it has to stay."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(step.key + SINGLY, 0o700, dir_fd=self.objects_fd)
+        live = self.live_directory(step.source)
+        if self.live_directory(step.path) is None and live is not None:
+            if self.live_ino(step.path) is not None:
+                to_fd, to_name = self.root.open_parent(step.path)
+                take_away(to_fd, to_name, self.objects_fd, step.key)
+                self.drifted(step.path)
+            self.make_live(step.path, step.source)
+        if self.take_below(step.source, self.root, step.path):
+            self.kept(step.source)
+        self.touch(step.source)
+        self.touch(step.path + b"/.")
+        self.touch(step.path)
+
+    def _see_that_ignored_stays(self, step: Step) -> None:
+        """Ignored paths that were made between the look and the move go back to where they were."""
+        if not self.holds_ignored(self.root, step.path, step.source):
+            return
+        self.make_live(step.source, step.path)
+        self.return_ignored(self.root, step.path, step.source)
+        self.kept(step.source)
+
+    # --- metadata -------------------------------------------------------------------------------------------
+
+    def _meta_of_file(self, step: Step) -> None:
+        new = step.new
+        assert new is not None
+        found = self.root.stat_or_none(step.path)
+        if (
+            found is None
+            or found.st_ino != step.ino
+            or found.st_size != new.size
+            or not stat.S_ISREG(found.st_mode)
+        ):
+            self.missed(step.path)
+            return
+        if step.old is not None and found.st_mtime_ns not in (step.old.mtime_ns, new.mtime_ns):
+            self.missed(step.path)
+            return
+        self.apply(step, new)
+
+    def _open_directory(self, step: Step) -> None:
+        """A directory whose owner gets more rights gets them before what happens in it."""
+        assert step.new is not None
+        found = self.live_directory(step.path)
+        if found is not None and found.st_mode & 0o300 != 0o300:
+            dir_fd, name = self.root.open_parent(step.path)
+            with contextlib.suppress(FileNotFoundError):
+                let_owner(dir_fd, name, 0o300)
+
+    def _close_directories(self) -> None:
+        for step in self.journal.steps():
+            if step.op is Op.META and self.is_directory(step):
+                assert step.new is not None
+                if self.live_directory(step.path) is None:
+                    self.missed(step.path)
+                    continue
+                self.apply(step, step.new)
+                self.touch(step.path + b"/.")
+            elif step.op is Op.MODE and (held := hold_directory(self.root, step.path, step.ino)) is not None:
+                assert step.new is not None
+                with held:
+                    held.set_mode(expected_local(step.new, self.local).mode)
+        for step in self.journal.steps():
+            if step.op is Op.TIME and (held := hold_directory(self.root, step.path)) is not None:
+                with held:
+                    held.set_time(step.mtime_ns)
+
+
+SINGLY = b".singly"
+"""Beside its slot: says that a directory is being moved entry by entry."""
