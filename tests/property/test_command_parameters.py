@@ -13,7 +13,6 @@ from instep.api.catalog import COMMANDS
 from instep.api.command import as_json, command_from
 from instep.errors import UsageError
 
-KNOWN = sorted({name for kind in COMMANDS.values() for name in kind.__struct_encode_fields__})
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just("YQ=="),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -21,20 +20,23 @@ VALUES = st.recursive(
 )
 
 
-@given(
-    st.sampled_from(sorted(COMMANDS)),
-    st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=5), VALUES, max_size=6),
+ASKED = st.sampled_from(sorted(COMMANDS)).flatmap(
+    lambda name: st.tuples(
+        st.just(name),
+        st.dictionaries(st.sampled_from(COMMANDS[name].__struct_encode_fields__), VALUES, max_size=3),
+    )
 )
-def test_parameters_are_a_command_or_a_usage_error(name: str, params: dict[str, Any]) -> None:
+
+
+@given(ASKED)
+def test_parameters_are_a_command_or_a_usage_error(asking: tuple[str, dict[str, Any]]) -> None:
+    name, params = asking
     kind = COMMANDS[name]
-    known = {key: params[key] for key in params if key in kind.__struct_encode_fields__}
     try:
-        asked = command_from(kind, known)
+        asked = command_from(kind, params)
     except UsageError:
         return
     assert command_from(kind, json.loads(json.dumps(as_json(asked)))) == asked
-    for key, value in as_json(asked).items():
-        assert not isinstance(value, int | float) or 0 <= value < 1 << 63, key
 
 
 @given(st.sampled_from(sorted(COMMANDS)), st.text())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
+import json
+import re
 import typing
 from collections.abc import AsyncIterator
 from functools import cache
@@ -11,11 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from instep.api.archive import ArchiveListCommand, ArchiveListDocument, ArchivePruneCommand
 from instep.api.catalog import COMMANDS
-from instep.api.command import Role, command_from
+from instep.api.command import Command, Role, command_from
 from instep.api.filesets import FilesetShowCommand
 from instep.api.lines import PublishCommand
 from instep.cli.control import Control
@@ -129,6 +133,28 @@ def test_a_guard_that_is_not_understood_is_refused_and_not_ignored(
     assert "instep stop, then: instep start" in str(refused.value.hint)
 
 
+NUMBERS = [
+    (kind, field.encode_name)
+    for kind in COMMANDS.values()
+    for field in msgspec.structs.fields(kind)
+    if re.search(r"\b(int|float)\b", str(field.type))
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS, ids=lambda each: getattr(each, "command", each))
+def test_a_number_without_bounds_is_refused(kind: type[Command[Any]], name: str) -> None:
+    """Goal: a time beyond all dates, or a count beyond the database, broke off the answer."""
+    needed = {
+        field.encode_name: 1 if "int" in str(field.type) else "x"
+        for field in msgspec.structs.fields(kind)
+        if field.required
+    }
+    command_from(kind, {**needed, name: 1})
+    for number in (-1, 1 << 63, float("inf"), float("nan"), 1e300):
+        with pytest.raises(UsageError, match=name):
+            command_from(kind, {**needed, name: number})
+
+
 def test_bytes_arrive_whole_or_not_at_all() -> None:
     assert command_from(PublishCommand, {"held_b64": ["/w=="]}).held_b64 == (b"\xff",)
     with pytest.raises(UsageError, match="held_b64"):
@@ -152,8 +178,6 @@ async def server(tmp_path: Path) -> AsyncIterator[ControlServer]:
 
 
 async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp_path: Path) -> None:
-    import asyncio
-
     control = Control(tmp_path / "control.sock")
     asked = ArchiveListCommand("catalog", set_aside=True)
     assert await asyncio.to_thread(control.ask, asked, timeout_s=10.0) == ArchiveListDocument(
@@ -167,3 +191,17 @@ async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp
             await asyncio.to_thread(control.call, name, params, timeout_s=10.0)
         assert refused.value.error_code == code
         assert refused.value.hint is not None
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b"\xff", b"[" * 100_000], ids=["list", "cut", "no text", "deep"]
+)
+async def test_parameters_that_are_no_object_are_refused(
+    server: ControlServer, tmp_path: Path, body: bytes
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "control.sock"))
+    writer.write(b"POST /v1/archive_list HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert json.loads(answer.splitlines()[-1])["error"]["code"] == "usage", answer

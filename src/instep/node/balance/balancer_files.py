@@ -249,13 +249,13 @@ class Balancers:
                 text = f"{file.path} was rendered for {first.program.value}"
                 self._node.runtime.note("balancer_rendered", text, path=str(file.path))
             return BalancerFileDocument(
-                str(file.path),
-                first.program.value,
-                tuple(plan.name for plan in made.plans),
-                changed,
-                tuple(verdict.command) if verdict.command is not None else None,
-                is_due and first.reload is not None,
-                tuple(made.warnings),
+                file=str(file.path),
+                kind=first.program.value,
+                balancers=tuple(plan.name for plan in made.plans),
+                changed=changed,
+                checked_by=tuple(verdict.command) if verdict.command is not None else None,
+                reloaded=is_due and first.reload is not None,
+                warnings=tuple(made.warnings),
             )
 
     async def why_not(self, file: FileOf) -> str | None:

@@ -45,10 +45,10 @@ def _program(raw: str) -> Program:
 
 def _server(server: ServerPlan) -> api.ServerDocument:
     return api.ServerDocument(
-        server.node,
-        {kind.value: str(address) for kind, address in server.at.items()},
-        server.is_writer,
-        str(server.health) if server.health is not None else None,
-        str(server.agent) if server.agent is not None else None,
-        server.is_out,
+        node=server.node,
+        at={kind.value: str(address) for kind, address in server.at.items()},
+        writer=server.is_writer,
+        health=str(server.health) if server.health is not None else None,
+        agent=str(server.agent) if server.agent is not None else None,
+        out=server.is_out,
     )

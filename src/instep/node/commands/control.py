@@ -113,7 +113,7 @@ class ControlServer:
         kind, handler = self._commands[name]
         try:
             params = json.loads(await request.read() or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"parameters are not JSON: {error}") from error
         if not isinstance(params, dict):
             raise UsageError("parameters are not a JSON object")

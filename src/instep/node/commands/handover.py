@@ -1,7 +1,7 @@
 """``handover``: the writer gives its line to a partner that is in step, and loses nothing.
 
 Everything that is written here is published and taken over by the partner before the record is signed, in a moment when
-nothing is written if there is one; later writes are drift of a follower, goes to the archive, and is named by
+nothing is written if there is one; later writes are drift of a follower, which goes to the archive and is named by
 path. A handover that is killed leaves one writer: the record is durable here before any node hears of it, and the same
 command goes on where it was.
 """

@@ -44,12 +44,12 @@ class Mapper:
         me, peers = self._node.runtime.name, self._node.peers
         return [
             api.MapLinkDocument(
-                report.via or me,
-                name,
-                service.fileset.name,
-                report.live.number if report.live is not None else None,
-                report.standing.standing.value,
-                (report.via or name) in peers.sessions,
+                sender=report.via or me,
+                to=name,
+                fileset=service.fileset.name,
+                live=report.live.number if report.live is not None else None,
+                standing=report.standing.standing.value,
+                connected=(report.via or name) in peers.sessions,
             )
             for name, report in sorted(reports_of(self._node.runtime.store, service.line).items())
         ]

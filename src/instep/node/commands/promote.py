@@ -245,16 +245,16 @@ class Promote:
                 service.line,
             )
         return api.PromoteDocument(
-            service.fileset.name,
-            me,
-            is_changed,
-            current.epoch if current is not None else 1,
-            generation(service.head),
-            generation(held),
-            tuple(self._lost_document(one) for one in lost),
-            node.pki.is_ca,
-            tuple(self._next_steps(service)),
-            tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
+            fileset=service.fileset.name,
+            writer=me,
+            changed=is_changed,
+            epoch=current.epoch if current is not None else 1,
+            generation=generation(service.head),
+            base=generation(held),
+            lost=tuple(self._lost_document(one) for one in lost),
+            has_ca_key=node.pki.is_ca,
+            next=tuple(self._next_steps(service)),
+            unheard=tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
         )
 
     def _lost_document(self, one: Lost) -> api.LostDocument:

@@ -80,11 +80,11 @@ class Rollouts:
                 raise error_of(trouble)
         after = service.rollout.facts
         return api.RolloutStateDocument(
-            service.fileset.name,
-            after.serial != before.serial,
-            generation(after.target),
-            after.state.value,
-            after.is_paused,
+            fileset=service.fileset.name,
+            changed=after.serial != before.serial,
+            generation=generation(after.target),
+            state=after.state.value,
+            paused=after.is_paused,
         )
 
     # Reload -------------------------------------------------------------------------------------------------
@@ -145,10 +145,10 @@ class Rollouts:
             else:
                 waiting.append(WaitingDocument(name, report.standing.standing.value))
         return api.ReloadDocument(
-            service.fileset.name,
-            generation(head),
-            tuple(reloaded),
-            tuple(waiting),
-            tuple(failed),
-            tuple(absent),
+            fileset=service.fileset.name,
+            generation=generation(head),
+            reloaded=tuple(reloaded),
+            waiting_for=tuple(waiting),
+            failed=tuple(failed),
+            absent=tuple(absent),
         )

@@ -59,11 +59,11 @@ class Trying:
                 code="nothing_to_test",
             )
         return api.TestsDocument(
-            fileset.name,
-            all(one.ok for one in tests),
-            generation(service.live),
-            tuple(sorted(found)),
-            tuple(tests),
+            fileset=fileset.name,
+            ok=all(one.ok for one in tests),
+            generation=generation(service.live),
+            nodes=tuple(sorted(found)),
+            tests=tuple(tests),
         )
 
     def _names(self, asked: api.TestCommand) -> list[NodeName]:

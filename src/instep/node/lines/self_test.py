@@ -97,16 +97,16 @@ def _answer(answer: Answer) -> TestAnswer:
 def test_document(row: TestRow, node: str) -> TestDocument:
     """One test of ``test --json``."""
     return TestDocument(
-        row.name,
-        row.kind,
-        node,
-        not row.reason,
-        row.reason or None,
-        row.is_compared,
-        _shown(row.before),
-        _shown(row.now),
-        row.largest_difference,
-        row.share_percent,
+        name=row.name,
+        kind=row.kind,
+        node=node,
+        ok=not row.reason,
+        reason=row.reason or None,
+        compared=row.is_compared,
+        before=_shown(row.before),
+        now=_shown(row.now),
+        largest_difference=row.largest_difference,
+        share_percent=row.share_percent,
     )
 
 

@@ -41,18 +41,18 @@ def rollout_document(
     signed = store.generation(facts.target.id)
     took_ms = None if facts.ended_wall_ms is None else max(0, facts.ended_wall_ms - facts.started_wall_ms)
     document = RolloutDocument(
-        generation(facts.target),
-        generation(facts.replaced),
-        facts.author,
-        signed.body().message if signed is not None else "",
-        facts.state.value,
-        facts.is_paused,
-        facts.policy.strategy.value,
-        moment(facts.started_wall_ms),
-        moment(facts.ended_wall_ms),
-        took_ms,
-        facts.granted,
-        failure_document(facts),
+        generation=generation(facts.target),
+        replaced=generation(facts.replaced),
+        author=facts.author,
+        message=signed.body().message if signed is not None else "",
+        state=facts.state.value,
+        paused=facts.is_paused,
+        strategy=facts.policy.strategy.value,
+        started_at=moment(facts.started_wall_ms),
+        ended_at=moment(facts.ended_wall_ms),
+        took_ms=took_ms,
+        permitted=facts.granted,
+        failed=failure_document(facts),
     )
     if view is None:
         return document
@@ -128,13 +128,13 @@ def status_document(
     if not ended(facts.state) and not facts.granted and not any(n.state == "staged" for n in view.nodes):
         return UNSET
     return RunningRolloutDocument(
-        facts.state.value,
-        facts.is_paused,
-        view.reason or None,
-        sum(node.state == "switched" for node in view.nodes),
-        len(view.nodes),
-        failure_document(facts),
-        _next_steps(line, facts),
+        state=facts.state.value,
+        paused=facts.is_paused,
+        reason=view.reason or None,
+        switched=sum(node.state == "switched" for node in view.nodes),
+        total=len(view.nodes),
+        failed=failure_document(facts),
+        next=_next_steps(line, facts),
     )
 
 
