@@ -1,4 +1,4 @@
-"""What holds for every test: markers come from the folder, sockets stay closed below the cluster floor."""
+"""The rules of every test: markers come from the folder, sockets stay closed below the cluster floor."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def simulation(minutes: float, seed: int) -> int:
 
 
 def power(minutes: float, seed: int) -> int:
-    """The power fails in every place of what changes a tree."""
+    """The power fails at every place of each run that changes a tree."""
     return soak(list(RUNS), minutes, seed)
 
 

@@ -1,4 +1,5 @@
-"""What rsync had to mend in 2026 beside its paths: lengths that a peer sends, and names that decide who may come in."""
+"""The faults that rsync had to mend in 2026 beside its paths: lengths that a peer sends, and names that decide about
+admission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P7 against the owner of a tree who swaps names right before the daemon's system calls. Root only: it plays two users.
+"""P7 against an owner of a tree who swaps names right before the daemon's system calls. Root only: it plays two users.
 
 Section by section these are the classes of path faults that rsync had to mend in 2026: a parent that becomes a symlink
 between check and use, and the same on ``chmod``, ``chown``, ``utime``, ``rename``, ``unlink``, ``link``, ``mkdir`` and

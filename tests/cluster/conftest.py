@@ -17,7 +17,7 @@ FAILED = pytest.StashKey[bool]()
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember for the fixtures whether the test itself failed."""
+    """Record for the fixtures whether the test itself failed."""
     report = yield
     if report.when == "call":
         item.stash[FAILED] = report.failed

@@ -138,7 +138,8 @@ class Front:
         return set(Path(f"/proc/{self._master}/task/{self._master}/children").read_text().split())
 
     def put_back(self, known: KnownState) -> list[str]:
-        """As it was before the first test; what a test should have undone itself, in words."""
+        """Restore the state before the first test; returns the things that a test should have undone itself, in
+        words."""
         left = [f"the application of {name} was sick" for name in sorted(self.sick)]
         self.sick.clear()
         left += known.restore()

@@ -106,7 +106,7 @@ def rolled_back_and_killed(fleet: Fleet, main: Crasher, s1: Crasher, spec: str) 
 
 
 def test_sigterm_during_a_rollback_and_a_publish_ends_soon(fleet: Fleet) -> None:
-    """Goal: a graceful stop has a deadline, and what it interrupts goes on. Method: SIGTERM while commands run."""
+    """Goal: a graceful stop has a deadline, and interrupted work goes on. Method: SIGTERM while commands run."""
     tree = fleet.tree("main")
     write(tree, "one")
     fleet.make(1)

@@ -1,4 +1,4 @@
-"""A disk that changes bits of what instep itself keeps: named, and mended from what the node still has."""
+"""A disk that changes bits of instep's own records: named, and mended from the node's other copies."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_lost_contents_and_lines_come_back(fleet: Fleet) -> None:
 
 @pytest.mark.timeout(180)
 def test_contents_that_only_a_partner_still_has_come_back_by_themselves(fleet: Fleet) -> None:
-    """Goal: rot in the history of what no tree has any more, small, large and a link's target, is mended from a
-    partner's archive while the daemon runs; ``log`` says so, and a rollback works with the partner down."""
+    """Goal: rot in the history of contents that no tree has any more, small, large and a link's target, is mended
+    from a partner's archive while the daemon runs; ``log`` says so, and a rollback works with the partner down."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "small").write_text("first content of the small one")

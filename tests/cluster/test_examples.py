@@ -22,7 +22,7 @@ def lacks(*programs: str) -> str:
 
 
 def run_example(name: str, *words: str) -> dict[str, Any]:
-    """Its report; it fails the test with what it said when it does not end well."""
+    """The report of an example; fails the test with its output when it does not end well."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name / "example.py"), "--json", *words],
         capture_output=True, text=True, timeout=550, check=False, cwd="/",
@@ -54,8 +54,8 @@ def test_mapserver_nodes_behind_haproxy() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(lacks("nginx", "pgrep")), reason=lacks("nginx", "pgrep"))
 def test_nginx_nodes_whose_configuration_is_the_fileset() -> None:
-    """Goal: what ``nginx -t`` rejects on the staged tree goes live nowhere, and what answers 500 on the last node is
-    put back on all three, while the nginx in front serves without a failed request."""
+    """Goal: a generation that ``nginx -t`` rejects on the staged tree goes live nowhere, and one that answers 500 on
+    the last node is put back on all three, while the nginx in front serves without a failed request."""
     report = run_example("nginx-sites", "--rollouts", "1")
     assert report["rollouts"]["put_back"] == 1
     assert report["requests"] > 200

@@ -1,4 +1,4 @@
-"""What a tree is made of besides bytes arrives too, and what cannot be kept is said at ``accept``."""
+"""A tree's metadata arrives too, and metadata that cannot be kept is named at ``accept``."""
 
 from __future__ import annotations
 

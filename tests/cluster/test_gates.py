@@ -207,8 +207,8 @@ def test_a_mount_that_is_missing_is_refused_and_recovers(fleet: Fleet) -> None:
 
 
 def test_an_older_partner_is_not_cut_off_by_the_check(fleet: Fleet) -> None:
-    """Goal: ``check`` at the writer asks only who understands. Method: a partner that speaks protocol 1 stays
-    connected while the writer checks its gates, and is named."""
+    """Goal: ``check`` at the writer asks only partners that understand it. Method: a partner that speaks protocol 1
+    stays connected while the writer checks its gates, and is named."""
     fleet.tree("main").mkdir(parents=True)
     fleet.make(0, add=("--settle", "20ms", "--gate", "platform"))
     main = fleet.main
@@ -252,7 +252,7 @@ def test_an_older_writer_is_not_waited_for(fleet: Fleet) -> None:
 
 
 async def _old_partner(pki: Pki, address: str, main: Node) -> dict[str, Any]:
-    """Stay connected as a node of the first version while the writer checks; what the check said."""
+    """Stay connected as a node of the first version while the writer checks; returns the check's document."""
     line = LineId(fileset_name("data"), node_name("main"))
     client = PeerClient(TlsContexts(pki), node_name("main"), address)
     try:

@@ -54,7 +54,7 @@ def _start(fleet: Fleet, stack: ExitStack, partners: int) -> dict[str, Applicati
 
 def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, stack: ExitStack) -> None:
     """Goal: an unchanged answer lets a generation through; a changed one puts each node back that asks for it, and is
-    named with both values; declared different it goes live without more being typed, and is remembered anew."""
+    named with both values; declared different it goes live without a further command, and is recorded anew."""
     apps = _start(fleet, stack, 2)
     for name in ("s1", "s2"):
         _golden(fleet[name], f'url = "{apps[name].url}"', page=STAMP)
@@ -81,7 +81,7 @@ def test_an_answer_that_was_not_declared_different_is_put_back(fleet: Fleet, sta
     fleet["s1"].await_standing("in_step")
     assert (fleet.tree("s1") / "page").read_text() == "farewell"
     assert fleet["s2"].standing() == "failing"
-    # Not declared any more: what it answers since then is what counts, also after a restart.
+    # Not declared any more: the answers since then count, also after a restart.
     _golden(fleet["s1"], f'url = "{apps["s1"].url}"', page=STAMP)
     fleet["s1"].stop()
     fleet["s1"].start()
@@ -195,7 +195,7 @@ def test_a_broken_application_can_be_repaired_and_a_crash_forgets_nothing(
 ) -> None:
     """Goal: an answer that is missing before the switch does not keep the repair away, and is named; a status that is
     not the expected one after the switch is put back. A node that is killed once the tree holds the new generation
-    compares after its start with what it recorded before. Method: it is killed when it has written down that it
+    compares after its start with the answers recorded before. Method: it is killed when it has written down that it
     switched."""
     apps = _start(fleet, stack, 1)
     s1, index = fleet["s1"], fleet.tree("s1") / "index"

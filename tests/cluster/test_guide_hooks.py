@@ -24,7 +24,7 @@ NGINX = "/usr/sbin/nginx"
 
 
 def _example(name: str, **changes: str) -> str:
-    """The TOML below a heading of the page, with what differs on this machine; each change must be needed."""
+    """The TOML below a heading of the page, with this machine's differences; each change must be needed."""
     section = PAGE.read_text().split(f"### {name}\n", 1)[1].split("\n### ", 1)[0]
     found = re.search(r"```toml\n(.*?)```", section, re.DOTALL)
     assert found is not None, f"{PAGE} has no example {name}"
@@ -52,8 +52,8 @@ def _add(node: Node, example: str) -> None:
 
 
 def test_the_geoserver_example(fleet: Fleet) -> None:
-    """Goal: reloaded by REST with the password from the file, probed by capabilities that must be capabilities; put back
-    when they are an error page. Method: a stand-in for GeoServer."""
+    """Goal: reloaded by REST with the password from the file, probed by capabilities that must be capabilities; put
+    back when they are an error page. Method: a stand-in for GeoServer."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "global.xml").write_text("<global>1</global>")
@@ -152,7 +152,7 @@ def test_the_nginx_example(fleet: Fleet) -> None:
 
 
 def test_the_systemd_example_is_a_right_configuration() -> None:
-    """Goal: the reader takes it. What systemctl is asked is in ``tests/unit/test_small_hooks.py``."""
+    """Goal: the reader takes it. The calls of systemctl are tested in ``tests/unit/test_small_hooks.py``."""
     rest = 'path = "/srv/data"\nwriter = "main"\n'
     example = _example("systemd", **{"[filesets.data]\n": f"[filesets.data]\n{rest}"})
     found = parse(f'name = "s1"\n[partners.main]\n{example}').filesets[fileset_name("data")]

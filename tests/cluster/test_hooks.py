@@ -49,7 +49,7 @@ def _start(fleet: Fleet) -> tuple[Path, Path, Node]:
 
 def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
     """Goal: a failing ``validate`` keeps the tree as it is; a failing ``probe`` puts the replaced generation back and
-    remembers the refused one; ``retry`` and a newer generation go on. Method: programs that look at the tree."""
+    keeps the refusal; ``retry`` and a newer generation go on. Method: programs that look at the tree."""
     _, there, s1 = _start(fleet)
     seen = fleet.base / "seen"
     validate = _script(
@@ -110,7 +110,7 @@ def test_validate_holds_and_probe_puts_back(fleet: Fleet) -> None:
 
 def test_a_burst_reloads_once_and_a_timeout_has_a_name(fleet: Fleet) -> None:
     """Goal: many publishes while a slow reload runs cause one more reload; a hook that hangs is ended and named with
-    its limit, tried again, and the program group is gone."""
+    its limit, retried, and the program group is gone."""
     _, there, s1 = _start(fleet)
     count, gate, pids = (fleet.base / name for name in ("count", "gate", "pids"))
     reload = _script(

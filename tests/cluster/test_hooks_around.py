@@ -104,8 +104,8 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def test_repair_runs_once_for_each_generation_that_failed(fleet: Fleet) -> None:
-    """Goal: ``repair`` runs after a put-back, once, told the refused generation and with the old tree there; the next
-    generation that fails gets its own. Method: a probe that refuses two generations, then accepts."""
+    """Goal: ``repair`` runs after a put-back, once, with the refused generation as input and the old tree in place;
+    the next generation that fails gets its own. Method: a probe that refuses two generations, then accepts."""
     _, _, s1 = _start(fleet)
     seen = fleet.base / "seen"
     repair = _script(

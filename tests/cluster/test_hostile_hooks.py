@@ -31,12 +31,12 @@ from tests.support.hostile import HostileWriter, Looped, Victim, file, look, wal
 from tests.support.waiting import eventually
 
 SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest, m.Order)
-"""What a writer sends: any other kind cuts the stream, which one example shows."""
+"""The messages that a writer sends: any other kind cuts the stream, which one example shows."""
 LINE = LineId(fileset_name("data"), node_name("main"))
 
 
 def _smuggled(evil: Path) -> list[object]:
-    """What an attacker would like to be taken for a hook, a fact or a gate."""
+    """Fields that an attacker would like to be taken for a hook, a fact or a gate."""
     run = {"run": [str(evil)]}
     hooks = dict.fromkeys(("validate", "reload", "probe", "freeze", "thaw", "repair", "on_failure"), run)
     return [
@@ -119,7 +119,7 @@ def _as_partner(fleet: Fleet, looped: Looped, evil: Path, ours: Path) -> None:
 
 
 def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]) -> None:
-    """``main``'s own place is taken: what it signs and says reaches ``s1``, which runs its own hook and no other."""
+    """``main``'s own place is taken: its records and messages reach ``s1``, which runs its own hook and no other."""
     number = fleet.main.line()["head"]["number"]
     fleet.main.stop()
     writer = HostileWriter(fleet.main)

@@ -1,5 +1,6 @@
-"""A partner with real keys, or a stranger without, turns hostile towards a writer's daemon: what the link does not
-allow is refused with a name, connections and memory stay bounded, and honest partners go on being served (P6, P7)."""
+"""A partner with real keys, or a stranger without, turns hostile towards a writer's daemon: a request that the link
+does not allow is refused with a name, connections and memory stay bounded, and honest partners go on being served
+(P6, P7)."""
 
 from __future__ import annotations
 
@@ -126,7 +127,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         fleet.close()
 
 
-# What the link does not allow ---------------------------------------------------------------------------------
+# Requests that the link denies --------------------------------------------------------------------------------
 
 
 Denied = dict[str, tuple[Awaitable[Any], str]]
@@ -215,7 +216,7 @@ def test_requests_beyond_the_link_are_refused(scene: Scene) -> None:
     denied = _beyond_the_link(scene, client) | _beyond_the_generation(scene, client)
     for name, (work, code) in denied.items():
         assert scene.code(work) == code, name
-    # what she may have, she has
+    # she has the contents that she may have
     reply = scene.looped.run(client.pages(m.PagesRequest(DATA, data.id, (data.root,))))
     assert len(reply.pages) == 1
     scene.looped.run(client.close())

@@ -1,5 +1,5 @@
-"""A listed writer with real keys turns hostile: what it signs and sends is refused with a name, changes nothing
-outside the root, and the next honest generation arrives (P1, P4, P7)."""
+"""A listed writer with real keys turns hostile: its records and messages are refused with a name, change
+nothing outside the root, and the next honest generation arrives (P1, P4, P7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Housekeeping beside real daemons' state: the records that go, and those that must never go."""
+"""Housekeeping beside real daemons' state: records that go, and records that must never go."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE = LineId(FilesetName("data"), NodeName("main"))
 async def test_a_sweep_spares_what_generations_name_and_waits_for_work(
     fleet: Fleet, phase: str | None
 ) -> None:
-    """Goal: pages of forgotten generations go, those of the head stay readable; while a line is at work nothing
+    """Goal: pages of forgotten generations go, pages of the head stay readable; while a line is at work nothing
     goes. Method: a real writer's state after three publishes, swept with the daemon stopped."""
     tree = fleet.tree("main")
     fleet.make(0)

@@ -1,4 +1,4 @@
-"""What flows over a link and what stops it: flags, class, pauses, revocation, hubs, and waiting for any of it."""
+"""The flow over a link and its stops: flags, class, pauses, revocation, hubs, and waiting for any of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _row(node: Node, name: str) -> dict[str, Any]:
 
 def test_pause_retry_and_wait(fleet: Fleet) -> None:
     """Goal: a paused partner stays, a paused writer publishes nothing, both say so and resume, also by themselves;
-    ``wait`` answers on the writer and on a partner, for a generation, a node, and names whom it waits for."""
+    ``wait`` answers on the writer and on a partner, for a generation, a node, and names the nodes that it waits for."""
     tree = _start(fleet, 2)
     main, s1, s2 = fleet.main, fleet["s1"], fleet["s2"]
     s1.run("pause", "data", "--reason", "kernel update")
@@ -95,7 +95,7 @@ def test_flags_stop_the_flow(fleet: Fleet) -> None:
     assert "main" in link["reason"] and "partner" in f"{link['reason']} {link['next']}", link
     assert s1.run("check", expect=4).json["ok"] is False
     fleet["s2"].run("wait", "data", "--timeout", "60s")
-    # Revoked: cut at once, and told so.
+    # Revoked: cut at once, with an error that says so.
     main.run("pki", "revoke", "s2")
     (tree / "file").write_text("4")
     main.run("publish", "data", expect=None)

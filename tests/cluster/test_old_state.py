@@ -27,7 +27,8 @@ def await_held(node: Node) -> None:
 
 
 def with_an_older_copy(fleet: Fleet) -> dict[bytes, tuple[Any, ...]]:
-    """A partner whose directory ``copy`` is its state of before the newest generation; what the writer's tree holds."""
+    """A partner whose directory ``copy`` is its state from before the newest generation; returns the contents of the
+    writer's tree."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "a").write_text("one")
@@ -81,7 +82,8 @@ def test_the_tree_outlives_the_state(fleet: Fleet, is_lost: bool) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_damaged_record_of_what_the_tree_holds_takes_nothing_back(fleet: Fleet) -> None:
-    """The state is older than the tree, and the record that would say so cannot be read: the node waits for an operator."""
+    """The state is older than the tree, and the record that would say so cannot be read: the node waits for an
+    operator."""
     newest = with_an_older_copy(fleet)
     s1 = fleet["s1"]
     fleet.main.stop()

@@ -52,7 +52,7 @@ def reloaded(recipe: str, base: Path) -> tuple[int, str]:
 
 @pytest.mark.skipif(shutil.which("nginx", path=PROGRAMS) is None, reason="nginx is not installed")
 def test_nginx_answers_with_the_new_configuration_after_the_reload(servers: Servers, tmp_path: Path) -> None:
-    """Goal: not one request after the hook meets an old worker, which is what the probe after it relies on; and where
+    """Goal: not one request after the hook meets an old worker, and the probe after it relies on that; and where
     nginx keeps its old workers, the hook fails and says so."""
     port = free_port()
     conf = tmp_path / "nginx.conf"

@@ -54,7 +54,7 @@ def _failures(node: Node) -> list[dict[str, Any]]:
 
 def test_a_reload_that_hangs_is_ended_counted_and_retried(fleet: Fleet) -> None:
     """Goal: a hanging reload ends at its timeout with its whole process group, children that ignore SIGTERM too; status
-    names it, its limit and how often; it is tried again, also after a restart, and when it works all is well."""
+    names it, its limit and how often; it is retried, also after a restart, and when it works all is well."""
     _, there, s1 = _start(fleet)
     pids, closed, done = (fleet.base / name for name in ("pids", "closed", "done"))
     reload = _script(

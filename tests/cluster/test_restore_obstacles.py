@@ -40,8 +40,8 @@ def _refused_alike(main: Node, code: str, *words: str) -> str:
 
 @needs_root
 def test_a_rollback_does_not_pass_a_mount_by(fleet: Fleet) -> None:
-    """Goal: what a mount hides cannot be rolled back. It was passed by, and the next scan after the umount published a
-    mixture of both generations. Paths beside it go back alone."""
+    """Goal: paths that a mount hides cannot be rolled back. They were passed by, and the next scan after the umount
+    published a mixture of both generations. Paths beside it go back alone."""
     tree, first, second = _two_generations(fleet)
     main, before = fleet.main, tree_of(tree)
     with mounted("tmpfs", tree / "b"):

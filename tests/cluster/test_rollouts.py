@@ -259,7 +259,7 @@ def test_cut_off_from_two_of_three_the_wave_ends_and_the_rest_goes_on_when_the_n
 
 def test_half_done_and_the_writer_gone_a_partner_goes_back_by_its_own_deadline(rolling: Rolling) -> None:
     """Goal: a wave that cannot finish is put back within ``finish_within`` by the partner alone; the writer, back
-    again, hears of it and puts back who had switched."""
+    again, learns of it and puts back the nodes that had switched."""
     rolling.policy(strategy='"rolling"', finish_within='"3s"')
     before = rolling.word("s3")
     rolling.sick("s2", "reload", "stuck")

@@ -108,7 +108,7 @@ def test_invitations_that_cannot_work(fleet: Fleet) -> None:
     assert error["code"] == "token_expired", error
     assert "instep invite s1" in error["hint"]
     token = fleet.invite("s1")
-    # The token was made; then the address is cut off: refused before TLS, and told which side refused.
+    # The token was made; then the address is cut off: refused before TLS, with an error that names the refusing side.
     main.run("allow", "add", "10.99.0.0/16")
     main.run("allow", "remove", "127.0.0.1")
     error = s1.run("join", token, "--start", expect=5).error

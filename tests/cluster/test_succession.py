@@ -121,8 +121,9 @@ def promotion(fleet: Fleet) -> tuple[str, ...]:
 
 @pytest.mark.timeout(600)
 def test_a_promotion_loses_exactly_what_it_names_and_the_home_that_is_back_is_told(fleet: Fleet) -> None:
-    """Goal: with the home and its CA key gone a partner goes on, naming what that costs; the home that comes back is
-    refused, told, and keeps what only it had. Method: s1 away while two generations are published, the home killed."""
+    """Goal: with the home and its CA key gone a partner goes on, naming the lost generations; the home that comes
+    back is refused with the reason, and keeps the generations that only it had. Method: s1 away while two generations
+    are published, the home killed."""
     fleet.make(2)
     main, s1, s2 = fleet["main"], fleet["s1"], fleet["s2"]
     take = promotion(fleet)

@@ -1,6 +1,7 @@
 """A file system as a network client sees it: no flags of renames, names and attributes from a cache of three seconds.
 
-Two ``bindfs`` mounts of one directory stand for two clients of a server: what one writes, the other's cache hides.
+Two ``bindfs`` mounts of one directory stand for two clients of a server: the cache of one hides the writes of the
+other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """P1, P2, P3 and P5 when the power fails: recovery from every state that a disk may be left in.
 
-A sample of the states by seed (``INSTEP_SEED``), all of them in ``./run soak power``. ``docs/power-cuts.md`` has the model.
+A sample of the states by seed (``INSTEP_SEED``), all of them in ``./run soak power``. ``docs/power-cuts.md`` has the
+model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(not has_openat2(), reason="the recorder knows ke
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """What recovery says of torn files is meant here, thousands of times."""
+    """Hide recovery's warnings about torn files, which come thousands of times here."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
@@ -77,7 +78,7 @@ PLANTS: dict[str, tuple[str, Callable[[Sync], bool]]] = {
     "files that are copied out": ("restore out of the archive", lambda sync: sync.path.endswith(b"/two")),
     "the marker": ("join", lambda sync: b".instep/id." in sync.path),
 }
-"""What a planted fault forgets to sync, and the run that shows it."""
+"""The sync that a planted fault forgets, and the run that shows it."""
 
 
 @pytest.mark.parametrize("plant", PLANTS)

@@ -1,4 +1,5 @@
-"""P2, P3 and P5 when a switch cannot go on: failed at every step, undone, interrupted while it is undone, applied anew."""
+"""P2, P3 and P5 when a switch cannot go on: failed at every step, undone, interrupted while it is undone, applied
+anew."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ def assert_old(world: World) -> None:
 
 
 def assert_arrives(at: Path, world: World) -> None:
-    """The next attempt is not in the way of what the first left."""
+    """The leftovers of the first attempt are not in the way of the next."""
     failpoints.disarm_all()
     second(at, world, "")
     assert observed(world) == wanted(world, NEW)

@@ -1,4 +1,5 @@
-"""What the golden tests of the configuration try at every key, and the document around each table of keys."""
+"""The values that the golden tests of the configuration try at every key, and the document around each table of
+keys."""
 
 from __future__ import annotations
 

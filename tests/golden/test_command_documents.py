@@ -1,7 +1,8 @@
-"""Requests and results of the control socket as they were before they had types: names, order, nulls, what is absent.
+"""Requests and results of the control socket as they were before they had types: names, order, nulls, absent fields.
 
 Each line of ``commands.jsonl`` is a command with its parameters and its result, recorded from daemons of small
-clusters. What scripts read must not change unseen, and a command line of the version before must be understood.
+clusters. Documents that scripts read must not change unseen, and a command line of the version before must be
+understood.
 """
 
 from __future__ import annotations

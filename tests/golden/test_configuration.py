@@ -41,7 +41,7 @@ VALUE_IN_A_REFUSAL = re.compile(r"(names |holds |has for |for )\S.*?(; |, which 
 
 
 def plain(value: Any) -> Any:
-    """Settings as nested dictionaries of texts; what travels is decoded."""
+    """Settings as nested dictionaries of texts; the travelling part is decoded."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "__struct_fields__"):

@@ -1,4 +1,4 @@
-"""The follow machine, told as dialogues."""
+"""The follow machine, as dialogues."""
 
 from __future__ import annotations
 

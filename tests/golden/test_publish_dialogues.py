@@ -1,4 +1,4 @@
-"""The publish machine, told as dialogues."""
+"""The publish machine, as dialogues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going back at a writer, told as dialogues: rollback, restore, recovery, and a head that was adopted."""
+"""Going back at a writer, as dialogues: rollback, restore, recovery, and a head that was adopted."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_a_restore_of_some_paths_publishes_not_that_the_others_are_gone() -> Non
 
 
 def test_a_number_that_a_failed_commit_skipped_hides_no_lost_generation() -> None:
-    """Nothing has the position of the partner's generation 4: what the next one was built on is no ancestor of it."""
+    """No generation has the position of the partner's generation 4: the base of the next one is no ancestor of it."""
     facts = p.PublishFacts(head=ref(5), base=ref(5), highest=5, was_confirmed=True)
     talk = publisher(facts).say(p.Started())
     talk.say(p.HeadOfOursSeen(S1, generation(4, root="lost"), OK, ours=ref(3).id))

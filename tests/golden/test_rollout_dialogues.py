@@ -206,7 +206,7 @@ def interrupted_on_its_way_back() -> Dialogue:
 
 
 def test_what_is_tried_again_while_its_put_back_is_being_recovered_is_refused_until_that_ended() -> None:
-    """The recovery may finish the put-back: then the refusal is what the tree falls by, and the permit is used up."""
+    """The recovery may finish the put-back: then the tree falls by the refusal, and the permit is used up."""
     d = interrupted_on_its_way_back()
     assert d.machine.facts.refused == ref(2)
     assert d.machine.report.standing is Standing.FAILING

@@ -1,4 +1,4 @@
-"""The writer of a rollout, told as dialogues: what it hears of its partners and what it orders them."""
+"""The writer of a rollout, as dialogues: the reports of its partners and its orders to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROLLING = RolloutPolicy(strategy=Strategy.ROLLING, order=(S2,))
 
 
 class Writer(Dialogue):
-    """A writer and what its partners say; each names the serial of the last order that it was given."""
+    """A writer and its partners' reports; each names the serial of the last order that it was given."""
 
     def __init__(self, policy: RolloutPolicy = ROLLING, *partners: NodeName) -> None:
         super().__init__(RolloutMachine(LINE))

@@ -1,4 +1,4 @@
-"""What the watch does not see, and what changes faster than it can be fetched, told as dialogues."""
+"""Changes that the watch does not see, and files that change faster than partners can fetch them, as dialogues."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_journal_records(raw: bytes) -> None:
 
 
 def test_patterns_do_not_backtrack() -> None:
-    """What a peer's definition may bring is matched in the time that its length takes."""
+    """A pattern from a peer's definition is matched in a time that its length bounds."""
     rules = Rules(Definition(ignore=("*a" * 60 + "b", "**/x/**/y/**/z", "[ab]*[ab]*[ab]*[ab]*c")))
     assert not rules.ignored(b"a" * 250, False)
     assert not rules.ignored(b"/".join([b"x/y"] * 200), False)

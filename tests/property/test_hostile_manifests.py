@@ -1,4 +1,4 @@
-"""What a peer may send instead of a manifest: both checks agree with the naive twin, whatever it is."""
+"""Hostile manifests of a peer: both checks agree with the naive twin on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scan lets through every receiver takes: both sides read one table of limits."""
+"""Every receiver takes an entry that a scan lets through: both sides read one table of limits."""
 
 from __future__ import annotations
 

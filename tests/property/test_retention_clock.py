@@ -11,10 +11,10 @@ DAY = 86_400_000
 POLICY = RetentionPolicy(keep_last=1, keep_within_ms=30 * DAY)
 looks = st.lists(
     st.tuples(
-        st.integers(0, 3 * DAY),  # what really passes
+        st.integers(0, 3 * DAY),  # the time that really passes
         st.sampled_from(
             (0, 0, 0, 32 * DAY, -32 * DAY, 400 * DAY, -400 * DAY, DAY, -DAY)
-        ),  # what the clock jumps
+        ),  # the jump of the clock
         st.booleans(),  # whether something is archived
     ),
     max_size=80,

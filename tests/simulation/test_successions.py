@@ -18,10 +18,10 @@ from instep.testing.writer_changes.simulation import SUCCESSION_PLANTS, simulate
 
 SEEDS_TO_FIND_A_PLANT = 40
 SPLIT = ("first_claim_wins",)
-"""Found where two were promoted who could not hear each other: the scenario sees to that."""
+"""Found where two members were promoted that could not hear each other: the scenario makes that."""
 KEPT_SEEDS = (1, 10, 40, 41, 86)
 """Where bugs were found while this was written (a state put back that published below its base, a head only heard of
-that was taken for the tree's, a dispute that others had gone past); what they draw has moved since."""
+that was taken for the tree's, a dispute that others had gone past); their draws have moved since."""
 
 
 def story(result: Result) -> str:

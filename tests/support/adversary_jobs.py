@@ -1,4 +1,4 @@
-"""What a daemon of root's does in a tree while its enemy of ``adversary.py`` swaps names."""
+"""The jobs of a daemon of root's in a tree while its enemy of ``adversary.py`` swaps names."""
 
 from __future__ import annotations
 

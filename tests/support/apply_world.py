@@ -80,7 +80,7 @@ def digest(data: bytes) -> Digest:
 
 
 def seen(root: Path) -> dict[str, tuple[object, ...]]:
-    """What a reader sees below ``root``: kind, mode, time and content by path; times of directories as well."""
+    """A reader's view below ``root``: kind, mode, time and content by path; times of directories as well."""
     found: dict[str, tuple[object, ...]] = {}
     for path in _walk(root):
         name = str(path.relative_to(root))

@@ -52,7 +52,7 @@ def spawn_daemon(directory: Path, environment: Mapping[str, str], log: IO[bytes]
 
 
 class Forked:
-    """One fork, with what a test needs of ``Popen``."""
+    """One fork, with the part of ``Popen`` that tests need."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ def _serve(name: str) -> None:
     import select
 
     _import_all()
-    gc.freeze()  # what the forks share stays shared
+    gc.freeze()  # memory that the forks share stays shared
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(f"\0{name}")

@@ -32,7 +32,7 @@ class FakeDaemon:
         self.answer("ping", {"node": "main", "pid": os.getpid()})
 
     def answer(self, command: str, result: dict[str, Any]) -> None:
-        """Answer so from now on; what the real daemon could not say is refused here."""
+        """Answer so from now on; a document that the real daemon could not send is refused here."""
         result_from(COMMANDS[command], result)
         self._answers[command] = lambda _: [{"result": result}]
 
@@ -49,7 +49,7 @@ class FakeDaemon:
         return [{"error": {"exit_code": 2, "reason": f"no command {command}", "code": "unknown"}}]
 
     def params(self, command: str) -> dict[str, Any]:
-        """What the last call of this command carried."""
+        """The parameters of the last call of this command."""
         return next(params for name, params in reversed(self.calls) if name == command)
 
     @contextmanager

@@ -176,7 +176,7 @@ class Crasher:
 @contextlib.contextmanager
 def crashers(fleet: Fleet, *names: str) -> Iterator[list[Crasher]]:
     """The named nodes' daemons, started anew as children of this process; all are killed at the end. They share
-    what they remember of numbers."""
+    their record of numbers."""
     numbers: dict[int, str] = {}
     made = [Crasher(fleet[name], numbers=numbers).take_over() for name in names]
     try:
@@ -212,7 +212,7 @@ def assert_rested(fleet: Fleet, name: str) -> None:
 
 
 def contents_below(*places: Path) -> set[bytes]:
-    """What every file below ``places`` holds."""
+    """The contents of every file below ``places``."""
     found: set[bytes] = set()
     for place in places:
         for directory, _, names in os.walk(place):
@@ -256,7 +256,8 @@ def _parent(path: bytes) -> bytes:
 
 
 class Reader:
-    """Reads files that every generation has, again and again, and remembers what was ever missing or not whole (P2)."""
+    """Reads files that every generation has, again and again, and records every one that was missing or not whole
+    (P2)."""
 
     def __init__(self, paths: Iterable[Path], is_whole: Callable[[bytes], bool]) -> None:
         self._paths = list(paths)

@@ -31,7 +31,7 @@ class CommandFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said. ``json`` is the document of ``--json``, None when stdout is something else."""
+    """The output of a command. ``json`` is the document of ``--json``, None when stdout is something else."""
 
     code: int
     stdout: str
@@ -203,7 +203,7 @@ class Fleet:
 
     @contextmanager
     def together(self, name: str = "main") -> Iterator[None]:
-        """What happens to a writer's tree in here goes into one generation: publishing is paused meanwhile."""
+        """All changes to a writer's tree in here go into one generation: publishing is paused meanwhile."""
         control = self[name].control
         control.call("pause", {"fileset": "data"}, timeout_s=COMMAND_S)
         try:
@@ -297,7 +297,7 @@ class Fleet:
             node.run("config", "reload")
 
     def wait(self, *words: str, timeout: float = 60.0) -> dict[str, Any]:
-        """``instep wait`` on the writer; what it said."""
+        """``instep wait`` on the writer; returns its document."""
         found: dict[str, Any] = self.main.run(
             "wait", "data", "--timeout", f"{timeout:g}s", *words, timeout=timeout + 20
         ).json

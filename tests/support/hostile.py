@@ -1,7 +1,7 @@
 """A hostile writer and a hostile partner for tests: real keys, real TLS, and whatever they like to say.
 
 ``HostileWriter`` takes the place of a node whose daemon was stopped: it serves at its address with its keys, so
-that the partners' daemons dial it and take what it crafts. What it signs is signed with the node's own key, unless
+that the partners' daemons dial it and get its crafted messages. It signs with the node's own key, unless
 the test wants otherwise.
 """
 
@@ -308,7 +308,7 @@ class HostileWriter:
         return self.on_contents(request) if self.on_contents is not None else self._contents(request)
 
     def entries_of(self, request: m.ContentsRequest) -> list[Entry]:
-        """What a request asks for."""
+        """The entries that a request asks for."""
         return [
             decode_leaf(self.craft.pages[want.page], trusted=True)[position]
             for want in request.wants

@@ -44,7 +44,7 @@ def member(ca: Pki, directory: Path, name: str, life_s: float = 3600) -> Pki:
 
 
 class Service:
-    """Answers from a dict of contents; remembers who asked."""
+    """Answers from a dict of contents; records the askers."""
 
     def __init__(self, pki: Pki) -> None:
         self.pki = pki

@@ -1,4 +1,4 @@
-"""The owner of a tree who exchanges names as fast as he can while a daemon of root's works in it.
+"""An owner of a tree who exchanges names as fast as he can while a daemon of root's works in it.
 
 Run as a program: ``racer.py DIRECTORY SECONDS``; one JSON line at the end. Two processes with the rights of another
 user swap directories, files, the control folder and the root for symlinks, hard links and folders of their own, and set

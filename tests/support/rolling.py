@@ -107,7 +107,7 @@ class Rolling:
 
     def put_back(self) -> list[str]:
         """As it was before the first test: nothing held, sick, drained or paused, the default policy, and a calm word
-        live on all; what a test should have undone itself, in words."""
+        live on all. Returns the things that a test should have undone itself, in words."""
         left = []
         for path in sorted(self.fleet.base.glob("hold-*")):
             left.append(f"the hook of {path.name.removeprefix('hold-')} was held")
@@ -127,14 +127,14 @@ class Rolling:
     # Looking ------------------------------------------------------------------------------------------------
 
     def log(self, number: int | None = None) -> list[str]:
-        """What the hooks wrote, as ``s1 reload``; of one generation alone."""
+        """The lines of the hooks, as ``s1 reload``; of one generation alone."""
         rows = (
             [row.split() for row in self.log_path.read_text().splitlines()] if self.log_path.exists() else []
         )
         return [f"{row[0]} {row[1]}" for row in rows if number is None or row[2] == str(number)]
 
     def timeline(self, name: str, number: int, watched: list[tuple[int, str, str]]) -> list[str]:
-        """What the hooks of a node did for one generation and what a balancer saw of the node, by time."""
+        """The hooks of a node for one generation and a balancer's view of the node, by time."""
         rows = [row.split() for row in self.log_path.read_text().splitlines()]
         hooks = [(int(row[3]), row[1]) for row in rows if row[0] == name and row[2] == str(number)]
         seen = [(time_ns, what) for time_ns, node, what in watched if node == name]
@@ -179,7 +179,7 @@ class Rolling:
         eventually(are_in, 30, lambda: f"drained: {last}")
 
     def is_drained(self, name: str) -> bool:
-        """What the node itself says."""
+        """Whether the node itself reports a drain."""
         nodes = self.fleet[name].run("node", "list").json["nodes"]
         return bool(next(node for node in nodes if node["self"])["drained"])
 
@@ -188,7 +188,7 @@ class Rolling:
 
 
 class Watcher:
-    """A balancer: asks ``/ready`` of every partner in turn, and remembers each change of the answer."""
+    """A balancer: asks ``/ready`` of every partner in turn, and records each change of the answer."""
 
     def __init__(self, ports: dict[str, int]) -> None:
         self.seen: list[tuple[int, str, str]] = []

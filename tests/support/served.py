@@ -13,7 +13,7 @@ __all__ = ["Application", "application"]
 
 
 class Application(ThreadingHTTPServer):
-    """``url`` answers ``/NAME`` with the file of that name; ``status`` is what all answers have."""
+    """``url`` answers ``/NAME`` with the file of that name; ``status`` is the status of all answers."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,5 @@
-"""Nodes that all tests of a file share: brought back to a known state after each test, which is named when it left something."""
+"""Nodes that all tests of a file share: brought back to a known state after each test, which is named when it left
+something."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class KnownState:
         }
 
     def restore(self) -> list[str]:
-        """Bring every node back. What a test should have undone itself is returned, in words; a changed configuration is
-        a test's right and is only put back."""
+        """Bring every node back. Returns the things that a test should have undone itself, in words; a changed
+        configuration is a test's right and is only put back."""
         left: list[str] = []
         for name, text in self._configurations.items():
             node = self._fleet[name]
@@ -46,7 +47,7 @@ class KnownState:
 
 
 def _taken_back(node: Node) -> list[str]:
-    """Take back what an operator said about the node; what that was."""
+    """Take back an operator's orders to the node; returns them."""
     left = []
     if node.run("node", "undrain").json["changed"]:
         left.append(f"{node.name} was drained by an operator")

@@ -75,7 +75,7 @@ trees = loose_trees.map(with_parents)
 
 
 def is_whole(entries: list[Entry]) -> bool:
-    """The naive twin of what a receiver checks between entries."""
+    """The naive twin of a receiver's checks between entries."""
     by_path = {entry.path: entry for entry in entries}
     keys = [sort_key(entry.path) for entry in entries]
     if keys != sorted(set(keys)):

@@ -1,4 +1,4 @@
-"""Rendered balancer files: what they say, and what the balancers' own parsers say of them."""
+"""Rendered balancer files: their text, and the verdicts of the balancers' own parsers."""
 
 from __future__ import annotations
 

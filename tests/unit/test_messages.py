@@ -1,4 +1,4 @@
-"""What peers may say: names, positions and sizes are checked where bytes become messages."""
+"""Messages of peers: names, positions and sizes are checked where bytes become messages."""
 
 from __future__ import annotations
 

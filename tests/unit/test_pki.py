@@ -1,4 +1,4 @@
-"""The cluster's CA and what a node may do with its certificates."""
+"""The cluster's CA, and the rights that a node's certificates give."""
 
 from __future__ import annotations
 
@@ -245,7 +245,8 @@ def test_damage_is_named(ca: Pki) -> None:
 
 
 def test_no_list_makes_a_revocation_forgotten_whatever_its_number(ca: Pki, tmp_path: Path) -> None:
-    """A CA that came back from a backup signs lists under numbers that were used, and does not know what it issued since."""
+    """A CA that came back from a backup signs lists under numbers that were used, and does not know what it issued
+    since."""
     s1, s2, s3 = (joined(ca, tmp_path / name, node_name(name)) for name in ("s1", "s2", "s3"))
     keystore.backup(ca, tmp_path / "backup", b"a passphrase", NOW)
     late = joined(ca, tmp_path / "late", node_name("late"), NOW + 60_000)

@@ -108,7 +108,7 @@ async def test_what_a_hook_leaves_running_neither_delays_nor_dies(tmp_path: Path
     started = time.monotonic()
     outcome = await run_hook(sh(f'sleep 60 & echo $! >"{pid_file}"'), call())
     assert outcome.ok
-    assert time.monotonic() - started < 30, "it waited for what it left running"
+    assert time.monotonic() - started < 30, "it waited for a child that still runs"
     pid = int(pid_file.read_text("ascii"))
     assert is_alive(pid)
     os.kill(pid, 9)

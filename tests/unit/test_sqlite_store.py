@@ -1,4 +1,4 @@
-"""What only a file can suffer: loss, rot, a full disk's cousin, a kill, a newer version, a second process."""
+"""Faults that only a file can suffer: loss, rot, a full disk's cousin, a kill, a newer version, a second process."""
 
 from __future__ import annotations
 

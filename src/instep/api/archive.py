@@ -32,7 +32,7 @@ class ArchiveListDocument(Document, frozen=True):
 
 @command("archive_list", Role.VIEWER, DamagedError)
 class ArchiveListCommand(Command[ArchiveListDocument], frozen=True):
-    """What the archive holds; with ``set_aside`` only local changes that lost against a generation."""
+    """List the archive; with ``set_aside`` only local changes that lost against a generation."""
 
     fileset: str | None = None
     set_aside: bool = False

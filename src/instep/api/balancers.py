@@ -38,7 +38,7 @@ class BalancerRenderDocument(Document, frozen=True):
 
 @command("balancer_render", Role.VIEWER, ConfigError, RefusedError)
 class BalancerRenderCommand(Command[BalancerRenderDocument], frozen=True):
-    """The file for a balancer, without touching anything; ``before`` is the text that is to be kept around it."""
+    """The file for a balancer, without touching anything; ``before`` is the text to keep around it."""
 
     kind: str
     names: tuple[str, ...] = ()

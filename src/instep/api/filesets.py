@@ -46,7 +46,7 @@ class OffersDocument(Document, frozen=True):
 
 @command("fileset_offers", Role.VIEWER)
 class FilesetOffersCommand(Command[OffersDocument], frozen=True):
-    """What the partners that this node dials offer."""
+    """List the offers of the partners that this node dials."""
 
 
 class FilesetDocument(Document, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ class FilesetShowCommand(Command[FilesetDocument], frozen=True):
 
 
 class AcceptedDocument(Document, frozen=True, kw_only=True):
-    """What an accept came to, or would: the directory and what offered it, and how they differ.
+    """The outcome of an accept, real or dry: the directory and the offered generation, and how they differ.
 
     ``set_aside`` are generations that a former writer published and the line goes on without.
     """
@@ -109,7 +109,7 @@ class AcceptedDocument(Document, frozen=True, kw_only=True):
 
 
 class Comparing(Command[AcceptedDocument], frozen=True):
-    """Where a fileset is to be followed, and how; ``settings`` are keys of a fileset, as a recipe has them."""
+    """Where to follow a fileset, and how; ``settings`` are keys of a fileset, as a recipe has them."""
 
     name: str
     path: str

@@ -1,4 +1,4 @@
-"""What an operator does to a line: publish, wait, go back, pause, go on."""
+"""The acts of an operator on a line: publish, wait, go back, pause, go on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class WaitDocument(Document, frozen=True):
 
 @command("wait", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
 class WaitCommand(Command[WaitDocument], frozen=True):
-    """Publish what was written before the call, then wait until all direct partners are in step with it.
+    """Publish all changes from before the call, then wait until all direct partners are in step with them.
 
-    ``nodes`` are waited for instead, or with ``fleet`` also those behind hubs.
+    ``nodes`` are waited for instead, or with ``fleet`` also nodes behind hubs.
     """
 
     fileset: str | None = None
@@ -44,7 +44,7 @@ class WaitCommand(Command[WaitDocument], frozen=True):
 
 
 class OutcomeDocument(Document, frozen=True, kw_only=True):
-    """What a publish, a rollback or a restore came to, in paths and bytes."""
+    """The outcome of a publish, a rollback or a restore, in paths and bytes."""
 
     fileset: str
     changed: bool
@@ -66,7 +66,7 @@ class OutcomeDocument(Document, frozen=True, kw_only=True):
 class PublishCommand(Command[OutcomeDocument], frozen=True):
     """Make the tree as it is now a new generation; ``wait`` then waits for the direct partners.
 
-    ``accept_held`` lets go of what the paths in ``held_b64`` keep, or all held paths where none is named.
+    ``accept_held`` lets go of the last entries of the paths in ``held_b64``, or of all held paths where none is named.
     """
 
     fileset: str | None = None

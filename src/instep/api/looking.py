@@ -56,7 +56,7 @@ class ConfigDocument(Document, frozen=True):
 
 
 class PartnerDocument(Document, frozen=True):
-    """How a partner stands in a line, by its own report and by what this node sees of it."""
+    """How a partner stands in a line, by its own report and by this node's view of it."""
 
     name: str
     live: GenerationDocument | None
@@ -105,7 +105,7 @@ class LineDocument(Document, frozen=True):
 
 
 class FilesetStatusDocument(Document, frozen=True):
-    """A fileset with its lines; ``without`` is what the file system here cannot keep."""
+    """A fileset with its lines; ``without`` names the metadata that the file system here cannot keep."""
 
     name: str
     mode: str
@@ -209,7 +209,7 @@ class DiffDocument(Document, frozen=True, kw_only=True):
 
 @command("diff", Role.VIEWER, DamagedError, RefusedError)
 class DiffCommand(Command[DiffDocument], frozen=True):
-    """What changed between two generations, or between one and the head, or between the head and the tree."""
+    """The changes between two generations, or between one and the head, or between the head and the tree."""
 
     fileset: str | None = None
     a: Count | None = None
@@ -224,7 +224,7 @@ class EventsDocument(Document, frozen=True):
 
 @command("events", Role.VIEWER)
 class EventsCommand(Command[EventsDocument], frozen=True):
-    """What happened on this node since then, in milliseconds of the wall clock."""
+    """The events on this node since a moment, in milliseconds of the wall clock."""
 
     since_ms: Count = 0
 

@@ -20,9 +20,8 @@ class InviteDocument(Document, frozen=True):
 
 @command("invite", Role.ADMIN, RefusedError)
 class InviteCommand(Command[InviteDocument], frozen=True):
-    """Make a one-time token for a new node, with what this node will let it have.
-
-    ``from`` is what earlier command lines sent; it has no effect.
+    """Make a one-time token for a new node, with the rights that this node will
+    give it. ``from`` comes from earlier command lines; it has no effect.
     """
 
     name: str
@@ -37,7 +36,7 @@ class InviteCommand(Command[InviteDocument], frozen=True):
 
 
 class PartnerRowDocument(Document, frozen=True):
-    """A partner with what this node lets it have, and whether it is connected."""
+    """A partner with the rights that this node gives it, and whether it is connected."""
 
     name: str
     address: str | None

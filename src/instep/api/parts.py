@@ -20,7 +20,7 @@ class GenerationDocument(Document, frozen=True):
 
 
 class FullGenerationDocument(GenerationDocument, frozen=True):
-    """A generation with what its writer signed."""
+    """A generation with its signed record."""
 
     author: str
     message: str
@@ -41,7 +41,8 @@ def generation(ref: HeadRef | None) -> GenerationDocument | None:
 
 
 class HeldDocument(Document, frozen=True, kw_only=True):
-    """A path that a writer's scan could not carry, why, and what frees it. It keeps that many entries of before."""
+    """A path that a writer's scan could not carry, why, and the step that frees it. It keeps that many entries of the
+    generation before."""
 
     path: str
     path_b64: str | UnsetType = UNSET
@@ -61,7 +62,7 @@ class ReportedDocument(Document, frozen=True, kw_only=True):
 
 
 class FailureDocument(Document, frozen=True):
-    """Why a generation is not served everywhere; ``state`` is that of its rollout."""
+    """Why a generation is not served everywhere; ``state`` is its rollout's."""
 
     node: str | None
     code: str | None

@@ -58,7 +58,7 @@ class RolloutShowCommand(Command[RolloutsDocument], frozen=True):
 
 
 class RolloutStateDocument(Document, frozen=True):
-    """What a rollout came to by a command."""
+    """The state of a rollout after a command."""
 
     fileset: str
     changed: bool
@@ -69,7 +69,7 @@ class RolloutStateDocument(Document, frozen=True):
 
 @command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError)
 class RolloutPauseCommand(Command[RolloutStateDocument], frozen=True):
-    """Let no further partner begin; those that began finish."""
+    """Let no further partner begin; partners that began finish."""
 
     fileset: str | None = None
 

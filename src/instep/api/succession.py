@@ -54,7 +54,7 @@ class UnheardDocument(Document, frozen=True):
 
 
 class PromoteDocument(Document, frozen=True):
-    """The new writer, the generation that it goes on from, and what that leaves behind."""
+    """The new writer, the generation that it goes on from, and the generations left behind."""
 
     fileset: str
     writer: str

@@ -50,7 +50,7 @@ class VerifyCommand(Command[VerifyDocument], frozen=True):
 
 
 class AnswerDocument(Document, frozen=True):
-    """What an application answered."""
+    """An application's answer."""
 
     status: int | None
     sha256: str | None

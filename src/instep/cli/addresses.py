@@ -121,7 +121,7 @@ def _check_network(raw: str) -> None:
 
 
 def _reachable(bound: Address) -> Address:
-    """What others dial when nothing was said: the listener, or an outward address for a wildcard."""
+    """The default address for others to dial: the listener, or an outward address for a wildcard."""
     if not bound.is_wildcard:
         return bound
     return Address(default_route_address() or _host_name(), bound.port)

@@ -1,4 +1,4 @@
-"""``archive``: what switches replaced or removed, and local changes that were put aside."""
+"""``archive``: files that switches replaced or removed, and local changes that were put aside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ archive = group("archive", "Files that were replaced, removed or set aside on th
 @click.option("--set-aside", is_flag=True, help="Only local changes that lost against a generation.")
 @pass_session
 def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None:
-    """What the archive holds, newest first, and how large it is."""
+    """List the archive, newest first, and its size."""
     document = session.call(api.ArchiveListCommand(fileset, set_aside=set_aside))
 
     def text() -> None:

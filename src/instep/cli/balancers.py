@@ -31,8 +31,10 @@ balancer = group("balancer", "Files for the balancer in front of the nodes.")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there, in one step."
 )
-@click.option("--stdout", "to_stdout", is_flag=True, help="Print it; that is what happens without --output.")
-@click.option("--check", "is_checked", is_flag=True, help="Refuse what the balancer's own parser refuses.")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print it; the default without --output.")
+@click.option(
+    "--check", "is_checked", is_flag=True, help="Refuse a file that the balancer's own parser refuses."
+)
 @click.option("--replace", is_flag=True, help="With --output: also a file that was not rendered.")
 @pass_session
 def render(
@@ -99,7 +101,7 @@ def _checked(
 def reload(session: Session, names: tuple[str, ...], replace: bool, timeout_ms: int) -> None:
     """Render, check, put in place and reload every file that [balancers] names.
 
-    What the balancer's parser refuses changes nothing. A reload that fails is tried again until it goes well.
+    A file that the balancer's parser refuses changes nothing. A reload that fails is retried until it goes well.
     """
     document = session.call(api.BalancerReloadCommand(names, replace=replace), timeout_ms / 1000)
 

@@ -33,7 +33,7 @@ class DaemonDown(UnavailableError):
 
 
 def error_from_json(told: Mapping[str, Any]) -> InstepError:
-    """The error that the daemon told, as an exception of its family."""
+    """The error that the daemon sent, as an exception of its family."""
     family = family_of(told.get("exit_code"))
     error = family(str(told.get("reason")), hint=told.get("hint"), code=told.get("code"))
     error.facts = dict(told.get("facts") or {})

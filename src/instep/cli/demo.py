@@ -1,6 +1,6 @@
 """``demo``: a cluster of real daemons on loopback, made with the public commands only.
 
-Every step is printed as it would be typed. What it claims it checks itself: after each publish it compares
+Every step is printed as it would be typed. The demo checks its own claims: after each publish it compares
 the trees byte for byte, and it fails when they differ.
 """
 
@@ -92,7 +92,7 @@ class Stage:
         return self.nodes[0]
 
     def play(self) -> dict[str, Any]:
-        """The whole demonstration; what it measured. Raises when anything is not as promised."""
+        """The whole demonstration; returns its measurements. Raises when anything is not as promised."""
         self.tell(
             "1. A writer: one node with its own certificate authority, and a directory to keep in step."
         )
@@ -182,7 +182,7 @@ class Stage:
         print("Ctrl-C stops the daemons and removes everything below", self.top, flush=True)
 
     def close(self, *, is_kept: bool) -> None:
-        """Stop every daemon that runs and remove the directory, unless it is to be looked at."""
+        """Stop every daemon that runs and remove the directory, unless it is kept for a look."""
         for node in reversed(self.nodes):
             if (node.directory / "control.sock").exists():
                 subprocess.run(

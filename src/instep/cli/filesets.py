@@ -157,7 +157,7 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
     "--carry", multiple=True, metavar="RELPATH", help="With exchange: an ignored path that moves along."
 )
 @click.option(
-    "--without", metavar="WHAT,...", help="What this file system cannot keep: owner, xattr, acl ..."
+    "--without", metavar="WHAT,...", help="Metadata that this file system cannot keep: owner, xattr, acl ..."
 )
 @recipe_options
 @click.option("--dry-run", is_flag=True, help="Only compare, and show the difference.")
@@ -274,7 +274,7 @@ def _report_change(session: Session, name: str, changed: bool, done: str) -> Non
 @command("list", parent=fileset, example="instep fileset list --json")
 @pass_session
 def fileset_list(session: Session) -> None:
-    """The filesets here and those that partners offer."""
+    """The filesets here and the ones that partners offer."""
     document = session.call_or(lambda: _offline_list(session), api.FilesetListCommand())
 
     def text() -> None:

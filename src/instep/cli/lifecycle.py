@@ -94,7 +94,7 @@ def start(session: Session, timeout_ms: int) -> None:
 @timeout_option("30s")
 @pass_session
 def stop(session: Session, timeout_ms: int) -> None:
-    """Stop the daemon; what it was doing is finished or resumed by the next start."""
+    """Stop the daemon; the next start finishes or resumes its work."""
     from instep.cli.launch import stop_daemon
 
     node = session.node

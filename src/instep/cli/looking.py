@@ -1,4 +1,4 @@
-"""What people ask: ``status``, ``log``, ``diff``, ``events``, ``verify``, ``explain``."""
+"""Questions of people: ``status``, ``log``, ``diff``, ``events``, ``verify``, ``explain``."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _places(one: api.LogRowDocument) -> str:
 @click.argument("words", nargs=-1, metavar="[FILESET] [A [B]]")
 @pass_session
 def diff(session: Session, words: tuple[str, ...]) -> None:
-    """What changed between two generations; without any, between the head and the tree as it is now."""
+    """Show the changes between two generations; without any, between the head and the tree as it is now."""
     fileset, numbers = _fileset_and_numbers(words)
     a, b = (*numbers, None, None)[:2]
     document = session.call(api.DiffCommand(fileset, a, b))
@@ -169,7 +169,7 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
 @click.option("--since", "since_ms", type=DURATION, default="1h", show_default=True, help="How far back.")
 @pass_session
 def events(session: Session, since_ms: int) -> None:
-    """What happened on this node: published, applied, refused, reverted, joined."""
+    """List the events of this node: published, applied, refused, reverted, joined."""
     begin_ms = max(0, int(time.time() * 1000) - since_ms)
     document = session.call(api.EventsCommand(begin_ms))
 

@@ -114,7 +114,7 @@ def _offline_nodes(session: Session) -> api.NodesDocument:
 @click.option("--dot", "as_dot", is_flag=True, help="A graph for Graphviz instead of a tree.")
 @pass_session
 def node_map(session: Session, as_dot: bool) -> None:
-    """Draw who sends which fileset to whom, as this node sees it now."""
+    """Draw which node sends which fileset to which, as this node sees it now."""
     document = session.call(api.NodeMapCommand())
     session.show(document, lambda: print("\n".join(dot_lines(document) if as_dot else tree_lines(document))))
 

@@ -1,4 +1,4 @@
-"""What a command prints: tables and sentences for people, one JSON document for programs.
+"""The output of commands: tables and sentences for people, one JSON document for programs.
 
 Results go to stdout, messages and errors to stderr. Colour and progress bars only on a terminal.
 """

@@ -42,7 +42,7 @@ def _said(warnings: Any) -> None:
 
 
 def read_network(raw: str) -> values.IpNetwork:
-    """A CIDR or an address as typed; ``UsageError`` with what would be right."""
+    """A CIDR or an address as typed; ``UsageError`` with a right example."""
     try:
         return values.network(raw)
     except BadValue as error:

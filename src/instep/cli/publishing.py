@@ -1,4 +1,4 @@
-"""``publish``, ``wait``, ``rollback`` and what steers applying: ``retry``, ``pause``, ``resume``."""
+"""``publish``, ``wait``, ``rollback`` and the commands that steer applying: ``retry``, ``pause``, ``resume``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def show_publish(document: api.OutcomeDocument, dry_run: bool) -> None:
 
 
 def outcome_counts(document: api.OutcomeDocument) -> str:
-    """The paths by what became of them, and the bytes."""
+    """The counts of paths, by kind of change, and the bytes."""
     paths = f"{document.added} added, {document.changed_paths} changed, {document.removed} removed"
     return f"{paths}, {shown_bytes(document.bytes)}"
 
@@ -81,7 +81,7 @@ def publish(
 ) -> None:
     """Make the tree as it is now a new generation; without a change nothing happens."""
     if held and not accept_held:
-        hint = f"instep publish {fileset} --accept-held PATH lets go of what a held path keeps"
+        hint = f"instep publish {fileset} --accept-held PATH lets go of the last entries of a held path"
         raise UsageError("publish takes paths with --accept-held only", hint=hint, code="paths_without_held")
     limit = timeout_ms / 1000 if timeout_ms is not None else WAIT_S if is_awaited else PUBLISH_S
     document = session.call(

@@ -1,4 +1,4 @@
-"""``recipe``: ready settings for known applications, from files; and what other commands do with ``--recipe``."""
+"""``recipe``: ready settings for known applications, from files; and the option ``--recipe`` of other commands."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def recipe_list(session: Session) -> None:
 @parameter_option
 @pass_session
 def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
-    """What a recipe asks for, and what it would set: with examples where a parameter is not given."""
+    """Show the parameters of a recipe, and its settings: with examples where a parameter is not given."""
     from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
     found = _load(session, name)
@@ -172,7 +172,7 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
 
 
 def with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the options say counts before the recipe; their lists are added to its lists."""
+    """The options count before the recipe; their lists are added to its lists."""
     found = {**ready, **given}
     for key, value in given.items():
         if isinstance(value, list) and isinstance(ready.get(key), list):

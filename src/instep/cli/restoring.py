@@ -1,4 +1,4 @@
-"""``rollback`` and ``restore``: going back to what a generation says, whatever lies in the tree now."""
+"""``rollback`` and ``restore``: going back to the state of a generation, whatever lies in the tree now."""
 
 from __future__ import annotations
 

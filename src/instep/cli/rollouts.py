@@ -137,7 +137,7 @@ def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) 
 @click.argument("fileset", required=False)
 @pass_session
 def pause(session: Session, fileset: str | None) -> None:
-    """Let no further partner begin; those that began finish."""
+    """Let no further partner begin; partners that began finish."""
     _ask(session, api.RolloutPauseCommand(fileset), "paused")
 
 
@@ -154,7 +154,7 @@ def resume(session: Session, fileset: str | None) -> None:
 @click.option("--keep", is_flag=True, help="Partners that switched keep the generation.")
 @pass_session
 def abort(session: Session, fileset: str | None, keep: bool) -> None:
-    """End the rollout: no further partner switches, and those that did go back to what they served before."""
+    """End the rollout: no further partner switches, and partners that did go back to the generation before."""
     _ask(session, api.RolloutAbortCommand(fileset, keep=keep), "aborted")
 
 

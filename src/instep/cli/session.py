@@ -1,4 +1,4 @@
-"""What every command shares: the node directory, the output form, the daemon, and how commands are declared.
+"""The shared part of every command: the node directory, the output form, the daemon, and how commands are declared.
 
 ``--dir`` and ``--json`` may stand before or after the command's name. A command is declared with
 ``@command(example=...)``: the example is shown by ``--help``, in the reference and in the man page.
@@ -56,7 +56,7 @@ class Session:
         return Control(self.node.socket)
 
     def settings(self) -> Settings:
-        """The settings in the file now, which may differ from those that run."""
+        """The settings in the file now, which may differ from the running ones."""
         from instep.node.config.loading import load
 
         node = self.node
@@ -203,7 +203,7 @@ def group(name: str, help_text: str) -> InstepGroup:
 
 
 def daemon_word(changed: bool, reloaded: object) -> str:
-    """What a change of configuration meant for the daemon."""
+    """How the daemon took a change of configuration."""
     if not changed:
         return "unchanged"
     return "stopped" if reloaded is None else "reloaded"

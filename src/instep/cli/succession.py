@@ -67,8 +67,8 @@ def promote(
 ) -> None:
     """Make this node the writer because the home is dead; names the generations that may be lost first.
 
-    While the home lives, use handover there: it loses nothing. The home, back again, is refused and told how it
-    becomes a partner; what it had published beyond is kept in its archive and history.
+    While the home lives, use handover there: it loses nothing. The home, back again, is refused with the
+    command that makes it a partner; its generations beyond that are kept in its archive and history.
     """
     if not home_is_dead and not dry_run:
         raise UsageError(

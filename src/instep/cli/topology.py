@@ -67,5 +67,5 @@ def dot_lines(document: api.MapDocument) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """A DOT string: JSON's escapes are a subset of what Graphviz reads."""
+    """A DOT string: JSON's escapes are a subset of Graphviz's."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,1 +1,1 @@
-"""What decides: pure machines and planners; events in, effects out."""
+"""All decisions: pure machines and planners; events in, effects out."""

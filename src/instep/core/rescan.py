@@ -1,6 +1,6 @@
-"""How often a whole tree is looked at: by what it costs, and by what the watch cannot report.
+"""How often a whole tree is looked at: by its cost, and by the gaps of the watch.
 
-With a watch a full scan is for the little that no watch sees: a store through a mapping, a lost event. It may cost
+With a watch a full scan is for the few changes that no watch sees: a store through a mapping, a lost event. It may cost
 a thousandth of a core. Without one it is the only way in which a change is noticed, and may cost a twentieth.
 """
 
@@ -21,7 +21,7 @@ _IDLE_SHARE = 4
 
 
 class ScanCost(NamedTuple):
-    """What one full scan took: of a core, and by the clock."""
+    """The cost of one full scan: of a core, and by the clock."""
 
     cpu_ms: int = 0
     wall_ms: int = 0

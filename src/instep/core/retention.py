@@ -33,7 +33,7 @@ STEADY_WITHIN_MS = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one switch or revert moved to the archive; ``at_ms`` is wall clock."""
+    """The objects that one switch or revert moved to the archive; ``at_ms`` is wall clock."""
 
     name: str
     at_ms: int
@@ -51,8 +51,8 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """``names`` to remove, oldest first; ``over_share_bytes`` is what the retention holds beyond the
-    share."""
+    """``names`` to remove, oldest first; ``over_share_bytes`` counts the bytes that the retention
+    holds beyond the share."""
 
     names: tuple[str, ...]
     freed_bytes: int
@@ -60,8 +60,9 @@ class PrunePlan:
 
 
 class RetentionClock(msgspec.Struct, frozen=True, array_like=True):
-    """By which the retention counts: it goes on by what passes, never by what a wall clock jumps. ``now_ms`` is never
-    after the wall clock, ``wall_ms`` is what that said at the last look, ``steady_ms`` for how long it was not set."""
+    """The clock of the retention: it goes on with passing time, never with a jump of the wall clock. ``now_ms`` is
+    never after the wall clock, ``wall_ms`` is the wall clock at the last look, ``steady_ms`` for how long it was not
+    set."""
 
     now_ms: int
     wall_ms: int
@@ -110,8 +111,8 @@ def plan_prune(
 def kept_generations(
     known: Sequence[HeadRef], head: HeadRef | None, in_use: Sequence[Digest], keep_last: int
 ) -> tuple[HeadRef, ...]:
-    """The generations whose manifests (and history) a writer keeps for fetchers: the head, the ``keep_last``
-    newest, and those in use: what partners last reported and roots pinned by a request, by generation id."""
+    """The generations whose manifests (and history) a writer keeps for fetchers: the head, the ``keep_last`` newest,
+    and generations in use: those that partners last reported and roots pinned by a request, by generation id."""
     newest_first = sorted(known, key=lambda g: (g.position, g.id), reverse=True)
     used = frozenset(in_use)
     newest = frozenset(g.id for g in newest_first[: max(1, keep_last)])

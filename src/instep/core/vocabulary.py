@@ -1,9 +1,8 @@
 """Words that the follow and the publish machine share: trouble, hooks, timers, notes.
 
-Every request effect carries ``req``, a number that its answer repeats; an answer to an old number is dropped
-by the machine. Effects are performed in order, and ``Save`` is a barrier: what follows it is performed only
-once it is durable. A request effect ends in exactly one of its answers, within a deadline that the driver
-sets.
+Every request effect carries ``req``, a number that its answer repeats; an answer to an old number is dropped by the
+machine. Effects are performed in order, and ``Save`` is a barrier: the effects after it are performed only once it is
+durable. A request effect ends in exactly one of its answers, within a deadline that the driver sets.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ class HookEnded:
 
 @dataclass(frozen=True, slots=True)
 class WatchChanged:
-    """What the watch does not see, and the command that helps; None when it sees all."""
+    """Why the watch cannot see all paths, and the command that helps; None when it sees all."""
 
     trouble: Trouble | None
 
@@ -112,7 +111,8 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class RunHook:
-    """Run this node's hook of that kind; ``base`` is what was live before ``head``. Answer: ``HookEnded``."""
+    """Run this node's hook of that kind; ``base`` is the generation that was live before ``head``. Answer:
+    ``HookEnded``."""
 
     req: int
     kind: HookKind
@@ -164,7 +164,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class SignerVerdict:
-    """What verifying a record's signature gave. ``is_valid``: the value is right and the key is bound to
+    """The result of verifying a record's signature. ``is_valid``: the value is right and the key is bound to
     ``signer`` by the cluster's CA (or a pin) and not revoked; ``is_ca``: the key is the cluster CA's own."""
 
     is_valid: bool

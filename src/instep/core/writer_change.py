@@ -1,7 +1,7 @@
-"""What a change of writer makes of a line's facts, and which generations it costs. Pure functions.
+"""The facts of a line after a change of writer, and the generations that the change costs. Pure functions.
 
-A **handover** is signed by the writer of before and builds on its newest generation; a **promotion** is signed by the
-cluster's CA and builds on what the promoted node serves. Implements design sections 1, 4 and 9.
+A **handover** is signed by the former writer and builds on its newest generation; a **promotion** is signed by the
+cluster's CA and builds on the generation that the promoted node serves. Implements design sections 1, 4 and 9.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def lost_generations(
 
 
 def to_publish(facts: FollowFacts) -> PublishFacts:
-    """A follower becomes the writer: what its tree holds is what its first scan compares with.
+    """A follower becomes the writer: its first scan compares with the generation of its tree.
 
     A head that it knew but never applied is not its own; its numbers are, so that none is used twice. A pause was
     about following and does not hold back publishing."""

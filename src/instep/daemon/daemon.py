@@ -86,8 +86,8 @@ class Daemon:
                 self.node.runtime.note("stopped", f"{self.node.runtime.name} stopped")
 
     async def _stop(self, control: ControlServer, background: list[asyncio.Task[None]]) -> None:
-        """End everything within ``STOP_S``. What a thread still does with a tree then is cut off, as a crash would,
-        and finished by the next start."""
+        """End everything within ``STOP_S``. A thread's work on a tree is cut off then, as by a crash, and the next
+        start finishes it."""
         log.info("%s stops", self.node.runtime.name)
         try:
             async with asyncio.timeout(STOP_S):

@@ -1,4 +1,4 @@
-"""Telling systemd how far the daemon is."""
+"""Notifies systemd of the daemon's progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decoding hostile bytes can raise, in one place, so that no decoder forgets one of them."""
+"""The exceptions that decoding hostile bytes can raise, in one place, so that no decoder forgets one of them."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class FilesetClass(enum.Enum):
 
 
 class Preserve(enum.Enum):
-    """What a definition can ask to keep beyond modes, times and symlinks."""
+    """The metadata that a definition can ask to keep beyond modes, times and symlinks."""
 
     OWNER = "owner"
     XATTR = "xattr"

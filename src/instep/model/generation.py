@@ -34,7 +34,7 @@ UNSIGNED = Signature(NodeName(""), b"", b"")
 
 
 class GenerationBody(msgspec.Struct, frozen=True, array_like=True):
-    """What a writer signs. ``parent`` is empty for the first generation of a line; ``definition`` is the
+    """The record that a writer signs. ``parent`` is empty for the first generation of a line; ``definition`` is the
     digest of the encoded definition; ``entries`` and ``size_bytes`` are totals of the manifest."""
 
     version: int

@@ -75,7 +75,7 @@ class LineId(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 COUNT_MAX = (1 << 63) - 1
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
-"""What a number that travels may be: it fits where it is stored."""
+"""A number that travels: it fits where it is stored."""
 
 
 class HeadRef(msgspec.Struct, frozen=True, array_like=True):

@@ -1,7 +1,7 @@
-"""The limits of what a manifest can carry: one table, which a writer's scan and a receiver's checks both read.
+"""The limits of a manifest: one table, which a writer's scan and a receiver's checks both read.
 
-Implements the numbers of ``docs/spec/manifest.md``. A writer holds back what breaks one, so that nothing is ever signed
-that a receiver refuses.
+Implements the numbers of ``docs/spec/manifest.md``. A writer holds back a path that breaks one, so that it never signs
+an entry that a receiver refuses.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMPONENT_MAX = 255
 DEPTH_MAX = 500
 """Components of a path that a receiver lays down: every level costs a descriptor or a stack frame somewhere."""
 SIZE_MAX = (1 << 53) - 1
-"""The largest size and time of birth: what every JSON reader still counts exactly."""
+"""The largest size and time of birth: every JSON reader still counts that far exactly."""
 TIME_MIN_NS, TIME_MAX_NS = -(1 << 63), (1 << 63) - 1
 """Nanoseconds since 1970 in 64 bits: from 1677 to 2262."""
 SYMLINK_TARGET_MAX = 4095

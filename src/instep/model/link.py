@@ -1,4 +1,4 @@
-"""What one node lets one partner have.
+"""The rights that one node gives one partner.
 
 Both sides must list each other; zeros mean "I accept, I send nothing".
 """

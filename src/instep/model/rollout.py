@@ -56,14 +56,14 @@ class OnFailure(enum.Enum):
 
 
 class Absent(enum.Enum):
-    """What an unreachable partner means to the barrier."""
+    """How the barrier treats an unreachable partner."""
 
     SKIP = "skip"
     WAIT = "wait"
 
 
 class Verdict(enum.Enum):
-    """What a node may do, or has to, with the head that an order names."""
+    """A node's permission or duty about the head that an order names."""
 
     HOLD = "hold"
     SWITCH = "switch"

@@ -1,4 +1,4 @@
-"""What a node remembers of one file that it read: enough to know, by a stat alone, that it need not read again."""
+"""A node's record of one file that it read: enough to know, by a stat alone, that it need not read again."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 
 
 class PeerClient:
-    """Calls to one partner. Use within one event loop; ``close`` when done. The name is what TLS verifies,
-    the address is only where to dial."""
+    """Calls to one partner. Use within one event loop; ``close`` when done. TLS verifies the name; the
+    address is only where to dial."""
 
     def __init__(self, tls: TlsContexts, name: NodeName, address: str) -> None:
         self.name = name

@@ -46,7 +46,7 @@ _Transfer = Callable[[NodeName, Any], Awaitable[Iterator[Answer]]]
 
 
 class _Connection:
-    """What we know of one connection: its peer, and when it last did something."""
+    """The record of one connection: its peer, and when it last did something."""
 
     def __init__(self, transport: asyncio.Transport, now_s: float) -> None:
         self.transport = transport
@@ -59,7 +59,7 @@ class _Connection:
 
 
 class _Http(web.Server):
-    """aiohttp's protocol factory, telling us of connections."""
+    """aiohttp's protocol factory, which reports connections to us."""
 
     def __init__(self, owner: PeerServer, **options: Any) -> None:
         super().__init__(owner._handle, **options)

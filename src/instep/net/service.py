@@ -1,8 +1,8 @@
 """A node's answers to its peers: the port that ``PeerServer`` calls and the node implements.
 
 ``who`` is the verified name of the caller. Implementations check links, classes and hub rules (P6) and raise
-the errors of the tree, which travel to the caller as they are. Requests are decoded and bounded already; the
-digests and positions inside them are not to be believed.
+the errors of the tree, which travel to the caller as they are. Requests are decoded and bounded already; do
+not trust the digests and positions inside them.
 """
 
 from __future__ import annotations

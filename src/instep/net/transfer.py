@@ -38,7 +38,7 @@ PIECE_BYTES = 1 << 20
 _FRAME_TARGET = 1 << 20
 """A frame is closed once it holds this much."""
 FRAME_BYTES_MAX = 4 << 20
-"""What a receiver takes, raw and stored."""
+"""The most that a receiver takes, raw and stored."""
 _SHRINKS = 0.9
 """A compressed frame must be below this share of the raw one."""
 _TRY_AGAIN_AFTER = 16
@@ -52,7 +52,7 @@ _RAW, _ZSTD, _ERROR, _END = 0, 1, 254, 255
 
 
 class AnswerStatus(enum.IntEnum):
-    """What a record is."""
+    """The kind of a record."""
 
     WHOLE = 0
     PIECE = 1
@@ -193,7 +193,7 @@ def unpack_frame(header: FrameHeader, stored: bytes) -> bytes:
 
 def parse_records(raw: bytes, count: int) -> list[Answer]:
     """The records of a frame; ``count`` is how many wants there were. Data of small records are copies,
-    those of large ones views of ``raw``."""
+    data of large ones are views of ``raw``."""
     answers: list[Answer] = []
     append = answers.append
     unpack = _RECORD.unpack_from

@@ -34,7 +34,7 @@ class NodeDirectory:
 
     @property
     def database(self) -> Path:
-        """Everything that the node remembers and could learn again."""
+        """The state of the node, which it could learn again."""
         return self.state / "node.db"
 
     @property

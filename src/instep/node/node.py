@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 
 class Node:
-    """What the services and commands of a node share. The daemon owns it, and runs what has to run."""
+    """The shared state of a node's services and commands. The daemon owns it, and runs its tasks."""
 
     def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
         self.directory = directory

@@ -43,7 +43,7 @@ def write(connection: apsw.Connection, batch: Sequence[tuple[Digest, bytes]]) ->
 
 
 def find(connection: apsw.Connection, digests: Sequence[Digest]) -> tuple[list[Digest], list[Digest]]:
-    """Those of ``digests`` that are here, and of these the ones that the newest sweep would not spare."""
+    """The present ones of ``digests``, and of these the ones that the newest sweep would not spare."""
     newest = _newest_sweep(connection)
     look = f"SELECT digest, sweep FROM page WHERE digest IN ({','.join('?' * len(digests))})"
     present: list[Digest] = []

@@ -3,7 +3,7 @@
 The store holds data that can be rebuilt from the tree, the journal and the partners, and makes reading it quick: pages,
 generations, epoch records, the state of each line's machine, the stat cache, partners' reports, events.
 
-*Durability.* Writes are atomic. Those of caches (pages, stat rows, reports, events, heads for showing) may be
+*Durability.* Writes are atomic. Writes of caches (pages, stat rows, reports, events, heads for showing) may be
 lost by a power cut, latest first; ``save_line``, ``save_rollout``, ``add_generation``, ``add_epoch``, ``put`` and a
 ``transaction()`` are on disk when they return. Nothing is ever reordered: when a durable write has returned,
 everything written before it, by any connection of the node, is on disk too. So a caller only has to write
@@ -73,7 +73,7 @@ class NodeStore(Protocol):
     def get_page(self, digest: Digest) -> bytes | None: ...
 
     def has_pages(self, digests: Iterable[Digest]) -> set[Digest]:
-        """Those of ``digests`` that are here; a sweep that began earlier spares them."""
+        """The present ones of ``digests``; a sweep that began earlier spares them."""
 
     def put_pages(self, pages: Iterable[tuple[Digest, bytes]]) -> None:
         """Keep pages; the caller has verified each against its digest. Any number, in bounded batches."""

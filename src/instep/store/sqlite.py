@@ -1,4 +1,4 @@
-"""The node store in SQLite: the embedded default, always local. See ``store.port`` for what it promises."""
+"""The node store in SQLite: the embedded default, always local. See ``store.port`` for its promises."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SqliteStore:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False, is_checked: bool = False) -> SqliteStore:
-        """The same as making one, said as what it is."""
+        """The same as making one, by a name that says so."""
         return cls(path, read_only=read_only, is_checked=is_checked)
 
     def another(self) -> SqliteStore:

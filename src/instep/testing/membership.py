@@ -13,8 +13,8 @@ __all__ = ["Membership"]
 
 
 class Membership:
-    """The direct partners of the writer come and go. A partner that is out reaches the writer no more, keeps its tree
-    and its other sources, and is owed nothing."""
+    """The direct partners of the writer come and go. A removed partner reaches the writer no more, keeps its tree and
+    its other sources, and the checkers promise it nothing."""
 
     def __init__(self, world: World, net: Network, writer: SimWriter, partners: list[SimPartner]) -> None:
         self._world = world

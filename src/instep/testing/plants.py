@@ -72,7 +72,7 @@ class _HeadMayFall(FollowMachine):
 
 
 class _AnybodyMayWrite(FollowMachine):
-    """Does not look at who signed."""
+    """Does not look at the signer."""
 
     def _head_seen(self, event: f.HeadSeen) -> None:
         verdict = msgspec.convert({"is_valid": True, "signer": self.line.origin}, type(event.verdict))
@@ -222,7 +222,7 @@ class _UsesAPermitTwice(FollowMachine):
 
 
 class _ForgetsASwitchedNode(RolloutMachine):
-    """Puts back who failed, and leaves out the first that had switched."""
+    """Puts back the node that failed, and leaves out the first that had switched."""
 
     def _verdict(self, name: NodeName) -> Verdict:
         verdict = super()._verdict(name)
@@ -344,7 +344,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         "edit_every_ms": 8_000,
     },
 }
-"""What a seed has whatever it draws, so that a plant which needs a rare turn of events gets it."""
+"""The options that a seed has whatever it draws, so that a plant which needs a rare turn of events gets it."""
 ROLLOUT_RULES = (
     *ROLLOUT_PLANTS,
     "return_before_probe",

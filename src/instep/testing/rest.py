@@ -71,7 +71,7 @@ class Rest:
         return "; ".join(late)
 
     def _members(self) -> list[SimPartner]:
-        """A partner that stays out is owed nothing."""
+        """Only members must be in step; a partner that stays out is left out."""
         return [partner for partner in self.partners if partner.is_member]
 
     def _published(self) -> dict[bytes, bytes]:

@@ -160,7 +160,7 @@ class _Cluster:
     # --- sessions -------------------------------------------------------------------------------------------
 
     def _tend_sessions(self) -> None:
-        """Open the streams that can be, close those that broke; both ends notice within ``SESSION_MS``."""
+        """Open the streams that can be opened, close broken ones; both ends notice within ``SESSION_MS``."""
         for partner in self.partners:
             for source in partner.sources:
                 other = self.net.peers[source]

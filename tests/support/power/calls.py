@@ -62,7 +62,7 @@ def _refuse(name: str) -> Any:
 
 
 class Calls:
-    """Public names are those of ``os``, with the same arguments."""
+    """The public names of ``os``, with the same arguments."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._to = recorder

@@ -1,6 +1,6 @@
 """A disk that may lose writes that were not synced: operations in order, which of them are durable, and the state left.
 
-The model is section "What the disk may keep" of ``docs/power-cuts.md``. An inode is a number; ``0`` is the top
+The model is section "The model of the disk" of ``docs/power-cuts.md``. An inode is a number; ``0`` is the top
 directory.
 """
 
@@ -38,7 +38,7 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Inode:
-    """What one object holds. ``mtime_ns`` is None where nothing set it: then any time may be found."""
+    """The state of one object. ``mtime_ns`` is None where nothing set it: then any time may be found."""
 
     kind: Kind
     mode: int
@@ -113,7 +113,8 @@ State = dict[int, Inode]
 
 def depends_on(initial: State, events: Sequence[Event]) -> list[tuple[int, ...]]:
     """For each event the earlier operations without which it cannot be on the disk: the last ones of the same names;
-    what emptied a directory that is removed; and what gave an object its other names, where one is taken away."""
+    the ones that emptied a directory that is removed; and the ones that gave an object its other names, where one is
+    taken away."""
     last: dict[Slot, int] = {}
     holds = {(at, name): ino for at, inode in initial.items() for name, ino in inode.names.items()}
     found: list[tuple[int, ...]] = []
@@ -210,7 +211,8 @@ def dropped_with(
 def replayed(
     initial: State, events: Sequence[Event], end: int, dropped: frozenset[int], kept: Kept = Kept.NONE
 ) -> State:
-    """What the disk holds after the first ``end`` events, less those in ``dropped``, of which writes leave ``kept``."""
+    """The state of the disk after the first ``end`` events, less those in ``dropped``, of which writes leave
+    ``kept``."""
     state = {number: inode.copy() for number, inode in initial.items()}
     for at in range(end):
         event = events[at]

@@ -32,7 +32,7 @@ DRAWN = 200
 
 @contextlib.contextmanager
 def recorded(base: Path, name: str) -> Iterator[tuple[Run, Recorded]]:
-    """A run below ``base``, which must be empty, and what it asked of the disk."""
+    """A run below ``base``, which must be empty, and its disk operations."""
     run = RUNS[name](base)
     with recording(base) as recorder:
         run.act(recorder.note)

@@ -26,7 +26,8 @@ _PASSED_THROUGH = frozenset(("_renameat2", "_openat2", "write_all", "with_folder
 _SHARED = frozenset(
     ("sync_directory", "sync_each", "sync_dir", "syncfs", "fsync_name", "append_records", "append_record")
 )
-"""Functions of many callers: the caller is named as well. So is that of ``sync`` of a writer of records."""
+"""Functions of many callers: the caller is named as well. The caller of ``sync`` of a writer of records is named,
+too."""
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

@@ -132,7 +132,7 @@ class Apply:
         world.end_linger()
 
     def recover(self, world: World, note: Noted) -> bool:
-        """What the start of a node does; whether that brought the target."""
+        """Do the start of a node; return whether that brought the target."""
         recovered = recover(world.place, local=world.local, get_page=world.page, now_ms=10)
         if recovered.kind is RecoveredKind.FINISHED:
             assert recovered.target == self.target, "another generation was finished"
@@ -211,7 +211,7 @@ class Addition(Apply):
 
 
 class Revert(Apply):
-    """Drift goes to the archive, and the tree is what its generation says."""
+    """Drift goes to the archive, and the tree equals its generation."""
 
     past = (OLD, NEW)
     after = OLD
@@ -280,7 +280,7 @@ def nothing(_: str) -> None:
 
 
 def assert_archive_whole(world: World) -> None:
-    """What the archive lists is there."""
+    """Every object that the archive lists is there."""
     for item in Archive(world.place).list_items():
         path = world.place.archive / item.batch / "o" / os.fsdecode(item.object)
         assert os.path.lexists(path), f"{item.path!r} of batch {item.batch} is listed and not there"

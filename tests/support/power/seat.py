@@ -20,7 +20,7 @@ __all__ = ["seated"]
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = 1 << 40
-"""Added to the numbers of what recovery makes, so that none is taken for a recorded one."""
+"""Added to the numbers of objects that recovery makes, so that none is taken for a recorded one."""
 _stat, _lstat, _fstat, _fsync = os.stat, os.lstat, os.fstat, os.fsync
 
 

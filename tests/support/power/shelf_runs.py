@@ -101,7 +101,7 @@ class PublishAfterKill(Publish):
 
 
 class Collect:
-    """What no generation names leaves the history, and packs are written anew."""
+    """Contents that no generation names leave the history, and packs are written anew."""
 
     def __init__(self, base: Path) -> None:
         self.world = World.make(base)
@@ -175,7 +175,7 @@ class RestoreOut:
 
 
 class Linger(Exchanged):
-    """The old tree of an exchange is taken down; what came into it late goes to the archive."""
+    """The old tree of an exchange is taken down; late changes in it go to the archive."""
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)

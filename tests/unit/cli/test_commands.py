@@ -292,7 +292,7 @@ def test_a_daemon_of_another_version_ends_in_a_clear_answer(instep: Run, daemon:
     code, _, err = instep("archive", "list")
     assert (code, "instep stop, then: instep start" in err) == (2, True)
     daemon.lines("archive_list", {"result": {"fileset": "c", "items": [], "bytes": 1, "later": {"a": 1}}})
-    assert instep("archive", "list")[0] == 0, "what a later version adds does no harm"
+    assert instep("archive", "list")[0] == 0, "a field that a later version adds does no harm"
 
 
 def test_show_names_the_fileset_that_was_typed(instep: Run, daemon: FakeDaemon) -> None:

@@ -1,4 +1,4 @@
-"""What a shell completes of settings comes from their declarations."""
+"""The shell completion of settings comes from their declarations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile or confused peer may send, and what becomes of it."""
+"""Records that a hostile or confused peer may send, and the verdict on each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a writer has at the position of a partner's generation."""
+"""A writer's own generation at the position of a partner's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_number_that_a_failed_commit_took_does_not_hide_what_the_line_was_buil
     assert own(lost, ONE, TWO) == TWO.ref()
     assert own(lost, ONE, THREE) == ONE.ref()
     assert own(lost, ONE) is None, "nothing goes past it yet"
-    assert own(lost, THREE) is None, "what it was built on is not known"
+    assert own(lost, THREE) is None, "its base is unknown"
     assert own(TWO.ref(), ONE, built_on(TWO, 3)) is None, "it was built on that one, whose record is gone"
 
 

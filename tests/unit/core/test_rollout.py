@@ -170,7 +170,7 @@ def test_nobody_begins_while_a_node_is_drained_for_the_rollout_before() -> None:
 
 
 def test_nobody_begins_before_every_partner_was_heard_or_is_absent() -> None:
-    """A writer that starts does not know who is out: one that it has not heard may be."""
+    """A writer that starts does not know which nodes are drained: one that it has not heard may be."""
     fleet = Fleet()
     fleet.stage("s1", "s2")
     assert not fleet.machine.facts.granted

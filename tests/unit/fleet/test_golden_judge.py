@@ -1,4 +1,4 @@
-"""Two answers beside each other: what counts as the same, and that what is made to hurt the reader does not."""
+"""Two answers beside each other: equal ones count as the same, and a crafted answer does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generations, epoch records and definitions: round trips, and what hostile bytes meet."""
+"""Generations, epoch records and definitions: round trips, and refusals of hostile bytes."""
 
 from __future__ import annotations
 

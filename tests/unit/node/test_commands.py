@@ -48,7 +48,8 @@ def test_every_command_says_what_it_does_and_under_which_one_name() -> None:
 
 
 def test_a_directory_of_the_callers_choice_is_for_admins() -> None:
-    """Goal: with the daemon's rights it may be any directory, also one with keys. ``path`` of ``explain`` lies in a tree."""
+    """Goal: with the daemon's rights it may be any directory, also one with keys. ``path`` of ``explain`` lies in a
+    tree."""
     chosen = {"to", "name", "path"}
     found = {
         name: kind.role
@@ -98,7 +99,7 @@ def raised_below(module: str, name: str) -> set[str]:
 
 
 def test_a_command_declares_the_errors_that_it_raises() -> None:
-    """``ResourceError`` and ``UsageError`` are every command's; what services below raise is not seen here."""
+    """``ResourceError`` and ``UsageError`` are every command's; errors of the services below are not seen here."""
     undeclared = {}
     for kind, handler in HANDLERS.items():
         module = handler.__module__.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The declarations of keys: what a kind writes it reads again, and nothing that travels or is documented is left out."""
+"""The declarations of keys: a kind reads the values that it writes, and no travelling or documented key is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where facts come from, and what bounds them."""
+"""The sources of facts, and their bounds."""
 
 from __future__ import annotations
 

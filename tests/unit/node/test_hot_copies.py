@@ -1,4 +1,5 @@
-"""Copies of hot files: what a generation names can be had although the file moved on, and the copies stay few."""
+"""Copies of hot files: contents that a generation names can be had although the file moved on, and the copies stay
+few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A hub orders those behind it by its own state: after it, back with it, confirmed with it; never twice the same."""
+"""A hub orders the nodes behind it by its own state: after it, back with it, confirmed with it; never twice the
+same."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def test_a_permit_comes_when_the_hub_serves_it_and_the_way_back_when_it_went_bac
     hub.seen(told, own(OLD, refused=NEW))
     assert len(net.given) == 2
     hub.seen(told, own(NEW))
-    assert (net.given[-1].verdict, net.given[-1].serial) == (Verdict.SWITCH, 3), "the hub tried again"
+    assert (net.given[-1].verdict, net.given[-1].serial) == (Verdict.SWITCH, 3), "the hub retried"
 
 
 def test_a_lost_order_is_given_again_and_a_new_hub_counts_on() -> None:

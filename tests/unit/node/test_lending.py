@@ -44,7 +44,7 @@ def lending(base: Path) -> Lending:
 
 
 def answers(lent: object, who: NodeName, *asked: m.HasRequest | m.PartsRequest) -> list[Any]:
-    """What a follower of ``LINE``, written by ``main``, answers to ``who``, in the order of the questions."""
+    """The answers of a follower of ``LINE``, written by ``main``, to ``who``, in the order of the questions."""
     service = SimpleNamespace(is_written_here=False, writer=MAIN, lending=lent)
     peers: Any = SimpleNamespace(service=lambda line: service if line == LINE else None)
 
@@ -173,8 +173,8 @@ class _Session(Asking):
 
 
 def test_a_partner_whose_stream_has_ended_is_not_waited_for() -> None:
-    """Goal: a restore that goes on while a partner is revoked, or goes away between two questions, asks the next partner
-    at once: the deadline of a large content is hours."""
+    """Goal: a restore that goes on while a partner is revoked, or goes away between two questions, asks the next
+    partner at once: the deadline of a large content is hours."""
 
     async def ask() -> list[m.StreamMessage]:
         session = _Session()

@@ -1,4 +1,5 @@
-"""What a partner is offered: a line that is not known yet is offered once its first head is here, and again as what it is."""
+"""Offers to a partner: a line that is not known yet is offered once its first head is here, and again with its
+definition."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ LINE = LineId(FilesetName("data"), MAIN)
 
 
 class Listening(Session):
-    """A partner's session that keeps what it is told."""
+    """A partner's session that keeps its messages."""
 
     def tell(self, message: m.StreamMessage) -> None:
         heard.append(message)
@@ -65,7 +66,7 @@ def hub(link: Link) -> tuple[Peers, Followed]:
 
 
 def announced(peers: Peers) -> list[m.Offer]:
-    """What the leaf is offered when a head went live at the hub; the head itself comes last."""
+    """The offers to the leaf when a head went live at the hub; the head itself comes last."""
     heard.clear()
     head: Any = SimpleNamespace(line=LINE)
     asyncio.run(peers.announce(head))
@@ -83,7 +84,7 @@ def test_a_hub_that_lists_its_partner_before_it_accepts_the_fileset_offers_it() 
 
 
 def test_an_offer_follows_the_definition() -> None:
-    """Goal: a head with another definition is offered as what it is now, and withdrawn where the link has no room for it."""
+    """Goal: a head with another definition is offered with it, and withdrawn where the link has no room for it."""
     peers, service = hub(Link(replicate=True, data=False, hub=True))
     service.definition = Definition(fileset_class=FilesetClass.METADATA)
     announced(peers)

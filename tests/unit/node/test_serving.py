@@ -1,4 +1,4 @@
-"""What a node sends of a fileset: the right bytes, wherever they lie, however many places hold wrong ones."""
+"""A node sends the right bytes of a fileset, wherever they lie, however many places hold wrong ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def entry_of(path: bytes, data: bytes) -> Entry:
 
 
 class Sender:
-    """A node's shelf, with what it reported."""
+    """A node's shelf, with its reports."""
 
     def __init__(self, base: Path) -> None:
         self.world = World.make(base)

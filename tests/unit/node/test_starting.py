@@ -1,4 +1,4 @@
-"""What a daemon says of a line before its machine took the first event."""
+"""The standing of a line before its machine took the first event."""
 
 from __future__ import annotations
 

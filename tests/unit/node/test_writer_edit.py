@@ -1,4 +1,5 @@
-"""What a change of writer makes of ``instep.toml``: everything that travels goes along, or it is refused before."""
+"""The edit of ``instep.toml`` at a change of writer: every travelling key goes along, or the change is refused
+before."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ address = "127.0.0.1:7443"
 
 
 def test_the_new_writer_publishes_with_the_same_definition(tmp_path: Path) -> None:
-    """Goal: nothing of what travels is lost. Method: every kind of key there, from one file into the other."""
+    """Goal: no travelling key is lost. Method: every kind of key there, from one file into the other."""
     definition = parse(AT_THE_WRITER).filesets[FilesetName("data")].definition
     assert definition is not None
     node = NodeDirectory(tmp_path)

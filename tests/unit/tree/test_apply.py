@@ -1,4 +1,4 @@
-"""What an apply does to a tree: every kind of change, drift, ignored paths, hostile trees, put back."""
+"""The work of an apply on a tree: every kind of change, drift, ignored paths, hostile trees, put back."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def seen_below(top: Path) -> list[tuple[str, int, bytes]]:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """Files of root's, named as what a control folder holds."""
+    """Files of root's, named like the files of a control folder."""
     top = tmp_path / "victim"
     for name in ("stage/private/key", "archive/old/index", "journal"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)

@@ -211,7 +211,9 @@ def test_a_prepared_stage_that_is_taken_up_again_fetches_nothing(tmp_path: Path)
     with Root(world.place.stage / os.fsdecode(stage_name(target))) as stage:
         slot = staged_slot(stage, b"dir/changed")
         assert slot is not None
-        assert Path(os.fsdecode(stage.path + b"/" + slot)).read_bytes() == b"new", "what a validate hook sees"
+        assert Path(os.fsdecode(stage.path + b"/" + slot)).read_bytes() == b"new", (
+            "a validate hook sees the new file"
+        )
         assert staged_slot(stage, b"gone/x") is None
     world.fetched.clear()
     journal = world.stage(target)

@@ -183,7 +183,7 @@ def test_files_in_a_renamed_directory_are_not_read(tree: Tree) -> None:
 
 
 def rot(tree: Tree, path: bytes) -> None:
-    """As if the disk had changed the file's bytes under the same stat: the row remembers another digest."""
+    """As if the disk had changed the file's bytes under the same stat: the row has another digest."""
     tree.rows[path] = tree.rows[path]._replace(digest=blake3(b"as it was").digest())
 
 

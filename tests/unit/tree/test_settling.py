@@ -1,4 +1,5 @@
-"""Half-written files, files that stay open, and stores through a mapping: what a scan believes, and what it leaves."""
+"""Half-written files, files that stay open, and stores through a mapping: which a scan believes, and which it leaves
+for later."""
 
 from __future__ import annotations
 

@@ -33,9 +33,8 @@ class Watched:
         self.watcher = watcher
 
     def told(self) -> list[WatchEvent]:
-        """Everything told until nothing new comes; at least one item within the deadline.
-
-        fanotify also wakes for what others do on this file system, so silence of the descriptor is no sign.
+        """All events until nothing new comes; at least one within the deadline. fanotify
+        also wakes for other programs on this file system, so silence of the descriptor is no sign.
         """
         events: list[WatchEvent] = []
         poll = select.poll()

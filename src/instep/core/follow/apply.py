@@ -109,8 +109,8 @@ class FollowApply(FollowDrift):
             self._stuck = job.head.id
 
     def _switch_failed(self, job: Job, trouble: Trouble) -> None:
-        """The recovery follows at once: what the journal holds is finished or undone, as after a crash. Only then the
-        apply begins anew, from the first step and later each time."""
+        """The recovery follows at once: the switch in the journal is finished or undone, as after a crash. Only then
+        does the apply begin anew, from the first step and later each time."""
         assert job.head is not None
         if self._failed_switch is None or self._failed_switch[0] != job.head.id:
             text = f"the switch to generation {job.head.number} failed: {trouble.reason}"
@@ -153,7 +153,7 @@ class FollowApply(FollowDrift):
         if event.kind is not f.RecoveredKind.FINISHED or target is None:
             return
         if target == facts.tree:
-            # Local changes were reverted: what they had changed under the application owes it a reload.
+            # Local changes were reverted: the application saw them, so it needs a reload.
             if facts.due is Due.NOTHING and target == facts.live and self._config.has_reload:
                 self._set(due=Due.RELOAD)
             return

@@ -1,4 +1,4 @@
-"""Local changes: looked for, reverted or told; and how an observing node's tree compares with the head."""
+"""Local changes: looked for, reverted or reported; and how an observing node's tree compares with the head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNAVAILABLE_EXIT = 7
 
 
 class FollowDrift(FollowDue):
-    """Nothing here runs while an apply or what it owes can go on."""
+    """Nothing here runs while an apply or one of its pending steps can go on."""
 
     def _mind_drift(self) -> None:
         tree, drift = self._facts.tree, self._drift
@@ -97,7 +97,7 @@ class FollowDrift(FollowDue):
 
     def _looked(self) -> None:
         """The tree was compared with its generation. After a doubtful recovery only a whole look counts, and where
-        local changes are reverted only one that finds nothing, or nothing but what programs here fight over."""
+        local changes are reverted only one that finds nothing, or only paths that programs here fight over."""
         drift = self._drift
         if not drift.was_whole:
             return

@@ -1,4 +1,4 @@
-"""What a tree still owes for the generation that it holds: reload, probe, live recorded, or the put-back."""
+"""The pending step of a tree for the generation that it holds: reload, probe, record live, or the put-back."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ class FollowDue(FollowPermits):
         return True
 
     def _goes_back_to(self) -> HeadRef | None:
-        """What a refused tree is put back to: live, or what live replaced when live itself is refused."""
+        """The generation to put a refused tree back to: live, or the one that live replaced when live itself is
+        refused."""
         facts = self._facts
         if facts.tree is None or facts.refused != facts.tree:
             return None
@@ -84,7 +85,7 @@ class FollowDue(FollowPermits):
         self._set(tree=tree, due=self._first_due(tree))
 
     def _first_due(self, tree: HeadRef) -> Due:
-        """What a tree that just came to hold this generation owes."""
+        """The first pending step of a tree that just came to hold this generation."""
         if self._config.has_reload:
             return Due.RELOAD
         return self._due_after(tree)
@@ -124,7 +125,7 @@ class FollowDue(FollowPermits):
             self._refuse(job.head, "probe_failed", trouble)
 
     def _replace_live(self, tree: HeadRef) -> None:
-        """Take the tree for live, and remember what it replaced for as long as it can be put back."""
+        """Take the tree for live, and keep the replaced generation for as long as it can be put back."""
         facts = self._facts
         if facts.live == tree:
             return

@@ -11,17 +11,17 @@ __all__ = ["DRIFT_PATHS_MAX", "FIGHT_REVERTS", "FIGHT_WINDOW_MS", "DriftView", "
 FIGHT_REVERTS = 3
 FIGHT_WINDOW_MS = 600_000
 TRACKED_MAX = 10_000
-"""Paths remembered at most; when more drift, the oldest are forgotten first."""
+"""The most paths that are kept; when more drift, the oldest are dropped first."""
 
 
 class FightDetector:
-    """Remembers when which path was reverted. Not persisted: a restart grants three more reverts."""
+    """Records when each path was reverted. Not persisted: a restart grants three more reverts."""
 
     def __init__(self) -> None:
         self._reverts: dict[bytes, tuple[int, ...]] = {}
 
     def split(self, paths: Iterable[bytes], now_ms: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """(those that may be reverted now, those that are fought over)."""
+        """(paths that may be reverted now, paths that are fought over)."""
         free: list[bytes] = []
         fought: list[bytes] = []
         for path in paths:

@@ -1,7 +1,9 @@
-"""What a tree is known to have held, when the saved state is older than the tree: nothing below it is applied (P4).
+"""The newest generation that a tree is known to have held, when the saved state is older: none below it is applied
+(P4).
 
-The tree says it itself: a small record beside it, or the journal of its last switch. A node whose state came back from
-a backup, or was lost while only a late hub can be reached, must not take its tree back to what that state knows.
+The evidence is the tree's own: a small record beside it, or the journal of its last switch. A node whose state came
+back from a backup, or was lost while only a late hub can be reached, must not take its tree back to the generation of
+that state.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ def is_above(floor: HeadRef, tree: HeadRef | None) -> bool:
 
 
 def is_below(head: HeadRef, floor: HeadRef | None) -> bool:
-    """Whether ``head`` would take the tree back, or to a twin of what it holds."""
+    """Whether ``head`` would take the tree back, or to a twin of its generation."""
     if floor is None or head.position > floor.position:
         return False
     return head.id != floor.id

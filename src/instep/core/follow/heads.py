@@ -30,7 +30,8 @@ SUPERSEDED_TOLD = 3
 
 
 class FollowHeads(FollowState):
-    """Takes heads and epoch records from sources, refuses what is not the line's, and chooses whom to fetch from."""
+    """Takes heads and epoch records from sources, refuses those that are not the line's, and chooses the source to
+    fetch from."""
 
     def _take_from_source(self, event: FollowSourceEvent) -> None:
         match event:
@@ -104,9 +105,8 @@ class FollowHeads(FollowState):
             source.told(judged.head.id)
         self._out.append(KeepGeneration(event.signed))
         self._set(head=judged.head)
-        if (
-            facts.unconfirmed is not None
-        ):  # No operator can confirm it any more, and it was no loss of contact.
+        # No operator can confirm it any more, and it was no loss of contact.
+        if facts.unconfirmed is not None:
             self._set(unconfirmed=None)
             self._out.append(SetTimer("confirm", None))
         job = self._job

@@ -42,13 +42,13 @@ def spent_told(facts: FollowFacts) -> int:
 
 
 class FollowPermits(FollowHeads):
-    """Keeps the newest order for the newest head; what it says is done by looking at it (level)."""
+    """Keeps the newest order for the newest head; the machine looks at it and obeys (level)."""
 
     def _orders_from(self) -> NodeName:
         return self._config.orders_from or self._config.writer
 
     def _take_order(self, event: f.OrderGiven) -> None:
-        """Keep the newest order for the newest head; what it says is done by looking at it (level)."""
+        """Keep the newest order for the newest head; the machine looks at it and obeys (level)."""
         order, old, facts = event.order, self._facts.order, self._facts
         if not self._config.knows_orders or event.source != self._orders_from() or order.head != facts.head:
             return
@@ -107,7 +107,7 @@ class FollowPermits(FollowHeads):
         return True
 
     def _staged(self) -> HeadRef | None:
-        """What a rollout waits for; nothing where no permit is asked for, which spares a report an apply."""
+        """The staged head that a rollout waits for; None where no permit is needed, which saves one report an apply."""
         progress, config = self._progress, self._config
         if progress is None or not progress.is_staged or config.is_observing:
             return None
@@ -159,8 +159,8 @@ class FollowPermits(FollowHeads):
         return order is not None and order.verdict is Verdict.RELOAD and tree == self._facts.live
 
     def _take_reload_order(self) -> None:
-        """Only this reload has a turn at the writer: one that the node owes itself, as after a revert, does not
-        drain."""
+        """Only this reload has a turn at the writer: one that the node does by itself, as after a revert, does
+        not drain."""
         order, facts = self._facts.order, self._facts
         if order is None or facts.due is not Due.NOTHING or not is_to_reload(facts):
             return

@@ -10,13 +10,13 @@ __all__ = ["SOURCES_MAX", "Source", "Sources"]
 
 SOURCES_MAX = 64
 HAD_MAX = 64
-"""So many heads of a source are remembered: a writer may publish several times a second while one is fetched."""
+"""So many heads of a source are kept: a writer may publish several times a second while one is fetched."""
 
 
 @dataclass(slots=True)
 class Source:
-    """``has`` is the id of the newest head it told us, ``had`` are those before, which it keeps for a while;
-    ``not_before_ms`` passes after it failed us."""
+    """``has`` is the id of the newest head that it reported, ``had`` are the ones before, which it keeps for
+    a while; after a failure it is not asked before ``not_before_ms``."""
 
     name: NodeName
     is_writer: bool = False
@@ -28,18 +28,18 @@ class Source:
     had: tuple[Digest, ...] = ()
 
     def told(self, head: Digest) -> None:
-        """It told of a head, and keeps the ones before for those who are still fetching them. An older one than before
-        is mostly a message that came late."""
+        """The source reported a head, and keeps the ones before for nodes that are still fetching them. An older one
+        than before is mostly a message that came late."""
         if self.has is not None and self.has != head:
             self.had = (*self.had, self.has)[-HAD_MAX:]
         self.has = head
 
     def lost(self) -> None:
-        """It does not have what it told of."""
+        """The source does not have the head that it reported."""
         self.has, self.had = None, ()
 
     def holds(self, head: Digest) -> bool:
-        """Whether it told of this head, now or a while ago."""
+        """Whether the source reported this head, now or a while ago."""
         return head == self.has or head in self.had
 
 
@@ -76,7 +76,7 @@ class Sources:
         return any(s.is_up for s in self._all.values())
 
     def choose(self, has: Digest, now_ms: int) -> Source | None:
-        """The best source that has this generation and may be tried now: the reliable before those that failed, the
+        """The best source that has this generation and may be tried now: reliable ones before ones that failed, the
         ones that name it as their newest, the writer before hubs, names last so that every run chooses alike."""
         fit = [s for s in self.all_up() if s.holds(has) and s.not_before_ms <= now_ms]
         return min(fit, key=lambda s: (s.failures, s.has != has, not s.is_writer, s.name), default=None)

@@ -1,4 +1,4 @@
-"""How a followed line stands, derived from what the machine knows: one pure function, worst truth first."""
+"""How a followed line stands, derived from the machine's state: one pure function, worst truth first."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the standing depends on besides the facts."""
+    """The inputs of the standing besides the facts."""
 
     is_working: bool
     is_source_up: bool
     is_contact_lost: bool
     trouble: Trouble | None
-    """What stopped the apply, the put-back, the recovery or a hook last, until it succeeds."""
+    """The trouble that stopped the apply, the put-back, the recovery or a hook last, until it succeeds."""
     offer_trouble: Trouble | None
     """Why the writer's own offer was refused, until a head is accepted."""
     drifted: tuple[bytes, ...]
@@ -47,9 +47,9 @@ class Seen:
     waits_for: NodeName | None = None
     """Whose permit is waited for before the switch."""
     owed: Trouble | None = None
-    """Why a hook that is owed beside the apply, such as ``thaw``, failed last."""
+    """Why a pending hook beside the apply, such as ``thaw``, failed last."""
     blind: Trouble | None = None
-    """What the watch does not see."""
+    """Why the watch cannot see all paths."""
 
 
 _RANK = {standing: rank for rank, standing in enumerate(Standing)}
@@ -189,7 +189,7 @@ def _of_trouble(line: LineId, trouble: Trouble) -> Stand:
         standing = Standing.FAILING
     step = (
         trouble.hint
-        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+        or f"repair the cause; it is retried by itself, at once with: instep retry {line.fileset}"
     )
     return Stand(standing, trouble.code, trouble.reason, (step,))
 

@@ -108,7 +108,7 @@ class DriftPolicy(enum.Enum):
 
 
 class Due(enum.Enum):
-    """Which step of the apply the tree's generation still owes. It survives a crash: hooks are at least once."""
+    """The pending step of the apply of the tree's generation. It survives a crash: hooks are at least once."""
 
     NOTHING = ""
     RELOAD = "reload"
@@ -118,10 +118,10 @@ class Due(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class FollowConfig:
-    """What this node's own configuration says about following the line. Durations in ms.
+    """This node's own settings for following the line. Durations in ms.
 
-    ``knows_orders`` when a rollout decides about the switch; ``orders_from`` is who may order, the writer when
-    it is None (a hub, for a node behind it)."""
+    ``knows_orders`` when a rollout decides about the switch; ``orders_from`` is the node that may order, the
+    writer when it is None (a hub, for a node behind it)."""
 
     writer: NodeName
     poll_ms: int = 30_000
@@ -189,7 +189,7 @@ class ConfigChanged:
 class SourceUp:
     """A node that may send this line is connected; ``is_writer`` when it writes the line itself.
 
-    ``has`` is the id of the head that it greeted with: a head that we know is not told again.
+    ``has`` is the id of the head that it greeted with: a head that we know is not sent again.
     """
 
     source: NodeName
@@ -215,7 +215,7 @@ class HeadSeen:
 
 @dataclass(frozen=True, slots=True)
 class HeadsAnswered:
-    """Answer to ``AskHeads``: what the source knew came as ``EpochSeen``/``HeadSeen`` before this."""
+    """Answer to ``AskHeads``: the source's heads and records came as ``EpochSeen``/``HeadSeen`` before this."""
 
     req: int
     source: NodeName
@@ -388,7 +388,7 @@ class Compared:
 @dataclass(frozen=True, slots=True)
 class Drained:
     """Answer to ``Drain``: every prober knows, or the driver's deadline passed (``untold`` names those that
-    were not told)."""
+    did not ask in time)."""
 
     req: int
     untold: tuple[str, ...] = ()
@@ -445,8 +445,8 @@ FollowAnswer = (
 
 @dataclass(frozen=True, slots=True)
 class HookOwed:
-    """A hook that the driver runs beside the machine (``thaw``) failed and is tried again; None when it no longer
-    is owed. Nothing waits for it, but the line does not stand well until then."""
+    """A hook that the driver runs beside the machine (``thaw``) failed and is retried; None when it is no
+    longer pending. Nothing waits for it, but the line does not stand well until then."""
 
     trouble: Trouble | None
 

@@ -1,4 +1,4 @@
-"""The guards of P10: what a writer never publishes. Pure decisions on a scan's summary.
+"""The guards of P10: the losses that a writer never publishes. Pure decisions on a scan's summary.
 
 Missing marker and missing mount come as failures of the scan and can never be overridden; a damaged file and a root
 that cannot be read are named and refused; mass deletions pass only with ``--accept-deletions``. A single path that

@@ -89,8 +89,8 @@ class HotFiles:
         self._files: dict[bytes, _Heat] = {}
 
     def missed(self, path: bytes, now_ms: int) -> bool:
-        """A partner asked for contents that the file no longer has. True when the file is to be looked at now: what
-        the head names cannot be had from here."""
+        """A partner asked for contents that the file no longer has. True when the file must be looked at now: this
+        node cannot give the contents that the head names."""
         heat = self._files.pop(path, None) or _Heat(now_ms)
         self._files[path] = heat
         while len(self._files) > HOT_FILES_MAX:
@@ -109,7 +109,7 @@ class HotFiles:
             heat = self._files.get(path)
             if heat is None:
                 continue
-            # What changes on and on is published more and more seldom.
+            # A file that changes on and on is published more and more seldom.
             is_steady = heat.published_at_ms is not None and now_ms - heat.published_at_ms < 2 * heat.pace_ms
             heat.pace_ms = min(2 * heat.pace_ms, PACE_MOST_MS) if is_steady else PACE_FIRST_MS
             heat.next_ms = now_ms + heat.pace_ms
@@ -128,7 +128,7 @@ class HotFiles:
                 heat.changed(now_ms, settle_max_ms)
 
     def cooling(self, now_ms: int, settle_ms: int, settle_max_ms: int) -> tuple[Cooling, ...]:
-        """Those of them that are not published yet unless they are quiet."""
+        """The hot files that are not published unless they are quiet."""
         return tuple(
             Cooling(path, heat.quiet_ms(now_ms, settle_ms, settle_max_ms))
             for path, heat in self._files.items()

@@ -1,4 +1,4 @@
-"""What a generation would lose, and when that is a disaster (P10): counted in paths and bytes, over a window.
+"""The losses of a generation, and when they are a disaster (P10): counted in paths and bytes, over a window.
 
 A writer that loses half of its tree in three steps loses it as in one. So a generation that loses something leaves a
 **checkpoint**, the generation before it. For ten minutes the losses of later ones are counted from there as well.
@@ -53,8 +53,9 @@ MOVES_COUNTED_MAX = 200_000
 
 
 class Lost(msgspec.Struct, frozen=True, array_like=True):
-    """What one manifest has that a later one lost. ``entries_before`` and ``bytes_before`` are of the earlier one;
-    ``size_bytes`` are those of lost files less those of files that came; ``emptied`` are top directories."""
+    """The entries that one manifest has and a later one lost. ``entries_before`` and ``bytes_before`` are of the
+    earlier one; ``size_bytes`` are the bytes of lost files less the bytes of files that came; ``emptied`` are top
+    directories."""
 
     removed: int = 0
     size_bytes: int = 0
@@ -105,7 +106,8 @@ def lost_between(
     size = max(0, sum(map(_size, lost)) - max(0, come_bytes))
     before = totals(old, get)
     if len(lost) < TOP_MIN and size <= BYTES_FREE:
-        return Lost(len(lost), size, *before)  # below every limit: what counts for nothing need not be found
+        # Below every limit: no need to find the entries that count for nothing.
+        return Lost(len(lost), size, *before)
     nothing = [each for each in iterate(old, get) if _is_nothing(each, is_ignored)]
     return Lost(
         len(lost),
@@ -187,7 +189,7 @@ def _within_window(refusal: Trouble) -> Trouble:
 
 def judge_rest(removed: int, entries_before: int, *, is_stopped: bool) -> Trouble:
     """Why these losses, which are few, stop a publish: they may be the rest of a mass deletion that was stopped, or of
-    what an operator is bringing back."""
+    paths that an operator is bringing back."""
     since = "a mass deletion was stopped" if is_stopped else "some paths were restored"
     of = f"{removed} of {counted(entries_before, 'path')} {which(removed, 'is', 'are')} missing"
     why = f"{of} since {since}: they are not published as removed unasked"
@@ -196,8 +198,8 @@ def judge_rest(removed: int, entries_before: int, *, is_stopped: bool) -> Troubl
 
 
 def is_mass(refusal: Trouble) -> bool:
-    """Whether one generation alone would have lost too much: the rest of it asks, too, when some of it came back. What
-    adds up over ten minutes ends with them."""
+    """Whether one generation alone would have lost too much: the rest of it asks, too, when some of it came back. A
+    sum over ten minutes ends with them."""
     names = {name for name, _ in refusal.facts}
     return refusal.code == "max_deletions" and not names & {"within_ms", "rest"}
 
@@ -253,7 +255,7 @@ def next_checkpoints(
     now_ms: int,
 ) -> tuple[Checkpoint, ...]:
     """The checkpoints after a generation above ``base`` that lost this much. One is enough for a minute, unless
-    something was added since: what came and went in between would be missed."""
+    something was added since: files that came and went in between would be missed."""
     kept = [each for each in known if is_within(each, now_ms)]
     if base is not None and lost.removed:
         last = kept[-1] if kept else None

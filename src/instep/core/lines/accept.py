@@ -116,8 +116,8 @@ def judge_head(
     book: EpochBook,
     beside: HeadRef | None = None,
 ) -> AcceptedHead | KnownRecord | OldRecord | Refused:
-    """Whether this generation may become the head of ``line``, whose head is ``head``. ``beside``: what its writer
-    names as the ancestor of it that has the position of ``head``."""
+    """Whether this generation may become the head of ``line``, whose head is ``head``. ``beside``: the ancestor
+    with the position of ``head``, as the writer names it."""
     if len(signed.raw) > RECORD_MAX_BYTES:
         return _refused(
             "record_too_large", f"generation of {len(signed.raw)} bytes, the limit is {RECORD_MAX_BYTES}"
@@ -245,8 +245,8 @@ def judge_epoch(
     book: EpochBook,
     configured_writer: NodeName | None,
 ) -> AcceptedEpoch | KnownRecord | OldRecord | Refused:
-    """Whether this epoch record is valid, and what the book is with it. ``configured_writer`` is whom this node's own
-    configuration names; it counts where ``word_of`` says so, and None where it does not."""
+    """Whether this epoch record is valid, and the book with it. ``configured_writer`` is the writer that this
+    node's own configuration names; it counts where ``word_of`` says so, and None where it does not."""
     if len(signed.raw) > RECORD_MAX_BYTES:
         return _refused("record_too_large", f"epoch record of {len(signed.raw)} bytes")
     try:

@@ -1,8 +1,8 @@
 """The saved facts of a writer around a commit: no ``Save`` takes back what a ``Commit`` made durable.
 
-The generation and the facts that name it become durable in one transaction. The machine hears of it later, and what it
-saves in between still says *before the commit*. A crash at that moment would lose the head, and with it what the next
-generation is judged by (P10).
+The generation and the facts that name it become durable in one transaction. The machine learns of it later, and the
+facts that it saves in between still say *before the commit*. A crash at that moment would lose the head, and with it
+the base that the next generation is judged by (P10).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def committed(facts: PublishFacts, head: HeadRef) -> PublishFacts:
 
 
 class LastCommit:
-    """The newest commit of one line, for those who perform ``Save`` and ``Commit``."""
+    """The newest commit of one line, for the code that performs ``Save`` and ``Commit``."""
 
     def __init__(self) -> None:
         self._parent: HeadRef | None = None

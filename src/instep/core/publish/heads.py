@@ -17,7 +17,7 @@ ADOPT_TRIES_MAX = 5
 
 
 class PublishHeads(PublishLook):
-    """Asks partners what they hold, adopts what is newer, and takes in who writes the line."""
+    """Asks partners for their heads, adopts newer ones, and takes in the records of the line's writers."""
 
     def _ask_partners(self) -> None:
         self._asked_at_ms = self._now
@@ -95,7 +95,7 @@ class PublishHeads(PublishLook):
         return not is_decided and ref.epoch == head.epoch and ours is not None and ours != ref.id
 
     def _take_heard(self) -> None:
-        """Judge what partners told while the commit was under way."""
+        """Judge the heads that partners reported while the commit was under way."""
         heard, self._heard = self._heard, {}
         for event in heard.values():
             self._head_of_ours(event)
@@ -123,7 +123,7 @@ class PublishHeads(PublishLook):
             Note(
                 "adopted",
                 f"{event.source} holds our generation {ref.number} of epoch {ref.epoch}, which is not known "
-                "here: it becomes the parent of what this node publishes next",
+                "here: it becomes the parent of the next generation",
                 (("source", event.source), ("generation", ref.number)),
             )
         )

@@ -1,4 +1,4 @@
-"""When a writer's whole tree is looked at: by the clock, by what it costs, and by what the watch does not see."""
+"""When a writer's whole tree is looked at: by the clock, by its cost, and by the gaps of the watch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PublishLook(PublishGuards):
             self._arm_rescan()
 
     def _content_missed(self, path: bytes) -> None:
-        """What a generation names cannot be had from here: the next one has a copy of it."""
+        """This node cannot give the contents that a generation names: the next one has a copy of them."""
         if self._hot.missed(path, self._now):
             text = f"{shown(path)} changes faster than partners can fetch it: it is published now and then"
             self._out.append(Note("hot_file", text, (("path", shown(path)),)))

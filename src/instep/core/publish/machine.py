@@ -1,7 +1,7 @@
 """The ``PublishMachine``: turns the tree of one own line into generations, and refuses to publish a disaster.
 
 ``scan -> guards -> validate -> reload -> commit -> announce``. Level triggered, one job at a time. Requests
-of operators carry numbers; those that wait when a scan starts share it, and each gets exactly one answer. A
+of operators carry numbers; requests that wait when a scan starts share it, and each gets exactly one answer. A
 writer with amnesia learns its own newer heads from its partners and goes on above them. Implements design
 section 5.
 """
@@ -337,7 +337,7 @@ class PublishMachine(PublishRestore):
         )
 
     def _hold_run(self, trouble: Trouble) -> None:
-        """The operator has to decide: nothing is tried again by itself, but the tree is looked at when it changes."""
+        """The operator has to decide: nothing is retried by itself, but the tree is looked at when it changes."""
         self._trouble = None
         self._unpublished.give_back()
         self._end_run(p.NotPublished(trouble))
@@ -406,7 +406,7 @@ class PublishMachine(PublishRestore):
             self._refuse_over()
 
     def _is_run_begun(self) -> bool:
-        """Begin a run for what waits: a rollback first, then requests, then what is due by itself."""
+        """Begin a run for pending work: a rollback first, then requests, then changes that are due by themselves."""
         if self._facts.is_paused or self._not_the_writer() is not None:
             self._answer_all_refused()
             return False

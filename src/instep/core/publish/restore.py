@@ -25,7 +25,7 @@ __all__ = ["PublishRestore", "known_by_number_only", "restored_trouble"]
 
 
 class PublishRestore(PublishHeads):
-    """What a writer does with its own tree besides scanning it."""
+    """A writer's acts on its own tree besides scanning it."""
 
     # --- recovery -------------------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class PublishRestore(PublishHeads):
             self._tree_is_there(run, plan)
 
     def _judge_restore(self, run: Run, plan: s.RestorePlan) -> Trouble | None:
-        """The guards, for what would be removed compared with the head."""
+        """The guards, for removals compared with the head."""
         assert run.restore is not None
         found, asked = plan.difference, run.restore
         refusal = judge_losses(found.losses, self._config.deletions, accepted=run.accepts_deletions)
@@ -102,7 +102,7 @@ class PublishRestore(PublishHeads):
         assert run.restore is not None
         run.left = left
         number = run.restore.target.number
-        text = f"the tree was brought to generation {number}; what lay there is in the archive"
+        text = f"the tree was brought to generation {number}; replaced files are in the archive"
         if left.total:
             are = which(left.total, "is", "are")
             text += (
@@ -188,7 +188,7 @@ class PublishRestore(PublishHeads):
 
     @property
     def _is_known_by_number_only(self) -> bool:
-        """Whether the pages of an adopted head are missing here and no node in reach told that it has the head."""
+        """Whether the pages of an adopted head are missing here and no node in reach reported that it has the head."""
         return not self._facts.has_pages and not self._pages_from and self._is_asked
 
     def _held_trouble(self) -> Trouble | None:

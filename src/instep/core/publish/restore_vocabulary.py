@@ -1,4 +1,5 @@
-"""Events and effects of restoring and of recovery at a writer: what the ``PublishMachine`` takes besides publishing."""
+"""Events and effects of restoring and of recovery at a writer: the vocabulary of the ``PublishMachine`` besides
+publishing."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TreeCounts:
-    """What a restore does to the tree as it lies there: paths, and bytes that are laid anew."""
+    """The changes of a restore to the present tree: paths, and bytes that are laid anew."""
 
     added: int = 0
     changed: int = 0
@@ -44,7 +45,7 @@ class TreeCounts:
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """``difference`` compares what is to be published with the head, ``tree`` what is to be laid with the tree.
+    """``difference`` compares the next generation with the head, ``tree`` the next tree with the present one.
     ``missing`` names contents that no node has; nothing has moved."""
 
     difference: ScanSummary

@@ -1,4 +1,4 @@
-"""Whether a node may publish in a line by the records it knows, and what a promotion obliges it to. Pure functions."""
+"""Whether a node may publish in a line by the records it knows, and its duty after a promotion. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guards of a publish (P10): what a scan found is judged, held paths and losses are remembered."""
+"""The guards of a publish (P10): the result of a scan is judged, held paths and losses are recorded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PublishGuards(PublishState):
         return judge_rest(lost.removed, summary.entries_before, is_stopped=why is Missing.STOPPED)
 
     def _count_missing(self, run: Run, summary: ScanSummary, refusal: Trouble | None) -> None:
-        """Remember that a mass deletion was stopped, until nothing of it is missing any more."""
+        """Record that a mass deletion was stopped, until nothing of it is missing any more."""
         if run.is_dry:
             return
         if refusal is not None and is_mass(refusal):
@@ -70,7 +70,7 @@ class PublishGuards(PublishState):
         return merge_held(self._facts.held, summary.held, is_full=summary.is_full)
 
     def _hold(self, summary: ScanSummary) -> None:
-        """Remember which paths are held at their last entries, and look at them again soon."""
+        """Record which paths are held at their last entries, and look at them again soon."""
         facts, held = self._facts, self._held_after(summary)
         reported = merge_held(facts.reported, summary.reported, is_full=summary.is_full)
         if held.total or reported.total or facts.held.total or facts.reported.total:
@@ -104,7 +104,7 @@ class PublishGuards(PublishState):
         self._set(checkpoints=self._checkpoints(run, summary), missing=Missing(missing))
 
     def _checkpoints(self, run: Run, summary: ScanSummary) -> tuple[Checkpoint, ...]:
-        """From where the next losses are counted; what an operator accepted is counted no more."""
+        """From where the next losses are counted; accepted losses are counted no more."""
         known = self._facts.checkpoints
         if run.accepts_deletions or not (known or summary.losses):
             return ()

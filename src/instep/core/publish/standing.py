@@ -1,4 +1,4 @@
-"""How an own line stands at its writer, derived from what the publish machine knows."""
+"""How an own line stands at its writer, derived from the publish machine's state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS_HELD = "paths_held"
 
 @dataclass(frozen=True, slots=True)
 class PublishSeen:
-    """What the standing depends on besides the facts."""
+    """The inputs of the standing besides the facts."""
 
     is_working: bool
     trouble: Trouble | None
@@ -120,7 +120,7 @@ def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
         standing = Standing.BLOCKED
     step = (
         trouble.hint
-        or f"repair the cause; it is tried again by itself, at once with: instep retry {line.fileset}"
+        or f"repair the cause; it is retried by itself, at once with: instep retry {line.fileset}"
     )
     is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
     kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"

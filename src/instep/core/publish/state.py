@@ -1,4 +1,4 @@
-"""The ground floor of the ``PublishMachine``: what it knows, and the small parts that every floor above uses."""
+"""The ground floor of the ``PublishMachine``: its state, and the small parts that every floor above uses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Run:
     plan: s.RestorePlan | None = None
     is_restored: bool = False
     left: HeldPaths = NOTHING_HELD
-    """What the restore could not bring to what the target says."""
+    """The paths that the restore could not bring to their target entries."""
     is_look: bool = False
     """Scans only to say whether the tree differs: nothing is published."""
     summary: ScanSummary | None = None
@@ -134,9 +134,9 @@ class PublishState:
         self._pages_from: dict[NodeName, None] = {}
         self._adopt_tries = 0
         self._holders: dict[NodeName, None] = {}
-        """Partners that told of the head that is known here."""
+        """Partners that reported the head that is known here."""
         self._heard: dict[NodeName, p.HeadOfOursSeen] = {}
-        """Heads of ours that partners told while a commit was under way: they are judged after its answer."""
+        """Heads of ours that partners reported while a commit was under way: they are judged after its answer."""
         self._difference: ScanSummary | None = None
         """Of the tree and an adopted head, as the last scan found it."""
         self._is_different = False

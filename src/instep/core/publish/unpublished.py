@@ -1,4 +1,4 @@
-"""What changed in a writer's tree since the last scan, and when it is due to be published (design section 5).
+"""The changes in a writer's tree since the last scan, and when they are due to be published (design section 5).
 
 Without a trigger file a change is due ``settle`` after the last one, ``settle_max`` after the first at the
 latest. With one, writing the trigger makes everything due after ``settle``; other changes alone wait for
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 __all__ = ["DIRTY_MAX", "YOUNG_MS", "Unpublished"]
 
 DIRTY_MAX = 10_000
-"""Paths remembered one by one; beyond that the next scan is a full one."""
+"""Paths kept one by one; beyond that the next scan is a full one."""
 
 YOUNG_MS = 2_000
 """An entry younger than this at its stat is read again (the racy-entry rule)."""

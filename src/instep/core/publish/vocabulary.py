@@ -88,7 +88,7 @@ class PublishMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
-    """What this node's configuration says about publishing the line. Durations in ms; ``node`` is this node.
+    """This node's settings for publishing the line. Durations in ms; ``node`` is this node.
 
     ``partners`` are the listed partners that may hold heads of this line."""
 
@@ -158,7 +158,7 @@ class PublishFacts(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class ScanSummary:
-    """What a scan found against the base that it was asked for. The pages of ``root`` are stored.
+    """The result of a scan, against the base that it was asked for. The pages of ``root`` are stored.
 
     ``unsettled`` are paths that are too young to trust (read again by the next scan); ``entries_before`` counts the
     base's manifest. ``problems`` refuse the publish; ``held`` are the paths that keep their last entries, ``reported``
@@ -261,7 +261,7 @@ class HeadOfOursSeen:
 
 @dataclass(frozen=True, slots=True)
 class PartnersAnswered:
-    """Answer to ``AskPartners``; what they knew came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
+    """Answer to ``AskPartners``; their heads and records came as ``EpochSeen``/``HeadOfOursSeen`` before this."""
 
     req: int
     answered: tuple[NodeName, ...]
@@ -269,7 +269,7 @@ class PartnersAnswered:
 
 @dataclass(frozen=True, slots=True)
 class PartnerSeen:
-    """A listed partner connected and told its heads (or that it has none) by itself."""
+    """A listed partner connected and reported its heads (or that it has none) by itself."""
 
     source: NodeName
 

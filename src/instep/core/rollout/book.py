@@ -26,7 +26,7 @@ from instep.model.standing import Standing
 __all__ = ["GOING", "GRACE_MS", "UNCONFIRMED", "RolloutBook"]
 
 GRACE_MS = 15_000
-"""What a node gets over ``finish_within`` for its report to arrive."""
+"""The time beyond ``finish_within`` that a node's report gets to arrive."""
 GOING = (RolloutState.BARRIER, RolloutState.WAVES, RolloutState.WATCHING)
 UNCONFIRMED = (*GOING, RolloutState.PUTTING_BACK)
 """While nodes may have the target and no operator can confirm it."""
@@ -140,7 +140,7 @@ class RolloutBook:
         return facts.state in (RolloutState.PUTTING_BACK, RolloutState.PUT_BACK)
 
     def _reloading(self) -> list[NodeName]:
-        """Those that were given the present order to reload, in reach or not, and are not through with it."""
+        """The nodes that got the present order to reload, in reach or not, and are not through with it."""
         serial = self._facts.reload_serial
         return [
             name
@@ -168,9 +168,8 @@ class RolloutBook:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)
         self._out.append(v.KeepRollout(self._facts))
         facts = self._facts
-        if (
-            facts.granted or facts.failed_reason
-        ):  # where no node waited for a permit there is nothing to report
+        # Where no node waited for a permit there is nothing to report.
+        if facts.granted or facts.failed_reason:
             number = facts.target.number if facts.target is not None else 0
             why = f": {self._failure()}" if facts.failed_reason else ""
             self._out.append(Note("rollout", f"the rollout of generation {number} is {state.value}{why}"))

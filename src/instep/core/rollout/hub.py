@@ -21,7 +21,7 @@ __all__ = ["HubBook", "OwnState", "own_state"]
 @dataclass(frozen=True, slots=True)
 class OwnState:
     """How the line stands at the hub itself. ``live`` is None while a switch or a hook is under way. ``serial`` and
-    ``confirm_within_ms`` are those of its own newest order."""
+    ``confirm_within_ms`` belong to its own newest order."""
 
     live: HeadRef | None
     refused: HeadRef | None
@@ -41,7 +41,7 @@ def own_state(facts: FollowFacts, policy: RolloutPolicy) -> OwnState:
 
 
 class HubBook:
-    """The direct partners of one followed line, how they told they stand, and the order that each got last."""
+    """The direct partners of one followed line, their newest reports, and the order that each got last."""
 
     def __init__(self) -> None:
         self._reports: dict[NodeName, PartnerReport] = {}
@@ -50,7 +50,7 @@ class HubBook:
         """The serial of the hub's own order with which the time to confirm began last."""
 
     def seen(self, node: NodeName, report: PartnerReport, own: OwnState) -> Order | None:
-        """A direct partner told how it stands: what it is to be given now."""
+        """A direct partner reported: return the order to give it now."""
         self._reports[node] = report
         return self._order(node, report, own)
 
@@ -86,7 +86,7 @@ class HubBook:
 
 
 def _verdict(report: PartnerReport, own: OwnState) -> Verdict | None:
-    """What the hub's own state means for a node behind it; None when nothing is to be said."""
+    """The order that follows from the hub's own state for a node behind it; None when there is nothing to order."""
     head = report.head
     if head is None:
         return None

@@ -111,7 +111,7 @@ class RolloutMachine(RolloutShow):
             self._timer("absent", self._now + event.absent_after_ms)
 
     def _start(self, head: HeadRef | None) -> None:
-        """Restarted times are the whole times: what ran before the start is not known."""
+        """Timers restart with their whole length: the time that passed before the start is unknown."""
         self._is_started = True
         facts = self._facts
         if (
@@ -198,9 +198,8 @@ class RolloutMachine(RolloutShow):
             case v.ReloadAsked():
                 if state is not RolloutState.DONE:
                     return self._refusal("that is done, so that the live generation could be reloaded")
-                serial = (
-                    facts.serial + 1
-                )  # A number of its own: a node that takes another order has not taken this one.
+                # A number of its own: a node that takes another order has not taken this one.
+                serial = facts.serial + 1
                 self._set(serial=serial + 1, reload_serial=serial, reloads_together=not ask.is_rolling)
             case _:
                 assert_never(ask)
@@ -218,7 +217,7 @@ class RolloutMachine(RolloutShow):
         self._since_ms.clear()
 
     def _is_repaired(self) -> bool:
-        """Whether the node that failed was made to try again. One that was only too slow for a rollout that was stopped
+        """Whether the node that failed was made to retry. One that was only too slow for a rollout that was stopped
         refused nothing, and waits as before."""
         facts = self._facts
         was_slow = facts.state is RolloutState.STOPPED and facts.failed_code == "not_finished"
@@ -272,7 +271,7 @@ class RolloutMachine(RolloutShow):
                 return
 
     def _end_spent_permits(self) -> None:
-        """A node that refused the target, and is made to try again there, waits for its turn like one that is late."""
+        """A node that refused the target, and is made to retry there, waits for its turn like one that is late."""
         spent = tuple(name for name in self._facts.granted if self._is_spent(name))
         if spent:
             self._take_permits(spent)

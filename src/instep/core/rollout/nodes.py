@@ -59,9 +59,8 @@ def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
     if report.staged == target and report.waits_for_permit:
         return Place.STAGED  # Also while it is drained: the older generation is not served either.
     if report.tree == target or (report.is_drained and report.staged == target):
-        return (
-            Place.SWITCHING
-        )  # A node that is drained for the head before this one has not staged this one yet.
+        # A node that is drained for the head before this one has not staged this one yet.
+        return Place.SWITCHING
     return Place.STAGED if report.staged == target else Place.STAGING
 
 
@@ -82,7 +81,7 @@ def has_reloaded(report: PartnerReport | None, reload_serial: int) -> bool:
 
 
 def is_counted(partner: Partner, now_ms: int, policy_waits: bool, absent_after_ms: int) -> bool:
-    """Whether the barrier counts this partner among those that it waits for."""
+    """Whether the barrier waits for this partner."""
     if partner.lost_at_ms is not None and now_ms - partner.lost_at_ms >= absent_after_ms:
         return policy_waits
     return partner.report is None or partner.report.standing not in _LEFT_OUT
@@ -102,7 +101,7 @@ def in_order(policy: RolloutPolicy, partners: tuple[NodeName, ...]) -> tuple[Nod
 
 
 def tries_again(partner: Partner, target: HeadRef | None, serial: int) -> bool:
-    """Whether a node that failed was made to try again there: it heard that all went back and waits anew."""
+    """Whether a node that failed was made to retry there: it heard that all went back and waits anew."""
     report = partner.report
     if report is None or partner.lost_at_ms is not None or report.refused is not None:
         return False

@@ -1,4 +1,4 @@
-"""What each node is ordered at present: its verdict from the intent and its place, given again until it fits."""
+"""The present order of each node: its verdict from the intent and its place, given again until the node has it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class RolloutOrders(RolloutWaves):
         return self._partners[name].lost_at_ms is None
 
     def _needs_none(self, name: NodeName, order: Order) -> bool:
-        """With ``auto`` a node that does not wait is not told to hold: it goes when it is ready, without a word."""
+        """With ``auto`` a node that does not wait gets no order to hold: it switches when it is ready, without one."""
         facts, report = self._facts, self._partners[name].report
         return (
             order.verdict is Verdict.HOLD

@@ -1,4 +1,4 @@
-"""What ``instep rollout show`` says: each node, and what the rollout waits for or why it ended."""
+"""The view of ``instep rollout show``: each node, and the reason why the rollout waits or ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED_MAX = 5
 
 
 class RolloutShow(RolloutOrders):
-    """Made anew after every event, told when it changed."""
+    """Makes the view anew after every event, and emits it when it changed."""
 
     def _show(self) -> None:
         facts = self._facts

@@ -72,14 +72,14 @@ def ended(state: RolloutState) -> bool:
 
 
 class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
-    """The intent, durable before any order that follows from it. What the nodes did is not here: their
-    reports say it. ``granted`` are the nodes that got a permit for ``target``, in that order; ``serial``
-    is that of the newest order of the line and only rises; ``attempt`` counts the rollouts of ``target``.
-    ``finishing`` got a permit for the head before and may still be on their way to it. ``reload_serial`` is the serial
-    of the last order to reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its
-    time. ``permits`` are the serials with which those in ``granted`` got theirs, in the same order; none are known of
-    what an older version granted. ``retry_serial`` is that of the last retry, 0 without one: a refusal told with
-    a lower one is older."""
+    """The intent, durable before any order that follows from it. The acts of the nodes are not here: their reports
+    have them. ``granted`` are the nodes that got a permit for ``target``, in that order; ``serial`` belongs to the
+    newest order of the line and only rises; ``attempt`` counts the rollouts of ``target``. ``finishing`` got a permit
+    for the head before and may still be on their way to it. ``reload_serial`` is the serial of the last order to
+    reload, 0 when there was none. ``is_watched`` once the first wave of a canary stood its time. ``permits`` are the
+    serials of the permits of ``granted``, in the same order; they are unknown for permits that an older version
+    granted. ``retry_serial`` belongs to the last retry, 0 without one: a refusal reported with a lower one is
+    older."""
 
     version: int = 1
     target: HeadRef | None = None
@@ -107,7 +107,7 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class PartnerReport:
-    """What a partner said last about the line."""
+    """A partner's newest report about the line."""
 
     standing: Standing
     head: HeadRef | None = None

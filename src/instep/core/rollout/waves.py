@@ -14,7 +14,7 @@ RENEW_MS_MIN = 1_000
 
 
 class RolloutWaves(RolloutBook):
-    """Grants permits, and waits for those that are out no longer than a node gets to finish."""
+    """Grants permits, and waits for nodes that are under way no longer than a node gets to finish."""
 
     def _is_barrier_met(self) -> bool:
         """``auto`` has none: its nodes go when they are ready, one at a time."""
@@ -40,7 +40,7 @@ class RolloutWaves(RolloutBook):
         return [name for _, name in sorted(found, key=lambda each: each[0])]
 
     def _busy(self) -> list[NodeName]:
-        """Those that are out, or may go out at any moment, for this head or the one before it."""
+        """The nodes that are drained, or may drain at any moment, for this head or the one before it."""
         facts, found = self._facts, []
         reloading = () if facts.reloads_together else self._reloading()
         for name, partner in self._partners.items():
@@ -56,7 +56,7 @@ class RolloutWaves(RolloutBook):
         return [name for name in self._busy() if not self._is_overdue(name)]
 
     def _is_one_unheard(self) -> bool:
-        """Whether a partner that was not heard since the start may still turn out to be out: until it is absent."""
+        """Whether a partner that was not heard since the start may still turn out to be drained: until it is absent."""
         return any(
             partner.report is None
             and partner.lost_at_ms is not None
@@ -153,7 +153,7 @@ class RolloutWaves(RolloutBook):
         return not report.is_drained and report.tree == report.live
 
     def _renew(self) -> None:
-        """Keep those from giving up that have the target and wait for the others."""
+        """Keep nodes from giving up that have the target and wait for the others."""
         within_ms = self._facts.policy.confirm_within_ms
         is_waiting = within_ms is not None and bool(self._facts.granted) and self._facts.state in UNCONFIRMED
         if not is_waiting:

@@ -36,7 +36,7 @@ class Program(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the parser said. ``command`` is None where there is nothing to ask."""
+    """The parser's verdict. ``command`` is None where there is nothing to ask."""
 
     command: tuple[str, ...] | None
     output: str = ""

@@ -47,8 +47,9 @@ STOPPED, FORCED_DRAIN, FAILED, CHECKED, AGENT_CHECKED = 0, 8, 2, 6, 22
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a whole file has besides the applications. ``socket`` is where it takes commands, ``account`` who it runs as
-    once it listens; ``of_global`` and ``of_defaults`` are the operator's own lines, the last word in their section."""
+    """The parts of a whole file besides the applications. ``socket`` is where it takes commands, ``account`` the user
+    that it runs as once it listens; ``of_global`` and ``of_defaults`` are the operator's own lines, the last word in
+    their section."""
 
     socket: Path | None = None
     account: str | None = None
@@ -186,7 +187,7 @@ def _backend(plan: BalancerPlan, service: Service, names: dict[str, str]) -> lis
 
 
 def _questions(plan: BalancerPlan) -> list[str]:
-    """What a node is asked, and then its application on the same host."""
+    """The questions to a node, and then to its application on the same host."""
     rows = ["    option httpchk"]
     asks = plan.health_path is not None and why_not_asked(plan) is None
     if asks:
@@ -220,7 +221,7 @@ def why_not_asked(plan: BalancerPlan) -> str | None:
 
 
 def _admin(plan: BalancerPlan, service: Service, names: dict[str, str]) -> list[str]:
-    """Only the writer; while it is out, an error says so, rather than an edit that is lost elsewhere."""
+    """Only the writer; while it is drained, an error says so, rather than an edit that is lost elsewhere."""
     rows = [f"backend {plan.backend(service.kind)}_admin", "    mode http"]
     if service.kind is Kind.WEBSOCKET:
         rows.append("    timeout tunnel 1h")
@@ -278,8 +279,8 @@ def drained_state(plans: Sequence[BalancerPlan]) -> str:
 
 
 def drain_commands(plan: BalancerPlan) -> dict[str, tuple[bool, tuple[str, ...]]]:
-    """For each node by its name in the file: whether it is out, and what says so at HAProxy's runtime socket. The next
-    answer of the node says the same, so nothing stays that the node does not want."""
+    """For each node by its name in the file: whether it is drained, and the commands for HAProxy's runtime socket
+    that say so. The next answer of the node says the same, so nothing stays that the node does not want."""
     names = server_names(server.node for server in plan.servers)
     first = plan.services[0].kind
     found: dict[str, tuple[bool, tuple[str, ...]]] = {}

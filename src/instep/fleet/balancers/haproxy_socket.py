@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket: what an operator would type there, for drains that should not wait for the next
+"""HAProxy's runtime socket: the commands of an operator, for drains that should not wait for the next
 question."""
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ BACKUPS = 2
 
 
 def nginx(plans: Sequence[BalancerPlan], *, is_whole: bool) -> str:
-    """A whole file, or what an ``http`` block includes, as in ``conf.d``.
+    """A whole file, or a file for an ``http`` block to include, as in ``conf.d``.
     ``RefusedError``: ``unwritable_for_balancer`` for an address or a path that could say more than that,
     ``not_in_this_version`` for HTTPS that is passed through."""
     for plan in plans:

@@ -1,4 +1,4 @@
-"""What a balancer is to do, whatever program does it: applications, their ports, and the nodes that serve them."""
+"""The plan of a balancer, for any program: applications, their ports, and the nodes that serve them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ODD = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class Kind(Enum):
-    """What a port carries. HTTPS is passed through unopened, or ended at the balancer."""
+    """The protocol of a port. HTTPS is passed through unopened, or ended at the balancer."""
 
     HTTP = "http"
     HTTPS = "https"
@@ -100,7 +100,7 @@ class BalancerPlan:
     filesets: tuple[str, ...] = ()
     max_behind: str | None = None
     health_path: str | None = None
-    """What the application itself must answer well, besides the node."""
+    """The request that the application itself must answer well, besides the node."""
     front: Address | None = None
     """Where a proxy in front finds this balancer."""
     state_file: Path | None = None
@@ -109,7 +109,7 @@ class BalancerPlan:
 
     @property
     def ready(self) -> str:
-        """What each node is asked."""
+        """The question to each node."""
         asked = [f"by={self.name}", *(f"fileset={name}" for name in self.filesets)]
         return "/ready?" + "&".join([*asked, *([f"max_behind={self.max_behind}"] if self.max_behind else [])])
 
@@ -183,7 +183,7 @@ def opening(plans: Sequence[BalancerPlan], comment: str = "#") -> list[str]:
     """The lines that say whose file it is."""
     names = ", ".join(plan.name for plan in plans)
     return [
-        f"{comment} {MARK} for {names}; what you change here is lost.",
+        f"{comment} {MARK} for {names}; changes here are lost.",
         f"{comment} Change [balancers] in instep.toml, or set only = \"backend\" and keep the rest to yourself.",
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ __all__ = ["Answer", "Compare", "GoldenSpec", "Verdict"]
 
 
 class Compare(enum.Enum):
-    """What of two answers must agree beyond the expected status."""
+    """The part of two answers that must agree beyond the expected status."""
 
     STATUS = "status"
     DIGEST = "digest"
@@ -44,7 +44,7 @@ class GoldenSpec:
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What one request was answered. ``sha256`` (hex) is of the body, without what ``ignore`` matches.
+    """The answer to one request. ``sha256`` (hex) is of the body, without the text that ``ignore`` matches.
 
     ``picture`` is the whole body of an image, to compare another with. ``problem`` is a sentence's end that says why
     this is no answer to compare with, as "answered 500, expected 200"; empty when it is one.
@@ -70,7 +70,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one request. ``reason`` is empty when all is well; ``is_compared`` is False where there was
+    """The verdict on one request. ``reason`` is empty when all is well; ``is_compared`` is False where there was
     nothing to compare with. ``largest`` (0 to 255) and ``share_percent`` are of images that differ."""
 
     spec: GoldenSpec

@@ -142,7 +142,7 @@ async def _body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def why_not_asked(error: Exception) -> str:
-    """What a client's error says to a person."""
+    """A client's error in words for a person."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -165,7 +165,7 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def credentials_for(spec: HookSpec, url: str) -> Credentials:
-    """What the private files of ``spec`` say; ``CannotAsk`` with the reason."""
+    """The credentials in the private files of ``spec``; ``CannotAsk`` with the reason."""
     parts = urllib.parse.urlsplit(url)
     if parts.username or parts.password:
         raise CannotAsk("the URL holds credentials; put them into an auth_file")

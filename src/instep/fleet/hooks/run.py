@@ -29,7 +29,7 @@ SETPRIV = "/usr/bin/setpriv"
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL, and again between SIGKILL and giving a program up."""
 DRAIN_S = 0.2
-"""How long output is still read after the program ended; what it left running may hold the pipe open."""
+"""How long output is still read after the program ended; a child that still runs may hold the pipe open."""
 
 
 class Account(NamedTuple):
@@ -49,7 +49,7 @@ def account_of(user: str) -> Account | str | None:
     if found.pw_uid == os.geteuid():
         return None
     if os.geteuid() != 0:
-        return f"it is to run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
+        return f"it should run as user {user} ({found.pw_uid}), but this daemon runs as {os.geteuid()}"
     return Account(found.pw_uid, found.pw_gid, tuple(os.getgrouplist(user, found.pw_gid)))
 
 
@@ -123,7 +123,7 @@ async def run_program(
     timeout_ms: int,
     account: Account | None = None,
 ) -> Attempt:
-    """Run to the end or the deadline. The exit of the program itself counts, not that of what it started:
+    """Run to the end or the deadline. The exit of the program itself counts, not the exits of its children:
     a server that a reload hook starts may stay, unless the deadline passes; then the whole group goes."""
     command = arguments
     if account is not None:

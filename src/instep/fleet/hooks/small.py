@@ -14,7 +14,7 @@ from instep.fleet.hooks.spec import Attempt
 __all__ = ["SIGNALS", "send_signal", "touch"]
 
 SIGNALS = ("HUP", "USR1", "USR2", "WINCH", "TERM")
-"""What a ``signal`` hook may send: what services take as "read again" or "start again"."""
+"""The signals that a ``signal`` hook may send: services take them as "read again" or "start again"."""
 _PID_BYTES_MAX = 64
 _WRITTEN_WITHIN_S = 1.0
 _LOOK_S = 0.02

@@ -27,7 +27,7 @@ class TlsMode(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class HookSpec:
     """One hook as ``instep.toml`` has it; exactly one of ``run`` (arguments), ``http`` (method, URL), ``signal`` (with
-    ``pid_file``), ``touch`` and ``systemd`` (verb, unit) is set. ``user`` is who ``run`` runs as.
+    ``pid_file``), ``touch`` and ``systemd`` (verb, unit) is set. ``user`` is the user that ``run`` runs as.
 
     ``timeout_ms`` is the deadline of one attempt, ``retries`` the further attempts after a failure.
     ``expect_status`` None means any 2xx.
@@ -72,7 +72,7 @@ class HookCall:
     extra: Mapping[str, str] = field(default_factory=dict)
     code: str | None = None
     reason: str | None = None
-    """What went wrong, for ``on_failure``."""
+    """The reason of the failure, for ``on_failure``."""
 
     def environment(self) -> dict[str, str]:
         """All but ``INSTEP_CHANGED``, which is a file that lives as long as the call."""
@@ -101,7 +101,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class HookOutcome:
-    """What came of a hook after all attempts. ``output_tail`` is the last attempt's, at most ``OUTPUT_KEPT``
+    """The outcome of a hook after all attempts. ``output_tail`` is the last attempt's, at most ``OUTPUT_KEPT``
     bytes, as text of the program's own: escape it before a terminal sees it. No secret is in any of it."""
 
     ok: bool
@@ -110,4 +110,4 @@ class HookOutcome:
     attempts: int
     duration_ms: int
     is_unverified: bool = False
-    """Another machine was believed, or told a secret, without a verified certificate."""
+    """Another machine was believed, or sent a secret, without a verified certificate."""

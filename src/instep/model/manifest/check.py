@@ -2,7 +2,7 @@
 
 Implements the section "What a receiver checks" of ``docs/spec/manifest.md``. There is one shape for each
 set of entries, so the shape is not examined: the entries are read, and must build the very root they came
-under. What then remains is what the entries say of each other: parents and hard links.
+under. Then the relations between entries remain: parents and hard links.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _moves_a_link_group(change: Change) -> bool:
 
 
 def _check_relations(changes: Sequence[Change], root: Digest, reader: Reader) -> None:
-    """What changed entries and the unchanged ones around them say of each other. ``root`` is known to be
+    """Check the relations of changed entries and the unchanged ones around them. ``root`` is known to be
     the canonical tree of valid entries."""
     good_parent: bytes | None = None
     emptied: bytes | None = None
@@ -196,11 +196,11 @@ def missing(
     complete: Digest | None = None,
     has: Callable[[Digest], bool] | None = None,
 ) -> list[Digest]:
-    """The pages of ``root`` that are to be fetched next: those that are named by pages which are here and
-    are not here themselves. Empty when all are here; to be called again after each round, of which there
+    """The pages of ``root`` to fetch next: missing pages that are named by present
+    ones. Empty when all are here; to be called again after each round, of which there
     is one a level.
 
-    ``complete`` is a root all of whose pages are here; what both have in common is not read. ``has`` is a
+    ``complete`` is a root all of whose pages are here; pages that both have in common are not read. ``has`` is a
     cheaper way to ask for leaves, which are never read here."""
     present = has or (lambda digest: get_or_none(digest) is not None)
     top = get_or_none(root)

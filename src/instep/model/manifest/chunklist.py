@@ -60,7 +60,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ChunkRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an inner page says about one page of the level below: its digest, how many chunks lie below
+    """An inner page's item for one page of the level below: its digest, how many chunks lie below
     it and how many bytes they have together."""
 
     digest: _Digest32
@@ -257,7 +257,7 @@ def most_chunk_pages(size: int) -> int:
 
 
 def missing_chunk_pages(root: Digest, get_or_none: Callable[[Digest], bytes | None]) -> list[Digest]:
-    """The pages of a chunk list that are to be fetched next, as ``manifest.missing`` says it: empty when
+    """The pages of a chunk list to fetch next, as ``manifest.missing`` does it: empty when
     all are here, to be called again after each round."""
     raw = get_or_none(root)
     if raw is None:

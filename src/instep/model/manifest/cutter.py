@@ -1,7 +1,7 @@
 """The cut rule: where pages end, and the streaming builder that follows it.
 
 Implements the section "Cut rule" of ``docs/spec/manifest.md``. A page ends where a hash of its last item
-says so, or where it is full; what follows never counts. Which page an item lands in depends only on the
+says so, or where it is full; later items never count. Which page an item lands in depends only on the
 items since the last page ended, so the shape of a tree is a function of its items, and a change disturbs
 only its neighbourhood.
 """
@@ -78,7 +78,7 @@ def page_ends(last: bytes, count: int, level: int, shape: Shape) -> bool:
 
 
 def describe(digest: Digest, items: Sequence[Entry] | Sequence[Child]) -> Child:
-    """What the level above says about a page."""
+    """The item of the level above for a page."""
     last = items[-1]
     if isinstance(last, Entry):
         files = [item.size for item in items if isinstance(item, Entry) and item.kind is Kind.FILE]

@@ -1,4 +1,4 @@
-"""What two manifests do not have in common, without reading what they do.
+"""The differences of two manifests, without reading their common pages.
 
 Both are walked at once from the left. Where both walks are about to enter pages of the same digest, both
 skip them, at whatever level they stand.

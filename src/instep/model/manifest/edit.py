@@ -2,8 +2,8 @@
 
 The levels are edited from the leaves upwards by the same procedure. Starting at the old page that holds
 the first change, items are merged with the changes and cut anew, page after page, until a new page ends
-exactly where an old one ended; from there on nothing can differ until the next change. What became of the
-pages is the list of changes for the level above.
+exactly where an old one ended; from there on nothing can differ until the next change. The replaced pages
+are the list of changes for the level above.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class _Edit:
         return page
 
     def _replaced(self, level: int, used: _Replaced, made: list[Child]) -> _Replaced:
-        """What the level above has to change. Of the root's level all pages are named, of the others
-        only those that are not what they were."""
+        """The changes for the level above. Of the root's level all pages are named, of the others
+        only those that changed."""
         old = {key: page.digest for key, page in used if page is not None}
         changes: dict[bytes, Child | None] = dict.fromkeys(old)
         for child in made:

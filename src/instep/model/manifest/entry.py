@@ -18,7 +18,7 @@ CHUNKED_OVER = 1 << 20
 
 
 class Kind(enum.IntEnum):
-    """What a path is. Sockets, pipes, devices and nested mounts are reported, not carried."""
+    """The kind of a path. Sockets, pipes, devices and nested mounts are reported, not carried."""
 
     FILE = 0
     DIR = 1
@@ -26,7 +26,7 @@ class Kind(enum.IntEnum):
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What only some entries have, and only where the definition preserves it.
+    """The metadata that only some entries have, and only where the definition preserves it.
 
     ``xattrs`` is sorted by name and holds inline values (ACLs are the ``system.posix_acl_*`` ones);
     ``large_xattrs`` are values above 4 KiB, as ``(name, digest, size)``, fetched like contents.

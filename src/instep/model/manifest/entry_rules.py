@@ -1,4 +1,4 @@
-"""What an entry must be: the rules of the section "Entries" of ``docs/spec/manifest.md``.
+"""The rules of an entry: the section "Entries" of ``docs/spec/manifest.md``.
 
 A first pass over a whole page works in bulk at the speed of C; only a page that fails it, or an entry
 that has an ``Extra`` or is large, is looked at field by field.

@@ -44,7 +44,7 @@ def paths_in(root: Digest, paths: Sequence[bytes], get: GetPage) -> list[Entry]:
 
 
 def _topmost(paths: Sequence[bytes]) -> list[bytes]:
-    """In order, less those that lie below another."""
+    """The paths in order, less paths that lie below another one."""
     tops: list[bytes] = []
     for path in sorted(set(paths), key=sort_key):
         if not tops or not is_below(path, tops[-1]):

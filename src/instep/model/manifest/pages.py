@@ -1,8 +1,8 @@
 """Pages: the Merkle nodes of manifests and chunk lists, their encoding, digests and limits.
 
 Implements the section "Pages" of ``docs/spec/manifest.md``. A page is the canonical msgpack array
-``[tag, items]``. The tag says what the items are: 0 for entries (a leaf), 1 to 31 for children (an inner
-page of that level), 32 for chunks, 33 to 63 for runs of chunks. What a peer sent is decoded with
+``[tag, items]``. The tag names the kind of the items: 0 for entries (a leaf), 1 to 31 for children (an inner
+page of that level), 32 for chunks, 33 to 63 for runs of chunks. A peer's page is decoded with
 ``trusted=False``: every rule of the specification is checked. Pages out of our own store were checked
 when they came and need only their digest.
 """
@@ -71,7 +71,7 @@ class PageMissing(KeyError):
 
 
 class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an inner page of a manifest says about one page of the level below: its last path, its
+    """An inner page's item for one page of the level below: its last path, its
     digest, and how many entries and bytes of files lie below it."""
 
     last: bytes

@@ -1,4 +1,4 @@
-"""One HTTP session to one node: where to dial, what TLS verifies, and what every failure means.
+"""One HTTP session to one node: where to dial, which name TLS verifies, and the meaning of every failure.
 
 Implements the client side of "Requests" and "Errors" of ``docs/spec/wire.md``. Every exception of the libraries
 below becomes one of ours here, saying which address, and for refusals, which side refused.
@@ -47,7 +47,7 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 class _Fixed(AbstractResolver):
-    """Resolves a node's name to the address by which it is dialled, so that the name is what TLS verifies."""
+    """Resolves a node's name to the address by which it is dialled, so that TLS verifies the name."""
 
     def __init__(self, host: str) -> None:
         self._host = host
@@ -103,7 +103,7 @@ class Line:
     async def post(
         self, what: str, message: msgspec.Struct, context: ssl.SSLContext, total_s: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, headers read; a refusal is raised as the error that the peer told."""
+        """The answer, headers read; a refusal is raised as the error that the peer sent."""
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S, sock_read=IDLE_S)
         with self.translated(what):
             async with self._session.post(
@@ -189,7 +189,7 @@ class Line:
 
 
 def _told(error: aiohttp.WSServerHandshakeError, name: str) -> InstepError | None:
-    """What the other side said when it refused the stream."""
+    """The error that the other side sent when it refused the stream."""
     text = error.headers.get(messages.ERROR_HEADER) if error.headers is not None else None
     if text is None:
         return None

@@ -87,9 +87,7 @@ class Trust:
         pin = pin_of(certificate)
         if self.pinned:
             for name, pinned_pin in self._pins.items():
-                if (
-                    pinned_pin == pin
-                ):  # the key is what is trusted: its certificate is renewed by its own cluster
+                if pinned_pin == pin:  # the key is trusted: its certificate is renewed by its own cluster
                     return PeerIdentity(name, -1, pin, certificate.not_valid_after_utc)
         name = name_of(certificate, Purpose.TLS)
         if name in self._pins or not was_issued_by(certificate, self.authorities):
@@ -187,7 +185,7 @@ class TlsContexts:
             )
         assert der is not None
         if pinned is not None and certificate_of_der(der) != self.trust.pinned[pinned]:
-            # Renewed by its own cluster: our listening side compares whole certificates, so it is to know this one.
+            # Renewed by its own cluster: our listening side compares whole certificates, so it must know this one.
             self._pki.pin_partner(pinned, certificate_of_der(der))
             self.reload()
         self.dialled[identity.name] = identity
@@ -274,7 +272,7 @@ def joining_context(authority: x509.Certificate) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class FetchedChain:
-    """What a server presented, unverified, its own certificate first."""
+    """A server's chain, unverified, its own certificate first."""
 
     certificates: tuple[x509.Certificate, ...]
 

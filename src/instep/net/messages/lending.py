@@ -1,4 +1,5 @@
-"""The way back of contents: what a line's writer asks a partner for that it lost. By digest, over the partner's stream.
+"""The way back of contents: requests of a line's writer to a partner for lost contents. By digest, over the partner's
+stream.
 
 Implements the section "Contents for the writer" of ``docs/spec/wire.md``.
 """

@@ -1,8 +1,8 @@
-"""What peers say to each other, as msgpack. Implements the section "Messages" of ``docs/spec/wire.md``.
+"""The messages between peers, as msgpack. Implements the section "Messages" of ``docs/spec/wire.md``.
 
 Every message is a tagged array: ``[tag, field, field, ...]``. Fields are only ever appended, with defaults,
-so that a version and its predecessor understand each other. Decoding is bounded and typed, and whatever is
-wrong with the bytes becomes one ``PeerError`` with code ``bad_message``.
+so that a version and its predecessor understand each other. Decoding is bounded and typed, and every fault
+of the bytes becomes one ``PeerError`` with code ``bad_message``.
 """
 
 from __future__ import annotations
@@ -283,8 +283,8 @@ class Bundle(_Message, frozen=True, array_like=True):
 
 
 class Head(_Message, tag="head", frozen=True, array_like=True):
-    """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it.
-    ``base``: what the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
+    """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it. ``base``: the
+    generation that the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
     Also sent upwards, to a writer that lost its state."""
 
     line: LineId
@@ -338,7 +338,7 @@ class TestRequest(_Message, tag="test", frozen=True, array_like=True):
 
 
 class TestAnswer(_Message, frozen=True, array_like=True):
-    """What an application answered; of the body only the digest, in hex."""
+    """An application's answer; of the body only the digest, in hex."""
 
     status: _Count
     sha256: _Text
@@ -377,11 +377,11 @@ class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
 
 
 class Report(_Message, tag="report", frozen=True, array_like=True):
-    """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held
-    at ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is who it is about.
-    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way.
-    ``staged`` is verified and passed its gates and ``validate``; ``replaced`` is what live replaced; ``refused`` was
-    put back; ``tree`` is what the tree holds, live or not; ``order_serial`` is of the newest order, 0 for none;
+    """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held at
+    ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is the subject.
+    ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
+    verified and passed its gates and ``validate``; ``replaced`` is the generation that live replaced; ``refused`` was
+    put back; ``tree`` is the tree's generation, live or not; ``order_serial`` is of the newest order, 0 for none;
     ``spent_permit`` is the highest permit for ``head`` that a refusal ended there."""
 
     line: LineId
@@ -437,7 +437,7 @@ class Member(_Message, frozen=True, array_like=True):
 
 
 class Members(_Message, tag="members", frozen=True, array_like=True):
-    """All members that the speaker knows, told again when that changes. Towards a sender that takes ``members``: the
+    """All members that the speaker knows, sent again when that changes. Towards a sender that takes ``members``: the
     speaker alone."""
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]

@@ -1,4 +1,4 @@
-"""What messages between peers are made of: checked names, bounded texts and counts, digests of the right length."""
+"""The parts of messages between peers: checked names, bounded texts and counts, digests of the right length."""
 
 from __future__ import annotations
 

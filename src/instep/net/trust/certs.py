@@ -63,7 +63,7 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
 class Purpose(enum.Enum):
-    """What a node's certificate is for; the value is the word in its SAN URI."""
+    """The purpose of a node's certificate; the value is the word in its SAN URI."""
 
     TLS = "node"
     SIGN = "sign"
@@ -179,7 +179,7 @@ def name_of(certificate: x509.Certificate, purpose: Purpose) -> NodeName:
             raise _bad_identity("a signing certificate has no DNS name")
         wanted = {_SIGN_EKU}
     if usages != wanted:
-        raise _bad_identity(f"its usage is not that of a {purpose.value} certificate")
+        raise _bad_identity(f"its usage does not fit a {purpose.value} certificate")
     try:
         return node_name(text)
     except UsageError as error:

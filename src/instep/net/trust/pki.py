@@ -73,7 +73,7 @@ _T = TypeVar("_T")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What the CA remembers of a certificate: ``issued/SERIAL.json``."""
+    """The CA's record of a certificate: ``issued/SERIAL.json``."""
 
     name: NodeName
     purpose: str

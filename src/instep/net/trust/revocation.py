@@ -105,7 +105,7 @@ def _says(crl: x509.CertificateRevocationList) -> tuple[bytes, frozenset[object]
 def _without_subsets(
     lists: Sequence[x509.CertificateRevocationList],
 ) -> tuple[x509.CertificateRevocationList, ...]:
-    """Those that say what no other says, the highest number first."""
+    """The lists that have a revocation which no other has, the highest number first."""
     kept: list[tuple[x509.CertificateRevocationList, tuple[bytes, frozenset[object]]]] = []
     for each in sorted(lists, key=lambda crl: (crl_number(crl), len(list(crl))), reverse=True):
         issuer, said = _says(each)

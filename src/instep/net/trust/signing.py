@@ -94,7 +94,7 @@ def _check_certificate(
     except NotAllowedError as error:
         raise _refused("signer_unknown", signer, error.reason) from error
     if named != signer:
-        raise _refused("signer_unknown", signer, f"its certificate is that of {named}")
+        raise _refused("signer_unknown", signer, f"its certificate belongs to {named}")
     if raw_key_of(certificate) != signature.key:
         raise PeerError(
             f"the signature of {signer!r} names a key that is not its certificate's", code="bad_signature"

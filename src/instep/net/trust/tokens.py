@@ -31,7 +31,7 @@ _Short = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
 
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True):
-    """What a token says. ``ca`` is the SHA-256 of the CA certificate; ``addresses`` are ``host:port``."""
+    """The content of a token. ``ca`` is the SHA-256 of the CA certificate; ``addresses`` are ``host:port``."""
 
     token_id: _Short
     secret: _Short
@@ -49,7 +49,7 @@ def token_text(invitation: Invitation) -> str:
 
 
 def parse_token(text: str) -> Invitation:
-    """What a token says, or ``UsageError`` ``token_malformed``. Says nothing about whether it is still good."""
+    """The content of a token, or ``UsageError`` ``token_malformed``. Does not check whether it is still good."""
     text = "".join(text.split())
     if not text.startswith(_PREFIX) or len(text) > _TEXT_MAX:
         raise _malformed("it does not begin like one")
@@ -77,14 +77,14 @@ def _checksum(body: bytes) -> bytes:
 def _malformed(why: str) -> UsageError:
     return UsageError(
         f"this is not a whole token: {why}",
-        hint="copy all of what instep invite printed, or make a new one: instep invite NAME",
+        hint="copy the whole line that instep invite printed, or make a new one: instep invite NAME",
         code="token_malformed",
         why=why,
     )
 
 
 class PendingInvite(msgspec.Struct, frozen=True):
-    """What the inviting side keeps; JSON-ready."""
+    """The inviting side's record; JSON-ready."""
 
     name: NodeName
     secret_hash: str
@@ -108,7 +108,7 @@ class TokenBook:
         return dict(self._invites)
 
     def add(self, invitation: Invitation, link: Link) -> None:
-        """Remember an invitation; an earlier open one for the same name stops working."""
+        """Record an invitation; an earlier open one for the same name stops working."""
         self._invites = {
             key: invite
             for key, invite in self._invites.items()

@@ -82,7 +82,7 @@ class Balancers:
             self.watch.close()
 
     async def _look(self) -> bool:
-        """Bring everything to where it should be; whether nothing is left to try again."""
+        """Bring everything to where it should be; whether nothing is left to retry."""
         self._tell_self()
         files = self.files()
         now = self._view(files)
@@ -110,7 +110,7 @@ class Balancers:
         return self._node.runtime.settings.fingerprint, self._told, self._node.membership.version, watched
 
     async def _follow(self, file: FileOf) -> bool:
-        """One file, where it is kept by itself; whether nothing is left to try again."""
+        """One file, where it is kept by itself; whether nothing is left to retry."""
         is_nginx = file.first.program is Program.NGINX
         if not file.first.is_automatic:
             return True
@@ -144,7 +144,7 @@ class Balancers:
             self._told = serving
             self._node.peers.tell_self()
 
-    # What should be there ---------------------------------------------------------------------------------------
+    # The wanted files ---------------------------------------------------------------------------------------
 
     def files(self) -> list[FileOf]:
         found: dict[Path, list[BalancerSettings]] = {}
@@ -181,7 +181,7 @@ class Balancers:
     def render_for(
         self, program: Program, names: Collection[str], *, is_whole: bool, before: str | None
     ) -> Rendered:
-        """The text of the sections that are named, else of those of this kind, else of all."""
+        """The text of the named sections, else of the sections of this kind, else of all."""
         sections = chosen(self._node.runtime.settings, names)
         if not names:
             sections = tuple(each for each in sections if each.program is program) or sections
@@ -210,7 +210,7 @@ class Balancers:
         return self._node.runtime.store.get(DUE + str(path)) is not None
 
     async def _update(self, file: FileOf) -> bool:
-        """Whether nothing is left to try again."""
+        """Whether nothing is left to retry."""
         try:
             await self.apply(file)
         except InstepError as error:
@@ -290,7 +290,7 @@ class Balancers:
         if outcome is not None:
             raise UnavailableError(
                 f"{file.path} is in place, but the reload of {file.first.program.value} failed: {outcome}",
-                hint="it is tried again; look at the balancer's log, then: instep balancer reload",
+                hint="it is retried; look at the balancer's log, then: instep balancer reload",
                 code="balancer_reload_failed",
                 path=str(file.path),
             )
@@ -359,7 +359,7 @@ class Balancers:
     # Commands ---------------------------------------------------------------------------------------------------
 
     async def reload(self, names: Collection[str], *, may_replace: bool) -> list[BalancerFileDocument]:
-        """Render and reload every file, or those that hold a named section."""
+        """Render and reload every file, or the files that hold a named section."""
         sections = {each.name for each in chosen(self._node.runtime.settings, names)}
         files = [file for file in self.files() if any(each.name in sections for each in file.sections)]
         if not files:

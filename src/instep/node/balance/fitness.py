@@ -17,8 +17,8 @@ _NEVER_READY = frozenset({Standing.DAMAGED})
 
 @dataclass(frozen=True, slots=True)
 class LineView:
-    """What counts of one line. ``is_whole`` says that the tree holds one complete generation; ``behind_ms`` is how
-    long the line has not been in step, 0 while it is."""
+    """The view of one line that counts for balancers. ``is_whole`` says that the tree holds one complete generation;
+    ``behind_ms`` is how long the line has not been in step, 0 while it is."""
 
     fileset: str
     standing: StandingRecord
@@ -42,7 +42,8 @@ class Fitness:
 
 def is_one_generation(facts: FollowFacts) -> bool:
     """Whether the tree holds one complete generation that its hooks found well: live, or one whose recording alone is
-    owed. So it is while a node that was put back is offered again: what it serves is well, and recorded right after."""
+    pending. That is the case while a node that was put back is offered again: its generation is well, and is recorded
+    right after."""
     if facts.tree is None or facts.live is None:
         return False
     return facts.tree.id == facts.live.id or facts.due is Due.RECORD

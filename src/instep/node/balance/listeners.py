@@ -146,7 +146,7 @@ class Listeners:
             by = request.query.get("by", "")
             who = f"{request.remote} {by}".strip()
             acts = request.query.get("acts")
-            is_ready = fitness.is_ready if acts is None else acts != "out"  # what it has acted on counts
+            is_ready = fitness.is_ready if acts is None else acts != "out"  # its last act counts
             self._node.runtime.draining.answered(who, is_ready=is_ready, is_certain=bool(by))
         return _answer(fitness.document, 200 if fitness.is_ready else 503)
 
@@ -168,7 +168,7 @@ class Listeners:
         )
 
     async def _tell_agent(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One line and the end; what the balancer sends is not read."""
+        """One line and the end; nothing is read from the balancer."""
         if self._agents >= CONNECTIONS_MAX:
             writer.close()
             return

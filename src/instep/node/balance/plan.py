@@ -32,7 +32,7 @@ STATE = ".drained"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A file's text and what the operator should know of it. ``state`` is what lies beside it as ``STATE``."""
+    """A file's text and its warnings for the operator. ``state`` is the text of the file beside it, ``STATE``."""
 
     program: Program
     text: str
@@ -72,8 +72,8 @@ def plan_of(
     *,
     state_file: Path | None = None,
 ) -> BalancerPlan:
-    """The nodes that serve the application: this node and every member that has all its filesets, and those that
-    ``backends`` names. ``out`` are nodes that answered that they are not ready."""
+    """The nodes that serve the application: this node and every member that has all its filesets, and the nodes
+    that ``backends`` names. ``out`` are nodes that answered that they are not ready."""
     servers: list[ServerPlan] = []
     warnings: list[str] = []
     everybody = {**members, me.name: me}
@@ -219,8 +219,8 @@ def render(
     around: Surroundings | None = None,
     before: str | None = None,
 ) -> Rendered:
-    """The file's text. ``around`` is what a whole file of HAProxy has besides; ``before`` is what a proxy map's file
-    holds now: only our lines in it change."""
+    """The file's text. ``around`` holds the other parts of a whole file of HAProxy; ``before`` is the present text
+    of a proxy map's file: only our lines in it change."""
     plans = tuple(plans)
     state: str | None = None
     if program is Program.HAPROXY:

@@ -1,4 +1,4 @@
-"""The archive of a fileset: what a switch replaced or removed, given back or let go."""
+"""The archive of a fileset: objects that a switch replaced or removed, given back or let go."""
 
 from __future__ import annotations
 

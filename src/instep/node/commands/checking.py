@@ -354,7 +354,7 @@ def _watch_row(me: str, service: WriterService | FollowService) -> CheckRowDocum
 async def _check_line(
     node: Node, service: WriterService | FollowService, place: Place
 ) -> AsyncIterator[CheckRowDocument]:
-    """What only a writer, or only a follower, can look at."""
+    """The rows that only a writer, or only a follower, can check."""
     if not isinstance(service, FollowService):
         async for each in _check_partner_gates(node, service):
             yield each

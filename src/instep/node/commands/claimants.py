@@ -22,7 +22,7 @@ from instep.node.node import Node
 __all__ = ["Heard", "Unheard", "hear_claimants"]
 
 HEAR_S = 10.0
-"""So long a claimant that is not connected is waited for; at most half of what the command has left."""
+"""So long a claimant that is not connected is waited for; at most half of the command's remaining time."""
 ASK_S = 5.0
 
 

@@ -1,4 +1,4 @@
-"""What the handlers of commands work on: the node, and those services above it that commands look at."""
+"""The context of the handlers of commands: the node, and those services above it that commands look at."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The control socket: ``POST /v1/<command>`` with JSON parameters, answered in JSON lines.
 
-What a command takes and answers is said in ``instep.api``; a handler is an async function ``(command, speaker) ->
+``instep.api`` defines each command's parameters and result; a handler is an async function ``(command, speaker) ->
 result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
 ``{"progress": ...}`` or ``{"item": ...}`` lines.
 The socket has mode 0600: its owner owns the node.

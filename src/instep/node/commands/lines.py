@@ -1,4 +1,4 @@
-"""Publishing, waiting, rolling back, pausing: what an operator does to a line."""
+"""Publishing, waiting, rolling back, pausing: the acts of an operator on a line."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Lines:
     def _wanted(
         self, service: WriterService, asked: api.WaitCommand, reports: Mapping[NodeName, m.Report]
     ) -> set[NodeName]:
-        """The nodes to wait for: the named, or every direct partner that accepted; with ``fleet`` those behind hubs."""
+        """The nodes to wait for: the named, or every direct partner that accepted; with ``fleet`` nodes behind hubs."""
         if asked.nodes:
             return {node_name(name) for name in asked.nodes}
         wanted: set[NodeName] = set()

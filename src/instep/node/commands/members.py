@@ -166,7 +166,7 @@ class Members:
         return told(await runtime.facts.of_node(runtime.settings), runtime.facts.key)
 
     async def _facts_of_partner(self, name: NodeName) -> dict[str, str]:
-        """The facts that a connected partner sends about filesets that are written here; those of one fileset alone,
+        """The facts that a connected partner sends about filesets that are written here; facts of one fileset alone,
         such as ``path``, with its name."""
         peers = self._node.peers
         session = peers.sessions.get(name)

@@ -1,4 +1,4 @@
-"""Waiting for what the daemon's services show, with a deadline that says what is still missing."""
+"""Waiting for a state of the daemon's services, with a deadline that names the missing part."""
 
 from __future__ import annotations
 

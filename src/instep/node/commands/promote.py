@@ -1,7 +1,6 @@
-"""``promote``: this node goes on as the writer of a line whose home is dead, by the word of the cluster's CA.
-
-First it names what that may cost: every generation above the served one that any connected node has heard of. The
-record builds on the generation that is served here, and the new writer publishes at once.
+"""``promote``: this node goes on as the writer of a line whose home is dead, with the signature of the cluster's CA.
+First it names the generations that may be lost: every generation above the served one that any connected node has
+heard of. The record builds on the generation that is served here, and the new writer publishes at once.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class Promote:
         try:
             await until(self._node, is_newest, min(deadline, loop.time() + SETTLE_S), "")
         except ContentionError:
-            pass  # what did not arrive is named as lost
+            pass  # a generation that did not arrive is named as lost
         service.pausing.pause(REASON)
         await until(
             self._node,
@@ -156,7 +155,7 @@ class Promote:
         return lost_generations(self._held(service), told, recorded, service.facts.epochs.disputed)
 
     def _heard(self, service: _Service) -> Iterator[tuple[NodeName, HeadRef]]:
-        """Every head of the line that a node told of, by report, greeting or offer."""
+        """Every head of the line that a node reported, by report, greeting or offer."""
         line, peers = service.line, self._node.peers
         told: list[tuple[NodeName, HeadRef | None]] = [(service.writer, service.facts.head)]
         for node, report in reports_of(self._node.runtime.store, line).items():
@@ -265,7 +264,7 @@ class Promote:
         return api.LostDocument(one.epoch, one.number, known, known_by=one.known_by)
 
     def _next_steps(self, service: _Service) -> list[str]:
-        """What only an operator can do, on which node: partners dial, so each has to know whom."""
+        """The steps that only an operator can do, on which node: partners dial, so each has to know the address."""
         node, runtime, name = self._node, self._node.runtime, service.fileset.name
         me, definition = runtime.name, service.known_definition()
         steps: list[str] = []

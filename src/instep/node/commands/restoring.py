@@ -1,4 +1,4 @@
-"""``rollback`` and ``restore``: bringing a writer's tree back to what a generation says."""
+"""``rollback`` and ``restore``: bringing a writer's tree back to a generation."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Restores:
         if name not in self._node.peers.sessions and name not in self._node.peers.uplinks:
             raise UnavailableError(
                 f"{name} is not connected",
-                hint="instep partner list shows who is; without --from every connected partner is asked",
+                hint="instep partner list shows the connected ones; without --from every connected partner is asked",
                 code="not_connected",
                 node=name,
             )

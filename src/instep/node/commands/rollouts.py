@@ -137,7 +137,7 @@ class Rollouts:
             if name not in node.peers.sessions or report is None:
                 absent.append(name)
             elif report.live != head:
-                continue  # it serves another generation, or none: what it takes next is reloaded with it
+                continue  # it serves another generation, or none: its next switch reloads anyway
             elif has_reloaded(view_of_report(report), serial):
                 reloaded.append(name)
             elif report.order_serial >= serial and report.standing.code in ("reload_failed", "probe_failed"):

@@ -27,8 +27,9 @@ def was_replaced(service: WriterService) -> bool:
 def step_back(
     node: Node, service: WriterService, path: Path, home: str | None, mode: str | None
 ) -> AcceptedDocument:
-    """Follow the writer that the newest record names. What this tree holds and the line does not goes to the archive
-    by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked for."""
+    """Follow the writer that the newest record names. Files of this tree that the line does not have go to the
+    archive by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked
+    for."""
     runtime, name, line = node.runtime, service.fileset.name, service.line
     book = service.facts.epochs
     writer = writer_by(book)

@@ -1,4 +1,4 @@
-"""What a command names: the fileset with its service, the generation, the path."""
+"""The targets of a command: the fileset with its service, the generation, the path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def service_of(node: Node, named: str | None) -> WriterService | FollowService:
 
 
 def running_service_of(node: Node, named: str | None) -> WriterService | FollowService:
-    """As ``service_of``, for what its machine is to do; ``UnavailableError`` ``line_stopped`` when that has stopped."""
+    """As ``service_of``, for an act of its machine; ``UnavailableError`` ``line_stopped`` when that has stopped."""
     service = service_of(node, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
         raise UnavailableError(

@@ -67,7 +67,7 @@ class Trying:
         )
 
     def _names(self, asked: api.TestCommand) -> list[NodeName]:
-        """This node, or those that were named, or with ``fleet`` all that have the line from here."""
+        """This node, or the named ones, or with ``fleet`` all nodes that have the line from here."""
         me = self._node.runtime.name
         named = [node_name(name) for name in asked.nodes]
         if not asked.fleet and all(name == me for name in named):
@@ -92,7 +92,7 @@ class Trying:
         limit_s: float,
         found: dict[str, tuple[TestRow, ...]],
     ) -> None:
-        """What the tests of one node come to; one that cannot be asked is a test that failed."""
+        """The results of the tests of one node; a node that cannot be asked is a test that failed."""
         if name == self._node.runtime.name:
             found[name] = await try_node(service)
             return

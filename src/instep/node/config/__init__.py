@@ -1,1 +1,1 @@
-"""``instep.toml`` and frozen settings: declared, read, edited, shown. Nothing of what a daemon does with them."""
+"""``instep.toml`` and frozen settings: declared, read, edited, shown. The daemon's use of them is elsewhere."""

@@ -188,7 +188,7 @@ def read_balancers(
 
 
 def _with_words_of_file(reader: TableReader, raws: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Each section with what the others of its file say of the file."""
+    """Each section with the keys about the file from the other sections of that file."""
     said: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, raw in raws.items():
         file = raw.get("file", "off")

@@ -1,4 +1,4 @@
-"""What travels with a fileset, in ``instep.toml``: the keys of its definition and of its rollout."""
+"""The travelling keys of a fileset in ``instep.toml``: the keys of its definition and of its rollout."""
 
 from __future__ import annotations
 

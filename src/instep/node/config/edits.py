@@ -294,7 +294,7 @@ def _assign(table: Table, key: str, text: str) -> None:
 
 
 def _typed(key: str, text: str) -> object:
-    """What the key can read: the text as TOML, its parts between commas, or the text itself."""
+    """The value that the key can read: the text as TOML, its parts between commas, or the text itself."""
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -352,7 +352,7 @@ def _locked(node: NodeDirectory) -> Iterator[None]:
         else:
             raise ContentionError(
                 f"another program edits {node.config}",
-                hint="try again in a moment",
+                hint="retry in a moment",
                 code="configuration_locked",
             )
         yield

@@ -37,7 +37,7 @@ class FactSettings:
     match: str | None = key(None, _expression)
     """Regular expression over the file or output; its first group is the fact."""
     run: tuple[str, ...] | None = key(None, program)
-    """A program and its arguments, no shell; what it prints within 10 s is the fact."""
+    """A program and its arguments, no shell; its output within 10 s is the fact."""
     list: Path | None = key(None, absolute_path)
     """A directory; the names in it are the fact, one a line."""
     digest_of: Path | None = key(None, absolute_path)

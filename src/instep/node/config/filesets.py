@@ -1,4 +1,4 @@
-"""Filesets in ``instep.toml``: what travels with one, what stays on this node, and what does not go together."""
+"""Filesets in ``instep.toml``: the keys that travel with one, the keys that stay on this node, and the conflicts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _expected(raw: object) -> ExpectedMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivePolicy:
-    """What the archive keeps at least. Whatever one of the first two keeps, stays."""
+    """The least that the archive keeps. A batch that one of the first two keys keeps, stays."""
 
     keep_last: int = key(10, count)
     """Generations whose replaced files stay at least."""
@@ -115,7 +115,7 @@ class FilesetSettings:
     stage: Path | None = key("auto", off_or(absolute_path, "auto"))
     """Folder for staging, journal and archive; `auto`: beside the root where possible."""
     without: frozenset[str] = key([], as_set(some_of(*_WITHOUT)))
-    """What this node's file system cannot keep and is given up here."""
+    """Metadata that this node's file system cannot keep and is given up here."""
     observe: bool = key(False, boolean)
     """Compare and report, never write."""
     service: ServiceSettings | None = key(None, service_kind)

@@ -86,7 +86,7 @@ class GoldenRequest:
     compare: str = key("digest", choice("status", "digest", "image"))
     """The part that must be the same: only the status, every byte, or the picture (PNG or JPEG, needs Pillow)."""
     body: str | None = key(None, string)
-    """What the request sends."""
+    """The body that the request sends."""
     ignore: tuple[str, ...] = key([], _expressions)
     """Regular expressions; text that they match does not count. For `digest`."""
     tolerance: int = key(0, whole_number(0, 255, "is not a number from 0 to 255"))
@@ -112,7 +112,7 @@ class GoldenSettings:
     url: str | None = key(None, _base)
     """This node's own application, such as `http://localhost:8080`."""
     balancer: str | None = key(None, _base)
-    """What users call; asked where the fileset is written, before and after a change."""
+    """The address that users call; asked where the fileset is written, before and after a change."""
     timeout_ms: int = key("10s", duration_ms)
     """Deadline of one answer, whole."""
     retries: int = key(0, count)
@@ -172,7 +172,7 @@ def _request(reader: TableReader, path: KeyPath, name: str, raw: object) -> Gold
 
 
 def _check_tls(reader: TableReader, path: KeyPath, settings: GoldenSettings) -> None:
-    """As with hooks: what leaves the machine without a verified certificate must be asked for."""
+    """As with hooks: a request that leaves the machine without a verified certificate must be asked for."""
     bases = {name: base for name in ("url", "balancer") if (base := getattr(settings, name)) is not None}
     if settings.tls is TlsMode.NONE and bases and all(base.startswith("https:") for base in bases.values()):
         reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")

@@ -1,4 +1,4 @@
-"""Hooks in ``instep.toml``: what one is, where it may stand, and what does not go together."""
+"""Hooks in ``instep.toml``: their keys, their slots, and the conflicts."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class HookSettings:
     headers_file: Path | None = key(None, absolute_path)
     """A file (mode 0600) with lines such as `X-Key: secret`."""
     body: str | None = key(None, string)
-    """What the request sends."""
+    """The body that the request sends."""
     tls: TlsMode = key("strict", enum_of(TlsMode))
     """`strict`: only certificates of a known authority; `noverify`: any certificate; `none`: plain HTTP to other
     machines. Status warns of the last two."""
@@ -180,7 +180,7 @@ def _slot(reader: TableReader, path: KeyPath, raw: object, root: Path | None) ->
 def _contradictions(
     hook: HookSettings, raw: dict[str, Any], kind: str, slot: str
 ) -> Iterable[tuple[str, str]]:
-    """Keys that do not go with what the hook does, or with its slot."""
+    """Keys that do not go with the hook's kind, or with its slot."""
     for owner, names in _GO_WITH.items():
         if owner != kind:
             yield from ((name, f"goes with {owner}, not with {kind}") for name in names if name in raw)

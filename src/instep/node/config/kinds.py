@@ -1,7 +1,7 @@
-"""What kinds of values there are: each reads a TOML value, writes one, and knows its words.
+"""The kinds of values: each reads a TOML value, writes one, and knows its words.
 
-A reader takes the raw value and returns the parsed one, or raises ``BadValue`` with a sentence that says what would be
-right. The modules that read a whole file or command line turn that into a coded error.
+A reader takes the raw value and returns the parsed one, or raises ``BadValue`` with a sentence that shows a right
+value. The modules that read a whole file or command line turn that into a coded error.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ boolean = ValueKind(_boolean, words=("true", "false"))
 
 
 def choice(*words: str, later: tuple[str, ...] = ()) -> ValueKind[str]:
-    """One of these words; those of a later version are refused as such."""
+    """One of these words; words of a later version are refused as such."""
 
     def read(raw: object) -> str:
         if raw in later:

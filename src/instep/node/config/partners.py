@@ -1,4 +1,4 @@
-"""Partners in ``instep.toml``: what this node lets each of them have, and where to dial it."""
+"""Partners in ``instep.toml``: the rights that this node gives each of them, and where to dial it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Settings:
     rate_limit: int | None = key("off", values.rate_limit)
     """Most bytes of contents sent in a second, such as `20MiB`, or `off`."""
     allow_preserve: frozenset[str] = key([], as_set(some_of(*_PRESERVE_HERE)))
-    """What a peer's manifest may set here: owner, setuid, security."""
+    """The metadata that a peer's manifest may set here: owner, setuid, security."""
     partners: Mapping[NodeName, PartnerSettings] = section(
         PartnerSettings, dict, is_named=True, is_whole=True
     )

@@ -24,9 +24,9 @@ def change_writer(
 ) -> bool:
     """Name the new writer and keep the line; whether the file changed.
 
-    ``definition`` is what travels, for the node that becomes the writer (it is written there from now on), None for
-    any other (it is not). ``address`` is where to dial the new writer when no address is written yet; a row that is
-    made for it lets nothing flow there."""
+    ``definition`` has the travelling keys, for the node that becomes the writer (it is written there from now on),
+    None for any other (it is not). ``address`` is where to dial the new writer when no address is written yet; a row
+    that is made for it lets nothing flow there."""
 
     return edit(node, lambda document: _change(document, line, writer, definition, address))
 

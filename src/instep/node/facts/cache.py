@@ -26,7 +26,7 @@ TOGETHER_S = 15.0
 @dataclass(frozen=True, slots=True)
 class _Gathering:
     asked: tuple[object, ...]
-    """What the answer depends on: another configuration is another question."""
+    """The inputs of the answer: another configuration is another question."""
     began: float
     task: asyncio.Task[dict[str, Value]]
 

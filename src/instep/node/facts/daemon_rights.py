@@ -1,6 +1,5 @@
-"""Which rights this daemon has, which its filesets need, and what ``check`` says of the difference.
-
-Few rights are a second wall: what a mistake of the daemon could do is bounded by what the kernel lets it do.
+"""Which rights this daemon has, which its filesets need, and the row of ``check`` about the
+difference. Few rights are a second wall: the kernel bounds the harm of the daemon's mistakes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ CAPABILITIES: Mapping[str, int] = {
     "CAP_SYS_ADMIN": 21,
     "CAP_SETFCAP": 31,
 }
-"""Those that a fileset can need; each would let a mistake of the daemon do much."""
+"""The capabilities that a fileset can need; each would let a mistake of the daemon do much harm."""
 LOOKED_AT_MAX = 2_000
 """So many objects of a tree are looked at to see to which users it belongs."""
 _UNIT_HINT = "see packaging/rights/ and the guide's page Owners and rights"
@@ -44,7 +43,7 @@ _UNIT_HINT = "see packaging/rights/ and the guide's page Owners and rights"
 
 @dataclass(slots=True)
 class Need:
-    """What one fileset needs, and why: capability to reason. ``owners`` are the users of its tree."""
+    """The rights that one fileset needs, and why: capability to reason. ``owners`` are the users of its tree."""
 
     owners: frozenset[int]
     capabilities: dict[str, str] = field(default_factory=dict)
@@ -73,8 +72,8 @@ def need_of(
     keeps: Iterable[Preserve],
     allowed: frozenset[str],
 ) -> Need:
-    """What a daemon of user ``uid`` needs for ``fileset``. ``keeps`` is what the definition preserves, ``allowed`` what
-    ``allow_preserve`` says. Looks at a part of the tree."""
+    """The rights that a daemon of user ``uid`` needs for ``fileset``. ``keeps`` are the definition's ``preserve``,
+    ``allowed`` the words of ``allow_preserve``. Looks at a part of the tree."""
     need = Need(owners_in(fileset.path))
     name, wanted = fileset.name, need.capabilities
     others = sorted(need.owners - {uid})
@@ -82,7 +81,7 @@ def need_of(
         why = f"{name} holds files of uid {', '.join(map(str, others[:3]))}"
         wanted |= {"CAP_DAC_OVERRIDE": why, "CAP_FOWNER": why}
     elif others and uid != 0 and not os.access(fileset.path, os.R_OK | os.X_OK):
-        wanted["CAP_DAC_READ_SEARCH"] = f"{name} is to be read, and belongs to uid {others[0]}"
+        wanted["CAP_DAC_READ_SEARCH"] = f"{name} must be read, and belongs to uid {others[0]}"
     if is_followed and Preserve.OWNER in keeps and "owner" in allowed:
         why = f"{name} keeps owners"
         wanted |= {"CAP_CHOWN": why, "CAP_FOWNER": why, "CAP_DAC_OVERRIDE": why}

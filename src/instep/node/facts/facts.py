@@ -1,4 +1,4 @@
-"""Facts of a node: built-in ones, and those that ``[facts]`` names, each as a call that may block.
+"""Facts of a node: built-in ones, and the ones that ``[facts]`` names, each as a call that may block.
 
 A fact that cannot be had says why in angle brackets; no gate agrees to that. Secrets appear as keyed fingerprints only,
 see docs/decisions/fact-fingerprints.md.
@@ -45,7 +45,7 @@ def calls_of(settings: Settings) -> Calls:
 
 
 def calls_for(settings: Settings, fileset: FilesetSettings, names: Iterable[str]) -> Calls:
-    """The built-in facts for this fileset, and of ``[facts]`` and of the tried ones those that are named."""
+    """The built-in facts for this fileset, and the named ones of ``[facts]`` and of the tried facts."""
     found = _built_in()
     found["path"] = partial(os.path.realpath, fileset.path)
     found["mount"] = lambda: str(mount_at(fileset.path) or "<not mounted>")

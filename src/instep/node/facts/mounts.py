@@ -14,12 +14,12 @@ __all__ = ["Mount", "is_expected", "mount_at", "require_mount", "why_shared"]
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "glusterfs", "ceph", "fuse.glusterfs", "fuse.sshfs")
 _SERVER_OPTIONS = ("vers", "hard", "soft", "sec", "proto", "local_lock", "nolock", "sync")
-"""What counts of a network file system's own options; addresses and ports differ from node to node."""
+"""The options of a network file system that count; addresses and ports differ from node to node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """``at`` is the mount point, ``options`` are those of the mount and, on a network, what was agreed on."""
+    """``at`` is the mount point, ``options`` are the mount's own and, on a network, the negotiated ones."""
 
     kind: str
     at: str
@@ -39,8 +39,8 @@ def is_expected(mount: Mount | None, expected: ExpectedMount) -> bool:
 
 
 def mount_at(path: Path, table: str | None = None) -> Mount | None:
-    """What holds ``path``, read from the kernel's list without touching the path itself, so that a dead mount answers;
-    of several mounts at one place the last counts. None where the list does not say."""
+    """The mount of ``path``, read from the kernel's list without touching the path itself, so that a dead mount
+    answers; of several mounts at one place the last counts. None where the list does not say."""
     real = os.path.normpath(path)
     found: Mount | None = None
     if table is None:
@@ -63,7 +63,7 @@ def _options(kind: str, of_mount: str, of_server: str) -> tuple[str, ...]:
 
 
 def require_mount(fileset: str, path: Path, expected: ExpectedMount | None) -> None:
-    """``RefusedError`` ``mount_missing`` with both values, to be tried again: a disk that is not there must not look
+    """``RefusedError`` ``mount_missing`` with both values, to be retried: a disk that is not there must not look
     like an empty or another tree (P10)."""
     if expected is None:
         return
@@ -81,10 +81,10 @@ def require_mount(fileset: str, path: Path, expected: ExpectedMount | None) -> N
 
 
 def why_shared(mount: Mount | None) -> str | None:
-    """What an operator should know of a root on a network file system; None of any other."""
+    """A warning for an operator about a root on a network file system; None for any other."""
     if mount is None or mount.kind not in _NETWORK:
         return None
-    told = "what other machines change there is noticed by the timed scan only"
+    told = "changes by other machines there are noticed by the timed scan only"
     if "rw" in mount.options:
         return f"mounted rw: every machine that mounts it may write there; {told}"
     return f"mounted ro: a generation cannot be applied here; {told}"

@@ -1,6 +1,6 @@
-"""Facts about users: the users that the agent and the service run as, and what such a user can really do below a
-root. The rights are tried, not computed: a child of this node's takes that user's rights for good, makes a file with
-a name that no generation carries, reads, renames and deletes it, and says how far it came.
+"""Facts about users: the users that the agent and the service run as, and the rights that such a user really has
+below a root. The rights are tried, not computed: a child of this node's takes that user's rights for good, makes a
+file with a name that no generation carries, reads, renames and deletes it, and says how far it came.
 """
 
 from __future__ import annotations
@@ -153,8 +153,8 @@ def _ids(pid: int) -> tuple[int, int] | None:
 
 
 def access_of(root: Path, service: ServiceSettings | None, within_s: float) -> str:
-    """What the service's user, this daemon's where no service is named, can do in ``root``: ``read``, ``write``,
-    ``rename``, ``delete``, one a line, and ``no ...: why`` for the rest. Blocks."""
+    """The acts that the service's user, or this daemon's where no service is named, can do in ``root``: ``read``,
+    ``write``, ``rename``, ``delete``, one a line, and ``no ...: why`` for the rest. Blocks."""
     words = ["", "", ""]
     if service is not None:
         account = account_of_service(service, within_s)

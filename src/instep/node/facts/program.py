@@ -18,8 +18,8 @@ GONE_S = 2.0
 
 
 def output_of(words: tuple[str, ...], within_s: float) -> str:
-    """What the program prints on both streams (``java -version`` uses the other one), or in angle brackets why it
-    cannot be had. Reading stops above ``OUTPUT_MAX`` bytes; whatever it started is gone with it. ``OSError`` when it
+    """The program's output on both streams (``java -version`` uses the other one), or in angle brackets why it
+    cannot be had. Reading stops above ``OUTPUT_MAX`` bytes; its children are gone with it. ``OSError`` when it
     cannot be started. Blocks: call it in a thread."""
     deadline = time.monotonic() + within_s
     child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What a followed line answers its machine with where the plain answer would mislead."""
+"""A followed line's answers to its machine where the plain answer would mislead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plain(facts: dict[str, object]) -> dict[str, object]:
 
 
 def moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[Trouble], f.FollowEvent]:
-    """A source that no longer has a generation did not fail: the newer head is to be asked for."""
+    """A source that no longer has a generation did not fail: the machine asks for the newer head."""
 
     def answer(trouble: Trouble) -> f.FollowEvent:
         return f.Superseded(req) if trouble.code == "superseded" else failed(trouble)

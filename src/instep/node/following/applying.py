@@ -66,7 +66,7 @@ class Supply(Protocol):
 
 
 class Applying:
-    """What a followed line does with its tree."""
+    """The acts of a followed line on its tree."""
 
     def __init__(self, tree: FilesetTree, lingering: Lingering, supply: Supply) -> None:
         self._tree = tree
@@ -100,7 +100,7 @@ class Applying:
         return definition
 
     def local(self, definition: Definition) -> Local:
-        """What this node keeps and lets a manifest set (P7)."""
+        """The metadata that this node keeps and lets a manifest set (P7)."""
         tree = self._tree
         return Local(
             preserve=frozenset(definition.preserve),
@@ -167,8 +167,8 @@ class Applying:
         )
 
     def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
-        """What the tree holds where no generation was ever recorded: nothing; or it was there before, or the state
-        was lost. Then what is right already is left as it is."""
+        """The root of the tree where no generation was ever recorded: empty; or the tree was there before, or the
+        state was lost. Then files that are right already are left as they are."""
         if all(name.lower().startswith(".instep") for name in os.listdir(taken.place.root)):
             return None
         return self.inspection(definition, taken).whole_root(head.root, wall_ms())
@@ -217,7 +217,7 @@ class Applying:
         return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
 
     def record_now(self) -> None:
-        """What the switch means for the stat cache; the journal stays until live is saved."""
+        """Record the switch in the stat cache; the journal stays until live is saved."""
         failpoint(RECORDING)
         store_rows(self._tree.store, self._tree.taken().place)
 
@@ -303,7 +303,7 @@ class Applying:
             record_rows(self._tree.store, place)
 
     def changed_paths(self, base: HeadRef | None, head: HeadRef | None, limit: int) -> list[bytes]:
-        """What differs between two generations, for a hook."""
+        """The paths that differ between two generations, for a hook."""
         found: list[bytes] = []
         for change in self.changes(base, head):
             found.append(change.path)
@@ -312,20 +312,20 @@ class Applying:
         return found
 
     def changes(self, base: HeadRef | None, head: HeadRef | None) -> Iterator[Change]:
-        """What differs between two generations; pages are read as it is gone through."""
+        """The differences between two generations; pages are read on the way."""
         if head is not None:
             yield from diff(base.root if base is not None else None, head.root, self._tree.get_page)
 
     # Drift --------------------------------------------------------------------------------------------------
 
     def touched(self, path: bytes, *, is_tree: bool) -> None:
-        """What the watch says; on the event loop. Forgetting is safe: then more is looked at."""
+        """Take a touched path from the watch; on the event loop. Dropping one is safe: then more is looked at."""
         if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
             self._is_tree[path] = is_tree or self._is_tree.get(path, False)
 
     async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
-        """What differs from ``base``. A check that is cancelled, because a new head waits for the same thread, ends
-        at the next entry and forgets nothing of what the watch said."""
+        """The differences from ``base``. A check that is cancelled, because a new head waits for the same thread, ends
+        at the next entry and drops none of the watch's paths."""
         asked = {p: self._is_tree.pop(p) for p in paths or tuple(self._is_tree) if p in self._is_tree}
         stopping = threading.Event()
         try:

@@ -1,4 +1,4 @@
-"""The shelf of a fileset that is followed here: what a hub hands on."""
+"""The shelf of a fileset that is followed here, from which a hub sends."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class FollowService:
     def _blinded(self, trouble: Trouble | None) -> None:
         self.driver.post(WatchChanged(trouble))
 
-    # What connections ask -------------------------------------------------------------------------------------
+    # Questions of connections --------------------------------------------------------------------------------
 
     @property
     def writer(self) -> NodeName:
@@ -518,7 +518,7 @@ class FollowService:
         return link
 
     def sources_for(self, first: NodeName) -> list[PeerClient]:
-        """Clients of those who can send this line, ``first`` first."""
+        """Clients of the nodes that can send this line, ``first`` first."""
         names = [first, *(name for name in self.sources if name != first)]
         return [self.sources[name].client for name in names if name in self.sources]
 
@@ -536,7 +536,7 @@ class FollowService:
             is_known = await self.worker.run(is_known_whole, self.runtime, target)
             return f.Recovered(req, kind, target, found.is_doubtful, is_known=is_known)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
-        # Local changes that were reverted owe a reload, which must be saved before the journal goes.
+        # Local changes that were reverted need a reload, which must be saved as pending before the journal goes.
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
         await self.worker.run(self.applying.record_now)
         if was_reverted:
@@ -625,7 +625,7 @@ class FollowService:
         if trouble is not None and self.facts.live is None and effect.kind is not HookKind.VALIDATE:
             assert effect.head is not None, "a partner's hooks are for a generation"
             await self.around.repair(effect.head, effect.base)
-        if trouble is not None:  # a partner tries again by itself: failing, not blocked
+        if trouble is not None:  # a partner retries by itself: failing, not blocked
             trouble = dataclasses.replace(trouble, exit_code=UnavailableError.exit_code)
         return HookEnded(effect.req, effect.kind, trouble)
 

@@ -1,4 +1,4 @@
-"""A hub's orders on the wire: what ``core.rollout_hub`` decides for those behind it."""
+"""A hub's orders on the wire: the decisions of ``core.rollout_hub`` for the nodes behind it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HubOrders:
         self._book = HubBook()
 
     def seen(self, report: Report, own: OwnState) -> None:
-        """A direct partner told how it stands."""
+        """A direct partner reported its standing."""
         order = self._book.seen(report.node, view_of_report(report), own)
         if order is not None:
             self._net.order(self._line, report.node, order)

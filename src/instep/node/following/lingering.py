@@ -133,7 +133,7 @@ class Lingering:
         return end_due(self._tree, self._tree.place(), stopping=stopping)
 
     async def close(self) -> None:
-        """No tree is taken down from now on; those that are left go after the next start."""
+        """No tree is taken down from now on; remaining ones go after the next start."""
         if self._timer is not None:
             self._timer.cancel()
         self._stopping.set()

@@ -19,8 +19,8 @@ SMALL_BUNDLE_BYTES = 128 << 10
 
 
 class OfferedHeads:
-    """The newest head of each source, of the last ``OFFERED_MAX`` sources. ``bundle`` is what the last stored head
-    brought: its generation's id, and contents by digest."""
+    """The newest head of each source, of the last ``OFFERED_MAX`` sources. ``bundle`` comes from the last stored
+    head: its generation's id, and contents by digest."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -35,9 +35,9 @@ class Fetcher:
     async def pages(
         self, line: LineId, head: HeadRef, complete: Digest | None, ask: AskPages, *, is_small: bool = False
     ) -> None:
-        """All pages of ``head``. ``complete`` is a root whose pages are all here. Raises what ``ask`` raises,
-        and ``PeerError`` for pages that are not what they should be or a manifest that breaks a rule.
-        ``is_small``: what differs came in a small bundle, and is looked at here and now rather than in a thread."""
+        """All pages of ``head``. ``complete`` is a root whose pages are all here. Raises the errors of ``ask``, and
+        ``PeerError`` for wrong pages or a manifest that breaks a rule. ``is_small``: the difference came in a small
+        bundle, and is looked at here and now rather than in a thread."""
         store = self._runtime.store
         if complete is not None and store.get_page(complete) is None:
             complete = None
@@ -92,7 +92,7 @@ class Fetcher:
 
     def keep_bundle(self, root: Digest, bundle: m.Bundle) -> dict[Digest, bytes]:
         """Store those pages of a head's bundle that belong to its manifest under their true digests; return its
-        contents by theirs, verified. What does not belong is dropped: it would never be looked at, nor removed."""
+        contents by theirs, verified. Other pages are dropped: they would never be looked at, nor removed."""
         brought = {digest_of(raw): raw for raw in bundle.pages if len(raw) <= PAGE_MAX_BYTES}
         kept: dict[Digest, bytes] = {}
         row = [root]

@@ -240,7 +240,7 @@ class Puller:
 
     def _old_chunks(self, large: LargeFile) -> list[ChunkSpan] | None:
         """The old version's chunks, from its list where that is kept here, else cut anew. Pages of a list that is cut
-        are kept, so that only those that differ are asked for."""
+        are kept, so that only differing ones are asked for."""
         if large.old_fd is None:
             return None
         if large.old_list is not None:
@@ -304,7 +304,7 @@ def _asked(line: LineId, head: HeadRef, wants: Sequence[Want]) -> tuple[m.Conten
 
 
 def _refuse(answer: Answer, want: Want, node: str) -> None:
-    """What a source says instead of contents: it moved on, or it may not."""
+    """Raise the error of a source that sent no contents: it moved on, or it may not send them."""
     if answer.status is AnswerStatus.SUPERSEDED:
         raise UnavailableError(
             f"{node} no longer has the contents of {want.entry.path!r}", code="superseded", node=node

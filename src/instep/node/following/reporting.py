@@ -1,4 +1,4 @@
-"""What a followed line reports to its senders: its standing, and all that a rollout decides by."""
+"""A followed line's report to its senders: its standing, and all inputs of a rollout's decisions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DRAIN_REASON_MAX = 1_000
 def report_of(
     runtime: Runtime, line: LineId, facts: f.FollowFacts, told: f.Report | None, standing: StandingRecord
 ) -> m.Report:
-    """``told`` is what the machine said last: one moment's truth, so that a live generation that is not recorded yet
-    is not told. Drained is what this line's rollout drains; the reasons are all."""
+    """``told`` is the machine's last report: one moment's truth, so that a live generation that is not recorded yet
+    is not reported. Drained counts the drain of this line's rollout; the reasons are all."""
     seen = told or f.Report(
         standing.standing, standing.code, standing.reason, standing.next_steps,
         facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,

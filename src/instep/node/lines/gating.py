@@ -59,7 +59,7 @@ def gates_of(definition: Definition | None) -> tuple[Gate, ...]:
 async def look_at_gates(
     runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
 ) -> list[GateLook]:
-    """Every gate of the line, compared with what its writer says now."""
+    """Every gate of the line, compared with its writer's present facts."""
     key = runtime.facts.key
     reply = await client.facts(m.FactsRequest(line, key=key), total_s=CALL_S)
     now = wall_ms()  # the writer stamps its answer when it leaves, however long it gathered

@@ -30,7 +30,7 @@ BACKOFF_MS = 500
 
 
 class Slot(enum.Enum):
-    """Which answers: those from before the switch, those since it, and what users got through the balancer."""
+    """Which answers: from before the switch, from after it, or through the balancer."""
 
     BEFORE = "before"
     LIVE = "live"
@@ -85,7 +85,7 @@ class Golden:
 
     @property
     def specs(self) -> tuple[GoldenSpec, ...]:
-        """What this node's own application is asked."""
+        """The requests to this node's own application."""
         return specs_of(self.fileset.golden, self.fileset.golden.url)
 
     @property
@@ -134,7 +134,7 @@ class Golden:
             self.runtime.note("golden_missing", text, self.fileset.line, generation=live.number)
 
     async def probe(self, head: HeadRef, live: HeadRef | None, at_ms: int) -> Trouble | None:
-        """Compare the answers of ``head``, which the tree holds, with those of ``live``, which it replaces.
+        """Compare the answers of ``head``, which the tree holds, with the answers of ``live``, which it replaces.
 
         Where both are the same (after a put-back, or a reload) only the status is a failure, and differences are
         noted: there is nothing left to put back to."""

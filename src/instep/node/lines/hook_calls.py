@@ -35,7 +35,7 @@ def is_meant(hook: HookSettings, changed: Collection[bytes], *, is_known: bool) 
 
 
 def is_any_meant(hooks: Collection[HookSettings], changed: Collection[bytes]) -> bool:
-    """Whether any of a slot's hooks is for what changed between two known generations."""
+    """Whether any of a slot's hooks is for a path that changed between two known generations."""
     is_known = 0 < len(changed) < CHANGED_MAX
     return any(is_meant(hook, changed, is_known=is_known) for hook in hooks)
 
@@ -59,8 +59,9 @@ async def run_slot(
 ) -> Trouble | None:
     """The hooks of the slot ``call.hook``, in order, up to the first that fails.
 
-    All run where what changed is not known: at the first apply, after a put-back, with too many changes to list.
-    Of ``thaw`` all run in any case: what froze several programs must not leave the later ones frozen.
+    All run where the changes are unknown: at the first apply, after a put-back, with too many changes to list. Of
+    ``thaw`` all run in any case: when several programs are frozen, the failure of one must not leave the later ones
+    frozen.
     """
     is_known = call.previous not in (None, call.generation) and 0 < len(changed) < CHANGED_MAX
     slot: tuple[HookSettings, ...] = getattr(fileset.hooks, call.hook)

@@ -1,4 +1,4 @@
-"""What a line needs from the node's connections: a port, so that lines do not know sessions and links."""
+"""A line's port to the node's connections, so that lines do not know sessions and links."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lender(Protocol):
 
 
 class LineNet(Protocol):
-    """What a line needs from the node's connections."""
+    """The node's connections, as a line needs them."""
 
     async def announce(self, head: Head) -> None:
         """Offer a head to every connected partner that may have it."""

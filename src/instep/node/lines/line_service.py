@@ -1,4 +1,4 @@
-"""What connections need of a line, written or followed here: the port between lines and sessions."""
+"""The port between lines, written or followed here, and the node's connections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class LineService(Protocol):
-    """What the connections need of a line, written or followed here."""
+    """A line, written or followed here, as the connections need it."""
 
     line: LineId
     fileset: FilesetSettings
@@ -99,7 +99,7 @@ class LineService(Protocol):
         """A peer sent epoch records of this line."""
 
     def partner_told(self, source: NodeName) -> None:
-        """A partner told everything that it holds of this line."""
+        """A partner reported everything that it holds of this line."""
 
     def partner_lost(self, who: NodeName) -> None:
         """A partner's stream ended."""
@@ -115,7 +115,7 @@ class LineService(Protocol):
         """An operator's nudge from the sender: ``retry`` or ``resend``."""
 
     def reported(self, report: m.Report) -> None:
-        """A partner, or a hub for it, told how the line stands there."""
+        """A partner, or a hub for it, reported the line's standing there."""
 
     def order_given(self, source: NodeName, order: Order) -> None:
         """A sender ordered this node what to do with a head; refused by name unless ``source`` may order here."""

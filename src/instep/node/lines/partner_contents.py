@@ -117,7 +117,7 @@ class PartnerContents:
         return who[0]
 
     async def _small(self, who: NodeName, wants: Sequence[Want], stage: Target, worker: Worker) -> list[Want]:
-        """Lay what ``who`` gives; the wants that it did not give."""
+        """Lay the contents that ``who`` gives; return the wants that it did not give."""
         left = list(wants)
         while left:
             batch = _fitting(left)

@@ -48,9 +48,9 @@ def note_change(
 ) -> None:
     """Note a change of writer, in the same transaction as the facts that hold its record.
 
-    The first that a node hears of a line is no change when its ``configured`` writer is who writes: a node behind a
-    hub goes on asking the hub.
-    A writer that was replaced without its newest generation keeps its file: an operator decides what becomes of it."""
+    The first record that a node receives of a line is no change when it names the ``configured`` writer: a node
+    behind a hub goes on asking the hub. A writer that was replaced without its newest generation keeps its file: an
+    operator decides about it."""
     current = new.epochs.current
     if new.epochs == old.epochs or current is None:
         return
@@ -100,7 +100,7 @@ def _decoded(line: LineId, raw: bytes) -> FollowFacts | PublishFacts:
 
 
 def publish_facts(store: NodeStore, line: LineId) -> PublishFacts:
-    """The facts to write the line with; those of a follower that became its writer are converted and kept."""
+    """The facts to write the line with; the facts of a follower that became its writer are converted and kept."""
     found = load_facts(store, line)
     if isinstance(found, FollowFacts):
         found = to_publish(found)
@@ -109,7 +109,7 @@ def publish_facts(store: NodeStore, line: LineId) -> PublishFacts:
 
 
 def follow_facts(store: NodeStore, line: LineId) -> FollowFacts:
-    """The facts to follow the line with; those of a writer that was replaced are converted and kept."""
+    """The facts to follow the line with; the facts of a writer that was replaced are converted and kept."""
     found = load_facts(store, line)
     if isinstance(found, PublishFacts):
         found = to_follow(found)

@@ -37,8 +37,8 @@ class Tested(Protocol):
 
 
 async def try_node(service: Tested) -> tuple[TestRow, ...]:
-    """Every probe hook, and every golden request at this node's own application. An answer is compared with that of
-    when what is live went live, or from before it was put back."""
+    """Every probe hook, and every golden request at this node's own application. An answer is compared with the one
+    recorded when the live generation went live, or before it was put back."""
     fileset, live = service.fileset, service.live
     rows = []
     for number, hook in enumerate(fileset.hooks.probe, 1):

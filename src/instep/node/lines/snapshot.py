@@ -68,7 +68,7 @@ def partner_document(
     poll_ms: int,
     now_ms: int,
 ) -> api.PartnerDocument:
-    """One partner's row: its own report, put right by what this node sees of it."""
+    """One partner's row: its own report, corrected by this node's view of it."""
     if report is None:
         record = StandingRecord(
             Standing.UNKNOWN if is_connected else Standing.UNREACHABLE,
@@ -139,7 +139,7 @@ def fileset_document(
 
 
 def reports_of(store: NodeStore, line: LineId) -> dict[NodeName, m.Report]:
-    """What partners last reported of a line."""
+    """The last reports of partners about a line."""
     return {name: m.decode(raw, m.Report) for name, raw in store.reports(line).items()}
 
 

@@ -28,7 +28,7 @@ from instep.node.runtime.runtime import Runtime
 __all__ = ["Around", "FailureTeller"]
 
 THAW_AGAIN_MS = 1_000
-"""The first pause before a failed thaw is tried again; the longest is a poll interval."""
+"""The first pause before a failed thaw is retried; the longest is a poll interval."""
 REPAIRED_KEPT = 16
 _TELLING = (Standing.FAILING, Standing.BLOCKED)
 
@@ -41,7 +41,7 @@ class _Frozen(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Repairs(msgspec.Struct, frozen=True, array_like=True):
-    """Which generations were repaired after they failed in the root ``path``, and which still is to be."""
+    """Which generations were repaired after they failed in the root ``path``, and which repair is pending."""
 
     path: str
     done: tuple[Digest, ...] = ()
@@ -61,7 +61,7 @@ class Around:
         self._frozen_key = f"frozen:{fileset.name}"
         self._repair_key = f"repair:{fileset.name}"
         self._held = asyncio.Lock()
-        """From freeze to thaw: a thaw that is tried again never falls into a switch."""
+        """From freeze to thaw: a thaw that is retried never falls into a switch."""
         self._backoff = Backoff(random.Random())
         self._hurry = asyncio.Event()
         self._thawing: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class Around:
                 await self._thaw()
 
     async def _thaw(self) -> None:
-        """Thaw when a mark says so; ``_held`` is held. The mark of one that failed stays, and it is tried again."""
+        """Thaw when a mark says so; ``_held`` is held. The mark of one that failed stays, and it is retried."""
         raw = self.runtime.store.get(self._frozen_key)
         if raw is None:
             self._settled()
@@ -109,7 +109,7 @@ class Around:
             self._settled()
             return
         hint = (
-            "the application may still be frozen: mend it or the hook; it is tried again by itself, at once with: "
+            "the application may still be frozen: mend it or the hook; it is retried by itself, at once with: "
             f"instep retry {self.fileset.name}"
         )
         self._is_owed = True
@@ -136,7 +136,7 @@ class Around:
                     await self._thaw()
 
     def hurry(self) -> None:
-        """Try a thaw that is owed now: an operator asked, or the configuration changed."""
+        """Try a pending thaw now: an operator asked, or the configuration changed."""
         if self._is_owed:
             self._hurry.set()
 
@@ -172,7 +172,7 @@ class Around:
         return found if found.path == path else _Repairs(path)
 
     async def settle(self) -> None:
-        """What a crash left owing."""
+        """Run the steps that a crash left pending."""
         async with self._held:
             await self._thaw()
         known = self._repairs()
@@ -180,7 +180,7 @@ class Around:
             await self._repair(known)
 
     async def close(self) -> None:
-        """End what is tried again; its mark stays."""
+        """End what is retried; its mark stays."""
         if self._thawing is not None:
             self._thawing.cancel()
             await asyncio.gather(self._thawing, return_exceptions=True)

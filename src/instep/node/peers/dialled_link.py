@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Uplink:
-    """Connects, says hello, and hands what comes to the lines. Reports are level: the newest of each line and
+    """Connects, says hello, and hands incoming messages to the lines. Reports are level: the newest of each line and
     node is sent, after each connection all of them."""
 
     def __init__(self, peers: PeerContext, name: NodeName, address: str) -> None:
@@ -170,7 +170,7 @@ class Uplink:
         self._wake.set()
         self._peers.runtime.tell()
 
-    # Telling ------------------------------------------------------------------------------------------------
+    # Sending ------------------------------------------------------------------------------------------------
 
     def tell_report(self, report: m.Report) -> None:
         key = report.line, report.node
@@ -196,7 +196,7 @@ class Uplink:
             self.reply(message)
 
     def reply(self, message: m.StreamMessage) -> None:
-        """Queue a message; what finds no room is lost, as with a broken connection. Of heads the newest is kept."""
+        """Queue a message; one that finds no room is lost, as with a broken connection. Of heads the newest is kept."""
         if isinstance(message, m.Head | m.HeadNotice):
             self._heads[message.line] = message
         elif len(self._replies) < REPLIES_MAX:

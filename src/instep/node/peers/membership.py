@@ -1,4 +1,4 @@
-"""Membership of the cluster: tokens, joins, renewals, revocations, and what members say of each other."""
+"""Membership of the cluster: tokens, joins, renewals, revocations, and members' reports about each other."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Membership:
         self._remember(m.Member(who, hello.address, pin, hello.sign_key, wall_ms(), serving))
 
     def told_self(self, who: NodeName, message: m.Members) -> None:
-        """A partner says how it serves, on its own verified connection: its word about others is not taken."""
+        """A partner reports how it serves, on its own verified connection: its reports about others are refused."""
         if [member.name for member in message.members] != [who]:
             raise PeerError(f"{who} reports other members than itself", code="unexpected_message")
         known = self.members.get(who)
@@ -198,7 +198,7 @@ class Membership:
             )
 
     def pinned_key_told(self, who: NodeName, sign_key: bytes) -> None:
-        """A pinned partner told its signing key over the connection that its pin verifies: its records hold
+        """A pinned partner sent its signing key over the connection that its pin verifies: its records hold
         from now on. Nodes of our own CA are known by their signing certificates instead."""
         store, key = self._runtime.store, f"{PINNED_KEY}{who}"
         if who in self._runtime.pki.pinned() and len(sign_key) == 32 and store.get(key) != sign_key:
@@ -208,8 +208,8 @@ class Membership:
             )
 
     def learned(self, source: NodeName, message: m.Members) -> None:
-        """What a partner knows of others: for showing and for the operator to link; it opens nothing. Hearsay does
-        not touch what a node said of itself, and cannot come from the future to stay for ever."""
+        """Take a partner's list of others: for showing and for the operator to link; it opens nothing. A
+        second-hand record does not replace a node's own report, and one with a time in the future is refused."""
         latest = wall_ms() + SKEW_MS
         is_news = False
         followed = self._runtime.settings.filesets.values()
@@ -232,8 +232,8 @@ class Membership:
             self._save_members()
 
     def _take(self, member: m.Member) -> bool:
-        """Whether it is to be kept, and there is room for it. An address that could say more in a balancer's file than
-        where something listens is refused, and the node then stands in none."""
+        """Keep the member if it is news and there is room; return whether it was kept. An address that could say
+        more in a balancer's file than where something listens is refused, and the node then stands in none."""
         known = self.members.get(member.name)
         why = why_not_serving(member)
         if why is not None:
@@ -263,7 +263,7 @@ class Membership:
             self._save_members()
 
     def unlink(self, name: NodeName) -> None:
-        """It is no partner any more: what it said of how it serves is not passed on, and no balancer gets it."""
+        """The node is no partner any more: its serving report is not passed on, and no balancer gets it."""
         known = self.members.get(name)
         if known is not None and known.serving is not None:
             self._remember(msgspec.structs.replace(known, serving=None, updated_ms=wall_ms()))

@@ -1,4 +1,4 @@
-"""What one link or session needs of the node's other connections: a port, so that links do not know ``Peers``."""
+"""The port of one link or session to the node's other connections, so that links do not know ``Peers``."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Peers:
-    """Sessions (who dialled us) and uplinks (whom we dial), and the lines that flow over them."""
+    """Sessions (peers that dialled us) and uplinks (peers that we dial), and the lines that flow over them."""
 
     def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership) -> None:
         self.runtime = runtime
@@ -67,7 +67,7 @@ class Peers:
     def service(self, line: LineId) -> LineService | None:
         return self.lines.get(line)
 
-    # LineNet: what lines ask for ------------------------------------------------------------------------------
+    # LineNet: the port of the lines ---------------------------------------------------------------------------
 
     async def announce(self, head: m.Head) -> None:
         """Offer a head to every connected partner that may have it and does not know it."""
@@ -160,7 +160,7 @@ class Peers:
         return m.Epochs(line, records_of(self.runtime, line, service.facts.epochs))
 
     def heard_epochs(self, who: NodeName, message: m.Epochs) -> None:
-        """A peer says who writes a line; the machine judges the records by their signatures."""
+        """A peer sent the records of a line's writers; the machine judges the records by their signatures."""
         service = self.service(message.line)
         if service is None:
             return

@@ -86,7 +86,7 @@ def host_of(member: m.Member) -> str | None:
 
 
 def place_of(serving: m.Serving, balancer: str) -> ServingPlace:
-    """What the node said of where it serves this application."""
+    """The addresses at which the node reports to serve this application."""
     at: dict[Kind, Address] = {}
     doors: dict[str, Address] = {}
     host, port = None, None

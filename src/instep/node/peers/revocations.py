@@ -1,4 +1,4 @@
-"""What a node does when it hears that another was revoked."""
+"""The acts of a node when it hears that another was revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sender asks a partner over the partner's own stream: numbered, each with a deadline."""
+"""A sender's questions to a partner over the partner's own stream: numbered, each with a deadline."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Asking(abc.ABC):
             self._waiting.pop(number, None)
 
     async def asks_told(self, within_s: float) -> bool:
-        """Whether the partner, asked now, told all it holds of our lines."""
+        """Whether the partner, asked now, reported all it holds of our lines."""
         number, future = self._next()
         try:
             await self._ask(number, future, m.Ping(number), within_s)
@@ -98,7 +98,7 @@ class Asking(abc.ABC):
         return reply
 
     async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
-        """What the partner's tree really holds."""
+        """The root that the partner's tree really holds."""
         number, future = self._next()
         reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
         if not isinstance(reply, m.VerifyReply):
@@ -118,7 +118,7 @@ class Asking(abc.ABC):
         return reply.obstacles
 
     async def test(self, line: LineId, within_s: float) -> m.TestReply:
-        """What the partner's own probes and golden requests come to now."""
+        """The present results of the partner's own probes and golden requests."""
         if "test" not in self.hello.takes:
             raise RefusedError(
                 f"{self.who} runs a version of instep that cannot be tested from elsewhere",

@@ -1,4 +1,4 @@
-"""What would stand against this node going on with a line as its writer: asked before a handover, changes nothing."""
+"""The obstacles to this node going on with a line as its writer: asked before a handover, changes nothing."""
 
 from __future__ import annotations
 

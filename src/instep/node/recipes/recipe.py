@@ -32,7 +32,7 @@ BOTH = "both"
 PARAMETERS_MAX = 32
 VALUE_MAX = 4096
 NOT_IN_A_RECIPE = ("path", "writer", "origin", "to", "observe", "stage", "mode")
-"""What the command itself says."""
+"""Keys that the command itself sets."""
 
 _JOINED = ("hooks", "archive", "rollout")
 """Tables of both parts that are joined key by key."""
@@ -64,7 +64,8 @@ def _text(raw: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """What an operator may or must give. ``default`` None: must; empty: settings that are only this are left out."""
+    """A value that an operator may or must give. ``default`` None: must; empty: settings that are only this are left
+    out."""
 
     name: str
     help: str = key(NO_DEFAULT, string, absent="")
@@ -84,12 +85,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeFile:
-    """What a recipe's file holds. The tables of settings keep the marks of their parameters."""
+    """The content of a recipe's file. The tables of settings keep the marks of their parameters."""
 
     about: str = key(NO_DEFAULT, string)
-    """What it is for, in one line."""
+    """Its purpose, in one line."""
     note: str = key(None, string, absent="")
-    """What else an operator should know."""
+    """A note for the operator."""
     parameters: Mapping[str, Parameter] = section(Parameter, dict, is_named=True)
     tables: Mapping[str, Any] = section(FilesetSettings, dict, BOTH, WRITTEN, FOLLOWED)
 
@@ -279,7 +280,7 @@ def _is_nothing(value: object, given: Mapping[str, str]) -> bool:
 def _problems(
     table: dict[str, Any], role: str, lines: Mapping[KeyPath, int], root: str
 ) -> list[dict[str, Any]]:
-    """What the reader of ``instep.toml`` says of the settings, under the names that they have in the recipe."""
+    """The problems that the reader of ``instep.toml`` finds in the settings, under their names in the recipe."""
     top = ("filesets", _FILESET)
     moved = {
         (*top, *path[1:]): line for part in (BOTH, role) for path, line in lines.items() if path[0] == part

@@ -120,7 +120,7 @@ class FetchingOut:
         why = "; ".join(failed) or "no partner can be asked"
         raise UnavailableError(
             f"the contents of {shown(entry.path)} cannot be had: {why}",
-            hint=f"instep log {self._service.fileset.name} on the node that writes it says who has them",
+            hint=f"instep log {self._service.fileset.name} on the node that writes it says which nodes have them",
             code="contents_missing",
             paths=[shown(entry.path)],
         )

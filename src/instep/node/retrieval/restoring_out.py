@@ -34,7 +34,7 @@ _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RestoringOut:
-    """One ``restore --to``. The walk is made in a thread of its own; what it lacks is fetched on the event loop."""
+    """One ``restore --to``. The walk is made in a thread of its own; missing contents are fetched on the event loop."""
 
     def __init__(
         self,

@@ -55,7 +55,8 @@ class Whereabouts:
         self._held: dict[NodeName, PartnerContents] = {}
 
     def look_here(self, refs: Sequence[HeadRef], contents: Contents) -> None:
-        """What each generation needs besides the tree, and what of that is in history and archive. In a thread."""
+        """The contents that each generation needs besides the tree, and which of them are in history and archive. In
+        a thread."""
         every: dict[Digest, Entry] = {}
         for ref in refs:
             needed = self._new_in(self._found, ref.root)

@@ -35,5 +35,5 @@ async def go_on(name: str, work: Callable[[], Awaitable[None]]) -> None:
             trouble = passing_trouble(error)
             if trouble is None:
                 raise
-            log.error("%s: %s; it is tried again in %g s", name, trouble.reason, AGAIN_S)
+            log.error("%s: %s; it is retried in %g s", name, trouble.reason, AGAIN_S)
         await asyncio.sleep(AGAIN_S)

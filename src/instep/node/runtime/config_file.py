@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ConfigFile:
-    """What the file looked like when it was read last."""
+    """The stat of the file when it was read last."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -55,7 +55,7 @@ class Deferred:
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     def append(self, write: Write) -> None:
-        """As ``write``, for what replaces nothing."""
+        """As ``write``, for a write that replaces nothing."""
         with self._lock:
             self._count += 1
             self.write(self._count, write)

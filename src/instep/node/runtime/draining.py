@@ -88,7 +88,7 @@ class Draining:
         self._today_ms = today_ms
         self._drains = self._load()
         self._turn = 0
-        """Rises when the node becomes drained or stops being so; an answer of an older turn told something else."""
+        """Rises when the node becomes drained or stops being so; an answer of an older turn said something else."""
         self._was_drained = bool(self._drains)
         self._probers: dict[str, _Prober] = {}
         self._answered = asyncio.Event()
@@ -198,8 +198,8 @@ class Draining:
         )
 
     async def told_out(self, deadline_s: float) -> tuple[str, ...]:
-        """Wait until every balancer that asks was answered "drained" since the node is, then a linger for requests
-        in flight. At once when none asks. Returns those not told at the deadline."""
+        """Wait until every balancer that asks got "drained" since the drain began, then a linger for requests in
+        flight. Returns at once when none asks. Returns the balancers without that answer at the deadline."""
         if not self.probers():
             return ()
         left = await self._told(deadline_s, self._not_told_out)
@@ -207,8 +207,8 @@ class Draining:
         return left
 
     async def told_in(self, deadline_s: float) -> tuple[str, ...]:
-        """Wait until every balancer that asks was answered "ready" since the drain ended; at once when another
-        drain is still in force. Returns those not told at the deadline."""
+        """Wait until every balancer that asks got "ready" since the drain ended; returns at once when another
+        drain is still in force. Returns the balancers without that answer at the deadline."""
         return await self._told(deadline_s, self._not_told_in)
 
     def _not_told_out(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The boring loop around a machine: take an event, step, record it, perform the effects in order.
 
 An effect that fails because this machine lacks something (a full disk, a lost mount, a busy database) is performed
-again, with growing pauses, until it succeeds. What follows it waits, so ``Save`` stays a barrier; ``on_stuck`` says so
-outside.
+again, with growing pauses, until it succeeds. The effects after it wait, so ``Save`` stays a barrier; ``on_stuck``
+says so outside.
 
 One driver owns one machine. Small messages go through it; file bytes never do: long effects run as
 child tasks that end in exactly one event. ``Save`` is a barrier because ``perform`` is awaited before the
@@ -29,7 +29,7 @@ RECORDED_EVENTS_MAX = 500
 EFFECTS_PER_EVENT_MAX = 1000
 HURRY_S = 0.02
 HURRY_MOST_S = 2.0
-"""So long a command waits for what this machine could not do before, as writing to a disk that was full."""
+"""So long a command waits for an effect that failed before, as writing to a disk that was full."""
 AGAIN_MIN_S = 0.25
 AGAIN_MAX_S = 5.0
 """The longest pause between two attempts at an effect that this machine cannot carry out now."""
@@ -69,7 +69,7 @@ def shift_wall_clock(by_ms: int) -> None:
 
 
 class Machine(Protocol[EventIn, EffectOut]):
-    """What every machine of ``core`` is to its driver."""
+    """A machine of ``core`` as its driver sees it."""
 
     def step(self, event: EventIn, now_ms: int) -> tuple[EffectOut, ...]: ...
 
@@ -254,6 +254,6 @@ def from_os_error(error: OSError) -> InstepError:
         errno.EMFILE: ("too_many_files", "raise the limit of open files of the instep service"),
         errno.EIO: ("io_error", "the disk reports errors: look at the kernel log, replace it"),
     }
-    code, hint = hints.get(error.errno or 0, ("os_error", "see the reason; instep tries again"))
+    code, hint = hints.get(error.errno or 0, ("os_error", "see the reason; the node retries by itself"))
     named = f"{error.strerror}" + (f": {where}" if where else "")
     return ResourceError(named, code=code, hint=hint, errno=error.errno, path=where)

@@ -31,7 +31,7 @@ class Quiet:
         self._all = _Window(0)
 
     def take(self, key: Hashable, now_ms: int) -> int | None:
-        """None when this one is to be passed over, else how many of its kind were since the last one told."""
+        """None when this event must not be logged, else how many of its kind came since the last logged one."""
         if now_ms - self._all.began_ms >= WINDOW_MS:
             self._all = _Window(now_ms)
         window = self._windows.get(key)

@@ -23,7 +23,7 @@ class RetentionTime:
     def now_ms(
         self, store: NodeStore, fileset: FilesetName, batches: Sequence[Batch], keep_within_ms: int
     ) -> int:
-        """What time it is for the retention of ``fileset``; the look is written down."""
+        """The time for the retention of ``fileset``; the look is recorded."""
         key = f"retention/{fileset}"
         raw = store.get(key)
         clock = msgspec.msgpack.decode(raw, type=RetentionClock) if raw is not None else None

@@ -1,4 +1,4 @@
-"""What every service of a node shares: its directory, settings, keys, state and worker threads."""
+"""The shared part of a node's services: its directory, settings, keys, state and worker threads."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Wait for the call under way; later ones are refused, as are those in the queue."""
+        """Wait for the call under way; later ones are refused, as are queued ones."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -116,7 +116,7 @@ class Runtime:
         self._stores.clear()
 
     def try_state(self) -> None:
-        """Write to the state, durably; raises what keeps this node from it, before anything is called tried again."""
+        """Write to the state, durably; raises the obstacle before any command reports a retry."""
         self.store.put(_TRIED, str(wall_ms()).encode())
         self.deferred.flush()
 

@@ -15,11 +15,11 @@ __all__ = ["BROKEN", "PINNED_KEY", "broken_standing", "stuck_standing", "verdict
 
 BROKEN = "broken_invariant"
 PINNED_KEY = "pinned_sign_key/"
-"""Where the store has what a pinned partner told as its signing key."""
+"""Where the store has the signing key that a pinned partner sent."""
 
 
 def verdict_on(runtime: Runtime, signature: Signature, record_id: Digest) -> SignerVerdict:
-    """What checking a record's signature gave."""
+    """The result of checking a record's signature."""
     pki = runtime.pki
     try:
         authorities = pki.authorities()
@@ -40,13 +40,13 @@ def _pinned_keys(runtime: Runtime, signer: NodeName) -> dict[NodeName, bytes]:
 
 
 def stuck_standing(error: InstepError) -> StandingRecord:
-    """What status says of a line that this machine cannot carry on now; it goes on by itself."""
+    """The standing of a line that this machine cannot carry on now; it goes on by itself."""
     steps = (error.hint,) if error.hint else ("it goes on by itself; see: instep check",)
     return StandingRecord(Standing.FAILING, wall_ms(), error.reason, error.error_code, steps)
 
 
 def broken_standing(error: Exception) -> StandingRecord:
-    """What status says of a line that stopped on a broken invariant."""
+    """The standing of a line that stopped on a broken invariant."""
     return StandingRecord(
         Standing.FAILING,
         wall_ms(),

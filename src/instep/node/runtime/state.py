@@ -35,7 +35,7 @@ def make_state(directory: NodeDirectory) -> None:
 
 
 def open_state(directory: NodeDirectory, settings: Settings) -> str | None:
-    """Check the database, and make it when there is none; what an operator should know, None when all is well.
+    """Check the database, and make it when there is none. Returns a note for the operator, None when all is well.
 
     ``RefusedError`` ``state_newer``, ``ResourceError`` when it can be neither read nor made.
     """

@@ -1,4 +1,4 @@
-"""What one look for drift found, and what it took."""
+"""The result of one look for drift, and its cost."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ __all__ = ["FilesetTree"]
 
 
 class FilesetTree:
-    """What a line needs of the tree that it writes or follows. Work on files runs in ``worker``."""
+    """The tree that a line writes or follows, as the line needs it. Work on files runs in ``worker``."""
 
     def __init__(self, runtime: Runtime, fileset: FilesetSettings) -> None:
         self.runtime = runtime
@@ -73,7 +73,7 @@ class FilesetTree:
         return definition_of(self.store, head)
 
     def stat_row(self, path: bytes) -> StatRow | None:
-        """What the stat cache knows of one file."""
+        """The row of one file in the stat cache."""
         return self.store.stat_row(self.name, path)
 
     def stat_rows(self) -> Iterator[StatRow]:

@@ -22,7 +22,7 @@ NAMED_MAX = 20
 
 
 def left_by(switched: Switched | None) -> HeldPaths:
-    """What a writer's restore left other than its generation says. None: the switch had ended before."""
+    """The paths that a writer's restore left different from its generation. None: the switch had ended before."""
     if switched is None:
         return NOTHING_HELD
     held = [ScanProblem(path, IGNORED_INSIDE) for path in switched.held]

@@ -1,4 +1,4 @@
-"""Room for a generation before its first byte is written: what it needs against what is free."""
+"""Room for a generation before its first byte is written: its need against the free space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Room", "require_room", "room_for"]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``need_bytes``: contents that are still to be laid; ``free_bytes``: what this user may still fill."""
+    """``need_bytes``: contents that are still to be laid; ``free_bytes``: the space that this user may still fill."""
 
     need_bytes: int
     free_bytes: int

@@ -1,4 +1,4 @@
-"""What a ``validate`` hook may look at: the staged files of a generation, each below its own path."""
+"""The view of a ``validate`` hook: the staged files of a generation, each below its own path."""
 
 from __future__ import annotations
 

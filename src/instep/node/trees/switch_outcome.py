@@ -1,4 +1,4 @@
-"""What a finished switch says of the tree beside its generation: directories that stay, paths to look at again."""
+"""The findings of a finished switch about the tree: directories that stay, paths to look at again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def note_kept(runtime: Runtime, line: LineId, switched: Switched) -> None:
 
 
 def look_again(switched: Switched, post: Callable[[f.TreeTouched], None]) -> None:
-    """What a switch could not do is looked at as a local change."""
+    """Look at the steps that a switch could not do as at local changes."""
     touched = (*switched.missed, *switched.held)
     if touched:
         post(f.TreeTouched(touched))

@@ -46,7 +46,7 @@ NO_CONTENTS = Digest(bytes(32))
 
 @dataclass(slots=True)
 class Numbers:
-    """How a tree differs from a manifest: what an apply would add, change and archive."""
+    """How a tree differs from a manifest: the counts that an apply would add, change and archive."""
 
     missing: int = 0
     changed: int = 0
@@ -187,8 +187,8 @@ class Inspection:
         )
 
     def found_root(self, root: Digest, paths: Sequence[bytes], now_ms: int) -> Digest:
-        """The root of ``root`` with ``paths`` as the tree has them now: what a revert starts from. A pipe, a socket or
-        a device is in the way of what should be there; a mount is for the operator to take away."""
+        """The root of ``root`` with ``paths`` as the tree has them now: a revert starts from it. A pipe, a socket or a
+        device is in the way of the expected object; a mount is for the operator to take away."""
         changes: dict[bytes, Entry | None] = {}
         for difference in self._all_of(root, paths, now_ms):
             problem = difference.problem

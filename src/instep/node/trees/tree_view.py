@@ -118,7 +118,7 @@ class _View:
         self._link(path, os.readlink(live) if new.kind is Kind.SYMLINK else None, live)
 
     def _make(self, folder: bytes) -> None:
-        """Directories down to ``folder``; what else is there on the way gives way."""
+        """Directories down to ``folder``; other objects on the way give way."""
         end = 0
         while folder and end >= 0:
             end = folder.find(b"/", end + 1)
@@ -142,7 +142,8 @@ class _View:
             os.unlink(self._name(path))
 
     def _remove(self, path: bytes) -> None:
-        """What the generation removes; a directory stays while something ignored lies in it, as it will in the tree."""
+        """Remove a path that the generation removes; a directory stays while something ignored lies in it, as it will
+        in the tree."""
         end = path.find(b"/")
         while end >= 0:
             if not self._is_directory(path[:end]):

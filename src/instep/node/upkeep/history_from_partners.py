@@ -49,10 +49,10 @@ class HistoryFromPartners:
         self._mending = mending
         self._tasks: dict[FilesetName, asyncio.Task[None]] = {}
         self._at: dict[FilesetName, int] = {}
-        """Where among the lost contents the next round begins: what no partner has does not hide the rest."""
+        """Where among the lost contents the next round begins: a content that no partner has does not hide the rest."""
 
     def begin(self, service: WriterService) -> None:
-        """See to what the last look found lost; nothing to do while that is being seen to already."""
+        """Fetch the contents that the last look found lost; does nothing while that is under way already."""
         name = service.fileset.name
         task = self._tasks.get(name)
         if task is not None and task.done():
@@ -63,7 +63,7 @@ class HistoryFromPartners:
             self._tasks[name] = asyncio.get_running_loop().create_task(self._chase(service))
 
     async def close(self) -> None:
-        """Stop; what came is kept."""
+        """Stop; fetched contents are kept."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -53,7 +53,7 @@ class Housekeeping:
         """How much damage of a writer's history was known when it was mended last."""
 
     async def look(self) -> None:
-        """What a reader of a history finds rotten is mended soon, not with the next tidying. Its own task."""
+        """Mend rotten contents soon after a reader of a history finds them, not with the next tidying. Its own task."""
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
@@ -100,7 +100,7 @@ class Housekeeping:
                 self._damage[service.fileset.name] = await asyncio.to_thread(_damage_of, service)
                 self._from_partners.begin(service)
         except (InstepError, OSError) as error:
-            log.warning("what the disk changed in %s was not mended: %s", service.line, error)
+            log.warning("damage by the disk in %s was not mended: %s", service.line, error)
 
     async def _tidy(self, service: WriterService | FollowService) -> None:
         await self._mend(service)
@@ -159,7 +159,7 @@ class Housekeeping:
 
     def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
         if service.machine.phase is not None:
-            return  # what a survey kept is named by nothing before its commit
+            return  # nothing names a survey's contents before its commit
         store = self._node.runtime.store
         history = service.own.history
         live: set[Digest] = set()
@@ -177,7 +177,7 @@ class Housekeeping:
 
     async def sweep(self) -> int | None:
         """Drop pages that no known generation of any line names; how many. None while some line is at work: its
-        pages are named by nothing yet. What begins after the ticket was taken is spared by the ticket."""
+        pages are named by nothing yet. Work that begins after the ticket was taken is spared by the ticket."""
         if any(service.machine.phase is not None for service in self._node.services.values()):
             return None
         ticket = self._node.runtime.store.begin_sweep()
@@ -235,7 +235,7 @@ def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Diges
 def retention_of(
     fileset: FilesetSettings, keep_last: int | None = None, keep_within_ms: int | None = None
 ) -> RetentionPolicy:
-    """How long the archive of a fileset is kept, with an operator's own numbers instead of those of the settings."""
+    """How long the archive of a fileset is kept, with an operator's own numbers instead of the settings'."""
     settings = fileset.archive
     usage = shutil.disk_usage(fileset.path)
     return RetentionPolicy(

@@ -1,8 +1,8 @@
-"""Mends what a disk changed in the archive and in a writer's history, and names what it could not mend.
+"""Mends damage by the disk in the archive and in a writer's history, and names the rest.
 
-A history gets lost contents back from the tree and from the archive, by digest; what neither has is left to the
-partners (``history_from_partners``). An archive index gets its lines back from the objects themselves, whose names are
-made of their paths.
+A history gets lost contents back from the tree and from the archive, by digest; contents that neither has are left to
+the partners (``history_from_partners``). An archive index gets its lines back from the objects themselves, whose
+names are made of their paths.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Mended", "Mending"]
 NAMED_MAX = 20
 LOST_MAX = 100_000
 LOOK_HINT = (
-    "the disk changes what it was given: look at the kernel log and replace it; instep tries again to mend it"
+    "the disk changes what it was given: look at the kernel log and replace it; the node retries by itself"
 )
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class Mending:
             paths = [shown(entry.path) for entry in mended.lost[:NAMED_MAX]]
             text = f"{_lost(mended)}: {paths[0]}; partners are asked"
             self._runtime.note("history_lost", text, service.line, contents=len(mended.lost), paths=paths)
-        mended.damage = []  # what could be put back was; the rest is in ``lost``
+        mended.damage = []  # the rest is in ``lost``
         return any(not each.is_tail for each in damage)
 
     def _name_removed(self, service: WriterService, place: Place, mended: Mended, removed: Removed) -> None:

@@ -1,4 +1,4 @@
-"""What this node does about an accepted epoch record: its own ``instep.toml`` follows the change of writer.
+"""Follows an accepted epoch record: this node's own ``instep.toml`` is edited for the change of writer.
 
 The intent is stored with the facts that hold the record, so that a crash in between loses nothing; it is
 looked at whenever something changed, and forgotten once the file names the writer.

@@ -1,7 +1,7 @@
-"""At the writer: what users get through the balancer before a rollout and after it.
+"""At the writer: the answers that users get through the balancer before a rollout and after it.
 
-The answers are those of the fleet at rest: recorded when a rollout has ended well, they are what those after the next
-one are compared with. While a rollout runs, a balancer answers from old and new nodes alike, and is not asked.
+The fleet is asked at rest: answers are recorded when a rollout has ended well, and the answers after the next one are
+compared with them. While a rollout runs, a balancer answers from old and new nodes alike, and is not asked.
 """
 
 from __future__ import annotations

@@ -32,14 +32,14 @@ def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
 
 
 def with_beside(message: Head, service: LineService, known: HeadRef | None) -> Head:
-    """A head for a partner that told of ``known``: with the writer's own generation of that position, or the one below
-    where it has none of that number, when it is another one. Not where an operator decided to go past what the partner
-    has, and not for a line that is followed here: only its writer knows what the head descends from."""
+    """A head for a partner that reported ``known``: with the writer's own generation of that position, or the one below
+    where it has none of that number, when it is another one. Not where an operator decided to go past the partner's
+    head, and not for a line that is followed here: only its writer knows what the head descends from."""
     facts = service.facts
     if known is None or not isinstance(facts, PublishFacts):
         return message
     if known.position < facts.descends_from <= message.generation.ref().position:
-        return message  # A head that is below what was adopted since descends from what it did before.
+        return message  # A head below the one that was adopted since descends from the same generation as before.
     ours = _stored_at(service.runtime.store, service.line, known)
     if ours is None or ours.id == known.id:
         return message

@@ -40,8 +40,8 @@ def refuse_unknown_paths(
 
 
 def refuse_stuck_restore(place: Place, changes: Iterable[Change], published: Iterable[Change]) -> None:
-    """``ResourceError`` for a path that cannot be brought back. ``changes`` lead from the tree to what it is to hold,
-    ``published`` from the newest generation to the next one.
+    """``ResourceError`` for a path that cannot be brought back. ``changes`` lead from the present tree to the wanted
+    one, ``published`` from the newest generation to the next one.
 
     A mount hides the paths below it: they are taken for those of the newest generation. A restore that changes it would
     be undone by the next scan after the umount.
@@ -57,7 +57,7 @@ def refuse_stuck_restore(place: Place, changes: Iterable[Change], published: Ite
 
 
 def to_be_repeated(error: InstepError, fileset: str) -> InstepError:
-    """With a hint for an operator: a command that was refused is not tried again by itself."""
+    """With a hint for an operator: a command that was refused is not retried by itself."""
     if error.hint:
         error.hint = error.hint.replace(goes_on(fileset), "then repeat the command")
     return error

@@ -58,8 +58,8 @@ BATCH_BYTES = 16 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Goal:
-    """``found`` is the root of the tree as it lies there, ``tree`` what it is to hold, ``published`` what the next
-    generation is to name."""
+    """``found`` is the root of the present tree, ``tree`` the root that it shall hold, ``published`` the root of
+    the next generation."""
 
     found: Digest
     tree: Digest
@@ -77,7 +77,7 @@ class Restoring:
         self._partners: PartnerContents | None = None
         self._total_bytes = 0
         self.paths: tuple[bytes, ...] = ()
-        """What the last plan would change in the head, for hooks; at most ``PATHS_KEPT_MAX``."""
+        """The paths that the last plan would change in the head, for hooks; at most ``PATHS_KEPT_MAX``."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class Restoring:
     # --- planning -------------------------------------------------------------------------------------------------
 
     async def plan(self, effect: s.PlanRestore) -> s.Planned:
-        """What a restore would change, and whether all contents can be had; nothing changes."""
+        """The changes of a restore, and whether all contents can be had; nothing changes."""
         tree = self._tree
         await self._have_pages(effect.target)
         goal = await tree.worker.run(self._goal, effect)
@@ -358,7 +358,7 @@ class Restoring:
         clear_stages(place)
 
     def failed_recovery(self, error: InstepError) -> Trouble:
-        """Why nothing is scanned or published, with what an operator can do."""
+        """Why nothing is scanned or published, with the operator's next step."""
         try:
             journal = Journal.load(self._own.taken().place)
         except (InstepError, OSError):
@@ -372,5 +372,5 @@ class Restoring:
             trouble_of(error),
             reason=f"a restore of {name} stopped half way: {error.reason}. Nothing is scanned or published until it is "
             "finished or undone",
-            hint=f"{hint}it is tried again by itself, at once with: instep retry {name}",
+            hint=f"{hint}it is retried by itself, at once with: instep retry {name}",
         )

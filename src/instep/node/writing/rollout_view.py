@@ -36,7 +36,7 @@ _QUIET = (RolloutState.NONE, RolloutState.DONE, RolloutState.SUPERSEDED)
 def rollout_document(
     store: NodeStore, line: LineId, facts: RolloutFacts, view: RolloutView | None
 ) -> RolloutDocument:
-    """Who, what, when, how long, why; with ``view`` also where each partner is now."""
+    """Author, generation, times, duration and reason; with ``view`` also where each partner is now."""
     assert facts.target is not None, "a rollout is of a generation"
     signed = store.generation(facts.target.id)
     took_ms = None if facts.ended_wall_ms is None else max(0, facts.ended_wall_ms - facts.started_wall_ms)
@@ -105,7 +105,7 @@ def failure_document(facts: RolloutFacts) -> FailureDocument | None:
 def why_never(
     facts: RolloutFacts, target: HeadRef, reports: Mapping[NodeName, Report]
 ) -> FailureDocument | None:
-    """Why those who ``reports`` are of will not serve ``target`` by themselves: its rollout failed, or one of them
+    """Why the nodes of ``reports`` will not serve ``target`` by themselves: its rollout failed, or one of them
     refused it. None while it may still come."""
     state = facts.state.value
     if facts.target == target and facts.state in (*FAILED, RolloutState.PUTTING_BACK):

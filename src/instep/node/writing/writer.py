@@ -133,7 +133,7 @@ class WriterService:
     # Life ---------------------------------------------------------------------------------------------------
 
     def config(self) -> v.PublishConfig:
-        """What the machine needs to know of the settings."""
+        """The settings that the machine needs."""
         fileset, settings = self.fileset, self.runtime.settings
         deletions = fileset.max_deletions
         return v.PublishConfig(
@@ -189,8 +189,8 @@ class WriterService:
         self.driver.post(v.TreeChanged(paths, is_overflow))
 
     async def ask(self, make: Any, timeout_s: float) -> v.Outcome:
-        """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number. What keeps the
-        machine from working is raised."""
+        """Hand a numbered request to the machine and wait for its answer. ``make`` takes the number. Raises the
+        trouble that keeps the machine from working."""
         await self.driver.hurry()
         self._request += 1
         number = self._request
@@ -298,7 +298,7 @@ class WriterService:
         self.runtime.tell()
         await self._net.report(self.line)
 
-    # What connections and commands ask ------------------------------------------------------------------------
+    # Questions of connections and commands --------------------------------------------------------------------
 
     @property
     def writer(self) -> NodeName:
@@ -334,7 +334,7 @@ class WriterService:
         return self.tree.place()
 
     def root_now(self) -> Digest | None:
-        """What the tree holds: the head where the last look says so, else as a look by stat finds it."""
+        """The root of the tree: the head's where the last look says so, else as a look by stat finds it."""
         head, report = self.head, self.machine.report
         if head is None:
             return None
@@ -393,7 +393,7 @@ class WriterService:
         return await try_node(self)
 
     async def verify(self, *, is_deep: bool) -> VerifyReply:
-        """Compare the tree with the head: what differs is unpublished, or damaged."""
+        """Compare the tree with the head: a difference is unpublished, or damaged."""
         head = self.head
         if head is None:
             return VerifyReply(0, self.line, None, b"", 0)
@@ -461,7 +461,7 @@ class WriterService:
         )
 
     def _policy(self) -> RolloutPolicy:
-        """How the head goes through the partners: what its own definition says, which is what they read."""
+        """How the head goes through the partners: by its own definition, which they read, too."""
         definition = definition_of(self.runtime.store, self.head) or self.definition
         return decode_policy(definition.rollout)
 

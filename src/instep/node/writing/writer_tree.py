@@ -47,7 +47,7 @@ COMMIT_BEFORE = register("publish.commit.before")
 
 
 class WriterTree:
-    """What an own line does with its tree. ``contents`` are the small files that the last survey read. ``post`` hands
+    """The acts of an own line on its tree. ``contents`` are the small files that the last survey read. ``post`` hands
     an event to the line's machine."""
 
     def __init__(self, tree: FilesetTree, post: Callable[[v.TreeChanged | v.ContentMissed], None]) -> None:
@@ -167,7 +167,7 @@ class WriterTree:
         return contents_in(self.place(), self._tree.stat_rows, self.history)
 
     def suspects(self) -> frozenset[bytes]:
-        """Files found damaged: remembered until their stat says that they were written anew (P10)."""
+        """Files found damaged: recorded until their stat says that they were written anew (P10)."""
         raw = self._tree.store.get(f"damaged/{self._tree.name}")
         return frozenset(msgspec.msgpack.decode(raw, type=list[bytes])) if raw is not None else frozenset()
 

@@ -41,13 +41,13 @@ class Ledger:
     asked: dict[int, None] = field(default_factory=dict)
     answered: dict[int, None] = field(default_factory=dict)
     floors: dict[str, HeadRef] = field(default_factory=dict)
-    """What the trees of nodes hold whose state came back from an older copy."""
+    """The generations in the trees of nodes whose state came back from an older copy."""
     lost: LostFuture = field(default_factory=LostFuture)
     requests: int = 0
     """The number of the last request of an operator, anywhere."""
 
     def policy_of(self, head: HeadRef) -> RolloutPolicy:
-        """What a generation's definition says of its rollout."""
+        """The rollout policy in a generation's definition."""
         signed = self.committed.get(head.id)
         return decode_policy(b"" if signed is None else self.definitions[signed.body().definition])
 
@@ -103,7 +103,7 @@ class Ledger:
             raise BrokenPromise("P4", f"{name} takes its tree, which holds {floor}, back to {_pos(head)}")
 
     def woke(self, name: str, facts: FollowFacts, store: SimStore) -> None:
-        """A partner starts with what it finds on its disk: nothing that it acted on may be forgotten."""
+        """A partner starts with the facts on its disk: nothing that it acted on may be forgotten."""
         before = self.last.get(name, FollowFacts())
         self._head_rises(name, before.head, facts.head)
         if facts.head is not None and facts.head.id not in store.generations:

@@ -18,7 +18,7 @@ class LostFuture:
     def __init__(self) -> None:
         self._lost: dict[Digest, None] = {}
         self._decided: dict[Digest, None] = {}
-        """What an operator went past once, a partner may leave whenever it hears of that."""
+        """Generations that an operator went past: a partner may leave them whenever it hears of that."""
 
     def came_back(self, committed: Mapping[Digest, SignedGeneration], kept: Mapping[Digest, object]) -> None:
         """The writer's state is an older one: of everything that was ever ``committed`` it ``kept`` these."""

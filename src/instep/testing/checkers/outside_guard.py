@@ -41,7 +41,7 @@ class GuardedWriter(Protocol):
 
 
 class OutsideGuard:
-    """Remembers what the generations of the last ten minutes had, since the operator accepted a loss or the writer's
+    """Keeps the entries of the generations of the last ten minutes, since the operator accepted a loss or the writer's
     state was put back."""
 
     def __init__(self, writer: GuardedWriter) -> None:
@@ -50,7 +50,7 @@ class OutsideGuard:
         self._window: list[tuple[int, Digest, dict[bytes, Digest]]] = []
 
     def put_back(self) -> None:
-        """The writer's state is an older one: it may hear of the newest head again, but not of what that lost."""
+        """The writer's state is an older one: it may hear of the newest head again, but not of that head's losses."""
         self._window.clear()
 
     def looked(self) -> None:
@@ -64,7 +64,8 @@ class OutsideGuard:
         return self._writer.is_accepting
 
     def check(self, effect: p.Commit) -> None:
-        """Before a generation is signed: what it loses of its base, and of each generation in the window."""
+        """Check a generation before it is signed: its losses against its base, and against each generation in the
+        window."""
         base = effect.facts.base
         if base is None:
             return

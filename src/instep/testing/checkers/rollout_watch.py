@@ -40,7 +40,7 @@ class RolloutWatch:
     world: World
     direct: tuple[str, ...]
     policies: dict[Digest, RolloutPolicy] = field(default_factory=dict)
-    """By generation: what its definition says."""
+    """The policy of each generation's definition."""
     given: dict[tuple[str, Order], int] = field(default_factory=dict)
     """Every order that its giver sent, and when."""
     facts: v.RolloutFacts = field(default_factory=v.RolloutFacts)
@@ -188,7 +188,7 @@ class RolloutWatch:
             self.unproven[node] = None
 
     def undone(self, node: str) -> None:
-        """A switch that a crash interrupted was undone: the node is what it was."""
+        """A switch that a crash interrupted was undone: the node is as before."""
         if not self.was_unproven.get(node, False):
             self.unproven.pop(node, None)
 
@@ -238,7 +238,7 @@ class RolloutWatch:
         self.out.pop(node, None)
         self.drained.pop(node, None)
         if has_probe and node in self.unproven:
-            raise BrokenPromise("R3", f"{node} is offered again before a probe of what it holds now passed")
+            raise BrokenPromise("R3", f"{node} is offered again before a probe of its present tree passed")
         self.unproven.pop(node, None)
         self.count("returns")
 

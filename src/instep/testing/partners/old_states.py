@@ -11,7 +11,7 @@ __all__ = ["OldStates"]
 
 
 class OldStates:
-    """Copies of partners' states, and the operator who restores them."""
+    """Copies of partners' states, and an operator who restores them."""
 
     def __init__(self, partners: list[SimPartner], rng: Random) -> None:
         self._partners = partners

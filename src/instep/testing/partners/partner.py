@@ -108,7 +108,7 @@ class SimPartner(PartnerSettings):
             self.net.send(self.name, other, m.encode(sent))
 
     def _forged(self, head: m.Head) -> m.Head:
-        """What a hostile hub would try: a higher number under its own signature, or the writer's name."""
+        """A forgery of a hostile hub: a higher number under its own signature, or the writer's name."""
         body = msgspec.structs.replace(head.generation.body(), number=head.generation.body().number + 5)
         forged = SignedGeneration(body.encoded(), head.generation.signature)
         if self.rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""What a simulated partner's own file says, and operators who edit it while it runs."""
+"""The settings of a simulated partner's own file, and operators who edit it while it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PartnerSettings(PartnerDrift):
         self.sources = sources
         self.rollouts: RolloutSide | None = None
         self.loaded: Digest | None = None
-        """What the reload hook ran for last."""
+        """The generation that the reload hook ran for last."""
         self._not_owed: dict[Digest, None] = {}
         """Generations that were here or on their way when the file began to name a reload hook."""
         self.config = self._own_config()
@@ -67,7 +67,7 @@ class PartnerSettings(PartnerDrift):
         self._reconfigure(replace(config, **changed))
 
     def restore_settings(self) -> None:
-        """What the file said in the beginning."""
+        """Restore the file's first settings."""
         self._reconfigure(self._own_config())
 
     def _reconfigure(self, config: f.FollowConfig) -> None:

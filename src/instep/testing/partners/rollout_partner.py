@@ -1,6 +1,5 @@
-"""A simulated partner's side of rollouts: reports and orders on the stream, out of the balancers and back.
-
-A hub orders those behind it.
+"""A simulated partner's side of rollouts: reports and orders on the stream, draining and returning. A hub
+orders the nodes behind it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FINISH_SLACK_MS = 3_000
 
 
 class RolloutSide:
-    """What a partner does beyond following: present only when the seed has rollouts."""
+    """A partner's part in rollouts: present only when the seed has them."""
 
     def __init__(self, partner: PartnerBase, watch: RolloutWatch) -> None:
         self.partner = partner
@@ -146,7 +145,7 @@ class RolloutSide:
 
 
 def view_of(report: m.Report) -> PartnerReport:
-    """What machines decide by."""
+    """The part of a report that machines decide by."""
     return PartnerReport(
         standing=report.standing.standing,
         head=report.head,

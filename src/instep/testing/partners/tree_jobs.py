@@ -1,7 +1,7 @@
 """How a simulated partner switches its tree: journaled, one step a moment, any step may fail with any errno.
 
 A job that fails is undone at once where that can be; else its journal stays for recovery, which finishes it, undoes it
-or says why neither can be. That is what the real tree does; what the machine makes of it is under test.
+or says why neither can be. The real tree does the same; the machine's reaction is under test.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class TreeJobs(PartnerBase):
     # --- back -----------------------------------------------------------------------------------------------
 
     def _take_back(self, journal: Journal, cause: StepFailed, failed: Answer) -> None:
-        """Undo, or leave that to the recovery; the job has failed anyway. ``cause`` is what it says when it does."""
+        """Undo, or leave that to the recovery; the job has failed anyway. ``cause`` is the reported error."""
         if self.world.plant == "never_undone" or self.rng.random() < 0.5:
             self._answer(failed(_failed(cause)))
             return
@@ -286,7 +286,7 @@ class TreeJobs(PartnerBase):
 
     @abstractmethod
     def config_drift(self) -> f.DriftPolicy:
-        """What this node does with local changes."""
+        """The node's policy for local changes."""
 
 
 def _failed(error: StepFailed) -> Trouble:

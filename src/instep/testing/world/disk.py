@@ -50,7 +50,7 @@ ERRNOS = tuple(
         *(errno.ETXTBSY, errno.ENOTEMPTY, errno.ELOOP, errno.EMFILE, errno.ENOENT, errno.ENAMETOOLONG),
     )
 )
-"""What any system call of a tree job may answer."""
+"""The errors that any system call of a tree job may return."""
 
 SMALL = Shape(max_items=8, mask=0x3, inner_min=2)
 """Small pages, so that a dozen files make a manifest of several levels."""
@@ -130,7 +130,7 @@ class StepFailed(Exception):
 
 
 Fault = Callable[[bytes], None]
-"""Called with the path before each step; raises ``StepFailed`` where the step is to fail."""
+"""Called with the path before each step; raises ``StepFailed`` where the step must fail."""
 
 
 @dataclass(slots=True)
@@ -144,7 +144,7 @@ class Journal:
     is_finished: bool = False
     is_undoing: bool = False
     archives: bool = True
-    """False in a planted bug: what the steps displace is lost."""
+    """False in a planted bug: displaced files are lost."""
 
 
 class SimPlace:
@@ -160,7 +160,7 @@ class SimPlace:
         self.archive: dict[Digest, bytes] = {}
         self.forgets_archive = False
         self.holds: HeadRef | None = None
-        """What the tree says that it holds: durable, and not part of the node's state."""
+        """The generation in the tree's own record: durable, and not part of the node's state."""
         self.stuck: dict[bytes, str] = {}
         """Paths that no step can change, and the error that says so: until an operator frees them."""
         self.is_copied = False
@@ -168,7 +168,7 @@ class SimPlace:
         self._unsynced: dict[bytes, bytes | None] = {}
 
     def drop_stage(self) -> None:
-        """Empty staging, but for what an unfinished journal names."""
+        """Empty staging, except for the stage that an unfinished journal names."""
         if self.journal is None or self.journal.is_finished:
             self.stage.clear()
         self.sealed_for = None
@@ -187,7 +187,7 @@ class SimPlace:
     def make_visible(
         self, path: bytes, data: bytes | None, expected: Digest | None, *, archives: bool = True
     ) -> bytes | None:
-        """One step: what lay there goes to the archive, ``data`` takes its place. Checks P1 and P5."""
+        """One step: the file there goes to the archive, ``data`` takes its place. Checks P1 and P5."""
         if data is not None and content_digest(data) != expected:
             raise BrokenPromise(
                 "P1", f"{self.name}: {path!r} became visible with other bytes than its digest says"
@@ -201,7 +201,7 @@ class SimPlace:
         else:
             self.tree[path] = data
         if old is not None and old != data and content_digest(old) not in self.archive:
-            raise BrokenPromise("P5", f"{self.name}: what lay at {path!r} is gone, and not in the archive")
+            raise BrokenPromise("P5", f"{self.name}: the file at {path!r} is gone, and not in the archive")
         return old
 
     def sync(self) -> None:
@@ -257,7 +257,7 @@ class SimPlace:
         for path, old in sorted(journal.displaced.items(), reverse=True):
             there = self.tree.get(path)
             if (None if there is None else content_digest(there)) != afters[path]:
-                continue  # written here since: it stays, and what the step displaced is in the archive
+                continue  # written here since: it stays, and the displaced file is in the archive
             try:
                 fault(path)
             except StepFailed as error:

@@ -18,7 +18,7 @@ CALL_TIMEOUT_MS = 3_000
 
 
 class Peer(Protocol):
-    """What the network needs of a node."""
+    """A node as the network needs it."""
 
     name: str
     is_alive: bool
@@ -83,7 +83,7 @@ class Network:
         self._broken.pop(_pair(one, other), None)
 
     def stream(self, source: str, target: str, raw: bytes) -> None:
-        """A message that arrives once and in its turn, or the stream breaks: what TCP and TLS promise. Nothing of a
+        """A message that arrives once and in its turn, or the stream breaks: the promise of TCP and TLS. Nothing of a
         stream arrives after its end."""
         pair = _pair(source, target)
         number = self._streams.get(pair)

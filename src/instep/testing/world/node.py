@@ -1,4 +1,4 @@
-"""What every simulated node has: a process that can die at any effect, a store, a place, timers, an ear.
+"""The base of every simulated node: a process that can die at any effect, a store, a place, timers, an ear.
 
 The driver is as boring as the real one: take an event, step the machine, perform the effects in order.
 """
@@ -114,8 +114,8 @@ class SimNode(ABC):
         self.world.at(delay_ms, alive)
 
     def post(self, event: Any, delay_ms: float = 0) -> None:
-        """An event into the inbox. What others say and what answers may come twice, the second time late; what
-        the process itself sees (a session that opened or broke) comes once and in order."""
+        """An event into the inbox. Messages of others and answers may come twice, the second time late; the
+        process's own observations (a session that opened or broke) come once and in order."""
         self.later(delay_ms, lambda: self.take(event))
         is_said = hasattr(event, "req") or hasattr(event, "signed")
         if is_said and self.world.is_faulty and self.rng.random() < self.world.options.duplicate:
@@ -241,7 +241,7 @@ class SimNode(ABC):
 
     @abstractmethod
     def make_machine(self) -> Any:
-        """A machine born with what the store saved last."""
+        """A machine born with the facts that the store saved last."""
 
     @abstractmethod
     def started(self) -> Any:
@@ -255,7 +255,7 @@ class SimNode(ABC):
         """Checkers hook in here."""
 
     def on_crash(self) -> None:  # noqa: B027  not every node has more to lose
-        """What else dies with the process."""
+        """Drop the other state that dies with the process."""
 
     # --- serving --------------------------------------------------------------------------------------------
 
@@ -335,7 +335,7 @@ class SimNode(ABC):
         """A head came over the stream."""
 
     def heard_report(self, sender: str, message: m.Report) -> None:  # noqa: B027  not every node is reported to
-        """A node told how the line stands there."""
+        """A node reported the line's standing there."""
 
     def heard_order(self, sender: str, message: m.Order) -> None:  # noqa: B027  not every node takes orders
         """A node ordered what to do with a head."""

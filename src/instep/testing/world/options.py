@@ -85,9 +85,9 @@ class Options:
         *,
         always_rollouts: bool = False,
     ) -> Options:
-        """A swarm: each kind of fault is in or out, and its rate is drawn. What belongs to rollouts, how often settings
-        change, how long hooks run and which steps fail comes from streams of their own, so that a seed without them
-        stays what it was."""
+        """A swarm: each kind of fault is in or out, and its rate is drawn. The options of rollouts, the rate of
+        changed settings, the length of hooks and the steps that fail come from streams of their own, so that a seed
+        without them stays as it was."""
 
         def maybe(share: float, low: float, high: float) -> float:
             return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0

@@ -18,7 +18,7 @@ __all__ = ["Given", "LineChecks"]
 
 @dataclass(slots=True)
 class Given:
-    """An epoch that was given rightfully, what it builds on, and what its promotion named as lost."""
+    """An epoch that was given rightfully, its base, and the generations that its promotion named as lost."""
 
     record: SignedEpoch
     base: HeadRef | None
@@ -28,7 +28,7 @@ class Given:
 
 
 class LineChecks:
-    """The members, what was given to whom, and the promises."""
+    """The members, the records that each was given, and the promises."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -92,7 +92,7 @@ class LineChecks:
                 )
 
     def check_end(self) -> None:
-        """The line holds every generation but those that a promotion left behind or that came too late."""
+        """The line holds every generation except the ones that a promotion left behind or that came too late."""
         writer = next(one for one in self.members.values() if one.is_writing)
         chain = self._chain(writer.facts.head)
         announced = {ref.id for one in self.members.values() for ref in one.announced}

@@ -176,7 +176,7 @@ class Member:
         return replace(config, writer=NodeName(self.toml), overrules=self.world.plant == "stale_file_counts")
 
     def convert(self, kind: type[Any]) -> None:
-        """The facts of the role that wakes, from those of the one that slept; saved before it acts."""
+        """The facts of the role that wakes, from the facts of the one that slept; saved before it acts."""
         store = self.follows.store
         facts = store.facts
         if kind is PublishFacts and isinstance(facts, FollowFacts):
@@ -246,7 +246,7 @@ class Member:
             self.net.send(self.name, other, m.encode(m.Epochs(self.line, self.active.epoch_records())))
 
     def retell(self) -> None:
-        """A stream loses nothing while it stands: what the simulated one loses comes again."""
+        """A stream loses nothing while it stands: messages that the simulated one loses come again."""
         if self.is_alive:
             for other in list(self.active.sessions):
                 self.tell_epochs(other)

@@ -24,7 +24,7 @@ PATIENCE = 200
 
 
 class LineOperators(LineChecks):
-    """What people do to the line, by the same steps as the commands."""
+    """The acts of operators on the line, by the same steps as the commands."""
 
     def _restore_former(self, named: str | None = None) -> None:
         """A node that wrote once comes back as it was then: store and file."""

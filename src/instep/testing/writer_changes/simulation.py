@@ -1,9 +1,9 @@
 """A simulated cluster whose writer changes: handed over, promoted, claimed twice, back with a restored backup.
 
 ``simulate_succession(seed)`` draws faults and operators as ``simulation.simulate`` does, with its own checkers: no
-member takes generations of two writers in one epoch; what a writer published before it handed over stays in the line;
-what a promotion named is not in it, and nothing else that its node knew of is missing; after the faults one member
-writes and all others are in step with it.
+member takes generations of two writers in one epoch; the generations that a writer published before it handed over
+stay in the line; those that a promotion named are not in it, and nothing else that its node knew of is missing; after
+the faults one member writes and all others are in step with it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BASE_WAIT_MS = 20_000
 
 
 def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool = False) -> Result:
-    """Run one seed to its end or to its first broken promise. ``is_split``: shortly before the faults stop two are
-    promoted who cannot hear each other."""
+    """Run one seed to its end or to its first broken promise. ``is_split``: shortly before the faults stop two
+    members are promoted that cannot hear each other."""
     drawing = World(seed, Options())
     options = Options.drawn(
         drawing.stream("options"),
@@ -124,8 +124,8 @@ class _Cluster(LineOperators):
     # --- sessions -------------------------------------------------------------------------------------------
 
     def _tend_sessions(self) -> None:
-        """Every member dials the nodes that its file names and those that it dialled before; both ends notice a break
-        late."""
+        """Every member dials the nodes that its file names and the ones that it dialled before; both ends notice a
+        break late."""
         for member in self.members.values():
             for source in member.dials:
                 other = self.members[source]
@@ -302,7 +302,7 @@ class _Cluster(LineOperators):
 
 
 def _misses_its_base(member: Member) -> bool:
-    """What the status page of a writer says as ``base_missing``."""
+    """The condition that a writer's status shows as ``base_missing``."""
     facts = member.facts
     if not isinstance(facts, PublishFacts):
         return False

@@ -1,4 +1,5 @@
-"""Operators of the simulated writer who go back: rollbacks, snapshots, and the word that ``held: restored`` wants."""
+"""Operators of the simulated writer who go back: rollbacks, snapshots, and the decision that ``held: restored`` asks
+for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The simulated writer going back: rollback, restore and recovery, with a fault or a crash between any two steps.
 
-Checked from outside: nothing is scanned or committed while a journal is open, so no generation is a mixture; what a
-rollback commits is exactly the root of its target; and a writer that came back with an older tree or state publishes
+Checked from outside: nothing is scanned or committed while a journal is open, so no generation is a mixture; a
+rollback commits exactly the root of its target; and a writer that came back with an older tree or state publishes
 nothing over a newer head of its own until the tree was that head, or an operator said which of the two is right.
 """
 
@@ -29,7 +29,7 @@ MESSAGE = "back to "
 
 
 class SimRestores:
-    """What one simulated writer does with its own tree besides scanning it."""
+    """The acts of one simulated writer on its own tree besides scanning it."""
 
     def __init__(self, writer: WriterBase) -> None:
         self._writer = writer

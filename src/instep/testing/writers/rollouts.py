@@ -93,7 +93,7 @@ class SimRollouts:
             self.say(make(self._last_request))
 
     def ask_something(self, people: Random) -> None:
-        """What a person at the writer might type now."""
+        """Draw a command that a person at the writer might type now."""
         kinds: tuple[Callable[[int], v.RolloutEvent], ...] = (
             v.PauseAsked,
             v.ResumeAsked,

@@ -63,7 +63,7 @@ class SimWriter(WriterBase):
         self.hot_at_ms = 0
         self.missed = self.content_missed
         self.hot_copies: dict[Digest, bytes] = {}
-        """What scans copied of the hot file, by digest."""
+        """The copies of the hot file that scans made, by digest."""
         self.accepting: dict[int, None] = {}
         self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
@@ -110,7 +110,7 @@ class SimWriter(WriterBase):
             self.rollouts.say(v.PartnersChanged(partners))
 
     def restore_settings(self) -> None:
-        """What the file said in the beginning."""
+        """Restore the file's first settings."""
         self._reconfigure(self._own_config())
 
     def _reconfigure(self, config: p.PublishConfig) -> None:

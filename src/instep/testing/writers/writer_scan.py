@@ -1,4 +1,4 @@
-"""What a scan of the simulated writer's tree finds."""
+"""The findings of a scan of the simulated writer's tree."""
 
 from __future__ import annotations
 

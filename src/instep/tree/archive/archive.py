@@ -1,7 +1,7 @@
-"""The archive: what applies replaced, removed or found drifted, one batch a switch. Promise P5.
+"""The archive: objects that applies replaced, removed or found drifted, one batch a switch. Promise P5.
 
 A batch is the stage after its switch: the displaced objects lie in ``o/`` under the keys of their paths, and
-``index`` says what they are. Batches are removed only whole and only by ``prune``.
+``index`` describes them. Batches are removed only whole and only by ``prune``.
 """
 
 from __future__ import annotations

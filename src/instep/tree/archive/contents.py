@@ -42,7 +42,7 @@ class HasContents(Protocol):
 
 
 class Contents:
-    """One fileset's contents on this node. Made for one job: it remembers what it found. One thread at a time.
+    """One fileset's contents on this node. Made for one job: it keeps the places that it found. One thread at a time.
     Also a ``Source`` for ``Stage.open``."""
 
     def __init__(self, place: Place, history: HasContents | None, rows: Rows) -> None:
@@ -108,7 +108,7 @@ class Contents:
         return True
 
     def missing_of(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Those of ``entries`` whose contents are not on this node."""
+        """The ones of ``entries`` whose contents are not on this node."""
         self.expect(entries)
         return [entry for entry in entries if not self.has(entry)]
 

@@ -1,10 +1,10 @@
-"""What a writer keeps of its own past: contents by digest. Implements section 6 of ``docs/spec/journal.md``.
+"""A writer's own past: contents by digest. Implements section 6 of ``docs/spec/journal.md``.
 
 Small contents are packed, because 20,000 files of 4 KiB cost an inode each otherwise; larger ones are files of
 their own, by reflink where the file system can. Nothing counts before ``sync``: the caller names a content in a
 generation only afterwards. Everything read is hashed again. Not for two threads at once.
 
-The disk may change what was synced. A bad record costs its own content and no other; ``damage`` names it. A content
+The disk may change synced bytes. A bad record costs its own content and no other; ``damage`` names it. A content
 that turns out to be other bytes is forgotten, so that it can be put anew, and its file is kept under another name.
 """
 
@@ -255,7 +255,7 @@ class History:
         return None
 
     def _packed(self, at: At) -> bytes:
-        """What the record says, nothing when it cannot be read."""
+        """The content of the record, empty when it cannot be read."""
         self._flush()
         try:
             raw = os.pread(self._pack(at.pack), at.length, at.offset + append_head())
@@ -347,10 +347,10 @@ class History:
             if is_live(digest):
                 live[at.pack].append(digest)
                 live_bytes[at.pack] += at.length
-        for number in sorted(live, reverse=True):  # the last first: what others hold is appended behind it
+        for number in sorted(live, reverse=True):  # the last first: other packs' contents go behind it
             digests = live[number]
             size = os.fstat(self._pack(number)).st_size
-            # What holds bad bytes is written anew, so that only whole records are left in use.
+            # A pack with bad bytes is written anew, so that only whole records are left in use.
             if live_bytes[number] * 2 < size or self._is_damaged(number):
                 freed += self._rewrite(number, digests, size)
         os.fsync(self._fd)

@@ -80,7 +80,7 @@ def stream_index(batch_fd: int, on_damage: Callable[[Damage], None]) -> Iterator
 
 
 def summed_up(name: bytes, items: Iterator[ItemRecord]) -> Batch:
-    """What the last summary says of the batch ``name``, or its items where the summary was lost."""
+    """The batch ``name`` by its last summary, or by its items where the summary was lost."""
     at_ms, size, summary = made_at_ms(name), 0, None
     for item in items:
         if not item.path:

@@ -1,7 +1,7 @@
 """Every batch of an archive as a source of contents, found by a small table of each index.
 
-A batch is written once and only removed whole, so its index is read once. What stays in memory of it is 16 bytes for
-each object's digest and for each object's key: the first bytes of it, and where its record lies in the index. One
+A batch is written once and only removed whole, so its index is read once. It costs 16 bytes of memory for each
+object's digest and for each object's key: the first bytes of it, and where its record lies in the index. One
 lookup may serve several threads.
 """
 
@@ -159,7 +159,7 @@ class _Table:
 
 
 class _Rows:
-    """Two sorted columns: a key, and what it stands for."""
+    """Two sorted columns: a key, and its value."""
 
     def __init__(self, rows: list[tuple[int, int]]) -> None:
         rows.sort()

@@ -1,8 +1,9 @@
 """Putting objects into a directory that an operator names: ``archive restore --to DIR`` and its like.
 
-Such a directory is often ``/tmp/found`` or the home of the user who asked, so other users may have made it first, or
-put symlinks into it. Nothing is followed there: the directory is opened component by component, what is missing below
-it is made by descriptor, and each object is finished in a directory of our own (mode 0700) before it gets its name.
+Such a directory is often ``/tmp/found`` or the home of the user who typed the command, so other users may have made
+it first, or put symlinks into it. Nothing is followed there: the directory is opened component by component, missing
+directories below it are made by descriptor, and each object is finished in a directory of our own (mode 0700) before
+it gets its name.
 """
 
 from __future__ import annotations

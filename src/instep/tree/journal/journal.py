@@ -93,7 +93,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, tag=0):
     next_ino: int = 0
     """Of the next tree, where the whole root is exchanged; 0 where the switch is in place."""
     root_ino: int = 0
-    """Of the root that is to be exchanged."""
+    """Of the root to exchange."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -203,7 +203,7 @@ class Journal:
         marks: list[MarkRecord] = []
 
         def judge(damage: Damage) -> None:
-            # Steps must be whole. A mark that is lost is implied by a later one, or what it says is done again.
+            # Steps must be whole. A mark that is lost is implied by a later one, or its step is done again.
             if end < 0 and not damage.is_tail:
                 raise _not_whole(place, name, f"{damage.length} bytes at {damage.offset} are no record")
 
@@ -288,7 +288,7 @@ class Journal:
         return Journal(self.place, self.name, self.header, (*self.marks, record))
 
     def remove(self) -> None:
-        """Remove the journal durably: what it says is recorded elsewhere now."""
+        """Remove the journal durably: its facts are recorded elsewhere now."""
         failpoint(_REMOVING)
         control = open_control(self.place)
         try:

@@ -1,7 +1,7 @@
 """From the difference of two manifests to steps and objects to stage. Implements section 3 of
 ``docs/spec/journal.md``; streams, so its memory does not grow with the trees (but for candidates of moves).
 
-It touches no file: what it must know of the live tree it asks through ``Live``.
+It touches no file: it asks about the live tree through ``Live``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from instep.tree.journal.journal import Op, Step
 __all__ = ["Live", "Moves", "Planned", "find_moves", "object_key", "plan"]
 
 HINTS_MAX = 1 << 16
-"""So many displaced files are remembered by digest as sources of new paths."""
+"""So many displaced files are kept by digest as sources of new paths."""
 
 _OWNER_WRITES = 0o300
 """Without these bits only root can change what is in a directory, or move the directory elsewhere."""
@@ -34,7 +34,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Live(Protocol):
-    """What the planner asks about the tree that is live."""
+    """The planner's questions about the live tree."""
 
     def children(self, path: bytes) -> list[bytes] | None:
         """The names in a live directory; None when ``path`` is not one."""
@@ -63,7 +63,7 @@ class Planned:
 
 @dataclass(slots=True)
 class Moves:
-    """What one look at the difference shows: directories moved as a whole (``dst`` to ``src``), displaced files by
+    """The result of one look at the difference: directories moved as a whole (``dst`` to ``src``), displaced files by
     digest, and totals of new and changed entries."""
 
     directories: dict[bytes, bytes] = field(default_factory=dict)
@@ -127,9 +127,8 @@ def find_moves(changes: Iterable[Change]) -> Moves:
             and _kind(old) is not _kind(entry)
             and Kind.DIR in (_kind(old), _kind(entry))
         ):
-            skipped = (
-                change.path
-            )  # paths below are staged or displaced with it, and move nowhere by themselves
+            # Paths below are staged or displaced with it, and move nowhere by themselves.
+            skipped = change.path
         if is_new or is_gone:
             top, top_is_new = change.path, is_new
             hasher = hashlib.blake2b(digest_size=32)

@@ -1,4 +1,5 @@
-"""What a file system can keep, found out by trying; ``accept`` refuses what it cannot, unless told."""
+"""The metadata that a file system can keep, found out by trying; ``accept`` refuses the rest, unless the operator
+leaves it out."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ NEEDED_FOR = {
 
 
 def lacking(preserve: Iterable[Preserve], abilities: frozenset[Ability]) -> frozenset[Preserve]:
-    """What of a definition's ``preserve`` cannot be kept: what ``--without`` has to name."""
+    """The part of a definition's ``preserve`` that cannot be kept: ``--without`` has to name it."""
     return frozenset(what for what in preserve if NEEDED_FOR[what] not in abilities)
 
 

@@ -1,7 +1,7 @@
 """Content-defined chunks of a file and its whole digest, in one pass and constant memory.
 
-FastCDC 2020 by ``pyfastcdc``, whose compiled cutter releases the GIL; the constants are those of
-``docs/spec/manifest.md``. The file is read in windows and never mapped: a mapped file that another program
+FastCDC 2020 by ``pyfastcdc``, whose compiled cutter releases the GIL; ``docs/spec/manifest.md``
+has the constants. The file is read in windows and never mapped: a mapped file that another program
 truncates kills the process with SIGBUS.
 """
 
@@ -87,7 +87,7 @@ class Chunker:
                 filled, is_end = self._fill(window, rest)
 
     def _fill(self, window: memoryview, filled: int) -> tuple[int, bool]:
-        """Fill the window behind ``filled``; what it holds now, and whether that is the file's end."""
+        """Fill the window behind ``filled``; return the bytes that it holds now, and whether that is the file's end."""
         while filled < len(window):
             count = self._read_into(window[filled:], self.size)
             if count == 0:
@@ -133,7 +133,7 @@ class Chunker:
 def chunk_file(fd: int, size: int, put: PutPage) -> tuple[Digest, Digest, int]:
     """Whole digest, root of the chunk list and true length of an open file, in one pass.
 
-    ``size`` is what the stat says and chooses the constants; when the true length is another, the file is
+    ``size`` comes from the stat and chooses the constants; when the true length is another, the file is
     changing and the caller drops the result. ``put`` gets the pages of the chunk list.
     """
     chunker = Chunker.of_fd(fd, chunk_params(size))

@@ -1,7 +1,7 @@
 """The metadata of an object: read into an entry, expected here, and put on a staged object.
 
-Three questions have one answer each: what does this object have (``read_extra``), what should an entry of a
-manifest look like on this node (``expected_local``), and make it so (``apply_metadata``). A node's root is
+Three functions do it: read the metadata of an object (``read_extra``), compute the form of an entry on this
+node (``expected_local``), and apply it to an object (``apply_metadata``). A node's root is
 attested: the metadata read from an applied object equals the expected local form of its entry. Design, section 7
 "Fidelity".
 
@@ -51,7 +51,7 @@ _NO_XATTRS = (errno.ENOTSUP, errno.ENODATA)
 
 
 class Allow(enum.Enum):
-    """``allow_preserve``: what a manifest of another node may set here."""
+    """``allow_preserve``: the metadata that a manifest of another node may set here."""
 
     OWNER = "owner"
     SETUID = "setuid"
@@ -138,9 +138,9 @@ def _number(local: str, name: str, what: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What this node carries and may set.
+    """The metadata that this node carries and may set.
 
-    ``preserve`` is the definition's, ``without`` what this file system cannot keep, ``is_own`` is true at the
+    ``preserve`` is the definition's, ``without`` the part that this file system cannot keep, ``is_own`` is true at the
     writer, whose own tree is the truth and needs no permission.
     """
 
@@ -183,10 +183,10 @@ class Local:
 
 
 def expected_local(entry: Entry, local: Local) -> Entry:
-    """The form in which ``entry`` stands in this node's tree: what a scan of the applied tree reads.
+    """The form in which ``entry`` stands in this node's tree, as a scan of the applied tree reads it.
 
-    Setuid and setgid bits, owners, ``security.*`` and ``trusted.*`` only where allowed; what the file system
-    cannot keep is left out; owners are mapped to names of this machine. ``chunks`` stay.
+    Setuid and setgid bits, owners, ``security.*`` and ``trusted.*`` only where allowed; metadata that the
+    file system cannot keep is left out; owners are mapped to names of this machine. ``chunks`` stay.
     """
     mode = entry.mode if local.may(Allow.SETUID) else entry.mode & ~SETID
     extra = entry.extra

@@ -22,7 +22,7 @@ SETID = 0o6000
 """Setuid and setgid. Bits that are found on an object are never put on it again: its owner chose them."""
 
 NOT_THERE = NOT_BENEATH | {errno.ESTALE}
-"""What a change of an object gives when the object has left its name."""
+"""The errors of changing an object when the object has left its name."""
 
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 

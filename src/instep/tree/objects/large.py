@@ -245,7 +245,7 @@ class LargeFile:
 
     @property
     def old_list(self) -> Digest | None:
-        """Root of the old version's chunk list, while the file is what was recorded."""
+        """Root of the old version's chunk list, while the file is as its row says."""
         row = self._old_row
         is_recorded = row is not None and self._old_fd is not None and is_same(row, os.fstat(self._old_fd))
         return Digest(row.chunks) if row is not None and is_recorded and row.chunks else None

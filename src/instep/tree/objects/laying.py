@@ -43,7 +43,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def mismatch(entry: Entry) -> DamagedError:
-    """What arrived for ``entry`` is not what its digest says (P1)."""
+    """The error when the bytes that arrived for ``entry`` do not match its digest (P1)."""
     path = shown(entry.path)
     return DamagedError(
         f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path

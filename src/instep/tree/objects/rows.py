@@ -36,7 +36,7 @@ class RowsInOrder:
         self._rows = iter(rows)
         self._row = next(self._rows, None)
         self.has_any = self._row is not None
-        """False: nothing is remembered of this tree."""
+        """False: this tree has no rows."""
 
     def __call__(self, path: bytes) -> StatRow | None:
         row = self._row

@@ -86,7 +86,7 @@ def has_openat2() -> bool:
 
 
 NOT_BENEATH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
-"""What opening a path gives when a directory on the way is missing, or is none of the root's own."""
+"""The errors of opening a path when a directory on the way is missing, or is none of the root's own."""
 
 
 class Root:
@@ -170,7 +170,7 @@ class Root:
 
     def stat_or_none(self, path: bytes) -> os.stat_result | None:
         """``stat``, or None when there is nothing by that path beneath the root: a directory on the way may be a
-        symlink or a mount by now, and what those lead to is not ours."""
+        symlink or a mount by now, and their targets are not ours."""
         try:
             return self.stat(path)
         except OSError as error:

@@ -1,6 +1,6 @@
 """The control folder, opened once and checked by its descriptor; everything below is reached through that descriptor.
 
-A user who may write the directory beside the root may rename what lies there at any moment, the control folder too.
+A user who may write the directory beside the root may rename the objects there at any moment, the control folder too.
 So a check by path says nothing about the next call by path. ``opened`` keeps the checked folder for a whole job.
 """
 
@@ -101,8 +101,8 @@ def _verify(fd: int, place: Place) -> None:
 def _replaced(place: Place, why: str) -> RefusedError:
     return RefusedError(
         f"{place.control} is not the control folder that this node made for {place.root}: {why}",
-        hint=f"find out who may rename in {place.control.parent}; put the folder back, or keep it where only the "
-        f"daemon's user may write: instep fileset set {place.fileset} stage=DIR",
+        hint=f"find out which user may rename in {place.control.parent}; put the folder back, or keep it where only "
+        f"the daemon's user may write: instep fileset set {place.fileset} stage=DIR",
         code="control_replaced",
         control=str(place.control),
     )

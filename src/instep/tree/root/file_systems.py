@@ -1,4 +1,4 @@
-"""What kind of file system an open file is on, where the kind changes what the kernel can say of it."""
+"""The kind of file system of an open file, where the kind limits the kernel's answers."""
 
 from __future__ import annotations
 

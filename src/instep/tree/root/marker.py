@@ -64,8 +64,8 @@ def open_root(root: Path) -> Root:
 
 
 def open_marked(root: Path, fileset: FilesetName) -> Root:
-    """The root, opened, if beneath that very descriptor lies the marker of ``fileset``: what a user moved to the root's
-    name meanwhile has none. Refusals as ``open_root`` and ``check_marker``."""
+    """The root, opened, if beneath that very descriptor lies the marker of ``fileset``: a directory that a user moved
+    to the root's name meanwhile has none. Refusals as ``open_root`` and ``check_marker``."""
     opened = open_root(root)
     try:
         marker = _read(opened, root)
@@ -152,7 +152,7 @@ def _read(opened: Root, root: Path) -> Marker | None:
 def _not_a_marker(root: Path, why: str | None) -> RefusedError:
     return RefusedError(
         f"the marker in {root} cannot be read: {why}",
-        hint="if .instep/id is a symbolic link, a directory or damaged, find out who changed it",
+        hint="if .instep/id is a symbolic link, a directory or damaged, find out which program changed it",
         code="marker_foreign",
         root=str(root),
     )
@@ -161,7 +161,7 @@ def _not_a_marker(root: Path, why: str | None) -> RefusedError:
 def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str | None = None) -> Marker:
     """The marker when it is ours; ``RefusedError`` ``marker_missing`` or ``marker_foreign`` otherwise.
 
-    ``random`` is what the node recorded at creation; None leaves that comparison out.
+    ``random`` is the number that the node recorded at creation; None leaves that comparison out.
     """
     marker = read_marker(root)
     if marker is None:
@@ -178,7 +178,7 @@ def check_marker(root: Path, fileset: FilesetName, node: NodeName, random: str |
 
 
 def remove_marker(root: Path, fileset: FilesetName, node: NodeName) -> None:
-    """Remove the marker if it is that of ``fileset`` on ``node``, and its folder if nothing else lies there."""
+    """Remove the marker if it belongs to ``fileset`` on ``node``, and its folder if nothing else lies there."""
     with open_root(root) as opened:
         marker = _read(opened, root)
         if marker is None or (marker.fileset, marker.node) != (fileset, node):

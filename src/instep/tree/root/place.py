@@ -221,7 +221,8 @@ def _prepare(place: Place, fd: int, parent: int) -> None:
 
 
 def _is_of_a_beginning(name: str) -> bool:
-    """What a folder may hold before it says whose it is: the marker, where it lies in the root, and a torn attempt."""
+    """Names that a folder may hold before it has an owner: the marker, where it lies in the root, and a torn
+    attempt."""
     return name == f"{OWNER_FILE}.new" or name == "id" or name.startswith("id.")
 
 
@@ -322,7 +323,7 @@ def _mount_of(fd: int) -> tuple[int, str]:
 
 
 def owner_of(fd: int, place: Place) -> Owner | None:
-    """What the open control folder of ``place`` says of its root; None when it says nothing. ``OSError``;
+    """The owner record in the open control folder of ``place``; None when there is none. ``OSError``;
     ``DamagedError`` ``place_damaged``: the root's journal, archive and history may lie there: never passed by."""
     try:
         file = os.open(OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)

@@ -154,8 +154,8 @@ def mend_beginning(fd: int) -> None:
 
 
 def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
-    """Cut the open file ``name`` at ``end``. What lay behind is synced to ``<name>.torn-<n>`` first; its name, None
-    when there was nothing."""
+    """Cut the open file ``name`` at ``end``. The bytes behind are synced to ``<name>.torn-<n>`` first. Returns that
+    name, None when there were none."""
     size = os.fstat(fd).st_size
     if size <= end:
         return None
@@ -210,7 +210,7 @@ def _too_many_beside(name: bytes) -> ResourceError:
     text = os.fsdecode(name)
     return ResourceError(
         f"{ASIDE_MAX - 1} files {text}-<n> are kept already",
-        hint="look at them, then move them away: each is what a crash or the disk left of a file",
+        hint="look at them, then move them away: each is the rest of a file that a crash or the disk damaged",
         code="kept_aside_full",
         file=text,
     )

@@ -1,7 +1,7 @@
-"""What a followed tree holds, written beside it: evidence that outlives the node's database.
+"""The generation of a followed tree, written beside it: evidence that outlives the node's database.
 
 A file ``holds`` in the control folder, made of one record. It is written before the journal of a switch goes, and
-before anything that a put-back led to is saved; so it is never newer than the tree, and older than the state only for a
+before any result of a put-back is saved; so it is never newer than the tree, and older than the state only for a
 moment. Implements section 8 of ``docs/spec/journal.md``.
 """
 
@@ -61,8 +61,9 @@ def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_sync
 
 
 def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
-    """What the tree says that it holds; None when it says nothing of this line. ``DamagedError`` ``holds_damaged``:
-    what the tree holds is not known then, and a state that is older than the tree would take it back."""
+    """The generation in the tree's own record; None when it has none of this line. ``DamagedError``
+    ``holds_damaged``: the tree's generation is unknown then, and a state that is older than the tree would take it
+    back."""
     control = open_control(place)
     try:
         found = _read(control, place)

@@ -20,8 +20,8 @@ _HIDES_WHAT_IS_BELOW = frozenset(("unreadable", "mount"))
 
 
 class Difference(msgspec.Struct, frozen=True, gc=False):
-    """``expected`` and ``found`` are None where the path is missing. A ``problem`` stands for what could not
-    be looked at; then ``found`` is None and says nothing."""
+    """``expected`` and ``found`` are None where the path is missing. A ``problem`` stands for a path that
+    could not be looked at; then ``found`` is None and means nothing."""
 
     path: bytes
     expected: Entry | None

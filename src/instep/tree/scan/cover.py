@@ -1,4 +1,4 @@
-"""What a partial scan must look at."""
+"""The paths that a partial scan must look at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Cover", "cover"]
 
 
 class Cover(NamedTuple):
-    """What a partial scan looks at: ``trees`` with all below them, ``entries`` alone; disjoint, sorted."""
+    """The paths of a partial scan: ``trees`` with all below them, ``entries`` alone; disjoint, sorted."""
 
     trees: tuple[bytes, ...]
     entries: tuple[bytes, ...]

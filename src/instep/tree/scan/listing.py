@@ -1,4 +1,4 @@
-"""List directories in path order: what the scan walks over, ignored paths and our own left out."""
+"""List directories in path order for the scan; ignored paths and our own are left out."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class Problem(msgspec.Struct, frozen=True, gc=False):
-    """What cannot be an entry. ``what`` is ``damaged``, ``unreadable``, ``unstable``; ``socket``, ``pipe``, ``device``,
-    ``mount``; or which limit of ``model.limits`` is broken: ``too_long``, ``too_deep``, ``too_large``, ``bad_time``,
-    ``unfit``. ``core.held`` says what becomes of each."""
+    """A path that cannot be an entry. ``what`` is ``damaged``, ``unreadable``, ``unstable``; ``socket``, ``pipe``,
+    ``device``, ``mount``; or which limit of ``model.limits`` is broken: ``too_long``, ``too_deep``, ``too_large``,
+    ``bad_time``, ``unfit``. ``core.held`` decides about each."""
 
     path: bytes
     what: str
@@ -47,7 +47,7 @@ class Lister:
         self._rules = rules
 
     def children(self, directory: bytes) -> Iterable[Child]:
-        """The paths in a directory with their stats, sorted; ignored ones and those that vanish left out."""
+        """The paths in a directory with their stats, sorted; ignored and vanishing ones are left out."""
         fd = self._root.open_dir(directory)
         try:
             with os.scandir(fd) as listing:
@@ -122,7 +122,7 @@ NOT_KEPT = {
     errno.EDQUOT: "the quota leaves no space to keep its contents in the history",
     errno.EROFS: "its contents cannot be kept, because the file system of the history is read-only",
 }
-"""Reading never ends so: what a scan read could not be written."""
+"""Reading never fails so: the scan's own copy could not be written."""
 
 
 def unreadable(path: bytes, error: OSError) -> Problem:

@@ -32,7 +32,7 @@ _NOT_HERE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Openness(enum.Enum):
-    """What the kernel says. ``UNKNOWN``: the daemon has no right to ask (the file is another user's and
+    """The kernel's answer. ``UNKNOWN``: the daemon has no right to ask (the file is another user's and
     ``CAP_LEASE`` is missing), or the file system has no leases."""
 
     CLOSED = "closed"

@@ -1,9 +1,9 @@
-"""Which paths a definition ignores: gitignore patterns in ``ignore``, taken back by those in ``include``.
+"""Which paths a definition ignores: gitignore patterns in ``ignore``, taken back by patterns in ``include``.
 
 The semantics are gitignore's, last match wins, with the include patterns after the ignore patterns. An
 ignored directory is not entered. One kindness beyond gitignore: where an include pattern begins with a
 literal directory (``cache/keep.txt``), that directory is entered even when it is ignored, and
-only what the include patterns name comes out of it.
+only the paths that the include patterns name come out of it.
 """
 
 from __future__ import annotations

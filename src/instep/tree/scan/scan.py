@@ -100,15 +100,14 @@ def scan(
     """Every path of the tree in path order, the root itself left out.
 
     ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the row of a
-    file that was moved with its directory. ``local`` says what of the fidelity is read; None means the writer's own
-    tree. ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
-    meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` what was
-    read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose digest
-    changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case. ``settling`` is
-    what a writer waits for: a file that a program is writing is then an ``unstable`` problem. ``now_ns`` is the wall
-    clock.
-    Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``; ``ResourceError``. A root
-    that cannot be listed is a ``Problem`` of the empty path.
+    file that was moved with its directory. ``local`` says which metadata is read; None means the writer's own tree.
+    ``marker`` is checked before the first path and again after the last: a root that was emptied or unmounted
+    meanwhile must not pass for one with fewer files. ``put_page`` gets the pages of chunk lists, ``sink`` the bytes
+    that were read, ``keep_value`` large attribute values. ``deep`` reads every byte and names a settled file whose
+    digest changed under the same stat as ``damaged``; ``suspects`` are files that are read so in any case.
+    ``settling`` holds a writer's waiting times: a file that a program is writing is then an ``unstable`` problem.
+    ``now_ns`` is the wall clock. Errors: ``RefusedError`` ``root_missing``, ``marker_missing``, ``marker_foreign``;
+    ``ResourceError``. A root that cannot be listed is a ``Problem`` of the empty path.
     """
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     if marker is not None:

@@ -1,8 +1,8 @@
 """When a file that was read may be believed, and when a writer's scan leaves it alone for now.
 
-A scan reads what a file holds at one moment. Two things make that moment a bad one: a program is still writing, or
-has the file mapped and may write without the kernel moving a time. This module judges both, from the stat, from what
-``tree.openness`` asks the kernel and from what the watch saw.
+A scan reads a file's contents at one moment. Two things make that moment a bad one: a program is still writing, or
+has the file mapped and may write without the kernel moving a time. This module judges both, from the stat, from the
+kernel's answer to ``tree.openness`` and from the watch's events.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _no_copy(path: bytes, digest: Digest, fd: int) -> None:
 
 
 class Settling(NamedTuple):
-    """What a writer waits for before it publishes a file. ``settle_ns`` and ``settle_max_ns`` are the fileset's,
+    """The waiting times of a writer before it publishes a file. ``settle_ns`` and ``settle_max_ns`` are the fileset's,
     ``written`` the paths that the watch saw written and not closed since. ``opened`` were found open and read before:
     they are read again by the next full scan, not by this one, unless their stat moved. Of ``hot`` files ``copy`` keeps
     the contents; one that is ``cooling`` is read only when it did not change for so many ns."""

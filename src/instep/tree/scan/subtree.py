@@ -1,7 +1,7 @@
-"""Compare a directory with the entries that a manifest has for it, by stat: is it what it should be?
+"""Compare a directory with the entries that a manifest has for it, by stat.
 
-For moves (nothing else may lie in a directory that is to move as one) and for the examination of displaced
-directories (what in them was drift).
+For moves (nothing else may lie in a directory that moves as one) and for the examination of displaced
+directories (their drift).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 
 
 def walk_below(root: Root, directory: bytes) -> Iterator[Found]:
-    """All below ``directory``, in path order; mounts are named but not entered, nor is what we may not read."""
+    """All below ``directory``, in path order; mounts and unreadable directories are named but not entered."""
     pending = [iter(_listed(root, directory))]
     while pending:
         found = next(pending[-1], None)

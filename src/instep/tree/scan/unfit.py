@@ -12,7 +12,7 @@ __all__ = ["unfit"]
 
 
 def unfit(entry: Entry, *, is_own: bool = False) -> Problem | None:
-    """An entry that no receiver would take: its time breaks a limit, or what else it carries breaks a rule. ``is_own``:
+    """An entry that no receiver would take: its time breaks a limit, or its other metadata breaks a rule. ``is_own``:
     it is about to be published, so that its partners must be able to fetch all of it."""
     broken = broken_by_stat(entry.size, entry.mtime_ns)
     if broken is not None:

@@ -34,10 +34,10 @@ class Obstacle:
 def exchange_obstacles(
     place: Place, rules: Rules, carry: Sequence[bytes], abilities: frozenset[Ability], *, is_writer: bool
 ) -> list[Obstacle]:
-    """All that stands against exchanging ``place.root``; empty when nothing does.
+    """All obstacles to exchanging ``place.root``; empty when there are none.
 
     ``carry`` are ignored paths, relative to the root and without a trailing slash, that move along. ``abilities``
-    are those of the file system. Walks the tree by stat. Errors: ``OSError``.
+    describe the file system. Walks the tree by stat. Errors: ``OSError``.
     """
     return [
         *_of_the_place(place, is_writer),

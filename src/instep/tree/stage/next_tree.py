@@ -297,7 +297,7 @@ def _attributes(fd: int) -> dict[str, bytes]:
 
 
 def sync_tree(tree: Root) -> None:
-    """Make all names below ``tree`` durable; what they name was synced before it was staged, or is live."""
+    """Make all names below ``tree`` durable; the named objects were synced before they were staged, or are live."""
     directories = [found.path for found in walk_below(tree, b"") if stat.S_ISDIR(found.stat.st_mode)]
     fd = tree.open_dir(b"")
     try:

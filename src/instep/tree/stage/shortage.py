@@ -1,4 +1,4 @@
-"""What this machine lacks when a system call of staging or switching fails, in words."""
+"""Names the resource that this machine lacks when a system call of staging or switching fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["resource_error"]
 
 
 def resource_error(error: OSError, place: Place) -> ResourceError:
-    """What the machine lacks, in words; ``OSError`` of staging and switching is always about this machine."""
+    """The error that names the lacking resource; ``OSError`` of staging and switching is always about this machine."""
     hints = {
         errno.ENOSPC: "free space on the file system of the fileset; files staged so far are kept",
         errno.EDQUOT: "raise the quota of the daemon's user; files staged so far are kept",

@@ -188,12 +188,11 @@ class Stage:
         why: Why | None = None,
         exchange: Exchange | None = None,
     ) -> Stage:
-        """Begin to stage ``target``, or go on where an earlier attempt stopped: what it left is hashed again.
-
-        ``live_root`` is what the tree holds (None: unknown, all that is there goes to the archive or is reused);
-        ``previous`` names its generation; ``local`` is what this node keeps and may set. ``why`` is what displaced
-        objects are called in the archive where that is known (``DRIFT`` for a revert). With ``exchange`` the seal
-        builds the next tree. Errors: ``RefusedError`` of the marker, ``ContentionError`` ``recovery_due``,
+        """Begin to stage ``target``, or go on where an earlier attempt stopped: its objects are hashed again.
+        ``live_root`` is the root of the present tree (None: unknown, all of it goes to the archive or is reused);
+        ``previous`` names its generation; ``local`` is the metadata that this node keeps and may set. ``why`` is the
+        reason of displaced objects in the archive where that is known (``DRIFT`` for a revert). With ``exchange`` the
+        seal builds the next tree. Errors: ``RefusedError`` of the marker, ``ContentionError`` ``recovery_due``,
         ``PeerError`` ``bad_tree``, ``ResourceError``.
         """
         open_marked(place.root, place.fileset).close()

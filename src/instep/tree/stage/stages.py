@@ -68,7 +68,7 @@ def list_stages(place: Place) -> list[bytes]:
 
 
 def prepared_stages(place: Place) -> list[bytes]:
-    """Those that hold the next tree of an exchange, less the one of a switch that runs."""
+    """The stages that hold the next tree of an exchange, less the one of a switch that runs."""
     journal = Journal.load(place)
     busy = journal.stage_name if journal is not None and not journal.is_switched else None
     names = [name for name in list_stages(place) if name != busy]

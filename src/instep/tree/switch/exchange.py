@@ -100,7 +100,7 @@ def _swap_root(place: Place, root_ino: int, stage_fd: int, parent_fd: int) -> No
         rename_exchange(stage_fd, NEXT, parent_fd, name)
         raise ContentionError(
             f"another directory than the root came away from {place.root} in the exchange, and was put back",
-            hint=f"find out who renames directories in {place.root.parent}; it is staged again by itself",
+            hint=f"find out which program renames directories in {place.root.parent}; it is staged again by itself",
             code="root_changed",
             expected_inode=root_ino,
             found_inode=came,
@@ -161,8 +161,8 @@ def _exchange(live: Root, tree: Root, path: bytes) -> None:
 
 
 def _sync(place: Place, journal: Journal, stage: bytes) -> None:
-    """The folder that names the root, and those that gave or got carried paths; the stage is synced as it becomes the
-    archive's."""
+    """Sync the folder that names the root, and the folders that gave or got carried paths; the stage is synced as it
+    becomes the archive's."""
     sync_directory(place.root.parent)
     with open_marked(place.root, place.fileset) as live, Root(stage + b"/" + NEXT) as old:
         _sync_carried(journal, live, old)

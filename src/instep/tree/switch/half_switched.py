@@ -1,4 +1,4 @@
-"""A switch that could be neither finished nor undone: which paths are of which generation, and what helps."""
+"""A switch that could be neither finished nor undone: which paths are of which generation, and the step that helps."""
 
 from __future__ import annotations
 

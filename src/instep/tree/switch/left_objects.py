@@ -1,4 +1,5 @@
-"""What an undone switch could not return to its place: it becomes a batch of the archive of its own (P5)."""
+"""Objects that an undone switch could not return to their places: they become a batch of the archive of their own
+(P5)."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ __all__ = ["LEFT", "archive_left"]
 _MOVED = register("undo.left_moved")
 
 LEFT = b".left"
-"""After the key: what came out of a slot that its own object is to go back to."""
+"""After the key: the object that came out of a slot to which its own object must go back."""
 FOLDER = b"left"
-"""In the stage: the batch that is being made."""
+"""In the stage: the batch under construction."""
 
 
 def archive_left(place: Place, journal: Journal, stage: bytes, slots: Iterable[bytes], *, at_ms: int) -> None:

@@ -21,7 +21,7 @@ _TAKEN = register("switch.taken")
 
 
 class Removals(StepWork):
-    """What leaves the tree goes to ``o/key``."""
+    """Removed objects go to ``o/key``."""
 
     def remove(self, step: Step) -> None:
         there = self.object_ino(step.key)

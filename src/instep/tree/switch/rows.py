@@ -1,4 +1,4 @@
-"""What a switch means for the stat cache: rows of files that came, and paths that went."""
+"""The changes of a switch to the stat cache: rows of files that came, and paths that went."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Gone:
 
 
 def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
-    """What the switch means for the stat cache, to be stored before ``finish``: removals first where a path was
+    """The changes to the stat cache, to be stored before ``finish``: removals first where a path was
     replaced. Streams; can be asked again until ``finish``."""
     if not journal.is_switched:
         raise InstepError("stat rows are asked for before the switch", code="unexpected")

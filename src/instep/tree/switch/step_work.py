@@ -1,4 +1,4 @@
-"""What doing and undoing the steps of a journal have in common: an open root and stage, and how objects go between."""
+"""The common part of doing and undoing the steps of a journal: an open root and stage, and how objects go between."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ REPORTED_MAX = 1000
 
 @dataclass(slots=True)
 class Switched:
-    """What a switch met. ``drifted``: paths at which something else was than the base said, all archived (or gone);
-    ``kept``: directories that stay because they hold ignored paths or mounts; ``missed``: steps that could not be
-    done because of drift and that the next drift scan puts right; ``held``: what could not become what the target says,
-    because ignored paths lie in it."""
+    """The findings of a switch. ``drifted``: paths at which something else was than the base said, all archived (or
+    gone); ``kept``: directories that stay because they hold ignored paths or mounts; ``missed``: steps that could not
+    be done because of drift and that the next drift scan puts right; ``held``: directories that could not become
+    their target entries, because ignored paths lie in them."""
 
     journal: Journal
     drifted: list[bytes] = field(default_factory=list)
@@ -217,7 +217,7 @@ class StepWork:
                 pass  # a mode that we may not open, without being root: the whole file system is synced instead
         syncfs(self.objects_fd)
 
-    # --- told -----------------------------------------------------------------------------------------------
+    # --- reported -------------------------------------------------------------------------------------------
 
     def drifted(self, path: bytes) -> None:
         _add(self.outcome.drifted, path)

@@ -44,7 +44,7 @@ def switch(
 ) -> Switched:
     """Do all that the sealed ``journal`` says; returns when it is durable and marked ``switched``.
 
-    With ``get_page``, displaced directories are compared with the base and what drifted in them is named.
+    With ``get_page``, displaced directories are compared with the base and drift in them is named.
     Paths that cannot be changed are refused before the first step. An error behind that leaves the journal for
     ``recover``. Errors: ``RefusedError`` of the marker, ``ResourceError``.
     """

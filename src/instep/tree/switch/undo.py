@@ -1,8 +1,8 @@
 """Take the steps of an unfinished switch back: section 5 of ``docs/spec/journal.md``.
 
 Like a switch, an undo looks at which inode is where before each step; so it can be begun anywhere and again. It goes
-past a step that cannot be taken back: as much of the tree as can be is of one generation. What a program wrote
-meanwhile stays where it is; what then cannot return to its place goes to the archive.
+past a step that cannot be taken back: as much of the tree as can be is of one generation. A file that a
+program wrote meanwhile stays where it is; an object that then cannot return to its place goes to the archive.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _ARCHIVED = register("undo.archived")
 def undo(place: Place, journal: Journal, *, local: Local, get_page: GetPage | None, now_ms: int) -> None:
     """Make the tree hold the base again, durably, and remove the journal; the stage stays as a source.
 
-    The first error of a step is raised when all others were tried; then the journal stays, and undoing it can be tried
-    again. ``OSError``, ``InstepError``.
+    The first error of a step is raised when all others were tried; then the journal stays, and undoing it can be
+    retried. ``OSError``, ``InstepError``.
     """
     assert not journal.is_switched
     if not journal.is_undoing:

@@ -29,7 +29,7 @@ _ONCE_MAX = 1_000
 
 
 class Culprits:
-    """Watches the directories of paths that were put back, and remembers which program wrote them next."""
+    """Watches the directories of paths that were put back, and records which program wrote them next."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -111,7 +111,7 @@ class Culprits:
     def _note(self, path: bytes, pid: int) -> None:
         name = _program(pid)
         if name is None and path in self._found:
-            return  # it has ended; what it was called is known
+            return  # it has ended; its name is known
         self._found.pop(path, None)
         self._found[path] = f"{name or 'a program that has ended'} (process {pid})"
         while len(self._found) > _NAMED_MAX:

@@ -1,8 +1,8 @@
 """Watch a tree by fanotify: one mark for its whole file system, whatever the number of directories.
 
 Needs root (``CAP_SYS_ADMIN``, and ``CAP_DAC_READ_SEARCH`` to open the file handles that the kernel reports). Every
-event of the file system arrives here; those outside the root are dropped. An unmount is not told: the marker check of
-the next full scan finds it.
+event of the file system arrives here; those outside the root are dropped. An unmount is not reported: the marker
+check of the next full scan finds it.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def no_instance(error: OSError) -> ResourceError:
 def not_reported(kind: str, root: Path) -> ResourceError:
     """The watch stands, but on such a file system it does not see what other machines change."""
     return ResourceError(
-        f"{root} is on {kind}: the kernel does not report what is changed there by other machines",
-        hint="nothing is to be done: the whole tree is looked at in short intervals instead",
+        f"{root} is on {kind}: the kernel does not report changes there by other machines",
+        hint="there is nothing to do: the whole tree is looked at in short intervals instead",
         code="remote_file_system",
         kind=kind,
     )
@@ -80,7 +80,8 @@ class _Limit(NamedTuple):
 
 
 def _limit(of: str) -> _Limit:
-    """The lower one of the two that count: a user's, and that of the user namespace, which a container may have."""
+    """The lower one of the two that count: the user's own, and the one of the user namespace, which a container may
+    have."""
     both = (f"fs.inotify.max_user_{of}", f"user.max_inotify_{of}")
     found = [_Limit(name, value) for name in both if (value := _read(name)) is not None]
     return min(found, key=lambda limit: limit.value, default=_Limit(both[0], 0))

@@ -40,7 +40,7 @@ class Watcher:
 
     def start(self) -> Self:
         """Errors: ``RefusedError`` ``root_missing``; ``ResourceError`` ``too_many_watches``, ``too_many_instances``,
-        ``too_few_descriptors`` or ``no_fanotify``. What inotify lacks is named where fanotify cannot watch either."""
+        ``too_few_descriptors`` or ``no_fanotify``. The limit of inotify is named where fanotify cannot watch either."""
         assert self._watcher is None, "a watcher starts once"
         if self._how == "fanotify":
             self._watcher = self._by_fanotify()

@@ -1,4 +1,4 @@
-"""The chunks of a local file, for a stage that looks for what it has already."""
+"""The chunks of a local file, for a stage that looks for chunks that are here already."""
 
 from __future__ import annotations
 

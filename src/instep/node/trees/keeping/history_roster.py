@@ -38,7 +38,7 @@ class HistoryRoster:
         self._key = f"history/{fileset}"
 
     def removed(self, history: Kept) -> Removed:
-        """The files that the last roster names and that are gone. Those that the history itself let go of meanwhile are
+        """The files that the last roster names and that are gone. Files that the history itself let go of meanwhile are
         among them, when a crash kept the roster from being written."""
         raw = self._store.get(self._key)
         gone = frozenset(_decoder.decode(raw)) - history.files() if raw is not None else frozenset()

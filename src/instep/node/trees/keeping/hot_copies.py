@@ -85,7 +85,7 @@ class HotCopies:
 
 
 def _require_room(history: Kept, size: int) -> None:
-    """What a reflink would not need is asked for all the same: the kernel does not say before."""
+    """Room that a reflink would not need is required all the same: the kernel does not say before."""
     disk = os.statvfs(history.place.control)
     free = disk.f_bavail * disk.f_frsize
     if free - size < disk.f_blocks * disk.f_frsize * FREE_MIN_SHARE:

@@ -24,7 +24,7 @@ GetOrNone = Callable[[Digest], bytes | None]
 
 
 class Belonging:
-    """Remembers the page digests below the roots that were asked about last. Reads inner pages only: about one in
+    """Keeps the page digests below the roots that were asked about last. Reads inner pages only: about one in
     250. A root some of whose inner pages are gone belongs as far as it can be followed."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ RIGHT_MAX = 4_096
 ASKED_FOR_MS = 3_600_000
 ASKED_MAX = 1_024
 RANGES_MAX = 16_384
-"""Of more ranges of one content, only the whole stretch is remembered."""
+"""Of more ranges of one content, only the whole stretch is kept."""
 
 Range = tuple[int, int]
 

@@ -71,7 +71,7 @@ class Kept:
             return self._history.collect(is_live)
 
     def damage(self) -> list[HistoryDamage]:
-        """What the disk changed, or a program removed, and is not mended yet."""
+        """The damage by the disk, or by a program that removed files, that is not mended yet."""
         with self._lock:
             self._history.look_at_packs()
             return list(self._history.damage)

@@ -1,4 +1,4 @@
-"""What a partner may have of a line's pages and contents, and where they are found.
+"""The pages and contents of a line that a partner may have, and where they are found.
 
 A content is looked for in the tree, then in the history, then in every batch of the archive. A place that holds other
 bytes is named and does not hide the next. A file that moved on is *superseded*, never sent as something else (P6,
@@ -157,7 +157,7 @@ class Shelf:
     # --- small ones, each hashed as it is sent ----------------------------------------------------------------
 
     def _small(self, root: Root, entry: Entry) -> bytes | None:
-        """What the tree has at the entry's path. Other bytes under the very stat of the entry are rot."""
+        """The bytes at the entry's path in the tree. Other bytes under the very stat of the entry are rot."""
         fd = _opened(root, entry)
         if fd is None:
             return None
@@ -232,8 +232,8 @@ class Shelf:
             self._miss(entry)
 
     def _open_large(self, root: Root, entry: Entry, is_again: bool) -> int | None:
-        """A descriptor of the contents. Those of the tree are the asker's to verify, chunk by chunk, until it asks for
-        the same bytes again; whatever holds others is reported, and the next place is looked into."""
+        """A descriptor of the contents. The asker verifies contents of the tree, chunk by chunk, until it asks for the
+        same bytes again; a place that holds other bytes is reported, and the next place is looked into."""
         for fd, where in self._candidates(root, entry):
             if where is Where.TREE and not is_again:
                 return fd
@@ -302,7 +302,7 @@ def _target(root: Root, entry: Entry) -> bytes | None:
 
 
 def chunk_pages_reply(store: NodeStore, belonging: Belonging, request: ChunkPagesRequest) -> PagesReply:
-    """Pages of one file's chunk list: only those that belong to it."""
+    """Pages of one file's chunk list: only pages that belong to it."""
     entry = entry_asked(store, request.page, request.position)
     root = entry.extra.chunks if entry.extra is not None else None
     if root is None:

@@ -1,4 +1,4 @@
-"""Bringing the stat cache up to what a switch made, before its journal goes."""
+"""Bringing the stat cache up to a switch, before its journal goes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ROWS_BATCH = 2_000
 
 
 def record_rows(store: NodeStore, place: Place) -> None:
-    """Bring the stat cache up to what a switched journal made, then close the journal."""
+    """Bring the stat cache up to a switched journal, then close the journal."""
     journal = store_rows(store, place)
     if journal is not None:
         finish(place, journal)
 
 
 def store_rows(store: NodeStore, place: Place) -> Journal | None:
-    """Bring the stat cache up to what a switched journal made; the journal, where there is one."""
+    """Bring the stat cache up to a switched journal; return the journal, where there is one."""
     journal = Journal.load(place)
     if journal is None:
         return None

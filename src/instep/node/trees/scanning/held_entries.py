@@ -25,7 +25,7 @@ REPORTED_MAX = 200
 
 @dataclass(slots=True)
 class _Kept:
-    """A problem and what its last entry keeps so far."""
+    """A problem, and the entries that it keeps so far."""
 
     problem: Problem
     entries: int = 0
@@ -41,7 +41,7 @@ class Holding:
     it."""
 
     def __init__(self, again: Sequence[ScanProblem] = (), lets_go: frozenset[bytes] = frozenset()) -> None:
-        """``again`` are the problems of the scans before: what one of them keeps is not counted anew. Paths in
+        """``again`` are the problems of the scans before: entries that one of them keeps are not counted anew. Paths in
         ``lets_go`` keep nothing."""
         self._found: dict[bytes, _Kept] = {}
         self.lets_go = lets_go
@@ -136,7 +136,7 @@ def probed(
     again: Sequence[ScanProblem],
     lets_go: frozenset[bytes] = frozenset(),
 ) -> tuple[list[bytes], list[bytes]]:
-    """Which of these paths are to be looked at with all below them, and which alone, because they still cannot be
+    """Which of these paths to look at with all below them, and which alone, because they still cannot be
     carried: a mount over 100,000 published files costs one look, not 100,000. A path that is let go of goes with all
     below."""
     large = tuple(each.path for each in again if each.entries > 1 and each.path not in lets_go)

@@ -1,4 +1,4 @@
-"""What commands say of the paths that a writer's scans could not carry: each with why, and with what to do."""
+"""The words of commands for paths that a writer's scans could not carry: each with the reason and the next step."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MAKE_ROOM = "free space on the file system of the fileset, or make it writable;
 
 
 def _why_of(problem: ScanProblem) -> str:
-    """Why a path is not carried, and what its partners have instead."""
+    """Why a path is not carried, and the partners' entry instead."""
     why = _WHY.get(problem.what, "")
     if problem.detail in NOT_KEPT.values():
         why = problem.detail
@@ -55,7 +55,7 @@ def _why_of(problem: ScanProblem) -> str:
 
 
 def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
-    """What frees a path: commands that work as they are typed, and otherwise sentences."""
+    """The steps that free a path: commands that work as they are typed, and otherwise sentences."""
     at = _typed(str(fileset.path / problem.path.decode("utf-8", "surrogateescape")))
     steps = {
         "mount": f"umount {at}" if at else "unmount it",
@@ -144,7 +144,7 @@ def explained(
 
 
 def check_words(facts: PublishFacts) -> tuple[bool, str]:
-    """Whether ``check`` counts the paths as right, and what it says of them."""
+    """Whether ``check`` counts the paths as right, and its words for them."""
     held, reported = facts.held, facts.reported
     not_carried = f"not carried: {words_of(reported.listed, reported.total)}" if reported.total else ""
     if held.total:
@@ -165,5 +165,5 @@ def _problem_at(path: bytes, *sets: HeldPaths) -> ScanProblem | None:
 
 
 def standing_steps(fileset: FilesetSettings, held: Sequence[ScanProblem]) -> tuple[str, ...]:
-    """The next step of a standing that counts held paths: those of the first."""
+    """The next step of a standing that counts held paths: the steps of the first path."""
     return tuple(_next_of(fileset, held[0])) if held else (f"instep publish {fileset.name}",)

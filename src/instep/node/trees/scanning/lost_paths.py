@@ -1,4 +1,4 @@
-"""What a surveyed tree lost: of the generation before it, and of those of the last ten minutes."""
+"""The losses of a surveyed tree: against the generation before it, and against those of the last ten minutes."""
 
 from __future__ import annotations
 

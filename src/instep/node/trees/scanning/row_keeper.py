@@ -28,7 +28,7 @@ class Noting(Protocol):
 
 
 class RowKeeper:
-    """Keeps new stat rows and drops those of paths that went, in batches, while a scan streams by."""
+    """Keeps new stat rows and drops rows of paths that went, in batches, while a scan streams by."""
 
     def __init__(self, store: NodeStore, fileset: FilesetName) -> None:
         self._store = store

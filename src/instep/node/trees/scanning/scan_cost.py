@@ -1,4 +1,4 @@
-"""What a look at a whole tree takes, measured in the thread that looks."""
+"""The cost of a look at a whole tree, measured in the thread that looks."""
 
 from __future__ import annotations
 

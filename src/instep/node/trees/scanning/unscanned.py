@@ -1,4 +1,5 @@
-"""What the watch told and no generation has yet, so that a scan that fails or is refused loses none of it."""
+"""Paths that the watch reported and no generation has yet, so that a scan that fails or is refused loses none of
+them."""
 
 from __future__ import annotations
 

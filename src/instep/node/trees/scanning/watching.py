@@ -18,9 +18,9 @@ from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher
 __all__ = ["PATHS_MAX", "Drained", "TreeWatch"]
 
 AGAIN_S = 2.0
-"""A root that cannot be watched (not mounted yet) is tried again after this long."""
+"""A root that cannot be watched (not mounted yet) is retried after this long."""
 LIMIT_AGAIN_S = 60.0
-"""A limit of the kernel that is used up is tried again after this long, and twice as long each time: laying 20,000
+"""A limit of the kernel that is used up is retried after this long, and twice as long each time: laying 20,000
 watches costs 2 s."""
 LIMIT_AGAIN_MOST_S = 600.0
 PATHS_MAX = 50_000
@@ -55,7 +55,7 @@ class TreeWatch:
         self._touched = touched
         self._told = told
         self.problem: Trouble | None = None
-        """What the watch does not see, and the command that helps."""
+        """Why the watch cannot see all paths, and the command that helps."""
         self._watcher: Watcher | None = None
         self._mounts: MountWatch | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -76,7 +76,7 @@ class TreeWatch:
         return self._watcher.written if self._watcher is not None else frozenset()
 
     async def start(self) -> None:
-        """Begin; what changed before is for a full scan to find. In a thread: 20,000 directories take 2 s."""
+        """Begin; a full scan finds earlier changes. In a thread: 20,000 directories take 2 s."""
         self._watch_mounts()
         await self._start("auto")
 
@@ -153,7 +153,7 @@ class TreeWatch:
         self._mounts = MountWatch(self._root, self._remounted)
 
     def _remounted(self, mounted: frozenset[bytes], unmounted: frozenset[bytes]) -> None:
-        """Other files than before stand at these paths; what an umount uncovered is not watched yet."""
+        """Other files than before stand at these paths; files that an umount uncovered are not watched yet."""
         paths = sorted(mounted | unmounted)
         self._paths.update(dict.fromkeys(paths, True))
         self._touched(tuple(paths), False)

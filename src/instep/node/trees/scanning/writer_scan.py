@@ -42,7 +42,7 @@ BUNDLE_PAGES_MAX_BYTES = 512 << 10
 
 
 class PageKeeper:
-    """``get`` and ``put`` of pages over a store, batched; remembers what was new, for the head's bundle."""
+    """``get`` and ``put`` of pages over a store, batched; keeps a list of the new ones, for the head's bundle."""
 
     def __init__(self, store: NodeStore) -> None:
         self._store = store
@@ -359,7 +359,7 @@ def _changes(
 def _before(
     base: Digest, get: Callable[[Digest], bytes], trees: Sequence[bytes], entries: Sequence[bytes]
 ) -> dict[bytes, Entry]:
-    """What the base has at the covered paths."""
+    """The base's entries at the covered paths."""
     reader = Reader(get)
     ordered = sorted((*entries, *trees), key=sort_key)  # neighbours share a page, which the reader keeps
     before = {e.path: e for path in ordered if (e := reader.lookup(base, path)) is not None}
