@@ -274,7 +274,7 @@ async def _old_partner(pki: Pki, address: str, main: Node) -> dict[str, Any]:
 async def _pong(stream: PeerStream, number: int) -> None:
     """Read on to this answer; nothing may come that the first version does not know."""
     while (message := await stream.receive()) is not None:
-        assert not isinstance(message, m.FactsRequest | m.Order), message
+        assert not isinstance(message, m.FactsRequest | m.OrderMessage), message
         if isinstance(message, m.Pong) and message.number == number:
             return
     raise AssertionError("it was cut off")

@@ -13,11 +13,11 @@ from aiohttp import web
 
 from instep.fleet.golden import golden
 from instep.fleet.golden.golden import ask_all, ask_one, judge
-from instep.fleet.golden.spec import Answer, Compare, GoldenSpec
+from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec
 from instep.fleet.hooks.spec import HookSpec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Ask = Callable[..., Awaitable[Answer]]
+Ask = Callable[..., Awaitable[GoldenAnswer]]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def ask() -> AsyncIterator[Ask]:
 
     async def make(
         handler: Handler, /, *, timeout_ms: int = 30_000, headers_file: Path | None = None, **keys: object
-    ) -> Answer:
+    ) -> GoldenAnswer:
         application = web.Application()
         application.router.add_route("*", "/{tail:.*}", handler)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -56,8 +56,8 @@ async def test_an_answer_without_an_end_is_left(ask: Ask, monkeypatch: pytest.Mo
     monkeypatch.setattr(golden, "ANSWER_BYTES_MAX", 8 << 20)
     assert (await ask(_endless)).problem == "answered more than 8388608 bytes"
     assert (await ask(_endless, ignore=("x",))).problem == "answered more than 4194304 bytes"
-    assert (await ask(_endless, compare=Compare.IMAGE)).problem == "answered more than 4194304 bytes"
-    assert not (await ask(_endless, compare=Compare.STATUS)).problem
+    assert (await ask(_endless, compare=CompareBy.IMAGE)).problem == "answered more than 4194304 bytes"
+    assert not (await ask(_endless, compare=CompareBy.STATUS)).problem
 
 
 async def test_a_slow_answer_has_a_deadline_as_a_whole(ask: Ask) -> None:

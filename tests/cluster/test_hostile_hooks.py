@@ -30,7 +30,7 @@ from tests.support.fleet import SOURCE, Fleet
 from tests.support.hostile import HostileWriter, Looped, Victim, file, look, wall_ms
 from tests.support.waiting import eventually
 
-SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest, m.Order)
+SENT_DOWN = (m.Offer, m.Head, m.Members, m.FactsRequest, m.Nudge, m.PagesRequest, m.OrderMessage)
 """The messages that a writer sends: any other kind cuts the stream, which one example shows."""
 LINE = LineId(fileset_name("data"), node_name("main"))
 
@@ -75,7 +75,7 @@ def _sent_down(evil: Path) -> Iterator[bytes]:
         yield m.encode(m.Offer(LINE, node_name("main"), "mirror", "metadata", definition=each))
     reload = Order(STREAM_HEAD, 9, Verdict.RELOAD, True, 1_000, 1_000)
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(reload))
-    yield _with_tail(m.Order(LINE, reload), tail)
+    yield _with_tail(m.OrderMessage(LINE, reload), tail)
     yield msgspec.msgpack.encode(["order", LINE, [*fields, *tail]])
     for what in ("reload", "hook", f"run:{evil}", "retry", "resend"):
         yield _with_tail(m.Nudge(LINE, what), tail)
@@ -156,7 +156,7 @@ def _as_writer(fleet: Fleet, evil: Path, ours: Path, outside: dict[Path, object]
 
 def _permitted(writer: HostileWriter, victim: Victim, head: HeadRef) -> None:
     """A node with a reload hook waits for its turn: it is given, as often as it takes, until the head is live."""
-    order = m.Order(LINE, Order(head, 1, Verdict.SWITCH, False, 60_000))
+    order = m.OrderMessage(LINE, Order(head, 1, Verdict.SWITCH, False, 60_000))
 
     def is_live() -> bool:
         writer.push(order)

@@ -357,7 +357,7 @@ def test_a_partner_says_what_it_may_not(scene: Scene) -> None:
         "a welcome": (m.Welcome(1, EVE, b"", 1), "unexpected_message"),
         "an offer": (m.Offer(DATA, EVE, "mirror", "metadata"), "unexpected_message"),
         "a nudge": (m.Nudge(DATA, "retry"), "unexpected_message"),
-        "an order": (m.Order(DATA, Order(data, 9, Verdict.PUT_BACK)), "unexpected_message"),
+        "an order": (m.OrderMessage(DATA, Order(data, 9, Verdict.PUT_BACK)), "unexpected_message"),
         "members": (m.Members(()), "unexpected_message"),
         "where another node serves": (
             m.Members((_serving("eve", "10.0.0.1:80"), _serving("s1", "6.6.6.6:80"))),

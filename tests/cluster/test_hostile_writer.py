@@ -20,7 +20,7 @@ from instep.model.ids import Digest, HeadRef, LineId, fileset_name, node_name
 from instep.model.manifest.entry import Entry, Extra
 from instep.model.manifest.pages import encode_page
 from instep.net.messages import messages as m
-from instep.net.transfer import Answer, AnswerStatus
+from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.net.trust.pki import Pki
 from tests.support import peers
 from tests.support.fleet import Fleet, tree_of
@@ -422,7 +422,7 @@ def test_slow_patterns_and_foreign_definitions_harm_nobody(scene: Scene) -> None
 
 
 def _contents_attacks(scene: Scene) -> dict[str, tuple[str, Callable[[], Iterator[bytes]]]]:
-    small = Answer(0, AnswerStatus.WHOLE, 0, b"x")
+    small = TransferAnswer(0, AnswerStatus.WHOLE, 0, b"x")
     record = b"\0\0\0\0" + bytes([small.status]) + bytes(8) + b"\0\0\0\1x"
     bomb = zstd.compress(bytes(1 << 30), level=1)
 
@@ -480,7 +480,7 @@ def test_contents_that_differ_from_their_digest(scene: Scene) -> None:
         [file(b"a", b"the truth, the whole truth"), directory(b"d"), file(b"d/e", b"and more")]
     )
     writer.on_contents = lambda request: (
-        Answer(index, AnswerStatus.WHOLE, 0, bytes(entry.size))
+        TransferAnswer(index, AnswerStatus.WHOLE, 0, bytes(entry.size))
         for index, entry in enumerate(writer.entries_of(request))
     )
     scene.refuses("content_mismatch", attack=lambda: writer.announce(writer.generation(root)))

@@ -12,7 +12,7 @@ NO = Trouble("probe_failed", "GetCapabilities answered 500", Retry.LATER, 1)
 
 def begun(dialogue: Dialogue) -> Dialogue:
     dialogue.say(f.Started())
-    dialogue.say(f.Recovered(dialogue.asked(f.Recover), f.RecoveredKind.NOTHING))
+    dialogue.say(f.RecoveryEnded(dialogue.asked(f.Recover), f.RecoveryKind.NOTHING))
     return dialogue.say(f.SourceUp(MAIN, is_writer=True), f.EpochSeen(MAIN, epoch(), OK))
 
 
@@ -23,7 +23,7 @@ def staged(dialogue: Dialogue, number: int) -> Dialogue:
 
 
 def live(dialogue: Dialogue, number: int) -> Dialogue:
-    staged(dialogue, number).say(f.Switched(dialogue.asked(f.Switch)))
+    staged(dialogue, number).say(f.TreeSwitched(dialogue.asked(f.Switch)))
     if dialogue.machine._config.has_reload:
         dialogue.say(HookEnded(dialogue.asked(RunHook), HookKind.RELOAD))
     if dialogue.machine._config.has_probe:
@@ -41,13 +41,13 @@ def test_a_newer_head_takes_over_while_fetching_but_not_while_switching() -> Non
     talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
     talk.say(f.Staged(talk.asked(f.StageContents)))
     switch = talk.asked(f.Switch)
-    talk.say(f.HeadSeen(MAIN, generation(3), OK), f.Switched(switch))
+    talk.say(f.HeadSeen(MAIN, generation(3), OK), f.TreeSwitched(switch))
     talk.say(f.LiveRecorded(talk.asked(f.RecordLive))).check("newest_head_wins")
 
 
 def test_a_failing_probe_puts_back_and_the_generation_is_not_tried_again() -> None:
     talk = live(begun(follower(has_probe=True)), 1)
-    staged(talk, 2).say(f.Switched(talk.asked(f.Switch)))
+    staged(talk, 2).say(f.TreeSwitched(talk.asked(f.Switch)))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.PROBE, NO))
     talk.say(f.PutBackDone(talk.asked(f.PutBack)), f.HeadSeen(MAIN, generation(2), OK), TimerFired("poll"))
     talk.say(f.RetryAsked()).check("put_back")
@@ -58,7 +58,7 @@ def test_a_reload_that_was_due_runs_after_a_crash() -> None:
     target = next(e for e in first.effects if isinstance(e, f.Switch)).head
     facts = first.machine.facts
     talk = follower(facts, has_reload=True)
-    talk.say(f.Started()).say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.FINISHED, target))
+    talk.say(f.Started()).say(f.RecoveryEnded(talk.asked(f.Recover), f.RecoveryKind.FINISHED, target))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD)).say(f.LiveRecorded(talk.asked(f.RecordLive)))
     talk.check("reload_after_crash")
 
@@ -67,7 +67,7 @@ def test_a_failed_thaw_is_told_beside_all_else_until_it_went_well() -> None:
     talk = live(begun(follower(has_probe=True)), 1)
     frozen = Trouble("thaw_failed", "thaw exited with 1", Retry.LATER, 7, "mend it")
     talk.say(f.HookOwed(frozen), f.Paused("for a while", None), f.Resumed())
-    staged(talk, 2).say(f.Switched(talk.asked(f.Switch)))
+    staged(talk, 2).say(f.TreeSwitched(talk.asked(f.Switch)))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.PROBE, NO))
     talk.say(f.PutBackDone(talk.asked(f.PutBack)), f.HookOwed(None)).check("thaw_failed")
 
@@ -77,7 +77,7 @@ def test_what_validate_said_under_other_settings_counts_for_nothing_and_is_asked
     other = f.FollowConfig(writer=MAIN, has_validate=True, has_probe=True)
     refused = Trouble("validate_failed", "the old check says no", Retry.LATER, 7)
     hook = talk.asked(RunHook)
-    talk.say(f.ConfigChanged(other), HookEnded(hook, HookKind.VALIDATE, refused))
+    talk.say(f.FollowConfigChanged(other), HookEnded(hook, HookKind.VALIDATE, refused))
     talk.say(f.PagesFetched(talk.asked(f.FetchPages))).say(f.Staged(talk.asked(f.StageContents)))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE)).check("validate_of_other_settings")
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:
         began = talk.now
         talk.say(f.RevertFailed(talk.asked(f.Revert), NO))
         failed = talk.effects
-        talk.say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.NOTHING))
+        talk.say(f.RecoveryEnded(talk.asked(f.Recover), f.RecoveryKind.NOTHING))
         due = next(e.at_ms for e in failed if isinstance(e, SetTimer) and e.name == "retry-revert")
         assert due is not None
         check = talk.asked(f.CheckDrift)
@@ -145,7 +145,7 @@ def test_a_switch_that_fails_again_and_again_is_tried_more_and_more_seldom() -> 
         due = next(e.at_ms for e in talk.effects if isinstance(e, SetTimer) and e.name == "retry-apply")
         assert due is not None
         waits.append(due - began)
-        talk.say(f.Recovered(talk.asked(f.Recover), f.RecoveredKind.UNDONE))
+        talk.say(f.RecoveryEnded(talk.asked(f.Recover), f.RecoveryKind.UNDONE))
         assert talk.machine.report.code == "no_permission"
         talk.at(due).say(TimerFired("retry-apply"))
     assert waits == sorted(waits) and waits[-1] > 10 * waits[0]
@@ -164,7 +164,7 @@ def test_paused_stages_but_does_not_switch() -> None:
 def test_observing_compares_and_never_writes() -> None:
     talk = begun(follower(is_observing=True)).say(f.HeadSeen(MAIN, generation(1), OK))
     talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
-    talk.say(f.Compared(talk.asked(f.Compare), 2, 1, 0, (b"a", b"b"))).check("observing")
+    talk.say(f.Compared(talk.asked(f.CompareTree), 2, 1, 0, (b"a", b"b"))).check("observing")
 
 
 def test_two_records_for_one_epoch_block_and_answers_to_old_questions_are_dropped() -> None:
@@ -180,7 +180,7 @@ def test_a_source_whose_newest_generation_was_gone_is_asked_what_it_has_and_trie
     one."""
     talk = begun(follower())
     talk.say(f.HeadSeen(MAIN, generation(1), OK)).say(f.PagesFetched(talk.asked(f.FetchPages)))
-    talk.say(f.Superseded(talk.asked(f.StageContents)))
+    talk.say(f.HeadSuperseded(talk.asked(f.StageContents)))
     asked = [effect for effect in talk.effects if isinstance(effect, f.AskHeads)][-1]
     assert asked.is_repeated
     talk.say(f.AskFailed(asked.req, MAIN, Trouble("unavailable", "no answer", Retry.LATER, 7)))

@@ -34,18 +34,18 @@ def found(root: str = "root", **counts: int) -> p.ScanSummary:
 
 
 def published(talk: Dialogue, number: int) -> Dialogue:
-    talk.say(p.Started()).say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found(f"root {number}", added=100, entries_before=0)))
+    talk.say(p.Started()).say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found(f"root {number}", added=100, entries_before=0)))
     return talk.say(p.Committed(talk.asked(p.Commit), ref(number)))
 
 
 def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
     talk = published(publisher(), 1)
-    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, has_validate=True, has_reload=True)))
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, has_validate=True, has_reload=True)))
     for moment in (1_000, 1_100, 1_250):
         talk.at(moment).say(p.TreeChanged((b"global.xml",)))
     talk.at(1_450).say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", changed=1)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", changed=1)))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.VALIDATE))
     talk.say(HookEnded(talk.asked(RunHook), HookKind.RELOAD))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("burst")
@@ -53,29 +53,29 @@ def test_a_burst_is_one_publish_with_hooks_before_the_announcement() -> None:
 
 def test_a_writer_that_starts_again_is_unknown_until_it_has_looked_at_its_tree() -> None:
     talk = publisher(p.PublishFacts(head=ref(1), base=ref(1), highest=1, was_confirmed=True))
-    talk.say(p.Started()).say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
+    talk.say(p.Started()).say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     before = talk.machine.report.standing
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1"))).check("not_looked_yet")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1"))).check("not_looked_yet")
     assert (before, talk.machine.report.standing) == (Standing.UNKNOWN, Standing.IN_STEP)
 
 
 def test_requests_share_a_scan_and_each_gets_one_answer() -> None:
     talk = publisher(mode=p.PublishMode.MANUAL)
     talk.say(p.Started())
-    talk.say(s.Recovered(talk.asked(s.Recover)), p.PublishAsked(1, "ana", "first"))
+    talk.say(s.TreeRecovered(talk.asked(s.Recover)), p.PublishAsked(1, "ana", "first"))
     scan = talk.asked(p.Scan)
     talk.say(p.PublishAsked(2), p.PublishAsked(3), p.PublishAsked(4, is_dry_run=True))
-    talk.say(p.Scanned(scan, found("root 1", added=100, entries_before=0)))
+    talk.say(p.TreeScanned(scan, found("root 1", added=100, entries_before=0)))
     talk.say(p.Committed(talk.asked(p.Commit), ref(1)))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1")))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 1"))).check("requests")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1")))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 1"))).check("requests")
 
 
 def test_mass_deletions_need_a_word() -> None:
     talk = published(publisher(), 1).at(5_000).say(p.TreeChanged((), is_overflow=True), p.PublishAsked(1))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", removed=97)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", removed=97)))
     talk.say(p.PublishAsked(2, accept_deletions=True))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2", removed=97)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2", removed=97)))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2))).check("mass_deletion")
 
 
@@ -84,65 +84,67 @@ def test_a_missing_marker_and_a_damaged_file_stop_everything() -> None:
     gone = Trouble("marker_missing", "/srv/catalog/.instep/id is missing", Retry.NEVER, 4)
     talk.say(p.ScanFailed(talk.asked(p.Scan), gone)).say(p.PublishAsked(2, accept_deletions=True))
     rotten = p.ScanSummary(digest("r"), 1, 1, 1, 0, 1, 0, 0, (ScanProblem(b"a.tif", "damaged"),))
-    talk.say(p.Scanned(talk.asked(p.Scan), rotten)).check("disaster")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), rotten)).check("disaster")
 
 
 def test_a_held_path_is_named_and_the_rest_is_published() -> None:
     talk = published(publisher(), 1).at(5_000).say(p.TreeChanged((b"a",)), p.PublishAsked(1))
     held = HeldPaths((ScanProblem(b"a", "pipe", "", 1, 5),), 1, 1, 5)
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
     assert talk.machine.report.standing is Standing.HELD
     talk.at(10_000).say(TimerFired("held")).at(10_200).say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 2"))).check("held_path")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 2"))).check("held_path")
     assert (talk.machine.report.standing, talk.machine.facts.held.total) == (Standing.IN_STEP, 0)
 
 
 def test_what_is_held_by_a_publish_by_hand_is_looked_at_again_and_nothing_else_is_called_published() -> None:
     talk = published(publisher(), 1)
-    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, mode=p.PublishMode.MANUAL)))
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, mode=p.PublishMode.MANUAL)))
     talk.at(5_000).say(p.PublishAsked(1))
     held = HeldPaths((ScanProblem(b"a", "unstable", "", 1, 5),), 1, 1, 5)
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 1"), held=held)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 1"), held=held)))
     assert talk.machine.report.next_steps == ()
     talk.at(6_000).say(p.TreeChanged((b"b",)))
     assert talk.machine.report.standing is Standing.HELD
     assert "instep publish catalog" in talk.machine.report.next_steps, "b waits for the operator"
     talk.say(p.PublishAsked(2, is_dry_run=True))
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
     assert "instep publish catalog" in talk.machine.report.next_steps, "a dry run publishes nothing"
     talk.at(10_000).say(TimerFired("held"))
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held)))
     assert talk.machine.facts.held.total == 1, "a program still writes it"
     talk.at(15_000).say(TimerFired("held"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 3", changed=2))).check("held_by_hand")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 3", changed=2))).check("held_by_hand")
     assert (talk.machine.report.code, talk.machine.facts.held.total) == ("unpublished", 0)
 
 
 def test_a_strict_fileset_publishes_all_or_nothing() -> None:
     talk = published(publisher(), 1)
-    talk.say(p.ConfigChanged(p.PublishConfig(node=MAIN, is_strict=True)))
+    talk.say(p.PublishConfigChanged(p.PublishConfig(node=MAIN, is_strict=True)))
     talk.at(5_000).say(p.PublishAsked(1))
     held = HeldPaths((ScanProblem(b"a", "unreadable", "Permission denied"),), 1)
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held))).check("strict")
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 2", changed=1), held=held))).check(
+        "strict"
+    )
 
 
 def test_a_writer_with_amnesia_goes_on_above_its_own_past() -> None:
     talk = publisher(partners=(S1,)).say(p.Started())
     asked = talk.asked(p.AskPartners)
-    talk.say(s.Recovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
+    talk.say(s.TreeRecovered(talk.asked(s.Recover))).at(200).say(TimerFired("settle"))
     talk.at(300).say(p.HeadOfOursSeen(S1, generation(41), OK), p.PartnersAnswered(asked, (S1,)))
-    talk.say(p.PagesFetched(talk.pending("FetchPages"))).at(600).say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 41")))
+    talk.say(p.ManifestFetched(talk.pending("FetchPages"))).at(600).say(TimerFired("settle"))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 41")))
     talk.at(5_000).say(p.TreeChanged((b"global.xml",))).at(5_200).say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), found("root 42", changed=1)))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), found("root 42", changed=1)))
     talk.say(p.Committed(talk.asked(p.Commit), ref(42))).check("amnesia")
 
 
 def test_an_empty_store_waits_for_a_partner_or_the_operator() -> None:
     talk = publisher(partners=(S1,)).say(p.Started())
     asked = talk.asked(p.AskPartners)
-    talk.say(s.Recovered(talk.asked(s.Recover)))
+    talk.say(s.TreeRecovered(talk.asked(s.Recover)))
     talk.at(5_000).say(p.PartnersAnswered(asked, ()), TimerFired("ask"))
     talk.say(TimerFired("settle")).at(6_000).say(p.PublishAsked(1)).check("first_publish")
 
@@ -153,7 +155,7 @@ def test_a_run_under_way_ends_when_another_node_became_the_writer() -> None:
     talk.at(1_000).say(p.TreeChanged((b"global.xml",))).at(1_200).say(TimerFired("settle"))
     scan = talk.asked(p.Scan)
     talk.say(p.EpochSeen(S1, epoch(2, S1, "base"), SignerVerdict(True, NodeName("ca"), is_ca=True)))
-    talk.say(p.Scanned(scan, found("root 2", changed=1)))
+    talk.say(p.TreeScanned(scan, found("root 2", changed=1)))
     assert not [effect for effect in talk.effects if isinstance(effect, p.Commit)]
     assert talk.machine.facts.head == ref(1)
     report = talk.machine.report

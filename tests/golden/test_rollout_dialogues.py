@@ -18,7 +18,7 @@ def held() -> Dialogue:
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True, has_probe=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     d.say(f.SourceUp(MAIN, is_writer=True), f.EpochSeen(MAIN, epoch(), OK))
     d.say(f.HeadSeen(MAIN, generation(2), OK))
     d.say(f.PagesFetched(d.asked(f.FetchPages), ROLLING))
@@ -27,8 +27,8 @@ def held() -> Dialogue:
 
 def permitted(d: Dialogue, confirm_within_ms: int | None = None) -> Dialogue:
     d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000, confirm_within_ms)))
-    d.say(f.Drained(d.asked(f.Drain)))
-    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(f.NodeDrained(d.asked(f.DrainNode)))
+    d.say(f.TreeSwitched(d.asked(f.Switch)))
     return d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
 
 
@@ -49,7 +49,7 @@ def test_what_no_reload_hook_is_for_needs_no_permit() -> None:
     for is_reloaded in (True, False):
         d = follower(facts, knows_orders=True, has_reload=True)
         d.say(f.Started())
-        d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+        d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
         d.say(
             f.SourceUp(MAIN, is_writer=True),
             f.EpochSeen(MAIN, epoch(), OK),
@@ -69,7 +69,7 @@ def test_without_a_keep_in_time_live_goes_back_and_a_late_keep_changes_nothing()
     if d.machine.phase is not None:
         d.say(f.DriftChecked(d.machine._job.req, (), 0))
     d.say(TimerFired("confirm"))
-    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(f.NodeDrained(d.asked(f.DrainNode)))
     back = d.asked(f.PutBack)
     d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.KEEP, True, 60_000, 5_000)))
     d.say(f.PutBackDone(back))
@@ -84,10 +84,10 @@ def test_what_is_not_finished_in_time_is_put_back_also_without_the_writer() -> N
     d = held()
     d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000)), f.SourceDown(MAIN))
     drain = d.machine._job.req
-    d.say(f.Drained(drain))
+    d.say(f.NodeDrained(drain))
     switch = d.asked(f.Switch)
     d.at(60_000).say(TimerFired("finish"))
-    d.say(f.Switched(switch))
+    d.say(f.TreeSwitched(switch))
     d.say(f.PutBackDone(d.asked(f.PutBack)))
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
     d.say(f.Returned(d.asked(f.Return)))
@@ -99,7 +99,7 @@ def test_what_is_not_finished_in_time_is_put_back_also_without_the_writer() -> N
 def test_a_second_attempt_makes_a_node_forget_that_it_refused() -> None:
     d = held()
     d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH)))
-    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(f.TreeSwitched(d.asked(f.Switch)))
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
     d.say(f.PutBackDone(d.asked(f.PutBack)))
     d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.PUT_BACK)))
@@ -116,7 +116,7 @@ def test_refused_in_the_middle_of_its_switch_a_node_does_not_tell_that_it_is_bac
     switch = d.asked(f.Switch)
     d.say(TimerFired("finish"))
     assert (d.machine.report.refused, d.machine.report.tree) == (ref(2), ref(2))
-    d.say(f.Switched(switch))
+    d.say(f.TreeSwitched(switch))
     d.say(f.PutBackDone(d.asked(f.PutBack)))
     assert d.machine.report.tree == ref(1)
 
@@ -127,11 +127,11 @@ def test_only_the_reload_that_was_ordered_drains_a_later_revert_does_not() -> No
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True, has_reload=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
     d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
     assert d.machine.report.is_drained
-    d.say(f.Drained(d.asked(f.Drain)))
+    d.say(f.NodeDrained(d.asked(f.DrainNode)))
     d.say(HookEnded(d.asked(RunHook), HookKind.RELOAD))
     d.say(f.Returned(d.asked(f.Return)))
     d.say(f.TreeTouched((b"a",)))
@@ -148,7 +148,7 @@ def test_an_order_to_reload_that_is_not_begun_is_not_told_as_taken() -> None:
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True, has_reload=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     check = d.asked(f.CheckDrift)
     d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD)))
     assert d.machine.report.order_serial == 1
@@ -178,14 +178,14 @@ def test_what_was_live_was_put_back_and_is_tried_again_is_recorded_again() -> No
     facts = f.FollowFacts(head=ref(2), live=ref(2), tree=ref(1), due=f.Due.PROBE, replaced=ref(1))
     d = follower(facts, knows_orders=True, has_probe=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     failed = Trouble("probe_failed", "status 500", Retry.LATER, 8)
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, failed))
     d.say(f.SourceUp(MAIN, is_writer=True, has=ref(2).id))
     d.say(f.PagesFetched(d.asked(f.FetchPages), ROLLING))
     d.say(f.Staged(d.asked(f.StageContents)))
     d.say(f.OrderGiven(MAIN, Order(ref(2), 5, Verdict.SWITCH, False, 60_000, 5_000, attempt=2)))
-    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(f.TreeSwitched(d.asked(f.Switch)))
     assert (d.machine.facts.live, d.machine.facts.tree) == (ref(1), ref(2))
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE))
     d.say(f.LiveRecorded(d.asked(f.RecordLive)))
@@ -198,8 +198,8 @@ def interrupted_on_its_way_back() -> Dialogue:
     ``retry``."""
     d = held()
     d.say(f.OrderGiven(MAIN, Order(ref(2), 1, Verdict.SWITCH, True, 60_000)))
-    d.say(f.Drained(d.asked(f.Drain)))
-    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(f.NodeDrained(d.asked(f.DrainNode)))
+    d.say(f.TreeSwitched(d.asked(f.Switch)))
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
     d.say(f.PutBackFailed(d.asked(f.PutBack), Trouble("EXDEV", "a step fails", Retry.LATER, 8)))
     return d.say(f.RetryAsked())
@@ -210,7 +210,7 @@ def test_what_is_tried_again_while_its_put_back_is_being_recovered_is_refused_un
     d = interrupted_on_its_way_back()
     assert d.machine.facts.refused == ref(2)
     assert d.machine.report.standing is Standing.FAILING
-    d.say(f.Recovered(d.pending("Recover"), f.RecoveredKind.FINISHED, ref(1)))
+    d.say(f.RecoveryEnded(d.pending("Recover"), f.RecoveryKind.FINISHED, ref(1)))
     now = d.machine.facts
     assert (now.tree, now.live, now.refused, now.begun, now.due) == (
         ref(1),
@@ -224,7 +224,7 @@ def test_what_is_tried_again_while_its_put_back_is_being_recovered_is_refused_un
 
 def test_what_is_tried_again_while_its_put_back_is_undone_is_kept() -> None:
     d = interrupted_on_its_way_back()
-    d.say(f.Recovered(d.pending("Recover"), f.RecoveredKind.UNDONE))
+    d.say(f.RecoveryEnded(d.pending("Recover"), f.RecoveryKind.UNDONE))
     now = d.machine.facts
     assert (now.tree, now.refused, now.due) == (ref(2), None, f.Due.PROBE)
 
@@ -233,8 +233,8 @@ def test_a_permit_ends_with_the_refusal_and_only_a_later_one_lets_the_node_try_a
     """Its operator says retry while the rollout is done: the order that it has still says keep."""
     d = held()
     d.say(f.OrderGiven(MAIN, Order(ref(2), 7, Verdict.KEEP, True, 60_000, permit=5)))
-    d.say(f.Drained(d.asked(f.Drain)))
-    d.say(f.Switched(d.asked(f.Switch)))
+    d.say(f.NodeDrained(d.asked(f.DrainNode)))
+    d.say(f.TreeSwitched(d.asked(f.Switch)))
     d.say(HookEnded(d.asked(RunHook), HookKind.PROBE, Trouble("probe_failed", "status 500", Retry.LATER, 8)))
     assert d.machine.report.spent_permit == 5
     d.say(f.PutBackDone(d.asked(f.PutBack)))
@@ -257,7 +257,7 @@ def test_what_goes_back_is_remembered_also_when_the_time_of_a_newer_permit_passe
     )
     d = follower(facts, knows_orders=True, has_probe=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     back = d.asked(f.PutBack)
     d.at(60_000).say(TimerFired("finish"))
     assert (d.machine.facts.refused, d.machine.facts.begun, d.machine.facts.spent) == (ref(2), None, 4)
@@ -269,9 +269,9 @@ def test_a_hook_that_comes_after_the_order_to_reload_was_not_meant_by_it() -> No
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))
     d = follower(facts, knows_orders=True)
     d.say(f.Started())
-    d.say(f.Recovered(d.asked(f.Recover), f.RecoveredKind.NOTHING))
+    d.say(f.RecoveryEnded(d.asked(f.Recover), f.RecoveryKind.NOTHING))
     d.say(f.DriftChecked(d.asked(f.CheckDrift), (), 0))
     d.say(f.OrderGiven(MAIN, Order(ref(1), 2, Verdict.RELOAD, drains=True)))
     assert (d.machine.report.order_serial, d.machine.facts.is_drained) == (2, False)
-    d.say(f.ConfigChanged(replace(d.machine._config, has_reload=True)))
+    d.say(f.FollowConfigChanged(replace(d.machine._config, has_reload=True)))
     assert d.machine.facts.due is f.Due.NOTHING

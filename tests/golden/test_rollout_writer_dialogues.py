@@ -20,7 +20,7 @@ class Writer(Dialogue):
     def __init__(self, policy: RolloutPolicy = ROLLING, *partners: NodeName) -> None:
         super().__init__(RolloutMachine(LINE))
         self.orders: dict[NodeName, Order] = {}
-        self.say(v.PolicyChanged(policy), v.PartnersChanged(partners or (S1, S2)), v.Started(ref(1)))
+        self.say(v.PolicyChanged(policy), v.PartnersChanged(partners or (S1, S2)), v.RolloutStarted(ref(1)))
         for node in partners or (S1, S2):
             self.tell(node, head=ref(1), live=ref(1), tree=ref(1))
         self.lines.clear()
@@ -38,7 +38,7 @@ class Writer(Dialogue):
         order = self.orders.get(node)
         facts: dict[str, object] = {"head": ref(2), "live": ref(1), "tree": ref(1), **said}
         facts.setdefault("order_serial", order.serial if order is not None else 0)
-        self.say(v.PartnerSeen(node, v.PartnerReport(Standing.HELD, **facts)))  # type: ignore[arg-type]
+        self.say(v.PartnerReported(node, v.PartnerReport(Standing.HELD, **facts)))  # type: ignore[arg-type]
 
     def staged(self, *nodes: NodeName) -> None:
         for node in nodes:

@@ -29,7 +29,7 @@ def test_a_writer_that_cannot_watch_scans_as_often_as_it_costs_and_says_so() -> 
     assert due(talk.at(1_000).say(WatchChanged(FULL)), "rescan") == 3_000
     talk.at(3_000).say(TimerFired("rescan")).at(3_200).say(TimerFired("settle"))
     costly = replace(found("root 2", changed=1), cost=ScanCost(cpu_ms=300, wall_ms=500))
-    assert due(talk.say(p.Scanned(talk.asked(p.Scan), costly)), "rescan") == 3_200 + 20 * 300
+    assert due(talk.say(p.TreeScanned(talk.asked(p.Scan), costly)), "rescan") == 3_200 + 20 * 300
     assert due(talk.at(4_000).say(WatchChanged(None)), "rescan") == 4_000 + 1_000 * 300
     talk.check("not_watched")
 
@@ -57,7 +57,7 @@ def test_a_file_that_partners_cannot_fetch_is_published_with_a_copy_now_and_then
     talk.say(TimerFired("settle"))
     (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
     assert (scan.hot, scan.cooling) == ((b"app.db",), ())
-    talk.say(p.Scanned(scan.req, replace(found("root 2", changed=1), copied=(b"app.db",))))
+    talk.say(p.TreeScanned(scan.req, replace(found("root 2", changed=1), copied=(b"app.db",))))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
     talk.at(6_000).say(p.TreeChanged((b"app.db",))).at(6_200).say(TimerFired("settle"))
     (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
@@ -69,7 +69,7 @@ def test_a_hot_file_that_a_program_left_alone_is_looked_at_when_its_rhythm_says_
     talk = published(publisher(), 1)
     talk.at(5_000).say(p.ContentMissed(b"app.db"), p.ContentMissed(b"app.db")).at(5_200)
     talk.say(TimerFired("settle"))
-    talk.say(p.Scanned(talk.asked(p.Scan), replace(found("root 2", changed=1), copied=(b"app.db",))))
+    talk.say(p.TreeScanned(talk.asked(p.Scan), replace(found("root 2", changed=1), copied=(b"app.db",))))
     talk.say(p.Committed(talk.asked(p.Commit), ref(2)))
     for at in (6_000, 6_300, 6_500):
         talk.at(at).say(p.TreeChanged((b"app.db",)))
@@ -77,7 +77,7 @@ def test_a_hot_file_that_a_program_left_alone_is_looked_at_when_its_rhythm_says_
     (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))
     assert scan.cooling == (Cooling(b"app.db", 1_200),)
     held = HeldPaths((ScanProblem(b"app.db", "hot", "partners could not fetch it", 1),), 1, 1, 0)
-    talk.say(p.Scanned(scan.req, replace(found("root 2"), held=held, is_full=False)))
+    talk.say(p.TreeScanned(scan.req, replace(found("root 2"), held=held, is_full=False)))
     assert due(talk, "hot") == 7_900
     talk.at(7_900).say(TimerFired("hot")).at(8_100).say(TimerFired("settle"))
     (scan,) = (each for each in talk.effects if isinstance(each, p.Scan))

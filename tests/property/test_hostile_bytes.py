@@ -34,7 +34,7 @@ from instep.model.manifest.pages import (
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
-from instep.net.transfer import Answer, AnswerStatus, FrameHeader, FrameReader, frames, parse_records
+from instep.net.transfer import AnswerStatus, FrameHeader, FrameReader, TransferAnswer, frames, parse_records
 from instep.net.trust.certs import Purpose, certificate_of_der, check_request, crl_of_pem, request_pin
 from instep.net.trust.tokens import Invitation, parse_token, token_text
 from instep.tree.journal.journal import EndRecord, Op, Step, decode_record, encode_record
@@ -82,7 +82,7 @@ STREAM: list[m.StreamMessage] = [
     m.Members((m.Member(node_name("s1"), "h:1", "00"),)),
     m.FactsRequest(LINE, 1),
     m.FactsReply((("java", "17"),), 1, 2, ERROR),
-    m.VerifyReply(1, LINE, HEAD, DIGEST, 1, (m.Difference(b"p", "w"),), 2, ERROR),
+    m.VerifyReply(1, LINE, HEAD, DIGEST, 1, (m.VerifyDifference(b"p", "w"),), 2, ERROR),
     m.PagesRequest(LINE, DIGEST, (DIGEST,), 1),
     m.PagesReply((b"p",), 1, ERROR),
     ERROR,
@@ -199,7 +199,7 @@ def test_records_and_definitions(raw: bytes) -> None:
     mutated(
         [
             b"".join(bytes(part) for part in frame)
-            for frame in frames([Answer(0, AnswerStatus.WHOLE, 0, b"abc" * 300)])
+            for frame in frames([TransferAnswer(0, AnswerStatus.WHOLE, 0, b"abc" * 300)])
         ]
     )
 )

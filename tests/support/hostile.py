@@ -46,7 +46,7 @@ from instep.net.messages import messages as m
 from instep.net.replies import CONTENT_TYPE
 from instep.net.server import PeerServer
 from instep.net.service import PeerStream
-from instep.net.transfer import Answer, AnswerStatus
+from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.net.trust.pki import Pki
 from instep.store.sqlite import SqliteStore
 from tests.support.fleet import Node
@@ -171,7 +171,7 @@ class HostileWriter:
         self.streams: dict[NodeName, PeerStream] = {}
         self.on_heads: Callable[[m.HeadsRequest], m.HeadsReply] | None = None
         self.on_pages: Callable[[m.PagesRequest], m.PagesReply] | None = None
-        self.on_contents: Callable[[m.ContentsRequest], Iterator[Answer]] | None = None
+        self.on_contents: Callable[[m.ContentsRequest], Iterator[TransferAnswer]] | None = None
         self.on_raw: Callable[[], Iterator[bytes]] | None = None
         self.on_stream: Callable[[PeerStream], Coroutine[Any, Any, None]] | None = None
         self._looped = Looped()
@@ -303,7 +303,7 @@ class HostileWriter:
         found = [self.craft.pages[d] for d in request.digests if d in self.craft.pages]
         return m.PagesReply(tuple(found), error=None if found else m.ErrorReply("superseded", "gone"))
 
-    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         self.asked.append("contents")
         return self.on_contents(request) if self.on_contents is not None else self._contents(request)
 
@@ -315,14 +315,14 @@ class HostileWriter:
             for position in want.positions
         ]
 
-    def _contents(self, request: m.ContentsRequest) -> Iterator[Answer]:
+    def _contents(self, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         for index, entry in enumerate(self.entries_of(request)):
-            yield Answer(index, AnswerStatus.WHOLE, 0, self.craft.contents[entry.digest])
+            yield TransferAnswer(index, AnswerStatus.WHOLE, 0, self.craft.contents[entry.digest])
 
-    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[TransferAnswer]:
         self.asked.append("ranges")
         return (
-            Answer(index, AnswerStatus.PIECE, start, bytes(min(1 << 20, offset + length - start)))
+            TransferAnswer(index, AnswerStatus.PIECE, start, bytes(min(1 << 20, offset + length - start)))
             for index, (offset, length) in enumerate(request.ranges)
             for start in range(offset, offset + length, 1 << 20)
         )
@@ -371,7 +371,7 @@ class _Server(PeerServer):
         self._writer = writer
 
     async def _send(
-        self, request: web.BaseRequest, answers: Iterator[Answer], wanted: Any
+        self, request: web.BaseRequest, answers: Iterator[TransferAnswer], wanted: Any
     ) -> web.StreamResponse:
         raw = self._writer.on_raw
         if raw is None:

@@ -19,7 +19,7 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.server import Limits, PeerServer, Refusal
 from instep.net.service import PeerStream
-from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
+from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.pki import Pki
 from instep.net.trust.tokens import SECRET_BYTES, Invitation, TokenBook
@@ -106,11 +106,11 @@ class Service:
     async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply:
         raise RuntimeError("a secret that must not travel")
 
-    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         self._allow(who, "contents")
         return self._contents(request)
 
-    def _contents(self, request: m.ContentsRequest) -> Iterator[Answer]:
+    def _contents(self, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         positions = [position for want in request.wants for position in want.positions]
         for want, position in enumerate(positions):
             content = self.contents_by_position[position % len(self.contents_by_position)]
@@ -121,13 +121,13 @@ class Service:
                 finally:
                     os.close(descriptor)
             elif len(content) <= PIECE_BYTES:
-                yield Answer(want, AnswerStatus.WHOLE, 0, content)
+                yield TransferAnswer(want, AnswerStatus.WHOLE, 0, content)
         while self.is_endless:
-            yield Answer(0, AnswerStatus.PIECE, 0, bytes(PIECE_BYTES))
+            yield TransferAnswer(0, AnswerStatus.PIECE, 0, bytes(PIECE_BYTES))
 
-    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[TransferAnswer]:
         return (
-            Answer(want, AnswerStatus.PIECE, offset, b"r" * length)
+            TransferAnswer(want, AnswerStatus.PIECE, offset, b"r" * length)
             for want, (offset, length) in enumerate(request.ranges)
         )
 

@@ -17,16 +17,16 @@ from instep.errors import RefusedError
 from instep.fleet.balancers.file import Program, check_file, keep_file
 from instep.fleet.balancers.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.balancers.nginx import nginx
-from instep.fleet.balancers.plan import Affinity, BalancerPlan, Kind, ServerPlan, Service, server_names
+from instep.fleet.balancers.plan import Affinity, BalancerPlan, DoorKind, ServerPlan, Service, server_names
 from instep.fleet.balancers.proxy_map import merged, proxy_map
 from instep.model.address import Address
 
 SERVICES = (
-    Service(Kind.HTTP, Address("127.0.0.1", 18080)),
-    Service(Kind.HTTPS, Address("::1", 18443)),
-    Service(Kind.WEBSOCKET, Address("127.0.0.1", 17919)),
+    Service(DoorKind.HTTP, Address("127.0.0.1", 18080)),
+    Service(DoorKind.HTTPS, Address("::1", 18443)),
+    Service(DoorKind.WEBSOCKET, Address("127.0.0.1", 17919)),
 )
-PORTS = {Kind.HTTP: 8080, Kind.HTTPS: 8443, Kind.WEBSOCKET: 7919}
+PORTS = {DoorKind.HTTP: 8080, DoorKind.HTTPS: 8443, DoorKind.WEBSOCKET: 7919}
 ODD = ("a.b-c.example", "0", "s.1", "s-1", "x" * 63)
 WHOLE = Surroundings(
     Path("/run/haproxy/admin.sock"),
@@ -78,7 +78,7 @@ def plan(
 
 def two_on_a_port(count: int) -> tuple[BalancerPlan, ...]:
     first = plan(count, services=SERVICES[:1])
-    at = {Kind.HTTP: Address("10.0.0.1", 9090)}
+    at = {DoorKind.HTTP: Address("10.0.0.1", 9090)}
     docs = BalancerPlan(
         "docs", SERVICES[:1], (ServerPlan("main", at, True, Address("10.0.0.1", 7481)),), Affinity.SOURCE,
         paths=("/docs",), hosts=("docs.example.org",), admin_host="admin.example.org", filesets=("docs",),
@@ -102,7 +102,7 @@ def ended_here(certificate: Path, *, is_nginx: bool) -> tuple[Service, ...]:
     files = (
         (certificate / "cert.pem", certificate / "key.pem") if is_nginx else (certificate / "both.pem", None)
     )
-    return SERVICES[0], Service(Kind.HTTPS, Address("::1", 18443), *files), SERVICES[2]
+    return SERVICES[0], Service(DoorKind.HTTPS, Address("::1", 18443), *files), SERVICES[2]
 
 
 def accepted(program: Program, text: str, *, is_whole: bool) -> None:
@@ -133,7 +133,7 @@ def test_one_port_is_checked_and_the_others_track_it() -> None:
     "host", ["10.0.0.1\n    bind :1", "a b", "", "x" * 300, "1.2.3", "fe80::1%eth0", "a;b"]
 )
 def test_an_address_from_a_member_cannot_write_configuration(host: str) -> None:
-    at = {Kind.HTTP: Address(host, 80)}
+    at = {DoorKind.HTTP: Address(host, 80)}
     made = BalancerPlan("maps", SERVICES[:1], (ServerPlan("s1", at),))
     for render in (partial(haproxy, [made], WHOLE), partial(nginx, [made], is_whole=True)):
         with pytest.raises(RefusedError) as refused:

@@ -25,7 +25,7 @@ def test_messages_survive_and_unknown_trailing_fields_are_ignored() -> None:
 
 
 def test_an_order_survives_and_a_report_of_the_version_before_is_understood() -> None:
-    order = m.Order(LINE, RolloutOrder(HEAD, 3, Verdict.SWITCH, True, 60_000, 5_000))
+    order = m.OrderMessage(LINE, RolloutOrder(HEAD, 3, Verdict.SWITCH, True, 60_000, 5_000))
     assert m.decode_stream(m.encode(order)) == order
     standing = StandingRecord(Standing.HELD, 5, "waits for main", "awaiting_permit")
     report = m.Report(

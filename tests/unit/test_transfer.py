@@ -20,11 +20,11 @@ from instep.net.messages.messages import ErrorReply, decode, decode_stream, enco
 from instep.net.transfer import (
     FRAME_HEADER_BYTES,
     PIECE_BYTES,
-    Answer,
     AnswerStatus,
     FrameHeader,
     FrameReader,
     TokenBucket,
+    TransferAnswer,
     frames,
     pieces_of_file,
 )
@@ -32,11 +32,13 @@ from instep.net.transfer import (
 WHOLE, PIECE, MISSING = AnswerStatus.WHOLE, AnswerStatus.PIECE, AnswerStatus.MISSING
 
 
-def sent(answers: Iterable[Answer], *, may_compress: bool = True) -> list[bytes]:
+def sent(answers: Iterable[TransferAnswer], *, may_compress: bool = True) -> list[bytes]:
     return [b"".join(frame) for frame in frames(answers, may_compress=may_compress)]
 
 
-def received(packed: Iterable[bytes], count: int, spans: list[tuple[int, int]] | None = None) -> list[Answer]:
+def received(
+    packed: Iterable[bytes], count: int, spans: list[tuple[int, int]] | None = None
+) -> list[TransferAnswer]:
     reader = FrameReader(count, spans)
     answers = []
     for frame in packed:
@@ -47,7 +49,7 @@ def received(packed: Iterable[bytes], count: int, spans: list[tuple[int, int]] |
 
 @given(st.lists(st.binary(max_size=2000), max_size=50), st.booleans())
 def test_round_trip(contents: list[bytes], may_compress: bool) -> None:
-    answers = [Answer(want, WHOLE, 0, data) for want, data in enumerate(contents)]
+    answers = [TransferAnswer(want, WHOLE, 0, data) for want, data in enumerate(contents)]
     assert received(sent(answers, may_compress=may_compress), len(contents)) == answers
 
 
@@ -58,9 +60,9 @@ def test_large_and_incompressible_contents_travel_in_bounded_frames(tmp_path: Pa
     try:
         size = path.stat().st_size
         answers = [
-            Answer(0, MISSING),
+            TransferAnswer(0, MISSING),
             *pieces_of_file(1, descriptor, 0, size),
-            Answer(2, WHOLE, 0, b"z" * 9999),
+            TransferAnswer(2, WHOLE, 0, b"z" * 9999),
         ]
         packed = sent(answers)
         assert max(map(len, packed)) < PIECE_BYTES + 100

@@ -59,7 +59,7 @@ class DemoNode:
 def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
     """Show a cluster at work: real daemons on loopback, mutual TLS, one directory kept in step."""
     top = Path(tempfile.mkdtemp(prefix="instep-demo-"))
-    stage = Stage(top, nodes, session.is_json)
+    stage = DemoStage(top, nodes, session.is_json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         report = stage.play()
@@ -75,7 +75,7 @@ def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
         stage.close(is_kept=keep)
 
 
-class Stage:
+class DemoStage:
     """Makes the nodes, shows what they do, and takes all of it away again."""
 
     def __init__(self, top: Path, count: int, is_quiet: bool) -> None:

@@ -18,7 +18,7 @@ SET_ASIDE = 20
 NAMED_MAX = 20
 
 
-class Holding(Protocol):
+class HeldPathsView(Protocol):
     """A result that names held paths, or a part of one."""
 
     @property
@@ -58,12 +58,12 @@ def reported_lines(
         yield f"  open for writing: {named}" + (f" and {len(opened) - 3} more" if len(opened) > 3 else "")
 
 
-def show_held(document: Holding) -> None:
+def show_held(document: HeldPathsView) -> None:
     for line in held_lines(document.held, document.held_total):
         print(line)
 
 
-def exit_if_held(document: Holding, *, ok: bool) -> None:
+def exit_if_held(document: HeldPathsView, *, ok: bool) -> None:
     """Exit 20 when the rest is done and single paths are held."""
     if not ok and (document.held_total or document.held):
         raise click.exceptions.Exit(SET_ASIDE)

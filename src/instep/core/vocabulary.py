@@ -211,8 +211,8 @@ class RetryAsked:
 
 @dataclass(frozen=True, slots=True)
 class Recover:
-    """Look at the journal and finish or undo. Answer: ``Recovered`` or ``RecoverFailed``. A writer scans and publishes
-    nothing until then.
+    """Look at the journal and finish or undo. Answer: ``RecoveryEnded``, at a writer ``TreeRecovered``, or
+    ``RecoverFailed``. A writer scans and publishes nothing until then.
 
     At a partner a finished journal must stay on disk until the next ``Switch``, ``PutBack`` or ``RecordLive``. Those
     come after a ``Save`` that names the tree, so a crash between a switch and its ``Save`` forgets nothing."""
@@ -230,8 +230,9 @@ class RecoverFailed:
 
 @dataclass(frozen=True, slots=True)
 class FetchPages:
-    """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, ``FetchFailed``, at a
-    partner also ``Superseded``. Resumable: pages that are stored already are not fetched."""
+    """Get the manifest and definition of ``head`` from ``source``. Answer: ``PagesFetched``, at a writer
+    ``ManifestFetched``; ``FetchFailed``; at a partner also ``HeadSuperseded``. Resumable: pages that are stored already
+    are not fetched."""
 
     req: int
     source: NodeName

@@ -15,7 +15,7 @@ from instep.core.publish.vocabulary import PublishFacts
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
 
 __all__ = [
-    "Lost",
+    "LostGenerations",
     "base_of",
     "follows_by_itself",
     "lost_generations",
@@ -32,7 +32,7 @@ UNNAMED_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostGenerations:
     """A generation that a promotion leaves behind, and which nodes are known to have heard of it. ``id`` is None for a
     number below a known one that no node here knows by name."""
 
@@ -78,7 +78,7 @@ def lost_generations(
     told: Iterable[tuple[NodeName, HeadRef]],
     recorded: Iterable[HeadRef] = (),
     disputed: int | None = None,
-) -> tuple[Lost, ...]:
+) -> tuple[LostGenerations, ...]:
     """The generations that a line which goes on from ``held`` leaves behind, oldest first.
 
     ``told`` are heads that nodes reported or offered, ``recorded`` generations whose signed records are here. Numbers
@@ -105,7 +105,7 @@ def lost_generations(
             if number not in numbers:
                 known[held.epoch, number, None] = {}
     return tuple(
-        Lost(epoch, number, id_, tuple(sorted(nodes)))
+        LostGenerations(epoch, number, id_, tuple(sorted(nodes)))
         for (epoch, number, id_), nodes in sorted(
             known.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or b"")
         )

@@ -19,7 +19,7 @@ from instep.net.connections.stream import SocketStream
 from instep.net.connections.tls import TlsContexts, joining_context, trust_fetch
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
-from instep.net.transfer import FRAME_HEADER_BYTES, Answer, FrameHeader, FrameReader
+from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, TransferAnswer
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.tokens import Invitation
 
@@ -97,7 +97,7 @@ class PeerClient:
         *,
         sizes: Sequence[int] | None = None,
         total_s: float | None = None,
-    ) -> AsyncGenerator[list[Answer], None]:
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
         """Answers in batches as they come, about 1 MiB each, memory bounded by one frame. ``sizes`` are the
         entries' sizes: more than that is refused. Close the iterator (``aclosing``) to stop early."""
         spans = None if sizes is None else [(0, size) for size in sizes]
@@ -105,7 +105,7 @@ class PeerClient:
 
     def ranges(
         self, request: messages.RangesRequest, *, total_s: float | None = None
-    ) -> AsyncGenerator[list[Answer], None]:
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``; ``want`` is the range's index and ``offset`` the place in the file."""
         return self._transfer("ranges", request, len(request.ranges), request.ranges, total_s)
 
@@ -116,7 +116,7 @@ class PeerClient:
         count: int,
         spans: Sequence[tuple[int, int]] | None,
         total_s: float | None,
-    ) -> AsyncGenerator[list[Answer], None]:
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
         reader = FrameReader(count, spans)
         async with self._line.post(what, request, self._tls.client_for(self.name), total_s) as response:
             content = response.content

@@ -28,7 +28,7 @@ from instep.net.messages import messages
 from instep.net.messages.faults import reply_of_error
 from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
 from instep.net.service import PeerService
-from instep.net.transfer import Answer, TokenBucket, error_frame, frames
+from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
 
 __all__ = ["Limits", "PeerServer", "Refusal"]
 
@@ -42,7 +42,7 @@ _http_log = logging.getLogger("instep.net.http")
 """aiohttp's own words about malformed requests: kept apart, since any stranger can cause them."""
 
 _Handler = Callable[[PeerIdentity, Any], Awaitable[msgspec.Struct]]
-_Transfer = Callable[[NodeName, Any], Awaitable[Iterator[Answer]]]
+_Transfer = Callable[[NodeName, Any], Awaitable[Iterator[TransferAnswer]]]
 
 
 class _Connection:
@@ -302,7 +302,7 @@ class PeerServer:
             self._transfers[who] -= 1
 
     async def _send(
-        self, request: web.BaseRequest, answers: Iterator[Answer], wanted: Any
+        self, request: web.BaseRequest, answers: Iterator[TransferAnswer], wanted: Any
     ) -> web.StreamResponse:
         """Frames to the peer, each made in a thread while the one before it leaves."""
         loop = asyncio.get_running_loop()

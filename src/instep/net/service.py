@@ -32,7 +32,7 @@ from instep.net.messages.messages import (
     VerifyReply,
     VerifyRequest,
 )
-from instep.net.transfer import Answer
+from instep.net.transfer import TransferAnswer
 
 __all__ = ["PeerService", "PeerStream"]
 
@@ -73,12 +73,12 @@ class PeerService(Protocol):
 
     async def verify(self, who: NodeName, request: VerifyRequest) -> VerifyReply: ...
 
-    async def contents(self, who: NodeName, request: ContentsRequest) -> Iterator[Answer]:
+    async def contents(self, who: NodeName, request: ContentsRequest) -> Iterator[TransferAnswer]:
         """Check the request, then hand over a plain iterator: the server pulls it in worker threads, one frame
         ahead of the network, and closes it when the peer goes away. Contents of at most ``PIECE_BYTES`` are
         one ``WHOLE`` answer, larger ones ``pieces_of_file``. A file that moved on is ``SUPERSEDED``."""
 
-    async def ranges(self, who: NodeName, request: RangesRequest) -> Iterator[Answer]:
+    async def ranges(self, who: NodeName, request: RangesRequest) -> Iterator[TransferAnswer]:
         """Like ``contents``, with the range's index as ``want`` and only ``PIECE`` answers or refusals."""
 
     async def stream(self, who: NodeName, hello: Hello, stream: PeerStream) -> None:

@@ -21,7 +21,7 @@ __all__ = [
     "FRAME_BYTES_MAX",
     "FRAME_HEADER_BYTES",
     "PIECE_BYTES",
-    "Answer",
+    "TransferAnswer",
     "AnswerStatus",
     "FrameHeader",
     "FrameReader",
@@ -62,7 +62,7 @@ class AnswerStatus(enum.IntEnum):
     DAMAGED = 5
 
 
-class Answer(NamedTuple):
+class TransferAnswer(NamedTuple):
     """One record: ``want`` counts the request's wants (or ranges); ``offset`` is the place of a piece in
     its file. The pieces of one index come in order."""
 
@@ -79,7 +79,9 @@ _MAY_HAVE_DATA = frozenset({AnswerStatus.WHOLE, AnswerStatus.PIECE})
 # Sending ----------------------------------------------------------------------------------------------------
 
 
-def frames(answers: Iterable[Answer], *, may_compress: bool = True) -> Iterator[list[bytes | memoryview]]:
+def frames(
+    answers: Iterable[TransferAnswer], *, may_compress: bool = True
+) -> Iterator[list[bytes | memoryview]]:
     """Frames ready to be written, each as buffers to be sent one after the other; the last one is the end
     frame. Pull it in a worker thread: reading and compressing happen inside."""
     packer = _Packer(may_compress)
@@ -130,7 +132,7 @@ class _Packer:
         return [b"".join((header, *parts))]
 
 
-def pieces_of_file(index: int, descriptor: int, offset: int, length: int) -> Iterator[Answer]:
+def pieces_of_file(index: int, descriptor: int, offset: int, length: int) -> Iterator[TransferAnswer]:
     """A range of a file as pieces. ``DamagedError`` ``short_file`` when it ends early: the caller answers
     *superseded*."""
     end = offset + length
@@ -138,7 +140,7 @@ def pieces_of_file(index: int, descriptor: int, offset: int, length: int) -> Ite
         data = os.pread(descriptor, min(PIECE_BYTES, end - offset), offset)
         if not data:
             raise DamagedError("the file ended while it was sent", code="short_file", offset=offset)
-        yield Answer(index, AnswerStatus.PIECE, offset, data)
+        yield TransferAnswer(index, AnswerStatus.PIECE, offset, data)
         offset += len(data)
 
 
@@ -191,13 +193,13 @@ def unpack_frame(header: FrameHeader, stored: bytes) -> bytes:
     return raw
 
 
-def parse_records(raw: bytes, count: int) -> list[Answer]:
+def parse_records(raw: bytes, count: int) -> list[TransferAnswer]:
     """The records of a frame; ``count`` is how many wants there were. Data of small records are copies,
     data of large ones are views of ``raw``."""
-    answers: list[Answer] = []
+    answers: list[TransferAnswer] = []
     append = answers.append
     unpack = _RECORD.unpack_from
-    make = Answer._make
+    make = TransferAnswer._make
     statuses = _STATUS
     position, end = 0, len(raw)
     view = memoryview(raw)
@@ -234,7 +236,7 @@ class FrameReader:
         self._done = bytearray(count)
         self.is_finished = False
 
-    def take(self, header: FrameHeader, stored: bytes) -> list[Answer]:
+    def take(self, header: FrameHeader, stored: bytes) -> list[TransferAnswer]:
         """The answers in a frame, or ``PeerError``; an end frame finishes."""
         if self.is_finished:
             raise _bad("there is something after the end")

@@ -9,10 +9,10 @@ from instep.testing.world.network import Network
 from instep.testing.world.world import World
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["Membership"]
+__all__ = ["MembershipOperators"]
 
 
-class Membership:
+class MembershipOperators:
     """The direct partners of the writer come and go. A removed partner reaches the writer no more, keeps its tree and
     its other sources, and the checkers promise it nothing."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
-from instep.core.follow.state import Job, Phase, Progress
+from instep.core.follow.state import FollowJob, FollowPhase, Progress
 from instep.core.guards.losses import Checkpoint
 from instep.core.lines.accept import AcceptedHead
 from instep.core.publish import restore_vocabulary as s
@@ -38,7 +38,15 @@ class _AnswersWithoutNumber(FollowMachine):
         super()._take(event)
 
 
-_ANSWERS = (f.PagesFetched, f.Staged, f.Superseded, f.GatesChecked, f.Switched, f.LiveRecorded, f.PutBackDone)
+_ANSWERS = (
+    f.PagesFetched,
+    f.Staged,
+    f.HeadSuperseded,
+    f.GatesChecked,
+    f.TreeSwitched,
+    f.LiveRecorded,
+    f.PutBackDone,
+)
 
 
 def _renumbered(event: Any, req: int) -> Any:
@@ -49,7 +57,7 @@ def _renumbered(event: Any, req: int) -> Any:
 class _ForgetsTheHook(FollowMachine):
     """Believes that a switch which a crash interrupted needs no reload any more."""
 
-    def _recovered(self, event: f.Recovered) -> None:
+    def _recovered(self, event: f.RecoveryEnded) -> None:
         super()._recovered(event)
         if self._facts.due in (f.Due.RELOAD, f.Due.PROBE):
             self._set(due=f.Due.RECORD)
@@ -177,8 +185,8 @@ class _GoesWithoutPermit(FollowMachine):
 class _CountsWhatOtherSettingsSaid(FollowMachine):
     """Takes the answer of a validate hook that ran before the settings changed, for an apply that it forgot."""
 
-    def _hook_ended(self, job: Job, trouble: Trouble | None) -> None:
-        if job.phase is Phase.VALIDATE and trouble is None:
+    def _hook_ended(self, job: FollowJob, trouble: Trouble | None) -> None:
+        if job.phase is FollowPhase.VALIDATE and trouble is None:
             self._passed("is_validated")
         else:
             super()._hook_ended(job, trouble)
@@ -195,7 +203,7 @@ class _LeavesARevertHalfDone(FollowMachine):
 class _BelievesTheJournal(FollowMachine):
     """Takes a tree for switched because its journal could be finished."""
 
-    def _recovered(self, event: f.Recovered) -> None:
+    def _recovered(self, event: f.RecoveryEnded) -> None:
         super()._recovered(event)
         self._set(is_doubted=False)
 
@@ -203,7 +211,7 @@ class _BelievesTheJournal(FollowMachine):
 class _BelievesTheRecord(FollowMachine):
     """Takes a generation for recorded although that failed."""
 
-    def _take_answer(self, job: Job, event: Any) -> None:
+    def _take_answer(self, job: FollowJob, event: Any) -> None:
         super()._take_answer(job, f.LiveRecorded(event.req) if isinstance(event, f.RecordFailed) else event)
 
 

@@ -12,7 +12,7 @@ from instep.errors import InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.rollout_watch import RolloutWatch
-from instep.testing.membership import Membership
+from instep.testing.membership import MembershipOperators
 from instep.testing.partners.old_states import OldStates
 from instep.testing.partners.partner import BAD, SimPartner
 from instep.testing.partners.rollout_partner import RolloutSide
@@ -132,7 +132,7 @@ class _Cluster:
         self._edits = 0
         self.restorers = RestoreOperators(world, self.writer, self.rollouts)
         self.old_states = OldStates(self.partners, self.disks)
-        self.members = Membership(world, self.net, self.writer, self.partners)
+        self.members = MembershipOperators(world, self.net, self.writer, self.partners)
         for number in range(options.files):
             self.writer.place.tree[b"f%02d" % number] = b"first %d" % number
         self.writer.place.tree[b"config"] = b"good"

@@ -24,7 +24,7 @@ class Fleet:
         self.kept: list[RolloutState] = []
         self.now = 0
         self.say(v.PolicyChanged(RolloutPolicy(**policy)))  # type: ignore[arg-type]
-        self.say(v.Started(), v.PartnersChanged(NODES), v.HeadPublished(NEW, OLD))
+        self.say(v.RolloutStarted(), v.PartnersChanged(NODES), v.HeadPublished(NEW, OLD))
 
     def say(self, *events: v.RolloutEvent) -> None:
         for event in events:
@@ -39,7 +39,7 @@ class Fleet:
         order = self.orders.get(node)
         facts: dict[str, object] = {"head": NEW, "live": OLD, "tree": OLD, **said}
         facts["order_serial"] = order.order.serial if order else 0
-        self.say(v.PartnerSeen(NodeName(node), PartnerReport(Standing.HELD, **facts)))  # type: ignore[arg-type]
+        self.say(v.PartnerReported(NodeName(node), PartnerReport(Standing.HELD, **facts)))  # type: ignore[arg-type]
 
     def stage(self, *nodes: str) -> None:
         for node in nodes:
@@ -117,7 +117,7 @@ def test_a_writer_that_comes_back_in_mid_wave_goes_on_where_it_was() -> None:
     fleet = Fleet(strategy=Strategy.ROLLING)
     fleet.stage(*NODES)
     fleet.machine = RolloutMachine(LINE, fleet.machine.facts)
-    fleet.say(v.PartnersChanged(NODES), v.Started(NEW))
+    fleet.say(v.PartnersChanged(NODES), v.RolloutStarted(NEW))
     fleet.stage("s2", "s3")
     assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
     fleet.switched("s1")
@@ -139,9 +139,9 @@ def test_a_retry_waits_for_nodes_to_hear_of_it_and_begins_anew() -> None:
     fleet.stage(*NODES)
     fleet.report("s1", refused=NEW, code="probe_failed", reason="status 500")
     stale = fleet.orders["s1"].order.serial
-    fleet.say(v.RetryAsked(1))
+    fleet.say(v.BeginAnewAsked(1))
     old = PartnerReport(Standing.FAILING, head=NEW, live=OLD, tree=OLD, refused=NEW, order_serial=stale)
-    fleet.say(v.PartnerSeen(NodeName("s1"), old))
+    fleet.say(v.PartnerReported(NodeName("s1"), old))
     assert (fleet.state, fleet.kept) == (RolloutState.BARRIER, [RolloutState.PUT_BACK])
     fleet.stage(*NODES)
     assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
@@ -186,7 +186,7 @@ def test_with_auto_a_node_that_does_not_wait_gets_no_order_and_a_line_without_pa
         fleet.switched(node)
     assert (fleet.orders, fleet.kept) == ({}, [RolloutState.DONE])
     alone = RolloutMachine(LINE)
-    alone.step(v.Started(NEW), 0)
+    alone.step(v.RolloutStarted(NEW), 0)
     assert alone.facts.state is RolloutState.DONE
 
 

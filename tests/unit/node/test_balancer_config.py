@@ -8,7 +8,7 @@ import pytest
 
 from instep.errors import ConfigError, RefusedError
 from instep.fleet.balancers.file import Program
-from instep.fleet.balancers.plan import Kind
+from instep.fleet.balancers.plan import DoorKind
 from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
@@ -32,8 +32,8 @@ def member(name: str, address: str = "10.0.0.2:7443", **serving: object) -> m.Me
 def test_the_example_of_the_contract_is_read() -> None:
     text = HEAD + FILESET + MAPS + 'websocket = "off"\naffinity = "cookie"\nhaproxy_socket = "off"\n'
     balancer = parse(text + 'backends = { main = "10.0.0.5:8081" }\n').balancers["maps"]
-    assert [service.kind for service in balancer.services] == [Kind.HTTP, Kind.HTTPS]
-    assert balancer.ports == {Kind.HTTP: 8080, Kind.HTTPS: 8443}
+    assert [service.kind for service in balancer.services] == [DoorKind.HTTP, DoorKind.HTTPS]
+    assert balancer.ports == {DoorKind.HTTP: 8080, DoorKind.HTTPS: 8443}
     assert balancer.backends[NodeName("main")].host == "10.0.0.5"
     assert (balancer.program, balancer.file, balancer.is_whole) == (Program.HAPROXY, None, True)
 

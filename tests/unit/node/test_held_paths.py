@@ -19,7 +19,7 @@ from instep.model.manifest.check import check_diff, check_tree
 from instep.model.manifest.manifest import iterate
 from instep.node.config.settings import FilesetSettings
 from instep.node.trees.scanning.held_view import held_documents
-from instep.node.trees.scanning.writer_scan import Survey
+from instep.node.trees.scanning.writer_scan import WriterScan
 from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
@@ -41,7 +41,7 @@ class _Writer:
         self.marker = create_marker(self.root, FILESET, NodeName("main"))
         self.store = MemoryStore()
         self.place = Place(self.root, tmp_path / "control", FILESET)
-        self.survey = Survey(
+        self.survey = WriterScan(
             self.place,
             FILESET,
             Definition(),
@@ -52,7 +52,7 @@ class _Writer:
         self.base = self.survey.everything(self.store, None, self.now_ms, deep=False).summary
 
     def lets_go(self, before: ScanSummary, path: bytes, *, is_full: bool) -> ScanSummary:
-        survey = Survey(
+        survey = WriterScan(
             self.place,
             FILESET,
             Definition(),
@@ -182,7 +182,7 @@ def test_a_held_link_keeps_no_group_that_receivers_refuse(tmp_path: Path) -> Non
         os.link(writer.root / "a", writer.root / name)
 
     def looks(base: ScanSummary | None) -> ScanSummary:
-        survey = Survey(
+        survey = WriterScan(
             writer.place,
             FILESET,
             Definition(preserve=(Preserve.HARDLINKS,)),
@@ -237,7 +237,7 @@ def test_a_history_that_takes_nothing_is_not_taken_for_a_file_that_cannot_be_rea
     def full(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    survey = Survey(writer.place, FILESET, Definition(), lambda: writer.marker, full)
+    survey = WriterScan(writer.place, FILESET, Definition(), lambda: writer.marker, full)
     (writer.root / "new").write_text("new")
     found = survey.everything(writer.store, writer.base.root, writer.now_ms, deep=False).summary
     (said,) = held_documents(

@@ -19,8 +19,8 @@ from instep.node.following.applying import Applying
 from instep.node.trees.scanning import watching
 from instep.node.trees.scanning import writer_scan as survey_module
 from instep.node.trees.scanning.unscanned import Unscanned
-from instep.node.trees.scanning.watching import Drained, TreeWatch
-from instep.node.trees.scanning.writer_scan import Survey
+from instep.node.trees.scanning.watching import TreeWatch, WatchDrained
+from instep.node.trees.scanning.writer_scan import WriterScan
 from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
@@ -60,7 +60,7 @@ def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(watching, "Watcher", _Told)
     words: list[tuple[tuple[bytes, ...], bool]] = []
 
-    async def look() -> tuple[Drained, Drained]:
+    async def look() -> tuple[WatchDrained, WatchDrained]:
         watch = TreeWatch(
             tmp_path, Rules(Definition()), lambda paths, lost: words.append((paths, lost)), print
         )
@@ -75,9 +75,9 @@ def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, t
         return first, second
 
     first, second = asyncio.run(look())
-    assert first == Drained((), True)
+    assert first == WatchDrained((), True)
     assert words == [((b"a",), False)]
-    assert second == Drained(((b"a", False),), False)
+    assert second == WatchDrained(((b"a", False),), False)
 
 
 def _summary(**changes: Any) -> ScanSummary:
@@ -89,17 +89,17 @@ def test_what_was_drained_waits_for_a_generation() -> None:
     """Goal: a scan that fails or is refused forgets neither paths nor the loss of track; one that was committed, or
     found nothing new and no problem, does."""
     waiting = Unscanned()
-    waiting.take_in(Drained(((b"a", False), (b"d", True)), False))
-    waiting.take_in(Drained(((b"a", True),), False))
+    waiting.take_in(WatchDrained(((b"a", False), (b"d", True)), False))
+    waiting.take_in(WatchDrained(((b"a", True),), False))
     waiting.scanned(_summary(removed=1))
     waiting.scanned(_summary(problems=(ScanProblem(b"a", "damaged", ""),)))
     assert (waiting.trees, waiting.entries) == ([b"a", b"d"], [])
-    waiting.take_in(Drained((), True))
+    waiting.take_in(WatchDrained((), True))
     waiting.scanned(_summary(changed=1))
     assert waiting.is_everything
     waiting.committed()
     assert (waiting.is_everything, waiting.trees) == (False, [])
-    waiting.take_in(Drained(((b"a", False),), False))
+    waiting.take_in(WatchDrained(((b"a", False),), False))
     waiting.scanned(_summary())
     assert waiting.entries == []
 
@@ -137,7 +137,7 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
     store = _Counting()
     read: list[Digest] = []
     place = Place(root, tmp_path / "control", FILESET)
-    survey = Survey(
+    survey = WriterScan(
         place, FILESET, Definition(), lambda: marker, lambda digest, data, fd: read.append(digest)
     )
     now_ms = root.stat().st_mtime_ns // 1_000_000 + 10_000

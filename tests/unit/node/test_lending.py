@@ -18,8 +18,8 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.net.messages import messages as m
 from instep.net.messages.lending import HAS_MAX, PARTS_BYTES_MAX, PARTS_MAX
 from instep.node.lines.partner_contents import LOOKED_AT_BYTES, PartnerContents
-from instep.node.peers.stream_replies import LENDING_MAX, Answering
-from instep.node.peers.stream_requests import Asking, reading_s
+from instep.node.peers.stream_replies import LENDING_MAX, StreamReplies
+from instep.node.peers.stream_requests import StreamRequests, reading_s
 from instep.node.trees.keeping.lending import Lending
 from instep.tree.archive.contents import Contents
 from instep.tree.root.place import Place
@@ -50,7 +50,7 @@ def answers(lent: object, who: NodeName, *asked: m.HasRequest | m.PartsRequest) 
 
     async def ask() -> list[Any]:
         told: asyncio.Queue[Any] = asyncio.Queue()
-        answering = Answering(peers, who, told.put_nowait)
+        answering = StreamReplies(peers, who, told.put_nowait)
         for question in asked:
             answering.take(question)
         async with asyncio.timeout(20):
@@ -161,7 +161,7 @@ def test_an_honest_partner_has_the_time_to_hash_what_it_is_asked_for() -> None:
     assert [len(batch) for batch in located([msgspec.structs.replace(entry, size=1 << 50)])] == [1]
 
 
-class _Session(Asking):
+class _Session(StreamRequests):
     who = NodeName("s1")
 
     def __init__(self) -> None:

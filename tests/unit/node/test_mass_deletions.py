@@ -17,7 +17,7 @@ from instep.core.publish import vocabulary as p
 from instep.core.publish.machine import PublishMachine
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.node.trees.scanning.writer_scan import Survey
+from instep.node.trees.scanning.writer_scan import WriterScan
 from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
@@ -47,7 +47,7 @@ class _Writer:
         self.machine = PublishMachine(LineId(FILESET, MAIN), self.config, Random(1), facts)
         for effect in self.machine.step(p.Started(), 0):
             if isinstance(effect, s.Recover):
-                self.machine.step(s.Recovered(effect.req), 0)
+                self.machine.step(s.TreeRecovered(effect.req), 0)
 
     def restart(self) -> None:
         self.begin(msgspec.msgpack.decode(self.saved, type=p.PublishFacts))
@@ -57,7 +57,7 @@ class _Writer:
         while pending:
             match pending.pop(0):
                 case p.Scan() as effect:
-                    survey = Survey(
+                    survey = WriterScan(
                         self.place,
                         FILESET,
                         self.definition,
@@ -67,12 +67,12 @@ class _Writer:
                     )
                     base = None if effect.base is None else effect.base.root
                     summary = survey.everything(self.store, base, self.wall_ms, deep=False).summary
-                    pending += self.machine.step(p.Scanned(effect.req, summary), 0)
+                    pending += self.machine.step(p.TreeScanned(effect.req, summary), 0)
                 case p.Commit() as effect:
                     head = HeadRef(effect.epoch, effect.number, Digest(effect.root[::-1]), effect.root)
                     pending += self.machine.step(p.Committed(effect.req, head), 0)
                     self.saved = msgspec.msgpack.encode(self.machine.facts)
-                case p.Answer() as answer:
+                case p.GiveAnswer() as answer:
                     return answer.outcome
         raise AssertionError("no answer")
 

@@ -11,14 +11,14 @@ from instep.model.definition import Definition, FilesetClass
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link
 from instep.net.messages import messages as m
-from instep.node.peers.accepted_link import Session
+from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.peers import Peers
 
 MAIN, HUB, LEAF = NodeName("main"), NodeName("hub"), NodeName("leaf")
 LINE = LineId(FilesetName("data"), MAIN)
 
 
-class Listening(Session):
+class Listening(AcceptedLink):
     """A partner's session that keeps its messages."""
 
     def tell(self, message: m.StreamMessage) -> None:

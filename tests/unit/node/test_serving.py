@@ -10,9 +10,9 @@ import pytest
 
 from instep.model.ids import NodeName
 from instep.model.manifest.entry import Entry
-from instep.net.transfer import Answer, AnswerStatus
+from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.trees.keeping.serving_checks import ServingChecks
-from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.trees.keeping.shelf import Shelf
 from instep.tree.archive import lookup
 from instep.tree.archive.archive import Archive
@@ -32,7 +32,7 @@ class Sender:
 
     def __init__(self, base: Path) -> None:
         self.world = World.make(base)
-        self.history = Kept(self.world.place)
+        self.history = SharedHistory(self.world.place)
         self.rotten: list[bytes] = []
         self.missed: list[bytes] = []
         self.now_ms = 0
@@ -57,7 +57,7 @@ class Sender:
         os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
-def together(answers: Iterator[Answer]) -> bytes | None:
+def together(answers: Iterator[TransferAnswer]) -> bytes | None:
     found = list(answers)
     if AnswerStatus.SUPERSEDED in {answer.status for answer in found}:
         return None

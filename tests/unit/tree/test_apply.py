@@ -25,7 +25,7 @@ from instep.tree.objects.fidelity import Local
 from instep.tree.root import failpoints
 from instep.tree.stage.stages import list_stages
 from instep.tree.switch.recover import RecoveredKind, put_back, recover
-from instep.tree.switch.rows import Gone, stat_rows
+from instep.tree.switch.rows import GoneRow, stat_rows
 from instep.tree.switch.switch import finish, switch
 from tests.support.apply_world import START_NS, Dir, File, Link, Tree, World, digest
 
@@ -381,7 +381,7 @@ def test_stat_rows_are_those_of_the_tree(world: World) -> None:
     world.live = switched.journal.header.target
     journal = world.stage(world.generation({b"a/x": b"1"}))
     switched = switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
-    assert {row.path for row in stat_rows(world.place, switched.journal) if isinstance(row, Gone)} == {
+    assert {row.path for row in stat_rows(world.place, switched.journal) if isinstance(row, GoneRow)} == {
         b"a/y", b"dir", b"top",
     }  # fmt: skip
 

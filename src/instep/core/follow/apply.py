@@ -5,7 +5,7 @@ from __future__ import annotations
 from instep.core.follow import vocabulary as f
 from instep.core.follow.drift import FollowDrift
 from instep.core.follow.floor import STATE_OLDER, is_above
-from instep.core.follow.state import INTERRUPTIBLE, NAMED_MAX, Job, Phase, Progress, named
+from instep.core.follow.state import INTERRUPTIBLE, NAMED_MAX, FollowJob, FollowPhase, Progress, named
 from instep.core.follow.vocabulary import Due
 from instep.core.vocabulary import Cancel, HookKind, RunHook, Trouble
 from instep.errors import Retry
@@ -31,7 +31,7 @@ class FollowApply(FollowDrift):
     def _interrupt(self) -> None:
         """Leave what a newer head makes idle: fetching and staging an older one, looking for drift."""
         job = self._job
-        if job is not None and job.phase is Phase.CHECK and self._wanted() is not None:
+        if job is not None and job.phase is FollowPhase.CHECK and self._wanted() is not None:
             self._out.append(Cancel(job.req))
             self._drift.failed()
             self._job = None
@@ -61,10 +61,10 @@ class FollowApply(FollowDrift):
             if source is None:
                 return self._is_unstuck(target) and self._is_applying()
             if not progress.is_fetched:
-                self._out.append(f.FetchPages(self._begin(Phase.FETCH, target, source), source, target))
+                self._out.append(f.FetchPages(self._begin(FollowPhase.FETCH, target, source), source, target))
             else:
                 self._out.append(
-                    f.StageContents(self._begin(Phase.STAGE, target, source), source, target, tree)
+                    f.StageContents(self._begin(FollowPhase.STAGE, target, source), source, target, tree)
                 )
             return True
         if self._facts.is_paused:
@@ -73,12 +73,14 @@ class FollowApply(FollowDrift):
             source = self._choose(target)
             if source is None:
                 return self._is_unstuck(target) and self._is_applying()
-            self._out.append(f.CheckGates(self._begin(Phase.GATES, target, source), source, target))
+            self._out.append(f.CheckGates(self._begin(FollowPhase.GATES, target, source), source, target))
         elif config.has_validate and not progress.is_validated:
-            self._out.append(RunHook(self._begin(Phase.VALIDATE, target), HookKind.VALIDATE, target, tree))
+            self._out.append(
+                RunHook(self._begin(FollowPhase.VALIDATE, target), HookKind.VALIDATE, target, tree)
+            )
         elif self._has_permit(progress):
             if self._facts.begun != target or not self._is_draining(target):
-                self._out.append(f.Switch(self._begin(Phase.SWITCH, target), target, tree))
+                self._out.append(f.Switch(self._begin(FollowPhase.SWITCH, target), target, tree))
         else:
             return self._wanted() != target and self._is_applying()
         return True
@@ -90,7 +92,7 @@ class FollowApply(FollowDrift):
         self._sticky = None
         return True
 
-    def _apply_failed(self, job: Job, trouble: Trouble) -> None:
+    def _apply_failed(self, job: FollowJob, trouble: Trouble) -> None:
         self._sticky = None
         if trouble.exit_code in _SOURCE_EXITS or trouble.retry is Retry.ELSEWHERE:
             self._troubles["apply"] = trouble
@@ -104,11 +106,11 @@ class FollowApply(FollowDrift):
         if trouble.code == RECOVERY_DUE:
             self._is_recovered = False
 
-    def _get_stuck(self, job: Job, trouble: Trouble) -> None:
+    def _get_stuck(self, job: FollowJob, trouble: Trouble) -> None:
         if trouble.retry is Retry.NEVER and trouble.exit_code != _RESOURCES_EXIT and job.head is not None:
             self._stuck = job.head.id
 
-    def _switch_failed(self, job: Job, trouble: Trouble) -> None:
+    def _switch_failed(self, job: FollowJob, trouble: Trouble) -> None:
         """The recovery follows at once: the switch in the journal is finished or undone, as after a crash. Only then
         does the apply begin anew, from the first step and later each time."""
         assert job.head is not None
@@ -121,7 +123,7 @@ class FollowApply(FollowDrift):
         self._fail("apply", trouble)
         self._get_stuck(job, trouble)
 
-    def _switched(self, job: Job, drifted: tuple[bytes, ...]) -> None:
+    def _switched(self, job: FollowJob, drifted: tuple[bytes, ...]) -> None:
         assert job.head is not None
         self._failed_switch = None
         self._succeed("apply")
@@ -137,7 +139,7 @@ class FollowApply(FollowDrift):
                 "drift_archived", f"local changes went to the archive: {', '.join(paths)}{more}", paths=paths
             )
 
-    def _recovered(self, event: f.Recovered) -> None:
+    def _recovered(self, event: f.RecoveryEnded) -> None:
         self._is_recovered = True
         self._succeed("recover")
         self._progress = None
@@ -150,7 +152,7 @@ class FollowApply(FollowDrift):
             # Also where this node observes by now: nothing is recorded or offered before a look at the whole tree.
             self._set(is_doubted=True)
             facts = self._facts
-        if event.kind is not f.RecoveredKind.FINISHED or target is None:
+        if event.kind is not f.RecoveryKind.FINISHED or target is None:
             return
         if target == facts.tree:
             # Local changes were reverted: the application saw them, so it needs a reload.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.due import FollowDue
-from instep.core.follow.state import NAMED_MAX, Job, Phase, Progress
+from instep.core.follow.state import NAMED_MAX, FollowJob, FollowPhase, Progress
 from instep.core.follow.vocabulary import DriftPolicy, Due
 from instep.core.rescan import rescan_after_ms
 from instep.core.vocabulary import SetTimer, Trouble
@@ -25,7 +25,7 @@ class FollowDrift(FollowDue):
             return
         if drift.is_dirty:
             if self._drift_ready_ms <= self._now:
-                self._out.append(f.CheckDrift(self._begin(Phase.CHECK, tree), tree, drift.ask()))
+                self._out.append(f.CheckDrift(self._begin(FollowPhase.CHECK, tree), tree, drift.ask()))
             return
         if not drift.drifted or self._config.drift is not DriftPolicy.REVERT or self._facts.is_paused:
             return
@@ -35,7 +35,7 @@ class FollowDrift(FollowDue):
             self._out.append(SetTimer("fight", drift.fights.ends_at(fought, self._now)))
         elif self._backoff.is_ready("revert", self._now):
             source = next((s.name for s in self._sources.all_up() if s.holds(tree.id)), None)
-            self._out.append(f.Revert(self._begin(Phase.REVERT, tree), tree, free, source))
+            self._out.append(f.Revert(self._begin(FollowPhase.REVERT, tree), tree, free, source))
 
     def _observe(self) -> None:
         head = self._facts.head
@@ -50,11 +50,11 @@ class FollowDrift(FollowDue):
         if self._progress is None or self._progress.target != head:
             self._progress = Progress(head)
         if self._progress.is_fetched:
-            self._out.append(f.Compare(self._begin(Phase.COMPARE, head), head))
+            self._out.append(f.CompareTree(self._begin(FollowPhase.COMPARE, head), head))
             return
         source = self._choose(head)
         if source is not None:
-            self._out.append(f.FetchPages(self._begin(Phase.FETCH, head, source), source, head))
+            self._out.append(f.FetchPages(self._begin(FollowPhase.FETCH, head, source), source, head))
 
     def _touched(self, event: f.TreeTouched) -> None:
         self._drift.touch(event.paths, everything=event.is_overflow)
@@ -115,7 +115,7 @@ class FollowDrift(FollowDue):
         if self._config.has_reload:
             self._set(due=Due.RELOAD)
 
-    def _took_comparison(self, event: f.Compared, job: Job) -> None:
+    def _took_comparison(self, event: f.Compared, job: FollowJob) -> None:
         assert job.head is not None
         if event.trouble is not None:
             self._fail("compare", event.trouble)

@@ -6,7 +6,7 @@ import msgspec
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.permits import FollowPermits
-from instep.core.follow.state import Job, Phase
+from instep.core.follow.state import FollowJob, FollowPhase
 from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.core.vocabulary import HookKind, RunHook, SetTimer, Trouble
 from instep.model.ids import HeadRef
@@ -31,7 +31,7 @@ class FollowDue(FollowPermits):
                 if self._is_draining(tree):
                     return True
                 source = next((s.name for s in self._sources.all_up()), None)
-                self._out.append(f.PutBack(self._begin(Phase.PUT_BACK, back), back, tree, source))
+                self._out.append(f.PutBack(self._begin(FollowPhase.PUT_BACK, back), back, tree, source))
                 return True
             # A put-back that cannot be done must not keep the repair away.
             return facts.head == facts.refused
@@ -54,14 +54,16 @@ class FollowDue(FollowPermits):
             self._replace_live(tree)
             self._progress = None  # Recording empties the stage.
             self._out.append(
-                f.RecordLive(self._begin(Phase.RECORD, tree), tree, live, self._recorded_facts())
+                f.RecordLive(self._begin(FollowPhase.RECORD, tree), tree, live, self._recorded_facts())
             )
         else:
             is_ordered = due is Due.RELOAD and self._facts.is_drained and self._ordered_to_reload(tree)
             if is_ordered and self._is_draining(tree):
                 return True
             phase, kind = (
-                (Phase.RELOAD, HookKind.RELOAD) if due is Due.RELOAD else (Phase.PROBE, HookKind.PROBE)
+                (FollowPhase.RELOAD, HookKind.RELOAD)
+                if due is Due.RELOAD
+                else (FollowPhase.PROBE, HookKind.PROBE)
             )
             self._out.append(RunHook(self._begin(phase, tree), kind, tree, live))
         return True
@@ -100,9 +102,9 @@ class FollowDue(FollowPermits):
             return Due.PROBE if is_probed and self._config.has_probe else Due.NOTHING
         return Due.PROBE if self._config.has_probe else Due.RECORD
 
-    def _hook_ended(self, job: Job, trouble: Trouble | None) -> None:
+    def _hook_ended(self, job: FollowJob, trouble: Trouble | None) -> None:
         assert job.head is not None
-        if job.phase is Phase.VALIDATE:
+        if job.phase is FollowPhase.VALIDATE:
             if self._progress is None:
                 return  # Asked under another configuration, and asked anew under this one.
             if trouble is None:
@@ -110,7 +112,7 @@ class FollowDue(FollowPermits):
             elif job.head == self._facts.head:
                 self._sticky = None
                 self._refuse(job.head, "validate_failed", trouble)
-        elif job.phase is Phase.RELOAD:
+        elif job.phase is FollowPhase.RELOAD:
             if trouble is None:
                 self._succeed("due")
                 self._set(due=self._due_after_reload())
@@ -157,7 +159,7 @@ class FollowDue(FollowPermits):
         self._drift.switched()
         self._note("live", f"generation {live.number} is live", generation=live.number)
 
-    def _put_back(self, job: Job) -> None:
+    def _put_back(self, job: FollowJob) -> None:
         assert job.head is not None
         self._succeed("due")
         self._progress = None

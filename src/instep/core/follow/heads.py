@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from instep.core.follow import vocabulary as f
-from instep.core.follow.sources import Source
-from instep.core.follow.state import FollowState, Job, Phase, named
+from instep.core.follow.sources import SourceState
+from instep.core.follow.state import FollowJob, FollowPhase, FollowState, named
 from instep.core.follow.vocabulary import FollowSourceEvent
 from instep.core.lines.accept import (
     AcceptedEpoch,
@@ -84,12 +84,12 @@ class FollowHeads(FollowState):
             case _:
                 assert_never(judged)
 
-    def _remind(self, source: Source | None) -> None:
+    def _remind(self, source: SourceState | None) -> None:
         """A writer that offers less than it once published has lost its state."""
         if source is not None and source.is_writer and self._facts.head is not None:
             self._out.append(f.OfferHead(source.name, self._facts.head))
 
-    def _name_old(self, judged: OldRecord, source: Source | None) -> None:
+    def _name_old(self, judged: OldRecord, source: SourceState | None) -> None:
         """A hub may be late; a writer that offers what it once surpassed is worth a line."""
         head = self._facts.head
         if source is None or not source.is_writer or head is None:
@@ -99,7 +99,7 @@ class FollowHeads(FollowState):
         reason = f"generation {number} of epoch {epoch} is older than the head, {head.number} of epoch {head.epoch}"
         self._out.append(Refuse(source.name, Trouble(code, reason, Retry.ELSEWHERE, 9)))
 
-    def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: Source | None) -> None:
+    def _accept(self, judged: AcceptedHead, event: f.HeadSeen, source: SourceState | None) -> None:
         facts = self._facts
         if source is not None:
             source.told(judged.head.id)
@@ -110,7 +110,7 @@ class FollowHeads(FollowState):
             self._set(unconfirmed=None)
             self._out.append(SetTimer("confirm", None))
         job = self._job
-        switching_to = job.head if job is not None and job.phase is Phase.SWITCH else None
+        switching_to = job.head if job is not None and job.phase is FollowPhase.SWITCH else None
         if facts.refused is not None and facts.refused not in (facts.tree, switching_to):
             self._set(refused=None, refused_code="", refused_reason="")
         self._offer_trouble = None
@@ -143,7 +143,7 @@ class FollowHeads(FollowState):
             case _:
                 assert_never(judged)
 
-    def _ask_epoch(self, source: Source | None) -> None:
+    def _ask_epoch(self, source: SourceState | None) -> None:
         """Ask for the epoch records that a head needs, once a retry interval."""
         if source is None:
             return
@@ -169,7 +169,7 @@ class FollowHeads(FollowState):
             self._out.append(SetTimer("retry-source", at))
         return None
 
-    def _source_moved_on(self, job: Job) -> None:
+    def _source_moved_on(self, job: FollowJob) -> None:
         self._sticky = None
         assert job.source is not None
         source = self._sources.get(job.source)

@@ -17,7 +17,7 @@ from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
 from instep.core.follow.permits import serial_told, spent_told
 from instep.core.follow.standing import Seen, Stand, stand_of
-from instep.core.follow.state import INTERRUPTIBLE, QUIET, Job, Phase
+from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
 from instep.core.vocabulary import (
     Cancel,
@@ -56,7 +56,7 @@ class FollowMachine(FollowApply):
         match event:
             case f.Started():
                 self._start()
-            case f.ConfigChanged():
+            case f.FollowConfigChanged():
                 self._configure(event.config)
             case (
                 f.SourceUp()
@@ -93,9 +93,9 @@ class FollowMachine(FollowApply):
                     self._job = None
                     self._take_answer(job, event)
 
-    def _take_answer(self, job: Job, event: FollowAnswer) -> None:  # noqa: C901  one line a kind
+    def _take_answer(self, job: FollowJob, event: FollowAnswer) -> None:  # noqa: C901  one line a kind
         match event:
-            case f.Recovered():
+            case f.RecoveryEnded():
                 self._recovered(event)
                 self._forgive_late()
             case f.RecoverFailed():
@@ -110,7 +110,7 @@ class FollowMachine(FollowApply):
             case f.FetchFailed() | f.StageFailed():
                 self._apply_failed(job, event.trouble)
                 self._recover_if_due(event.trouble)
-            case f.Superseded():
+            case f.HeadSuperseded():
                 self._source_moved_on(job)
             case f.GatesChecked():
                 if event.refusal is None:
@@ -120,7 +120,7 @@ class FollowMachine(FollowApply):
                     self._fail("apply", event.refusal, least_ms=self._config.poll_ms // 2)
             case HookEnded():
                 self._hook_ended(job, event.trouble)
-            case f.Switched():
+            case f.TreeSwitched():
                 self._switched(job, event.drifted)
             case f.SwitchFailed():
                 self._switch_failed(job, event.trouble)
@@ -153,7 +153,7 @@ class FollowMachine(FollowApply):
                 self._revert_failed(event.trouble)
             case f.Compared():
                 self._took_comparison(event, job)
-            case f.Drained():
+            case f.NodeDrained():
                 self._is_told_out = True
                 self._name_untold("drained", event.untold)
             case f.Returned():
@@ -188,7 +188,7 @@ class FollowMachine(FollowApply):
         self._troubles.clear()
         self._drift.touch((), everything=True)
         self._compared = None
-        if self._job is not None and self._job.phase in (*INTERRUPTIBLE, Phase.COMPARE):
+        if self._job is not None and self._job.phase in (*INTERRUPTIBLE, FollowPhase.COMPARE):
             self._out.append(Cancel(self._job.req))
             self._job = None
         self._progress, self._sticky = None, None
@@ -232,7 +232,7 @@ class FollowMachine(FollowApply):
     def _begin_next(self) -> None:
         if not self._is_recovered:
             if self._backoff.is_ready("recover", self._now):
-                self._out.append(f.Recover(self._begin(Phase.RECOVER)))
+                self._out.append(f.Recover(self._begin(FollowPhase.RECOVER)))
         elif self._is_paying() or self._is_applying():
             return
         elif self._config.is_observing:
@@ -275,13 +275,13 @@ class FollowMachine(FollowApply):
         return stand_of(self.line, self._config, self._facts, seen)
 
     def _tell(self) -> None:
-        if self._job is not None and self._job.phase is Phase.RECORD:
+        if self._job is not None and self._job.phase is FollowPhase.RECORD:
             return  # Live is reported when it is recorded.
         stand, facts = self._stand(), self._facts
         tree, job = facts.tree, self._job
-        if job is not None and job.phase is Phase.SWITCH and job.head == facts.refused:
+        if job is not None and job.phase is FollowPhase.SWITCH and job.head == facts.refused:
             tree = job.head  # Refused while it is switched: no node may count on the old one.
-        report = f.Report(
+        report = f.FollowReport(
             stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
         )
         if self._config.knows_orders:
@@ -306,10 +306,10 @@ class FollowMachine(FollowApply):
         if record is not None:
             self._saved = record.facts
             return tuple(self._out)
-        is_recording = self._job is not None and self._job.phase is Phase.RECORD
+        is_recording = self._job is not None and self._job.phase is FollowPhase.RECORD
         if self._saved == self._facts or (is_recording and self._saved == self._recorded_facts()):
             return tuple(self._out)
         self._saved = self._facts
         early = [e for e in self._out if isinstance(e, _EARLY)]
         late = [e for e in self._out if not isinstance(e, _EARLY)]
-        return (*early, f.Save(self._facts), *late)
+        return (*early, f.SaveFollow(self._facts), *late)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.heads import FollowHeads
-from instep.core.follow.state import NAMED_MAX, QUIET, Phase, Progress, named
+from instep.core.follow.state import NAMED_MAX, QUIET, FollowPhase, Progress, named
 from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.core.vocabulary import SetTimer, Trouble
 from instep.errors import Retry
@@ -139,7 +139,7 @@ class FollowPermits(FollowHeads):
         if order is None or not order.drains or self._is_told_out:
             return False
         self._set(is_drained=True)
-        self._out.append(f.Drain(self._begin(Phase.DRAIN, head), head))
+        self._out.append(f.DrainNode(self._begin(FollowPhase.DRAIN, head), head))
         return True
 
     def _is_returning(self) -> bool:
@@ -151,7 +151,7 @@ class FollowPermits(FollowHeads):
         is_about_to_switch = self._facts.begun is not None and self._facts.begun != facts.tree
         if not facts.is_drained or is_about_to_switch:
             return False
-        self._out.append(f.Return(self._begin(Phase.RETURN, facts.tree)))
+        self._out.append(f.Return(self._begin(FollowPhase.RETURN, facts.tree)))
         return True
 
     def _ordered_to_reload(self, tree: HeadRef) -> bool:

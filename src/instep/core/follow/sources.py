@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from instep.model.ids import Digest, NodeName
 
-__all__ = ["SOURCES_MAX", "Source", "Sources"]
+__all__ = ["SOURCES_MAX", "SourceState", "Sources"]
 
 SOURCES_MAX = 64
 HAD_MAX = 64
@@ -14,7 +14,7 @@ HAD_MAX = 64
 
 
 @dataclass(slots=True)
-class Source:
+class SourceState:
     """``has`` is the id of the newest head that it reported, ``had`` are the ones before, which it keeps for
     a while; after a failure it is not asked before ``not_before_ms``."""
 
@@ -47,7 +47,7 @@ class Sources:
     """At most ``SOURCES_MAX``; those beyond are ignored until others leave."""
 
     def __init__(self) -> None:
-        self._all: dict[NodeName, Source] = {}
+        self._all: dict[NodeName, SourceState] = {}
 
     def up(self, name: NodeName, is_writer: bool, has: Digest | None = None) -> None:
         source = self.get(name)
@@ -61,21 +61,21 @@ class Sources:
     def down(self, name: NodeName) -> None:
         self._all.pop(name, None)
 
-    def get(self, name: NodeName) -> Source | None:
+    def get(self, name: NodeName) -> SourceState | None:
         """The source, made when there is room."""
         found = self._all.get(name)
         if found is None and len(self._all) < SOURCES_MAX:
-            found = self._all[name] = Source(name)
+            found = self._all[name] = SourceState(name)
         return found
 
-    def all_up(self) -> list[Source]:
+    def all_up(self) -> list[SourceState]:
         return [s for s in self._all.values() if s.is_up]
 
     @property
     def is_any_up(self) -> bool:
         return any(s.is_up for s in self._all.values())
 
-    def choose(self, has: Digest, now_ms: int) -> Source | None:
+    def choose(self, has: Digest, now_ms: int) -> SourceState | None:
         """The best source that has this generation and may be tried now: reliable ones before ones that failed, the
         ones that name it as their newest, the writer before hubs, names last so that every run chooses alike."""
         fit = [s for s in self.all_up() if s.holds(has) and s.not_before_ms <= now_ms]

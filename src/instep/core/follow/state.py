@@ -23,13 +23,22 @@ from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
 
-__all__ = ["FollowState", "INTERRUPTIBLE", "NAMED_MAX", "QUIET", "Job", "Phase", "Progress", "named"]
+__all__ = [
+    "FollowState",
+    "INTERRUPTIBLE",
+    "NAMED_MAX",
+    "QUIET",
+    "FollowJob",
+    "FollowPhase",
+    "Progress",
+    "named",
+]
 
 NAMED_MAX = 20
 """So many paths or names a note carries."""
 
 
-class Phase(enum.Enum):
+class FollowPhase(enum.Enum):
     RECOVER = "recover"
     FETCH = "fetch"
     STAGE = "stage"
@@ -47,16 +56,16 @@ class Phase(enum.Enum):
     RETURN = "return"
 
 
-INTERRUPTIBLE = (Phase.FETCH, Phase.STAGE, Phase.GATES)
-QUIET = (Phase.RECOVER, Phase.CHECK, Phase.COMPARE)
+INTERRUPTIBLE = (FollowPhase.FETCH, FollowPhase.STAGE, FollowPhase.GATES)
+QUIET = (FollowPhase.RECOVER, FollowPhase.CHECK, FollowPhase.COMPARE)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class FollowJob:
     """The one request whose answer the machine waits for."""
 
     req: int
-    phase: Phase
+    phase: FollowPhase
     head: HeadRef | None = None
     source: NodeName | None = None
 
@@ -94,7 +103,7 @@ class FollowState:
         self._last_req = 0
         self._is_started = False
         self._is_recovered = False
-        self._job: Job | None = None
+        self._job: FollowJob | None = None
         self._progress: Progress | None = None
         self._sources = Sources()
         self._backoff = Backoff(rng)
@@ -116,14 +125,14 @@ class FollowState:
         self._compared_with: Digest | None = None
         self._is_told_out = False
         self._lost_at_ms: int | None = None
-        self._reported: f.Report | None = None
+        self._reported: f.FollowReport | None = None
 
     @property
     def facts(self) -> FollowFacts:
         return self._facts
 
     @property
-    def report(self) -> f.Report | None:
+    def report(self) -> f.FollowReport | None:
         """The last standing that was reported."""
         return self._reported
 
@@ -145,9 +154,9 @@ class FollowState:
         self._last_req += 1
         return self._last_req
 
-    def _begin(self, phase: Phase, head: HeadRef | None = None, source: NodeName | None = None) -> int:
+    def _begin(self, phase: FollowPhase, head: HeadRef | None = None, source: NodeName | None = None) -> int:
         assert self._job is None
-        self._job = Job(self._next_req(), phase, head, source)
+        self._job = FollowJob(self._next_req(), phase, head, source)
         return self._job.req
 
     def _retry_most(self) -> int:
@@ -185,7 +194,7 @@ class FollowState:
     def _may_be_put_back(self) -> bool:
         """Whether the tree may fall by a put-back: one runs, or the recovery has not said yet what became
         of the last one. Until then the refusal stays, since it says why the tree falls (P4)."""
-        if self._job is not None and self._job.phase is Phase.PUT_BACK:
+        if self._job is not None and self._job.phase is FollowPhase.PUT_BACK:
             return True
         return not self._is_recovered and self._facts.refused == self._facts.tree
 
@@ -194,7 +203,7 @@ class FollowState:
         remembered until it is out of the tree, and ``head`` is tried again and refused then."""
         refused, job = self._facts.refused, self._job
         is_leaving = refused is not None and refused == self._facts.tree and refused != head
-        return is_leaving and not (job is not None and job.phase is Phase.SWITCH and job.head == head)
+        return is_leaving and not (job is not None and job.phase is FollowPhase.SWITCH and job.head == head)
 
     def _forgive_late(self) -> None:
         """The put-back has ended: forget the refused generation if an operator or an order asked for that meanwhile."""

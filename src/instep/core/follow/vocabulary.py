@@ -41,11 +41,11 @@ __all__ = [
     "AskHeads",
     "CheckDrift",
     "CheckGates",
-    "Compare",
+    "CompareTree",
     "Compared",
-    "ConfigChanged",
-    "Drain",
-    "Drained",
+    "FollowConfigChanged",
+    "DrainNode",
+    "NodeDrained",
     "DriftCheckFailed",
     "DriftChecked",
     "DriftPolicy",
@@ -77,9 +77,9 @@ __all__ = [
     "RecordLive",
     "Recover",
     "RecoverFailed",
-    "Recovered",
-    "RecoveredKind",
-    "Report",
+    "RecoveryEnded",
+    "RecoveryKind",
+    "FollowReport",
     "Resumed",
     "RetryAsked",
     "Return",
@@ -87,17 +87,17 @@ __all__ = [
     "Revert",
     "RevertFailed",
     "Reverted",
-    "Save",
+    "SaveFollow",
     "SourceDown",
     "SourceUp",
     "StageContents",
     "StageFailed",
     "Staged",
     "Started",
-    "Superseded",
+    "HeadSuperseded",
     "Switch",
     "SwitchFailed",
-    "Switched",
+    "TreeSwitched",
     "TreeTouched",
 ]
 
@@ -141,13 +141,13 @@ class FollowConfig:
 
 
 class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
-    """The state that must survive a crash; ``Save`` carries it, the machine is born with it.
+    """The state that must survive a crash; ``SaveFollow`` carries it, the machine is born with it.
 
     ``tree`` is the generation that the tree holds since the last finished switch; ``live`` the one that was recorded
     as live after reload and probe. ``refused`` is kept until a new head, a changed configuration or ``retry`` (P4).
     ``paused_until_wall_ms`` is opaque here: the driver sends ``Resumed`` when it has passed.
 
-    ``order`` is the newest order; ``is_drained`` from before ``Drain`` until after ``Return``; ``replaced`` is
+    ``order`` is the newest order; ``is_drained`` from before ``DrainNode`` until after ``Return``; ``replaced`` is
     the generation that ``live`` replaced; ``begun`` the head whose permit is in use until it is live or put back;
     ``unconfirmed`` the live head that waits for ``keep``; ``reloaded`` the serial of the last reload order that
     was begun. ``spent``: the highest permit of ``order``'s head that a refusal ended. ``is_doubted``: a recovery was
@@ -181,7 +181,7 @@ class FollowFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigChanged:
+class FollowConfigChanged:
     config: FollowConfig
 
 
@@ -240,7 +240,7 @@ class PagesFetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Superseded:
+class HeadSuperseded:
     """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
 
     req: int
@@ -268,7 +268,7 @@ class GatesChecked:
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
+class TreeSwitched:
     """Answer to ``Switch``: the tree holds the target, directories synced. ``drifted`` are paths whose
     displaced object was not what the base said; they are in the archive as drift."""
 
@@ -312,20 +312,20 @@ class PutBackFailed:
     trouble: Trouble
 
 
-class RecoveredKind(enum.Enum):
+class RecoveryKind(enum.Enum):
     NOTHING = "nothing"
     UNDONE = "undone"
     FINISHED = "finished"
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class RecoveryEnded:
     """Answer to ``Recover``: the journal's verdict. ``target`` is the journal's; for ``finished`` the tree holds it.
     ``is_doubtful``: by its inodes the tree may not be the one of the journal; only a comparison of the whole tree
     shows what it holds. ``holds``: the tree's own record. ``is_known``: the state has all of ``target``."""
 
     req: int
-    kind: RecoveredKind
+    kind: RecoveryKind
     target: HeadRef | None = None
     is_doubtful: bool = False
     holds: HeadRef | None = None
@@ -375,7 +375,7 @@ class RevertFailed:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Answer to ``Compare``: in how much the tree differs from the head; ``sample`` are some of the paths."""
+    """Answer to ``CompareTree``: in how much the tree differs from the head; ``sample`` are some of the paths."""
 
     req: int
     added: int
@@ -386,8 +386,8 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """Answer to ``Drain``: every prober knows, or the driver's deadline passed (``untold`` names those that
+class NodeDrained:
+    """Answer to ``DrainNode``: every prober knows, or the driver's deadline passed (``untold`` names those that
     did not ask in time)."""
 
     req: int
@@ -418,16 +418,16 @@ class PollAsked:
 FollowSourceEvent = SourceUp | SourceDown | HeadSeen | EpochSeen | HeadsAnswered | AskFailed
 
 FollowAnswer = (
-    Recovered
+    RecoveryEnded
     | RecoverFailed
     | PagesFetched
     | FetchFailed
-    | Superseded
+    | HeadSuperseded
     | Staged
     | StageFailed
     | GatesChecked
     | HookEnded
-    | Switched
+    | TreeSwitched
     | SwitchFailed
     | LiveRecorded
     | RecordFailed
@@ -438,7 +438,7 @@ FollowAnswer = (
     | Reverted
     | RevertFailed
     | Compared
-    | Drained
+    | NodeDrained
     | Returned
 )
 
@@ -453,7 +453,7 @@ class HookOwed:
 
 FollowEvent = (
     Started
-    | ConfigChanged
+    | FollowConfigChanged
     | FollowSourceEvent
     | FollowAnswer
     | TreeTouched
@@ -472,7 +472,7 @@ FollowEvent = (
 
 
 @dataclass(frozen=True, slots=True)
-class Save:
+class SaveFollow:
     """Make ``facts`` durable before any effect that follows."""
 
     facts: FollowFacts
@@ -481,7 +481,7 @@ class Save:
 @dataclass(frozen=True, slots=True)
 class StageContents:
     """Stage ``head`` beside the tree that holds ``base``; resumable. Answer: ``Staged``, ``StageFailed``,
-    ``Superseded``."""
+    ``HeadSuperseded``."""
 
     req: int
     source: NodeName
@@ -500,7 +500,7 @@ class CheckGates:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Make the sealed stage of ``head`` the tree. Answer: ``Switched`` or ``SwitchFailed``."""
+    """Make the sealed stage of ``head`` the tree. Answer: ``TreeSwitched`` or ``SwitchFailed``."""
 
     req: int
     head: HeadRef
@@ -510,7 +510,7 @@ class Switch:
 @dataclass(frozen=True, slots=True)
 class RecordLive:
     """Record ``head`` as live and save ``facts`` in one durable transaction, performed in order with every
-    other ``Save`` of the line (same queue); only then close the journal and empty the stage. Answer:
+    other ``SaveFollow`` of the line (same queue); only then close the journal and empty the stage. Answer:
     ``LiveRecorded`` or ``RecordFailed``."""
 
     req: int
@@ -551,8 +551,8 @@ class Revert:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """Take this node out of its balancers before ``head`` comes. Answer: ``Drained``, always, within the
+class DrainNode:
+    """Take this node out of its balancers before ``head`` comes. Answer: ``NodeDrained``, always, within the
     driver's deadline. Idempotent: it is asked again after a crash."""
 
     req: int
@@ -567,7 +567,7 @@ class Return:
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
+class CompareTree:
     """Observing: compare the tree with ``head`` without writing anything. Answer: ``Compared``."""
 
     req: int
@@ -597,7 +597,7 @@ class DropStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FollowReport:
     """The line's standing here changed, or its head, live or tree did: show it and send it to every source. The
     driver adds the wall clock (``since`` moves only when standing or code changed)."""
 
@@ -618,7 +618,7 @@ class Report:
 
 
 FollowEffect = (
-    Save
+    SaveFollow
     | KeepGeneration
     | KeepEpoch
     | Recover
@@ -631,14 +631,14 @@ FollowEffect = (
     | PutBack
     | CheckDrift
     | Revert
-    | Compare
-    | Drain
+    | CompareTree
+    | DrainNode
     | Return
     | AskHeads
     | OfferHead
     | DropStage
     | Cancel
-    | Report
+    | FollowReport
     | Refuse
     | Note
     | SetTimer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from instep.core.lines.accept import AcceptedEpoch, Refused, judge_epoch, word_of
 from instep.core.publish import vocabulary as p
 from instep.core.publish.look import PublishLook
-from instep.core.publish.state import Phase
+from instep.core.publish.state import PublishPhase
 from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.ids import Digest, HeadRef, NodeName
@@ -39,7 +39,7 @@ class PublishHeads(PublishLook):
 
     def _head_of_ours(self, event: p.HeadOfOursSeen) -> None:
         """A head of this line at a partner: when it is ours and not below what we know, it is our parent."""
-        if self._job is not None and self._job.phase is Phase.COMMIT:
+        if self._job is not None and self._job.phase is PublishPhase.COMMIT:
             self._heard[event.source] = event  # the number that is being committed may be its own
             return
         try:
@@ -114,7 +114,11 @@ class PublishHeads(PublishLook):
         self._holders = {event.source: None}
         self._pages_from = {event.source: None}
         self._backoff.clear("adopt")
-        if self._job is not None and self._job.phase in (Phase.SCAN, Phase.FETCH, Phase.PLAN):
+        if self._job is not None and self._job.phase in (
+            PublishPhase.SCAN,
+            PublishPhase.FETCH,
+            PublishPhase.PLAN,
+        ):
             self._out.append(Cancel(self._job.req))
             self._job = None
         self._unpublished.touch((), self._now, everything=True)
@@ -141,7 +145,7 @@ class PublishHeads(PublishLook):
                 6,
                 f"look again: instep diff {self.line.fileset}; then repeat the command",
             )
-            self._out.append(p.Answer(request.request, p.NotPublished(moved)))
+            self._out.append(p.GiveAnswer(request.request, p.NotPublished(moved)))
 
     def _give_up_pages(self) -> None:
         """No node has the pages of the adopted head: its name and number are enough to go on above it."""

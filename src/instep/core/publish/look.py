@@ -6,7 +6,7 @@ from instep.core.guards.held import OPEN
 from instep.core.guards.hot import Cooling
 from instep.core.publish import vocabulary as p
 from instep.core.publish.scan_verdict import PublishGuards
-from instep.core.publish.state import Phase, Run
+from instep.core.publish.state import PublishPhase, Run
 from instep.core.publish.vocabulary import PublishMode
 from instep.core.rescan import ScanCost, rescan_after_ms
 from instep.core.vocabulary import Note, SetTimer, Trouble
@@ -75,7 +75,7 @@ class PublishLook(PublishGuards):
         if is_full or (self._blind is not None and run.is_asked):
             self._unpublished.remember((), everything=True)
         scan = p.Scan(
-            self._begin(Phase.SCAN),
+            self._begin(PublishPhase.SCAN),
             run.base,
             self._unpublished.take(),
             again=(*self._facts.held.listed, *self._facts.reported.listed),

@@ -19,7 +19,7 @@ from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.publish.right_to_write import owes_a_generation
 from instep.core.publish.standing import PublishSeen, publish_stand_of
-from instep.core.publish.state import Job, Phase, Request, Run
+from instep.core.publish.state import PublishJob, PublishPhase, Request, Run
 from instep.core.publish.unpublished import YOUNG_MS
 from instep.core.publish.vocabulary import PublishConfig, PublishMode, ScanSummary
 from instep.core.vocabulary import (
@@ -40,7 +40,7 @@ from instep.model.ids import HeadRef
 
 __all__ = ["PublishMachine"]
 
-LOOKING = (Phase.SCAN, Phase.PLAN, Phase.RECOVER)
+LOOKING = (PublishPhase.SCAN, PublishPhase.PLAN, PublishPhase.RECOVER)
 """Phases that change nothing which is published."""
 REQUESTS_MAX = 64
 """Requests waiting at once; more are answered with ``busy``."""
@@ -77,7 +77,7 @@ class PublishMachine(PublishRestore):
         match event:
             case p.Started():
                 self._start()
-            case p.ConfigChanged():
+            case p.PublishConfigChanged():
                 self._configure(event.config)
             case p.TreeChanged():
                 self._hot.changed(event.paths, self._now, self._config.settle_max_ms)
@@ -118,9 +118,9 @@ class PublishMachine(PublishRestore):
                     self._take_answer(job, event)
                     self._take_heard()
 
-    def _take_answer(self, job: Job, event: WriterAnswer) -> None:
+    def _take_answer(self, job: PublishJob, event: WriterAnswer) -> None:
         match event:
-            case p.Scanned():
+            case p.TreeScanned():
                 self._scanned(event.summary)
             case p.ScanFailed():
                 self._needs_recovery = event.trouble.code == "journal_open"
@@ -132,7 +132,7 @@ class PublishMachine(PublishRestore):
                 self._hook_ended(job, event)
             case p.Committed():
                 self._committed(event.head)
-            case s.Planned():
+            case s.RestorePlanned():
                 self._planned(event.plan)
             case s.PlanFailed():
                 self._end_run(p.NotPublished(event.trouble))
@@ -140,11 +140,11 @@ class PublishMachine(PublishRestore):
                 self._restored(event.left)
             case s.RestoreFailed():
                 self._restore_failed(event)
-            case s.Recovered():
+            case s.TreeRecovered():
                 self._recovered()
             case s.RecoverFailed():
                 self._recover_failed(event.trouble)
-            case p.PagesFetched():
+            case p.ManifestFetched():
                 self._backoff.clear("adopt")
                 self._trouble = None
                 self._pages_from.clear()
@@ -182,9 +182,9 @@ class PublishMachine(PublishRestore):
         if refusal is None and isinstance(event, p.PublishAsked) and event.accept_held:
             refusal = not_held(self.line.fileset, event.accept_held, self._facts.held)
         if refusal is not None:
-            self._out.append(p.Answer(event.request, p.NotPublished(refusal)))
+            self._out.append(p.GiveAnswer(event.request, p.NotPublished(refusal)))
         elif isinstance(event, p.PublishAsked) and event.is_flush and self._config.mode is PublishMode.MANUAL:
-            self._out.append(p.Answer(event.request, p.Unchanged(self._facts.head)))
+            self._out.append(p.GiveAnswer(event.request, p.Unchanged(self._facts.head)))
         else:
             self._requests.append(event)
             self._backoff.clear("publish")
@@ -288,12 +288,12 @@ class PublishMachine(PublishRestore):
             return summary.entries == 0 and not any(not r.is_flush for r in run.requests)
         return not (summary.added or summary.changed or summary.removed or summary.definition_changed)
 
-    def _hook_ended(self, job: Job, event: HookEnded) -> None:
+    def _hook_ended(self, job: PublishJob, event: HookEnded) -> None:
         run = self._run
         assert run is not None
         if event.trouble is not None:
             self._fail_run(_hook_trouble(event.kind, event.trouble))
-        elif job.phase is Phase.VALIDATE:
+        elif job.phase is PublishPhase.VALIDATE:
             run.is_validated = True
         else:
             run.is_reloaded = True
@@ -373,7 +373,7 @@ class PublishMachine(PublishRestore):
         if self._pages_from and self._backoff.is_ready("adopt", self._now):
             assert self._facts.head is not None
             source = next(iter(self._pages_from))
-            self._out.append(p.FetchPages(self._begin(Phase.FETCH), source, self._facts.head))
+            self._out.append(p.FetchPages(self._begin(PublishPhase.FETCH), source, self._facts.head))
         return True
 
     def _goes_on_without_pages(self) -> bool:
@@ -386,7 +386,7 @@ class PublishMachine(PublishRestore):
             if isinstance(request, p.PublishAsked) and request.is_over:
                 self._requests.append(request)
             else:
-                self._out.append(p.Answer(request.request, p.NotPublished(trouble)))
+                self._out.append(p.GiveAnswer(request.request, p.NotPublished(trouble)))
         if not self._requests:
             return False
         self._go_on_without_pages()
@@ -439,7 +439,7 @@ class PublishMachine(PublishRestore):
         for request in waiting:
             refusal = self._refusal()
             assert refusal is not None
-            self._out.append(p.Answer(request.request, p.NotPublished(refusal)))
+            self._out.append(p.GiveAnswer(request.request, p.NotPublished(refusal)))
 
     def _is_due(self) -> bool:
         if not self._backoff.is_ready("publish", self._now):
@@ -471,9 +471,9 @@ class PublishMachine(PublishRestore):
             self._begin_scan(run)
             return
         if config.has_validate and not run.is_validated:
-            self._out.append(RunHook(self._begin(Phase.VALIDATE), HookKind.VALIDATE, None, run.base))
+            self._out.append(RunHook(self._begin(PublishPhase.VALIDATE), HookKind.VALIDATE, None, run.base))
         elif config.has_reload and not run.is_reloaded:
-            self._out.append(RunHook(self._begin(Phase.RELOAD), HookKind.RELOAD, None, run.base))
+            self._out.append(RunHook(self._begin(PublishPhase.RELOAD), HookKind.RELOAD, None, run.base))
         else:
             self._commit(run, summary)
 
@@ -485,7 +485,7 @@ class PublishMachine(PublishRestore):
         run.committing = self._facts
         self._out.append(
             p.Commit(
-                self._begin(Phase.COMMIT),
+                self._begin(PublishPhase.COMMIT),
                 self._facts.epoch,
                 number,
                 run.parent,
@@ -551,7 +551,7 @@ class PublishMachine(PublishRestore):
         self._saved = self._facts
         early = [e for e in self._out if isinstance(e, _EARLY)]
         late = [e for e in self._out if not isinstance(e, _EARLY)]
-        return (*early, p.Save(self._facts), *late)
+        return (*early, p.SavePublish(self._facts), *late)
 
 
 def _hook_trouble(kind: HookKind, trouble: Trouble) -> Trouble:

@@ -15,7 +15,7 @@ from instep.core.guards.losses import judge_losses
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.heads import PublishHeads
-from instep.core.publish.state import Phase, Run
+from instep.core.publish.state import PublishPhase, Run
 from instep.core.vocabulary import Note, Trouble
 from instep.errors import Retry
 from instep.model.counts import counted, which
@@ -31,7 +31,7 @@ class PublishRestore(PublishHeads):
 
     def _begin_recovery(self) -> None:
         if self._backoff.is_ready("recover", self._now):
-            self._out.append(s.Recover(self._begin(Phase.RECOVER)))
+            self._out.append(s.Recover(self._begin(PublishPhase.RECOVER)))
 
     def _recovered(self) -> None:
         self._needs_recovery = False
@@ -45,7 +45,7 @@ class PublishRestore(PublishHeads):
         self._hold_back("recover")
         waiting, self._requests = self._requests, []
         for request in waiting:
-            self._out.append(p.Answer(request.request, p.NotPublished(trouble)))
+            self._out.append(p.GiveAnswer(request.request, p.NotPublished(trouble)))
 
     # --- rollback and restore -------------------------------------------------------------------------------
 
@@ -57,12 +57,12 @@ class PublishRestore(PublishHeads):
         base = self._facts.head
         if run.plan is None:
             self._out.append(
-                s.PlanRestore(self._begin(Phase.PLAN), asked.target, base, asked.paths, asked.source)
+                s.PlanRestore(self._begin(PublishPhase.PLAN), asked.target, base, asked.paths, asked.source)
             )
         else:
             self._unpublished.remember((), everything=True)
             self._out.append(
-                s.Restore(self._begin(Phase.RESTORE), asked.target, base, asked.paths, asked.source)
+                s.Restore(self._begin(PublishPhase.RESTORE), asked.target, base, asked.paths, asked.source)
             )
         return True
 

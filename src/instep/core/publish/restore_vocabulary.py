@@ -13,10 +13,10 @@ from instep.model.ids import HeadRef, NodeName
 __all__ = [
     "PlanFailed",
     "PlanRestore",
-    "Planned",
+    "RestorePlanned",
     "Recover",
     "RecoverFailed",
-    "Recovered",
+    "TreeRecovered",
     "Restore",
     "RestoreAsked",
     "RestoreFailed",
@@ -75,7 +75,7 @@ class RestoreAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class RestorePlanned:
     req: int
     plan: RestorePlan
 
@@ -104,13 +104,15 @@ class RestoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class TreeRecovered:
     """Answer to ``Recover``: no journal is open; the tree is all old or all new."""
 
     req: int
 
 
-WriterAnswer = PublishAnswer | Planned | PlanFailed | Restored | RestoreFailed | Recovered | RecoverFailed
+WriterAnswer = (
+    PublishAnswer | RestorePlanned | PlanFailed | Restored | RestoreFailed | TreeRecovered | RecoverFailed
+)
 WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
 
 
@@ -120,7 +122,7 @@ WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
 @dataclass(frozen=True, slots=True)
 class PlanRestore:
     """Look at the tree and at everything that may hold contents, and change nothing. ``head`` is the head that the
-    result is compared with. Answer: ``Planned`` or ``PlanFailed``."""
+    result is compared with. Answer: ``RestorePlanned`` or ``PlanFailed``."""
 
     req: int
     target: HeadRef

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from instep.core.guards.held import words_of
-from instep.core.publish.vocabulary import PublishFacts, Report
+from instep.core.publish.vocabulary import PublishFacts, PublishReport
 from instep.core.rescan import not_all_watched
 from instep.core.vocabulary import Trouble
 from instep.model.counts import counted, which
@@ -36,12 +36,12 @@ class PublishSeen:
     """Why the watch cannot see all paths."""
 
 
-def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Report:
+def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> PublishReport:
     """The report of the writer's own standing."""
     head = facts.head
     if facts.is_paused:
         reason = facts.paused_reason or "publishing is paused here"
-        return Report(Standing.PAUSED, "paused", reason, (f"instep resume {line.fileset}",), head)
+        return PublishReport(Standing.PAUSED, "paused", reason, (f"instep resume {line.fileset}",), head)
     if seen.trouble is not None:
         return _of_trouble(line, facts, seen.trouble)
     if seen.restored is not None:
@@ -54,13 +54,13 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             ways = ("bring a partner back that has that generation: instep partner list", ways[1])
         if seen.restored.code != "restored" and seen.restored.hint:
             ways = (seen.restored.hint,)
-        return Report(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
+        return PublishReport(Standing.HELD, seen.restored.code, seen.restored.reason, ways, facts.head)
     if seen.is_fetching:
-        return Report(
+        return PublishReport(
             Standing.APPLYING, "adopting", "fetching the manifest of our own newer generation", (), head
         )
     if seen.is_first_held:
-        return Report(
+        return PublishReport(
             Standing.HELD,
             "first_publish_waits",
             "this node knows no generation of its line and no listed partner answered yet, so it may have "
@@ -72,11 +72,11 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             None,
         )
     if head is None:
-        return Report(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
+        return PublishReport(Standing.UNKNOWN, "no_generation", "nothing was published yet", (), None)
     if seen.is_working:
-        return Report(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
+        return PublishReport(Standing.APPLYING, None, f"publishing above generation {head.number}", (), head)
     if not seen.is_surveyed:
-        return Report(
+        return PublishReport(
             Standing.UNKNOWN,
             "not_looked_yet",
             f"the tree was not looked at since the start; generation {head.number} is the newest",
@@ -84,7 +84,7 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
             head,
         )
     if seen.is_unpublished and not facts.held.total:
-        return Report(
+        return PublishReport(
             Standing.IN_STEP,
             "unpublished",
             f"changes since generation {head.number} are not published, because publishing is manual",
@@ -95,11 +95,11 @@ def publish_stand_of(line: LineId, facts: PublishFacts, seen: PublishSeen) -> Re
         return _of_held(line, facts, head, is_unpublished=seen.is_unpublished)
     if seen.blind is not None:
         steps = (seen.blind.hint,) if seen.blind.hint else ()
-        return Report(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
-    return Report(Standing.IN_STEP, None, None, (), head)
+        return PublishReport(Standing.IN_STEP, seen.blind.code, not_all_watched(seen.blind), steps, head)
+    return PublishReport(Standing.IN_STEP, None, None, (), head)
 
 
-def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished: bool) -> Report:
+def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished: bool) -> PublishReport:
     """Single paths are held; the driver adds what to type for each, for it knows where the tree lies."""
     held = facts.held
     rest: str = "all else is published"
@@ -109,10 +109,10 @@ def _of_held(line: LineId, facts: PublishFacts, head: HeadRef, *, is_unpublished
         steps = (f"instep diff {line.fileset}", f"instep publish {line.fileset}")
     are = which(held.total, "is", "are")
     reason = f"{counted(held.total, 'path')} {are} held, {rest}: {words_of(held.listed, held.total)}"
-    return Report(Standing.HELD, PATHS_HELD, reason, steps, head)
+    return PublishReport(Standing.HELD, PATHS_HELD, reason, steps, head)
 
 
-def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
+def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> PublishReport:
     standing = Standing.FAILING
     if trouble.exit_code == 10:
         standing = Standing.DAMAGED
@@ -125,7 +125,7 @@ def _of_trouble(line: LineId, facts: PublishFacts, trouble: Trouble) -> Report:
     is_superseded = trouble.code in ("not_the_writer", "epoch_conflict")
     kept = "" if facts.head is None or is_superseded else f"; partners keep generation {facts.head.number}"
     steps = (step, *_ways_back(line, facts, trouble))
-    return Report(standing, trouble.code, f"{trouble.reason}{kept}", steps, facts.head)
+    return PublishReport(standing, trouble.code, f"{trouble.reason}{kept}", steps, facts.head)
 
 
 def _ways_back(line: LineId, facts: PublishFacts, trouble: Trouble) -> tuple[str, ...]:

@@ -20,10 +20,10 @@ from instep.core.vocabulary import Refuse, SetTimer, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, LineId, NodeName
 
-__all__ = ["Job", "Phase", "PublishState", "Request", "Run"]
+__all__ = ["PublishJob", "PublishPhase", "PublishState", "Request", "Run"]
 
 
-class Phase(enum.Enum):
+class PublishPhase(enum.Enum):
     SCAN = "scan"
     VALIDATE = "validate"
     RELOAD = "reload"
@@ -35,9 +35,9 @@ class Phase(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PublishJob:
     req: int
-    phase: Phase
+    phase: PublishPhase
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class PublishState:
         self._out: list[s.WriterEffect] = []
         self._last_req = 0
         self._is_started = False
-        self._job: Job | None = None
+        self._job: PublishJob | None = None
         self._run: Run | None = None
         self._requests: list[Request] = []
         self._unpublished = Unpublished()
@@ -145,14 +145,14 @@ class PublishState:
         self._needs_recovery = True
         self._recover_trouble: Trouble | None = None
         self._announced: HeadRef | None = None
-        self._reported: p.Report | None = None
+        self._reported: p.PublishReport | None = None
 
     @property
     def facts(self) -> PublishFacts:
         return self._facts
 
     @property
-    def report(self) -> p.Report | None:
+    def report(self) -> p.PublishReport | None:
         return self._reported
 
     def _not_the_writer(self) -> Trouble | None:
@@ -177,10 +177,10 @@ class PublishState:
         run = self._run
         return run is not None and (run.parent, run.twins) != (self._facts.head, self._facts.twins)
 
-    def _begin(self, phase: Phase) -> int:
+    def _begin(self, phase: PublishPhase) -> int:
         assert self._job is None
         self._last_req += 1
-        self._job = Job(self._last_req, phase)
+        self._job = PublishJob(self._last_req, phase)
         return self._last_req
 
     def _hold_back(self, key: str) -> None:
@@ -195,7 +195,7 @@ class PublishState:
         assert run is not None
         self._run = None
         for number in run.numbers:
-            self._out.append(p.Answer(number, outcome))
+            self._out.append(p.GiveAnswer(number, outcome))
 
     def _succeed(self) -> None:
         self._trouble = None

@@ -40,19 +40,19 @@ from instep.model.standing import Standing
 
 __all__ = [
     "Announce",
-    "Answer",
+    "GiveAnswer",
     "AskPartners",
     "Commit",
     "CommitFailed",
     "Committed",
-    "ConfigChanged",
+    "PublishConfigChanged",
     "ContentMissed",
     "EpochSeen",
     "FetchFailed",
     "FetchPages",
     "HeadOfOursSeen",
     "NotPublished",
-    "PagesFetched",
+    "ManifestFetched",
     "PartnerSeen",
     "PartnersAnswered",
     "Missing",
@@ -66,14 +66,14 @@ __all__ = [
     "PublishFacts",
     "PublishMode",
     "Published",
-    "Report",
+    "PublishReport",
     "Resumed",
     "RetryAsked",
-    "Save",
+    "SavePublish",
     "Scan",
     "ScanFailed",
     "ScanSummary",
-    "Scanned",
+    "TreeScanned",
     "Started",
     "TreeChanged",
     "Unchanged",
@@ -190,7 +190,7 @@ class ScanSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigChanged:
+class PublishConfigChanged:
     config: PublishConfig
 
 
@@ -205,7 +205,7 @@ class TreeChanged:
 @dataclass(frozen=True, slots=True)
 class PublishAsked:
     """``instep publish`` (or, with ``is_flush``, ``wait``: publish what was written before, in auto mode
-    only). ``request`` is the asker's number; exactly one ``Answer`` repeats it."""
+    only). ``request`` is the asker's number; exactly one ``GiveAnswer`` repeats it."""
 
     request: int
     author: str = ""
@@ -221,7 +221,7 @@ class PublishAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class TreeScanned:
     req: int
     summary: ScanSummary
 
@@ -275,17 +275,19 @@ class PartnerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class PagesFetched:
+class ManifestFetched:
     """Answer to ``FetchPages``."""
 
     req: int
 
 
-PublishAnswer = Scanned | ScanFailed | HookEnded | Committed | CommitFailed | PagesFetched | FetchFailed
+PublishAnswer = (
+    TreeScanned | ScanFailed | HookEnded | Committed | CommitFailed | ManifestFetched | FetchFailed
+)
 
 PublishEvent = (
     Started
-    | ConfigChanged
+    | PublishConfigChanged
     | TreeChanged
     | ContentMissed
     | WatchChanged
@@ -306,7 +308,7 @@ PublishEvent = (
 
 
 @dataclass(frozen=True, slots=True)
-class Save:
+class SavePublish:
     """Make ``facts`` durable before any effect that follows."""
 
     facts: PublishFacts
@@ -318,7 +320,7 @@ class Scan:
     starting. ``is_deep`` reads every byte. Whatever ``paths`` says, look at ``again`` too; ``reads_open`` reads those
     among them anew that a program has open for writing. Losses are counted from the base and from ``since``. Held paths
     in ``lets_go`` keep no last entry. ``hot`` files are carried only with a copy of their contents, those that are
-    ``cooling`` only when they are quiet. Answer: ``Scanned`` or ``ScanFailed``."""
+    ``cooling`` only when they are quiet. Answer: ``TreeScanned`` or ``ScanFailed``."""
 
     req: int
     base: HeadRef | None
@@ -336,7 +338,7 @@ class Scan:
 class Commit:
     """Sign and store the generation ``(epoch, number)`` with ``root`` and ``parent`` and keep its history; make the
     epoch record first where it is missing. In the same durable transaction save ``committed(facts, head)``, in order
-    with every other ``Save`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
+    with every other ``SavePublish`` of the line: until the answer those are saved as ``LastCommit`` says. Answer:
     ``Committed`` or ``CommitFailed``."""
 
     req: int
@@ -366,7 +368,7 @@ class AskPartners:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GiveAnswer:
     """Answer the asker whose ``request`` number this is."""
 
     request: int
@@ -374,7 +376,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PublishReport:
     """The writer's own standing of the line. The driver adds the wall clock."""
 
     standing: Standing
@@ -385,7 +387,7 @@ class Report:
 
 
 PublishEffect = (
-    Save
+    SavePublish
     | KeepGeneration
     | KeepEpoch
     | Scan
@@ -394,9 +396,9 @@ PublishEffect = (
     | Announce
     | AskPartners
     | FetchPages
-    | Answer
+    | GiveAnswer
     | Cancel
-    | Report
+    | PublishReport
     | Refuse
     | Note
     | SetTimer

@@ -9,8 +9,8 @@ import msgspec
 
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.nodes import (
+    NodePlace,
     Partner,
-    Place,
     has_reloaded,
     in_order,
     is_behind_retry,
@@ -99,12 +99,12 @@ class RolloutBook:
         strategy = self._facts.policy.strategy
         return Strategy.ROLLING if strategy is Strategy.AUTO else strategy
 
-    def _place(self, name: NodeName) -> Place:
+    def _place(self, name: NodeName) -> NodePlace:
         assert self._facts.target is not None
         partner = self._partners.get(name)
         report = None if partner is None else partner.report
         if is_behind_retry(report, self._facts.retry_serial):
-            return Place.STAGING
+            return NodePlace.STAGING
         return place_of(report, self._facts.target)
 
     @property
@@ -159,10 +159,10 @@ class RolloutBook:
         if not self._is_to_go_back or self._partners[name].lost_at_ms is not None:
             return False
         order, place = self._orders.get(name), self._place(name)
-        is_ordered = order is not None and order.verdict is Verdict.PUT_BACK and place is Place.SWITCHED
+        is_ordered = order is not None and order.verdict is Verdict.PUT_BACK and place is NodePlace.SWITCHED
         report = self._partners[name].report
         is_out = report is not None and report.is_drained
-        return is_ordered or is_out or place in (Place.SWITCHING, Place.PUTTING_BACK)
+        return is_ordered or is_out or place in (NodePlace.SWITCHING, NodePlace.PUTTING_BACK)
 
     def _end(self, state: RolloutState) -> None:
         self._set(state=state, is_paused=False, ended_wall_ms=self._wall_ms)

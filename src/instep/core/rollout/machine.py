@@ -11,7 +11,7 @@ from typing import assert_never
 
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import GOING, GRACE_MS, UNCONFIRMED
-from instep.core.rollout.nodes import Partner, Place, failure_of, is_behind_retry, tries_again
+from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
 from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
 from instep.core.vocabulary import TimerFired, Trouble
@@ -51,7 +51,7 @@ class RolloutMachine(RolloutShow):
 
     def _take(self, event: RolloutEvent) -> None:
         match event:
-            case v.Started(head):
+            case v.RolloutStarted(head):
                 self._start(head)
             case v.PolicyChanged():
                 self._configure(event)
@@ -59,7 +59,7 @@ class RolloutMachine(RolloutShow):
                 self._take_partners(partners)
             case v.HeadPublished():
                 self._begin(event.head, event.replaced, event.author)
-            case v.PartnerSeen(node, report):
+            case v.PartnerReported(node, report):
                 self._seen(node, report)
             case v.PartnerLost(node):
                 self._lost(node)
@@ -70,9 +70,9 @@ class RolloutMachine(RolloutShow):
                 refusal = None if is_running else self._refusal("of that generation to put back")
                 if is_running:
                     self._fail(None, "golden_differs", reason)
-                self._out.append(v.Answer(request, refusal))
+                self._out.append(v.GiveRolloutAnswer(request, refusal))
             case _:
-                self._out.append(v.Answer(event.request, self._do(event)))
+                self._out.append(v.GiveRolloutAnswer(event.request, self._do(event)))
 
     def _fired(self, name: str) -> None:
         self._timers.pop(name, None)
@@ -92,7 +92,7 @@ class RolloutMachine(RolloutShow):
         left = tuple(
             n
             for n in leave
-            if (n in self._partners or not self._is_listed) and self._place(n) is not Place.SWITCHED
+            if (n in self._partners or not self._is_listed) and self._place(n) is not NodePlace.SWITCHED
         )
         self._is_listed = True
         if left:
@@ -191,7 +191,7 @@ class RolloutMachine(RolloutShow):
                 self._set(is_confirmed=True, serial=facts.serial + 1)
                 self._timer("confirm", None)
                 self._end(RolloutState.DONE)
-            case v.RetryAsked():
+            case v.BeginAnewAsked():
                 if facts.target is None or not v.ended(state) or state is RolloutState.DONE:
                     return self._refusal("to retry")
                 self._retry()
@@ -264,7 +264,7 @@ class RolloutMachine(RolloutShow):
                 continue
             is_old = is_behind_retry(partner.report, facts.retry_serial)
             why = None if is_old else failure_of(partner.report, facts.target)
-            if why is None and self._place(name) is not Place.SWITCHED and self._is_overdue(name):
+            if why is None and self._place(name) is not NodePlace.SWITCHED and self._is_overdue(name):
                 why = ("not_finished", f"it was not live {self._within_ms} ms after its permit")
             if why is not None:
                 self._fail(name, *why)
@@ -322,7 +322,7 @@ class RolloutMachine(RolloutShow):
         if partner.lost_at_ms is not None:
             return self._now - partner.lost_at_ms >= self._absent_after_ms
         if name in self._facts.granted:
-            return self._place(name) is Place.PUT_BACK
+            return self._place(name) is NodePlace.PUT_BACK
         return partner.report is not None and target not in (partner.report.live, partner.report.tree)
 
 

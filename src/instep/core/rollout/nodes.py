@@ -14,7 +14,7 @@ from instep.model.standing import Standing
 
 __all__ = [
     "Partner",
-    "Place",
+    "NodePlace",
     "failure_of",
     "has_reloaded",
     "in_order",
@@ -29,7 +29,7 @@ _HOOK_FAILED = ("reload_failed", "probe_failed")
 _LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
 
 
-class Place(enum.Enum):
+class NodePlace(enum.Enum):
     """Where a partner is; the values are those of ``NodeView.state``."""
 
     STAGING = "staging"
@@ -48,20 +48,20 @@ class Partner:
     lost_at_ms: int | None = 0
 
 
-def place_of(report: PartnerReport | None, target: HeadRef) -> Place:
+def place_of(report: PartnerReport | None, target: HeadRef) -> NodePlace:
     if report is None:
-        return Place.STAGING
+        return NodePlace.STAGING
     if report.refused == target:
         holds = target in (report.live, report.tree) or report.is_drained
-        return Place.PUTTING_BACK if holds else Place.PUT_BACK
+        return NodePlace.PUTTING_BACK if holds else NodePlace.PUT_BACK
     if report.live == target and report.tree == target:
-        return Place.SWITCHING if report.is_drained else Place.SWITCHED
+        return NodePlace.SWITCHING if report.is_drained else NodePlace.SWITCHED
     if report.staged == target and report.waits_for_permit:
-        return Place.STAGED  # Also while it is drained: the older generation is not served either.
+        return NodePlace.STAGED  # Also while it is drained: the older generation is not served either.
     if report.tree == target or (report.is_drained and report.staged == target):
         # A node that is drained for the head before this one has not staged this one yet.
-        return Place.SWITCHING
-    return Place.STAGED if report.staged == target else Place.STAGING
+        return NodePlace.SWITCHING
+    return NodePlace.STAGED if report.staged == target else NodePlace.STAGING
 
 
 def is_behind_retry(report: PartnerReport | None, retry_serial: int) -> bool:

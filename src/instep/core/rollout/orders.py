@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import UNCONFIRMED
-from instep.core.rollout.nodes import Place, has_reloaded, in_order, says_the_same
+from instep.core.rollout.nodes import NodePlace, has_reloaded, in_order, says_the_same
 from instep.core.rollout.vocabulary import RolloutState
 from instep.core.rollout.waves import RENEW_MS_MIN, RolloutWaves
 from instep.model.ids import NodeName
@@ -12,7 +12,7 @@ from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Strategy
 
 __all__ = ["RolloutOrders"]
 
-_WITHOUT_IT = (Place.STAGED, Place.PUTTING_BACK, Place.PUT_BACK)
+_WITHOUT_IT = (NodePlace.STAGED, NodePlace.PUTTING_BACK, NodePlace.PUT_BACK)
 
 
 class RolloutOrders(RolloutWaves):
@@ -40,7 +40,7 @@ class RolloutOrders(RolloutWaves):
     def _is_renewed(self, name: NodeName, old: Order, new: Order) -> bool:
         """A node that waits to be confirmed gets an order at every step, so that its own time begins anew."""
         is_waiting = new.verdict in (Verdict.SWITCH, Verdict.HOLD) and new.confirm_within_ms is not None
-        return is_waiting and new.serial > old.serial and self._place(name) is Place.SWITCHED
+        return is_waiting and new.serial > old.serial and self._place(name) is NodePlace.SWITCHED
 
     def _order_for(self, name: NodeName) -> Order:
         facts = self._facts
@@ -89,7 +89,7 @@ class RolloutOrders(RolloutWaves):
 
     def _may_go_back(self, name: NodeName) -> bool:
         """A node that serves the target goes back when its turn comes, a batch at a time; all others at once."""
-        if self._strategy() is Strategy.TOGETHER or self._place(name) is not Place.SWITCHED:
+        if self._strategy() is Strategy.TOGETHER or self._place(name) is not NodePlace.SWITCHED:
             return True
         if self._is_going_back(name):
             return True
@@ -97,7 +97,7 @@ class RolloutOrders(RolloutWaves):
         turn = [
             n
             for n in in_order(self._facts.policy, tuple(self._partners))
-            if self._place(n) is Place.SWITCHED
+            if self._place(n) is NodePlace.SWITCHED
             and self._partners[n].lost_at_ms is None
             and not self._is_going_back(n)
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core.rollout import vocabulary as v
-from instep.core.rollout.nodes import Place, in_order
+from instep.core.rollout.nodes import NodePlace, in_order
 from instep.core.rollout.orders import RolloutOrders
 from instep.core.rollout.vocabulary import RolloutState
 
@@ -42,12 +42,14 @@ class RolloutShow(RolloutOrders):
         if facts.is_paused:
             return "paused"
         if facts.state is RolloutState.BARRIER:
-            late = [n for n in self._expected() if self._place(n) is Place.STAGING]
+            late = [n for n in self._expected() if self._place(n) is NodePlace.STAGING]
             if late:
                 return f"waits until these have staged it: {', '.join(late[:NAMED_MAX])}"
             return self._left_out() or "no partner is known"
         if facts.state is RolloutState.WAVES:
-            busy = self._in_flight() or [n for n in self._expected() if self._place(n) is not Place.SWITCHED]
+            busy = self._in_flight() or [
+                n for n in self._expected() if self._place(n) is not NodePlace.SWITCHED
+            ]
             return f"waits for {', '.join(busy[:NAMED_MAX])}" if busy else self._left_out()
         if facts.state is RolloutState.WATCHING:
             return f"watches {', '.join(facts.granted[:NAMED_MAX])} for {facts.policy.canary_for_ms} ms"
@@ -63,7 +65,7 @@ class RolloutShow(RolloutOrders):
         for name in in_order(self._facts.policy, tuple(self._partners)):
             partner = self._partners[name]
             standing = None if partner.report is None else partner.report.standing.value
-            if self._place(name) is Place.PUT_BACK and partner.report is not None:
+            if self._place(name) is NodePlace.PUT_BACK and partner.report is not None:
                 standing = f"refused it: {partner.report.reason}"
             found.append(f"{name} {'is out of reach' if partner.lost_at_ms is not None else standing}")
         return f"no node can take it now: {'; '.join(found[:NAMED_MAX])}" if found else ""

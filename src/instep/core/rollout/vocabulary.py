@@ -14,7 +14,7 @@ from instep.model.standing import Standing
 
 __all__ = [
     "AbortAsked",
-    "Answer",
+    "GiveRolloutAnswer",
     "Ask",
     "ConfirmAsked",
     "GiveOrder",
@@ -23,13 +23,13 @@ __all__ = [
     "NodeView",
     "PartnerLost",
     "PartnerReport",
-    "PartnerSeen",
+    "PartnerReported",
     "PartnersChanged",
     "PauseAsked",
     "PolicyChanged",
     "ReloadAsked",
     "ResumeAsked",
-    "RetryAsked",
+    "BeginAnewAsked",
     "RolloutEffect",
     "RolloutEvent",
     "RolloutFacts",
@@ -37,7 +37,7 @@ __all__ = [
     "RolloutView",
     "SaveRollout",
     "ShowRollout",
-    "Started",
+    "RolloutStarted",
     "ended",
 ]
 
@@ -129,7 +129,7 @@ class PartnerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class RolloutStarted:
     """First event after birth. ``head`` is the line's head, or None before the first generation."""
 
     head: HeadRef | None = None
@@ -161,7 +161,7 @@ class HeadPublished:
 
 
 @dataclass(frozen=True, slots=True)
-class PartnerSeen:
+class PartnerReported:
     """A partner reported: on every change, and anew on every connection. The present order is given again
     when the report does not name its serial."""
 
@@ -198,7 +198,7 @@ class ConfirmAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryAsked:
+class BeginAnewAsked:
     """Begin the ended rollout of the head anew."""
 
     request: int
@@ -222,14 +222,14 @@ class AnswersDiffered:
     reason: str
 
 
-Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | RetryAsked | ReloadAsked
+Ask = PauseAsked | ResumeAsked | AbortAsked | ConfirmAsked | BeginAnewAsked | ReloadAsked
 
 RolloutEvent = (
-    Started
+    RolloutStarted
     | PolicyChanged
     | PartnersChanged
     | HeadPublished
-    | PartnerSeen
+    | PartnerReported
     | PartnerLost
     | AnswersDiffered
     | Ask
@@ -257,7 +257,7 @@ class GiveOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GiveRolloutAnswer:
     """Answer the asker whose ``request`` number this is; ``trouble`` when nothing was done."""
 
     request: int
@@ -299,4 +299,4 @@ class ShowRollout:
     view: RolloutView
 
 
-RolloutEffect = SaveRollout | GiveOrder | Answer | KeepRollout | ShowRollout | Note | SetTimer
+RolloutEffect = SaveRollout | GiveOrder | GiveRolloutAnswer | KeepRollout | ShowRollout | Note | SetTimer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.core.rollout.book import UNCONFIRMED, RolloutBook
-from instep.core.rollout.nodes import Place, in_order
+from instep.core.rollout.nodes import NodePlace, in_order
 from instep.core.rollout.vocabulary import RolloutState
 from instep.model.ids import NodeName
 from instep.model.rollout import Strategy
@@ -23,7 +23,7 @@ class RolloutWaves(RolloutBook):
         expected = self._expected()
         if not expected:
             return self._is_nobody_in_it()
-        ready = [n for n in expected if self._place(n) not in (Place.STAGING, Place.PUT_BACK)]
+        ready = [n for n in expected if self._place(n) not in (NodePlace.STAGING, NodePlace.PUT_BACK)]
         return len(ready) * 100 >= len(expected) * self._facts.policy.quorum_percent
 
     def _waiting(self) -> list[NodeName]:
@@ -35,7 +35,7 @@ class RolloutWaves(RolloutBook):
             partner = self._partners[name]
             if name in granted or partner.lost_at_ms is not None or partner.report is None:
                 continue
-            if partner.report.waits_for_permit and self._place(name) is Place.STAGED:
+            if partner.report.waits_for_permit and self._place(name) is NodePlace.STAGED:
                 found.append((not partner.report.is_drained, name))
         return [name for _, name in sorted(found, key=lambda each: each[0])]
 
@@ -45,7 +45,10 @@ class RolloutWaves(RolloutBook):
         reloading = () if facts.reloads_together else self._reloading()
         for name, partner in self._partners.items():
             report = partner.report
-            is_granted = name in facts.granted and self._place(name) not in (Place.SWITCHED, Place.PUT_BACK)
+            is_granted = name in facts.granted and self._place(name) not in (
+                NodePlace.SWITCHED,
+                NodePlace.PUT_BACK,
+            )
             is_out = report is not None and report.is_drained and not report.waits_for_permit
             if is_granted or is_out or name in facts.finishing or name in reloading:
                 found.append(name)
@@ -120,7 +123,11 @@ class RolloutWaves(RolloutBook):
         expected = self._expected()
         places = [self._place(name) for name in expected]
         is_for_somebody = bool(expected) or self._is_nobody_in_it()
-        return is_for_somebody and not self._in_flight() and set(places) <= {Place.SWITCHED, Place.PUT_BACK}
+        return (
+            is_for_somebody
+            and not self._in_flight()
+            and set(places) <= {NodePlace.SWITCHED, NodePlace.PUT_BACK}
+        )
 
     def _mind_who_is_out(self) -> None:
         """Record the awaited nodes and since when; none is awaited for longer than a node gets to finish."""

@@ -35,7 +35,7 @@ class Program(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FileVerdict:
     """The parser's verdict. ``command`` is None where there is nothing to ask."""
 
     command: tuple[str, ...] | None
@@ -55,14 +55,14 @@ _AROUND = {
 
 async def check_file(
     program: Program, text: str, *, is_whole: bool, command: Sequence[str] | None = None
-) -> Verdict:
+) -> FileVerdict:
     """Let the balancer's parser read ``text``. ``command`` is the operator's own, with ``{file}`` in it.
 
     ``RefusedError`` (``balancer_refused``) with its words when it does not like it, ``UnavailableError`` when
     there is no parser on this machine (``no_parser``) or it does not end within ``CHECK_S`` seconds.
     """
     if program is Program.PROXY_MAP and command is None:
-        return Verdict(None)
+        return FileVerdict(None)
     try:
         with tempfile.TemporaryDirectory(prefix="instep-balancer-") as folder:
             file, around = Path(folder) / "rendered.conf", Path(folder) / "around.conf"
@@ -74,7 +74,7 @@ async def check_file(
     except OSError as error:
         raise ResourceError(f"the rendered file could not be checked: {error.strerror or error}") from error
     shown = tuple(word.replace(folder, "...") for word in arguments)
-    return Verdict(shown, output.replace(folder, "..."))
+    return FileVerdict(shown, output.replace(folder, "..."))
 
 
 def _readable(program: Program, text: str, command: Sequence[str] | None) -> str:

@@ -14,7 +14,7 @@ from instep.fleet.balancers.plan import (
     Affinity,
     BalancerPlan,
     Door,
-    Kind,
+    DoorKind,
     ServerPlan,
     Service,
     cookie_of,
@@ -171,7 +171,7 @@ def _backend(plan: BalancerPlan, service: Service, names: dict[str, str]) -> lis
     if has_cookie:
         secure = " secure" if service.certificate is not None else ""
         rows.append(f"    cookie {cookie_of(plan)} insert indirect nocache httponly{secure}")
-    if kind is Kind.WEBSOCKET:
+    if kind is DoorKind.WEBSOCKET:
         rows.append("    timeout tunnel 1h")
     if plan.state_file is not None:
         rows += ["    load-server-state-from-file local", f"    server-state-file-name {plan.state_file}"]
@@ -223,7 +223,7 @@ def why_not_asked(plan: BalancerPlan) -> str | None:
 def _admin(plan: BalancerPlan, service: Service, names: dict[str, str]) -> list[str]:
     """Only the writer; while it is drained, an error says so, rather than an edit that is lost elsewhere."""
     rows = [f"backend {plan.backend(service.kind)}_admin", "    mode http"]
-    if service.kind is Kind.WEBSOCKET:
+    if service.kind is DoorKind.WEBSOCKET:
         rows.append("    timeout tunnel 1h")
     rows += [
         f"    server {names[server.node]} {server.at[service.kind]}"

@@ -13,7 +13,7 @@ from instep.fleet.balancers.plan import (
     Affinity,
     BalancerPlan,
     Door,
-    Kind,
+    DoorKind,
     ServerPlan,
     Service,
     cookie_of,
@@ -63,7 +63,7 @@ def nginx(plans: Sequence[BalancerPlan], *, is_whole: bool) -> str:
     return "\n".join([*rows, *(f"    {row}" if row else "" for row in (*own, *body)), "}"]) + "\n"
 
 
-def _variable(plan: BalancerPlan, what: str, kind: Kind | None = None) -> str:
+def _variable(plan: BalancerPlan, what: str, kind: DoorKind | None = None) -> str:
     name = plan.name.replace("-", "_")
     return f"$instep_{name}_{what}" + (f"_{kind.value}" if kind is not None else "")
 
@@ -168,7 +168,7 @@ def _servers(door: Door) -> list[str]:
             rows.append(f"    ssl_certificate {first.certificate};")
             rows.append(f"    ssl_certificate_key {first.key or first.certificate};")
         rows += [f"    {row}" for row in _headers(door.first[0])]
-        if first.kind is Kind.WEBSOCKET:
+        if first.kind is DoorKind.WEBSOCKET:
             rows.append("    proxy_read_timeout 1h;")
         taken: set[str] = set()
         for plan, service in admins:

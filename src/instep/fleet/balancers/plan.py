@@ -16,7 +16,7 @@ __all__ = [
     "Affinity",
     "BalancerPlan",
     "Door",
-    "Kind",
+    "DoorKind",
     "ServerPlan",
     "Service",
     "cookie_of",
@@ -37,7 +37,7 @@ _WORD = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _ODD = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-class Kind(Enum):
+class DoorKind(Enum):
     """The protocol of a port. HTTPS is passed through unopened, or ended at the balancer."""
 
     HTTP = "http"
@@ -58,7 +58,7 @@ class ServerPlan:
     """One node behind the balancer. ``at`` is where it serves each kind; without ``health`` nothing is asked."""
 
     node: str
-    at: Mapping[Kind, Address]
+    at: Mapping[DoorKind, Address]
     is_writer: bool = False
     health: Address | None = None
     agent: Address | None = None
@@ -71,14 +71,14 @@ class Service:
     """One listening port. With a ``certificate`` TLS ends here, and nodes are asked over plain HTTP; ``key`` is its key
     where that is another file."""
 
-    kind: Kind
+    kind: DoorKind
     listen: Address
     certificate: Path | None = None
     key: Path | None = None
 
     @property
     def is_passed_through(self) -> bool:
-        return self.kind is Kind.HTTPS and self.certificate is None
+        return self.kind is DoorKind.HTTPS and self.certificate is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,10 @@ class BalancerPlan:
         asked = [f"by={self.name}", *(f"fileset={name}" for name in self.filesets)]
         return "/ready?" + "&".join([*asked, *([f"max_behind={self.max_behind}"] if self.max_behind else [])])
 
-    def serving(self, kind: Kind) -> tuple[ServerPlan, ...]:
+    def serving(self, kind: DoorKind) -> tuple[ServerPlan, ...]:
         return tuple(server for server in self.servers if kind in server.at)
 
-    def backend(self, kind: Kind) -> str:
+    def backend(self, kind: DoorKind) -> str:
         """The name of the backend of one port."""
         return f"{self.name}_{kind.value}"
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from instep.errors import RefusedError
-from instep.fleet.balancers.plan import BalancerPlan, Kind, require_writable
+from instep.fleet.balancers.plan import BalancerPlan, DoorKind, require_writable
 
 __all__ = ["merged", "proxy_map"]
 
@@ -21,7 +21,7 @@ def targets(plans: Sequence[BalancerPlan]) -> dict[str, str]:
     found: dict[str, str] = {}
     for plan in plans:
         require_writable(plan)
-        service = next((s for s in plan.services if s.kind is Kind.HTTP), plan.services[0])
+        service = next((s for s in plan.services if s.kind is DoorKind.HTTP), plan.services[0])
         at = plan.front or service.listen
         paths = [path.strip("/") for path in plan.paths if path.strip("/")]
         if not paths or at.is_wildcard:
@@ -33,7 +33,7 @@ def targets(plans: Sequence[BalancerPlan]) -> dict[str, str]:
                 code="no_target",
                 balancer=plan.name,
             )
-        scheme = "https" if service.kind is Kind.HTTPS else "http"
+        scheme = "https" if service.kind is DoorKind.HTTPS else "http"
         for path in paths:
             found[path] = f"{scheme}://{at}/{path}/"
     return found

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from instep.fleet.golden import answer_worker
-from instep.fleet.golden.spec import Answer, Compare, GoldenSpec, Verdict
+from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.aside import Hangs
 from instep.fleet.hooks.http import SECRETS, CannotAsk, credentials_for, shown_url, why_not_asked
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
@@ -41,11 +41,11 @@ class _Unusable(Exception):
 
 async def ask_all(
     specs: Iterable[GoldenSpec], *, is_patient: bool = True, backoff_ms: int = 500
-) -> tuple[Answer, ...]:
+) -> tuple[GoldenAnswer, ...]:
     """Every request's answer, in order; one without a usable answer is repeated as its retries say, if patient."""
     gate = asyncio.Semaphore(TOGETHER)
 
-    async def one(spec: GoldenSpec) -> Answer:
+    async def one(spec: GoldenSpec) -> GoldenAnswer:
         async with gate:
             return await (_persistently(spec, backoff_ms) if is_patient else ask_one(spec))
 
@@ -54,7 +54,7 @@ async def ask_all(
     return tuple(task.result() for task in tasks)
 
 
-async def _persistently(spec: GoldenSpec, backoff_ms: int) -> Answer:
+async def _persistently(spec: GoldenSpec, backoff_ms: int) -> GoldenAnswer:
     answer = await ask_one(spec)
     for attempt in range(spec.ask.retries):
         if not answer.problem:
@@ -64,14 +64,14 @@ async def _persistently(spec: GoldenSpec, backoff_ms: int) -> Answer:
     return answer
 
 
-async def ask_one(spec: GoldenSpec) -> Answer:
+async def ask_one(spec: GoldenSpec) -> GoldenAnswer:
     """Ask once. Trouble is named in the answer's ``problem``; no secret is in it."""
     import aiohttp  # 0.2 s of import that a node without such requests need not pay
 
     asked = spec.ask
     assert asked.http is not None
     method, url = asked.http
-    answer = Answer(spec.name, spec.question)
+    answer = GoldenAnswer(spec.name, spec.question)
     try:
         credentials = await SECRETS.run(partial(credentials_for, asked, url), asked.timeout_ms / 1000)
     except (CannotAsk, Hangs) as error:
@@ -112,11 +112,11 @@ async def ask_one(spec: GoldenSpec) -> Answer:
     return msgspec.structs.replace(answer, problem=credentials.hide(problem))
 
 
-async def _taken(spec: GoldenSpec, answer: Answer, reply: Any) -> Answer:
+async def _taken(spec: GoldenSpec, answer: GoldenAnswer, reply: Any) -> GoldenAnswer:
     """The answer with the part of its body that is compared."""
-    if spec.compare is Compare.STATUS:
+    if spec.compare is CompareBy.STATUS:
         return answer
-    is_read = spec.compare is Compare.IMAGE or bool(spec.ignore)
+    is_read = spec.compare is CompareBy.IMAGE or bool(spec.ignore)
     limit = READ_BYTES_MAX if is_read else ANSWER_BYTES_MAX
     digest, kept, size = hashlib.sha256(), bytearray(), 0
     async for piece in reply.content.iter_chunked(64 << 10):
@@ -128,7 +128,7 @@ async def _taken(spec: GoldenSpec, answer: Answer, reply: Any) -> Answer:
         if is_read:
             kept += piece
     body, sha256 = bytes(kept), digest.hexdigest()
-    if spec.compare is Compare.IMAGE:
+    if spec.compare is CompareBy.IMAGE:
         await _worker({"do": "look"}, body)
         return msgspec.structs.replace(answer, sha256=sha256, size_bytes=size, picture=body)
     if spec.ignore:
@@ -136,24 +136,24 @@ async def _taken(spec: GoldenSpec, answer: Answer, reply: Any) -> Answer:
     return msgspec.structs.replace(answer, sha256=sha256, size_bytes=size)
 
 
-async def judge(spec: GoldenSpec, before: Answer | None, now: Answer) -> Verdict:
+async def judge(spec: GoldenSpec, before: GoldenAnswer | None, now: GoldenAnswer) -> GoldenVerdict:
     """Whether ``now`` is as it should be: the expected status, and the same as ``before``, when there is one to compare
     with and no change is expected."""
     if now.problem:
-        return Verdict(spec, now, before, now.problem)
+        return GoldenVerdict(spec, now, before, now.problem)
     is_usable = before is not None and not before.problem and before.question == spec.question
     if before is None or not is_usable or spec.is_change_expected:
-        return Verdict(spec, now, before)
+        return GoldenVerdict(spec, now, before)
     if before.sha256 == now.sha256:
-        return Verdict(spec, now, before, is_compared=True)
+        return GoldenVerdict(spec, now, before, is_compared=True)
     values = f"before {_value(before)}, now {_value(now)}"
-    if spec.compare is not Compare.IMAGE:
-        return Verdict(spec, now, before, values, is_compared=True, is_difference=True)
+    if spec.compare is not CompareBy.IMAGE:
+        return GoldenVerdict(spec, now, before, values, is_compared=True, is_difference=True)
     try:
         order = {"do": "compare", "tolerance": spec.tolerance}
         seen = await _worker(order, before.picture, now.picture)
     except _Unusable as error:
-        return Verdict(spec, now, before, f"{values}: {error}", is_compared=True, is_difference=True)
+        return GoldenVerdict(spec, now, before, f"{values}: {error}", is_compared=True, is_difference=True)
     share, largest = float(seen["share_percent"]), int(seen["largest"])
     one, other = seen["sizes"]
     reason = ""
@@ -164,7 +164,7 @@ async def judge(spec: GoldenSpec, before: Answer | None, now: Answer) -> Verdict
             f"{values}: {share:.3g}% of the pixels differ by more than {spec.tolerance}, "
             f"at most {spec.max_share_percent:g}% may; the largest difference is {largest} of 255"
         )
-    return Verdict(spec, now, before, reason, True, bool(reason), largest, share)
+    return GoldenVerdict(spec, now, before, reason, True, bool(reason), largest, share)
 
 
 def named(spec: GoldenSpec) -> str:
@@ -174,7 +174,7 @@ def named(spec: GoldenSpec) -> str:
     return f"{spec.name} ({method} {shown_url(url)})"
 
 
-def _value(answer: Answer) -> str:
+def _value(answer: GoldenAnswer) -> str:
     return f"{answer.status} sha256 {answer.sha256[:12]} ({answer.size_bytes} bytes)"
 
 

@@ -9,10 +9,10 @@ import msgspec
 
 from instep.fleet.hooks.spec import HookSpec
 
-__all__ = ["Answer", "Compare", "GoldenSpec", "Verdict"]
+__all__ = ["GoldenAnswer", "CompareBy", "GoldenSpec", "GoldenVerdict"]
 
 
-class Compare(enum.Enum):
+class CompareBy(enum.Enum):
     """The part of two answers that must agree beyond the expected status."""
 
     STATUS = "status"
@@ -30,7 +30,7 @@ class GoldenSpec:
 
     name: str
     ask: HookSpec
-    compare: Compare = Compare.DIGEST
+    compare: CompareBy = CompareBy.DIGEST
     ignore: tuple[str, ...] = ()
     tolerance: int = 0
     max_share_percent: float = 0.0
@@ -43,7 +43,7 @@ class GoldenSpec:
         return repr((self.ask.http, self.ask.body, self.compare.value, self.ignore))
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class GoldenAnswer(msgspec.Struct, frozen=True, array_like=True):
     """The answer to one request. ``sha256`` (hex) is of the body, without the text that ``ignore`` matches.
 
     ``picture`` is the whole body of an image, to compare another with. ``problem`` is a sentence's end that says why
@@ -69,13 +69,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GoldenVerdict:
     """The verdict on one request. ``reason`` is empty when all is well; ``is_compared`` is False where there was
     nothing to compare with. ``largest`` (0 to 255) and ``share_percent`` are of images that differ."""
 
     spec: GoldenSpec
-    now: Answer
-    before: Answer | None = None
+    now: GoldenAnswer
+    before: GoldenAnswer | None = None
     reason: str = ""
     is_compared: bool = False
     is_difference: bool = False

@@ -56,7 +56,7 @@ __all__ = [
     "Bundle",
     "ChunkPagesRequest",
     "ContentsRequest",
-    "Difference",
+    "VerifyDifference",
     "DrainReply",
     "DrainRequest",
     "Epochs",
@@ -82,7 +82,7 @@ __all__ = [
     "Obstacle",
     "Offer",
     "OfferReply",
-    "Order",
+    "OrderMessage",
     "Part",
     "PartWant",
     "PartsReply",
@@ -176,7 +176,7 @@ VERSIONS = Versions(1, 2)
 def since(kind: type[msgspec.Struct]) -> int:
     """The protocol version that a sender's message on the stream needs: a node of an older one would cut the stream
     for a kind that it does not know, and never sends it."""
-    return 2 if issubclass(kind, FactsRequest | Order) else 1
+    return 2 if issubclass(kind, FactsRequest | OrderMessage) else 1
 
 
 def versions_of_header(text: str | None) -> Versions:
@@ -405,7 +405,7 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
 
 
-class Order(_Message, tag="order", frozen=True, array_like=True):
+class OrderMessage(_Message, tag="order", frozen=True, array_like=True):
     """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
 
     line: LineId
@@ -484,7 +484,7 @@ class VerifyRequest(_Message, tag="verify", frozen=True, array_like=True):
     is_deep: bool = False
 
 
-class Difference(_Message, frozen=True, array_like=True):
+class VerifyDifference(_Message, frozen=True, array_like=True):
     path: Annotated[bytes, msgspec.Meta(max_length=4096)]
     why: _Text
 
@@ -497,13 +497,13 @@ class VerifyReply(_Message, tag="verified", frozen=True, array_like=True):
     live: HeadRef | None
     attested_root: _Small
     differing: _Count = 0
-    differs: Annotated[tuple[Difference, ...], msgspec.Meta(max_length=DIFFERENCES_MAX)] = ()
+    differs: Annotated[tuple[VerifyDifference, ...], msgspec.Meta(max_length=DIFFERENCES_MAX)] = ()
     read_bytes: _Count = 0
     error: ErrorReply | None = None
     is_done: bool = True
 
 
-class Superseded(_Message, tag="superseded", frozen=True, array_like=True):
+class SupersededNotice(_Message, tag="superseded", frozen=True, array_like=True):
     """Contents of this generation are no longer kept; ``head`` is what to take instead."""
 
     line: LineId
@@ -603,7 +603,7 @@ class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
 
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=LINES_MAX)]
     refused: Annotated[tuple[tuple[LineId, ErrorReply], ...], msgspec.Meta(max_length=LINES_MAX)] = ()
-    superseded: Annotated[tuple[Superseded, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    superseded: Annotated[tuple[SupersededNotice, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
 class PagesRequest(_Message, tag="pages", frozen=True, array_like=True):
@@ -713,7 +713,7 @@ StreamMessage = (
     | Epochs
     | HeadNotice
     | Report
-    | Order
+    | OrderMessage
     | Members
     | Revocations
     | Nudge
@@ -733,7 +733,7 @@ StreamMessage = (
     | HasReply
     | PartsRequest
     | PartsReply
-    | Superseded
+    | SupersededNotice
     | Ping
     | Pong
     | Goodbye

@@ -13,7 +13,7 @@ from instep.errors import RefusedError
 from instep.fleet.balancers.file import Program
 from instep.fleet.balancers.haproxy import Surroundings, drained_state, haproxy, why_not_asked
 from instep.fleet.balancers.nginx import nginx
-from instep.fleet.balancers.plan import BalancerPlan, Kind, ServerPlan
+from instep.fleet.balancers.plan import BalancerPlan, DoorKind, ServerPlan
 from instep.fleet.balancers.proxy_map import merged, proxy_map
 from instep.model.address import Address
 from instep.model.ids import NodeName
@@ -180,8 +180,8 @@ def _why_not_there(settings: Settings, told: ServingPlace, host: str | None) -> 
     return None
 
 
-def _at(balancer: BalancerSettings, place: ServingPlace) -> dict[Kind, Address]:
-    found: dict[Kind, Address] = {}
+def _at(balancer: BalancerSettings, place: ServingPlace) -> dict[DoorKind, Address]:
+    found: dict[DoorKind, Address] = {}
     for number, service in enumerate(balancer.services):
         kind = service.kind
         if kind in place.at:

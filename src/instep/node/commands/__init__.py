@@ -16,7 +16,7 @@ from instep.node.commands.handover import Handover
 from instep.node.commands.lines import Lines
 from instep.node.commands.looking import Looking
 from instep.node.commands.mapping import Mapper
-from instep.node.commands.members import Members
+from instep.node.commands.members import MemberCommands
 from instep.node.commands.promote import Promote
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
@@ -31,7 +31,7 @@ def commands_of(context: CommandContext) -> Commands:
     node = context.node
     made = (
         Archives(node), BalancerCommands(context.balancers), Filesets(node), Handover(node), Lines(node),
-        Looking(context), Mapper(node), Members(context), Promote(node), Restores(node), Rollouts(node),
+        Looking(context), Mapper(node), MemberCommands(context), Promote(node), Restores(node), Rollouts(node),
         Trying(node), Verifying(node),
     )  # fmt: skip
     found: dict[type[Command[Any]], Handler] = {}

@@ -21,8 +21,8 @@ from instep.node.facts.mounts import mount_at, why_shared
 from instep.node.following.follower import FollowService
 from instep.node.lines.gating import compare_facts, gates_of, known_gates, look_at_gates
 from instep.node.node import Node
-from instep.node.peers.accepted_link import Session
-from instep.node.peers.dialled_link import Uplink
+from instep.node.peers.accepted_link import AcceptedLink
+from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.trees.scanning.held_view import check_words
@@ -142,7 +142,7 @@ def _kept_aside(node: Node) -> CheckRowDocument | None:
     return replace(result("state", True, me, words), note=words)
 
 
-async def _check_link(node: Node, uplink: Uplink) -> AsyncIterator[CheckRowDocument]:
+async def _check_link(node: Node, uplink: DialledLink) -> AsyncIterator[CheckRowDocument]:
     me = node.runtime.name
     error = uplink.error if not uplink.is_up else None
     if error is not None:
@@ -256,7 +256,7 @@ async def _check_partner_gates(node: Node, service: WriterService) -> AsyncItera
             )
 
 
-async def _facts_now(session: Session, service: WriterService) -> tuple[m.FactsReply, int] | InstepError:
+async def _facts_now(session: AcceptedLink, service: WriterService) -> tuple[m.FactsReply, int] | InstepError:
     try:
         return await session.facts(service.line, FACTS_S), wall_ms()
     except InstepError as error:

@@ -24,13 +24,13 @@ from instep.node.config import edits
 from instep.node.following.follower import FollowService
 from instep.node.following.page_fetch import Fetcher
 from instep.node.node import Node
-from instep.node.peers.dialled_link import Uplink
+from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.definitions import definition_of
 from instep.node.trees.exchanging import refuse_exchange
 from instep.node.trees.placing import check_new_root, take_root
-from instep.node.trees.tree_comparison import Inspection, Numbers
+from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.node.writing.writer import WriterService
 from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
 from instep.tree.objects.fidelity import Allow, Local
@@ -81,7 +81,7 @@ class Filesets:
 
     # Accept -------------------------------------------------------------------------------------------------
 
-    async def _offer(self, name: FilesetName, home: NodeName | None) -> tuple[Uplink, m.Offer]:
+    async def _offer(self, name: FilesetName, home: NodeName | None) -> tuple[DialledLink, m.Offer]:
         """The offer that is meant: waits a while for links that are coming up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _OFFER_WAIT_S
@@ -128,7 +128,9 @@ class Filesets:
             offered=offered,
         )
 
-    async def _compared(self, asked: api.Comparing) -> tuple[Uplink, m.Offer, HeadRef | None, Numbers, bool]:
+    async def _compared(
+        self, asked: api.Comparing
+    ) -> tuple[DialledLink, m.Offer, HeadRef | None, Numbers, bool]:
         """Fetch the offered manifest and compare the directory with it, without writing to either."""
         runtime = self._node.runtime
         name, path = fileset_name(asked.name), Path(asked.path)
@@ -177,7 +179,7 @@ class Filesets:
             without=without,
         )
         place = Place(path, path / ".instep", name)
-        inspection = Inspection(runtime.store, place, name, definition, local, None, keep_rows=False)
+        inspection = TreeComparison(runtime.store, place, name, definition, local, None, keep_rows=False)
         return inspection.numbers(inspection.everything(head.root, wall_ms(), deep=True))
 
     async def check(self, asked: api.FilesetCheckCommand, speaker: Speaker) -> api.AcceptedDocument:

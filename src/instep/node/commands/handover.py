@@ -27,7 +27,7 @@ from instep.node.commands.targets import running_service_of
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
-from instep.node.peers.accepted_link import Session
+from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from instep.node.writing.writer import WriterService
@@ -134,7 +134,7 @@ class Handover:
             hints=hints,
         )
 
-    def _session(self, target: NodeName) -> Session:
+    def _session(self, target: NodeName) -> AcceptedLink:
         session = self._node.peers.sessions.get(target)
         if session is None:
             raise UnavailableError(

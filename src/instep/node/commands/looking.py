@@ -31,7 +31,7 @@ from instep.node.lines.snapshot import (
     reports_of,
 )
 from instep.node.node import Node
-from instep.node.peers.dialled_link import Uplink
+from instep.node.peers.dialled_link import DialledLink
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
@@ -85,7 +85,7 @@ class Looking:
             warnings=tuple(self._warnings()),
         )
 
-    def _link(self, uplink: Uplink) -> api.LinkDocument:
+    def _link(self, uplink: DialledLink) -> api.LinkDocument:
         error, is_up = uplink.error, uplink.is_up
         if error is None or is_up:
             return api.LinkDocument(uplink.name, str(uplink.address), is_up, None, None, ())

@@ -23,7 +23,7 @@ from instep.node.lines.snapshot import moment, reports_of
 from instep.node.runtime.draining import OPERATOR, REASON_MAX
 from instep.node.runtime.driver import wall_ms
 
-__all__ = ["Members"]
+__all__ = ["MemberCommands"]
 
 TTL_S = 3_600.0
 FETCH_S = 10.0
@@ -32,7 +32,7 @@ DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 
 
-class Members:
+class MemberCommands:
     def __init__(self, context: CommandContext) -> None:
         self._node = context.node
         self._context = context

@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from instep.api import succession as api
 from instep.api.parts import generation
 from instep.core.follow import vocabulary as f
-from instep.core.writer_change import Lost, base_of, lost_generations, next_epoch, rests_on
+from instep.core.writer_change import LostGenerations, base_of, lost_generations, next_epoch, rests_on
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
@@ -148,7 +148,7 @@ class Promote:
     def _held(self, service: _Service) -> HeadRef | None:
         return service.facts.head if isinstance(service, WriterService) else service.facts.live
 
-    def _lost(self, service: _Service, heard: Heard) -> tuple[Lost, ...]:
+    def _lost(self, service: _Service, heard: Heard) -> tuple[LostGenerations, ...]:
         store, line = self._node.runtime.store, service.line
         recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
         told = [*self._heard(service), *heard.heads]
@@ -227,7 +227,7 @@ class Promote:
     def _told(
         self,
         service: _Service,
-        lost: tuple[Lost, ...],
+        lost: tuple[LostGenerations, ...],
         held: HeadRef | None,
         heard: Heard | None = None,
         *,
@@ -256,7 +256,7 @@ class Promote:
             unheard=tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
         )
 
-    def _lost_document(self, one: Lost) -> api.LostDocument:
+    def _lost_document(self, one: LostGenerations) -> api.LostDocument:
         signed = self._node.runtime.store.generation(one.id) if one.id is not None else None
         if signed is not None:
             return api.LostDocument(**asdict(generation_document(signed)), known_by=one.known_by)

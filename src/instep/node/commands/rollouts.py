@@ -66,7 +66,7 @@ class Rollouts:
     async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
         """Begin the ended rollout of the head anew; partners forget what they refused."""
         self._node.peers.nudge(writer_of(self._node, asked.fileset).line, "retry")
-        return await self._ask(asked.fileset, r.RetryAsked)
+        return await self._ask(asked.fileset, r.BeginAnewAsked)
 
     async def _ask(
         self, fileset: str | None, make: Callable[[int], r.Ask], *, is_done: bool = False

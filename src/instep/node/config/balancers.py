@@ -11,7 +11,7 @@ from typing import Any
 
 from instep.fleet.balancers.file import Program
 from instep.fleet.balancers.plan import Affinity, Service
-from instep.fleet.balancers.plan import Kind as DoorKind
+from instep.fleet.balancers.plan import DoorKind as DoorKind
 from instep.model.address import Address, why_not_plain_host
 from instep.model.ids import FilesetName, NodeName, fileset_name
 from instep.model.ids import node_name as parse_node_name

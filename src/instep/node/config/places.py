@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from instep.errors import InstepError
-from instep.fleet.balancers.plan import Kind as DoorKind
+from instep.fleet.balancers.plan import DoorKind as DoorKind
 from instep.model.address import Address, parse_address, why_not_plain_host
 from instep.model.ids import NodeName
 from instep.model.ids import node_name as parse_node_name

@@ -37,6 +37,6 @@ def moved_on(req: int, failed: Callable[[Trouble], f.FollowEvent]) -> Callable[[
     """A source that no longer has a generation did not fail: the machine asks for the newer head."""
 
     def answer(trouble: Trouble) -> f.FollowEvent:
-        return f.Superseded(req) if trouble.code == "superseded" else failed(trouble)
+        return f.HeadSuperseded(req) if trouble.code == "superseded" else failed(trouble)
 
     return answer

@@ -34,7 +34,7 @@ from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.scan_cost import CostWatch
 from instep.node.trees.scanning.stat_lookup import LiveRows
 from instep.node.trees.space import require_room
-from instep.node.trees.tree_comparison import Inspection, Numbers
+from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
@@ -108,7 +108,7 @@ class Applying:
             without=frozenset(Preserve(name) for name in tree.fileset.without),
         )
 
-    def inspection(self, definition: Definition, taken: Taken) -> Inspection:
+    def inspection(self, definition: Definition, taken: Taken) -> TreeComparison:
         """A look at the tree by this node's own rules about owners and modes."""
         return self._tree.inspection(definition, self.local(definition), taken)
 

@@ -58,7 +58,7 @@ from instep.node.lines.line_service import Source
 from instep.node.lines.pausing import Pausing
 from instep.node.lines.saved_facts import follow_facts, note_change, save_facts
 from instep.node.lines.self_test import try_node
-from instep.node.lines.switch_hooks import Around, FailureTeller
+from instep.node.lines.switch_hooks import FailureTeller, SwitchHooks
 from instep.node.runtime.driver import Driver, wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import broken_standing, stuck_standing, verdict_on
@@ -95,8 +95,8 @@ FollowRequest = (
     | f.PutBack
     | f.CheckDrift
     | f.Revert
-    | f.Compare
-    | f.Drain
+    | f.CompareTree
+    | f.DrainNode
     | f.Return
     | f.AskHeads
 )
@@ -126,7 +126,7 @@ class FollowService:
         self.applying = Applying(self.tree, self.lingering, self)
         self.lending = Lending(self.tree.contents)
         self._shelf = FollowedShelf(self.tree, self.doubt)
-        self.around = Around(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
+        self.around = SwitchHooks(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
         self.failures = FailureTeller(runtime)
         self.culprits = Culprits(fileset.path)
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -138,7 +138,7 @@ class FollowService:
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
         self._asking: set[tuple[NodeName, bool]] = set()
-        self._told: f.Report | None = None
+        self._told: f.FollowReport | None = None
         self.pausing = Pausing(lambda event: self.driver.post(event), lambda: self.facts)
         self.driver.on_stuck = self._stuck
         self._behind = HubOrders(self.line, net)
@@ -160,7 +160,7 @@ class FollowService:
             has_reload=bool(fileset.hooks.reload),
             has_probe=bool(fileset.hooks.probe) or bool(self.golden.specs),
             overrules=overrules(self.runtime.store, self.line, fileset.writer),
-            knows_orders=ordering is None or ordering.version >= m.since(m.Order),
+            knows_orders=ordering is None or ordering.version >= m.since(m.OrderMessage),
             orders_from=leader,
         )
 
@@ -187,7 +187,7 @@ class FollowService:
         is_other = fileset != self.fileset
         self.fileset = self.tree.fileset = self.around.fileset = self.golden.fileset = fileset
         self.around.hurry()
-        self.driver.post(f.ConfigChanged(self.config()))
+        self.driver.post(f.FollowConfigChanged(self.config()))
         if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
             self.driver.post(f.RetryAsked())
 
@@ -274,13 +274,13 @@ class FollowService:
         self.sources[source] = link
         has = head.id if head is not None else None
         self.driver.post(f.SourceUp(source, source == self.writer, has))
-        self.driver.post(f.ConfigChanged(self.config()))
+        self.driver.post(f.FollowConfigChanged(self.config()))
 
     def source_down(self, source: NodeName, error: InstepError | None) -> None:
         self.sources.pop(source, None)
         self.driver.post(f.SourceDown(source, trouble_of(error) if error is not None else None))
         if self.sources:  # with no sender connected, keep waiting for the node that ordered last
-            self.driver.post(f.ConfigChanged(self.config()))
+            self.driver.post(f.FollowConfigChanged(self.config()))
 
     def reported(self, report: m.Report) -> None:
         """Nodes behind this one switch when the generation is live here."""
@@ -350,7 +350,7 @@ class FollowService:
             live=live,
             attested_root=live.root if numbers.total == 0 else b"",
             differing=numbers.total,
-            differs=tuple(m.Difference(path, why) for path, why in numbers.sample[: m.DIFFERENCES_MAX]),
+            differs=tuple(m.VerifyDifference(path, why) for path, why in numbers.sample[: m.DIFFERENCES_MAX]),
             read_bytes=numbers.read_bytes,
         )
 
@@ -364,7 +364,7 @@ class FollowService:
 
     async def _perform(self, effect: f.FollowEffect) -> None:
         match effect:
-            case f.Save(facts):
+            case f.SaveFollow(facts):
                 self._save(facts)
             case KeepGeneration(signed):
                 self.runtime.store.add_generation(signed)
@@ -377,7 +377,7 @@ class FollowService:
                     link.reply(message)
             case f.DropStage():
                 await self._drop_stage()
-            case f.Report():
+            case f.FollowReport():
                 await self._report(effect)
             case Refuse() | Note():
                 self._write_down(effect)
@@ -418,10 +418,10 @@ class FollowService:
                 self._spawn(req, self._drift(effect), lambda t: f.DriftCheckFailed(req, t))
             case f.Revert():
                 self._spawn(req, self._revert(effect), lambda t: f.RevertFailed(req, t))
-            case f.Compare():
+            case f.CompareTree():
                 self._spawn(req, self._compare(effect), lambda t: f.Compared(req, 0, 0, 0, (), t))
-            case f.Drain():
-                self._spawn(req, drain(self.runtime, self.line, effect), lambda _: f.Drained(req))
+            case f.DrainNode():
+                self._spawn(req, drain(self.runtime, self.line, effect), lambda _: f.NodeDrained(req))
             case f.Return():
                 self._spawn(req, offer_again(self.runtime, self.line, effect), lambda _: f.Returned(req))
             case f.AskHeads(source=source, is_repeated=again) if (source, again) in self._asking:
@@ -488,7 +488,7 @@ class FollowService:
         elif self._told is not None:
             await self._report(self._told)
 
-    async def _report(self, effect: f.Report) -> None:
+    async def _report(self, effect: f.FollowReport) -> None:
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
         since = self.standing.since_ms if same else wall_ms()
         self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
@@ -524,17 +524,19 @@ class FollowService:
 
     async def _recover(self, req: int) -> f.FollowEvent:
         found = await self.worker.run(self.applying.recover_now)
-        kind, journal = f.RecoveredKind(found.kind.value), found.journal
+        kind, journal = f.RecoveryKind(found.kind.value), found.journal
         await self.around.settle()
         if found.cause is not None:
             note_undone(self.runtime, self.line, found.cause)
         if journal is None:
-            return f.Recovered(req, kind, holds=await self.worker.run(held_now, self.tree, self.facts.tree))
+            return f.RecoveryEnded(
+                req, kind, holds=await self.worker.run(held_now, self.tree, self.facts.tree)
+            )
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
             is_known = await self.worker.run(is_known_whole, self.runtime, target)
-            return f.Recovered(req, kind, target, found.is_doubtful, is_known=is_known)
+            return f.RecoveryEnded(req, kind, target, found.is_doubtful, is_known=is_known)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted need a reload, which must be saved as pending before the journal goes.
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
@@ -542,8 +544,8 @@ class FollowService:
         if was_reverted:
             self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
         await self.worker.run(self.applying.close_now)
-        kind = kind if was_reverted else f.RecoveredKind.NOTHING
-        return f.Recovered(req, kind, target, found.is_doubtful)
+        kind = kind if was_reverted else f.RecoveryKind.NOTHING
+        return f.RecoveryEnded(req, kind, target, found.is_doubtful)
 
     async def _ask(self, req: int, source: NodeName, is_repeated: bool) -> f.FollowEvent:
         """A source leaves out a head that the request says is known."""
@@ -574,7 +576,7 @@ class FollowService:
                     self._offered.keep(head)
             definition = self.tree.definition_of(effect.head)
             if definition is None:
-                return f.Superseded(effect.req)
+                return f.HeadSuperseded(effect.req)
         is_reloaded = await self._is_reloaded(effect.head)
         return f.PagesFetched(effect.req, decode_policy(definition.rollout), is_reloaded)
 
@@ -591,7 +593,7 @@ class FollowService:
         has_gates = bool(gates_of(self.tree.definition_of(effect.head)))
         if has_gates != self._has_gates:  # the machine learns it before it goes on
             self._has_gates = has_gates
-            self.driver.post(f.ConfigChanged(self.config()))
+            self.driver.post(f.FollowConfigChanged(self.config()))
         telling = asyncio.get_running_loop().create_task(self._tell_progress())
         try:
             await self.applying.stage(effect)
@@ -643,7 +645,7 @@ class FollowService:
         self._watch_anew(effect.head, is_other_root=switched.journal.is_exchange)
         note_kept(self.runtime, self.line, switched)
         look_again(switched, self.driver.post)
-        return f.Switched(effect.req, tuple(switched.drifted))
+        return f.TreeSwitched(effect.req, tuple(switched.drifted))
 
     def _watch_anew(self, head: HeadRef, *, is_other_root: bool) -> None:
         """After a switch: other rules are watched, or another directory, which is then looked at as a whole."""
@@ -680,7 +682,7 @@ class FollowService:
         await self.worker.run(self.culprits.watch, effect.paths)
         return f.Reverted(effect.req, effect.paths)
 
-    async def _compare(self, effect: f.Compare) -> f.FollowEvent:
+    async def _compare(self, effect: f.CompareTree) -> f.FollowEvent:
         numbers = await self.worker.run(self.applying.compare_now, effect.head)
         sample = tuple(path for path, _ in numbers.sample[:100])
         return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)

@@ -21,7 +21,7 @@ from instep.model.manifest.pages import verify_page
 from instep.model.paths import shown
 from instep.net.client import PeerClient
 from instep.net.messages import messages as m
-from instep.net.transfer import Answer, AnswerStatus
+from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.runtime.runtime import Worker
 from instep.node.trees.keeping.chunk_lists import kept_chunks, recut_keeping
 from instep.store.port import NodeStore
@@ -150,7 +150,7 @@ class Puller:
                 f"{client.name} answered {got} of {counted(len(order), 'content')}", code="bad_answer"
             )
 
-    async def _lay(self, order: Sequence[Want], answers: Sequence[Answer]) -> None:
+    async def _lay(self, order: Sequence[Want], answers: Sequence[TransferAnswer]) -> None:
         for answer in answers:
             if answer.status is not AnswerStatus.WHOLE:
                 _refuse(answer, order[answer.want], self._client().name)
@@ -280,7 +280,7 @@ def _list_root(want: Want) -> Digest | None:
     return want.entry.extra.chunks if want.entry.extra is not None else None
 
 
-def _write_all(large: LargeFile, answers: Sequence[Answer]) -> None:
+def _write_all(large: LargeFile, answers: Sequence[TransferAnswer]) -> None:
     for answer in answers:
         large.write(answer.offset, answer.data)
 
@@ -303,7 +303,7 @@ def _asked(line: LineId, head: HeadRef, wants: Sequence[Want]) -> tuple[m.Conten
     return m.ContentsRequest(line, head.id, tuple(pages)), order
 
 
-def _refuse(answer: Answer, want: Want, node: str) -> None:
+def _refuse(answer: TransferAnswer, want: Want, node: str) -> None:
     """Raise the error of a source that sent no contents: it moved on, or it may not send them."""
     if answer.status is AnswerStatus.SUPERSEDED:
         raise UnavailableError(

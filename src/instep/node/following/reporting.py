@@ -16,11 +16,15 @@ DRAIN_REASON_MAX = 1_000
 
 
 def report_of(
-    runtime: Runtime, line: LineId, facts: f.FollowFacts, told: f.Report | None, standing: StandingRecord
+    runtime: Runtime,
+    line: LineId,
+    facts: f.FollowFacts,
+    told: f.FollowReport | None,
+    standing: StandingRecord,
 ) -> m.Report:
     """``told`` is the machine's last report: one moment's truth, so that a live generation that is not recorded yet
     is not reported. Drained counts the drain of this line's rollout; the reasons are all."""
-    seen = told or f.Report(
+    seen = told or f.FollowReport(
         standing.standing, standing.code, standing.reason, standing.next_steps,
         facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,
         is_drained=facts.is_drained, order_serial=serial_told(facts), spent_permit=spent_told(facts),

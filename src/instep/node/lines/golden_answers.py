@@ -15,7 +15,7 @@ import msgspec
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.fleet.golden.golden import ask_all, judge, named
-from instep.fleet.golden.spec import Answer, Compare, GoldenSpec, Verdict
+from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.spec import HookSpec
 from instep.model.ids import HeadRef
 from instep.node.config.settings import FilesetSettings, GoldenSettings
@@ -43,9 +43,9 @@ class Recording(msgspec.Struct, frozen=True, array_like=True):
     version: int
     generation: HeadRef
     at_ms: int
-    answers: tuple[Answer, ...]
+    answers: tuple[GoldenAnswer, ...]
 
-    def answer(self, name: str) -> Answer | None:
+    def answer(self, name: str) -> GoldenAnswer | None:
         return next((one for one in self.answers if one.name == name), None)
 
 
@@ -66,7 +66,7 @@ def specs_of(settings: GoldenSettings, base: str | None) -> tuple[GoldenSpec, ..
                 expect_status=one.expect_status,
                 tls=settings.tls,
             ),
-            compare=Compare(one.compare),
+            compare=CompareBy(one.compare),
             ignore=one.ignore,
             tolerance=one.tolerance,
             max_share_percent=one.max_share_percent,
@@ -107,7 +107,7 @@ class Golden:
             return None  # of another version: it is recorded again before the next switch
         return found if found is not None and found.version == 1 else None
 
-    def keep(self, slot: Slot, generation: HeadRef, answers: Sequence[Answer], at_ms: int) -> None:
+    def keep(self, slot: Slot, generation: HeadRef, answers: Sequence[GoldenAnswer], at_ms: int) -> None:
         """Replace what was recorded there."""
         kept, left = [], KEPT_BYTES_MAX
         for answer in answers:
@@ -165,7 +165,7 @@ class Golden:
 
     async def verdicts(
         self, specs: Sequence[GoldenSpec], before: Recording | None, *, retries: int = 0
-    ) -> list[Verdict]:
+    ) -> list[GoldenVerdict]:
         """Ask and judge; a request with a wrong answer is retried as often as ``retries`` says."""
         found = await self._judged(specs, before)
         for attempt in range(retries):
@@ -177,7 +177,7 @@ class Golden:
             found = [again.get(one.spec.name, one) for one in found]
         return found
 
-    async def _judged(self, specs: Sequence[GoldenSpec], before: Recording | None) -> list[Verdict]:
+    async def _judged(self, specs: Sequence[GoldenSpec], before: Recording | None) -> list[GoldenVerdict]:
         answers = await ask_all(specs, is_patient=False)
         pairs = zip(specs, answers, strict=True)
         return [
@@ -199,7 +199,7 @@ def forget_golden(store: NodeStore, fileset: str) -> None:
         store.delete(_key_of(fileset, slot))
 
 
-def trouble_of_verdicts(fileset: str, failing: Sequence[Verdict]) -> Trouble:
+def trouble_of_verdicts(fileset: str, failing: Sequence[GoldenVerdict]) -> Trouble:
     """All of them in one reason, and each with both values in the facts."""
     reason = "; ".join(f"golden answer {named(one.spec)}: {one.reason}" for one in failing)
     return Trouble(

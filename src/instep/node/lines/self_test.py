@@ -9,7 +9,7 @@ from typing import Protocol
 
 from instep.api.verifying import AnswerDocument, TestDocument
 from instep.fleet.golden.golden import named
-from instep.fleet.golden.spec import Answer, Compare, GoldenSpec, Verdict
+from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.hooks import HookCall
 from instep.fleet.hooks.hooks import run_hook as run_one
 from instep.model.ids import FilesetName, HeadRef
@@ -74,7 +74,7 @@ async def _asked(
     return tuple(_row(one, kind, asked[one.spec.name]) for one in verdicts)
 
 
-def _row(verdict: Verdict, kind: str, asked: str) -> TestRow:
+def _row(verdict: GoldenVerdict, kind: str, asked: str) -> TestRow:
     reason = "" if verdict.ok else f"{named(verdict.spec)}: {verdict.reason}"
     return TestRow(
         name=verdict.spec.name,
@@ -90,7 +90,7 @@ def _row(verdict: Verdict, kind: str, asked: str) -> TestRow:
     )
 
 
-def _answer(answer: Answer) -> TestAnswer:
+def _answer(answer: GoldenAnswer) -> TestAnswer:
     return TestAnswer(answer.status, answer.sha256, answer.size_bytes, answer.problem[:REASON_MAX])
 
 
@@ -127,7 +127,7 @@ def unequal(found: Mapping[str, Sequence[TestRow]]) -> list[tuple[str, TestRow]]
         for one in tests:
             if (
                 one.kind != "golden"
-                or one.compare != Compare.DIGEST.value
+                or one.compare != CompareBy.DIGEST.value
                 or one.now is None
                 or one.now.problem
             ):

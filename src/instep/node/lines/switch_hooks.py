@@ -25,7 +25,7 @@ from instep.node.lines.hook_calls import run_slot
 from instep.node.runtime.driver import from_os_error, monotonic_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["Around", "FailureTeller"]
+__all__ = ["SwitchHooks", "FailureTeller"]
 
 THAW_AGAIN_MS = 1_000
 """The first pause before a failed thaw is retried; the longest is a poll interval."""
@@ -48,7 +48,7 @@ class _Repairs(msgspec.Struct, frozen=True, array_like=True):
     owed: _Frozen | None = None
 
 
-class Around:
+class SwitchHooks:
     """One per followed fileset. ``fileset`` is replaced when the configuration changes; ``owed`` is called with the
     reason why the last thaw failed, and with None once it went well."""
 

@@ -13,11 +13,11 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.offering import is_other_offer, offer_of
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.revocations import take_revocations
-from instep.node.peers.stream_requests import Asking
+from instep.node.peers.stream_requests import StreamRequests
 from instep.node.runtime.driver import wall_ms
 from instep.node.writing.own_past import with_beside
 
-__all__ = ["Session"]
+__all__ = ["AcceptedLink"]
 
 OTHERS_MAX = 2_048
 """Messages that wait to leave. All offers of a node fit."""
@@ -28,7 +28,7 @@ REPORTS_MAX = 1_024
 log = logging.getLogger(__name__)
 
 
-class Session(Asking):
+class AcceptedLink(StreamRequests):
     """Heads to a slow partner are replaced by newer ones, never queued: the newest is enough."""
 
     def __init__(self, peers: PeerContext, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
@@ -48,7 +48,7 @@ class Session(Asking):
         self._peers = peers
         self._stream = stream
         self._heads: dict[LineId, m.Head] = {}
-        self._orders: dict[LineId, m.Order] = {}
+        self._orders: dict[LineId, m.OrderMessage] = {}
         self._others: list[m.StreamMessage] = []
         self._members_due = False
         self._wake = asyncio.Event()
@@ -66,10 +66,10 @@ class Session(Asking):
         self._heads[head.line] = head if service is None else with_beside(head, service, known)
         self._wake.set()
 
-    def tell_order(self, order: m.Order) -> None:
+    def tell_order(self, order: m.OrderMessage) -> None:
         """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
         applies when it is ready."""
-        if m.since(m.Order) > self.version:
+        if m.since(m.OrderMessage) > self.version:
             return
         self._orders[order.line] = order
         self._wake.set()

@@ -17,11 +17,11 @@ from instep.node.lines.line_service import LineService
 from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.revocations import take_revocations
-from instep.node.peers.stream_replies import Answering
+from instep.node.peers.stream_replies import StreamReplies
 from instep.node.runtime.driver import from_os_error, wall_ms
 from instep.node.trees.keeping.shelf import pages_reply
 
-__all__ = ["Uplink"]
+__all__ = ["DialledLink"]
 
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
@@ -33,7 +33,7 @@ PATH_TOLD_MAX = 4_096
 log = logging.getLogger(__name__)
 
 
-class Uplink:
+class DialledLink:
     """Connects, says hello, and hands incoming messages to the lines. Reports are level: the newest of each line and
     node is sent, after each connection all of them."""
 
@@ -65,7 +65,7 @@ class Uplink:
         self._heard: dict[int, asyncio.Future[None]] = {}
         """Questions whether the sender processed all earlier messages."""
         self._random = random.SystemRandom()
-        self._answering = Answering(peers, name, self.reply)
+        self._answering = StreamReplies(peers, name, self.reply)
 
     # Life ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ class Uplink:
                 for service in self._peers.lines.values():
                     if (line is None or service.line == line) and self.name == service.writer:
                         service.asked_to(what)
-            case m.Order(line, order):
+            case m.OrderMessage(line, order):
                 followed = self._followed(line)
                 if followed is not None:
                     followed.order_given(self.name, order)

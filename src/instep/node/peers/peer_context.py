@@ -10,7 +10,7 @@ from instep.model.ids import Digest, LineId, NodeName
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.node.lines.line_service import LineService
-from instep.node.peers.link_policy import Access
+from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
 
@@ -30,7 +30,7 @@ class PeerContext(Protocol):
     def membership(self) -> Membership: ...
 
     @property
-    def access(self) -> Access: ...
+    def access(self) -> LinkPolicy: ...
 
     @property
     def lines(self) -> Mapping[LineId, LineService]: ...

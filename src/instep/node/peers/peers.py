@@ -1,6 +1,6 @@
 """The node's connections: streams of partners that dialled us, and links to those that we dial.
 
-The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. ``Access`` alone decides which
+The port ``PeerService`` answers requests, the port ``LineNet`` serves the lines. ``LinkPolicy`` alone decides which
 peer may have which line; everything that a peer sends is handed to a machine or stored as a claim, never obeyed.
 """
 
@@ -20,25 +20,25 @@ from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply, reply_of_error
 from instep.net.service import PeerStream
-from instep.net.transfer import Answer
+from instep.net.transfer import TransferAnswer
 from instep.node.facts.facts import told
 from instep.node.following.page_fetch import Fetcher
 from instep.node.lines.epoch_records import epoch_of, records_of, unknown
 from instep.node.lines.gating import known_gates
 from instep.node.lines.line_service import LineService
-from instep.node.peers.accepted_link import Session
-from instep.node.peers.dialled_link import Uplink
-from instep.node.peers.link_policy import Access
+from instep.node.peers.accepted_link import AcceptedLink
+from instep.node.peers.dialled_link import DialledLink
+from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.peers.offering import offer_of
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
-from instep.node.trees.keeping.page_membership import Belonging
+from instep.node.trees.keeping.page_membership import PageMembership
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.writing.own_past import with_beside
 
-__all__ = ["Access", "LineService", "Peers"]
+__all__ = ["LinkPolicy", "LineService", "Peers"]
 
 ASK_S = 5.0
 HEARD_AHEAD_MAX = 64
@@ -55,12 +55,12 @@ class Peers:
         membership.on_news = self.tell_members
         self.highest_heard: dict[LineId, int] = {}
         """The highest epoch that a node of the cluster signed for, accepted here or not: a promotion goes above it."""
-        self.access = Access(runtime)
+        self.access = LinkPolicy(runtime)
         self.lines: dict[LineId, LineService] = {}
-        self.sessions: dict[NodeName, Session] = {}
-        self.uplinks: dict[NodeName, Uplink] = {}
+        self.sessions: dict[NodeName, AcceptedLink] = {}
+        self.uplinks: dict[NodeName, DialledLink] = {}
         self.on_revoked: Callable[[], None] = lambda: None
-        self.belonging = Belonging()
+        self.belonging = PageMembership()
         self._verifying: set[NodeName] = set()
         self._reported: dict[LineId, set[NodeName]] = {}
 
@@ -92,7 +92,7 @@ class Peers:
         """A rollout's order for a partner, sent only while it may have the line."""
         service, session = self.service(line), self.sessions.get(node)
         if service is not None and session is not None and self.access.why_not(node, service) is None:
-            session.tell_order(m.Order(line, order))
+            session.tell_order(m.OrderMessage(line, order))
 
     def connected(self, line: LineId) -> tuple[NodeName, ...]:
         """Partners whose stream is open and that may have the line."""
@@ -101,7 +101,7 @@ class Peers:
             return ()
         return tuple(sorted(who for who in self.sessions if self.access.why_not(who, service) is None))
 
-    def lenders(self, line: LineId) -> tuple[Session, ...]:
+    def lenders(self, line: LineId) -> tuple[AcceptedLink, ...]:
         """Connected partners that have accepted the line and understand a question about contents."""
         service = self.service(line)
         if service is None:
@@ -242,7 +242,7 @@ class Peers:
                 self.uplinks.pop(name).stop()
         for name, partner in partners.items():
             if partner.address is not None and name not in self.uplinks:
-                uplink = Uplink(self, name, str(partner.address))
+                uplink = DialledLink(self, name, str(partner.address))
                 self.uplinks[name] = uplink
                 uplink.start()
 
@@ -358,13 +358,13 @@ class Peers:
         finally:
             self._verifying.discard(who)
 
-    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[Answer]:
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (want.page for want in request.wants))
         shelf = service.shelf().of(signed, service.head, who)
         return shelf.contents(entries_asked(self.runtime.store, request))
 
-    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[Answer]:
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[TransferAnswer]:
         service, signed = self._checked(who, request.line, request.generation)
         self.require_pages(signed, (request.page,))
         entry = entry_asked(self.runtime.store, request.page, request.position)
@@ -382,7 +382,7 @@ class Peers:
             )
         if other is not None:
             await other.close("replaced")
-        session = Session(self, who, hello, stream)
+        session = AcceptedLink(self, who, hello, stream)
         self.sessions[who] = session
         self.runtime.tell()
         try:

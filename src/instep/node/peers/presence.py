@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.fleet.balancers.plan import Kind
+from instep.fleet.balancers.plan import DoorKind
 from instep.model.address import Address, parse_address, why_not_plain_host
 from instep.net.messages import messages as m
 from instep.node.config.places import ServingPlace
@@ -87,10 +87,10 @@ def host_of(member: m.Member) -> str | None:
 
 def place_of(serving: m.Serving, balancer: str) -> ServingPlace:
     """The addresses at which the node reports to serve this application."""
-    at: dict[Kind, Address] = {}
+    at: dict[DoorKind, Address] = {}
     doors: dict[str, Address] = {}
     host, port = None, None
-    kinds = {kind.value: kind for kind in Kind}
+    kinds = {kind.value: kind for kind in DoorKind}
     for name, kind, text in serving.places:
         if name != balancer:
             continue

@@ -19,7 +19,7 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.takeover_check import obstacles
 from instep.node.runtime.driver import from_os_error, wall_ms
 
-__all__ = ["Answering"]
+__all__ = ["StreamReplies"]
 
 VERIFYING_MAX = 2
 TELLING_MAX = 64
@@ -30,7 +30,7 @@ TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
 
 
-class Answering:
+class StreamReplies:
     """One per uplink; ``reply`` queues what leaves."""
 
     def __init__(self, peers: PeerContext, name: NodeName, reply: Callable[[m.StreamMessage], None]) -> None:

@@ -12,7 +12,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
 
-__all__ = ["Asking", "reading_s"]
+__all__ = ["StreamRequests", "reading_s"]
 
 ALIVE_S = 3.0
 HAS_S = 120.0
@@ -22,7 +22,7 @@ READ_BYTES = 32 << 20
 """A partner hashes what it looks for: so much in a second, on a slow disk, is added to the deadlines of contents."""
 
 
-class Asking(abc.ABC):
+class StreamRequests(abc.ABC):
     """The asking half of a session."""
 
     who: NodeName

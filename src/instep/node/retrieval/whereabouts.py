@@ -19,7 +19,7 @@ from instep.node.lines.line_net import Lender
 from instep.node.lines.partner_contents import PartnerContents
 from instep.tree.archive.contents import Contents
 
-__all__ = ["Where", "Whereabouts"]
+__all__ = ["ContentPlaces", "Whereabouts"]
 
 ENTRIES_MAX = 20_000
 """So many contents are looked for; generations beyond them are judged by reports alone."""
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ContentPlaces:
     """``places`` have all of it, each alone; ``parts`` have all of it together, where none has it alone."""
 
     places: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Whereabouts:
     def _missing(self, ref: HeadRef) -> list[Entry]:
         return [e for e in self._needed.get(ref.id) or () if e.digest in self._astray]
 
-    def where(self, ref: HeadRef) -> Where:
+    def where(self, ref: HeadRef) -> ContentPlaces:
         """The answer for one of the generations. In a thread."""
         needed = self._needed.get(ref.id)
         places: list[str] = []
@@ -122,14 +122,14 @@ class Whereabouts:
             places.append("here")
         places += [who for who in sorted({*self._lives, *self._held}) if self._has_all(who, ref)]
         if places or needed is None:
-            return Where(tuple(places))
+            return ContentPlaces(tuple(places))
         parts = {"here"} if len(self._missing(ref)) < len(needed) or not needed else set()
         for entry in self._missing(ref):
             who = next((name for name in sorted(self._held) if self._has(name, entry)), None)
             if who is None:
-                return Where()
+                return ContentPlaces()
             parts.add(who)
-        return Where((), tuple(sorted(parts)))
+        return ContentPlaces((), tuple(sorted(parts)))
 
     def _has_all(self, who: NodeName, ref: HeadRef) -> bool:
         live = self._lives.get(who)

@@ -12,20 +12,22 @@ from instep.model.ids import FilesetName
 from instep.tree.objects.abilities import probe_filesystem
 from instep.tree.root.place import Place, resolve_place
 from instep.tree.scan.rules import Rules
-from instep.tree.stage.exchange_check import Obstacle, exchange_obstacles
+from instep.tree.stage.exchange_check import ExchangeObstacle, exchange_obstacles
 
 __all__ = ["EXCHANGE_HINT", "obstacles", "refuse_exchange"]
 
 EXCHANGE_HINT = "put that right, or let it be switched in place"
 
 
-def obstacles(place: Place, definition: Definition | None, carry: Sequence[bytes]) -> list[Obstacle]:
+def obstacles(place: Place, definition: Definition | None, carry: Sequence[bytes]) -> list[ExchangeObstacle]:
     """All that stands against an exchange of a followed root. Walks the tree."""
     try:
         abilities = probe_filesystem(place.control if place.control.exists() else place.control.parent)
         return exchange_obstacles(place, Rules(definition or Definition()), carry, abilities, is_writer=False)
     except OSError as error:
-        return [Obstacle("unreadable", f"{place.root} and {place.control} open to the daemon", str(error))]
+        return [
+            ExchangeObstacle("unreadable", f"{place.root} and {place.control} open to the daemon", str(error))
+        ]
 
 
 def refuse_exchange(name: FilesetName, path: Path, definition: Definition, carry: Iterable[object]) -> None:

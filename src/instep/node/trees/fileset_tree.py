@@ -14,10 +14,10 @@ from instep.node.facts.mounts import require_mount
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.definitions import definition_of
 from instep.node.trees.keeping.page_walk import must_have
-from instep.node.trees.keeping.shared_history import Kept, contents_in
+from instep.node.trees.keeping.shared_history import SharedHistory, contents_in
 from instep.node.trees.placing import Taken, find_root
 from instep.node.trees.scanning.watching import TreeWatch
-from instep.node.trees.tree_comparison import Inspection
+from instep.node.trees.tree_comparison import TreeComparison
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
 from instep.tree.objects.fidelity import Local
@@ -34,7 +34,7 @@ class FilesetTree:
         self.fileset = fileset
         self.worker = Worker(f"tree-{fileset.name}")
         self.watch: TreeWatch | None = None
-        self.verifying: Inspection | None = None
+        self.verifying: TreeComparison | None = None
         """The last verify that was begun."""
 
     @property
@@ -80,13 +80,13 @@ class FilesetTree:
         """Every row of the stat cache, read by whichever thread asks."""
         return self.store.stat_rows(self.name)
 
-    def contents(self, history: Kept | None = None) -> tuple[Contents, Path]:
+    def contents(self, history: SharedHistory | None = None) -> tuple[Contents, Path]:
         """Every content of the fileset on this node, and the archive that it was indexed from."""
         return contents_in(self.place(), self.stat_rows, history)
 
-    def inspection(self, definition: Definition, local: Local, taken: Taken) -> Inspection:
+    def inspection(self, definition: Definition, local: Local, taken: Taken) -> TreeComparison:
         """A look at the tree as it lies there, by the rules of ``definition``."""
-        return Inspection(self.store, taken.place, self.name, definition, local, taken.marker)
+        return TreeComparison(self.store, taken.place, self.name, definition, local, taken.marker)
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""

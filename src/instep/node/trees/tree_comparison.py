@@ -33,7 +33,7 @@ from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, scan, scan_path
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
 
-__all__ = ["Inspection", "Numbers", "changes_of", "why_differs"]
+__all__ = ["TreeComparison", "Numbers", "changes_of", "why_differs"]
 
 ROWS_BATCH = 2_000
 PAGES_BATCH = 64
@@ -79,7 +79,7 @@ def why_differs(difference: Difference) -> str:
     return "attributes"
 
 
-class Inspection:
+class TreeComparison:
     """One followed tree on this node. ``keep_rows`` off leaves the stat cache alone (nothing is accepted yet)."""
 
     def __init__(

@@ -20,7 +20,7 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.node import Node
-from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.upkeep.mending import Mending
 from instep.node.writing.writer import WriterService
 from instep.tree.root.control_folder import open_folder
@@ -150,7 +150,7 @@ class HistoryFromPartners:
 class _Shelf:
     """A history as the place where fetched contents are laid: each is verified before it counts."""
 
-    def __init__(self, history: Kept) -> None:
+    def __init__(self, history: SharedHistory) -> None:
         self.history = history
         self.laid = 0
 

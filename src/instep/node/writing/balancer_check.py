@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from instep.core.rollout import vocabulary as r
 from instep.core.rollout.vocabulary import RolloutState
 from instep.fleet.golden.golden import named
-from instep.fleet.golden.spec import GoldenSpec, Verdict
+from instep.fleet.golden.spec import GoldenSpec, GoldenVerdict
 from instep.model.ids import Digest, HeadRef
 from instep.node.lines.golden_answers import Golden, Slot
 from instep.node.runtime.driver import wall_ms
@@ -77,7 +77,7 @@ class BalancerCheck:
             text += f", {len(failing)} not as expected: {_told(failing)}"
         self._note("golden_missing" if failing else "golden", text, head)
 
-    async def _failed(self, head: HeadRef, failing: Sequence[Verdict]) -> None:
+    async def _failed(self, head: HeadRef, failing: Sequence[GoldenVerdict]) -> None:
         reason = f"through the balancer: {_told(failing)}"
         self._note("golden_differs", reason, head)
         try:
@@ -97,5 +97,5 @@ class BalancerCheck:
         self._runtime.note(what, f"{fileset.name}: {text}", fileset.line, generation=head.number)
 
 
-def _told(failing: Sequence[Verdict]) -> str:
+def _told(failing: Sequence[GoldenVerdict]) -> str:
     return "; ".join(f"golden answer {named(one.spec)}: {one.reason}" for one in failing)

@@ -88,7 +88,7 @@ class Restoring:
 
     # --- planning -------------------------------------------------------------------------------------------------
 
-    async def plan(self, effect: s.PlanRestore) -> s.Planned:
+    async def plan(self, effect: s.PlanRestore) -> s.RestorePlanned:
         """The changes of a restore, and whether all contents can be had; nothing changes."""
         tree = self._tree
         await self._have_pages(effect.target)
@@ -97,20 +97,20 @@ class Restoring:
         try:
             await tree.worker.run(self._refuse_stuck, effect, goal)
         except ResourceError as error:
-            return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
+            return s.RestorePlanned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
         if plan.tree.is_nothing:
-            return s.Planned(effect.req, plan)
+            return s.RestorePlanned(effect.req, plan)
         try:
             await tree.worker.run(self._require_room, goal)
         except ResourceError as error:
-            return s.Planned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
+            return s.RestorePlanned(effect.req, dataclasses.replace(plan, missing=trouble_of(error)))
         lost = await tree.worker.run(self._missing_here, goal.needed)
         partners = await self._located(lost, effect.source)
         unfound = [entry for entry in lost if not partners.who_has(entry)]
         if unfound:
             gone = nowhere(tree.name, effect.target, unfound, partners)
             plan = dataclasses.replace(plan, missing=trouble_of(gone))
-        return s.Planned(effect.req, plan)
+        return s.RestorePlanned(effect.req, plan)
 
     def _refuse_stuck(self, effect: s.PlanRestore, goal: _Goal) -> None:
         get = self._tree.get_page
@@ -339,10 +339,10 @@ class Restoring:
 
     # --- recovery -------------------------------------------------------------------------------------------------
 
-    async def recover(self, req: int) -> s.Recovered:
+    async def recover(self, req: int) -> s.TreeRecovered:
         """Bring the tree to all old or all new, before it is looked at."""
         await self._tree.worker.run(self._recover_now)
-        return s.Recovered(req)
+        return s.TreeRecovered(req)
 
     def _recover_now(self) -> None:
         """Finish or undo a switch that was interrupted, before the tree is scanned. Can be repeated."""

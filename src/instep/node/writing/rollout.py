@@ -53,7 +53,7 @@ class RolloutService:
         """First of all: the line's head when its service starts, and the policy that this head names."""
         self.reconfigure(policy)
         self.partners_changed()
-        self.driver.post(r.Started(head))
+        self.driver.post(r.RolloutStarted(head))
 
     def reconfigure(self, policy: RolloutPolicy) -> None:
         """The policy that the head names; a partner that is away for longer than a poll interval is absent."""
@@ -88,7 +88,7 @@ class RolloutService:
     async def begin_anew(self) -> None:
         """Begin a failed rollout again; nothing where none failed. ``TimeoutError`` at the deadline."""
         if self.has_failed:
-            await self.ask(r.RetryAsked, RETRY_S)
+            await self.ask(r.BeginAnewAsked, RETRY_S)
 
     # What happens -------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class RolloutService:
         """A direct partner reported its standing; a hub's reports of others decide nothing here."""
         if not report.via:
             self.partners_changed()
-            self.driver.post(r.PartnerSeen(report.node, view_of_report(report)))
+            self.driver.post(r.PartnerReported(report.node, view_of_report(report)))
 
     def lost(self, node: NodeName) -> None:
         self.driver.post(r.PartnerLost(node))
@@ -127,7 +127,7 @@ class RolloutService:
             case r.ShowRollout(view):
                 self.view = view
                 self._runtime.tell()
-            case r.Answer(request, trouble):
+            case r.GiveRolloutAnswer(request, trouble):
                 future = self._requests.get(request)
                 if future is not None and not future.done():
                     future.set_result(trouble)

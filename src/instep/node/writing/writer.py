@@ -38,10 +38,10 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages.messages import (
     DIFFERENCES_MAX,
     Bundle,
-    Difference,
     Head,
     Report,
     TestRow,
+    VerifyDifference,
     VerifyReply,
 )
 from instep.node.config.settings import FilesetSettings
@@ -65,7 +65,7 @@ from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.scanning.held_view import standing_steps
 from instep.node.trees.scanning.unscanned import Unscanned
 from instep.node.trees.scanning.watching import TreeWatch
-from instep.node.trees.scanning.writer_scan import Surveyed
+from instep.node.trees.scanning.writer_scan import WriterScanned
 from instep.node.writing.balancer_check import BalancerCheck
 from instep.node.writing.committing import bundle_of, commit
 from instep.node.writing.own_past import told_head
@@ -88,7 +88,7 @@ HEAD_SAVED = register("publish.head_saved")
 class _Pending:
     """The last survey, until its root is committed or replaced."""
 
-    surveyed: Surveyed
+    surveyed: WriterScanned
     contents: dict[Digest, bytes]
 
 
@@ -122,7 +122,7 @@ class WriterService:
             f"publish {self.line}", self.machine, self._perform, TimerFired
         )
         self.rollout = RolloutService(runtime, self.line, net)
-        self._told: v.Report | None = None
+        self._told: v.PublishReport | None = None
         self.pausing = Pausing(lambda event: self.driver.post(event), lambda: self.facts)
         self.driver.on_stuck = self.rollout.driver.on_stuck = self._stuck
         self.failures = FailureTeller(runtime)
@@ -182,7 +182,7 @@ class WriterService:
         self.definition = fileset.definition
         if self.tree.watch is not None:
             self.tree.watch.restart(fileset.path, Rules(self.definition))
-        self.driver.post(v.ConfigChanged(self.config()))
+        self.driver.post(v.PublishConfigChanged(self.config()))
         self.rollout.reconfigure(self._policy())
 
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
@@ -208,7 +208,7 @@ class WriterService:
     async def _perform(self, effect: s.WriterEffect) -> None:  # noqa: C901 - one case an effect
         store = self.runtime.store
         match effect:
-            case v.Save(saved):
+            case v.SavePublish(saved):
                 facts = self.last_commit.saved(saved)
                 with store.transaction():
                     save_facts(store, self.line, facts)
@@ -251,11 +251,11 @@ class WriterService:
                 self.driver.spawn(self._fetch(effect), lambda e: v.FetchFailed(effect.req, trouble_of(e)))
             case v.Announce(head):
                 await self._announce(head)
-            case v.Answer(request, outcome):
+            case v.GiveAnswer(request, outcome):
                 future = self._requests.get(request)
                 if future is not None and not future.done():
                     future.set_result(outcome)
-            case v.Report():
+            case v.PublishReport():
                 await self._report(effect)
             case Refuse(source, trouble):
                 text = f"refused what {source} sent: {trouble.reason}"
@@ -280,7 +280,7 @@ class WriterService:
         elif self._told is not None:
             await self._report(self._told)
 
-    async def _report(self, effect: v.Report) -> None:
+    async def _report(self, effect: v.PublishReport) -> None:
         self._told = effect
         now = wall_ms()
         same = self.standing.standing is effect.standing and self.standing.code == effect.code
@@ -408,7 +408,7 @@ class WriterService:
             live=head,
             attested_root=head.root if numbers.total == 0 else b"",
             differing=numbers.total,
-            differs=tuple(Difference(path, why) for path, why in numbers.sample[:DIFFERENCES_MAX]),
+            differs=tuple(VerifyDifference(path, why) for path, why in numbers.sample[:DIFFERENCES_MAX]),
         )
 
     # Scan ---------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ class WriterService:
         surveyed = await self.worker.run(self.own.survey, effect, is_full, waiting.trees, touched)
         waiting.scanned(surveyed.summary)
         self._pending = _Pending(surveyed, dict(self.own.contents))
-        return v.Scanned(effect.req, surveyed.summary)
+        return v.TreeScanned(effect.req, surveyed.summary)
 
     # Commit -------------------------------------------------------------------------------------------------
 
@@ -483,7 +483,7 @@ class WriterService:
 
     async def _fetch(self, effect: v.FetchPages) -> v.PublishEvent:
         await self._net.fetch_pages(self.line, effect.source, effect.head)
-        return v.PagesFetched(effect.req)
+        return v.ManifestFetched(effect.req)
 
     async def _plan(self, effect: s.PlanRestore) -> s.WriterEvent:
         self._pending = None  # the scan from before is not the one that is going to be committed

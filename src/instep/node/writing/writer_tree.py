@@ -24,13 +24,13 @@ from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.keeping.history_rule import history_keeps
 from instep.node.trees.keeping.hot_copies import HotCopies
 from instep.node.trees.keeping.serving_checks import ServingChecks, note_rotten
-from instep.node.trees.keeping.shared_history import Kept, contents_in
+from instep.node.trees.keeping.shared_history import SharedHistory, contents_in
 from instep.node.trees.keeping.shelf import Shelf
 from instep.node.trees.open_journal import refuse_open_journal
 from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.scan_cost import CostWatch
-from instep.node.trees.scanning.writer_scan import Survey, Surveyed
-from instep.node.trees.tree_comparison import Inspection, Numbers, changes_of
+from instep.node.trees.scanning.writer_scan import WriterScan, WriterScanned
+from instep.node.trees.tree_comparison import Numbers, TreeComparison, changes_of
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.journal.journal import Journal
@@ -54,7 +54,7 @@ class WriterTree:
         self._tree = tree
         self._post = post
         self._taken: Taken | None = None
-        self._history: Kept | None = None
+        self._history: SharedHistory | None = None
         self.hot = HotCopies(tree.store, tree.name, lambda size: history_keeps(tree.fileset, size))
         self.loop: asyncio.AbstractEventLoop | None = None
         self._archive: ArchiveLookup | None = None
@@ -72,7 +72,7 @@ class WriterTree:
         """The root with its marker, looked at again each time; raises when it is not ours or not there."""
         taken = self._tree.taken()
         if self._taken is None or self._taken.place != taken.place or self._history is None:
-            self._history = Kept(taken.place)
+            self._history = SharedHistory(taken.place)
         self._taken = taken
         return taken
 
@@ -80,7 +80,7 @@ class WriterTree:
         return self.taken().place
 
     @property
-    def history(self) -> Kept:
+    def history(self) -> SharedHistory:
         if self._history is None:
             self.taken()
         assert self._history is not None
@@ -112,7 +112,9 @@ class WriterTree:
         self._keep_suspects(self.suspects() | {entry.path})
         self._post(v.TreeChanged((entry.path,)))
 
-    def survey(self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]) -> Surveyed:
+    def survey(
+        self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]
+    ) -> WriterScanned:
         taken = self.taken()
         refuse_open_journal(Journal.load(taken.place), self._tree.name)
         self.contents = {}
@@ -120,7 +122,7 @@ class WriterTree:
         suspects = self.suspects()
         marker = taken.marker
         assert marker is not None, "a writer does not observe"
-        survey = Survey(
+        survey = WriterScan(
             taken.place,
             self._tree.name,
             self.definition,
@@ -200,7 +202,7 @@ class WriterTree:
         """The root of the tree as it lies there, before a restore to ``like``."""
         return self._inspection().whole_root(like, wall_ms(), suspects=self.suspects(), distrusts=True)
 
-    def _inspection(self) -> Inspection:
+    def _inspection(self) -> TreeComparison:
         return self._tree.inspection(self.definition, self.local(), self.taken())
 
     def verify(self, head: HeadRef, is_deep: bool) -> Numbers:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from instep.core.follow.vocabulary import FollowFacts
-from instep.core.follow.vocabulary import Report as FollowReport
+from instep.core.follow.vocabulary import FollowReport as FollowReport
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
 from instep.model.rollout import RolloutPolicy, decode_policy

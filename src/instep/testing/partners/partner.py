@@ -28,7 +28,7 @@ from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.diff import diff
 from instep.net.messages import messages as m
 from instep.testing.checkers.ledger import Ledger
-from instep.testing.partners.partner_settings import PartnerSettings
+from instep.testing.partners.partner_settings import SimPartnerSettings
 from instep.testing.world.disk import content_digest
 from instep.testing.world.network import Network
 from instep.testing.world.node import checked, sign, trouble, verdict_of
@@ -40,7 +40,7 @@ BAD = b"bad"
 """A file of this content makes the probe fail: a generation that an application cannot serve."""
 
 
-class SimPartner(PartnerSettings):
+class SimPartner(SimPartnerSettings):
     """Follows one line from ``sources``; a hub also serves what it has live."""
 
     def __init__(
@@ -84,7 +84,7 @@ class SimPartner(PartnerSettings):
         if self.rollouts is not None:
             self.rollouts.heard_report(sender, message)
 
-    def heard_order(self, sender: str, message: m.Order) -> None:
+    def heard_order(self, sender: str, message: m.OrderMessage) -> None:
         if self.rollouts is not None:
             self.rollouts.heard_order(sender, message)
 
@@ -130,7 +130,7 @@ class SimPartner(PartnerSettings):
     def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
         self.may_write(effect)
         match effect:
-            case f.Save():
+            case f.SaveFollow():
                 self._save(effect.facts)
             case KeepGeneration():
                 self.store.put(self.store.generations, effect.signed.id, effect.signed)
@@ -159,7 +159,7 @@ class SimPartner(PartnerSettings):
                 self.later(self._io_ms(), lambda: self._check_drift(effect))
             case f.Revert():
                 self.later(self._io_ms(), lambda: self._revert(effect))
-            case f.Compare():
+            case f.CompareTree():
                 self.later(self._io_ms(), lambda: self._compare(effect))
             case f.AskHeads():
                 self._ask_heads(effect)
@@ -173,11 +173,11 @@ class SimPartner(PartnerSettings):
                 self.cancel(effect.req)
             case SetTimer():
                 self.set_timer(effect, TimerFired)
-            case f.Report():
+            case f.FollowReport():
                 self.ledger.reported(self.name, effect)
                 if self.rollouts is not None:
                     self.rollouts.tell(effect)
-            case f.Drain():
+            case f.DrainNode():
                 assert self.rollouts is not None
                 self.rollouts.drain(effect)
             case f.Return():
@@ -194,7 +194,7 @@ class SimPartner(PartnerSettings):
             if failed is None:
                 self.post(f.PagesFetched(effect.req, self.ledger.policy_of(effect.head)))
             elif failed.code == "superseded":
-                self.post(f.Superseded(effect.req))
+                self.post(f.HeadSuperseded(effect.req))
             else:
                 self.post(f.FetchFailed(effect.req, failed))
 
@@ -250,7 +250,7 @@ class SimPartner(PartnerSettings):
                 self.post(f.StageFailed(req, trouble("bad_message", 9, Retry.ELSEWHERE)))
                 return
             if len(answers) != len(expected) or None in answers:
-                self.post(f.Superseded(req))
+                self.post(f.HeadSuperseded(req))
                 return
             for digest, data in zip(expected, answers, strict=True):
                 assert data is not None
@@ -281,7 +281,7 @@ class SimPartner(PartnerSettings):
         self.go(
             effect.head,
             self.plan_of(effect.base, effect.head),
-            lambda drifted: f.Switched(effect.req, drifted),
+            lambda drifted: f.TreeSwitched(effect.req, drifted),
             lambda why: f.SwitchFailed(effect.req, why),
         )
 

@@ -74,7 +74,7 @@ class PartnerDrift(TreeJobs):
             found = server.store.history.get(digest) or server.place.content_of(digest)
         return found
 
-    def _compare(self, effect: f.Compare) -> None:
+    def _compare(self, effect: f.CompareTree) -> None:
         wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
         there = {path: content_digest(data) for path, data in self.place.tree.items()}
         added = [p for p in wanted if p not in there]

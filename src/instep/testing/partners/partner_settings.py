@@ -13,12 +13,12 @@ from instep.testing.partners.rollout_partner import RolloutSide
 from instep.testing.world.network import Network
 from instep.testing.world.world import BrokenPromise, World
 
-__all__ = ["PartnerSettings"]
+__all__ = ["SimPartnerSettings"]
 
 _TOGGLED = ("has_gates", "has_validate", "has_reload", "has_probe", "is_observing", "drift")
 
 
-class PartnerSettings(PartnerDrift):
+class SimPartnerSettings(PartnerDrift):
     """Hooks and gates come and go, a node observes for a while, local changes are kept or reverted."""
 
     def __init__(self, world: World, net: Network, name: str, line: LineId, sources: tuple[str, ...]) -> None:
@@ -82,7 +82,7 @@ class PartnerSettings(PartnerDrift):
         if self.is_alive and config != old:
             if self.rollouts is not None:
                 self.rollouts.watch.forgiven(self.name)
-            self.take(f.ConfigChanged(config))
+            self.take(f.FollowConfigChanged(config))
 
     def owes_a_reload(self, generation: Digest) -> bool:
         """P2: whether its reload hook never ran for this generation, and had to."""

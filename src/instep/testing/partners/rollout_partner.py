@@ -46,12 +46,12 @@ class RolloutSide:
         self._book = HubBook()
         self.saved(self.partner.store.facts or f.FollowFacts())
 
-    def tell(self, report: f.Report) -> None:
+    def tell(self, report: f.FollowReport) -> None:
         for other in self.partner.sessions:
             if other in self.partner.sources:
                 self._tell(other, report)
 
-    def _tell(self, other: str, report: f.Report) -> None:
+    def _tell(self, other: str, report: f.FollowReport) -> None:
         me = self.partner
         standing = StandingRecord(report.standing, 0, report.reason, report.code, report.next_steps)
         message = m.Report(
@@ -89,9 +89,9 @@ class RolloutSide:
     def _give(self, other: str, order: Order) -> None:
         me = self.partner
         self.watch.ordered(other, order)
-        me.net.stream(me.name, other, m.encode(m.Order(me.line, order)))
+        me.net.stream(me.name, other, m.encode(m.OrderMessage(me.line, order)))
 
-    def heard_order(self, sender: str, message: m.Order) -> None:
+    def heard_order(self, sender: str, message: m.OrderMessage) -> None:
         me = self.partner
         event = f.OrderGiven(NodeName(sender), message.order)
         held = me.machine.facts.order
@@ -103,10 +103,10 @@ class RolloutSide:
 
     # --- out and back ---------------------------------------------------------------------------------------
 
-    def drain(self, effect: f.Drain) -> None:
+    def drain(self, effect: f.DrainNode) -> None:
         me = self.partner
         self.watch.drains(me.name, effect.head, me.machine.facts)
-        me.post(f.Drained(effect.req), me.rng.uniform(0.5, 1) * me.world.options.drain_ms)
+        me.post(f.NodeDrained(effect.req), me.rng.uniform(0.5, 1) * me.world.options.drain_ms)
 
     def offer_again(self, effect: f.Return) -> None:
         me = self.partner

@@ -18,7 +18,7 @@ from instep.model.manifest.check import missing
 from instep.model.manifest.diff import diff
 from instep.model.manifest.walk import iterate
 from instep.testing.partners.partner_base import PartnerBase
-from instep.testing.world.disk import ERRNOS, Journal, StepFailed, content_digest
+from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed, content_digest
 from instep.testing.world.network import Network
 from instep.testing.world.node import trouble
 from instep.testing.world.world import BrokenPromise, World
@@ -104,7 +104,7 @@ class TreeJobs(PartnerBase):
         assert self.place.journal is None or self.place.journal.is_finished, (
             "a switch began while another was not finished"
         )
-        journal = Journal(head, plan, archives=archives)
+        journal = SimJournal(head, plan, archives=archives)
         there = {path: content_digest(data) for path, data in self.place.tree.items()}
         self.switching = [step for step in plan if there.get(step[0]) == step[1] != step[2]]
         if self.world.plant != "no_journal":
@@ -146,7 +146,7 @@ class TreeJobs(PartnerBase):
 
     # --- back -----------------------------------------------------------------------------------------------
 
-    def _take_back(self, journal: Journal, cause: StepFailed, failed: Answer) -> None:
+    def _take_back(self, journal: SimJournal, cause: StepFailed, failed: Answer) -> None:
         """Undo, or leave that to the recovery; the job has failed anyway. ``cause`` is the reported error."""
         if self.world.plant == "never_undone" or self.rng.random() < 0.5:
             self._answer(failed(_failed(cause)))
@@ -159,7 +159,7 @@ class TreeJobs(PartnerBase):
 
         self._walk(self.place.undo(journal, self.fault), [], undone, lambda e: self._answer(failed(_half(e))))
 
-    def _undone(self, journal: Journal) -> None:
+    def _undone(self, journal: SimJournal) -> None:
         if journal.target != self.machine.facts.tree:  # else it was a revert
             self.was_undone()
 
@@ -181,12 +181,12 @@ class TreeJobs(PartnerBase):
             self.post(f.RecoverFailed(req, trouble("read_error", RESOURCES_EXIT)))
         elif journal is None:
             self._check_whole()
-            self.post(f.Recovered(req, f.RecoveredKind.NOTHING, holds=place.holds))
+            self.post(f.RecoveryEnded(req, f.RecoveryKind.NOTHING, holds=place.holds))
         elif journal.is_finished:
             self.post(
-                f.Recovered(
+                f.RecoveryEnded(
                     req,
-                    f.RecoveredKind.FINISHED,
+                    f.RecoveryKind.FINISHED,
                     journal.target,
                     self.is_unproven,
                     is_known=self.is_known(journal.target),
@@ -205,13 +205,13 @@ class TreeJobs(PartnerBase):
         """Whether the state has the record and the pages of a generation."""
         return target.id in self.store.generations and not missing(target.root, self.store.pages.get)
 
-    def _unfinished(self, req: int, journal: Journal, error: StepFailed) -> None:
+    def _unfinished(self, req: int, journal: SimJournal, error: StepFailed) -> None:
         if self.world.plant == "never_undone":
             self._answer(f.RecoverFailed(req, _half(error)))
         else:
             self._undo(req, journal)
 
-    def _finished(self, req: int, journal: Journal) -> None:
+    def _finished(self, req: int, journal: SimJournal) -> None:
         is_doubtful, self.place.is_copied = self.place.is_copied, False
         self.place.holds = journal.target
         if is_doubtful:
@@ -219,23 +219,23 @@ class TreeJobs(PartnerBase):
             self.is_unproven = True
         self._check_whole()
         self._answer(
-            f.Recovered(
+            f.RecoveryEnded(
                 req,
-                f.RecoveredKind.FINISHED,
+                f.RecoveryKind.FINISHED,
                 journal.target,
                 is_doubtful,
                 is_known=self.is_known(journal.target),
             )
         )
 
-    def _undo(self, req: int, journal: Journal) -> None:
+    def _undo(self, req: int, journal: SimJournal) -> None:
         self.is_switching = True
         self.place.is_copied = False
 
         def undone() -> None:
             self._undone(journal)
             self._check_whole()
-            self._answer(f.Recovered(req, f.RecoveredKind.UNDONE, journal.target, holds=self.place.holds))
+            self._answer(f.RecoveryEnded(req, f.RecoveryKind.UNDONE, journal.target, holds=self.place.holds))
 
         def stuck(error: StepFailed) -> None:
             self._answer(f.RecoverFailed(req, _half(error)))
@@ -271,7 +271,7 @@ class TreeJobs(PartnerBase):
                 "P2", f"{self.name} calls a tree whole that was not compared after a recovery"
             )
 
-    def _check_undone(self, journal: Journal | None) -> None:
+    def _check_undone(self, journal: SimJournal | None) -> None:
         """A switch that cannot go on is undone within a bound once that can be. Attempts, of which one comes every poll
         interval, do not begin the time anew."""
         options = self.world.options

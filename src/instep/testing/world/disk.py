@@ -26,7 +26,7 @@ __all__ = [
     "ERRNOS",
     "SMALL",
     "Fault",
-    "Journal",
+    "SimJournal",
     "SimPlace",
     "SimStore",
     "StepFailed",
@@ -134,7 +134,7 @@ Fault = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
-class Journal:
+class SimJournal:
     """Durable once written. ``plan`` has (path, digest before, digest after); ``displaced`` what steps moved
     away."""
 
@@ -156,7 +156,7 @@ class SimPlace:
         self.has_marker = True
         self.stage: dict[Digest, bytes] = {}
         self.sealed_for: Digest | None = None
-        self.journal: Journal | None = None
+        self.journal: SimJournal | None = None
         self.archive: dict[Digest, bytes] = {}
         self.forgets_archive = False
         self.holds: HeadRef | None = None
@@ -225,7 +225,7 @@ class SimPlace:
         if self.sealed_for is None and (self.journal is None or self.journal.is_finished):
             self.stage = {d: data for d, data in sorted(self.stage.items()) if rng.random() < 0.5}
 
-    def steps(self, journal: Journal, fault: Fault) -> Iterator[bytes | None]:
+    def steps(self, journal: SimJournal, fault: Fault) -> Iterator[bytes | None]:
         """Do the steps that are not done yet, one a ``next``; yields a path that had drifted, else None."""
         if self.is_copied:
             self.sync()
@@ -248,7 +248,7 @@ class SimPlace:
         self.sync()
         journal.is_finished = True
 
-    def undo(self, journal: Journal, fault: Fault) -> Iterator[None]:
+    def undo(self, journal: SimJournal, fault: Fault) -> Iterator[None]:
         """Take the steps back that were done, one a ``next``, as many as can be; then the journal goes. Raises the
         first ``StepFailed`` when some could not: the journal stays, and this is begun again."""
         journal.is_undoing = True

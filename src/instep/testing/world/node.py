@@ -327,7 +327,7 @@ class SimNode(ABC):
             self.heard_head(sender, message)
         elif isinstance(message, m.Report) and sender in self.sessions:
             self.heard_report(sender, message)
-        elif isinstance(message, m.Order) and sender in self.sessions:
+        elif isinstance(message, m.OrderMessage) and sender in self.sessions:
             self.heard_order(sender, message)
 
     @abstractmethod
@@ -337,7 +337,7 @@ class SimNode(ABC):
     def heard_report(self, sender: str, message: m.Report) -> None:  # noqa: B027  not every node is reported to
         """A node reported the line's standing there."""
 
-    def heard_order(self, sender: str, message: m.Order) -> None:  # noqa: B027  not every node takes orders
+    def heard_order(self, sender: str, message: m.OrderMessage) -> None:  # noqa: B027  not every node takes orders
         """A node ordered what to do with a head."""
 
     @abstractmethod

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from instep.core.publish import vocabulary as p
-from instep.core.writer_change import Lost, base_of
+from instep.core.writer_change import LostGenerations, base_of
 from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.world.network import Network
 from instep.testing.world.world import BrokenPromise, World
-from instep.testing.writer_changes.member import Member
+from instep.testing.writer_changes.member import SimMember
 
 __all__ = ["Given", "LineChecks"]
 
@@ -23,7 +23,7 @@ class Given:
     record: SignedEpoch
     base: HeadRef | None
     is_promotion: bool
-    named: tuple[Lost, ...] = ()
+    named: tuple[LostGenerations, ...] = ()
     known: dict[Digest, None] = field(default_factory=dict)
 
 
@@ -37,7 +37,7 @@ class LineChecks:
         self.net = Network(world)
         self.ledger = Ledger()
         self.line = LineId(FilesetName("catalog"), NodeName("main"))
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, SimMember] = {}
         self.given: dict[Digest, Given] = {}
         self.late: dict[Digest, None] = {}
         self.taken: dict[str, None] = {}
@@ -51,11 +51,11 @@ class LineChecks:
 
     # --- checkers -------------------------------------------------------------------------------------------
 
-    def _is_legitimate(self, member: Member, record: SignedEpoch) -> bool:
+    def _is_legitimate(self, member: SimMember, record: SignedEpoch) -> bool:
         body = record.body()
         return record.id in self.given or (body.epoch == 1 and body.writer == self.line.origin)
 
-    def _committing(self, member: Member, effect: p.Commit) -> None:
+    def _committing(self, member: SimMember, effect: p.Commit) -> None:
         """No member publishes in an epoch that it was not given, and the first generation stands on the base."""
         current = member.facts.epochs.current
         name = f"{member.name} publishes {effect.epoch}.{effect.number}"

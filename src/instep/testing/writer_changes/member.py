@@ -25,7 +25,7 @@ from instep.testing.world.node import SimNode, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["Member"]
+__all__ = ["SimMember"]
 
 RETELL_MS = 1_500
 
@@ -33,7 +33,7 @@ RETELL_MS = 1_500
 class _Follows(SimPartner):
     """The member while its file names another writer."""
 
-    member: Member
+    member: SimMember
 
     def make_machine(self) -> Any:
         self.config = self.member.follow_config(self.config)
@@ -63,7 +63,7 @@ class _Follows(SimPartner):
             super().hear(sender, raw)
 
     def perform(self, effect: Any) -> None:
-        if isinstance(effect, f.Save):
+        if isinstance(effect, f.SaveFollow):
             self.member.checks(effect.facts.epochs, self.store.facts, None)
         super().perform(effect)
 
@@ -74,7 +74,7 @@ class _Follows(SimPartner):
 class _Writes(SimWriter):
     """The member while its file names itself."""
 
-    member: Member
+    member: SimMember
 
     def make_machine(self) -> Any:
         self.member.convert(PublishFacts)
@@ -95,7 +95,7 @@ class _Writes(SimWriter):
             super().hear(sender, raw)
 
     def perform(self, effect: Any) -> None:
-        if isinstance(effect, p.Save):
+        if isinstance(effect, p.SavePublish):
             self.member.checks(effect.facts.epochs, self.store.facts, effect.facts.head)
         if isinstance(effect, p.Announce):
             self.member.announced[effect.head] = None
@@ -108,7 +108,7 @@ class _Writes(SimWriter):
         self.member.look()
 
 
-class Member:
+class SimMember:
     """Name, disk, file and the awake one of two roles."""
 
     def __init__(
@@ -121,9 +121,9 @@ class Member:
         self.follows.member = self.writes.member = self
         self.toml = str(line.origin)
         self.dials: dict[str, None] = {str(line.origin): None}
-        self.members: dict[str, Member] = {}
-        self.on_commit: Callable[[Member, p.Commit], None] = lambda _, __: None
-        self.is_legitimate: Callable[[Member, SignedEpoch], bool] = lambda _, __: True
+        self.members: dict[str, SimMember] = {}
+        self.on_commit: Callable[[SimMember, p.Commit], None] = lambda _, __: None
+        self.is_legitimate: Callable[[SimMember, SignedEpoch], bool] = lambda _, __: True
         self.announced: dict[HeadRef, None] = {}
         self.is_dead = False
         self.was_restored = False
@@ -157,12 +157,12 @@ class Member:
         facts = self.facts
         return facts.live if isinstance(facts, FollowFacts) else facts.head
 
-    def serves_its_writer(self, asker: Member) -> bool:
+    def serves_its_writer(self, asker: SimMember) -> bool:
         """Contents may always go back to the line's own writer, when it greets with less than is live here."""
         held, has = self.held, asker.facts.head
         return self.toml == asker.name and held is not None and (has is None or has.position < held.position)
 
-    def peer(self, name: str) -> Member:
+    def peer(self, name: str) -> SimMember:
         return self.members[name]
 
     def boot(self) -> None:

@@ -15,7 +15,7 @@ from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.testing.world.node import sign, verdict_of
 from instep.testing.writer_changes.checks import Given, LineChecks
-from instep.testing.writer_changes.member import Member
+from instep.testing.writer_changes.member import SimMember
 
 __all__ = ["LineOperators"]
 
@@ -91,7 +91,7 @@ class LineOperators(LineChecks):
         writer.writes.ask_publish()
         self._give(writer, target, writer.life, 0, False)
 
-    def _give(self, writer: Member, target: str, life: int, tried: int, was_paused: bool) -> None:
+    def _give(self, writer: SimMember, target: str, life: int, tried: int, was_paused: bool) -> None:
         """The command's loop: pause, wait until nothing is under way and the target is in step, sign, resume."""
         if writer.life != life or not writer.is_writing:
             return
@@ -129,7 +129,7 @@ class LineOperators(LineChecks):
             return
         self._give_later(writer, target, life, tried)
 
-    def _give_later(self, writer: Member, target: str, life: int, tried: int) -> None:
+    def _give_later(self, writer: SimMember, target: str, life: int, tried: int) -> None:
         self.world.at(STEP_MS, lambda: self._give(writer, target, life, tried + 1, True))
 
     # --- promotion ------------------------------------------------------------------------------------------
@@ -158,13 +158,13 @@ class LineOperators(LineChecks):
         for heir in chosen:
             self.world.at(500 if is_split else self.rng.uniform(500, 2_500), partial(self._promote, heir, 0))
 
-    def _revive(self, member: Member) -> None:
+    def _revive(self, member: SimMember) -> None:
         if member.is_dead:
             member.is_dead = False
             if not member.is_alive:
                 member.boot()
 
-    def _promote(self, member: Member, tried: int) -> None:
+    def _promote(self, member: SimMember, tried: int) -> None:
         """The command: hold still, name what may be lost, let the CA sign."""
         if not member.is_alive or tried > PATIENCE:
             return
@@ -196,5 +196,5 @@ class LineOperators(LineChecks):
         seen = f.EpochSeen if is_follower else p.EpochSeen
         member.active.take(seen(NodeName(member.name), record, verdict_of(record.signature, record.id)))
 
-    def _reaches(self, member: Member, other: Member) -> bool:
+    def _reaches(self, member: SimMember, other: SimMember) -> bool:
         return other is not member and other.is_alive and self.net.is_open(other.name, member.name)

@@ -19,7 +19,7 @@ from instep.testing.rest import REST_MS
 from instep.testing.simulation import SESSION_MS, Result
 from instep.testing.world.options import Options
 from instep.testing.world.world import BrokenPromise, World
-from instep.testing.writer_changes.member import Member
+from instep.testing.writer_changes.member import SimMember
 from instep.testing.writer_changes.operators import LineOperators
 from instep.testing.writer_changes.plants import FOLLOWER_PLANTS, SUCCESSION_PLANTS, WRITER_PLANTS
 
@@ -99,7 +99,7 @@ class _Cluster(LineOperators):
         names = ("main", *(f"s{number}" for number in range(1, world.options.partners + 1)))
         for name in names:
             others = tuple(other for other in names if other != name)
-            member = Member(world, self.net, name, self.line, others, self.ledger)
+            member = SimMember(world, self.net, name, self.line, others, self.ledger)
             member.members = self.members
             member.writes.world_machine = WRITER_PLANTS.get(world.plant or "")
             member.follows.world_machine = FOLLOWER_PLANTS.get(world.plant or "")
@@ -256,7 +256,7 @@ class _Cluster(LineOperators):
                 self.world.record(member.name, "!", "its operator lets it follow")
                 member.rewrite(writer)
 
-    def _promote_best(self, fit: list[Member]) -> None:
+    def _promote_best(self, fit: list[SimMember]) -> None:
         if fit:
             self._promote(max(fit, key=lambda one: (one.held.position if one.held else (0, 0), one.name)), 0)
 
@@ -301,7 +301,7 @@ class _Cluster(LineOperators):
         return self.world.now - self._rest_since >= REST_MS
 
 
-def _misses_its_base(member: Member) -> bool:
+def _misses_its_base(member: SimMember) -> bool:
     """The condition that a writer's status shows as ``base_missing``."""
     facts = member.facts
     if not isinstance(facts, PublishFacts):

@@ -18,7 +18,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.diff import diff
 from instep.model.manifest.pages import PageMissing
 from instep.model.manifest.walk import iterate
-from instep.testing.world.disk import ERRNOS, Journal, StepFailed, content_digest
+from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed, content_digest
 from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.world import BrokenPromise
 from instep.testing.writers.writer_base import WriterBase
@@ -78,7 +78,7 @@ class SimRestores:
         except PageMissing:
             writer.post(s.PlanFailed(effect.req, trouble("contents_missing", 7)))
             return
-        writer.post(s.Planned(effect.req, plan), writer.rng.uniform(0, 5))
+        writer.post(s.RestorePlanned(effect.req, plan), writer.rng.uniform(0, 5))
 
     def _planned(self, effect: s.PlanRestore) -> s.RestorePlan:
         writer, get = self._writer, self._writer.store.get_page
@@ -136,7 +136,9 @@ class SimRestores:
         there = {path: content_digest(data) for path, data in place.tree.items()}
         paths = [path for path in sorted(there | wanted) if there.get(path) != wanted.get(path)]
         place.sealed_for = effect.target.id
-        place.journal = Journal(effect.target, [(path, there.get(path), wanted.get(path)) for path in paths])
+        place.journal = SimJournal(
+            effect.target, [(path, there.get(path), wanted.get(path)) for path in paths]
+        )
         self._steps(
             place.steps(place.journal, self._fault),
             lambda: writer.post(s.Restored(effect.req)),
@@ -150,13 +152,13 @@ class SimRestores:
             writer.post(s.RecoverFailed(req, trouble("marker_missing", 4)))
         elif place.journal is None or place.journal.is_finished:
             self._close()
-            writer.post(s.Recovered(req))
+            writer.post(s.TreeRecovered(req))
         else:
             is_undone = place.journal.is_undoing or writer.rng.random() < 0.5
             way = place.undo if is_undone else place.steps
             self._steps(
                 way(place.journal, self._fault),
-                lambda: writer.post(s.Recovered(req)),
+                lambda: writer.post(s.TreeRecovered(req)),
                 lambda why: writer.post(s.RecoverFailed(req, why)),
             )
 

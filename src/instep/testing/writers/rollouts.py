@@ -43,7 +43,7 @@ class SimRollouts:
         self.watch.writer_woke(self.machine.facts)
         self.say(v.PolicyChanged(self.policy))
         self.say(v.PartnersChanged(tuple(NodeName(n) for n in writer.partners)))
-        self.say(v.Started(head))
+        self.say(v.RolloutStarted(head))
         is_confirming = self.machine.facts.state is v.RolloutState.CONFIRMING
         if is_confirming and writer.world.is_faulty and self._impatient.random() < 0.5:
             # Typed as soon as the writer is back, whatever became of the nodes meanwhile.
@@ -66,11 +66,11 @@ class SimRollouts:
                 assert self.machine is not None
                 self.watch.ordered(effect.node, effect.order)
                 if effect.node in writer.sessions:
-                    order = m.Order(writer.line, effect.order)
+                    order = m.OrderMessage(writer.line, effect.order)
                     writer.net.stream(writer.name, effect.node, m.encode(order))
             case v.KeepRollout():
                 self.watch.rollout_ended(effect.facts)
-            case v.Answer():
+            case v.GiveRolloutAnswer():
                 self.watch.answered(effect.request, effect.trouble, writer.store.rollout)
             case SetTimer():
                 writer.set_timer(effect, TimerFired, self._take)
@@ -82,7 +82,7 @@ class SimRollouts:
     def reported(self, sender: str, report: m.Report) -> None:
         if report.via or report.node != sender:
             return
-        self.say(v.PartnerSeen(NodeName(sender), view_of(report)))
+        self.say(v.PartnerReported(NodeName(sender), view_of(report)))
 
     # --- operators ------------------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class SimRollouts:
             v.ResumeAsked,
             v.ConfirmAsked,
             v.ConfirmAsked,
-            v.RetryAsked,
+            v.BeginAnewAsked,
             lambda number: v.ReloadAsked(number, is_rolling=people.random() < 0.5),
             self._answers_differ,
             lambda number: v.AbortAsked(number, puts_back=people.random() < 0.5),
@@ -111,7 +111,9 @@ class SimRollouts:
     def _answers_differ(self, number: int) -> v.RolloutEvent:
         """The writer asked through the balancer, and users would get other answers."""
         target = self.watch.facts.target
-        return v.RetryAsked(number) if target is None else v.AnswersDiffered(number, target, "other pixels")
+        return (
+            v.BeginAnewAsked(number) if target is None else v.AnswersDiffered(number, target, "other pixels")
+        )
 
     def end_well(self) -> None:
         """After the faults: an operator resumes, confirms, and begins anew a rollout that did not end well."""
@@ -123,4 +125,4 @@ class SimRollouts:
         if facts.state is v.RolloutState.CONFIRMING:
             self.ask(v.ConfirmAsked)
         elif facts.state in ASKED_AGAIN:
-            self.ask(v.RetryAsked)
+            self.ask(v.BeginAnewAsked)

@@ -116,7 +116,7 @@ class SimWriter(WriterBase):
     def _reconfigure(self, config: p.PublishConfig) -> None:
         old, self.config = self.config, config
         if self.is_alive and config != old:
-            self.take(p.ConfigChanged(config))
+            self.take(p.PublishConfigChanged(config))
 
     def make_machine(self) -> PublishMachine:
         rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
@@ -201,7 +201,7 @@ class SimWriter(WriterBase):
 
     def perform(self, effect: s.WriterEffect) -> None:  # noqa: C901  one line a kind
         match effect:
-            case p.Save():
+            case p.SavePublish():
                 self.store.save(self._last_commit.saved(effect.facts))
             case KeepGeneration():
                 self.store.put(self.store.generations, effect.signed.id, effect.signed)
@@ -230,7 +230,7 @@ class SimWriter(WriterBase):
                 self._ask_partners(effect.req)
             case p.FetchPages():
                 self._fetch(effect)
-            case p.Answer():
+            case p.GiveAnswer():
                 if effect.request in self.ledger.answered:
                     raise BrokenPromise("P9", f"request {effect.request} was answered twice")
                 self.ledger.answered[effect.request] = None
@@ -238,7 +238,7 @@ class SimWriter(WriterBase):
                 self.cancel(effect.req)
             case SetTimer():
                 self.set_timer(effect, TimerFired)
-            case p.Report():
+            case p.PublishReport():
                 if effect.standing.value in ("blocked", "failing", "damaged", "held") and not effect.reason:
                     raise BrokenPromise("P9", f"{self.name} is {effect.standing.value} without a reason")
             case Refuse() | Note():
@@ -254,7 +254,7 @@ class SimWriter(WriterBase):
             return
         self.guard.looked()
         self.post(
-            p.Scanned(
+            p.TreeScanned(
                 effect.req, scanned(self, effect, definition_changed=self._is_definition_changed(effect.base))
             )
         )
@@ -340,7 +340,7 @@ class SimWriter(WriterBase):
 
     def _fetch(self, effect: p.FetchPages) -> None:
         def done(failed: Trouble | None) -> None:
-            self.post(p.PagesFetched(effect.req) if failed is None else p.FetchFailed(effect.req, failed))
+            self.post(p.ManifestFetched(effect.req) if failed is None else p.FetchFailed(effect.req, failed))
 
         self.later(1, lambda: self.fetch_pages(effect.req, effect.source, effect.head, done))
 

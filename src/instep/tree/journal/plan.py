@@ -22,7 +22,7 @@ from instep.model.manifest.manifest import Change
 from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal.journal import Op, Step
 
-__all__ = ["Live", "Moves", "Planned", "find_moves", "object_key", "plan"]
+__all__ = ["Live", "Moves", "PlannedSteps", "find_moves", "object_key", "plan"]
 
 HINTS_MAX = 1 << 16
 """So many displaced files are kept by digest as sources of new paths."""
@@ -50,7 +50,7 @@ class Live(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedSteps:
     """A step, an object to stage at ``slot`` (relative to the stage), or both for a topmost object."""
 
     step: Step | None
@@ -156,7 +156,7 @@ def _likeness(entry: Entry, top: bytes) -> bytes:
     return _encode((entry.path[len(top) :], entry.kind, entry.mode, entry.size, time, entry.digest, extra))
 
 
-def plan(changes: Iterable[Change], live: Live, moves: Moves, *, takes_over: bool) -> Iterator[Planned]:
+def plan(changes: Iterable[Change], live: Live, moves: Moves, *, takes_over: bool) -> Iterator[PlannedSteps]:
     """Steps and objects in path order (removals of unknown paths in a merged directory come when it is left).
 
     ``takes_over``: there is no base, so the root itself is merged with its present contents. ``PeerError`` when the
@@ -186,7 +186,7 @@ class _Plan:
         """A topmost directory whose entries need nothing more: removed, released or moved."""
         self.is_moved = False
 
-    def run(self, changes: Iterable[Change], *, takes_over: bool) -> Iterator[Planned]:
+    def run(self, changes: Iterable[Change], *, takes_over: bool) -> Iterator[PlannedSteps]:
         if takes_over:
             names = self.live.children(b"") or []
             self.merged.append(_Merged(b"", {n for n in names if n[:7].lower() != b".instep"}))
@@ -211,7 +211,7 @@ class _Plan:
         while self.merged:
             yield from self._leave_merged()
 
-    def _topmost(self, change: Change) -> Iterator[Planned]:
+    def _topmost(self, change: Change) -> Iterator[PlannedSteps]:
         path, old, new = change.path, change.old, change.new
         if new is None:
             assert old is not None
@@ -229,7 +229,7 @@ class _Plan:
     def _skip(self, path: bytes, *, is_moved: bool = False) -> None:
         self.skipped, self.is_moved = path, is_moved
 
-    def _gone(self, path: bytes, old: Entry) -> Iterator[Planned]:
+    def _gone(self, path: bytes, old: Entry) -> Iterator[PlannedSteps]:
         is_dir = old.kind is Kind.DIR
         if is_dir:
             self._skip(path)
@@ -239,7 +239,7 @@ class _Plan:
         if path not in self.sources:
             yield _only(Step(Op.REMOVE, path, object_key(path), old=old))
 
-    def _directory(self, change: Change, new: Entry) -> Iterator[Planned]:
+    def _directory(self, change: Change, new: Entry) -> Iterator[PlannedSteps]:
         path, old = change.path, change.old
         if old is not None and old.kind is Kind.DIR:
             if not self.live.is_same(old, new):
@@ -265,12 +265,12 @@ class _Plan:
         self.unit, self.unit_slot, self.unit_dirs = path, planned.slot, [path]
         yield planned
 
-    def _object(self, op: Op, change: Change, new: Entry) -> Planned:
+    def _object(self, op: Op, change: Change, new: Entry) -> PlannedSteps:
         key = object_key(change.path)
         step = Step(op, change.path, key, new=new, old=change.old)
-        return Planned(step, b"o/" + key, new, change.old, change.page, change.index)
+        return PlannedSteps(step, b"o/" + key, new, change.old, change.page, change.index)
 
-    def _in_unit(self, change: Change) -> Planned:
+    def _in_unit(self, change: Change) -> PlannedSteps:
         path, new = change.path, change.new
         if path.count(b"/") >= DEPTH_MAX:
             raise PeerError(
@@ -289,9 +289,11 @@ class _Plan:
             )
         if new.kind is Kind.DIR:
             self.unit_dirs.append(path)
-        return Planned(None, self.unit_slot + path[len(self.unit) :], new, None, change.page, change.index)
+        return PlannedSteps(
+            None, self.unit_slot + path[len(self.unit) :], new, None, change.page, change.index
+        )
 
-    def _leave_merged(self) -> Iterator[Planned]:
+    def _leave_merged(self) -> Iterator[PlannedSteps]:
         merged = self.merged.pop()
         for name in sorted(merged.names):
             path = merged.path + b"/" + name if merged.path else name
@@ -299,7 +301,7 @@ class _Plan:
             if not self.live.is_ignored(path, is_dir):
                 yield _only(Step(Op.REMOVE, path, object_key(path)))
 
-    def _time_of_parent(self, path: bytes) -> Iterator[Planned]:
+    def _time_of_parent(self, path: bytes) -> Iterator[PlannedSteps]:
         parent = parent_of(path)
         if not parent:
             return
@@ -312,7 +314,7 @@ class _Plan:
             raise PeerError(f"{shown(path)} has no parent directory", code="bad_tree", path=shown(path))
         yield from self._time(parent, entry)
 
-    def _time(self, path: bytes, entry: Entry) -> Iterator[Planned]:
+    def _time(self, path: bytes, entry: Entry) -> Iterator[PlannedSteps]:
         while self.timed and not is_below(path, self.timed[-1]):
             self.timed.pop()
         self.timed.append(path)
@@ -321,6 +323,6 @@ class _Plan:
         yield _only(Step(Op.TIME, path, mtime_ns=entry.mtime_ns))
 
 
-def _only(step: Step, change: Change | None = None) -> Planned:
+def _only(step: Step, change: Change | None = None) -> PlannedSteps:
     page, index = (Digest(b""), 0) if change is None else (change.page, change.index)
-    return Planned(step, b"", None, None, page, index)
+    return PlannedSteps(step, b"", None, None, page, index)

@@ -23,7 +23,7 @@ from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest.chunklist import ChunkParams, build_chunks, chunk_params
 from instep.model.manifest.pages import PutPage
 
-__all__ = ["Chunk", "Chunker", "chunk_file", "require_compiled"]
+__all__ = ["CutChunk", "Chunker", "chunk_file", "require_compiled"]
 
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
@@ -33,7 +33,7 @@ _SPLIT_OVER = 2 << 20
 _local = threading.local()
 
 
-class Chunk(NamedTuple):
+class CutChunk(NamedTuple):
     """``offset`` and ``length`` in bytes, ``digest`` BLAKE3-256 of these bytes."""
 
     offset: int
@@ -68,7 +68,7 @@ class Chunker:
         assert self._whole is not None, "this chunker was made without a digest of the whole"
         return Digest(self._whole.digest())
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[CutChunk]:
         with memoryview(_window()) as window, ThreadPoolExecutor(2, "chunks") as beside:
             start = rest = 0
             filled, is_end = self._fill(window, 0)
@@ -79,7 +79,7 @@ class Chunker:
                     if not is_end and filled - chunk.offset < self._params.maximum:
                         break  # this one may be cut short by the end of the window
                     kept = chunk.offset + chunk.length
-                    yield Chunk(start + chunk.offset, chunk.length, chunk.digest)
+                    yield CutChunk(start + chunk.offset, chunk.length, chunk.digest)
                 digesting.result()
                 rest = filled - kept
                 window[:rest] = window[kept:filled]
@@ -100,7 +100,7 @@ class Chunker:
         if self._whole is not None:
             self._whole.update(data)
 
-    def _cut(self, view: memoryview, beside: Executor) -> Iterator[Chunk]:
+    def _cut(self, view: memoryview, beside: Executor) -> Iterator[CutChunk]:
         """The chunks of ``view``. Where a chunk ends depends on nothing before its start, so that the second half,
         cut from its middle on, is right from the first end on that both ways of cutting have."""
         middle = len(view) // 2
@@ -121,13 +121,13 @@ class Chunker:
         finally:
             wait([ahead])  # it reads the window, which is moved next
 
-    def _cut_from(self, view: memoryview, at: int) -> Iterator[Chunk]:
+    def _cut_from(self, view: memoryview, at: int) -> Iterator[CutChunk]:
         average, minimum, maximum, normalization = self._params
         cutter = pyfastcdc.FastCDC(
             average, min_size=minimum, max_size=maximum, normalized_chunking=normalization
         )
         for cut in cutter.cut_buf(view[at:]):
-            yield Chunk(at + cut.offset, cut.length, Digest(blake3(cut.data).digest()))
+            yield CutChunk(at + cut.offset, cut.length, Digest(blake3(cut.data).digest()))
 
 
 def chunk_file(fd: int, size: int, put: PutPage) -> tuple[Digest, Digest, int]:

@@ -16,14 +16,14 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import walk_below
 from instep.tree.stage.next_tree import refused
 
-__all__ = ["Obstacle", "exchange_obstacles", "refuse_obstacles"]
+__all__ = ["ExchangeObstacle", "exchange_obstacles", "refuse_obstacles"]
 
 NAMED_MAX = 20
 """So many ignored paths outside ``carry``, or mounts, are named; the walk ends there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class ExchangeObstacle:
     """Why a root cannot be exchanged: a stable ``reason``, the value that ``exchange`` needs and the present one."""
 
     reason: str
@@ -33,7 +33,7 @@ class Obstacle:
 
 def exchange_obstacles(
     place: Place, rules: Rules, carry: Sequence[bytes], abilities: frozenset[Ability], *, is_writer: bool
-) -> list[Obstacle]:
+) -> list[ExchangeObstacle]:
     """All obstacles to exchanging ``place.root``; empty when there are none.
 
     ``carry`` are ignored paths, relative to the root and without a trailing slash, that move along. ``abilities``
@@ -52,34 +52,38 @@ def refuse_obstacles(place: Place) -> None:
         raise refused(place, obstacle.needed, obstacle.found)
 
 
-def _of_the_place(place: Place, is_writer: bool) -> Iterator[Obstacle]:
+def _of_the_place(place: Place, is_writer: bool) -> Iterator[ExchangeObstacle]:
     root, parent = place.root, place.root.parent
     if is_writer:
-        yield Obstacle("writers_tree", "a followed tree", f"this node writes {place.fileset}")
+        yield ExchangeObstacle("writers_tree", "a followed tree", f"this node writes {place.fileset}")
     mounts = mounts_below(os.path.realpath(os.fsencode(root)))
     if mounts:
         there = ", ".join(map(shown, mounts[:NAMED_MAX]))
-        yield Obstacle("mount_point", f"{root} with no mount at or below it", there)
+        yield ExchangeObstacle("mount_point", f"{root} with no mount at or below it", there)
     if not os.access(parent, os.W_OK | os.X_OK):
         mode = stat.S_IMODE(parent.stat().st_mode)
-        yield Obstacle("parent_not_writable", f"{parent} writable for uid {os.geteuid()}", f"mode {mode:04o}")
+        yield ExchangeObstacle(
+            "parent_not_writable", f"{parent} writable for uid {os.geteuid()}", f"mode {mode:04o}"
+        )
     if place.is_control_inside:
-        yield Obstacle("control_inside", f"a control folder outside {root}", str(place.control))
+        yield ExchangeObstacle("control_inside", f"a control folder outside {root}", str(place.control))
         return
     holder = place.control if place.control.exists() else place.control.parent
     device, other = root.stat().st_dev, holder.stat().st_dev
     if device != other:
-        yield Obstacle("other_file_system", f"device {device} of {root}", f"device {other} of {holder}")
+        yield ExchangeObstacle(
+            "other_file_system", f"device {device} of {root}", f"device {other} of {holder}"
+        )
 
 
-def _of_the_file_system(abilities: frozenset[Ability]) -> Iterator[Obstacle]:
+def _of_the_file_system(abilities: frozenset[Ability]) -> Iterator[ExchangeObstacle]:
     for ability in (Ability.EXCHANGE, Ability.HARDLINKS):
         if ability not in abilities:
             reason = ability.name.lower() + "_missing"
-            yield Obstacle(reason, ability.value, f"a file system without {ability.value}")
+            yield ExchangeObstacle(reason, ability.value, f"a file system without {ability.value}")
 
 
-def _of_ignored_paths(place: Place, rules: Rules, carry: Sequence[bytes]) -> Iterator[Obstacle]:
+def _of_ignored_paths(place: Place, rules: Rules, carry: Sequence[bytes]) -> Iterator[ExchangeObstacle]:
     named: list[bytes] = []
     mounts: list[bytes] = []
     with Root(place.root) as root:
@@ -100,9 +104,9 @@ def _of_ignored_paths(place: Place, rules: Rules, carry: Sequence[bytes]) -> Ite
                     break
     if mounts:
         there = ", ".join(map(shown, mounts))
-        yield Obstacle("mount_below", "a tree without mounts below it", there)
+        yield ExchangeObstacle("mount_below", "a tree without mounts below it", there)
     if named:
         carried = ", ".join(map(shown, carry)) or "nothing"
-        yield Obstacle(
+        yield ExchangeObstacle(
             "ignored_outside_carry", f"ignored paths only in carry ({carried})", ", ".join(map(shown, named))
         )

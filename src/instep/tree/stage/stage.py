@@ -34,7 +34,7 @@ from instep.tree.journal.journal import (
     decode_record,
     encode_record,
 )
-from instep.tree.journal.plan import Moves, Planned, find_moves, plan
+from instep.tree.journal.plan import Moves, PlannedSteps, find_moves, plan
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.objects.inode import SETID
@@ -333,7 +333,7 @@ class Stage:
         """Wants that were handed out and not laid yet, to ask for again elsewhere."""
         return list(self._unanswered.values())
 
-    def _prepare(self, planned: Planned) -> Iterator[Want]:
+    def _prepare(self, planned: PlannedSteps) -> Iterator[Want]:
         step, entry = planned.step, planned.entry
         if entry is None:
             assert step is not None
@@ -363,7 +363,7 @@ class Stage:
         if not self._have(planned, entry):
             yield Want(planned.page, planned.index, entry, 0, planned.slot)
 
-    def _attribute_wants(self, entry: Entry, planned: Planned) -> Iterator[Want]:
+    def _attribute_wants(self, entry: Entry, planned: PlannedSteps) -> Iterator[Want]:
         if entry.extra is None or not entry.extra.large_xattrs:
             return
         for which, (name, digest, _) in enumerate(entry.extra.large_xattrs, 1):
@@ -395,7 +395,7 @@ class Stage:
             return False
         return is_same(row, found) and row.digest == old.digest
 
-    def _have(self, planned: Planned, entry: Entry) -> bool:
+    def _have(self, planned: PlannedSteps, entry: Entry) -> bool:
         """Whether the content lies at its slot now, from an earlier attempt or from this machine."""
         slot = planned.slot
         if self.is_resumed:
@@ -417,7 +417,7 @@ class Stage:
         found = self._tree.stat_or_none(slot)
         return found is not None and kind_of(found) == 0 and found.st_nlink == 1
 
-    def _candidates(self, planned: Planned, entry: Entry) -> Iterator[int]:
+    def _candidates(self, planned: PlannedSteps, entry: Entry) -> Iterator[int]:
         if entry.kind is Kind.FILE:
             old = planned.old
             paths = []

@@ -16,7 +16,7 @@ from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 from instep.tree.root.records import named_damage, read_records
 
-__all__ = ["Gone", "stat_rows"]
+__all__ = ["GoneRow", "stat_rows"]
 
 _SETTLED_NS = 20_000_000
 """Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
@@ -24,13 +24,13 @@ _RACY_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class GoneRow:
     """A path, or a whole directory, that the live tree no longer has: its stat rows are void."""
 
     path: bytes
 
 
-def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
+def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | GoneRow]:
     """The changes to the stat cache, to be stored before ``finish``: removals first where a path was
     replaced. Streams; can be asked again until ``finish``."""
     if not journal.is_switched:
@@ -38,9 +38,9 @@ def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | Gone]:
     with Root(place.root) as root:
         for step in journal.steps():
             if step.op is Op.MOVE:
-                yield Gone(step.source)
+                yield GoneRow(step.source)
             elif step.op in (Op.REMOVE, Op.CHANGE) and not _is_file(step.old, step.new):
-                yield Gone(step.path)
+                yield GoneRow(step.path)
             if (
                 step.new is None
                 or step.new.kind is not Kind.FILE

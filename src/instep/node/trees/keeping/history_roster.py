@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from instep.model.ids import Digest, FilesetName
-from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
 from instep.tree.archive.history_pack import PACK_NAME
 
@@ -37,7 +37,7 @@ class HistoryRoster:
         self._store = store
         self._key = f"history/{fileset}"
 
-    def removed(self, history: Kept) -> Removed:
+    def removed(self, history: SharedHistory) -> Removed:
         """The files that the last roster names and that are gone. Files that the history itself let go of meanwhile are
         among them, when a crash kept the roster from being written."""
         raw = self._store.get(self._key)
@@ -46,7 +46,7 @@ class HistoryRoster:
         names = (name.rpartition(b"/")[2] for name in gone.difference(packs))
         return Removed(packs, frozenset(Digest(bytes.fromhex(name.decode())) for name in names))
 
-    def record(self, history: Kept, lost: Iterable[Digest]) -> None:
+    def record(self, history: SharedHistory, lost: Iterable[Digest]) -> None:
         """From now on the files that are there are expected, and the contents that are still lost."""
         files = history.files().union(b"%.2s/%s" % (name, name) for name in (d.hex().encode() for d in lost))
         raw = msgspec.msgpack.encode(sorted(files))

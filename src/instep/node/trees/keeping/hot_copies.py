@@ -14,7 +14,7 @@ import msgspec
 
 from instep.errors import ResourceError
 from instep.model.ids import Digest, FilesetName
-from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
 
 __all__ = ["HotCopies"]
@@ -43,7 +43,7 @@ class HotCopies:
         """The files that were copied since ``begin``."""
         return tuple(self._now)
 
-    def begin(self, history: Kept) -> None:
+    def begin(self, history: SharedHistory) -> None:
         """A scan begins. Commits since the last one make older copies needless: they go now."""
         self._now.clear()
         if not self._committed:
@@ -54,7 +54,7 @@ class HotCopies:
             log.warning("an old copy of a hot file stays until the next tidying: %s", error)
         self._committed.clear()
 
-    def copy(self, history: Kept, path: bytes, digest: Digest, fd: int) -> None:
+    def copy(self, history: SharedHistory, path: bytes, digest: Digest, fd: int) -> None:
         """Keep what ``fd`` holds. Errors: ``ResourceError`` ``no_room_for_copy``; ``DamagedError``
         ``content_mismatch`` when the file moved on."""
         size = os.fstat(fd).st_size
@@ -72,7 +72,7 @@ class HotCopies:
         self._committed.update(self._uncommitted)
         self._uncommitted.clear()
 
-    def _let_go(self, history: Kept) -> None:
+    def _let_go(self, history: SharedHistory) -> None:
         raw = self._store.get(self._key)
         kept = _decoder.decode(raw) if raw is not None else {}
         for path, digest in self._committed.items():
@@ -84,7 +84,7 @@ class HotCopies:
         self._store.put(self._key, msgspec.msgpack.encode(kept))
 
 
-def _require_room(history: Kept, size: int) -> None:
+def _require_room(history: SharedHistory, size: int) -> None:
     """Room that a reflink would not need is required all the same: the kernel does not say before."""
     disk = os.statvfs(history.place.control)
     free = disk.f_bavail * disk.f_frsize

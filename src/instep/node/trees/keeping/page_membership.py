@@ -15,7 +15,7 @@ from instep.model.ids import Digest
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import CHUNK_TAG, decode_inner, level_of
 
-__all__ = ["Belonging"]
+__all__ = ["PageMembership"]
 
 KEPT_ROOTS = 16
 DIGESTS_KEPT_MAX = 1 << 20
@@ -23,7 +23,7 @@ DIGESTS_KEPT_MAX = 1 << 20
 GetOrNone = Callable[[Digest], bytes | None]
 
 
-class Belonging:
+class PageMembership:
     """Keeps the page digests below the roots that were asked about last. Reads inner pages only: about one in
     250. A root some of whose inner pages are gone belongs as far as it can be followed."""
 

@@ -18,18 +18,18 @@ from instep.tree.objects.digest import digest_bytes
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place
 
-__all__ = ["Kept", "contents_in", "keep_laid"]
+__all__ = ["SharedHistory", "contents_in", "keep_laid"]
 
 
-def contents_in(place: Place, rows: Rows, history: Kept | None = None) -> tuple[Contents, Path]:
+def contents_in(place: Place, rows: Rows, history: SharedHistory | None = None) -> tuple[Contents, Path]:
     """Every content of a fileset on this node, and the archive that it was indexed from. ``history`` is the open one,
     where there is one; a node that wrote the line before has one as well."""
     if history is None and place.history.is_dir():
-        history = Kept(place)
+        history = SharedHistory(place)
     return Contents(place, history, rows), place.archive
 
 
-class Kept:
+class SharedHistory:
     """One lock around a ``History``; also a source of contents for staging."""
 
     def __init__(self, place: Place) -> None:
@@ -99,7 +99,7 @@ class Kept:
         return self.open(entry.digest) if entry.kind is Kind.FILE else None
 
 
-def keep_laid(place: Place, fileset: FilesetSettings, history: Kept, laid: Sequence[Entry]) -> None:
+def keep_laid(place: Place, fileset: FilesetSettings, history: SharedHistory, laid: Sequence[Entry]) -> None:
     """The history keeps what a restore laid: the scan that follows does not read it again."""
     with Root(place.root) as root:
         for entry in laid:

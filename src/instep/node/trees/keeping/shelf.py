@@ -26,10 +26,10 @@ from instep.net.messages.messages import (
     PagesReply,
     PagesRequest,
 )
-from instep.net.transfer import PIECE_BYTES, Answer, AnswerStatus, pieces_of_file
-from instep.node.trees.keeping.page_membership import Belonging
+from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
+from instep.node.trees.keeping.page_membership import PageMembership
 from instep.node.trees.keeping.serving_checks import ServingChecks, Where
-from instep.node.trees.keeping.shared_history import Kept
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
 from instep.tree.archive.lookup import ArchiveLookup
 from instep.tree.archive.source import ArchiveSource
@@ -111,7 +111,7 @@ class Shelf:
     def __init__(
         self,
         place: Place,
-        history: Kept | None,
+        history: SharedHistory | None,
         archive: ArchiveLookup,
         checks: ServingChecks,
         missed: Callable[[Entry], None] | None = None,
@@ -133,7 +133,7 @@ class Shelf:
         self._asker = asker
         return self
 
-    def contents(self, entries: Iterable[Entry]) -> Iterator[Answer]:
+    def contents(self, entries: Iterable[Entry]) -> Iterator[TransferAnswer]:
         """Answers in order. Small contents whole, large ones in pieces."""
         with closing(Root(self._place.root)) as root:
             for index, entry in enumerate(entries):
@@ -144,7 +144,7 @@ class Shelf:
                 else:
                     yield from self._pieces(entry, root, [(0, entry.size)], index)
 
-    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[Answer]:
+    def ranges(self, entry: Entry, ranges: Sequence[tuple[int, int]]) -> Iterator[TransferAnswer]:
         """Parts of one content. The asker verifies the whole; a file that moved on shows in its size."""
         for offset, length in ranges:
             if offset + length > entry.size:
@@ -171,14 +171,14 @@ class Shelf:
         finally:
             os.close(fd)
 
-    def _whole(self, index: int, entry: Entry, data: bytes | None) -> Answer:
+    def _whole(self, index: int, entry: Entry, data: bytes | None) -> TransferAnswer:
         if data is not None and blake3(data).digest() == entry.digest:
-            return Answer(index, AnswerStatus.WHOLE, 0, data)
+            return TransferAnswer(index, AnswerStatus.WHOLE, 0, data)
         kept = self._kept_bytes(entry)
         if kept is None:
             self._miss(entry)
-            return Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
-        return Answer(index, AnswerStatus.WHOLE, 0, kept)
+            return TransferAnswer(index, AnswerStatus.SUPERSEDED, 0, b"")
+        return TransferAnswer(index, AnswerStatus.WHOLE, 0, kept)
 
     def _kept_bytes(self, entry: Entry) -> bytes | None:
         if self._history is not None:
@@ -203,14 +203,14 @@ class Shelf:
 
     def _pieces(
         self, entry: Entry, root: Root, ranges: Sequence[tuple[int, int]], first: int
-    ) -> Iterator[Answer]:
+    ) -> Iterator[TransferAnswer]:
         """Every range of one content, answered as want ``first`` and those after it."""
         is_again = self._checks.is_again(self._asker, entry, ranges)
         fd = self._open_large(root, entry, is_again)
         if fd is None:
             self._miss(entry)
             for index in range(len(ranges)):
-                yield Answer(first + index, AnswerStatus.SUPERSEDED, 0, b"")
+                yield TransferAnswer(first + index, AnswerStatus.SUPERSEDED, 0, b"")
             return
         began = os.fstat(fd).st_mtime_ns
         try:
@@ -275,16 +275,16 @@ def is_unchanged(fd: int, entry: Entry) -> bool:
     return found.st_size == entry.size and found.st_mtime_ns == entry.mtime_ns
 
 
-def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[Answer]:
+def _until_short(index: int, fd: int, offset: int, length: int) -> Iterator[TransferAnswer]:
     """The pieces of one range; *superseded* where the file ends early, or the disk cannot read it."""
     try:
         yield from pieces_of_file(index, fd, offset, length)
     except DamagedError:
-        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+        yield TransferAnswer(index, AnswerStatus.SUPERSEDED, 0, b"")
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        yield Answer(index, AnswerStatus.SUPERSEDED, 0, b"")
+        yield TransferAnswer(index, AnswerStatus.SUPERSEDED, 0, b"")
 
 
 def _opened(root: Root, entry: Entry) -> int | None:
@@ -301,7 +301,7 @@ def _target(root: Root, entry: Entry) -> bytes | None:
         return None
 
 
-def chunk_pages_reply(store: NodeStore, belonging: Belonging, request: ChunkPagesRequest) -> PagesReply:
+def chunk_pages_reply(store: NodeStore, belonging: PageMembership, request: ChunkPagesRequest) -> PagesReply:
     """Pages of one file's chunk list: only pages that belong to it."""
     entry = entry_asked(store, request.page, request.position)
     root = entry.extra.chunks if entry.extra is not None else None

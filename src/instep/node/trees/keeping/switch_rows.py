@@ -7,7 +7,7 @@ from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
 from instep.tree.journal.journal import Journal
 from instep.tree.root.place import Place
-from instep.tree.switch.rows import Gone, stat_rows
+from instep.tree.switch.rows import GoneRow, stat_rows
 from instep.tree.switch.switch import finish
 
 __all__ = ["record_rows", "store_rows"]
@@ -32,7 +32,7 @@ def store_rows(store: NodeStore, place: Place) -> Journal | None:
     fileset = place.fileset
     batch: list[StatRow] = []
     for row in stat_rows(place, journal):
-        if isinstance(row, Gone):
+        if isinstance(row, GoneRow):
             if batch:
                 store.put_stat_rows(fileset, batch)
                 batch = []

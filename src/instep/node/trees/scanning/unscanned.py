@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from instep.core.publish.vocabulary import ScanSummary
-from instep.node.trees.scanning.watching import PATHS_MAX, Drained
+from instep.node.trees.scanning.watching import PATHS_MAX, WatchDrained
 
 __all__ = ["Unscanned"]
 
@@ -20,7 +20,7 @@ class Unscanned:
         self.is_everything = False
         """Track was lost: only a full scan will do."""
 
-    def take_in(self, drained: Drained) -> None:
+    def take_in(self, drained: WatchDrained) -> None:
         """Add what the watch drained."""
         self.is_everything = self.is_everything or drained.is_overflow
         for path, is_tree in drained.paths:

@@ -15,7 +15,7 @@ from instep.tree.scan.rules import Rules
 from instep.tree.watch.limits import unwatched
 from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher
 
-__all__ = ["PATHS_MAX", "Drained", "TreeWatch"]
+__all__ = ["PATHS_MAX", "WatchDrained", "TreeWatch"]
 
 AGAIN_S = 2.0
 """A root that cannot be watched (not mounted yet) is retried after this long."""
@@ -29,7 +29,7 @@ PATHS_MAX = 50_000
 log = logging.getLogger(__name__)
 
 
-class Drained(NamedTuple):
+class WatchDrained(NamedTuple):
     """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost,
     only a full scan will do. Both are handed out once and together, so that no caller takes one and leaves the other
     behind."""
@@ -185,10 +185,10 @@ class TreeWatch:
         watcher.close()
         self._watcher = None
 
-    def drain(self) -> Drained:
+    def drain(self) -> WatchDrained:
         """The touched paths and losses since the last drain, up to now."""
         self._take()
-        drained = Drained(tuple(self._paths.items()), self._lost_track)
+        drained = WatchDrained(tuple(self._paths.items()), self._lost_track)
         self._paths = {}
         self._lost_track = False
         return drained

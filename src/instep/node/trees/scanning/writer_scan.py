@@ -33,7 +33,7 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, Sink, cover, scan, scan_paths
 from instep.tree.scan.settling import Settling
 
-__all__ = ["PageKeeper", "Survey", "Surveyed"]
+__all__ = ["PageKeeper", "WriterScan", "WriterScanned"]
 
 PAGES_BATCH = 256
 UNSETTLED_MAX = 1_000
@@ -75,7 +75,7 @@ class PageKeeper:
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class WriterScanned:
     """``summary`` is for the machine; ``paths`` are the changed ones (at most ``PATHS_KEPT_MAX``), ``pages``
     the new pages when they fit a bundle, ``damaged`` the files whose bytes changed under the same stat."""
 
@@ -111,7 +111,7 @@ class _Tally:
             self.paths.append(path)
 
 
-class Survey:
+class WriterScan:
     """One writer's tree."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Survey:
         self._rules = Rules(definition)
         self._local = Local(preserve=frozenset(definition.preserve), is_own=True)
 
-    def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> Surveyed:
+    def everything(self, store: NodeStore, base: Digest | None, now_ms: int, *, deep: bool) -> WriterScanned:
         """Scan all of it and build the manifest anew; equal parts give equal pages."""
         keeper = PageKeeper(store)
         tally = _Tally(holding=Holding(lets_go=self._lets_go))
@@ -182,7 +182,7 @@ class Survey:
         again: Sequence[ScanProblem] = (),
         *,
         reads_open: bool = False,
-    ) -> Surveyed:
+    ) -> WriterScanned:
         """Look at the named paths only and edit the base's pages. ``again`` are paths that the scans before could not
         carry: paths below one are looked at once it can be carried. Files among them that are open for writing are
         read where ``paths`` names them, or ``reads_open`` says so."""
@@ -225,7 +225,7 @@ class Survey:
         now_ms: int,
         *,
         is_full: bool,
-    ) -> Surveyed:
+    ) -> WriterScanned:
         whole = totals(root, keeper.get)
         before = totals(base, keeper.get).entries if base is not None else 0
         if base is not None and not (tally.added or tally.changed or tally.removed):
@@ -250,7 +250,7 @@ class Survey:
             at_ms=now_ms,
         )
         pages = tuple(keeper.new.values()) if keeper.new is not None else None
-        return Surveyed(summary, tuple(tally.paths), pages, tally.holding.damaged())
+        return WriterScanned(summary, tuple(tally.paths), pages, tally.holding.damaged())
 
 
 def _merged(
