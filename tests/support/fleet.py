@@ -16,13 +16,15 @@ from typing import Any
 
 from examples.ports import Ports
 from instep.cli.control import Control
+from instep.errors import UnavailableError
 from tests.support.commands import run_command, spawn_daemon
 from tests.support.waiting import eventually
 
-__all__ = ["Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
+__all__ = ["SOURCE", "Answer", "CommandFailed", "Fleet", "Node", "tree_of"]
 
 COMMAND_S = 120.0
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
+"""The version of instep that is tested."""
 
 
 class CommandFailed(AssertionError):
@@ -58,20 +60,21 @@ def free_port() -> int:
 @dataclass
 class Node:
     """One node directory and its daemon. ``environment`` is added to each daemon that is started, ``prefix`` comes
-    before each command, as ``setpriv`` does."""
+    before each command, as ``setpriv`` does, and ``source`` has the version of instep that runs."""
 
     name: str
     directory: Path
     port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
+    source: str = SOURCE
 
     def run(
         self, *words: str, expect: int | None = 0, timeout: float = COMMAND_S, json: bool = True
     ) -> Answer:
         """Run ``instep --dir ... WORDS``. ``expect`` is the exit code, None for any."""
         arguments = ["--dir", str(self.directory), *words, *(["--json"] if json else [])]
-        if self.prefix:
+        if self.prefix or self.source != SOURCE:
             done = subprocess.run(
                 [*self.prefix, sys.executable, "-m", "instep.cli", *arguments],
                 capture_output=True,
@@ -102,25 +105,54 @@ class Node:
         if self.prefix:
             self.run("start")
             return
+        if self.source != SOURCE:
+            self._start_other()
+            return
         with (self.directory / "daemon.log").open("ab") as log:
             spawn_daemon(self.directory, self._environment(), log).release()
         eventually(self.control.is_up, describe=lambda: f"{self.name} to answer\n{self.log()}")
 
+    def _start_other(self) -> None:
+        """Start a daemon of another version. A shell lets go of it at once: the test run is not its parent."""
+        command = [sys.executable, "-m", "instep.node", str(self.directory)]
+        with (self.directory / "daemon.log").open("ab") as log:
+            subprocess.run(
+                ["sh", "-c", '"$@" &', "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                timeout=COMMAND_S,
+                check=True,
+                start_new_session=True,
+            )
+        eventually(self._pings, describe=lambda: f"{self.name} to answer\n{self.log()}")
+
+    def _pings(self) -> bool:
+        """Whether a daemon of whichever version answers: ``Control.is_up`` reads today's answer."""
+        try:
+            self.control.call("ping", {})
+        except UnavailableError:
+            return False
+        return True
+
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment, "PYTHONPATH": SOURCE}
+        return {**os.environ, **self.environment, "PYTHONPATH": self.source}
 
     def stop(self) -> None:
         self.run("stop")
 
     @property
     def pid(self) -> int | None:
-        """The daemon's process id, None when none lives."""
+        """The daemon's process id, None when none lives. A process that was killed lives until its last thread is gone:
+        until then it has its files, and so the lock of the directory."""
         try:
             pid = int((self.directory / "daemon.pid").read_text())
-            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            threads = os.listdir(f"/proc/{pid}/task")
         except (OSError, ValueError):
             return None
-        return None if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z" else pid
+        return None if state == "Z" and len(threads) <= 1 else pid
 
     def kill(self) -> None:
         """SIGKILL, and wait until the process is gone."""
