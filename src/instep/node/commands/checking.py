@@ -30,6 +30,7 @@ from instep.node.trees.space import room_for
 from instep.node.writing.writer import WriterService
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
+from instep.tree.root.writable import require_writable_folder
 
 __all__ = ["check_node"]
 
@@ -278,6 +279,7 @@ async def _check_fileset(
     node, me, fileset = context.node, context.node.runtime.name, service.fileset
     try:
         place = await service.worker.run(service.place)
+        await service.worker.run(require_writable_folder, place.control)
     except (InstepError, OSError) as error:
         reason = error.reason if isinstance(error, InstepError) else str(error)
         hint = error.hint if isinstance(error, InstepError) else None

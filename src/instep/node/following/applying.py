@@ -40,6 +40,7 @@ from instep.tree.journal.journal import Journal, Why
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
+from instep.tree.root.writable import require_writable_folder
 from instep.tree.stage.stage import Stage
 from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import Recovered, recover
@@ -150,6 +151,7 @@ class Applying:
         definition = self.definition(head)
         taken = self._tree.taken()
         place = taken.place
+        require_writable_folder(place.control)
         found = base.root if base is not None else self._found_root(head, definition, taken)
         require_room(place, found, head.root, self._tree.get_page)
         return Stage.open(

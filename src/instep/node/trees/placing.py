@@ -21,6 +21,7 @@ from instep.node.facts.mounts import require_mount
 from instep.store.port import NodeStore
 from instep.tree.root.marker import Marker, check_marker, create_marker, read_marker, remove_marker
 from instep.tree.root.place import Place, check_overlap, prepare_place, resolve_place
+from instep.tree.root.writable import require_writable_folder
 
 __all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
 
@@ -62,6 +63,7 @@ def take_root(
             os.mkdir(path, 0o755)
     place = _resolve(settings, fileset, path, stage, node_dir)
     prepare_place(place)
+    require_writable_folder(place.control)
     marker = read_marker(path)
     if marker is None:
         marker = create_marker(path, fileset, settings.name)

@@ -68,6 +68,7 @@ from instep.node.trees.scanning.watching import TreeWatch
 from instep.node.trees.scanning.writer_scan import WriterScanned
 from instep.node.writing.balancer_check import BalancerCheck
 from instep.node.writing.committing import bundle_of, commit
+from instep.node.writing.disk_watch import DiskWatch
 from instep.node.writing.own_past import told_head
 from instep.node.writing.restoring import Restoring
 from instep.node.writing.rollout import RolloutService
@@ -166,7 +167,8 @@ class WriterService:
         self.tree.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, blinded)
         try:
             await self.tree.watch.start()
-            await run_all(self.driver.run(), self.rollout.run(), self.balancer.run())
+            disk = DiskWatch(self.tree, lambda: self._touched((), True))
+            await run_all(self.driver.run(), self.rollout.run(), self.balancer.run(), disk.run())
         finally:
             self.tree.watch.close()
             await self.failures.close()

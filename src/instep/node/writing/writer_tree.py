@@ -37,6 +37,7 @@ from instep.tree.journal.journal import Journal
 from instep.tree.objects.fidelity import Local
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
+from instep.tree.root.writable import require_writable_folder
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.settling import Settling
 
@@ -116,6 +117,7 @@ class WriterTree:
         self, effect: v.Scan, is_full: bool, trees: list[bytes], touched: list[bytes]
     ) -> WriterScanned:
         taken = self.taken()
+        require_writable_folder(taken.place.control)
         refuse_open_journal(Journal.load(taken.place), self._tree.name)
         self.contents = {}
         self._contents_bytes = 0

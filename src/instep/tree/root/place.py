@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from instep.errors import ConfigError, DamagedError, RefusedError, ResourceError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import FilesetName
 from instep.tree.root.marker import open_root
+from instep.tree.root.writable import unprepared
 
 __all__ = [
     "OWNER_FILE",
@@ -174,23 +174,7 @@ def prepare_place(place: Place) -> None:
     except NotADirectoryError as error:
         raise _stage_unusable(control, "is not a directory") from error
     except OSError as error:
-        hint = "make the parent writable for the daemon, or set stage to a directory on its file system"
-        if error.errno == errno.EROFS:
-            hint = (
-                "its file system is mounted read-only: look at the kernel log for the reason, then: "
-                f"mount -o remount,rw {shlex.quote(str(_mount_point(control.parent)))}"
-            )
-        raise ResourceError(
-            f"the control folder {control} cannot be prepared: {error.strerror}",
-            hint=hint,
-            code="stage_unusable",
-            path=str(control),
-        ) from error
-
-
-def _mount_point(path: Path) -> Path:
-    """The mount that ``path`` lies on."""
-    return next((each for each in (path, *path.parents) if os.path.ismount(each)), path)
+        raise unprepared(control, error) from error
 
 
 def _prepare(place: Place, fd: int, parent: int) -> None:
@@ -379,8 +363,10 @@ def _write_owner(control: int, owner: Owner) -> None:
 
 
 def _drop_default_acl(control: int) -> None:
-    """A default ACL inherited from the parent would colour every staged object."""
+    """A default ACL inherited from the parent would colour every staged object. Where there is none nothing is
+    written: a root on a read-only file system can be read."""
     try:
+        os.getxattr(control, "system.posix_acl_default")
         os.removexattr(control, "system.posix_acl_default")
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.ENOTSUP):
