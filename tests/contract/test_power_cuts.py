@@ -41,7 +41,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Iterator[Path]:
-    """Where a run happens: in memory where that is to be had, as each makes thousands of files."""
+    """Where a run happens: in memory where that is available, as each makes thousands of files."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path

@@ -109,7 +109,8 @@ def transcript_of_keys() -> str:
 
 
 def tries(base: str, place: str, key: Key, tried: list[str]) -> Iterator[str]:
-    """One line for each way in which the key's value is wrong, with the first value that is; and what right ones do."""
+    """One line for each way in which the key's value is wrong, with the first wrong value; and the results of right
+    ones."""
     head = base if place and place in base else base + place
     try:
         before = settings_lines(parse(base))
@@ -117,9 +118,7 @@ def tries(base: str, place: str, key: Key, tried: list[str]) -> Iterator[str]:
         before = {}
     refused: dict[str, list[tuple[str, str]]] = {}
     accepted: list[str] = []
-    known: dict[
-        str, str
-    ] = {}  # what the key alone refuses in words of this form, the whole file refuses alike
+    known: dict[str, str] = {}  # a value that the key alone refuses so, the whole file refuses alike
     for text in tried:
         alone = refusal_of(key, text)
         if alone in known:

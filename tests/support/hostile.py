@@ -337,7 +337,7 @@ class HostileWriter:
         raise RefusedError("eve verifies nothing")
 
     async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
-        raise RefusedError("eve invites nobody")
+        raise RefusedError("eve invites no node")
 
     async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply:
         raise RefusedError("eve renews nothing")

@@ -45,9 +45,23 @@ def _files(*patterns: str) -> list[Path]:
 
 
 def sentences_of_python(source: str) -> Iterator[tuple[int, str]]:
-    """Docstrings, attribute docstrings, comments, and texts of at least four words; with their line."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.split()) >= 4:
+    """Docstrings, comments, and texts of at least four words, formatted ones as a whole; with their line."""
+    tree = ast.parse(source)
+    parts: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            texts = [each for each in node.values if isinstance(each, ast.Constant)]
+            parts.update(map(id, texts))
+            whole = " … ".join(str(each.value) for each in texts)
+            if len(whole.split()) >= 4:
+                yield node.lineno, whole
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in parts
+            and len(node.value.split()) >= 4
+        ):
             yield node.lineno, node.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -73,7 +87,7 @@ def found_in(folder: str) -> list[str]:
         source = path.read_text("utf-8")
         if path.name == "CHANGELOG.md":
             source = RELEASED.split(source)[0]
-        if path == Path(__file__) or "/decisions/" in str(path):
+        if path == Path(__file__):
             continue
         read = sentences_of_python if path.suffix == ".py" else sentences_of_markdown
         for line, text in read(source):

@@ -20,8 +20,8 @@ class InviteDocument(Document, frozen=True):
 
 @command("invite", Role.ADMIN, RefusedError)
 class InviteCommand(Command[InviteDocument], frozen=True):
-    """Make a one-time token for a new node, with the rights that this node will
-    give it. ``from`` comes from earlier command lines; it has no effect.
+    """Make a one-time token for a new node, with the rights that this node will give it. ``from`` comes from earlier
+    command lines; it has no effect.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """The caller's side of the control socket: HTTP/1.0 over a Unix socket, answers in JSON lines.
 
-``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines
-and a last ``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its
-own ends after two minutes of silence. Nothing heavy is imported, because every command starts here.
+``POST /v1/<command>`` with JSON parameters is answered by ``{"progress": ...}`` or ``{"item": ...}`` lines and a last
+``{"result": ...}`` or ``{"error": ...}``. A call without a deadline of its own ends after two minutes of silence.
+Nothing heavy is imported, because every command starts here.
 """
 
 from __future__ import annotations

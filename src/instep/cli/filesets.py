@@ -114,7 +114,7 @@ def fileset_add(
     def text() -> None:
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
         show_recipe(recipe_name, name, given_keys)
-        print(f"  offered to {', '.join(offered) or 'nobody yet'}")
+        print(f"  offered to {', '.join(offered) or 'no partner yet'}")
         for partner, why in reasons.items():
             print(f"  not to {partner}: {why}")
         if changed and reloaded is None:

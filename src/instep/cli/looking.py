@@ -125,7 +125,7 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
 def _places(one: api.LogRowDocument) -> str:
     """Where all contents of a generation are."""
     alone = ", ".join(one.contents)
-    return alone or (f"{' + '.join(one.together)} together" if one.together else "nobody")
+    return alone or (f"{' + '.join(one.together)} together" if one.together else "no node")
 
 
 @command("diff", example="instep diff catalog 41 42")

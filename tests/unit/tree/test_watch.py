@@ -33,8 +33,8 @@ class Watched:
         self.watcher = watcher
 
     def told(self) -> list[WatchEvent]:
-        """All events until nothing new comes; at least one within the deadline. fanotify
-        also wakes for other programs on this file system, so silence of the descriptor is no sign.
+        """All events until nothing new comes; at least one within the deadline. fanotify also wakes for other
+        programs on this file system, so silence of the descriptor is no sign.
         """
         events: list[WatchEvent] = []
         poll = select.poll()

@@ -143,7 +143,7 @@ class FollowPermits(FollowHeads):
         return True
 
     def _is_returning(self) -> bool:
-        """Begin to offer the node again once nothing more is to come; True when that began."""
+        """Begin to offer the node again once nothing more is pending; True when that began."""
         facts = self._facts
         if facts.begun is not None and facts.begun not in (facts.tree, self._wanted()):
             self._set(begun=None)

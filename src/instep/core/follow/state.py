@@ -1,6 +1,6 @@
-"""What the rooms of the ``FollowMachine`` share: its facts, its one job, how far the apply is, small parts.
+"""The shared state of the ``FollowMachine``'s floors: its facts, its one job, how far the apply is, small parts.
 
-The machine is one class in floors, each in a file of its own and calling only what lies below it: state, heads,
+The machine is one class in floors, each in a file of its own and calling only lower ones: state, heads,
 permits, due, drift, apply, and on top the machine itself (``core/follow/machine.py``).
 """
 
@@ -119,7 +119,7 @@ class FollowState:
         self._drift = DriftView()
         self._drift_ready_ms = 0
         self._blind: Trouble | None = None
-        """What the watch does not see."""
+        """Why the watch cannot see all paths."""
         self._scan_cost = ScanCost()
         self._compared: f.Compared | None = None
         self._compared_with: Digest | None = None
@@ -184,7 +184,7 @@ class FollowState:
             self._is_forgiven = True
             return
         if facts.refused == facts.tree:
-            self._succeed("due")  # What kept it from going back is over with the wish to go back.
+            self._succeed("due")  # The obstacle to going back is over with the wish to go back.
             if self._is_recovered and self._job is None:
                 self._progress = None
                 self._out.append(f.DropStage())
@@ -199,8 +199,8 @@ class FollowState:
         return not self._is_recovered and self._facts.refused == self._facts.tree
 
     def _is_leaving_another(self, head: HeadRef) -> bool:
-        """Whether the tree is still to be put back from a refused generation that is not ``head``: that one is
-        remembered until it is out of the tree, and ``head`` is tried again and refused then."""
+        """Whether the tree must still be put back from a refused generation that is not ``head``: that refusal
+        is kept until the generation is out of the tree, and ``head`` is retried and refused then."""
         refused, job = self._facts.refused, self._job
         is_leaving = refused is not None and refused == self._facts.tree and refused != head
         return is_leaving and not (job is not None and job.phase is FollowPhase.SWITCH and job.head == head)
@@ -222,7 +222,7 @@ class FollowState:
         self._note(code, f"generation {head.number} is refused: {reason}", generation=head.number)
 
     def _spend_permit(self, head: HeadRef) -> None:
-        """A permit ends with the refusal of its head: tried again, the node waits for its turn like all others."""
+        """A permit ends with the refusal of its head: on a retry the node waits for its turn like all others."""
         order = self._facts.order
         if order is not None and order.head == head:
             self._set(spent=max(self._facts.spent, order.permit))
@@ -254,7 +254,7 @@ class FollowState:
         setattr(self._progress, what, True)
         failed = self._failed_switch
         if failed is not None and failed[0] == self._progress.target.id:
-            # What waits longer and longer is the switch, and that comes yet.
+            # The back-off belongs to the switch, and the switch comes later.
             self._troubles["apply"] = failed[1]
         else:
             self._succeed("apply")

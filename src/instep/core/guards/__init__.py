@@ -1,1 +1,1 @@
-"""What a writer's scan may not become unasked: mass losses, held paths, files that are hot."""
+"""The changes that a writer never publishes unasked: mass losses, held paths, files that are hot."""

@@ -1,1 +1,1 @@
-"""The ``PublishMachine`` of an own line at its writer, its guards, and what it does with single paths."""
+"""The ``PublishMachine`` of an own line at its writer, its guards, and its handling of single paths."""

@@ -238,7 +238,7 @@ def restored_trouble(
     """Why a writer stands ``held: restored``: the difference in numbers, where the newer contents are, both ways on."""
     head = facts.head
     number = head.number if head is not None else 0
-    who = f" {', '.join(sorted(holders))} told of it." if holders else ""
+    who = f" {', '.join(sorted(holders))} reported it." if holders else ""
     if head != facts.base:
         what = f"the tree cannot be compared with generation {number}: no node that answers has its manifest"
     else:

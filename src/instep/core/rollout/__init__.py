@@ -1,1 +1,1 @@
-"""The ``RolloutMachine`` of a written line: waves, orders, and what each node is waited for."""
+"""The ``RolloutMachine`` of a written line: waves, orders, and the awaited step of each node."""

@@ -181,7 +181,7 @@ class RolloutMachine(RolloutShow):
                 if state not in (*GOING, RolloutState.CONFIRMING):
                     return self._refusal("to abort")
                 if ask.puts_back:
-                    self._go_back(None, "aborted", "somebody aborted it")
+                    self._go_back(None, "aborted", "an operator aborted it")
                 else:
                     self._set(serial=facts.serial + 1)
                     self._end(RolloutState.ABORTED)

@@ -183,7 +183,7 @@ def opening(plans: Sequence[BalancerPlan], comment: str = "#") -> list[str]:
     """The lines that say whose file it is."""
     names = ", ".join(plan.name for plan in plans)
     return [
-        f"{comment} {MARK} for {names}; changes here are lost.",
+        f"{comment} {MARK} for {names}; what you change here is lost.",
         f"{comment} Change [balancers] in instep.toml, or set only = \"backend\" and keep the rest to yourself.",
     ]  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Golden answers: asking an application, and comparing what it says with what it said."""
+"""Golden answers: asking an application, and comparing its answers with earlier ones."""

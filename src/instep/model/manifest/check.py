@@ -196,9 +196,8 @@ def missing(
     complete: Digest | None = None,
     has: Callable[[Digest], bool] | None = None,
 ) -> list[Digest]:
-    """The pages of ``root`` to fetch next: missing pages that are named by present
-    ones. Empty when all are here; to be called again after each round, of which there
-    is one a level.
+    """The pages of ``root`` to fetch next: missing pages that are named by present ones. Empty when all are here; to
+    be called again after each round, of which there is one a level.
 
     ``complete`` is a root all of whose pages are here; pages that both have in common are not read. ``has`` is a
     cheaper way to ask for leaves, which are never read here."""

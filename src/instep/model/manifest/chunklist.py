@@ -257,8 +257,8 @@ def most_chunk_pages(size: int) -> int:
 
 
 def missing_chunk_pages(root: Digest, get_or_none: Callable[[Digest], bytes | None]) -> list[Digest]:
-    """The pages of a chunk list to fetch next, as ``manifest.missing`` does it: empty when
-    all are here, to be called again after each round."""
+    """The pages of a chunk list to fetch next, as ``manifest.missing`` does it: empty when all are here, to be called
+    again after each round."""
     raw = get_or_none(root)
     if raw is None:
         return [root]

@@ -71,8 +71,8 @@ class PageMissing(KeyError):
 
 
 class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An inner page's item for one page of the level below: its last path, its
-    digest, and how many entries and bytes of files lie below it."""
+    """An inner page's item for one page of the level below: its last path, its digest, and how many entries and bytes
+    of files lie below it."""
 
     last: bytes
     digest: _Digest32

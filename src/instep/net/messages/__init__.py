@@ -1,1 +1,1 @@
-"""What peers say to each other, as msgpack, with its errors and checked parts."""
+"""The messages between peers, as msgpack, with its errors and checked parts."""

@@ -109,7 +109,7 @@ def plan_of(
             )
         )
     if not servers:
-        warnings.append(f"{balancer.name}: nobody serves {', '.join(balancer.filesets)} yet")
+        warnings.append(f"{balancer.name}: no node serves {', '.join(balancer.filesets)} yet")
     if (balancer.admin_path or balancer.admin_host) and not any(server.is_writer for server in servers):
         warnings.append(
             f"{balancer.name}: no writer of {', '.join(balancer.filesets)} is known for admin requests"

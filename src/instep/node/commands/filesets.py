@@ -121,7 +121,7 @@ class Filesets:
         ]
         me = self._node.runtime.name
         return UnavailableError(
-            f"nobody offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
+            f"no node offers {name} to {me}; offered are: {', '.join(offered) or 'none'}"
             + (f" ({'; '.join(down)})" if down else ""),
             hint=f"on its writer: instep fileset add {name} PATH, and: instep partner set {me} --replicate --data",
             code="not_offered",

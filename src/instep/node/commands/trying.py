@@ -45,7 +45,7 @@ class Trying:
                 through = await try_balancer(service) if asked.through_balancer else ()
         except TimeoutError:
             raise UnavailableError(
-                f"not everything was answered within {limit_s:g} s; answers came from: {', '.join(found) or 'nobody'}",
+                f"not everything was answered within {limit_s:g} s; answers came from: {', '.join(found) or 'no node'}",
                 hint="give it longer with --timeout, or set a shorter timeout for each request",
                 code="timed_out",
             ) from None

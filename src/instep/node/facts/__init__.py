@@ -1,1 +1,1 @@
-"""What gates compare and ``check`` shows: facts about this node, read from files, users and programs."""
+"""Facts about this node, which gates compare and ``check`` shows: read from files, users and programs."""

@@ -1,1 +1,1 @@
-"""What a written and a followed line share: saved facts, ports, hooks, gates, golden answers, epoch records."""
+"""The common part of written and followed lines: saved facts, ports, hooks, gates, golden answers, epoch records."""

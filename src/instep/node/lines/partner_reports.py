@@ -9,7 +9,7 @@ __all__ = ["view_of_report"]
 
 
 def view_of_report(report: m.Report) -> r.PartnerReport:
-    """What the machine decides by."""
+    """The part of a report that the machine decides by."""
     return r.PartnerReport(
         standing=report.standing.standing,
         head=report.head,

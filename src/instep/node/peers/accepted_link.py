@@ -1,4 +1,4 @@
-"""One partner that dialled us: what it is offered and told, what it reports."""
+"""One partner that dialled us: the offers and messages to it, and its reports."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AcceptedLink(StreamRequests):
         self._offered: dict[LineId, m.Offer] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    # Telling ------------------------------------------------------------------------------------------------
+    # Sending ------------------------------------------------------------------------------------------------
 
     def tell_head(self, head: m.Head) -> None:
         service = self._peers.service(head.line)
@@ -67,7 +67,7 @@ class AcceptedLink(StreamRequests):
         self._wake.set()
 
     def tell_order(self, order: m.OrderMessage) -> None:
-        """Orders are levels: of those that wait for one line the newest is enough. A partner of a version without them
+        """Orders are levels: of all that wait for one line the newest is enough. A partner of a version without them
         applies when it is ready."""
         if m.since(m.OrderMessage) > self.version:
             return
@@ -75,8 +75,8 @@ class AcceptedLink(StreamRequests):
         self._wake.set()
 
     def tell_epochs(self, line: LineId) -> None:
-        """Say who writes a line that the partner named itself, once for each change: also when this node does not
-        write it any more and lets the partner have nothing of it."""
+        """Send the writers' records of a line that the partner named itself, once for each change: also when this
+        node does not write it any more and lets the partner have nothing of it."""
         named = line in self.accepted or any(known.line == line for known in self.hello.lines)
         message = self._peers.epochs_of(line) if named else None
         if message is not None and self._told_epochs.get(line) != message:
@@ -315,7 +315,7 @@ class AcceptedLink(StreamRequests):
                 )
 
     def _reported(self, report: m.Report) -> None:
-        """A report is the partner's word about itself, or a hub's about those behind it (``via``)."""
+        """A report is the partner's word about itself, or a hub's about nodes behind it (``via``)."""
         if report.node != self.who and report.via != self.who:
             raise PeerError(f"{self.who} reported for {report.node}", code="unexpected_message")
         service = self._peers.service(report.line)

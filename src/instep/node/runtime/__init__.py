@@ -1,1 +1,1 @@
-"""What every service of a node shares: settings in force, keys, state, drivers, worker threads, logs and drains."""
+"""The shared part of a node's services: settings in force, keys, state, drivers, worker threads, logs and drains."""

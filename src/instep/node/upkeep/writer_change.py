@@ -83,7 +83,7 @@ class Succession:
             return
         runtime.note(
             "writer_unknown",
-            f"nobody told where {writer} can be dialled; here: instep partner set {writer} --address HOST:PORT",
+            f"no peer reported an address of {writer}; here: instep partner set {writer} --address HOST:PORT",
             line,
             writer=str(writer),
         )

@@ -68,7 +68,8 @@ class RolloutService:
                 future.cancel()
 
     async def ask(self, make: Callable[[int], r.Ask | r.AnswersDiffered], timeout_s: float) -> Trouble | None:
-        """What an operator asks; why nothing was done, None when it was. ``TimeoutError`` at the deadline."""
+        """Hand in an operator's request; return why nothing was done, None when it was. ``TimeoutError`` at the
+        deadline."""
         self._request += 1
         number = self._request
         future: asyncio.Future[Trouble | None] = asyncio.get_running_loop().create_future()
@@ -90,7 +91,7 @@ class RolloutService:
         if self.has_failed:
             await self.ask(r.BeginAnewAsked, RETRY_S)
 
-    # What happens -------------------------------------------------------------------------------------------
+    # The events ---------------------------------------------------------------------------------------------
 
     def published(self, head: HeadRef, before: HeadRef | None, author: str, policy: RolloutPolicy) -> None:
         """``head`` was announced after ``before``."""
@@ -158,7 +159,7 @@ def _has_ordered(facts: r.RolloutFacts) -> bool:
 
 
 def saved_rollout(store: NodeStore, line: LineId) -> r.RolloutFacts | None:
-    """What the line's machine saved last, None before the first."""
+    """The facts that the line's machine saved last, None before the first."""
     raw = store.load_rollout(line)
     return msgspec.msgpack.decode(raw, type=r.RolloutFacts) if raw is not None else None
 

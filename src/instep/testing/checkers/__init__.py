@@ -1,1 +1,1 @@
-"""Checkers of what must hold: promises, rest and rollouts, seen from outside the nodes."""
+"""Checkers of the rules: promises, rest and rollouts, seen from outside the nodes."""

@@ -1,4 +1,4 @@
-"""What a simulated partner's side of rollouts knows of it."""
+"""A simulated partner, as its side of rollouts knows it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Virtual time, chance, the lying network, disks that forget, and what every simulated node has."""
+"""Virtual time, chance, the lying network, disks that forget, and the base of every simulated node."""

@@ -359,7 +359,7 @@ class SimWriter(WriterBase):
             self.post(p.TreeChanged((path,)), self.rng.uniform(0, 2))
 
     def change_policy(self, policy: RolloutPolicy) -> None:
-        """Somebody edits ``[filesets.catalog.rollout]``."""
+        """An operator edits ``[filesets.catalog.rollout]``."""
         assert self.rollouts is not None
         self.world.record(self.name, "!", f"the policy is {policy_words(policy)}")
         self.definition = policy.encoded()

@@ -1,4 +1,4 @@
-"""What the parts of a simulated writer know of it: its restores, its rollouts, its scans and the guard outside."""
+"""A simulated writer, as its parts know it: its restores, its rollouts, its scans and the guard outside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WriterBase(SimNode):
     """Paths that a scan cannot read at the moment."""
     hot_at_ms: float
     hot_copies: dict[Digest, bytes]
-    """What scans copied of the hot file, by digest."""
+    """The copies of the hot file that scans made, by digest."""
     accepting: dict[int, None]
     """Requests that accept what they remove."""
     asked_here: dict[int, None]

@@ -17,7 +17,7 @@ from instep.testing.writers.writer_base import WriterBase
 __all__ = ["scanned"]
 
 HOT = b"hot"
-"""The path. Its contents come to the history by a copy only, as those of large files do."""
+"""The path. Its contents come to the history by a copy only, as for large files."""
 
 
 def scanned(writer: WriterBase, effect: p.Scan, *, definition_changed: bool) -> p.ScanSummary:

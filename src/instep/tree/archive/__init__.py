@@ -1,1 +1,1 @@
-"""What a tree held before: archive batches at every node, and the history of contents at a writer."""
+"""Former contents of a tree: archive batches at every node, and the history of contents at a writer."""

@@ -1,1 +1,1 @@
-"""Single objects of a tree: their bytes and digests, and what beyond bytes is kept."""
+"""Single objects of a tree: their bytes and digests, and the metadata that is kept."""

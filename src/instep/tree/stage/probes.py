@@ -1,8 +1,8 @@
 """Looked at before a switch begins: whether each path that its steps touch can be changed at all.
 
 An immutable file, a busy mount point or a directory that the daemon may not write would stop the switch in the middle.
-Found here, it stops it before the first step, and the error names the path and the command that helps. What only shows
-later is undone (``tree/switch/undo.py``).
+Found here, it stops it before the first step, and the error names the path and the command that helps. An obstacle
+that shows only later is undone (``tree/switch/undo.py``).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def refuse_stuck_paths(place: Place, journal: Journal, root: Root) -> None:
 
 
 def refuse_stuck_changes(place: Place, steps: Iterable[Step], root: Root) -> None:
-    """The same of a plan, before anything is staged. ``steps`` are what its differences come to; the rights of
+    """The same of a plan, before anything is staged. ``steps`` are made from its differences; the rights of
     directories are left to the switch, for only its journal says which of them it opens itself."""
     probe = _Probe(place, steps, root)
     probe.ignores_modes = True
