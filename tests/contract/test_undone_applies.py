@@ -123,6 +123,29 @@ def test_an_undo_that_is_interrupted_anywhere_goes_on_and_never_forward(tmp_path
         assert_arrives(at, world)
 
 
+def test_a_step_that_cannot_be_taken_back_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = failed_at(tmp_path / "w", "switch.closing=eio")
+    assert world is not None
+    exchange = beneath.rename_exchange
+
+    def refuse_one(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
+        if to_name == b"changed":
+            raise PermissionError(errno.EPERM, "the file is immutable")
+        exchange(from_fd, from_name, to_fd, to_name)
+
+    with monkeypatch.context() as stuck:
+        stuck.setattr(beneath, "rename_exchange", refuse_one)
+        with pytest.raises(InstepError) as caught:
+            look(world)
+    assert caught.value.error_code == "half_switched"
+    found, old = observed(world), wanted(world, old_tree())
+    assert {path for path in found.keys() | old.keys() if found.get(path) != old.get(path)} == {"a/changed"}
+    assert look(world) is RecoveredKind.UNDONE
+    assert_old(world)
+
+
 @pytest.mark.usefixtures("renaming")
 def test_what_was_written_into_new_files_before_the_undo_is_archived(tmp_path: Path) -> None:
     world = failed_at(tmp_path / "w", "switch.removals=eio")

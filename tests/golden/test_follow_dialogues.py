@@ -98,6 +98,20 @@ def test_a_full_disk_is_retried_later_and_told() -> None:
     talk.say(f.Staged(talk.asked(f.StageContents))).check("full_disk")
 
 
+def test_what_can_never_be_applied_is_left_alone_until_a_newer_generation_comes() -> None:
+    talk = begun(follower())
+    talk.say(f.HeadSeen(MAIN, generation(1), OK))
+    talk.say(f.PagesFetched(talk.asked(f.FetchPages)))
+    never = Trouble("definition_refused", "it asks for owners, this node allows none", Retry.NEVER, 4)
+    talk.say(f.StageFailed(talk.asked(f.StageContents), never))
+    for minute in range(1, 60):
+        for timer in ("retry-apply", "poll"):
+            talk.at(minute * 60_000).say(TimerFired(timer))
+            assert not any(isinstance(each, f.FetchPages | f.StageContents) for each in talk.effects)
+    talk.say(f.HeadSeen(MAIN, generation(2), OK))
+    assert talk.asked(f.FetchPages)
+
+
 def test_drift_is_reverted_three_times_and_then_named() -> None:
     talk = live(begun(follower()), 1)
     for turn in range(4):
@@ -108,6 +122,14 @@ def test_drift_is_reverted_three_times_and_then_named() -> None:
             talk.say(f.Reverted(talk.asked(f.Revert), (b"global.xml",)))
             talk.say(f.DriftChecked(talk.asked(f.CheckDrift), (), 0))
     talk.check("drift_fight")
+
+
+def test_a_timer_that_fires_a_moment_early_is_not_the_last_word_on_what_was_touched() -> None:
+    """A clock of milliseconds cuts off: the loop's timer may come before the moment that it was set to."""
+    talk = live(begun(follower()), 1)
+    talk.at(10_000).say(f.TreeTouched((b"global.xml",)))
+    talk.at(10_199).say(TimerFired("drift-settle"))
+    assert talk.asked(f.CheckDrift)
 
 
 def test_what_cannot_be_restored_is_tried_more_and_more_seldom() -> None:

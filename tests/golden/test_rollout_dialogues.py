@@ -43,6 +43,16 @@ def test_a_permit_drains_switches_and_returns_before_live_is_recorded() -> None:
     d.check("permit")
 
 
+def test_an_order_of_the_same_serial_counts_and_an_older_one_does_not() -> None:
+    """The writer raises the serial for what it decides, and gives permits under it as turns come."""
+    d = held()
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 3, Verdict.HOLD)))
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.SWITCH)))
+    assert not any(isinstance(effect, f.Switch) for effect in d.effects)
+    d.say(f.OrderGiven(MAIN, Order(ref(2), 3, Verdict.SWITCH)))
+    assert any(isinstance(effect, f.Switch) for effect in d.effects)
+
+
 def test_what_no_reload_hook_is_for_needs_no_permit() -> None:
     """With the default strategy only a reload makes a node wait for its turn."""
     facts = f.FollowFacts(head=ref(1), live=ref(1), tree=ref(1))

@@ -1,82 +1,32 @@
-"""Which tests should see a fault of a room, quickest first; and which lines of the product they reach."""
+"""The floors that see faults: where their tests lie, how long one may take, and which are run in many processes."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from types import CodeType, FrameType
-from typing import Any
+from dataclasses import dataclass
 
-import pytest
+__all__ = ["FLOORS", "ROOMS", "Floor"]
 
-__all__ = ["FLOORS", "REACHED"]
-
-REACHED = "INSTEP_REACHED"
-"""Names a file to which a run of tests with this plugin writes what it reached."""
-
-FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "core": (
-        ("tests/unit/core", "tests/golden", "tests/property/test_core_rules.py"),
-        ("tests/simulation",),
-        ("tests/cluster/test_gates.py", "tests/cluster/test_rollouts.py", "tests/cluster/test_guards.py"),
-    ),
-    "net": (
-        ("tests/unit/test_messages.py", "tests/unit/test_pki.py", "tests/unit/test_ports.py"),
-        (
-            "tests/unit/test_tokens_and_allow.py",
-            "tests/unit/test_transfer.py",
-            "tests/contract/test_network_twin.py",
-        ),
-        ("tests/property/test_hostile_bytes.py", "tests/golden"),
-        ("tests/cluster/test_links.py", "tests/cluster/test_joining.py", "tests/cluster/test_peers.py"),
-        ("tests/cluster/test_hostile_partner.py", "tests/cluster/test_hostile_writer.py"),
-    ),
-    "tree": (
-        ("tests/unit/tree",),
-        ("tests/property",),
-        ("tests/contract",),
-        ("tests/adversary",),
-        ("tests/cluster/test_fidelity.py", "tests/cluster/test_drift.py", "tests/cluster/test_exchange.py"),
-    ),
-    "node": (
-        ("tests/unit/node", "tests/contract/test_node_store.py", "tests/property/test_toml_lines.py"),
-        ("tests/cluster/test_mirror.py", "tests/cluster/test_rollback.py", "tests/cluster/test_drift.py"),
-        ("tests/cluster/test_gates.py", "tests/cluster/test_hooks.py", "tests/cluster/test_guards.py"),
-        ("tests/cluster",),
-    ),
-}
-
-_reached: dict[str, set[int]] = {}
-_ours: dict[CodeType, str | None] = {}
+ROOMS = {"core": ("core",), "tree": ("tree",), "node": ("node", "fleet", "daemon"), "net": ("net",)}
+"""Folders of ``src/instep`` in which faults are planted; each room has the same share."""
 
 
-def _enter(frame: FrameType, event: str, _: Any) -> Any:
-    code = frame.f_code
-    if code not in _ours:
-        _, found, name = code.co_filename.rpartition("/src/instep/")
-        _ours[code] = name if found and name.split("/")[0] in FLOORS else None
-    name_ = _ours[code]
-    if name_ is None:
-        return None
-    lines = _reached.setdefault(name_, set())
-    lines.add(frame.f_lineno)
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Some folders of tests. ``budget_s``: how much of them, by the time that they took without a fault, one fault gets."""
 
-    def line(frame: FrameType, event: str, _: Any) -> Any:
-        lines.add(frame.f_lineno)
-        return line
-
-    return line
+    name: str
+    folders: tuple[str, ...]
+    budget_s: float
+    workers: int
+    is_told_twice: bool
+    """True when a failure counts only if the same test passes without the fault right afterwards."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get(REACHED):
-        sys.settrace(_enter)
+FLOORS = (
+    Floor("quick", ("tests/unit", "tests/golden", "tests/property"), 120, 2, is_told_twice=False),
+    Floor("worlds", ("tests/contract", "tests/simulation", "tests/adversary"), 150, 2, is_told_twice=True),
+    Floor("cluster", ("tests/cluster",), 150, 4, is_told_twice=True),
+)
+"""Fast to slow. Tests that read the sources instead of running them are in ``NOT_RUN``."""
 
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    where = os.environ.get(REACHED)
-    if where:
-        sys.settrace(None)
-        with open(where, "w", encoding="utf-8") as file:
-            json.dump({name: sorted(lines) for name, lines in _reached.items()}, file)
+NOT_RUN = ("tests/unit/test_house.py", "tests/unit/test_docs.py", "tests/unit/cli/test_reference.py")

@@ -16,6 +16,10 @@ _OTHER: dict[type[ast.cmpop], type[ast.cmpop]] = {
 _BOUNDARIES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _WORDS = frozenset(("debug", "info", "warning", "error", "exception", "failpoint", "register", "say", "log"))
 """Calls whose loss no promise is about: lines of the log, and places for tests."""
+_NEVER_DRAWN = frozenset(("__repr__", "__str__"))
+"""Functions that only make text for people."""
+_CLOCKS = ("now", "time", "monotonic", "deadline", "until")
+_CLOCK_ENDS = ("_ms", "_at", "_s", "_ns")
 _EITHER_WAY = frozenset(("min", "max", "compare_digest"))
 """Calls whose first two arguments may change places."""
 
@@ -42,6 +46,8 @@ def _negated(node: ast.AST) -> Found:
 
 def _boundary(node: ast.AST) -> Found:
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], _BOUNDARIES):
+        if any(_is_edge_without_promise(side) for side in (node.left, node.comparators[0])):
+            return
         yield node, ast.Compare(node.left, [_OTHER[type(node.ops[0])]()], node.comparators)
 
 
@@ -67,6 +73,10 @@ def _turned_constant(node: ast.AST) -> Found:
 
 def _plus_minus(node: ast.AST) -> Found:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        if any(
+            isinstance(each, ast.JoinedStr | ast.Constant) and not _is_number(each) for each in ast.walk(node)
+        ):
+            return
         yield node, ast.BinOp(node.left, ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), node.right)
 
 
@@ -134,6 +144,20 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def _is_number(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+
+
+def _is_edge_without_promise(side: ast.expr) -> bool:
+    """A moment, a bound with a name in capitals, or a descriptor: no promise says on which side its edge lies."""
+    for each in ast.walk(side):
+        name = each.attr if isinstance(each, ast.Attribute) else each.id if isinstance(each, ast.Name) else ""
+        word = name.lower()
+        if word in _CLOCKS or word.endswith((*_CLOCK_ENDS, "fd")) or (name.isupper() and len(name) > 1):
+            return True
+    return False
+
+
 def _name(call: ast.Call) -> str:
     function = call.func
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -161,7 +185,7 @@ def _behaviour(tree: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.ClassDef):
             yield from _behaviour(child)
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and child.name not in _NEVER_DRAWN:
             yield child
             for statement in child.body:
                 yield from _within(statement)
@@ -173,6 +197,12 @@ def _within(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Call) and (_name(node) in _WORDS or _name(node).endswith("Error")):
         return
     yield node
+    if (
+        isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and isinstance(node.operand, ast.Constant)
+    ):
+        return  # a number below 0 is a sign that there is none: any other says the same
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from typing import cast
+
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from instep.model.definition import Definition
 from instep.model.ids import EMPTY_DIGEST, Digest
-from instep.model.limits import DEPTH_MAX, SIZE_MAX, TIME_MAX_NS, TIME_MIN_NS, broken_by_path
+from instep.model.limits import (
+    COMPONENT_MAX,
+    DEPTH_MAX,
+    PATH_MAX,
+    SIZE_MAX,
+    TIME_MAX_NS,
+    TIME_MIN_NS,
+    broken_by_path,
+)
 from instep.model.manifest import manifest
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.paths import parent_of, sort_key
 from instep.tree.journal.plan import find_moves, plan
+from instep.tree.root.beneath import Root
+from instep.tree.scan.listing import Child, Lister, Problem
+from instep.tree.scan.rules import Rules
 from instep.tree.scan.unfit import unfit
 
 DIGEST = Digest(b"d" * 32)
@@ -87,3 +102,27 @@ def test_no_receiver_refuses_what_a_scan_lets_through(entry: Entry) -> None:
     manifest.check_diff(empty, root, pages.__getitem__)
     changes = list(manifest.diff(empty, root, pages.__getitem__))
     assert list(plan(changes, _EmptyTree(), find_moves(changes), takes_over=False))
+
+
+@given(
+    st.integers(1, DEPTH_MAX + 3),
+    st.one_of(st.integers(1, 300), st.integers(PATH_MAX - 2 * COMPONENT_MAX, PATH_MAX + 2)),
+    st.sampled_from([1, 2, COMPONENT_MAX - 1, COMPONENT_MAX, COMPONENT_MAX + 1]),
+)
+@example(20, PATH_MAX - COMPONENT_MAX + 1, COMPONENT_MAX - 1)
+@example(20, PATH_MAX - COMPONENT_MAX, COMPONENT_MAX)
+@example(20, PATH_MAX - COMPONENT_MAX - 1, COMPONENT_MAX)
+@example(DEPTH_MAX - 1, 2 * DEPTH_MAX, 1)
+@example(DEPTH_MAX, 2 * DEPTH_MAX, 1)
+def test_the_quick_no_of_a_directory_lets_no_broken_path_through(depth: int, length: int, name: int) -> None:
+    """A scan asks each path of a directory for limits only where one of them may break one."""
+    rest = max(0, length - (2 * depth - 1))
+    parts = [b"d"] * depth
+    for at in range(depth):
+        more = min(rest, COMPONENT_MAX - 1)
+        parts[at], rest = b"d" * (1 + more), rest - more
+    directory = b"/".join(parts)
+    child: Child = (directory + b"/" + b"n" * name, os.stat_result(range(10)))
+    found = Lister(cast(Root, None), Rules(Definition()))._admitted(directory, [child])
+    broken = broken_by_path(child[0])
+    assert (broken is not None) == isinstance(found[0][1], Problem)

@@ -41,6 +41,16 @@ def test_a_jump_makes_nothing_old(looks: list[tuple[int, int, bool]]) -> None:
             assert true_ms - made_ms >= POLICY.keep_within_ms
 
 
+def test_a_clock_alone_makes_nothing_old() -> None:
+    """A node that is started with a clock 32 days ahead and that knows of no earlier look: all batches are hours old."""
+    hours = [Batch(str(number), 1_800_000_000_000 + number * DAY // 24, 1) for number in range(9)]
+    ahead_ms = hours[-1].at_ms + 32 * DAY
+    assert plan_prune(hours, POLICY, ahead_ms).names == ()
+    assert plan_prune(hours, POLICY, ahead_ms, from_newest=False).names == tuple("01234567"), "by hand it may"
+    old = Batch("old", hours[-1].at_ms - 31 * DAY, 1)
+    assert plan_prune([old, *hours], POLICY, ahead_ms).names == ("old",)
+
+
 def test_it_still_prunes_and_follows_a_clock_that_was_set() -> None:
     clock: RetentionClock | None = None
     batches = []

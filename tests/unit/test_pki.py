@@ -17,6 +17,7 @@ from instep.net.connections.tls import Trust, split_bundle
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Issued, Pki, is_below_any
+from instep.net.trust.revocation import Revoked
 from instep.net.trust.signing import verify_ca_signature, verify_signature
 
 NOW = 1_900_000_000_000
@@ -279,6 +280,48 @@ def test_no_list_makes_a_revocation_forgotten_whatever_its_number(ca: Pki, tmp_p
     assert trust.identify(good).name == "late"
     signature = late.sign(RECORD)
     assert code_of(lambda: checked(signature, restored), NotAllowedError) == "signer_revoked"
+
+
+def test_two_lists_of_one_number_both_count(ca: Pki, tmp_path: Path) -> None:
+    s1, s2, s3 = (joined(ca, tmp_path / name, node_name(name)) for name in ("s1", "s2", "s3"))
+    keystore.backup(ca, tmp_path / "backup", b"a passphrase", NOW)
+    restored = keystore.restore(tmp_path / "backup", tmp_path / "again", b"a passphrase")
+    ca.revoke(node_name("s2"), NOW + 60_000)
+    restored.revoke(node_name("s3"), NOW + 60_000)
+    assert certs.crl_number(ca.crl()) == certs.crl_number(restored.crl())
+    assert s1.adopt_crl(ca.crl_pem())
+    assert s1.adopt_crl(restored.crl_pem())
+    assert all(s1.crl().covers(each.certificate(Purpose.TLS)) for each in (s2, s3))
+
+
+def test_of_two_lists_that_say_the_same_the_higher_number_stays(ca: Pki, tmp_path: Path) -> None:
+    """The next list goes above it: with the lower one, two later lists would share a number."""
+    joined(ca, tmp_path / "s1")
+    ca.revoke(S1, NOW + 60_000)
+    first = ca.crl().lists[0]
+    again = certs.make_crl(ca.ca(), ca._ca_key(), sorted(ca.crl().serials), NOW + 120_000, ca.crl())
+    assert certs.crl_number(again) > certs.crl_number(first)
+    for lists in ((first, again), (again, first)):
+        assert Revoked(lists).lists == (again,)
+
+
+def test_a_name_that_was_revoked_here_says_nothing_of_a_pinned_partner(ca: Pki, tmp_path: Path) -> None:
+    """Another cluster may give the same name; its partner is trusted by its key, and the list is of our own CA."""
+    far = node_name("far")
+    keystore.backup(ca, tmp_path / "backup", b"a passphrase", NOW)
+    ca = keystore.restore(tmp_path / "backup", tmp_path / "again", b"a passphrase")
+    ca.revoke(far, NOW + 60_000)
+    assert far in ca.crl().names
+    pinned = Pki.create(tmp_path / "in" / "new" / "folders", "other", far, NOW).certificate(Purpose.TLS)
+    der = pinned.public_bytes(serialization.Encoding.DER)
+    for crl in (ca.crl(), None):
+        trust = Trust(ca.authorities(), crl, {far: pinned})
+        identity = trust.identify(der)
+        trust.check(identity)
+        assert trust.is_good(identity, pinned.not_valid_before_utc)
+    ours = ca.certificate(Purpose.TLS).public_bytes(serialization.Encoding.DER)
+    without_list = Trust(ca.authorities(), None, {})
+    without_list.check(without_list.identify(ours))
 
 
 def test_a_pin_is_of_the_key_and_outlives_the_certificate(ca: Pki, tmp_path: Path) -> None:

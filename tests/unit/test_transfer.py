@@ -74,6 +74,18 @@ def test_large_and_incompressible_contents_travel_in_bounded_frames(tmp_path: Pa
         os.close(descriptor)
 
 
+def test_what_cannot_be_compressed_is_tried_again_after_a_while() -> None:
+    """A photo archive costs no processor time, and the text behind it is compressed all the same."""
+    pieces = [os.urandom(PIECE_BYTES)] * 3 + [bytes(PIECE_BYTES)] * 40
+    answers = [TransferAnswer(want, WHOLE, 0, data) for want, data in enumerate(pieces)]
+    packed = sent(answers)
+    assert received(packed, len(answers)) == answers
+    kinds = [frame[0] for frame in packed]
+    raw, compressed = kinds[0], kinds[-2]
+    assert raw != compressed
+    assert kinds[:-1] == [raw] * 17 + [compressed] * 26
+
+
 def frame_of(records: bytes, kind: int = 0, size: int | None = None) -> bytes:
     return struct.pack(">BII", kind, len(records) if size is None else size, len(records)) + records
 
@@ -82,6 +94,12 @@ def record(
     want: int, status: int = 0, offset: int = 0, data: bytes = b"", length: int | None = None
 ) -> bytes:
     return struct.pack(">IBQI", want, status, offset, len(data) if length is None else length) + data
+
+
+def without_its_end(records: bytes) -> bytes:
+    """All bytes come out of it, but not the word that these were all."""
+    compressor = zstd.ZstdCompressor()
+    return compressor.compress(records, compressor.FLUSH_BLOCK)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +123,9 @@ def record(
         [frame_of(zstd.compress(bytes(8 << 20)), kind=1, size=4 << 20)],
         [frame_of(zstd.compress(bytes(100)), kind=1, size=200)],
         [frame_of(b"not zstd", kind=1, size=200)],
+        [frame_of(zstd.compress(record(0)), kind=1, size=len(record(0)) + 1)],
+        [frame_of(zstd.compress(record(0)) + b"more", kind=1, size=len(record(0)))],
+        [frame_of(without_its_end(record(0)), kind=1, size=len(record(0)))],
         [frame_of(record(0)), frame_of(b"", kind=255, size=2)],
         [frame_of(b"", kind=255, size=0), frame_of(record(0))],
     ],

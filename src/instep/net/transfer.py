@@ -39,6 +39,8 @@ _FRAME_TARGET = 1 << 20
 """A frame is closed once it holds this much."""
 FRAME_BYTES_MAX = 4 << 20
 """The most that a receiver takes, raw and stored."""
+_COMPRESSED_OVER = 256
+"""Bytes of a frame below which compressing it cannot pay."""
 _SHRINKS = 0.9
 """A compressed frame must be below this share of the raw one."""
 _TRY_AGAIN_AFTER = 16
@@ -118,7 +120,7 @@ class _Packer:
         self._skip = 0
 
     def frame(self, parts: list[bytes | memoryview], size: int) -> list[bytes | memoryview]:
-        if self._may_compress and size > 256:
+        if self._may_compress and size > _COMPRESSED_OVER:
             if self._skip:
                 self._skip -= 1
             else:

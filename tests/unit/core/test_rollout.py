@@ -28,12 +28,18 @@ class Fleet:
 
     def say(self, *events: v.RolloutEvent) -> None:
         for event in events:
+            known = self.machine.facts.serial
             for effect in self.machine.step(event, self.now):
                 if isinstance(effect, v.GiveOrder):
                     assert why_not_order(effect.order) is None, f"no node would take {effect.order}"
+                    before = self.orders.get(effect.node)
+                    # A node takes no order that is older than the one it has, but for a reload, which has its own number.
+                    if before is not None and effect.order.verdict is not Verdict.RELOAD:
+                        assert effect.order.serial >= before.order.serial
                     self.orders[effect.node] = effect
                 elif isinstance(effect, v.KeepRollout):
                     self.kept.append(effect.facts.state)
+            assert self.machine.facts.serial >= known
 
     def report(self, node: str, **said: object) -> None:
         order = self.orders.get(node)
@@ -212,9 +218,22 @@ def test_who_is_lost_while_it_reloads_is_waited_for_until_its_time_has_passed() 
     assert fleet.orders["s1"].order.verdict is Verdict.RELOAD
     fleet.say(v.PartnerLost(NodeName("s1")))
     assert "s2" not in fleet.orders
-    fleet.now += 320_000
+    fleet.now += 100_000
+    fleet.say(TimerFired("absent"))
+    assert "s2" not in fleet.orders, "it is known to be absent, and its time has not passed"
+    fleet.now += 220_000
     fleet.say(TimerFired("node-s1"))
     assert fleet.orders["s2"].order.verdict is Verdict.RELOAD
+
+
+def test_a_node_that_reloads_for_long_and_is_in_reach_keeps_its_turn() -> None:
+    fleet = Fleet()
+    for node in NODES:
+        fleet.switched(node)
+    fleet.say(v.ReloadAsked(1, is_rolling=True))
+    fleet.now += 320_000
+    fleet.say(TimerFired("node-s1"))
+    assert "s2" not in fleet.orders
 
 
 def done_without_s3() -> Fleet:

@@ -113,6 +113,21 @@ def test_damage_and_broken_invariants_still_stop_the_line() -> None:
         assert disk.sent == [1]
 
 
+def test_a_driver_that_is_cancelled_ends_as_cancelled_and_is_no_failure() -> None:
+    async def go() -> None:
+        disk = Disk(0, full)
+        driver: Driver[int, Effect] = Driver("test", Machine(), disk.perform, lambda _: 0)
+        driver.post(1)
+        task = asyncio.get_running_loop().create_task(driver.run())
+        await until(lambda: disk.sent == [1, 10], "it works")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert driver.failure is None
+
+    asyncio.run(go())
+
+
 def test_an_operator_can_hurry_it_and_is_told_the_truth() -> None:
     async def go() -> None:
         disk = Disk(1, full, times=1_000_000)

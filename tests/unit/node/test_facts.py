@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
 import subprocess
 import tempfile
@@ -71,6 +72,14 @@ def test_every_source(tmp_path: Path) -> None:
         told(other=FactSettings(fingerprint_of=secret))["other"]
         != told(database=FactSettings(fingerprint_of=secret))["database"]
     ), "equal secrets under two names look different"
+
+
+def test_the_platform_names_system_machine_and_c_library() -> None:
+    """A gate on it keeps what was built for one C library from servers with another."""
+    settings = Settings(name=NodeName("main"), listen=ADDRESS, advertise=ADDRESS)
+    found = facts.calls_of(settings)["platform"]()
+    library = platform.libc_ver()[0] or "unknown"
+    assert found == f"{platform.system().lower()}-{platform.machine()}-{library}"
 
 
 def test_a_fingerprint_is_told_under_the_key_of_the_question_only(tmp_path: Path) -> None:

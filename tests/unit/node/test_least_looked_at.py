@@ -143,6 +143,7 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
     now_ms = root.stat().st_mtime_ns // 1_000_000 + 10_000
     base = survey.everything(store, None, now_ms, deep=False).summary
     assert (base.entries, len(read)) == (FILES, FILES)
+    assert base.is_full
 
     scanned: list[bytes] = []
     plain = scan_paths
@@ -158,6 +159,7 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
     store.pages = store.rows = 0
     after = survey.some(store, base.root, [], [b"f1500"], now_ms).summary
     assert (after.changed, after.added, after.removed, after.entries) == (1, 0, 0, FILES)
+    assert not after.is_full, "what it did not look at is not taken for mended"
     assert scanned == [b"f1500"]
     assert len(read) == 1
     assert store.rows <= 1

@@ -125,6 +125,14 @@ def test_parameters_are_named_all_at_once(node: NodeDirectory) -> None:
         found.settings(FOLLOWED, {"url": "http://localhost/", "token": "/srv/app/t"}, Path("/srv/app"))
 
 
+@pytest.mark.parametrize("key", ["example", "default"])
+def test_what_a_recipe_shows_is_of_its_own_kind(node: NodeDirectory, key: str) -> None:
+    own(node, "mine", OWN.replace('example = "http://localhost/"', f'{key} = "localhost"'))
+    with pytest.raises(ConfigError) as caught:
+        shelf(node).load("mine")
+    assert [problem["key"] for problem in caught.value.facts["problems"]] == ["parameters.url"]  # type: ignore[attr-defined]
+
+
 def test_every_problem_has_its_line() -> None:
     text = (
         OWN.replace('about = "Mine"', "abut = 1")

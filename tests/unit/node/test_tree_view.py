@@ -69,8 +69,11 @@ def test_the_view_is_the_tree_as_it_will_be(world: World, tmp_path: Path) -> Non
         world.live(path, path)
     (world.root / "abs").symlink_to(world.root / "same")
     (world.root / "drift").symlink_to(outside)  # was a directory in the generation
+    (world.root / "in").mkdir()
+    (world.root / "in" / "drift").symlink_to(outside)
     world.change("changed", "changed", "new")
     world.change("added/b", None, "b")
+    world.change("added/far/down/c", None, "c")
     world.change("gone", "dir", None)
     world.change("gone/a", "gone/a", None)
     world.change("left", "dir", None)
@@ -82,6 +85,7 @@ def test_the_view_is_the_tree_as_it_will_be(world: World, tmp_path: Path) -> Non
     world.change("turns", "dir", "file now")
     world.change("drift/new", None, "new")
     world.change("drift/old", "old", None)
+    world.change("in/drift/old", "old", None)
     with world.view() as view:
         found = {
             str(path.relative_to(view)): path.read_text()
@@ -91,8 +95,8 @@ def test_the_view_is_the_tree_as_it_will_be(world: World, tmp_path: Path) -> Non
         assert os.readlink(f"{view}/abs") == f"{view}/same"
     assert not Path(view).exists()
     assert found == {
-        "abs": "same", "added/b": "b", "changed": "new", "drift/new": "new", "key.ignored": "key.ignored",
-        "left/local": "left/local", "mode": "mode", "same": "same", "there/a": "moved/a", "turns": "file now",
+        "abs": "same", "added/b": "b", "added/far/down/c": "c", "changed": "new", "drift/new": "new",
+        "key.ignored": "key.ignored", "left/local": "left/local", "mode": "mode", "same": "same", "there/a": "moved/a", "turns": "file now",
     }  # fmt: skip
     assert sorted(os.listdir(outside)) == ["old"]
     assert (world.root / "changed").read_text() == "changed"

@@ -86,6 +86,24 @@ def test_rotten_history_is_as_good_as_none(tmp_path: Path) -> None:
     history.close()
 
 
+def test_a_rotten_archive_costs_the_history_nothing(tmp_path: Path) -> None:
+    """A wrong copy in the tree or the archive says nothing of the history's own copy, here one of another writer's time."""
+    world = World.make(tmp_path)
+    world.apply({b"a": b"first"})
+    world.apply({b"a": b"other"})
+    history = History(world.place)
+    wanted = entry(b"a", b"first")
+    forgotten: list[bytes] = []
+    history.forget_rotten = forgotten.append  # type: ignore[method-assign, assignment]
+    for path in world.place.archive.rglob("*"):
+        if path.is_file() and path.read_bytes() == b"first":
+            path.write_bytes(b"_irst")
+    contents = Contents(world.place, history, lambda: iter(()))
+    assert contents.open(wanted) is None
+    assert forgotten == []
+    history.close()
+
+
 def test_an_empty_file_needs_nobody(tmp_path: Path) -> None:
     contents = Contents(World.make(tmp_path).place, None, lambda: iter(()))
     assert contents.missing_of([entry(b"empty", b"")]) == []

@@ -4,6 +4,7 @@ generation names can go."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,24 @@ def world(tmp_path: Path) -> World:
     return World.make(tmp_path)
 
 
-def test_contents_survive_a_restart_and_a_torn_tail(world: World) -> None:
-    history = History(world.place)
+@pytest.fixture
+def open_history() -> Iterator[Callable[[World], History]]:
+    """Opens a world's history, as often as a test says; all are closed with the test."""
+    made: list[History] = []
+
+    def again(world: World) -> History:
+        made.append(History(world.place))
+        return made[-1]
+
+    yield again
+    for history in made:
+        history.close()
+
+
+def test_contents_survive_a_restart_and_a_torn_tail(
+    world: World, open_history: Callable[[World], History]
+) -> None:
+    history = open_history(world)
     for data in (*SMALL, LARGE):
         history.put(digest(data), data)
     assert history.get(digest(SMALL[3])) == SMALL[3]
@@ -33,7 +50,7 @@ def test_contents_survive_a_restart_and_a_torn_tail(world: World) -> None:
     whole = pack.stat().st_size
     with pack.open("ab") as tail:
         tail.write(b"\xff\x01\0\0torn")
-    again = History(world.place)
+    again = open_history(world)
     assert all(again.get(digest(data)) == data for data in (*SMALL, LARGE))
     assert again.get(digest(b"never")) is None
     again.put(digest(b"later"), b"later")
@@ -41,11 +58,13 @@ def test_contents_survive_a_restart_and_a_torn_tail(world: World) -> None:
     again.close()
     assert (world.place.history / "pack-00000001.torn-1").read_bytes() == b"\xff\x01\0\0torn"
     assert b"torn" not in pack.read_bytes()[whole:]
-    assert History(world.place).get(digest(b"later")) == b"later"
+    assert open_history(world).get(digest(b"later")) == b"later"
 
 
-def test_files_are_kept_by_their_bytes(world: World, tmp_path: Path) -> None:
-    history = History(world.place)
+def test_files_are_kept_by_their_bytes(
+    world: World, open_history: Callable[[World], History], tmp_path: Path
+) -> None:
+    history = open_history(world)
     path = tmp_path / "f"
     path.write_bytes(LARGE)
     fd = os.open(path, os.O_RDONLY)
@@ -66,8 +85,8 @@ def test_files_are_kept_by_their_bytes(world: World, tmp_path: Path) -> None:
     os.close(opened)
 
 
-def test_collecting_keeps_what_lives(world: World) -> None:
-    history = History(world.place)
+def test_collecting_keeps_what_lives(world: World, open_history: Callable[[World], History]) -> None:
+    history = open_history(world)
     for data in (*SMALL, LARGE):
         history.put(digest(data), data)
     alive = {digest(SMALL[7])}
@@ -76,14 +95,14 @@ def test_collecting_keeps_what_lives(world: World) -> None:
     history.put(digest(b"after"), b"after")
     history.sync()
     history.close()
-    again = History(world.place)
+    again = open_history(world)
     assert again.get(digest(SMALL[7])) == SMALL[7]
     assert again.get(digest(b"after")) == b"after"
     assert not again.has(digest(LARGE))
 
 
-def test_a_rotten_pack_is_found_out(world: World) -> None:
-    history = History(world.place)
+def test_a_rotten_pack_is_found_out(world: World, open_history: Callable[[World], History]) -> None:
+    history = open_history(world)
     history.put(digest(SMALL[0]), SMALL[0])
     history.sync()
     pack = world.place.history / "pack-00000001"
@@ -96,8 +115,10 @@ def test_a_rotten_pack_is_found_out(world: World) -> None:
     assert history.get(digest(SMALL[0])) == SMALL[0]
 
 
-def test_a_rotten_file_is_kept_aside_and_can_be_put_anew(world: World) -> None:
-    history = History(world.place)
+def test_a_rotten_file_is_kept_aside_and_can_be_put_anew(
+    world: World, open_history: Callable[[World], History]
+) -> None:
+    history = open_history(world)
     history.put(digest(LARGE), LARGE)
     history.sync()
     (file,) = world.place.history.glob("??/*")
@@ -112,13 +133,15 @@ def test_a_rotten_file_is_kept_aside_and_can_be_put_anew(world: World) -> None:
     assert history.get(digest(LARGE)) == LARGE
 
 
-def test_collecting_two_packs_at_once_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collecting_two_packs_at_once_loses_nothing(
+    world: World, open_history: Callable[[World], History], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("instep.tree.archive.history.PACK_MAX", 600)
-    history = History(world.place)
+    history = open_history(world)
     for data in SMALL:
         history.put(digest(data), data)
     alive = {digest(SMALL[0]), digest(SMALL[-1])}
     history.collect(lambda name: name in alive)
     history.close()
-    again = History(world.place)
+    again = open_history(world)
     assert {again.get(name) for name in alive} == {SMALL[0], SMALL[-1]}

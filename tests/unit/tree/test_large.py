@@ -126,6 +126,7 @@ def test_wrong_bytes_without_chunks_begin_anew(tmp_path: Path) -> None:
         case.file.finish()
     assert case.file.missing() == [(0, len(OLD))]
     assert not case.is_done
+    case.file.close()
 
 
 def test_a_list_with_a_gap_is_refused(tmp_path: Path) -> None:

@@ -62,13 +62,13 @@ class InotifyWatcher:
         except OSError as error:
             raise no_instance(error) from error
         try:
-            self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             self._inotify.close()
             raise no_instance(error) from error
         self._epoll = select.epoll()
         self._epoll.register(self._inotify.fileno(), select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._path_of: dict[int, bytes] = {}
         self._watch_of: dict[bytes, int] = {}
         self._below: dict[bytes, set[bytes]] = {}
@@ -103,9 +103,9 @@ class InotifyWatcher:
     def close(self) -> None:
         self._epoll.close()
         self._inotify.close()
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
 
     def read(self) -> list[WatchEvent]:
         """The events since the last call, each once; empty when nothing was touched."""
@@ -117,12 +117,12 @@ class InotifyWatcher:
             self._take(event.wd, event.mask, os.fsencode(event.name), told)
         self._walk_on(told)
         if self._walks:
-            os.eventfd_write(self._wake, 1)
+            os.eventfd_write(self._wake_fd, 1)
         return list(told)
 
     def _drain_wake(self) -> None:
         try:
-            os.eventfd_read(self._wake)
+            os.eventfd_read(self._wake_fd)
         except BlockingIOError:
             return
 
