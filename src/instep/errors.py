@@ -129,7 +129,7 @@ class ResourceError(InstepError):
 
 
 class PeerError(InstepError):
-    """A peer sent what the protocol forbids; nothing of it was used."""
+    """A peer sent a message that the protocol forbids; nothing of it was used."""
 
     code = "peer_misbehaved"
     exit_code = 9
@@ -137,7 +137,7 @@ class PeerError(InstepError):
 
 
 class DamagedError(InstepError):
-    """Bytes are not what their digest, stat or record says."""
+    """Bytes do not match their digest, stat or record."""
 
     code = "damaged"
     exit_code = 10

@@ -73,7 +73,7 @@ class ArchivePruneDocument(Document, frozen=True):
 
 @command("archive_prune", Role.OPERATOR, DamagedError)
 class ArchivePruneCommand(Command[ArchivePruneDocument], frozen=True):
-    """Delete from the archive what neither rule keeps; rules that are not given are the fileset's."""
+    """Delete from the archive the batches that neither rule keeps; rules that are not given are the fileset's."""
 
     fileset: str | None = None
     keep_last: Count | None = None

@@ -50,7 +50,7 @@ class FilesetOffersCommand(Command[OffersDocument], frozen=True):
 
 
 class FilesetDocument(Document, frozen=True, kw_only=True):
-    """A fileset of this node: its definition and how it stands; with the daemon stopped what the file says."""
+    """A fileset of this node: its definition and how it stands; with the daemon stopped, the settings in the file."""
 
     daemon: str | UnsetType = UNSET
     name: str

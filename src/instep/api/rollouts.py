@@ -98,7 +98,7 @@ class RolloutConfirmCommand(Command[RolloutStateDocument], frozen=True):
 
 @command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError)
 class RolloutRetryCommand(Command[RolloutStateDocument], frozen=True):
-    """Begin the failed rollout of the head anew; partners forget what they refused."""
+    """Begin the failed rollout of the head anew; partners drop their refusals."""
 
     fileset: str | None = None
 

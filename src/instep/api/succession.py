@@ -46,7 +46,7 @@ class LostDocument(Document, frozen=True):
 
 
 class UnheardDocument(Document, frozen=True):
-    """A claimant that could not be asked what it published."""
+    """A claimant that could not be asked for its generations."""
 
     node: str
     reason: str
@@ -71,7 +71,7 @@ class PromoteDocument(Document, frozen=True):
 
 @command("promote", Role.ADMIN, RefusedError, ContentionError, UnavailableError, ResourceError)
 class PromoteCommand(Command[PromoteDocument], frozen=True):
-    """Make this node the writer because the home is dead; ``dry_run`` only names what may be lost."""
+    """Make this node the writer because the home is dead; ``dry_run`` only names the generations that may be lost."""
 
     fileset: str | None = None
     dry_run: bool = False

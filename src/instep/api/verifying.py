@@ -12,7 +12,7 @@ from instep.errors import DamagedError, RefusedError, UnavailableError
 
 
 class DifferenceDocument(Document, frozen=True, kw_only=True):
-    """A path that is not what the manifest says."""
+    """A path that differs from the manifest."""
 
     path: str
     path_b64: str | UnsetType = UNSET
@@ -94,7 +94,7 @@ class TestCommand(Command[TestsDocument], frozen=True):
 
 
 class CheckRowDocument(Document, frozen=True):
-    """One thing that must hold, with the values of both sides and what to do."""
+    """One condition of work, with the values of both sides and the next step."""
 
     name: str
     ok: bool

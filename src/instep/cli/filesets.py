@@ -148,7 +148,7 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @click.argument("name")
 @click.argument("path")
 @click.option("--from", "home", metavar="HOME", help="The node that writes it, when several offer that name.")
-@click.option("--replace", is_flag=True, help="Archive what is there.")
+@click.option("--replace", is_flag=True, help="Archive the files that are there.")
 @click.option("--seed", is_flag=True, help="Use equal files that are there, archive the rest.")
 @click.option("--observe", is_flag=True, help="Compare and report, never write.")
 @click.option("--drift", type=click.Choice(["revert", "keep", "offer"]), help="Default: revert.")

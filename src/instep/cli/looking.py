@@ -33,7 +33,7 @@ __all__ = ["diff", "events", "explain", "log", "status", "verify"]
 @click.option("--exit-code", "with_exit_code", is_flag=True, help="Exit with the code of the worst standing.")
 @pass_session
 def status(session: Session, fileset: str | None, watch: bool, with_exit_code: bool) -> None:
-    """How every node stands, why and since when, and what to type next.
+    """Show how every node stands, why and since when, and what to type next.
 
     Answers on any node, with the daemon up or down (then from its last state).
     """
@@ -221,7 +221,7 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
 @click.argument("path", required=False)
 @pass_session
 def explain(session: Session, fileset: str, path: str | None) -> None:
-    """Which nodes get a fileset or a path of it, by which way, and why not."""
+    """Show which nodes get a fileset or a path of it, by which way, and why others do not."""
     raw = None if path is None else os.fsencode(path)
     shown = None if raw is None else raw.decode("utf-8", "replace")
     document = session.call(api.ExplainCommand(fileset, shown, raw))

@@ -157,7 +157,7 @@ def node_undrain(session: Session, name: str | None) -> None:
 @timeout_option("1m")
 @pass_session
 def check(session: Session, timeout_ms: int) -> None:
-    """Look at everything that must hold before work: exit 0 only when all of it does."""
+    """Check all conditions for work; exit 0 only when all of them hold."""
     document = session.call(CheckCommand(), timeout_ms / 1000)
 
     def text() -> None:

@@ -25,7 +25,7 @@ def link_options(default: bool | None) -> Callable[[Function], Function]:
 
     def add(function: Function) -> Function:
         flags = (
-            ("hub", "Also give it what other nodes wrote.", None if default is None else False),
+            ("hub", "Also give it filesets that other nodes wrote.", None if default is None else False),
             ("data", "Also give it filesets of class data.", default),
             ("replicate", "Give it this node's filesets.", default),
         )
@@ -56,7 +56,7 @@ def shown_network(network: values.IpNetwork) -> str:
 
 # partner ------------------------------------------------------------------------------------------------
 
-partner = group("partner", "Which nodes get what from this node.")
+partner = group("partner", "The partners of this node, and the rights of each.")
 
 
 @command("list", parent=partner, example="instep partner list")
@@ -105,7 +105,7 @@ def _changed(session: Session, name: str, changed: bool, done: str) -> None:
 def partner_set(
     session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
 ) -> None:
-    """Change what a partner may have; list a member of the cluster that is none yet."""
+    """Change the rights of a partner; a member of the cluster that is no partner yet becomes one."""
     from instep.node.config import edits
 
     if name not in session.settings().partners and not _is_member(session, name):
@@ -186,7 +186,7 @@ def partner_add(
 
 # allow --------------------------------------------------------------------------------------------------
 
-allow = group("allow", "From which addresses peers may connect.")
+allow = group("allow", "The addresses from which peers may connect.")
 
 
 def _show_allow(session: Session, changed: bool, reloaded: object) -> None:

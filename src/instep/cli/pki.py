@@ -55,7 +55,7 @@ def _facts(facts: CertificateFacts) -> dict[str, Any]:
 @command("list", parent=pki, example="instep pki list")
 @pass_session
 def pki_list(session: Session) -> None:
-    """This node's certificates, the cluster's CA, and on the CA's node all that it issued."""
+    """This node's certificates, the cluster's CA, and on the CA's node all certificates that it issued."""
     from instep.net.trust.certs import Purpose, facts_of
 
     found = _open(session)

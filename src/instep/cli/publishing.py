@@ -140,7 +140,7 @@ def wait(
     ok_set_aside: bool,
     timeout_ms: int,
 ) -> None:
-    """Wait until every direct partner that accepted is in step with all changes of before this call."""
+    """Wait until every direct partner that accepted is in step with all changes before this call."""
     document = session.call(api.WaitCommand(fileset, generation, nodes, fleet=fleet), timeout_ms / 1000)
     session.show(document, lambda: _show_wait(document))
     _exit_unless_reached(document)
@@ -152,7 +152,7 @@ def wait(
 @click.option("--node", metavar="NODE", help="Ask that partner to retry.")
 @pass_session
 def retry(session: Session, fileset: str | None, node: str | None) -> None:
-    """Try again what was refused or put back, without waiting for a new generation."""
+    """Retry a generation that was refused or put back, without waiting for a new one."""
     document = session.call(api.RetryCommand(fileset, node), 30.0)
     session.show(document, lambda: print(f"{document.fileset}: tried again"))
 

@@ -30,7 +30,7 @@ rollout = group("rollout", "How a new generation goes through the partners, one 
 @click.option("--watch", is_flag=True, help="Show every change until interrupted.")
 @pass_session
 def show(session: Session, fileset: str | None, watch: bool) -> None:
-    """Where each partner is, what is waited for, and how the last rollouts went; on the writer."""
+    """Show where each partner is, what the rollout waits for, and how the last ones went; on the writer."""
     if watch:
         _watch(session, fileset)
         return
@@ -170,7 +170,7 @@ def confirm(session: Session, fileset: str | None) -> None:
 @click.argument("fileset", required=False)
 @pass_session
 def retry(session: Session, fileset: str | None) -> None:
-    """Begin a rollout that failed anew; partners forget that they refused the generation."""
+    """Begin a failed rollout anew; partners drop their refusals of the generation."""
     _ask(session, api.RolloutRetryCommand(fileset), "begun anew")
 
 

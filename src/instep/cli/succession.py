@@ -52,7 +52,7 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
 )  # fmt: skip
 @passphrase_option
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
-@click.option("--dry-run", is_flag=True, help="Only name what may be lost.")
+@click.option("--dry-run", is_flag=True, help="Only name the generations that may be lost.")
 @timeout_option("2m")
 @pass_session
 def promote(
@@ -72,7 +72,7 @@ def promote(
     """
     if not home_is_dead and not dry_run:
         raise UsageError(
-            "promote leaves behind what only the home has, so it must be said that the home is dead",
+            "promote leaves behind generations that only the home has, so it must be said that the home is dead",
             hint=f"instep promote {fileset} --home-is-dead; while it lives, there: instep handover {fileset} NODE",
             code="home_lives",
         )

@@ -20,7 +20,7 @@ __all__ = ["test"]
 @click.option(
     "--node", "nodes", multiple=True, metavar="NODE", help="Test on these partners; run it on the writer."
 )
-@click.option("--fleet", is_flag=True, help="Test here and on every partner, and compare what they answer.")
+@click.option("--fleet", is_flag=True, help="Test here and on every partner, and compare the answers.")
 @timeout_option("2m")
 @pass_session
 def test(

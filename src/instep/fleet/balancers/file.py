@@ -125,7 +125,7 @@ async def _run(program: Program, arguments: list[str]) -> str:
     if started.returncode != 0:
         raise RefusedError(
             f"{arguments[0]} refuses the rendered file (exit code {started.returncode})",
-            hint="nothing was changed; look at what it says",
+            hint="nothing was changed; look at its output",
             code="balancer_refused",
             program=arguments[0],
             exit=started.returncode,

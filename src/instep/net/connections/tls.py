@@ -178,7 +178,7 @@ class TlsContexts:
         if (pinned is None) == (identity.serial == -1) or pinned not in (None, identity.name):
             raise NotAllowedError(
                 f"{identity.name} answered with a key that is not pinned for it here",
-                hint="instep pki trust fetch shows what it presents",
+                hint="instep pki trust fetch shows the key that it presents",
                 code="unknown_certificate",
                 name=identity.name,
                 pin=identity.pin,

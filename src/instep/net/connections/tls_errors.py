@@ -62,7 +62,7 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
             hint=(
                 "compare the clocks of both nodes"
                 if "not yet valid" in error.verify_message
-                else "instep pki trust fetch shows what it presents"
+                else "instep pki trust fetch shows the key that it presents"
             ),
             code="certificate_refused_here",
             address=address,

@@ -357,7 +357,7 @@ def _check_fidelity(
         abilities = probe_filesystem(there)
     except OSError as error:
         raise ResourceError(
-            f"cannot try out what the file system of {there} keeps: {error.strerror}",
+            f"cannot try out which metadata the file system of {there} keeps: {error.strerror}",
             hint="make it writable for the daemon",
             code="root_unwritable",
             path=str(there),

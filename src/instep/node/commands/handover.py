@@ -184,7 +184,9 @@ class Handover:
         try:
             outcome = await service.ask(lambda number: p.PublishAsked(number), left(deadline))
         except TimeoutError as error:
-            raise ContentionError("publishing what is here did not end in time", code="timed_out") from error
+            raise ContentionError(
+                "publishing the changes here did not end in time", code="timed_out"
+            ) from error
         if isinstance(outcome, p.NotPublished):
             raise error_of(outcome.trouble)
 

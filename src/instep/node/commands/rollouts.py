@@ -64,7 +64,7 @@ class Rollouts:
         return await self._ask(asked.fileset, r.ConfirmAsked, is_done=facts.is_confirmed)
 
     async def retry(self, asked: api.RolloutRetryCommand, speaker: Speaker) -> api.RolloutStateDocument:
-        """Begin the ended rollout of the head anew; partners forget what they refused."""
+        """Begin the ended rollout of the head anew; partners drop their refusals."""
         self._node.peers.nudge(writer_of(self._node, asked.fileset).line, "retry")
         return await self._ask(asked.fileset, r.BeginAnewAsked)
 

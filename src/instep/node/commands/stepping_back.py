@@ -42,8 +42,8 @@ def step_back(
     numbers = ", ".join(f"{one.epoch}.{one.number}" for one in outside)
     if path != service.fileset.path or mode not in ("replace", "seed"):
         raise RefusedError(
-            f"{writer} writes epoch {book.current.epoch} of {name}, which does not hold what was published here since: "
-            f"{numbers or 'changes'}",
+            f"{writer} writes epoch {book.current.epoch} of {name}, which does not hold the generations published here "
+            f"since: {numbers or 'changes'}",
             hint=f"instep fileset accept {name} {service.fileset.path} --from {writer} --replace "
             "(the contents go to the archive)",
             code="left_behind",

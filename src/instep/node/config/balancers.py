@@ -115,7 +115,7 @@ class BalancerSettings:
     )
     """Nodes that have all of these serve it. Required where something listens."""
     backends: Mapping[NodeName, ServingPlace] = key({}, serving_places)
-    """Per node, before what it says of itself: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`."""
+    """Per node, in place of its own report: `HOST`, `HOST:PORT`, or a table: `{ main = "10.0.0.5:8081" }`."""
     address: ServingPlace | None = key(None, serving_place)
     """Where this node serves it: `HOST`, `HOST:PORT`, or a table. The other nodes learn it."""
     nodes: tuple[NodeName, ...] | None = key(
@@ -144,7 +144,7 @@ class BalancerSettings:
     haproxy_socket: Path | None = key("off", off_or(absolute_path))
     """HAProxy's runtime socket on this machine: a drain is set there at once, or `off`."""
     program: Program = key("haproxy", enum_of(Program), name="kind")
-    """What `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`."""
+    """The kind of file that `balancer reload` renders: `haproxy`, `nginx`, `proxy-map`."""
     file: Path | None = key("off", off_or(absolute_path))
     """Where `balancer reload` puts it, or `off`. Sections with the same file are rendered together."""
     is_whole: bool = key("off", flag("off", "backend", true="off"), name="only")

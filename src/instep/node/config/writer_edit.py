@@ -40,7 +40,7 @@ def check_change(node: NodeDirectory, line: LineId, writer: NodeName, definition
     found = settings.filesets.get(line.fileset)
     if found is None or found.definition != definition:
         raise ConfigError(
-            f"what travels with {line.fileset} cannot be written down here as it is",
+            f"the travelling settings of {line.fileset} cannot be written down here as they are",
             hint=f"instep explain {line.fileset}",
             code="definition_differs",
         )

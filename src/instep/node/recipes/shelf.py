@@ -72,7 +72,7 @@ def _read(file: Path, owners: tuple[int, ...] | None, roots: Iterable[Path]) -> 
         if real.is_relative_to(os.path.realpath(root)):
             raise RefusedError(
                 f"recipe {file} lies in {root}, which another node writes",
-                hint=f"copy what you have read to {MACHINE}",
+                hint=f"read it, then copy it to {MACHINE}",
                 code="foreign_recipe",
                 file=str(file),
                 root=str(root),

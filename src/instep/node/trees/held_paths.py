@@ -40,7 +40,7 @@ def refuse_held(place: Place, switched: Switched) -> None:
     raise RefusedError(
         f"{path}{more} cannot become what generation {switched.journal.header.target.number} says: "
         "ignored paths lie in it, which stay",
-        hint=f"move what is ignored out of {place.root}/{path}, then: instep retry {place.fileset}",
+        hint=f"move the ignored paths out of {place.root}/{path}, then: instep retry {place.fileset}",
         code="ignored_in_the_way",
         path=path,
         paths=[shown(each) for each in switched.held[:NAMED_MAX]],

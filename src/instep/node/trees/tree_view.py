@@ -68,7 +68,7 @@ class _View:
         if self._names > VIEW_MAX:
             raise ResourceError(
                 f"the tree has more than {VIEW_MAX} names, too many to show a validate hook whole",
-                hint="take `tree = true` from the hook and look at INSTEP_STAGED, which holds what changes",
+                hint="take `tree = true` from the hook and look at INSTEP_STAGED, which holds the changed files",
                 code="view_too_large",
                 limit=VIEW_MAX,
             )

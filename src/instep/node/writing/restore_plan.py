@@ -58,7 +58,7 @@ def nowhere(
 def no_attribute(want: Want) -> UnavailableError:
     path = shown(want.entry.path)
     return UnavailableError(
-        f"{path} had an attribute over 4 KiB, and those are neither kept in a history nor fetched by this version",
+        f"{path} had an attribute over 4 KiB, and this version neither keeps such in a history nor fetches them",
         hint="restore the other paths by name, or leave the attribute out of preserve",
         code="contents_missing",
         paths=[path],

@@ -265,7 +265,7 @@ class Archive:
                         return _copy_out(batch, slot, path, to_dir)
         raise UsageError(
             f"{shown(path)} is not in the archive",
-            hint="instep archive list shows what is",
+            hint="instep archive list shows its contents",
             code="not_archived",
             path=shown(path),
         )

@@ -302,7 +302,7 @@ class Journal:
 def _not_whole(place: Place, name: bytes, why: str) -> DamagedError:
     return DamagedError(
         f"the journal of {place.fileset} is not whole",
-        hint="the disk lost what was synced; nothing was changed, archive and stage are kept",
+        hint="the disk lost synced bytes; nothing was changed, archive and stage are kept",
         code="journal_damaged",
         journal=os.fsdecode(os.fsencode(place.control) + b"/" + name),
         why=why,

@@ -278,14 +278,14 @@ class _Plan:
             )
         if new is None or change.old is not None:
             raise PeerError(
-                f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path)
+                f"{shown(path)} lies below a path that is no directory", code="bad_tree", path=shown(path)
             )
         parent = parent_of(path)
         while self.unit_dirs and self.unit_dirs[-1] != parent:
             self.unit_dirs.pop()
         if not self.unit_dirs:
             raise PeerError(
-                f"{shown(path)} lies below what is no directory", code="bad_tree", path=shown(path)
+                f"{shown(path)} lies below a path that is no directory", code="bad_tree", path=shown(path)
             )
         if new.kind is Kind.DIR:
             self.unit_dirs.append(path)

@@ -294,7 +294,7 @@ class LargeFile:
             self._set_missing(wrong or [(0, self.entry.size)])
             path = shown(self.entry.path)
             raise DamagedError(
-                f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path
+                f"the bytes of {path} do not match its digest", code="content_mismatch", path=path
             )
         self._done(self._fd)
         self.close()

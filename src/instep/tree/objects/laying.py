@@ -45,9 +45,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def mismatch(entry: Entry) -> DamagedError:
     """The error when the bytes that arrived for ``entry`` do not match its digest (P1)."""
     path = shown(entry.path)
-    return DamagedError(
-        f"the bytes of {path} are not what its digest says", code="content_mismatch", path=path
-    )
+    return DamagedError(f"the bytes of {path} do not match its digest", code="content_mismatch", path=path)
 
 
 class Layer:

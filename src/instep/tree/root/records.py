@@ -263,7 +263,7 @@ def _refuse(damage: Damage) -> None:
     if not damage.is_tail:
         raise DamagedError(
             f"{damage.length} bytes at {damage.offset} are no record",
-            hint="the disk changed what was synced; look at the kernel log",
+            hint="the disk changed synced bytes; look at the kernel log",
             code="journal_damaged",
             offset=damage.offset,
         )

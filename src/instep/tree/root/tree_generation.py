@@ -103,7 +103,7 @@ def _read(control: int, place: Place) -> _Holds | None:
 def _damaged(place: Place, why: str) -> DamagedError:
     path, fileset = place.control / os.fsdecode(_NAME), place.fileset
     return DamagedError(
-        f"{path}, which says what generation the tree holds, cannot be read: {why}",
+        f"{path}, the record of the tree's generation, cannot be read: {why}",
         hint=f"see that the writer has its newest generation (instep status), then: rm {quote(str(path))} && "
         f"instep retry {fileset}",
         code="holds_damaged",

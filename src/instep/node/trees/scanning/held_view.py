@@ -70,7 +70,7 @@ def _next_of(fileset: FilesetSettings, problem: ScanProblem) -> list[str]:
         "bad_name": "rename it",
         "too_long": "move it to a shorter path",
         "too_deep": "move it up in the tree",
-        IGNORED_INSIDE: f"move what is ignored out of {at or 'it'}, then repeat the command",
+        IGNORED_INSIDE: f"move the ignored paths out of {at or 'it'}, then repeat the command",
         MOVED_ON: "repeat the command",
     }
     found = [steps.get(problem.what, "put it right")]
