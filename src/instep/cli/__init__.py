@@ -1,1 +1,1 @@
-"""One module per command group; talks to the daemon over its Unix socket."""
+"""The command line: its door, its session with a daemon, its output, and the pages made from it. Keeps no state."""

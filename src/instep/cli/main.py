@@ -20,18 +20,19 @@ from instep.errors import InstepError, UsageError
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
 COMMANDS: dict[str, str] = {
-    "init": "lifecycle", "join": "joining", "start": "lifecycle", "stop": "lifecycle", "serve": "lifecycle",
-    "invite": "members", "node": "members", "partner": "partners", "allow": "partners", "check": "members",
-    "pki": "pki", "config": "configuration",
-    "fileset": "filesets", "recipe": "recipes",
-    "publish": "publishing", "wait": "publishing", "rollback": "restoring", "restore": "restoring",
-    "retry": "publishing", "pause": "publishing", "resume": "publishing",
-    "rollout": "rollouts", "reload": "rollouts", "handover": "succession", "promote": "succession",
-    "status": "looking", "log": "looking", "diff": "looking", "events": "looking",
-    "verify": "looking", "explain": "looking", "test": "trying",
-    "archive": "archive",
-    "balancer": "balancers",
-    "demo": "demo", "completion": "completion",
+    "init": "cluster.lifecycle", "join": "cluster.joining", "start": "cluster.lifecycle",
+    "stop": "cluster.lifecycle", "serve": "cluster.lifecycle", "invite": "cluster.members",
+    "node": "cluster.members", "partner": "cluster.partners", "allow": "cluster.partners",
+    "check": "cluster.members", "pki": "cluster.pki", "config": "cluster.configuration",
+    "fileset": "filesets.filesets", "recipe": "filesets.recipes", "publish": "filesets.publishing",
+    "wait": "filesets.publishing", "rollback": "filesets.restoring", "restore": "filesets.restoring",
+    "retry": "filesets.publishing", "pause": "filesets.publishing", "resume": "filesets.publishing",
+    "rollout": "filesets.rollouts", "reload": "filesets.rollouts",
+    "handover": "filesets.writer_change", "promote": "filesets.writer_change",
+    "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
+    "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
+    "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
+    "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""
 

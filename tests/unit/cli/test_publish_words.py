@@ -6,7 +6,7 @@ import pytest
 
 from instep.api.lines import OutcomeDocument, WaitDocument
 from instep.api.parts import WaitingDocument
-from instep.cli.publishing import _show_wait, show_publish
+from instep.cli.filesets.publishing import _show_wait, show_publish
 from instep.errors import ResourceError
 
 WAITED = WaitDocument("catalog", False, None, (WaitingDocument("main", "unknown"),))

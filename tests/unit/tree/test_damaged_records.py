@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.cli.joining import TOKENS_SEEN, _seen
+from instep.cli.cluster.joining import TOKENS_SEEN, _seen
 from instep.errors import DamagedError
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.node.directory import NodeDirectory

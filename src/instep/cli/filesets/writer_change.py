@@ -10,7 +10,7 @@ import click
 
 from instep.api import succession as api
 from instep.cli.output import printable
-from instep.cli.pki import passphrase_option, read_passphrase
+from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
 

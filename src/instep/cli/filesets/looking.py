@@ -15,7 +15,7 @@ from instep.api import looking as api
 from instep.api.command import as_json
 from instep.api.verifying import VerifyCommand
 from instep.cli.control import DaemonDown
-from instep.cli.held_text import held_lines, reported_lines
+from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import moment, printable, table, write_json
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, UnavailableError, UsageError
@@ -37,7 +37,7 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
 
     Answers on any node, with the daemon up or down (then from its last state).
     """
-    from instep.cli.status_text import exit_code, status_lines
+    from instep.cli.filesets.status_text import exit_code, status_lines
 
     if watch:
         _watch(session, fileset)
@@ -73,7 +73,7 @@ def _changes(session: Session, fileset: str | None) -> Iterator[api.StatusDocume
 
 
 def _watch(session: Session, fileset: str | None) -> None:
-    from instep.cli.status_text import status_lines
+    from instep.cli.filesets.status_text import status_lines
 
     is_terminal = sys.stdout.isatty()
     shown = ""

@@ -7,10 +7,10 @@ import os
 import click
 
 from instep.api import lines as api
-from instep.cli.filesets import absolute
-from instep.cli.held_text import exit_if_held, show_held
+from instep.cli.filesets.filesets import absolute
+from instep.cli.filesets.held_text import exit_if_held, show_held
+from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, show_publish
 from instep.cli.output import printable, shown_bytes
-from instep.cli.publishing import PUBLISH_S, outcome_counts, show_publish
 from instep.cli.session import Session, command, pass_session
 from instep.errors import UsageError
 

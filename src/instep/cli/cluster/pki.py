@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
-import stat
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from instep.api import members as api
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
+from instep.cli.passphrase import passphrase_option, read_passphrase
 from instep.cli.session import Session, command, group, pass_session, timeout_option
-from instep.errors import ConfigError, RefusedError, ResourceError, UsageError
+from instep.errors import RefusedError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from instep.net.trust.certs import CertificateFacts
     from instep.net.trust.pki import Pki
 
-__all__ = ["passphrase_option", "pki", "read_passphrase"]
+__all__ = ["pki"]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 pki = group("pki", "Keys and certificates.")
 trust = group("trust", "Certificates of others.")
@@ -120,35 +116,6 @@ def pki_revoke(session: Session, name: str) -> None:
         document = api.RevokeDocument(name, changed, "stopped")
     done = f"{name} is revoked" if document.changed else f"{name} was revoked already"
     session.show(document, lambda: print(done))
-
-
-def read_passphrase(session: Session, file: Path | None, *, is_new: bool) -> tuple[bytes, str | None]:
-    """The passphrase, and the same as text when it was made here and must be shown once."""
-    if file is not None:
-        mode = stat.S_IMODE(file.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(
-                f"{file} may be read by others (mode {mode:04o})",
-                hint=f"chmod 600 {file}",
-                code="secret_mode",
-            )
-        return file.read_text().rstrip("\n").encode(), None
-    if sys.stdin.isatty() and not session.is_json:
-        typed = click.prompt("Passphrase", hide_input=True, confirmation_prompt=is_new, err=True)
-        return str(typed).encode(), None
-    if not is_new:
-        raise UsageError("the passphrase is missing", hint="--passphrase-file FILE", code="no_passphrase")
-    made = "-".join("".join(secrets.choice(_LETTERS) for _ in range(6)) for _ in range(4))
-    return made.encode(), made
-
-
-def passphrase_option(function: Function) -> Function:
-    return click.option(
-        "--passphrase-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="A file of mode 0600; else it is asked for, or made and shown once where there is no terminal.",
-    )(function)
 
 
 def _show_written(session: Session, what: str, files: list[Path], made: str | None) -> None:

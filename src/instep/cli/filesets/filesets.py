@@ -14,9 +14,15 @@ from msgspec.structs import replace
 from instep.api import filesets as api
 from instep.api.command import as_json
 from instep.cli.completion import complete_setting
+from instep.cli.filesets.recipes import (
+    recipe_fields,
+    recipe_options,
+    recipe_settings,
+    show_recipe,
+    with_recipe,
+)
+from instep.cli.filesets.roots import all_wrong, check_root, mark_root
 from instep.cli.output import printable, say, table
-from instep.cli.recipes import recipe_fields, recipe_options, recipe_settings, show_recipe, with_recipe
-from instep.cli.roots import all_wrong, check_root, mark_root
 from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
 from instep.errors import RefusedError, UsageError
 

@@ -8,7 +8,7 @@ import click
 from msgspec import UNSET
 
 from instep.api import lines as api
-from instep.cli.held_text import exit_if_held, show_held
+from instep.cli.filesets.held_text import exit_if_held, show_held
 from instep.cli.output import printable, shown_bytes
 from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
 from instep.errors import RefusedError, UnavailableError, UsageError

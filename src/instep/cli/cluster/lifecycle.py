@@ -40,7 +40,7 @@ def init(
     node listens on loopback; with an --advertise address that is not loopback, on all interfaces, where only
     the networks of --allow get through.
     """
-    from instep.cli import addresses
+    from instep.cli.cluster import addresses
     from instep.net.trust.pki import Pki
     from instep.node.config import edits
     from instep.node.runtime.state import make_state
@@ -58,7 +58,7 @@ def init(
         "next": chosen.next_steps(node),
     }  # fmt: skip
     if is_started:
-        from instep.cli.launch import start_daemon
+        from instep.cli.cluster.launch import start_daemon
 
         document["started"] = start_daemon(node)
 
@@ -80,7 +80,7 @@ def init(
 @pass_session
 def start(session: Session, timeout_ms: int) -> None:
     """Start the daemon: by systemd where a unit is installed for this node, else detached."""
-    from instep.cli.launch import start_daemon
+    from instep.cli.cluster.launch import start_daemon
 
     node = session.node
     node.require()
@@ -95,7 +95,7 @@ def start(session: Session, timeout_ms: int) -> None:
 @pass_session
 def stop(session: Session, timeout_ms: int) -> None:
     """Stop the daemon; the next start finishes or resumes its work."""
-    from instep.cli.launch import stop_daemon
+    from instep.cli.cluster.launch import stop_daemon
 
     node = session.node
     node.require()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from instep.api import looking as api
 from instep.api.parts import FullGenerationDocument
-from instep.cli.held_text import held_lines, reported_lines
+from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, moment, printable
 
 __all__ = ["EXIT_CODES", "exit_code", "status_lines"]

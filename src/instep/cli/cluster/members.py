@@ -10,10 +10,10 @@ from instep.api import members as api
 from instep.api.command import as_json
 from instep.api.looking import PingCommand
 from instep.api.verifying import CheckCommand
+from instep.cli.cluster.partners import link_options, read_network, shown_network
+from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.output import printable, say, table
-from instep.cli.partners import link_options, read_network, shown_network
 from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
-from instep.cli.topology import dot_lines, tree_lines
 from instep.errors import RefusedError, UsageError
 
 __all__ = ["check", "invite", "node"]

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from instep.api.filesets import FilesetAcceptCommand
-from instep.cli.recipes import recipe_options, recipe_settings, settings_lines
+from instep.cli.filesets.recipes import recipe_options, recipe_settings, settings_lines
 from instep.cli.session import Session, command, pass_session, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from instep.cli.addresses import Chosen
+    from instep.cli.cluster.addresses import Chosen
     from instep.net.messages.messages import JoinReply
     from instep.net.trust.tokens import Invitation
     from instep.node.directory import NodeDirectory
@@ -68,7 +68,7 @@ def join(
 
     Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
     """
-    from instep.cli import addresses
+    from instep.cli.cluster import addresses
     from instep.net.trust.tokens import parse_token
     from instep.node.recipes.recipe import FOLLOWED
 
@@ -85,7 +85,7 @@ def join(
         session.reload()
     started = False
     if is_started:
-        from instep.cli.launch import start_daemon
+        from instep.cli.cluster.launch import start_daemon
 
         started = start_daemon(node)
     accepted = []
@@ -119,7 +119,7 @@ def join(
 
 
 def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:
-    from instep.cli.filesets import absolute
+    from instep.cli.filesets.filesets import absolute
     from instep.model.ids import fileset_name
 
     found: list[tuple[str, str]] = []
@@ -272,7 +272,7 @@ def _accept_cold(
     session: Session, invitation: Invitation, name: str, path: str, observe: bool, ready: dict[str, Any]
 ) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
-    from instep.cli.roots import check_root, mark_root
+    from instep.cli.filesets.roots import check_root, mark_root
     from instep.model.ids import fileset_name
     from instep.node.config import edits
 

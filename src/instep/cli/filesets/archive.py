@@ -7,7 +7,7 @@ import os
 import click
 
 from instep.api import archive as api
-from instep.cli.filesets import absolute
+from instep.cli.filesets.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
 from instep.cli.session import DURATION, Session, command, group, pass_session
 from instep.model.counts import counted

@@ -1,0 +1,1 @@
+"""Commands about nodes: beginning, joining, partners, certificates, configuration, balancers."""
