@@ -8,20 +8,20 @@ from typing import Any
 
 from instep.api.command import Command
 from instep.node.commands.archive import Archives
-from instep.node.commands.balancers import BalancerCommands
+from instep.node.commands.cluster.balancers import BalancerCommands
+from instep.node.commands.cluster.mapping import Mapper
+from instep.node.commands.cluster.members import MemberCommands
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Commands, Handler
 from instep.node.commands.filesets import Filesets
-from instep.node.commands.handover import Handover
 from instep.node.commands.lines import Lines
 from instep.node.commands.looking import Looking
-from instep.node.commands.mapping import Mapper
-from instep.node.commands.members import MemberCommands
-from instep.node.commands.promote import Promote
 from instep.node.commands.restoring import Restores
 from instep.node.commands.rollouts import Rollouts
 from instep.node.commands.trying import Trying
 from instep.node.commands.verifying import Verifying
+from instep.node.commands.writer_changes.handover import Handover
+from instep.node.commands.writer_changes.promote import Promote
 
 __all__ = ["commands_of"]
 

@@ -18,8 +18,8 @@ from instep.model.paths import path_fields
 from instep.net.messages import messages as m
 from instep.node.commands.being_heard import be_heard
 from instep.node.commands.control import Speaker
-from instep.node.commands.stepping_back import step_back, was_replaced
 from instep.node.commands.targets import service_of
+from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config import edits
 from instep.node.following.follower import FollowService
 from instep.node.following.page_fetch import Fetcher

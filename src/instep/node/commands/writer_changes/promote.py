@@ -17,10 +17,10 @@ from instep.core.writer_change import LostGenerations, base_of, lost_generations
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
-from instep.node.commands.claimants import Heard, hear_claimants
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import running_service_of
+from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
 from instep.node.config.writer_edit import check_change
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import generation_document, reports_of

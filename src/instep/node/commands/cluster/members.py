@@ -14,7 +14,7 @@ from instep.model.standing import Standing
 from instep.net.client import split_address
 from instep.net.connections.tls import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX
-from instep.node.commands.checking import check_node
+from instep.node.commands.cluster.checking import check_node
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
 from instep.node.config import edits
