@@ -29,6 +29,7 @@ from instep.node.commands import commands_of
 from instep.node.commands.control import ControlServer, Speaker
 
 COMMANDS_FOLDER = Path(commands.__file__).parent
+PREFIX = f"{commands.__name__}."
 NOTHING = SimpleNamespace(node=None, balancers=None, housekeeping=None, listeners=None)
 HANDLERS = commands_of(cast(Any, NOTHING))
 
@@ -63,11 +64,11 @@ def test_a_directory_of_the_callers_choice_is_for_admins() -> None:
 @cache
 def functions_of(module: str) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
     """Of each function in a module of commands the errors that it raises, and the functions that it names."""
-    tree = ast.parse((COMMANDS_FOLDER / f"{module}.py").read_text())
+    tree = ast.parse((COMMANDS_FOLDER / f"{module.replace('.', '/')}.py").read_text())
     imported = {
-        alias.name: (each.module or "").rpartition(".")[2]
+        alias.name: (each.module or "").removeprefix(PREFIX)
         for each in ast.walk(tree)
-        if isinstance(each, ast.ImportFrom) and (each.module or "").startswith("instep.node.commands.")
+        if isinstance(each, ast.ImportFrom) and (each.module or "").startswith(PREFIX)
         for alias in each.names
     }
     found: dict[str, tuple[set[str], set[tuple[str, str]]]] = {}
@@ -102,7 +103,7 @@ def test_a_command_declares_the_errors_that_it_raises() -> None:
     """``ResourceError`` and ``UsageError`` are every command's; errors of the services below are not seen here."""
     undeclared = {}
     for kind, handler in HANDLERS.items():
-        module = handler.__module__.rpartition(".")[2]
+        module = handler.__module__.removeprefix(PREFIX)
         missing = raised_below(module, handler.__name__) - {
             each.__name__ for each in (*kind.errors, UsageError, ResourceError)
         }
