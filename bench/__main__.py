@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _measure_all(arena, plan, options, present, results)
         except KeyboardInterrupt:
-            print("interrupted: what was measured is written", file=sys.stderr)
+            print("interrupted: the measurements so far are written", file=sys.stderr)
             code = 130
         finally:
             with contextlib.suppress(OSError):

@@ -167,7 +167,7 @@ class Cage:
         return _descendants([process.pid for process in self._started if process.poll() is None])
 
     def listens(self, port: int) -> bool:
-        """Whether somebody in the cage listens on this TCP port; seen in ``/proc``, no connection is made."""
+        """Whether a process in the cage listens on this TCP port; seen in ``/proc``, no connection is made."""
         holder = self._holder.pid if self._holder else "self"
         wanted = f":{port:04X} "
         for table in ("tcp", "tcp6"):

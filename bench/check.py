@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["Verdict", "compare"]
 
 _PIECE = 4 << 20
-# Bookkeeping that tools keep inside the tree; not part of what is carried.
+# Bookkeeping that tools keep inside the tree; not part of the carried tree.
 _BOOKKEEPING = (b".instep", b".stfolder", b".stversions", b".stignore")
 
 

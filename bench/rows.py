@@ -1,4 +1,4 @@
-"""The rows of the results: what is laid out, what is edited, and what the design demands of it."""
+"""The rows of the results: the tree, the edit, and the demand of the design."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ __all__ = ["DeadlinePassed", "until"]
 
 
 class DeadlinePassed(Exception):
-    """What was awaited did not come in time; the message says what, and what was seen last."""
+    """The awaited state did not come in time; the message names it, and the state that was seen last."""
 
 
 def until(ready: Callable[[], object], within_s: float, what: str, every_s: float = 0.002) -> None:

@@ -89,7 +89,7 @@ class Fleet:
         return [node for node in self.nodes.values() if node is not self.home]
 
     def make(self, count: int, letter: str) -> None:
-        """The nodes, not yet with a fileset. ``home`` is where changes are made; it serves nobody."""
+        """The nodes, not yet with a fileset. ``home`` is where changes are made; it serves no clients."""
         for name in ("home", *(f"{letter}{number}" for number in range(1, count + 1))):
             ports = free_port(), free_port(), free_port()
             (self.top / name).mkdir()
@@ -134,7 +134,7 @@ class Fleet:
         return [*([document["rollout"]] if document["rollout"] else []), *document["past"]]
 
     def await_put_back(self, generation: int) -> str:
-        """Until the rollout of this generation has put back every node; who failed, and why."""
+        """Wait until the rollout of this generation has put back every node; returns the node that failed, and why."""
 
         def is_over() -> tuple[bool, dict[str, Any]]:
             found = self.rollouts()[0]

@@ -34,7 +34,7 @@ class Answer:
     tries: int = 1
     """More than one: the connection that was kept open was closed before any answer, and a new one was made."""
     head: bytes = b""
-    """The first bytes of what is no picture, to follow a failure."""
+    """The first bytes of an answer that is no picture, to follow a failure."""
 
 
 def ask(port: int, path: str, connection: http.client.HTTPConnection | None = None) -> Answer:
@@ -150,4 +150,4 @@ def told(answer: Answer) -> str:
     """One answer for a person who follows a failure."""
     what = answer.error or f"{answer.status} {answer.kind} {answer.digest} {answer.head!r}"
     what += " (asked again)" if answer.tries > 1 else ""
-    return f"{answer.began:.3f}+{answer.ended - answer.began:.3f} s from {answer.node or 'nobody'}: {what}"
+    return f"{answer.began:.3f}+{answer.ended - answer.began:.3f} s from {answer.node or 'no node'}: {what}"

@@ -21,9 +21,10 @@ class Ports:
     """Free ports from ``first`` up to ``last``, each given once. They should lie below those that the kernel hands out
     for outgoing connections (32,768 and more), so that what is free now is still free when a server listens there.
 
-    Between the two nobody listens, and another process that looks finds it free as well. So a block of ports is claimed
-    first: by a Unix socket with an abstract name, which is known in this network namespace alone, as the ports are, is
-    bound by one process at a time, and goes with that process, however it ends. Children do not inherit it."""
+    Between the two no process listens, and another process that looks finds it free as well. So a block of ports is
+    claimed first: by a Unix socket with an abstract name, which is known in this network namespace alone, as the
+    ports are, is bound by one process at a time, and goes with that process, however it ends. Children do not inherit
+    it."""
 
     def __init__(self, first: int, last: int) -> None:
         self._first = first
@@ -34,7 +35,8 @@ class Ports:
         self._given = self._all()
 
     def take(self) -> int:
-        """A port that nobody uses now and nobody else is given while this process lives; another one at each call."""
+        """A port that no process uses now and no other caller is given while this process lives; another one at each
+        call."""
         for port in self._given:
             if _is_unused(port):
                 return port

@@ -22,7 +22,8 @@ _PORTS = Ports(9_000, 12_000)
 
 
 def free_port() -> int:
-    """A loopback port that nobody uses and no other example is given while this one runs, another one at each call."""
+    """A loopback port that no process uses and no other example is given while this one runs, another one at each
+    call."""
     try:
         return _PORTS.take()
     except NoPortFree as error:

@@ -28,7 +28,7 @@ def eventually(check: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
 
 
 def eventually_seen(check: Callable[[], tuple[bool, T]], what: str, timeout_s: float = 30.0) -> T:
-    """What ``check`` saw when it first said that it holds; ``Failed`` with what was seen last."""
+    """The state that ``check`` saw when it first held; ``Failed`` with the state that was seen last."""
     deadline = time.monotonic() + timeout_s
     last: object = "nothing"
     while True:

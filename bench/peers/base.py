@@ -96,7 +96,7 @@ class Session(ABC):
         return None
 
     def facts(self) -> dict[str, float]:
-        """Further numbers that this tool can tell about the last step."""
+        """Further numbers that this tool can report about the last step."""
         return {}
 
 

@@ -26,7 +26,7 @@ def _command() -> Path | None:
 
 
 class _Publishing(Session):
-    """Manual publishing where a step is told when to begin, automatic where a row watches.
+    """Manual publishing where a step says when to begin, automatic where a row watches.
 
     A step's clock runs from the start of ``instep publish --wait`` until it returns: interpreter start, full scan
     and hashing at the writer, manifest, signature, transfer, verification, staging, syncs, journal, switch, and
@@ -84,7 +84,7 @@ class _Publishing(Session):
         self._tell(self._home, "verify", _FILESET, "--fleet", *self._patience())
 
     def facts(self) -> dict[str, float]:
-        """When the head was published (wall clock), for the row that tells publishing from arriving."""
+        """When the head was published (wall clock), for the row that separates publishing from arriving."""
         line = self._tell(self._home, "status", _FILESET)["filesets"][0]["lines"][0]
         at = datetime.datetime.fromisoformat(line["head"]["published_at"])
         return {"published_at": at.timestamp()}

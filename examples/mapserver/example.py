@@ -1,6 +1,6 @@
 """Three MapServer nodes behind HAProxy: ten changes of style under load, then three broken maps.
 
-``home`` is where maps are made; it serves nobody. ``m1`` to ``m3`` are nginx and MapServer, each on its own copy.
+``home`` is where maps are made; it serves no clients. ``m1`` to ``m3`` are nginx and MapServer, each on its own copy.
 """
 
 from __future__ import annotations

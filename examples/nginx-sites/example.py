@@ -1,6 +1,6 @@
 """Three nginx nodes whose own configuration is the fileset, behind another nginx: good changes and bad ones.
 
-``home`` is where it is made; it serves nobody. Each node keeps what is its own in ``local/``, which is ignored.
+``home`` is where it is made; it serves no clients. Each node keeps what is its own in ``local/``, which is ignored.
 """
 
 from __future__ import annotations

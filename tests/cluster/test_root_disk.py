@@ -1,4 +1,4 @@
-"""A writer whose disk stops taking writes: status says so by itself, and what lies there is still served."""
+"""A writer whose disk stops taking writes: status says so by itself, and the files there are still served."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 
 def test_a_disk_that_stops_taking_writes_is_named_and_still_served(fleet: Fleet) -> None:
-    """Goal: nothing changes in the tree, so no event tells it; a partner that comes later still gets everything."""
+    """Goal: nothing changes in the tree, so no event reports it; a partner that comes later still gets everything."""
     fleet.node("main")
     tree = fleet.tree("main")
     with loop_ext4(fleet.base / "image", tree):

@@ -16,7 +16,8 @@ HOOK = '#!/bin/sh\necho "$INSTEP_GENERATION" >> {log}\n'
 
 
 class Chain:
-    """``main`` writes, ``hub`` follows it, ``leaf`` follows the hub and lists nobody else. All run the version before."""
+    """``main`` writes, ``hub`` follows it, ``leaf`` follows the hub and lists no other node. All run the version
+    before."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -161,9 +162,9 @@ def _numbers(node: Node) -> list[int]:
     ids=lambda order: "-".join(order),
 )
 def test_a_chain_is_upgraded_node_by_node(fleet: Fleet, order: tuple[str, str, str]) -> None:
-    """Goal: each mixture of the two versions in a chain publishes, rolls back, rolls out and hands over, and a node that
-    is upgraded in place goes on with its state, journal, history, archive and keys. Method: three orders of upgrading,
-    which have all six mixtures and an upgrade in every role."""
+    """Goal: each mixture of the two versions in a chain publishes, rolls back, rolls out and hands over, and a node
+    that is upgraded in place goes on with its state, journal, history, archive and keys. Method: three orders of
+    upgrading, which have all six mixtures and an upgrade in every role."""
     chain = Chain(fleet)
     chain.goes_through()
     first = min(_numbers(fleet.main))
@@ -188,8 +189,8 @@ def test_a_chain_is_upgraded_node_by_node(fleet: Fleet, order: tuple[str, str, s
 
 @pytest.mark.timeout(600)
 def test_a_journal_of_the_version_before_is_finished(fleet: Fleet) -> None:
-    """Goal: a partner that was killed in the middle of a switch is upgraded and goes on. Method: the version before dies at
-    the third step, this version starts on what it left."""
+    """Goal: a partner that was killed in the middle of a switch is upgraded and goes on. Method: the version before
+    dies at the third step, this version starts on what it left."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     for number in range(6):
@@ -215,8 +216,8 @@ def test_a_journal_of_the_version_before_is_finished(fleet: Fleet) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_way_back_to_the_version_before(fleet: Fleet) -> None:
-    """Goal: a partner, then the writer, go back to the version before on the directories that this version wrote: they go
-    on in step. Method: both are used by this version, which leaves history, archive, journals and facts."""
+    """Goal: a partner, then the writer, go back to the version before on the directories that this version wrote:
+    they go on in step. Method: both are used by this version, which leaves history, archive, journals and facts."""
     tree = fleet.tree("main")
     tree.mkdir(parents=True)
     (tree / "word").write_text("first")

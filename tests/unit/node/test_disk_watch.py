@@ -1,4 +1,4 @@
-"""A disk that stops taking writes, and takes them again, is noticed without any event; what lies on it can still be read."""
+"""A disk that stops taking writes, and takes them again, is noticed without any event; its files can still be read."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Commands about filesets: what is kept in step, published, restored, rolled out and looked at."""
+"""Commands about filesets: keep in step, publish, restore, roll out and look."""
