@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from blake3 import blake3
 
-from instep.model.ids import LineId
-from instep.net.messages.parts import Count, Message, RawDigest, Text
+from instep.model.generation import Signature
+from instep.model.ids import Digest, LineId, NodeName
+from instep.net.messages.parts import Count, Message, Name, RawDigest, Text
 
 __all__ = [
     "PARTS_BYTES_MAX",
@@ -22,7 +24,11 @@ __all__ = [
     "PartsReply",
     "PartsRequest",
     "Wanted",
+    "Warrant",
+    "warrant_id",
 ]
+
+_WARRANT_DOMAIN = b"instep warrant 1\0"
 
 HAS_MAX = 2_048
 PARTS_MAX = 1_024
@@ -42,12 +48,31 @@ class Wanted(Message, frozen=True, array_like=True):
     is_link: bool = False
 
 
+class Warrant(Message, frozen=True, array_like=True):
+    """The writer's word that the hub ``via`` may ask for contents of this line on its behalf until then."""
+
+    until_ms: Count
+    via: Name
+    signature: Signature
+
+
+def warrant_id(line: LineId, via: NodeName, until_ms: int) -> Digest:
+    """The digest that a writer signs."""
+    return Digest(
+        blake3(_WARRANT_DOMAIN + msgspec.msgpack.encode((line.fileset, line.origin, via, until_ms))).digest()
+    )
+
+
 class HasRequest(Message, tag="has", frozen=True, array_like=True):
     """The line's writer asks which of these contents the partner has, anywhere in the fileset."""
 
     number: Count
     line: LineId
     wants: Annotated[tuple[Wanted, ...], msgspec.Meta(max_length=HAS_MAX)]
+    warrant: Warrant | None = None
+    """With it a hub asks its own partners for what it has not."""
+    within_ms: Count = 0
+    """How long the asker waits; 0 where it does not say."""
 
 
 class HasReply(Message, tag="has_reply", frozen=True, array_like=True):
@@ -70,6 +95,8 @@ class PartsRequest(Message, tag="parts", frozen=True, array_like=True):
     number: Count
     line: LineId
     wants: Annotated[tuple[PartWant, ...], msgspec.Meta(max_length=PARTS_MAX)]
+    warrant: Warrant | None = None
+    within_ms: Count = 0
 
 
 class Part(Message, frozen=True, array_like=True):

@@ -19,7 +19,16 @@ from instep.model.ids import HeadRef, LineId
 from instep.model.rollout import SERIAL_MAX
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.standing import StandingRecord
-from instep.net.messages.lending import HasReply, HasRequest, Part, PartsReply, PartsRequest, PartWant, Wanted
+from instep.net.messages.lending import (
+    HasReply,
+    HasRequest,
+    Part,
+    PartsReply,
+    PartsRequest,
+    PartWant,
+    Wanted,
+    Warrant,
+)
 from instep.net.messages.parts import Address as _Address
 from instep.net.messages.parts import Count as _Count
 from instep.net.messages.parts import Message as _Message
@@ -100,7 +109,8 @@ __all__ = [
     "Serving",
     "StreamMessage",
     "TakeOverReply",
-    "TakeOverRequest",
+    "Wanted",
+    "Warrant",
     "TestAnswer",
     "TestReply",
     "TestRequest",
@@ -108,7 +118,6 @@ __all__ = [
     "VerifyReply",
     "VerifyRequest",
     "Versions",
-    "Wanted",
     "Welcome",
     "agree",
     "decode",
@@ -140,7 +149,7 @@ SERVING_BYTES_MAX = 16 << 10
 """Most that one member may say of how it serves."""
 DRAIN_MS_MAX = 365 * 86_400_000
 """Longest drain with an end that a partner can ask for."""
-TAKES = ("members", "drain", "test", "contents", "revocations")
+TAKES = ("members", "drain", "test", "contents", "revocations", "warrant")
 """Messages of later additions that this node understands from a peer that would not have sent them before."""
 DIGESTS_MAX = 256
 REASON_MAX = 4_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from instep.model.generation import SignedGeneration
@@ -14,7 +14,36 @@ from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["PeerContext"]
+__all__ = ["BehindLender", "PeerContext"]
+
+
+class BehindLender(Protocol):
+    """A partner of a hub that can be asked for contents on the writer's behalf."""
+
+    who: NodeName
+    hello: m.Hello
+
+    async def held(
+        self,
+        line: LineId,
+        wants: tuple[m.Wanted, ...],
+        *,
+        warrant: m.Warrant | None = None,
+        within_s: float | None = None,
+    ) -> tuple[bool, ...]:
+        """Which of these contents the partner has: one answer for each."""
+        ...
+
+    async def parts(
+        self,
+        line: LineId,
+        wants: tuple[m.PartWant, ...],
+        *,
+        warrant: m.Warrant | None = None,
+        within_s: float | None = None,
+    ) -> tuple[m.Part, ...]:
+        """The first of these parts, as many as fit an answer; not verified."""
+        ...
 
 
 class PeerContext(Protocol):
@@ -42,6 +71,10 @@ class PeerContext(Protocol):
 
     def service(self, line: LineId) -> LineService | None:
         """The service of a line that this node writes or follows, None for any other line."""
+        ...
+
+    def lenders(self, line: LineId) -> Sequence[BehindLender]:
+        """Connected partners that may have the line and understand a question about contents."""
         ...
 
     def epochs_of(self, line: LineId) -> m.Epochs | None:

@@ -15,8 +15,10 @@ from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
 from instep.node.lines.line_service import LineService
+from instep.node.peers.forwarding import Forwarding
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.takeover_check import obstacles
+from instep.node.peers.warrants import is_warranted
 from instep.node.runtime.driver import from_os_error, wall_ms
 
 __all__ = ["StreamReplies"]
@@ -41,6 +43,7 @@ class StreamReplies:
         self._telling: set[asyncio.Task[None]] = set()
         self._testing: set[asyncio.Task[None]] = set()
         self._lending: set[asyncio.Task[None]] = set()
+        self._forwarding = Forwarding(peers, name)
 
     def followed(self, line: LineId) -> LineService | None:
         """The service of a line that is followed here."""
@@ -94,16 +97,28 @@ class StreamReplies:
             raise UnavailableError(f"{line} is not followed here", code="not_followed")
         return service
 
+    def _lender(self, line: LineId, warrant: m.Warrant | None) -> LineService:
+        """The followed line, when its writer asks, or a hub on the writer's behalf; every other node gets the error of
+        a line that is not here."""
+        service = self.followed(line)
+        if service is not None and is_warranted(service, warrant, self._name):
+            return service
+        return self._for_writer(line)
+
     async def _held(self, request: m.HasRequest) -> None:
+        began_s = asyncio.get_running_loop().time()
         try:
-            held = await self._for_writer(request.line).lending.held(request.wants)
+            held = await self._lender(request.line, request.warrant).lending.held(request.wants)
+            held = await self._forwarding.held(request, held, began_s)
             self._reply(m.HasReply(request.number, held))
         except (InstepError, OSError) as error:
             self._reply(m.HasReply(request.number, refusal=_said(error)))
 
     async def _parts(self, request: m.PartsRequest) -> None:
+        began_s = asyncio.get_running_loop().time()
         try:
-            parts = await self._for_writer(request.line).lending.parts(request.wants)
+            parts = await self._lender(request.line, request.warrant).lending.parts(request.wants)
+            parts = await self._forwarding.parts(request, parts, began_s)
             self._reply(m.PartsReply(request.number, parts))
         except (InstepError, OSError) as error:
             self._reply(m.PartsReply(request.number, refusal=_said(error)))

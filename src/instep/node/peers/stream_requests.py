@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Sequence
 
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.reading import HAS_S, PARTS_S, reading_s
+from instep.node.peers.warrants import warrant_of
 
-__all__ = ["StreamRequests", "reading_s"]
+__all__ = ["StreamRequests"]
 
 ALIVE_S = 3.0
-HAS_S = 120.0
-"""The partner may have to read every file of a path that the archive has in several versions."""
-PARTS_S = 60.0
-READ_BYTES = 32 << 20
-"""A partner hashes what it looks for: so much in a second, on a slow disk, is added to the deadlines of contents."""
 
 
 class StreamRequests(abc.ABC):
@@ -153,11 +149,21 @@ class StreamRequests(abc.ABC):
             raise error_of_reply(reply.error, self.who)
         return reply
 
-    async def held(self, line: LineId, wants: tuple[m.Wanted, ...]) -> tuple[bool, ...]:
-        """Which of these contents the partner has."""
+    async def held(
+        self,
+        line: LineId,
+        wants: tuple[m.Wanted, ...],
+        *,
+        warrant: m.Warrant | None = None,
+        within_s: float | None = None,
+    ) -> tuple[bool, ...]:
+        """Which of these contents the partner has, or one behind it. ``warrant`` is that of another node, which is the
+        line's writer."""
         number, future = self._next()
-        within_s = HAS_S + reading_s(wants)
-        reply = await self._ask(number, future, m.HasRequest(number, line, wants), within_s)
+        within_s = HAS_S + reading_s(wants) if within_s is None else within_s
+        shown = self._shown(line, warrant)
+        request = m.HasRequest(number, line, wants, shown, int(within_s * 1000) if shown else 0)
+        reply = await self._ask(number, future, request, within_s)
         if not isinstance(reply, m.HasReply):
             raise PeerError(f"{self.who} answered held with {type(reply).__name__}", code="bad_answer")
         if reply.refusal:
@@ -166,11 +172,20 @@ class StreamRequests(abc.ABC):
             raise PeerError(f"{self.who} answered {len(reply.is_there)} of {len(wants)}", code="bad_answer")
         return reply.is_there
 
-    async def parts(self, line: LineId, wants: tuple[m.PartWant, ...]) -> tuple[m.Part, ...]:
+    async def parts(
+        self,
+        line: LineId,
+        wants: tuple[m.PartWant, ...],
+        *,
+        warrant: m.Warrant | None = None,
+        within_s: float | None = None,
+    ) -> tuple[m.Part, ...]:
         """The first of these parts of contents, as many as fit an answer."""
         number, future = self._next()
-        within_s = PARTS_S + reading_s([each.wanted for each in wants])
-        reply = await self._ask(number, future, m.PartsRequest(number, line, wants), within_s)
+        within_s = PARTS_S + reading_s([each.wanted for each in wants]) if within_s is None else within_s
+        shown = self._shown(line, warrant)
+        request = m.PartsRequest(number, line, wants, shown, int(within_s * 1000) if shown else 0)
+        reply = await self._ask(number, future, request, within_s)
         if not isinstance(reply, m.PartsReply):
             raise PeerError(f"{self.who} answered parts with {type(reply).__name__}", code="bad_answer")
         if reply.refusal:
@@ -178,6 +193,12 @@ class StreamRequests(abc.ABC):
         if len(reply.parts) > len(wants):
             raise PeerError(f"{self.who} answered more than it was asked for", code="bad_answer")
         return reply.parts
+
+    def _shown(self, line: LineId, warrant: m.Warrant | None) -> m.Warrant | None:
+        """The warrant that goes along: none to a partner of a version that knows none."""
+        if "warrant" not in self.hello.takes:
+            return None
+        return warrant if warrant is not None else warrant_of(self._peers, line, self.who)
 
     async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
         """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
@@ -196,11 +217,6 @@ class StreamRequests(abc.ABC):
         if reply.error is not None:
             raise error_of_reply(reply.error, self.who)
         return reply
-
-
-def reading_s(wants: Sequence[m.Wanted]) -> float:
-    """How long a partner with a slow disk reads these contents, each once."""
-    return sum({want.digest: want.size for want in wants}.values()) / READ_BYTES
 
 
 def _gone(who: NodeName) -> UnavailableError:

@@ -1,7 +1,8 @@
 """This node's contents of a line, for the line's writer that lost them: looked up, and handed out in parts.
 
 Only the writer of the line is answered, over the stream that this node opened to it: a line's contents may always go
-back to its own writer (P6). Every other node is refused in the same words, whether the contents are here or not.
+back to its own writer (P6). A hub between the two shows the writer's warrant. Every other asker gets the same refusal,
+whether the contents are here or not.
 """
 
 from __future__ import annotations
