@@ -104,6 +104,7 @@ LOOKED_AT: dict[str, str] = {
                 "archive/outlet.py:_copy_metadata:os.utime",
                 "archive/outlet.py:finish_directory:os.utime",
                 "root/place.py:_drop_default_acl:os.removexattr",
+                "root/writable.py:require_writable_folder:os.removexattr",
             ),
         ),
         (
@@ -117,6 +118,7 @@ LOOKED_AT: dict[str, str] = {
                 "root/place.py:_prepare:os.open",
                 "root/place.py:_mount_at:os.open",
                 "root/place.py:_is_ours:os.open",
+                "root/writable.py:require_writable_folder:os.open",
             ),
         ),
         (
@@ -129,6 +131,7 @@ LOOKED_AT: dict[str, str] = {
                 "stage/probes.py:_unwritable:os.access",
                 "root/place.py:resolve_place:os.access",
                 "root/place.py:_chosen_stage:os.access",
+                "root/writable.py:unprepared:os.access",
             ),
         ),
         (

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from instep.errors import DamagedError
 from instep.model.manifest.entry import Entry
 from instep.tree.archive.index import INDEX, object_slots
-from instep.tree.archive.source import ArchiveSource, opened_batch
+from instep.tree.archive.source import ArchiveSource, KeptBatch
 from instep.tree.journal.journal import ItemRecord, decode_record
 from instep.tree.journal.plan import object_key
 from instep.tree.root.beneath import Root
@@ -65,14 +65,14 @@ class ArchiveLookup:
             # A damaged index is mended soon: it is read anew for each source.
             self._tables = {n: t for n, t in self._tables.items() if n in stays and not t.is_damaged}
 
-        def slots(entry: Entry) -> Iterator[tuple[bytes, bytes]]:
+        def slots(entry: Entry, batches: KeptBatch) -> Iterator[tuple[bytes, bytes]]:
             asked = _Asked(entry)
             merged = self._merge()
             for name in reversed(names):
                 if name not in merged.names:
-                    yield from ((name, slot) for slot in self._slots(name, asked))
+                    yield from ((name, slot) for slot in self._slots(name, asked, batches))
             for name in sorted(merged.batches_of(asked) & stays, reverse=True):
-                yield from ((name, slot) for slot in merged.slots(self.place, name, asked))
+                yield from ((name, slot) for slot in merged.slots(name, asked, batches))
 
         return ArchiveSource(self.place, slots)
 
@@ -85,12 +85,12 @@ class ArchiveLookup:
                 self._tables = {name: t for name, t in self._tables.items() if name not in whole}
             return self._merged
 
-    def _slots(self, name: bytes, asked: _Asked) -> list[bytes]:
+    def _slots(self, name: bytes, asked: _Asked, batches: KeptBatch) -> list[bytes]:
         table = self._tables.get(name)
         if table is not None and not table.may_have(asked):
             return []
         try:
-            with opened_batch(self.place, name) as batch:
+            with batches.opened(name) as batch:
                 if table is None:
                     table = _Table(batch.fd, name)
                     with self._lock:
@@ -201,9 +201,9 @@ class _Merged:
         keys = (asked.digest, *(key for _, key in asked.above))
         return {self._order[number] for key in keys for number in self._rows.of(key)}
 
-    def slots(self, place: Place, name: bytes, asked: _Asked) -> list[bytes]:
+    def slots(self, name: bytes, asked: _Asked, batches: KeptBatch) -> list[bytes]:
         try:
-            with opened_batch(place, name) as batch:
+            with batches.opened(name) as batch:
                 return _slots_in(batch, asked, self.names[name].at_of(asked))
         except FileNotFoundError:
             return []

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import stat
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 from instep.model.manifest.entry import Entry
@@ -13,16 +15,53 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 
-__all__ = ["ArchiveSource", "opened_batch"]
+__all__ = ["ArchiveSource", "KeptBatch", "opened_batch"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class ArchiveSource:
-    """Callable as a ``Source``. ``slots`` says which names in which batches may hold an entry's contents."""
+class KeptBatch:
+    """The batch that was looked into last, kept open: the entries of one apply often lie in the same one.
 
-    def __init__(self, place: Place, slots: Callable[[Entry], Iterator[tuple[bytes, bytes]]]) -> None:
+    It is kept for the thread that asked first; other threads open theirs each time."""
+
+    def __init__(self, place: Place) -> None:
         self._place = place
+        self._held: list[tuple[bytes, Root]] = []
+        self._thread = 0
+        weakref.finalize(self, _close, self._held)
+
+    @contextlib.contextmanager
+    def opened(self, name: bytes) -> Iterator[Root]:
+        """The batch of this name. ``FileNotFoundError`` when it is gone."""
+        self._thread = self._thread or threading.get_ident()
+        if threading.get_ident() != self._thread:
+            with opened_batch(self._place, name) as batch:
+                yield batch
+            return
+        if not self._held or self._held[0][0] != name:
+            with opened(self._place) as there:
+                found = Root(os.fsencode(there.archive) + b"/" + name)
+            _close(self._held)
+            self._held.append((name, found))
+        yield self._held[0][1]
+
+
+def _close(held: list[tuple[bytes, Root]]) -> None:
+    for _, batch in held:
+        batch.close()
+    held.clear()
+
+
+Slots = Callable[[Entry, KeptBatch], Iterator[tuple[bytes, bytes]]]
+"""Which names in which batches may hold an entry's contents."""
+
+
+class ArchiveSource:
+    """Callable as a ``Source``."""
+
+    def __init__(self, place: Place, slots: Slots) -> None:
+        self._batches = KeptBatch(place)
         self._slots = slots
 
     def __call__(self, entry: Entry) -> int | None:
@@ -30,8 +69,8 @@ class ArchiveSource:
 
     def candidates(self, entry: Entry) -> Iterator[int]:
         """Every archived file that may hold the contents, newest first; the caller closes and verifies each."""
-        for name, slot in self._slots(entry):
-            fd = _open_in(self._place, name, slot, entry.size)
+        for name, slot in self._slots(entry, self._batches):
+            fd = _open_in(self._batches, name, slot, entry.size)
             if fd is not None:
                 yield fd
 
@@ -41,9 +80,9 @@ class ArchiveSource:
 
     def targets(self, entry: Entry) -> Iterator[bytes]:
         """Every archived target of a symlink at this path, newest first, unverified."""
-        for name, slot in self._slots(entry):
+        for name, slot in self._slots(entry, self._batches):
             try:
-                with opened_batch(self._place, name) as batch:
+                with self._batches.opened(name) as batch:
                     found = batch.readlink(slot)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
@@ -58,9 +97,9 @@ def opened_batch(place: Place, name: bytes) -> Iterator[Root]:
         yield batch
 
 
-def _open_in(place: Place, name: bytes, slot: bytes, size: int) -> int | None:
+def _open_in(batches: KeptBatch, name: bytes, slot: bytes, size: int) -> int | None:
     try:
-        with opened_batch(place, name) as batch:
+        with batches.opened(name) as batch:
             found = batch.stat(slot)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 return None
