@@ -53,7 +53,7 @@ BANNED_TEXT = {
     re.compile(r"NotImplemented" + r"Error"): "no stubs; a Protocol has no bodies",
     re.compile(r"asyncio\.sl" + r"eep\((?!0\))"): "tests wait through tests/support/waiting.py",
 }
-SLEEPERS = frozenset({"tests/support/waiting.py"})
+SLEEPERS = frozenset({"tests/support/waiting.py", "tests/support/virtual_time.py"})
 MACHINE_TEXT = re.compile(
     r"(?<![\w.])/work/|"
     r"(?:pypi|pythonhosted|npmjs|debian)\.(?:org|com)\b|--(?:extra-)?index-url\s*[=h]|--find-links\s*[=/]"

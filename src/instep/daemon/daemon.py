@@ -13,9 +13,7 @@ from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
 from instep.node.commands import commands_of
 from instep.node.commands.context import CommandContext
-from instep.node.commands.control import ControlServer
-from instep.node.config.settings import Settings
-from instep.node.directory import NodeDirectory
+from instep.node.commands.control import Commands, ControlServer
 from instep.node.node import Node
 from instep.node.runtime.background import go_on
 from instep.node.runtime.state import StateLost, watch_state
@@ -32,34 +30,51 @@ log = logging.getLogger(__name__)
 class Daemon:
     """A node that runs: its peer server, its control socket, and the work in the background."""
 
-    def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
-        self.node = node = Node(directory, settings, state_note)
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self.housekeeping = Housekeeping(node)
         self.listeners = Listeners(node)
         self.balancers = Balancers(node)
+
+    def commands(self) -> Commands:
+        """The handlers of every command."""
+        return commands_of(CommandContext(self.node, self.balancers, self.housekeeping, self.listeners))
+
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Start the lines, the links to partners, and the work in the background; all but what listens."""
+        loop = asyncio.get_running_loop()
+        self.node.follow_settings()
+        works = {
+            "certificates": self._keep_certificates,
+            "configuration": lambda: self.node.config_file.mind(self.node.reload),
+            "housekeeping": self.housekeeping.run,
+            "histories": self.housekeeping.look,
+            "listeners": self.listeners.run,
+            "balancers": self.balancers.run,
+            "events": self.node.runtime.deferred.run,
+            "succession": Succession(self.node).run,
+        }
+        background = [loop.create_task(go_on(name, work)) for name, work in works.items()]
+        background.append(loop.create_task(watch_state(self.node.runtime.store)))
+        self.node.peers.offers_changed()
+        return background
+
+    async def end(self, background: list[asyncio.Task[None]]) -> None:
+        """Close the links, and end the lines and the work in the background."""
+        await self.node.peers.close()
+        for task in (*self.node.tasks.values(), *background):
+            task.cancel()
+        await asyncio.gather(*self.node.tasks.values(), *background, return_exceptions=True)
 
     async def run(self) -> None:
         """Serve until ``stopping`` is set; then stop gracefully. ``StateLost`` when the database went away."""
         loop = asyncio.get_running_loop()
         listen = self.node.runtime.settings.listen
         self.node.server.bind(listen.host, listen.port)
-        self.node.follow_settings()
-        context = CommandContext(self.node, self.balancers, self.housekeeping, self.listeners)
-        control = ControlServer(self.node.directory.socket, commands_of(context))
+        control = ControlServer(self.node.directory.socket, self.commands())
+        background = self.begin()
+        background.append(loop.create_task(self.node.server.serve()))
         await control.start()
-        background = [
-            loop.create_task(self.node.server.serve()),
-            loop.create_task(go_on("certificates", self._keep_certificates)),
-            loop.create_task(go_on("configuration", lambda: self.node.config_file.mind(self.node.reload))),
-            loop.create_task(go_on("housekeeping", self.housekeeping.run)),
-            loop.create_task(go_on("histories", self.housekeeping.look)),
-            loop.create_task(go_on("listeners", self.listeners.run)),
-            loop.create_task(go_on("balancers", self.balancers.run)),
-            loop.create_task(go_on("events", self.node.runtime.deferred.run)),
-            loop.create_task(watch_state(self.node.runtime.store)),
-            loop.create_task(go_on("succession", Succession(self.node).run)),
-        ]
-        self.node.peers.offers_changed()
         notify("READY=1")
         log.info("%s serves on %s", self.node.runtime.name, listen)
         self.node.runtime.note("started", f"{self.node.runtime.name} started")
@@ -91,10 +106,7 @@ class Daemon:
         log.info("%s stops", self.node.runtime.name)
         try:
             async with asyncio.timeout(STOP_S):
-                await self.node.peers.close()
-                for task in (*self.node.tasks.values(), *background):
-                    task.cancel()
-                await asyncio.gather(*self.node.tasks.values(), *background, return_exceptions=True)
+                await self.end(background)
                 await control.stop()
         except TimeoutError:
             log.error("%s did not end within %g s and is cut off", self.node.runtime.name, STOP_S)

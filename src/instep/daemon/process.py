@@ -20,6 +20,7 @@ from instep.errors import ContentionError, InstepError, ResourceError
 from instep.node.config.loading import load
 from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
+from instep.node.node import Node
 from instep.node.runtime.driver import shift_wall_clock
 from instep.node.runtime.logs import set_up_logs
 from instep.node.runtime.state import StateLost, open_state
@@ -53,7 +54,7 @@ def _lock(directory: NodeDirectory) -> int:
 
 
 async def _main(directory: NodeDirectory, settings: Settings) -> None:
-    daemon = Daemon(directory, settings, open_state(directory, settings))
+    daemon = Daemon(Node(directory, settings, open_state(directory, settings)))
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, daemon.node.stopping.set)

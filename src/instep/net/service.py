@@ -7,7 +7,8 @@ not trust the digests and positions inside them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from instep.model.ids import NodeName
@@ -31,10 +32,11 @@ from instep.net.messages.messages import (
     StreamMessage,
     VerifyReply,
     VerifyRequest,
+    Welcome,
 )
 from instep.net.transfer import TransferAnswer
 
-__all__ = ["PeerService", "PeerStream"]
+__all__ = ["PeerCalls", "PeerService", "PeerStream"]
 
 
 class PeerStream(Protocol):
@@ -84,3 +86,52 @@ class PeerService(Protocol):
     async def stream(self, who: NodeName, hello: Hello, stream: PeerStream) -> None:
         """Serve a partner's stream until it ends. The implementation sends ``Welcome`` first. Versions were
         agreed on before; the hello's name is the verified one."""
+
+
+class PeerCalls(Protocol):
+    """The other side of the port: a node's calls to one partner, whose ``name`` is the verified one. Refusals of the
+    partner and failures of the connection are raised as ``InstepError``. ``total_s`` bounds a whole call."""
+
+    @property
+    def name(self) -> NodeName: ...
+
+    @property
+    def address(self) -> str:
+        """Where the partner is dialled."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def heads(self, request: HeadsRequest, *, total_s: float = ...) -> HeadsReply: ...
+
+    async def pages(self, request: PagesRequest, *, total_s: float = ...) -> PagesReply: ...
+
+    async def chunk_pages(self, request: ChunkPagesRequest, *, total_s: float = ...) -> PagesReply: ...
+
+    async def renew(self, request: RenewRequest, *, total_s: float = ...) -> RenewReply: ...
+
+    async def holdings(self, request: HoldingsRequest, *, total_s: float = ...) -> HoldingsReply: ...
+
+    async def facts(self, request: FactsRequest, *, total_s: float = ...) -> FactsReply: ...
+
+    async def verify(self, request: VerifyRequest, *, total_s: float = ...) -> VerifyReply: ...
+
+    def contents(
+        self,
+        request: ContentsRequest,
+        *,
+        sizes: Sequence[int] | None = None,
+        total_s: float | None = None,
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
+        """Answers in batches as they come; ``sizes`` are the entries' sizes, and more than that is refused."""
+        ...
+
+    def ranges(
+        self, request: RangesRequest, *, total_s: float | None = None
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
+        """Like ``contents``, with the range's index as ``want``."""
+        ...
+
+    def stream(self, hello: Hello) -> AbstractAsyncContextManager[tuple[Welcome, PeerStream]]:
+        """Open the long-lived stream: it sends ``hello``, and is closed on the way out."""
+        ...

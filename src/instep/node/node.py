@@ -6,11 +6,14 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from instep.errors import ConfigError, DamagedError, InstepError, UnavailableError
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
+from instep.net.client import PeerClient
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages.messages import RenewRequest
 from instep.net.server import PeerServer, Refusal
@@ -23,6 +26,7 @@ from instep.node.directory import NodeDirectory
 from instep.node.following.follower import FollowService
 from instep.node.lines.golden_answers import forget_golden
 from instep.node.peers.membership import Membership
+from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
 from instep.node.runtime.background import AGAIN_S, passing_trouble
 from instep.node.runtime.config_file import ConfigFile
@@ -33,6 +37,7 @@ from instep.node.runtime.signers import stuck_standing
 from instep.node.runtime.state import is_lost, lost
 from instep.node.trees.placing import forget_marker
 from instep.node.writing.writer import WriterService
+from instep.store.port import NodeStore
 
 __all__ = ["Node", "Service"]
 
@@ -46,13 +51,22 @@ R = TypeVar("R")
 class Node:
     """The shared state of a node's services and commands. The daemon owns it, and runs its tasks."""
 
-    def __init__(self, directory: NodeDirectory, settings: Settings, state_note: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: NodeDirectory,
+        settings: Settings,
+        state_note: str | None = None,
+        *,
+        open_store: Callable[[Path], NodeStore] | None = None,
+        dial: Dial | None = None,
+    ) -> None:
+        """``open_store`` and ``dial`` open the state and call a partner; SQLite and TLS by default."""
         self.directory = directory
         self.pki = Pki(directory.pki)
-        self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16), state_note)
+        self.runtime = Runtime(directory, settings, self.pki, secrets.token_bytes(16), state_note, open_store)
         self.tls = TlsContexts(self.pki)
         self.membership = Membership(self.runtime, self.tls, self.reload)
-        self.peers = Peers(self.runtime, self.tls, self.membership)
+        self.peers = Peers(self.runtime, self.tls, self.membership, dial or partial(PeerClient, self.tls))
         self.peers.on_revoked = self.follow_trust
         self.services: dict[FilesetName, Service] = {}
         self.config_problem: ConfigError | None = None

@@ -55,7 +55,7 @@ def hub(link: Link) -> tuple[Peers, Followed]:
     """A hub to which the leaf is connected, and which began to follow the line just now."""
     partner = SimpleNamespace(link=link, address=None)
     runtime: Any = SimpleNamespace(name=HUB, settings=SimpleNamespace(partners={LEAF: partner}))
-    peers = Peers(runtime, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
+    peers = Peers(runtime, SimpleNamespace(), SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
     service: Any = Followed()
     peers.sessions[LEAF] = Listening(peers, LEAF, m.Hello(m.VERSIONS, LEAF, b"session"), SimpleNamespace())
     peers.lines[LINE] = service

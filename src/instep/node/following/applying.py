@@ -18,7 +18,7 @@ from instep.model.definition import Definition, Preserve
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import Change, diff
-from instep.net.client import PeerClient
+from instep.net.service import PeerCalls
 from instep.node.following.lingering import Lingering
 from instep.node.following.pulling import Puller
 from instep.node.runtime.driver import wall_ms
@@ -61,7 +61,7 @@ class Supply(Protocol):
         """Small contents that came with a head: the generation's id, and contents by digest."""
         ...
 
-    def sources_for(self, first: NodeName) -> list[PeerClient]:
+    def sources_for(self, first: NodeName) -> list[PeerCalls]:
         """Clients of the nodes that can send the line, ``first`` first."""
         ...
 
@@ -184,7 +184,7 @@ class Applying:
         self,
         stage: Stage,
         head: HeadRef,
-        clients: Sequence[PeerClient],
+        clients: Sequence[PeerCalls],
         contents: Mapping[Digest, bytes],
         link_of: Callable[[Entry], bytes | None] | None,
     ) -> None:

@@ -35,8 +35,8 @@ from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing, StandingRecord
-from instep.net.client import PeerClient
 from instep.net.messages import messages as m
+from instep.net.service import PeerCalls
 from instep.node.config.settings import FilesetSettings
 from instep.node.following.answers import moved_on, plain
 from instep.node.following.applying import Applying
@@ -517,7 +517,7 @@ class FollowService:
             raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
         return link
 
-    def sources_for(self, first: NodeName) -> list[PeerClient]:
+    def sources_for(self, first: NodeName) -> list[PeerCalls]:
         """Clients of the nodes that can send this line, ``first`` first."""
         names = [first, *(name for name in self.sources if name != first)]
         return [self.sources[name].client for name in names if name in self.sources]

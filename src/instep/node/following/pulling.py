@@ -19,8 +19,8 @@ from instep.model.manifest.chunklist import (
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import verify_page
 from instep.model.paths import shown
-from instep.net.client import PeerClient
 from instep.net.messages import messages as m
+from instep.net.service import PeerCalls
 from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.runtime.runtime import Worker
 from instep.node.trees.keeping.chunk_lists import kept_chunks, recut_keeping
@@ -49,7 +49,7 @@ class Puller:
         stage: Stage,
         line: LineId,
         head: HeadRef,
-        clients: Sequence[PeerClient],
+        clients: Sequence[PeerCalls],
         contents: Mapping[Digest, bytes],
         worker: Worker,
         get: Callable[[Digest], bytes],
@@ -94,7 +94,7 @@ class Puller:
                 before.cancel()
                 await asyncio.gather(before, return_exceptions=True)
 
-    def _client(self) -> PeerClient:
+    def _client(self) -> PeerCalls:
         if not self._clients:
             raise UnavailableError(
                 "contents are neither on this node nor on one that is connected",

@@ -9,8 +9,8 @@ from instep.core.follow.gates import CLOCK, Gate, parse_gate, refusal_of
 from instep.errors import RefusedError
 from instep.model.definition import Definition
 from instep.model.ids import LineId
-from instep.net.client import PeerClient
 from instep.net.messages import messages as m
+from instep.net.service import PeerCalls
 from instep.node.config.settings import FilesetSettings
 from instep.node.facts.facts import told
 from instep.node.runtime.driver import wall_ms
@@ -57,7 +57,7 @@ def gates_of(definition: Definition | None) -> tuple[Gate, ...]:
 
 
 async def look_at_gates(
-    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerCalls
 ) -> list[GateLook]:
     """Every gate of the line, compared with its writer's present facts."""
     key = runtime.facts.key
@@ -86,7 +86,7 @@ def compare_facts(
 
 
 async def require_gates(
-    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerClient
+    runtime: Runtime, fileset: FilesetSettings, line: LineId, gates: tuple[Gate, ...], client: PeerCalls
 ) -> None:
     """``RefusedError`` with both values for the first gate that does not hold. ``client`` is the writer's: a hub's
     facts are not the writer's."""

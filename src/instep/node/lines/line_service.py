@@ -12,8 +12,8 @@ from instep.model.generation import SignedEpoch
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
-from instep.net.client import PeerClient
 from instep.net.messages import messages as m
+from instep.net.service import PeerCalls
 from instep.node.config.settings import FilesetSettings
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.lending import Lending
@@ -36,7 +36,7 @@ class Source(Protocol):
     def name(self) -> NodeName: ...
 
     @property
-    def client(self) -> PeerClient:
+    def client(self) -> PeerCalls:
         """For requests of pages and contents."""
         ...
 

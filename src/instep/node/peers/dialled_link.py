@@ -9,10 +9,9 @@ from collections import deque
 
 from instep.errors import InstepError, PeerError, UnavailableError
 from instep.model.ids import HeadRef, LineId, NodeName
-from instep.net.client import PeerClient
-from instep.net.connections.stream import SocketStream
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
+from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
@@ -40,7 +39,7 @@ class DialledLink:
     def __init__(self, peers: PeerContext, name: NodeName, address: str) -> None:
         self.name = name
         self.address = address
-        self.client = PeerClient(peers.tls, name, address)
+        self.client = peers.dial(name, address)
         self.offers: dict[LineId, m.Offer] = {}
         self.error: InstepError | None = None
         self.is_up = False
@@ -218,7 +217,7 @@ class DialledLink:
             self._heard.pop(number, None)
         return True
 
-    async def _pump(self, stream: SocketStream) -> None:
+    async def _pump(self, stream: PeerStream) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -236,7 +235,7 @@ class DialledLink:
                 else:
                     await stream.send(self._reports.pop(next(iter(self._reports))))
 
-    async def _read(self, stream: SocketStream) -> None:
+    async def _read(self, stream: PeerStream) -> None:
         while True:
             message = await stream.receive()
             if message is None:

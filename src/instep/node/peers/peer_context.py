@@ -9,12 +9,15 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, LineId, NodeName
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
+from instep.net.service import PeerCalls
 from instep.node.lines.line_service import LineService
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["BehindLender", "PeerContext"]
+__all__ = ["BehindLender", "Dial", "PeerContext"]
+
+Dial = Callable[[NodeName, str], PeerCalls]
 
 
 class BehindLender(Protocol):
@@ -54,6 +57,11 @@ class PeerContext(Protocol):
 
     @property
     def tls(self) -> TlsContexts: ...
+
+    @property
+    def dial(self) -> Dial:
+        """Calls to the partner of this name at this address."""
+        ...
 
     @property
     def membership(self) -> Membership: ...

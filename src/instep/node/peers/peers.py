@@ -31,6 +31,7 @@ from instep.node.peers.dialled_link import DialledLink
 from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.peers.offering import offer_of
+from instep.node.peers.peer_context import Dial
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
@@ -48,9 +49,10 @@ log = logging.getLogger(__name__)
 class Peers:
     """Sessions (peers that dialled us) and uplinks (peers that we dial), and the lines that flow over them."""
 
-    def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership) -> None:
+    def __init__(self, runtime: Runtime, tls: TlsContexts, membership: Membership, dial: Dial) -> None:
         self.runtime = runtime
         self.tls = tls
+        self.dial = dial
         self.membership = membership
         membership.on_news = self.tell_members
         self.highest_heard: dict[LineId, int] = {}

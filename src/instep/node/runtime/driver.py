@@ -42,9 +42,12 @@ EventIn = TypeVar("EventIn", contravariant=True)
 EffectOut = TypeVar("EffectOut", covariant=True)
 
 
+_skipped_ns = 0
+
+
 def monotonic_ms() -> int:
     """The clock for deciding: milliseconds since boot, counting suspended time."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) + _skipped_ns) // 1_000_000
 
 
 _shift_ms = 0
@@ -52,7 +55,7 @@ _shift_ms = 0
 
 def wall_ms() -> int:
     """The clock for showing: milliseconds since 1970."""
-    return time.time_ns() // 1_000_000 + _shift_ms
+    return (time.time_ns() + _skipped_ns) // 1_000_000 + _shift_ms
 
 
 def call_at_wall_ms(until_ms: int | None, call: Callable[[int], None]) -> None:
@@ -66,6 +69,12 @@ def shift_wall_clock(by_ms: int) -> None:
     """Show another time than the machine's: for tests of gates between clocks, set by ``daemon/process.py`` alone."""
     global _shift_ms
     _shift_ms = by_ms
+
+
+def skip_time(by_s: float) -> None:
+    """Let both clocks go on by so much at once: for an event loop that skips idle time."""
+    global _skipped_ns
+    _skipped_ns += round(by_s * 1e9)
 
 
 class Machine(Protocol[EventIn, EffectOut]):

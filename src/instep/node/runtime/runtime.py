@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from instep.errors import UnavailableError
@@ -65,6 +66,11 @@ def _ended() -> UnavailableError:
     )
 
 
+def _open_checked(path: Path) -> NodeStore:
+    """``open_state`` has checked the file."""
+    return SqliteStore.open(path, is_checked=True)
+
+
 class Runtime:
     """Lives as long as the daemon. ``store`` is a connection of the calling thread's own."""
 
@@ -75,6 +81,7 @@ class Runtime:
         pki: Pki,
         session: bytes,
         state_note: str | None = None,
+        open_store: Callable[[Path], NodeStore] | None = None,
     ) -> None:
         self.directory = directory
         self.state_note = state_note
@@ -83,6 +90,7 @@ class Runtime:
         self.pki = pki
         self.session = session
         """Random, fresh at each start: two live streams of one name with two sessions are a copied identity."""
+        self._open_store = open_store or _open_checked
         self._local = threading.local()
         self._stores: list[NodeStore] = []
         self._opening = threading.Lock()
@@ -103,7 +111,7 @@ class Runtime:
     def store(self) -> NodeStore:
         store: NodeStore | None = getattr(self._local, "store", None)
         if store is None:
-            store = SqliteStore.open(self.directory.database, is_checked=True)  # by ``open_state``
+            store = self._open_store(self.directory.database)
             self._local.store = store
             with self._opening:
                 self._stores.append(store)
