@@ -18,6 +18,9 @@ def listed(node: Node, partner: str, row: str) -> None:
 def chain(fleet: Fleet) -> Path:
     """``main`` - ``hub`` - ``leaf``: the hub lists the leaf before it accepts the fileset, the leaf lists the hub only. The
     writer keeps no history."""
+    fleet.make(0)
+    # Before anything is there: the first generation is published at once, with a history.
+    fleet.main.run("fileset", "set", "data", "history=off")
     tree = fleet.tree("main")
     (tree / "lost").mkdir(parents=True)
     (tree / "stays").write_text("stays")
@@ -25,8 +28,6 @@ def chain(fleet: Fleet) -> Path:
     for number in range(5):
         (tree / "lost" / f"small{number}").write_text(f"small {number}")
     (tree / "lost" / "link").symlink_to("nowhere in particular")
-    fleet.make(0)
-    fleet.main.run("fileset", "set", "data", "history=off")
     hub, leaf = fleet.join("hub", accept=False), fleet.join("leaf", accept=False)
     listed(hub, "leaf", "replicate = true\ndata = true\nhub = true")
     address = f'address = "127.0.0.1:{hub.port}"'
