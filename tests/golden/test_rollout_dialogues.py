@@ -44,7 +44,7 @@ def test_a_permit_drains_switches_and_returns_before_live_is_recorded() -> None:
 
 
 def test_an_order_of_the_same_serial_counts_and_an_older_one_does_not() -> None:
-    """The writer raises the serial for what it decides, and gives permits under it as turns come."""
+    """The writer raises the serial for its decisions, and gives permits under it as turns come."""
     d = held()
     d.say(f.OrderGiven(MAIN, Order(ref(2), 3, Verdict.HOLD)))
     d.say(f.OrderGiven(MAIN, Order(ref(2), 2, Verdict.SWITCH)))

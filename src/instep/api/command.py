@@ -1,4 +1,4 @@
-"""What a command is: a frozen request with the name, role and errors of its kind, and the type of its result.
+"""The form of a command: a frozen request with the name, role and errors of its kind, and the type of its result.
 
 The control socket and the command line both read and write through here, so that each knows every request of the
 other. A result may gain fields with a default; a parameter may be added. Neither is ever changed.

@@ -1,4 +1,5 @@
-"""What a node does at once when it hears of a revocation: it looks at what is open in both directions, and passes it on."""
+"""The acts of a node at once when it hears of a revocation: it looks at what is open in both directions, and passes
+it on."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from instep.node.peers.revocations import take_revocations
 
 @pytest.mark.parametrize("is_news", [True, False])
 def test_news_is_followed_and_passed_on_and_what_is_known_ends_there(is_news: bool) -> None:
-    """Without the end two nodes would pass it to each other for ever; without the news a node behind a hub would hear nothing."""
+    """Without the end two nodes would pass it to each other for ever; without the news a node behind a hub would hear
+    nothing."""
     done: list[str] = []
     peers = SimpleNamespace(
         membership=SimpleNamespace(adopt_crl=lambda crl: crl == b"lists" and is_news),

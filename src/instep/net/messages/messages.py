@@ -386,7 +386,7 @@ class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
 
 
 class Report(_Message, tag="report", frozen=True, array_like=True):
-    """How a line stands at the reporting node. ``attested_root`` is the root of what its tree really held at
+    """How a line stands at the reporting node. ``attested_root`` is the root that its tree really had at
     ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is the subject.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
     verified and passed its gates and ``validate``; ``replaced`` is the generation that live replaced; ``refused`` was

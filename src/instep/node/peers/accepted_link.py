@@ -117,8 +117,8 @@ class AcceptedLink(StreamRequests):
         self._offered = offered
 
     def announce(self, head: m.Head) -> None:
-        """Send a new head to a partner that may have it. The line comes first, where it was not offered as what it is
-        now."""
+        """Send a new head to a partner that may have it. The offer of the line comes first, where the present one was
+        not sent yet."""
         self.offer_again(head.line)
         service = self._peers.service(head.line)
         if service is not None and self._peers.access.why_not(self.who, service) is None:

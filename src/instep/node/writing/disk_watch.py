@@ -15,8 +15,8 @@ LOOK_S = 5.0
 
 
 class DiskWatch:
-    """Calls ``changed`` when the file system of the control folder stopped taking writes, or takes them again. What
-    that means is for the scan that follows to say."""
+    """Calls ``changed`` when the file system of the control folder stopped taking writes, or takes them again. The
+    scan that follows decides about it."""
 
     def __init__(self, tree: FilesetTree, changed: Callable[[], None]) -> None:
         self._tree = tree
