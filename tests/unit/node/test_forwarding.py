@@ -142,6 +142,24 @@ def test_who_is_gone_old_or_the_asker_has_nothing() -> None:
         assert asked([Behind("s3", b"two")], {b"two": False}, warrant=warrant)[0] == (False,)
 
 
+def test_a_partner_that_lost_a_content_since_it_said_so_ends_no_answer() -> None:
+    """Goal: several parts of one content that is gone by now are each answered as missing."""
+    pruned = Behind("s1", b"two")
+
+    async def ask() -> tuple[m.Part, ...]:
+        peers: Any = SimpleNamespace(lenders=lambda line: [pruned], runtime=SimpleNamespace(name=HUB))
+        forwarding, began_s = Forwarding(peers, MAIN), asyncio.get_running_loop().time()
+        held = await forwarding.held(m.HasRequest(1, LINE, (want(b"two"),), WARRANT), (False,), began_s)
+        assert held == (True,)
+        pruned.contents.clear()
+        twice = (part(b"two"), part(b"two"))
+        return await forwarding.parts(
+            m.PartsRequest(2, LINE, twice, WARRANT), (m.Part(False), m.Part(False)), began_s
+        )
+
+    assert asyncio.run(ask()) == (m.Part(False), m.Part(False))
+
+
 def test_a_question_is_over_before_its_asker_gives_up() -> None:
     """Goal: a slow node behind the hub costs the writer nothing of what the hub has."""
     s1 = Behind("s1", b"two")

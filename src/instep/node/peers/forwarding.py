@@ -76,8 +76,8 @@ class Forwarding:
             for index, part in zip(asked, found, strict=False):
                 if part.is_there and len(part.data) == request.wants[index].length:
                     filled[index] = part
-                else:
-                    self._who_has(request.line, request.wants[index].wanted).remove(name)
+                elif name in (known := self._who_has(request.line, request.wants[index].wanted)):
+                    known.remove(name)  # several parts of one content say so once
             if len(found) < len(asked):
                 del filled[max(1, asked[len(found)]) :]
         return _fitting(filled)
