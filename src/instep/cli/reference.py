@@ -21,6 +21,7 @@ import instep
 from instep import errors
 from instep.cli.control_reference import control_page
 from instep.cli.main import cli
+from instep.cli.room_map import with_rooms
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
 from instep.node.config.facts import FactSettings
@@ -30,6 +31,7 @@ from instep.node.config.partners import PartnerSettings
 __all__ = ["pages"]
 
 ROOT = Path(__file__).resolve().parents[3]
+ARCHITECTURE = "docs/architecture.md"
 _NOTE = "<!-- Made by python -m instep.cli.reference; do not edit. -->\n"
 
 
@@ -40,6 +42,7 @@ def pages() -> dict[str, str]:
         "docs/reference/commands.md": commands_page(),
         "docs/reference/errors.md": errors_page(),
         "docs/reference/control.md": control_page(_NOTE),
+        ARCHITECTURE: with_rooms((ROOT / ARCHITECTURE).read_text(), ROOT / "src/instep"),
         "packaging/man/instep.1": man_page("instep", cli),
     }
     for name, command in _top_level():

@@ -1,1 +1,1 @@
-"""All decisions: pure machines and planners; events in, effects out."""
+"""All decisions: pure machines and planners; events in, effects out. No I/O, no clock, no chance."""

@@ -1,1 +1,1 @@
-"""Outward acts on the application: hooks and probes."""
+"""Outward work on applications: hooks, balancers, golden answers, and the packaged recipes."""

@@ -1,1 +1,1 @@
-"""The peer protocol, TLS and the PKI."""
+"""How nodes talk: messages, their client and server, connections, and the keys that both trust."""

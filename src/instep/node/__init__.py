@@ -1,1 +1,1 @@
-"""The daemon: the only place that wires the layers together."""
+"""One node's services: configuration, trees, lines, peers and commands. ``daemon/`` starts and wires them."""

@@ -1,1 +1,1 @@
-"""Node state behind a port: SQLite, and the in-memory twin."""
+"""The state of a node behind one port: SQLite, and its twin in memory. Decides nothing."""

@@ -1,1 +1,1 @@
-"""The file system: scan, watch, digest, stage, journal, switch, archive."""
+"""The file system: the root, scan, watch, stage, journal, switch and archive. Knows no node and no network."""
