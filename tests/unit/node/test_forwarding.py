@@ -16,9 +16,9 @@ from instep.model.ids import Digest, FilesetName, LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.lending import warrant_id
 from instep.net.trust.pki import Pki
-from instep.node.peers.forwarding import FORWARD_S, Forwarding
-from instep.node.peers.reading import HAS_S
-from instep.node.peers.warrants import SKEW_MS, WARRANT_MS, is_warranted, warrant_of
+from instep.node.peers.questions.forwarding import FORWARD_S, Forwarding
+from instep.node.peers.questions.reading import HAS_S
+from instep.node.peers.questions.warrants import SKEW_MS, WARRANT_MS, is_warranted, warrant_of
 from instep.node.runtime.driver import wall_ms
 from tests.support.peers import member, now_ms
 

@@ -12,8 +12,8 @@ from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.peers.offering import is_other_offer, offer_of
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.questions.stream_requests import StreamRequests
 from instep.node.peers.revocations import take_revocations
-from instep.node.peers.stream_requests import StreamRequests
 from instep.node.runtime.driver import wall_ms
 from instep.node.writing.own_past import with_beside
 

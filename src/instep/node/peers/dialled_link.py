@@ -15,8 +15,8 @@ from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
 from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.questions.stream_replies import StreamReplies
 from instep.node.peers.revocations import take_revocations
-from instep.node.peers.stream_replies import StreamReplies
 from instep.node.runtime.driver import from_os_error, wall_ms
 from instep.node.trees.keeping.shelf import pages_reply
 

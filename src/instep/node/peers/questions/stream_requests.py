@@ -10,8 +10,8 @@ from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.peers.peer_context import PeerContext
-from instep.node.peers.reading import HAS_S, PARTS_S, reading_s
-from instep.node.peers.warrants import warrant_of
+from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
+from instep.node.peers.questions.warrants import warrant_of
 
 __all__ = ["StreamRequests"]
 

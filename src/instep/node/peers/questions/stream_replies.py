@@ -15,10 +15,10 @@ from instep.model.ids import LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
 from instep.node.lines.line_service import LineService
-from instep.node.peers.forwarding import Forwarding
 from instep.node.peers.peer_context import PeerContext
+from instep.node.peers.questions.forwarding import Forwarding
+from instep.node.peers.questions.warrants import is_warranted
 from instep.node.peers.takeover_check import obstacles
-from instep.node.peers.warrants import is_warranted
 from instep.node.runtime.driver import from_os_error, wall_ms
 
 __all__ = ["StreamReplies"]
