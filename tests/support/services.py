@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
 from instep.api.command import as_json, command_from
 from instep.daemon.daemon import Daemon
+from instep.errors import InstepError
 from instep.model.ids import fileset_name, node_name
 from instep.net.trust.pki import Pki
 from instep.node.config.loading import load
+from instep.node.config.settings import FilesetSettings
 from instep.node.directory import NodeDirectory
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
 from instep.store.memory import MemoryStore
-from instep.tree.root.marker import create_marker
+from instep.tree.root.marker import create_marker, read_marker
 from tests.support.fleet import tree_of
 from tests.support.memory_net import Calls, MemoryNet
 from tests.support.virtual_time import reached
@@ -55,6 +61,8 @@ class ServiceNode:
         self.top: list[str] = [f'name = "{name}"', f'listen = "{self.address}"', 'poll = "1s"']
         self.partners: dict[str, str] = {}
         self.fileset = ""
+        self.tail = ""
+        """Tables of ``instep.toml`` after the fileset's own."""
         self._net = net
         self._daemon: Daemon | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -70,20 +78,35 @@ class ServiceNode:
         self.fileset = "\n".join(
             (f'[filesets.data]\npath = "{self.tree}"\nwriter = "{self.name}"', 'settle = "20ms"', *keys)
         )
-        create_marker(self.tree, fileset_name("data"), self.name)
+        self._mark()
 
     def follows(self, writer: ServiceNode, *keys: str) -> None:
         """Its fileset ``data`` is followed here."""
         self.fileset = "\n".join((f'[filesets.data]\npath = "{self.tree}"\nwriter = "{writer.name}"', *keys))
-        create_marker(self.tree, fileset_name("data"), self.name)
+        self._mark()
+
+    def _mark(self) -> None:
+        if read_marker(self.tree) is None:
+            create_marker(self.tree, fileset_name("data"), self.name)
 
     def configure(self) -> None:
         """Write ``instep.toml``."""
         rows = [f"[partners.{name}]\n{row}" for name, row in self.partners.items()]
-        self.directory.config.write_text("\n".join((*self.top, *rows, self.fileset)) + "\n")
+        self.directory.config.write_text("\n".join((*self.top, *rows, self.fileset, self.tail)) + "\n")
+
+    async def reload(self) -> None:
+        """Write ``instep.toml`` anew and have it taken."""
+        self.configure()
+        await self.call("reload_config")
+
+    def settings(self) -> FilesetSettings:
+        """Those of ``data`` in the file, which commands edit too."""
+        return load(self.directory.path).filesets[fileset_name("data")]
 
     def start(self) -> None:
-        self.configure()
+        """Begin with the file as it is, or with the first one."""
+        if not self.directory.holds_node:
+            self.configure()
         node = Node(
             self.directory,
             load(self.directory.path),
@@ -109,7 +132,17 @@ class ServiceNode:
     async def call(self, command: str, **params: Any) -> dict[str, Any]:
         """The answer of a command's handler, with the JSON that the control socket would carry."""
         kind, handler = self._handlers[command]
-        return as_json(await handler(command_from(kind, params), Speaker()))
+        answer: dict[str, Any] = json.loads(
+            msgspec.json.encode(await handler(command_from(kind, params), Speaker()))
+        )
+        return answer
+
+    async def refuses(self, code: str, command: str, **params: Any) -> InstepError:
+        """The error that a command ends with."""
+        with pytest.raises(InstepError) as caught:
+            await self.call(command, **params)
+        assert caught.value.error_code == code, caught.value.as_json()
+        return caught.value
 
     async def publish(self, **params: Any) -> dict[str, Any]:
         return await self.call("publish", fileset="data", **params)
@@ -126,6 +159,11 @@ class ServiceNode:
         """The only line of ``data`` as ``status`` shows it."""
         found: dict[str, Any] = (await self.status())["filesets"][0]["lines"][0]
         return found
+
+    async def head(self) -> int:
+        """The number of the newest generation that it knows."""
+        number: int = (await self.line())["head"]["number"]
+        return number
 
     async def stands(self, *wanted: str, code: str | None = None) -> dict[str, Any]:
         """Wait until the line stands so; the line."""

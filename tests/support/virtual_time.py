@@ -10,6 +10,7 @@ import asyncio
 import functools
 import selectors
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, ParamSpec
@@ -21,8 +22,10 @@ __all__ = ["PATIENCE_S", "in_virtual_time", "reached"]
 PATIENCE_S = 60.0
 """How long a test waits by the loop's own clock, which a busy machine does not move."""
 LOOK_S = 0.01
+LOOK_MAX_S = 2.0
 _LOST_S = 1e-6
 """Added to each jump, so that rounding never leaves a timer just ahead."""
+_SLICE_S = 0.02
 _STUCK_S = 60.0
 """A thread that does not come back within so many real seconds hangs."""
 
@@ -38,10 +41,16 @@ class _Selector(selectors.DefaultSelector):
         found = super().select(0)
         if found or (timeout is not None and timeout <= 0):
             return found
-        if timeout is None or self.loop.is_thread_busy():
-            found = super().select(_STUCK_S)
-            assert found, f"no thread came back and no file was ready within {_STUCK_S:g} s"
-            return found
+        until = time.monotonic() + _STUCK_S
+        while timeout is None or self.loop.is_thread_busy():
+            found = super().select(
+                _SLICE_S
+            )  # a thread that has answered lives on for a moment: it wakes nothing
+            if found:
+                return found
+            assert time.monotonic() < until, (
+                f"no thread came back and no file was ready within {_STUCK_S:g} s"
+            )
         found = super().select(0)  # a thread that came back a moment ago has woken the loop
         if not found:
             self.loop.skip(timeout)
@@ -104,7 +113,8 @@ async def reached(
 ) -> None:
     """Return once ``check`` holds; fail with ``describe()`` when it does not within so much of the loop's time."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + within_s
+    until, pause = loop.time() + within_s, LOOK_S
     while not await check():
         assert loop.time() < until, f"not within {within_s:g} s of virtual time: {describe()}"
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LOOK_MAX_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +30,11 @@ class _Gathering:
     task: asyncio.Task[dict[str, Value]]
 
 
+def _now_s() -> float:
+    """By the event loop's own clock, as its deadlines are."""
+    return asyncio.get_running_loop().time()
+
+
 class FactCache:
     """One answer a fileset is kept; callers that ask meanwhile wait for the same one. A fact that hangs is not asked
     for again before it came back."""
@@ -49,11 +53,7 @@ class FactCache:
         """Facts for ``fileset``; at most ``KEPT_S`` older than the question."""
         asked = (settings.fingerprint, fileset, tuple(names))
         known = self._known.get(fileset.name)
-        if (
-            known is None
-            or known.asked != asked
-            or (known.task.done() and time.monotonic() - known.began > KEPT_S)
-        ):
+        if known is None or known.asked != asked or (known.task.done() and _now_s() - known.began > KEPT_S):
             if known is not None and not known.task.done():
                 await asyncio.wait((known.task,))
                 return await self.facts(settings, fileset, asked[2])
@@ -61,7 +61,7 @@ class FactCache:
             task = asyncio.get_running_loop().create_task(
                 self._gather((settings.fingerprint, fileset.name), calls)
             )
-            known = self._known[fileset.name] = _Gathering(asked, time.monotonic(), task)
+            known = self._known[fileset.name] = _Gathering(asked, _now_s(), task)
         return dict(await asyncio.shield(known.task))
 
     async def of_node(self, settings: Settings) -> dict[str, Value]:
@@ -71,7 +71,7 @@ class FactCache:
     async def _gather(
         self, whose: tuple[object, ...], calls: Mapping[str, Callable[[], Value]]
     ) -> dict[str, Value]:
-        until = time.monotonic() + TOGETHER_S
+        until = _now_s() + TOGETHER_S
         found = await asyncio.gather(
             *(self._one((*whose, name), call, until) for name, call in calls.items())
         )
@@ -80,7 +80,7 @@ class FactCache:
     async def _one(self, key: tuple[object, ...], call: Callable[[], Value], until: float) -> Value:
         try:
             async with (
-                asyncio.timeout_at(asyncio.get_running_loop().time() + until - time.monotonic()),
+                asyncio.timeout_at(until),
                 self._room,
             ):
                 if key in self._hanging:

@@ -1,0 +1,47 @@
+"""``instep.toml`` edited while the services run: the bad file is not in use, the mended one is taken live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.services import services
+from tests.support.virtual_time import in_virtual_time, reached
+
+
+@in_virtual_time
+async def test_a_bad_file_changes_nothing_and_a_right_one_is_live_by_itself(tmp_path: Path) -> None:
+    """Goal: the command names every problem, the old settings go on, a restart that is needed is said; a right file is
+    taken without a command."""
+    async with services(tmp_path) as cluster:
+        cluster.make(1)
+        main, s1 = cluster["main"], cluster["s1"]
+        main.write({"file": "1"})
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        path = main.directory.config
+        good, running = path.read_text(), (await main.status())["config"]["running"]
+        path.write_text(good.replace('settle = "20ms"', 'settle = "soon"\npolll = 1'))
+        refused = await main.refuses("bad_configuration", "reload_config")
+        problems = refused.facts["problems"]
+        assert isinstance(problems, list) and len(problems) == 2, problems
+        told = (await main.status())["config"]
+        assert (told["state"], told["running"]) == ("refused", running), told
+        main.write({"file": "2"})
+        await cluster.in_step("s1")
+
+        async def is_told() -> bool:
+            return "restart" in str((await main.status())["config"])
+
+        path.write_text(good.replace(main.address, "127.0.0.1:1"))
+        await reached(is_told, lambda: "a restart is needed")
+        path.write_text(good.replace('settle = "20ms"', 'settle = "30ms"\nignore = ["*.tmp"]'))
+
+        async def is_live() -> bool:
+            found = (await main.status())["config"]
+            return bool(found["state"] == "current" and found["running"] != running)
+
+        await reached(is_live, lambda: "the right file is live")
+        main.write({"ignored.tmp": "x", "file": "3"})
+        assert (await main.publish(wait=True))["wait"]["reached"]
+        assert (s1.tree / "file").read_text() == "3"
+        assert not (s1.tree / "ignored.tmp").exists()

@@ -1,0 +1,166 @@
+"""What stops the flow over a link and what lets it go on, seen at both ends through the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.fleet import tree_of
+from tests.support.services import Services, services
+from tests.support.virtual_time import in_virtual_time, reached
+
+
+async def _in_step(cluster: Services, partners: int = 2) -> None:
+    cluster.make(partners)
+    names = [f"s{number}" for number in range(1, partners + 1)]
+    cluster["main"].write({"file": "1"})
+    await cluster.followed(*names)
+    await cluster.in_step(*names)
+
+
+@in_virtual_time
+async def test_pause_retry_and_wait(tmp_path: Path) -> None:
+    """Goal: a paused partner stays, a paused writer publishes nothing, both say so and resume, also by themselves and
+    over a restart; ``wait`` answers on the writer and on a partner, and names the nodes that it waits for."""
+    async with services(tmp_path) as cluster:
+        await _in_step(cluster)
+        main, s1, s2 = cluster["main"], cluster["s1"], cluster["s2"]
+        await s1.call("pause", fileset="data", reason="kernel update")
+        main.write({"file": "2"})
+        found = await main.call("wait", fileset="data", nodes=["s2"], timeout_s=60)
+        assert found["reached"], found
+        second = found["generation"]["number"]
+        late = await main.call("wait", fileset="data", timeout_s=1)
+        assert not late["reached"], late
+        assert [row["node"] for row in late["waiting_for"]] == ["s1"], late
+        line = await s1.stands("paused")
+        assert "kernel update" in line["reason"] and "resume" in str(line["next"]), line
+        assert ((s1.tree / "file").read_text(), (s2.tree / "file").read_text()) == ("1", "2")
+        assert (await s2.call("wait", fileset="data", generation=second, timeout_s=60))["reached"]
+        assert not (await s1.call("wait", fileset="data", timeout_s=0.5))["reached"]
+        await s1.stop()
+        s1.start()
+        await s1.stands("paused")
+        await s1.call("resume", fileset="data")
+        assert (await s1.call("wait", fileset="data", timeout_s=60))["reached"]
+        assert tree_of(s1.tree) == tree_of(main.tree)
+        await main.refuses("no_generation", "wait", fileset="data", generation=99)
+        await main.call("pause", fileset="data")
+        await main.refuses("paused", "publish", fileset="data")
+        main.write({"file": "3"})
+        assert await main.head() == second
+        await main.call("pause", fileset="data", for_s=1)  # from now on, instead of without an end
+
+        async def goes_on() -> bool:
+            return bool(await main.head() > second)
+
+        await reached(goes_on, lambda: "the pause of the writer ends")
+        await cluster.in_step("s1", "s2")
+        assert (await main.call("retry", fileset="data", node="s1"))["changed"]
+        await main.refuses("not_connected", "retry", fileset="data", node="nobody")
+
+
+@in_virtual_time
+async def test_a_lost_partner_is_named_and_catches_up(tmp_path: Path) -> None:
+    """Goal: with the link cut both ends say so, the other partner goes on, and the lost one has the newest generation
+    once the link is back."""
+    async with services(tmp_path) as cluster:
+        await _in_step(cluster)
+        main, s1 = cluster["main"], cluster["s1"]
+        cluster.cut("main", "s1")
+        line = await s1.stands("unreachable")
+        assert "the contact was lost" in line["reason"], line
+        main.write({"file": "2"})
+        assert (await main.call("wait", fileset="data", nodes=["s2"], timeout_s=60))["reached"]
+        late = await main.call("wait", fileset="data", timeout_s=1)
+        assert [row["node"] for row in late["waiting_for"]] == ["s1"], late
+        main.write({"file": "3"})
+        cluster.heal("main", "s1")
+        await cluster.in_step("s1", "s2")
+        assert (s1.tree / "file").read_text() == "3"
+
+
+@in_virtual_time
+async def test_replicate_off_and_a_removed_partner_stop_the_flow(tmp_path: Path) -> None:
+    """Goal: ``replicate`` off and removing the partner each stop the flow, with the reason on both sides; the live
+    generation stays; turning it on again heals."""
+    async with services(tmp_path) as cluster:
+        await _in_step(cluster)
+        main, s1 = cluster["main"], cluster["s1"]
+        kept = main.partners["s1"]
+        main.partners["s1"] = "replicate = false"
+        await main.reload()
+        main.write({"file": "2"})
+        await cluster.in_step("s2")
+        assert (s1.tree / "file").read_text() == "1"
+        found = await main.call("explain", fileset="data", path="file")
+        why = {row["node"]: row for row in found["to"]}["s1"]
+        assert not why["gets"] and "replicate" in why["why"], why
+        line = await s1.stands("unreachable", "blocked", "behind", "failing")
+        assert line["reason"] and line["next"], line
+        main.partners["s1"] = kept
+        await main.reload()
+        await cluster.followed("s1", "s2")
+        await cluster.in_step("s1", "s2")
+        del main.partners["s1"]
+        await main.reload()
+        main.write({"file": "3"})
+        await cluster.in_step("s2")
+        await s1.stands("unreachable", "blocked", "failing")
+
+        async def is_told() -> bool:
+            links = (await s1.status())["links"]
+            return any(not link["up"] and "partner" in f"{link['reason']} {link['next']}" for link in links)
+
+        await reached(is_told, lambda: "the link says that it is not listed")
+        assert (s1.tree / "file").read_text() == "2"
+
+
+@in_virtual_time
+async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
+    """Goal: every change arrives through the hub, ``wait`` with ``fleet`` includes the node behind it, the writer sees
+    its standing; while the hub is down the node says so, and with the hub flag off nothing flows."""
+    async with services(tmp_path) as cluster:
+        main = cluster.add("main")
+        main.writes()
+        for name in ("s1", "s2"):
+            cluster.add(name).follows(main)
+        cluster.link("main", "s1")
+        cluster.link("s1", "s2", hub=True)
+        s1, s2 = cluster["s1"], cluster["s2"]
+        main.write({"file": "1", "large": "0123456789abcdef" * 200_000})
+        for node in (main, s1, s2):
+            node.start()
+        await cluster.followed("s1")
+        await cluster.in_step("s1")
+        await s2.stands("in_step")
+        main.write({"file": "2"})
+        found = await main.call("wait", fileset="data", fleet=True, timeout_s=60)
+        assert found["reached"], found
+        assert tree_of(s2.tree) == tree_of(main.tree)
+
+        async def is_seen() -> bool:
+            rows = (await main.line())["partners"]
+            return {row["name"]: row["standing"] for row in rows}.get("s2") == "in_step"
+
+        await reached(is_seen, lambda: "the writer sees the node behind the hub")
+        await s1.stop()
+        main.write({"file": "3"})
+        await main.publish()
+        line = await s2.stands("unreachable")
+        assert line["live"]["number"] == found["generation"]["number"], line
+        s1.start()
+        assert (await main.call("wait", fileset="data", fleet=True, timeout_s=60))["reached"]
+        assert (s2.tree / "file").read_text() == "3"
+        kept, s1.partners["s2"] = s1.partners["s2"], "replicate = true\ndata = true"
+        await s1.reload()
+        main.write({"file": "4"})
+        await cluster.in_step("s1")
+        await s2.stands("unreachable", "blocked", "behind", "failing")
+        assert (s2.tree / "file").read_text() == "3"
+        s1.partners["s2"] = kept
+        await s1.reload()
+
+        async def arrives() -> bool:
+            return (s2.tree / "file").read_text() == "4"
+
+        await reached(arrives, lambda: "the change arrives behind the hub")

@@ -1,0 +1,164 @@
+"""Rollouts between services: waves in virtual time, a hook that fails, the way back, and what an operator does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.services import Services, services
+from tests.support.virtual_time import in_virtual_time, reached
+
+NAMES = ("s1", "s2", "s3")
+
+
+class _Hooked:
+    """Three partners whose hook touches a file in a folder of their own; without the folder it fails."""
+
+    def __init__(self, cluster: Services, base: Path, slot: str = "reload") -> None:
+        self.cluster = cluster
+        self._base = base
+        self._slot = slot
+        for name in NAMES:
+            self.repair(name)
+
+    def folder(self, name: str) -> Path:
+        return self._base / f"reloads-{name}"
+
+    def sicken(self, name: str) -> None:
+        self.folder(name).rename(self._base / f"gone-{name}")
+
+    def repair(self, name: str) -> None:
+        gone = self._base / f"gone-{name}"
+        if gone.exists():
+            gone.rename(self.folder(name))
+        self.folder(name).mkdir(exist_ok=True)
+
+    async def begin(self, *policy: str) -> None:
+        """All three serve ``first``."""
+        main = self.cluster.add("main")
+        main.writes()
+        main.tail = "\n".join(("[filesets.data.rollout]", *policy))
+        for name in NAMES:
+            self.cluster.add(name).follows(
+                main, f'[filesets.data.hooks]\n{self._slot} = {{ touch = "{self.folder(name)}/done" }}'
+            )
+            self.cluster.link("main", name)
+        main.write({"file": "first"})
+        for node in self.cluster.nodes.values():
+            node.start()
+        await self.cluster.followed(*NAMES)
+        assert (await main.call("wait", fileset="data", timeout_s=3600))["reached"]
+
+    def words(self) -> list[str]:
+        return [(self.cluster[name].tree / "file").read_text() for name in NAMES]
+
+    async def rollout(self) -> dict[str, Any]:
+        found = await self.cluster["main"].call("rollout_show", fileset="data")
+        shown: dict[str, Any] = found["rollout"] or (found["past"][0] if found["past"] else {})
+        return shown
+
+    async def await_state(self, *states: str) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+
+        async def is_so() -> bool:
+            last.clear()
+            last.update(await self.rollout())
+            return last.get("state") in states
+
+        await reached(is_so, lambda: f"{states}: {last}", 3600)
+        return last
+
+
+@in_virtual_time
+async def test_a_canary_whose_probe_fails_goes_back_and_no_other_node_switches(tmp_path: Path) -> None:
+    """Goal: ``publish`` that waits names the canary's reason; the others keep their tree; after the repair one
+    ``retry`` brings the generation to all."""
+    async with services(tmp_path) as cluster:
+        hooked = _Hooked(cluster, tmp_path, "probe")
+        await hooked.begin('strategy = "canary"', 'canary_for = "10m"')
+        main = cluster["main"]
+        hooked.sicken("s1")
+        main.write({"file": "bad"})
+        told = await main.publish(wait=True)
+        failed = told["wait"]["failed"]
+        assert (failed["node"], failed["code"]) == ("s1", "probe_failed"), told
+        assert not told["wait"]["reached"]
+        hooked.repair("s1")  # the probe also looks at the generation before
+        await hooked.await_state("put_back")
+        assert hooked.words() == ["first"] * 3
+        await cluster["s2"].stands("failing", code="put_back_ordered")
+        await main.call("retry", fileset="data")
+        await hooked.await_state("done")
+        assert hooked.words() == ["bad"] * 3
+
+
+@in_virtual_time
+async def test_a_reload_that_fails_holds_the_others_and_goes_on_once_it_works(tmp_path: Path) -> None:
+    """Goal: the canary says that its reload failed and stays; the others keep their tree until it works."""
+    async with services(tmp_path) as cluster:
+        hooked = _Hooked(cluster, tmp_path)
+        await hooked.begin('strategy = "rolling"')
+        main = cluster["main"]
+        hooked.sicken("s1")
+        main.write({"file": "second"})
+        await main.publish()
+        line = await cluster["s1"].stands("failing", code="reload_failed")
+        assert "cannot be touched" in line["reason"], line
+        late = await main.call("wait", fileset="data", timeout_s=1)
+        assert not late["reached"] and hooked.words()[1:] == ["first"] * 2, late
+        hooked.repair("s1")
+        await hooked.await_state("done")
+        assert hooked.words() == ["second"] * 3
+
+
+@in_virtual_time
+async def test_a_canary_is_watched_paused_aborted_and_goes_back(tmp_path: Path) -> None:
+    """Goal: the next wave begins only after the canary's time; a pause stops it beyond that time, and ``abort`` takes
+    the canary back to the generation that it replaced."""
+    async with services(tmp_path) as cluster:
+        hooked = _Hooked(cluster, tmp_path)
+        await hooked.begin('strategy = "canary"', 'canary_for = "10m"')
+        main = cluster["main"]
+        main.write({"file": "second"})
+        await main.publish()
+
+        async def is_canary_live() -> bool:
+            return hooked.words() == ["second", "first", "first"]
+
+        await reached(is_canary_live, lambda: str(hooked.words()))
+        await cluster["s2"].stands("held", code="awaiting_permit")
+        assert (await main.call("rollout_pause", fileset="data"))["changed"]
+        assert not (await main.call("rollout_pause", fileset="data"))["changed"]
+        late = await main.call("wait", fileset="data", timeout_s=1800)
+        assert {row["node"] for row in late["waiting_for"]} == {"s2", "s3"}, late
+        assert (await hooked.rollout())["permitted"] == ["s1"]
+        await main.call("rollout_abort", fileset="data")
+        await hooked.await_state("aborted")
+        assert hooked.words() == ["first"] * 3
+        refused = await main.refuses("no_rollout", "rollout_pause", fileset="data")
+        assert "aborted" in refused.reason
+
+
+@in_virtual_time
+async def test_unconfirmed_goes_back_by_itself_and_confirmed_stays(tmp_path: Path) -> None:
+    """Goal: without ``confirm`` within the time every node serves the generation before; with it no node goes back."""
+    async with services(tmp_path) as cluster:
+        hooked = _Hooked(cluster, tmp_path)
+        await hooked.begin('strategy = "together"')
+        main = cluster["main"]
+        main.tail += '\nconfirm_within = "20m"'
+        await main.reload()
+        main.write({"file": "second"})
+        await main.publish()
+        shown = await hooked.await_state("confirming")
+        assert "rollout confirm" in str(shown["next"]), shown
+        assert hooked.words() == ["second"] * 3
+        await hooked.await_state("put_back")
+        assert hooked.words() == ["first"] * 3
+        main.write({"file": "third"})
+        await main.publish()
+        await hooked.await_state("confirming")
+        answer = await main.call("rollout_confirm", fileset="data")
+        assert (answer["changed"], answer["state"]) == (True, "done"), answer
+        late = await main.call("wait", fileset="data", timeout_s=3600)
+        assert late["reached"] and hooked.words() == ["third"] * 3
