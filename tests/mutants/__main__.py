@@ -22,8 +22,8 @@ from tests.mutants.trial import ROOT, Baseline, Copy, Verdict
 SOURCE = ROOT / "src/instep"
 
 
-def diff_of(mutant: Mutant) -> str:
-    source = (SOURCE / mutant.module).read_text("utf-8")
+def diff_of(mutant: Mutant, root: Path = ROOT) -> str:
+    source = (root / "src/instep" / mutant.module).read_text("utf-8")
     old, new = source.splitlines(), planted(source, mutant.fault).splitlines()
     name = f"src/instep/{mutant.module}"
     return "\n".join(difflib.unified_diff(old, new, name, f"{name} ({mutant.fault.kind})", lineterm="", n=2))
@@ -90,7 +90,9 @@ def try_all(
                 say(f"{number:3} {mutant.where}: {whole.killer} ({took}){unsure}")
             else:
                 rest = f", {whole.left_out} left out for the time they take" if whole.left_out else ""
-                say(f"{number:3} {mutant.where}: SURVIVED ({took}{rest}){unsure}\n{diff_of(mutant)}")
+                say(
+                    f"{number:3} {mutant.where}: SURVIVED ({took}{rest}){unsure}\n{diff_of(mutant, copy.folder)}"
+                )
 
     threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
     for thread in threads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 
@@ -13,6 +14,13 @@ OUTCOMES = "INSTEP_MUTANTS_OUTCOMES"
 
 _seconds: dict[str, float] = {}
 _failed: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    tracer = sys.modules.get("sitecustomize")
+    if tracer is not None and hasattr(tracer, "go_on"):
+        tracer.go_on()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

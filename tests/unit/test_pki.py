@@ -62,6 +62,19 @@ def test_a_node_has_two_certificates_that_cannot_stand_in_for_each_other(ca: Pki
     assert code_of(lambda: trust.identify(b"\x30\x00"), PeerError) == "bad_certificate"
 
 
+def test_a_key_may_do_what_its_certificate_is_for_and_nothing_else(ca: Pki) -> None:
+    """Other programs go by these bits; a node's key must not sign certificates, and no key takes part in an encryption."""
+    for certificate, allowed in (
+        (ca.ca(), {"digital_signature", "key_cert_sign", "crl_sign"}),
+        (ca.certificate(Purpose.TLS), {"digital_signature"}),
+        (ca.certificate(Purpose.SIGN), {"digital_signature"}),
+    ):
+        found = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+        bits = {name.removeprefix("_"): bit for name, bit in vars(found.value).items()}
+        assert found.critical and len(bits) == 9
+        assert {name for name, bit in bits.items() if bit} == allowed
+
+
 def test_keys_are_private_and_one_that_is_not_is_not_used(ca: Pki) -> None:
     for name in ("ca.key", "node.key", "sign.key"):
         assert (ca.directory / name).stat().st_mode & 0o777 == 0o600
@@ -212,6 +225,8 @@ def test_a_backup_comes_back_whole_or_not_at_all(
         assert code_of(partial(keystore.restore, other, directory, passphrase)) == code
         assert not directory.exists()
     assert code_of(lambda: keystore.restore(file, ca.directory, b"correct horse"), RefusedError) == "exists"
+    monkeypatch.setattr(keystore, "_BACKUP_MAX", file.stat().st_size - 1)
+    assert code_of(lambda: keystore.restore(file, tmp_path / "none", b"correct horse")) == "bad_backup"
 
 
 def test_exports_for_other_programs(ca: Pki, tmp_path: Path) -> None:

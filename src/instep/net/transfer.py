@@ -41,6 +41,8 @@ FRAME_BYTES_MAX = 4 << 20
 """The most that a receiver takes, raw and stored."""
 _COMPRESSED_OVER = 256
 """Bytes of a frame below which compressing it cannot pay."""
+_COPIED_BELOW = 65_536
+"""Bytes of a content below which a copy costs less than a view of its frame, which keeps the frame in memory."""
 _SHRINKS = 0.9
 """A compressed frame must be below this share of the raw one."""
 _TRY_AGAIN_AFTER = 16
@@ -220,7 +222,7 @@ def parse_records(raw: bytes, count: int) -> list[TransferAnswer]:
         if length and status not in _MAY_HAVE_DATA:
             raise _bad("a refusal carries data")
         stop = position + length
-        data = raw[position:stop] if length < 65_536 else view[position:stop]
+        data = raw[position:stop] if length < _COPIED_BELOW else view[position:stop]
         append(make((index, status, offset, data)))
         position = stop
     return answers

@@ -68,6 +68,8 @@ def test_rolling_waits_for_all_and_then_lets_one_go_at_a_time() -> None:
     assert fleet.state is RolloutState.BARRIER
     fleet.stage("s3")
     assert fleet.verdicts() == [Verdict.SWITCH, Verdict.HOLD, Verdict.HOLD]
+    assert fleet.orders["s1"].order.drains
+    assert [fleet.orders[node].order.permit > 0 for node in NODES] == [True, False, False]
     fleet.switched("s1")
     assert fleet.verdicts() == [Verdict.SWITCH, Verdict.SWITCH, Verdict.HOLD]
     fleet.switched("s2")

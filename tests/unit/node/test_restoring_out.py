@@ -20,6 +20,7 @@ from instep.model.manifest.manifest import build
 from instep.model.paths import sort_key
 from instep.net.messages import messages as m
 from instep.node.lines.partner_contents import PartnerContents
+from instep.node.retrieval.fetching_out import IntoFile
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.runtime.runtime import Worker
 from instep.store.memory import MemoryStore
@@ -145,3 +146,15 @@ def test_another_directory_that_took_the_name_keeps_its_mode(tmp_path: Path) -> 
         asyncio.run(_restore(tmp_path, [_Lender("a", swap)]))
     assert caught.value.error_code == "directory_replaced"
     assert stat.S_IMODE((out / "private").stat().st_mode) == 0o700
+
+
+def test_a_content_is_whole_where_the_kernel_takes_a_part_of_it_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: write(fd, data[:5], offset))
+    with open(tmp_path / "key", "w+b") as file:
+        into = IntoFile(file.fileno(), _entry(b"key", Kind.FILE, 0o644, KEY))
+        into.write(4, KEY[4:])
+        into.write(0, KEY[:4])
+        assert into.is_right()

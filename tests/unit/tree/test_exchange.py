@@ -15,6 +15,7 @@ from instep.model.statrow import StatRow
 from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Why, stage_name
 from instep.tree.objects.rows import RACY_NS, is_same, is_settled
+from instep.tree.root import failpoints
 from instep.tree.root.beneath import Root, rename_exchange
 from instep.tree.stage.next_tree import Exchange, Relinked, take_apart
 from instep.tree.stage.stages import clear_stages, staged_slot
@@ -219,6 +220,20 @@ def test_a_prepared_stage_that_is_taken_up_again_fetches_nothing(tmp_path: Path)
     journal = world.stage(target)
     assert world.fetched == []
     switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
+    assert world.holds(NEW)
+
+
+def test_a_tree_that_is_prepared_is_not_prepared_again(tmp_path: Path) -> None:
+    """Hooks and permits lie between the two: a switch with its steps done has only the swap left."""
+    world = world_at(tmp_path)
+    journal = world.stage(world.generation(NEW))
+    prepare(world.place, journal, local=world.local)
+    failpoints.arm("exchange.preparing", "eio")
+    try:
+        prepare(world.place, journal, local=world.local)
+        switch(world.place, journal, local=world.local, get_page=world.page, now_ms=1)
+    finally:
+        failpoints.disarm_all()
     assert world.holds(NEW)
 
 

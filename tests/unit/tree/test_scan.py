@@ -258,8 +258,9 @@ def test_an_unlistable_root_hides_everything(tree: Tree, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_mounts_are_reported_and_not_crossed(tree: Tree) -> None:
-    """A tmpfs, a bind mount of a directory and of a file of the same file system, in a mount namespace."""
-    for path in ("tmpfs/x", "bound/x", "boundfile", "source/s", "plain"):
+    """A tmpfs, a bind mount of a directory and of a file of the same file system, and a file that a container masks, in a
+    mount namespace."""
+    for path in ("tmpfs/x", "bound/x", "boundfile", "masked", "source/s", "plain"):
         tree.write(path)
     script = """
 from pathlib import Path
@@ -273,7 +274,7 @@ for item in scan(Place(Path("."), Path("../c"), "data"), Definition(), lambda pa
 """
     command = (
         f"cd {tree.root} && mount -t tmpfs none tmpfs && mount --bind source bound"
-        " && mount --bind source/s boundfile"
+        " && mount --bind source/s boundfile && mount --bind /dev/null masked"
         ' && exec "$PYTHON" -c "$SCRIPT"'
     )
     source = str(Path(instep.__file__).parents[1])
@@ -290,6 +291,7 @@ for item in scan(Place(Path("."), Path("../c"), "data"), Definition(), lambda pa
     assert result.stdout.splitlines() == [
         "mount bound",
         "mount boundfile",
+        "mount masked",
         "- plain",
         "- source",
         "- source/s",

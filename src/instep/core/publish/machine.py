@@ -462,8 +462,6 @@ class PublishMachine(PublishRestore):
 
     def _go_on(self, run: Run) -> None:
         """Begin the next step of the run."""
-        if self._job is not None:
-            return
         if self._restore_on(run):
             return
         config, summary = self._config, run.summary
