@@ -11,14 +11,16 @@ from tests.support.mounts import loop_ext4
 from tests.support.waiting import eventually
 
 
-def test_a_disk_that_stops_taking_writes_is_named_and_still_served(fleet: Fleet) -> None:
+@pytest.mark.parametrize("publish", ["auto", "manual"])
+def test_a_disk_that_stops_taking_writes_is_named_and_still_served(fleet: Fleet, publish: str) -> None:
     """Goal: nothing changes in the tree, so no event reports it; a partner that comes later still gets everything."""
     fleet.node("main")
     tree = fleet.tree("main")
     with loop_ext4(fleet.base / "image", tree):
         (tree / "small").write_text("small")
         (tree / "large").write_bytes(b"0123456789abcdef" * 100_000)
-        fleet.make(1)
+        fleet.make(1, add=("--settle", "20ms", "--publish", publish))
+        fleet.publish()
         fleet.wait()
         done = subprocess.run(["mount", "-o", "remount,abort", tree], capture_output=True, check=False)
         if done.returncode:

@@ -35,6 +35,13 @@ class PublishLook(PublishGuards):
             self._unpublished.remember(self._facts.held.paths)
             self._must_look = True
 
+    def _look_anew(self) -> None:
+        """Look at the tree although the watch saw no change; where publishing is manual it stays a look."""
+        if self._config.mode is PublishMode.AUTO:
+            self._unpublished.touch((), self._now, everything=True)
+        else:
+            self._must_look = True
+
     def _watch_changed(self, trouble: Trouble | None) -> None:
         if trouble == self._blind:
             return

@@ -84,6 +84,8 @@ class PublishMachine(PublishRestore):
                 self._unpublished.touch(
                     event.paths, self._now, everything=event.is_overflow, trigger=self._config.trigger
                 )
+            case p.DiskTurned():
+                self._look_anew()
             case p.ContentMissed():
                 self._content_missed(event.path)
             case WatchChanged():
@@ -213,10 +215,8 @@ class PublishMachine(PublishRestore):
         elif name == "hot":
             self._look_at_hot()
         elif name == "rescan":
-            if self._config.mode is PublishMode.AUTO:
-                self._unpublished.touch((), self._now, everything=True)
-            else:
-                self._must_look = self._must_look or self._facts.held.total > 0
+            if self._config.mode is PublishMode.AUTO or self._facts.held.total:
+                self._look_anew()
             self._arm_rescan()
             if self._now - self._asked_at_ms >= self._config.rescan_ms:
                 self._ask_partners()

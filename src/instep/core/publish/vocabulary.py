@@ -47,6 +47,7 @@ __all__ = [
     "Committed",
     "PublishConfigChanged",
     "ContentMissed",
+    "DiskTurned",
     "EpochSeen",
     "FetchFailed",
     "FetchPages",
@@ -195,6 +196,11 @@ class PublishConfigChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskTurned:
+    """The disk of the root stopped taking writes, or takes them again: a look at the tree says what that means."""
+
+
+@dataclass(frozen=True, slots=True)
 class TreeChanged:
     """The watcher saw changes; ``is_overflow`` when it lost track: the next scan is a full one."""
 
@@ -290,6 +296,7 @@ PublishEvent = (
     | PublishConfigChanged
     | TreeChanged
     | ContentMissed
+    | DiskTurned
     | WatchChanged
     | PublishAsked
     | PublishAnswer

@@ -167,7 +167,7 @@ class WriterService:
         self.tree.watch = TreeWatch(self.fileset.path, Rules(self.definition), self._touched, blinded)
         try:
             await self.tree.watch.start()
-            disk = DiskWatch(self.tree, lambda: self._touched((), True))
+            disk = DiskWatch(self.tree, lambda: self.driver.post(v.DiskTurned()))
             await run_all(self.driver.run(), self.rollout.run(), self.balancer.run(), disk.run())
         finally:
             self.tree.watch.close()
