@@ -15,7 +15,7 @@ from instep.model.ids import FilesetName, NodeName
 from instep.tree.objects.digest import SMALL_MAX, digest_fd, read_stable
 from instep.tree.root import failpoints
 from instep.tree.root.beneath import Root, has_openat2, rename_exchange, rename_noreplace, syncfs
-from instep.tree.root.marker import check_marker, create_marker, read_marker
+from instep.tree.root.marker import check_marker, create_marker, read_marker, remove_marker
 from instep.tree.root.place import prepare_place, resolve_place
 
 DATA = FilesetName("data")
@@ -112,6 +112,21 @@ def test_marker_missing_foreign_and_never_recreated(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         check_marker(tmp_path / "gone", DATA, S1)
     assert caught.value.error_code == "root_missing"
+
+
+def test_a_marker_is_removed_for_its_own_fileset_and_takes_nothing_else_along(tmp_path: Path) -> None:
+    made = create_marker(tmp_path, DATA, S1)
+    (tmp_path / ".instep" / "other").touch()
+    remove_marker(tmp_path, FilesetName("other"), S1)
+    remove_marker(tmp_path, DATA, NodeName("s2"))
+    assert read_marker(tmp_path) == made
+    remove_marker(tmp_path, DATA, S1)
+    assert read_marker(tmp_path) is None
+    assert os.listdir(tmp_path / ".instep") == ["other"]
+    (tmp_path / ".instep" / "other").unlink()
+    create_marker(tmp_path, DATA, S1)
+    remove_marker(tmp_path, DATA, S1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_marker_is_not_read_through_a_symlink(tmp_path: Path) -> None:
