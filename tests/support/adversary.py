@@ -136,6 +136,9 @@ class Enemy:
         other = directory + b"/." + last[:60] + b".%d.tmp" % self._random.randrange(10**6)
         try:
             if as_root:
+                # With root's rights the enemy would follow its own symlink out of the tree.
+                if not (os.path.realpath(directory) + b"/").startswith(os.fsencode(self._ground.home) + b"/"):
+                    return False
                 make(other)
             with _as_stranger():
                 if not as_root:
