@@ -23,65 +23,10 @@ from tests.support.mounts import mounted, need_root, unmount
 from tests.support.waiting import eventually
 
 
-def _fact(node: Node, name: str, source: str) -> None:
-    path = node.directory / "instep.toml"
-    path.write_text(path.read_text() + f"\n[facts.{name}]\n{source}\n")
-    node.run("config", "reload")
-
-
 def _failed(node: Node) -> dict[str, tuple[str, str]]:
     """What ``check`` refuses (exit 4), with both values."""
     checks = node.run("check", expect=4).json["checks"]
     return {check["name"]: (check["ours"], check["theirs"]) for check in checks if not check["ok"]}
-
-
-def test_a_version_that_differs_is_refused_and_recovers_by_itself(fleet: Fleet) -> None:
-    """Goal: E4, K7. Another version holds every generation back with both values; when the file agrees, the apply
-    goes on by itself. A fact that is not defined is named. Method: a version file on both nodes."""
-    (fleet.tree("main")).mkdir(parents=True)
-    (fleet.tree("main") / "file").write_text("first")
-    ours, theirs = fleet.base / "main.version", fleet.base / "s1.version"
-    ours.write_text("version=2.25.1\n")
-    theirs.write_text("version=2.24.0\n")
-    fleet.make(1, add=("--settle", "20ms", "--gate", "geoserver", "--gate", "platform", "--gate", "clock"))
-    s1 = fleet["s1"]
-    line = s1.await_standing("blocked", code="no_such_fact")
-    assert "geoserver" in line["reason"], line
-    for node, path in ((fleet.main, ours), (s1, theirs)):
-        _fact(node, "geoserver", f'file = "{path}"\nmatch = "version=(.*)"')
-    line = s1.await_standing("blocked", code="gate_differs")
-    assert line["reason"] == "gate geoserver: main 2.25.1, s1 2.24.0", line
-    assert not (fleet.tree("s1") / "file").exists()
-    told = s1.run("check", expect=4).json
-    failed = {c["name"]: (c["ours"], c["theirs"]) for c in told["checks"] if not c["ok"]}
-    assert failed == {"gate geoserver of data": ("2.24.0", "2.25.1")}, told
-    told = fleet.main.run("check", expect=4).json
-    failed = {c["name"]: (c["ours"], c["theirs"]) for c in told["checks"] if not c["ok"]}
-    assert failed == {"gate geoserver of data on s1": ("2.25.1", "2.24.0")}, told
-    assert fleet.main.run("node", "facts", "s1").json["facts"]["geoserver"] == "2.24.0"
-    theirs.write_text("version=2.25.1\n")
-    eventually(lambda: (fleet.tree("s1") / "file").exists(), 20, s1.log)
-    s1.await_standing("in_step")
-    assert s1.run("check").json["ok"]
-    # A partner's facts are kept for a second, so the writer may see the old value that long.
-    eventually(lambda: fleet.main.run("check", expect=None).code == 0, 10, s1.log)
-
-
-def test_another_path_is_refused(fleet: Fleet) -> None:
-    """Goal: E15: with the gate ``path`` both roots must be the same path. Method: two nodes have different ones, until
-    the writer asks for something else."""
-    fleet.tree("main").mkdir(parents=True)
-    (fleet.tree("main") / "file").write_text("first")
-    fleet.make(1, add=("--settle", "20ms", "--gate", "path"))
-    s1, here, there = fleet["s1"], str(fleet.tree("main")), str(fleet.tree("s1"))
-    line = s1.await_standing("blocked", code="gate_differs")
-    assert line["reason"] == f"gate path: main {here}, s1 {there}", line
-    assert not (fleet.tree("s1") / "file").exists()
-    assert _failed(s1) == {"gate path of data": (there, here)}
-    assert _failed(fleet.main)["gate path of data on s1"] == (here, there)
-    fleet.main.run("fileset", "set", "data", f"gates=path = {there}")
-    s1.await_standing("in_step")
-    assert s1.run("check").json["ok"]
 
 
 def test_a_clock_ten_minutes_off_is_refused_and_recovers(fleet: Fleet) -> None:

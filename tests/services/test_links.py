@@ -57,6 +57,8 @@ async def test_pause_retry_and_wait(tmp_path: Path) -> None:
         await cluster.in_step("s1", "s2")
         assert (await main.call("retry", fileset="data", node="s1"))["changed"]
         await main.refuses("not_connected", "retry", fileset="data", node="nobody")
+        found = await main.call("explain", fileset="data", path="file")
+        assert all(row["gets"] for row in found["to"] if row["node"] in ("s1", "s2")), found
 
 
 @in_virtual_time
@@ -117,13 +119,15 @@ async def test_replicate_off_and_a_removed_partner_stop_the_flow(tmp_path: Path)
 
 @in_virtual_time
 async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
-    """Goal: every change arrives through the hub, ``wait`` with ``fleet`` includes the node behind it, the writer sees
-    its standing; while the hub is down the node says so, and with the hub flag off nothing flows."""
+    """Goal: a node that lists the hub alone is offered the fileset and gets every change; ``wait`` with ``fleet``
+    includes it, the writer sees its standing; with a reload hook it gets its permit from the hub; while the hub is down
+    it says so, and with the hub flag off nothing flows."""
+    reloaded = tmp_path / "reloaded"
     async with services(tmp_path) as cluster:
         main = cluster.add("main")
         main.writes()
-        for name in ("s1", "s2"):
-            cluster.add(name).follows(main)
+        cluster.add("s1").follows(main)
+        cluster.add("s2")
         cluster.link("main", "s1")
         cluster.link("s1", "s2", hub=True)
         s1, s2 = cluster["s1"], cluster["s2"]
@@ -132,6 +136,12 @@ async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
             node.start()
         await cluster.followed("s1")
         await cluster.in_step("s1")
+
+        async def is_offered() -> bool:
+            return [row["name"] for row in (await s2.call("fileset_offers"))["offers"]] == ["data"]
+
+        await reached(is_offered, lambda: "the hub offers the fileset")
+        await s2.call("fileset_accept", name="data", path=str(s2.tree))
         await s2.stands("in_step")
         main.write({"file": "2"})
         found = await main.call("wait", fileset="data", fleet=True, timeout_s=60)
@@ -143,6 +153,13 @@ async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
             return {row["name"]: row["standing"] for row in rows}.get("s2") == "in_step"
 
         await reached(is_seen, lambda: "the writer sees the node behind the hub")
+        explained = await main.call("explain", fileset="data", path="file")
+        why = {row["node"]: row for row in explained["to"]}["s2"]
+        assert why["gets"] and "s1" in why["via"], why
+        listed = (await s2.call("partner_list"))["partners"]
+        assert [one["name"] for one in listed] == ["s1"], "the hub is enough"
+        s2.follows(main, f'[filesets.data.hooks]\nreload = {{ touch = "{reloaded}" }}')
+        await s2.reload()
         await s1.stop()
         main.write({"file": "3"})
         await main.publish()
@@ -151,6 +168,7 @@ async def test_a_chain_over_a_hub(tmp_path: Path) -> None:
         s1.start()
         assert (await main.call("wait", fileset="data", fleet=True, timeout_s=60))["reached"]
         assert (s2.tree / "file").read_text() == "3"
+        assert reloaded.exists()
         kept, s1.partners["s2"] = s1.partners["s2"], "replicate = true\ndata = true"
         await s1.reload()
         main.write({"file": "4"})

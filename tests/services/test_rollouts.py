@@ -75,7 +75,7 @@ async def test_a_canary_whose_probe_fails_goes_back_and_no_other_node_switches(t
     ``retry`` brings the generation to all."""
     async with services(tmp_path) as cluster:
         hooked = _Hooked(cluster, tmp_path, "probe")
-        await hooked.begin('strategy = "canary"', 'canary_for = "10m"')
+        await hooked.begin('strategy = "canary"', 'canary_for = "1m"')
         main = cluster["main"]
         hooked.sicken("s1")
         main.write({"file": "bad"})
@@ -117,7 +117,7 @@ async def test_a_canary_is_watched_paused_aborted_and_goes_back(tmp_path: Path) 
     the canary back to the generation that it replaced."""
     async with services(tmp_path) as cluster:
         hooked = _Hooked(cluster, tmp_path)
-        await hooked.begin('strategy = "canary"', 'canary_for = "10m"')
+        await hooked.begin('strategy = "canary"', 'canary_for = "1m"')
         main = cluster["main"]
         main.write({"file": "second"})
         await main.publish()
@@ -129,7 +129,7 @@ async def test_a_canary_is_watched_paused_aborted_and_goes_back(tmp_path: Path) 
         await cluster["s2"].stands("held", code="awaiting_permit")
         assert (await main.call("rollout_pause", fileset="data"))["changed"]
         assert not (await main.call("rollout_pause", fileset="data"))["changed"]
-        late = await main.call("wait", fileset="data", timeout_s=1800)
+        late = await main.call("wait", fileset="data", timeout_s=180)
         assert {row["node"] for row in late["waiting_for"]} == {"s2", "s3"}, late
         assert (await hooked.rollout())["permitted"] == ["s1"]
         await main.call("rollout_abort", fileset="data")
@@ -146,7 +146,7 @@ async def test_unconfirmed_goes_back_by_itself_and_confirmed_stays(tmp_path: Pat
         hooked = _Hooked(cluster, tmp_path)
         await hooked.begin('strategy = "together"')
         main = cluster["main"]
-        main.tail += '\nconfirm_within = "20m"'
+        main.tail += '\nconfirm_within = "2m"'
         await main.reload()
         main.write({"file": "second"})
         await main.publish()

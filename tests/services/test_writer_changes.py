@@ -23,11 +23,15 @@ async def test_a_handover_loses_nothing_and_goes_back(tmp_path: Path) -> None:
         main.write({"a": "one"})
         await cluster.followed("s1")
         await cluster.in_step("s1")
+        path, words = main.directory.config, "# the operator's own words\n"
+        path.write_text(words + path.read_text())
+        await main.call("reload_config")
         assert (await main.call("handover", fileset="data", node="s1", dry_run=True))["dry_run"]
         assert main.settings().writer == "main"
         main.write({"b": "written just before"})
         given = await main.call("handover", fileset="data", node="s1", timeout_s=40)
         assert given["changed"], given
+        assert path.read_text().startswith(words)
         assert (main.settings().writer, main.settings().line.origin) == ("s1", "main")
         assert (main.settings().definition, s1.settings().writer) == (None, "s1")
         definition = s1.settings().definition
