@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from instep.api import archive, balancers, filesets, lines, looking, members, rollouts, succession, verifying
+from instep.api import (
+    archive,
+    balancers,
+    debugging,
+    filesets,
+    lines,
+    looking,
+    members,
+    rollouts,
+    succession,
+    verifying,
+)
 from instep.api.command import Command
 
 __all__ = ["COMMANDS"]
 
-_MODULES = (archive, balancers, filesets, lines, looking, members, rollouts, succession, verifying)
+_MODULES = (archive, balancers, debugging, filesets, lines, looking, members, rollouts, succession, verifying)
 
 COMMANDS: Mapping[str, type[Command[Any]]] = {
     kind.command: kind

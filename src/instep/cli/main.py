@@ -32,7 +32,7 @@ COMMANDS: dict[str, str] = {
     "status": "filesets.looking", "log": "filesets.looking", "diff": "filesets.looking",
     "events": "filesets.looking", "verify": "filesets.looking", "explain": "filesets.looking",
     "test": "filesets.self_test", "archive": "filesets.archive", "balancer": "cluster.balancers",
-    "demo": "cluster.demo", "completion": "completion",
+    "debug": "filesets.debugging", "demo": "cluster.demo", "completion": "completion",
 }  # fmt: skip
 """Command or group to the module below ``instep.cli`` that holds it, in the order of the help page."""
 

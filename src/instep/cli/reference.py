@@ -20,6 +20,7 @@ import click
 import instep
 from instep import errors
 from instep.cli.control_reference import control_page
+from instep.cli.machine_reference import machines_page
 from instep.cli.main import cli
 from instep.cli.room_map import with_rooms
 from instep.cli.session import InstepCommand
@@ -43,6 +44,7 @@ def pages() -> dict[str, str]:
         "docs/reference/errors.md": errors_page(),
         "docs/reference/control.md": control_page(_NOTE),
         ARCHITECTURE: with_rooms((ROOT / ARCHITECTURE).read_text(), ROOT / "src/instep"),
+        "docs/spec/machines.md": machines_page(_NOTE),
         "packaging/man/instep.1": man_page("instep", cli),
     }
     for name, command in _top_level():

@@ -56,6 +56,11 @@ class NodeDirectory:
         return self.path / "daemon.pid"
 
     @property
+    def records(self) -> Path:
+        """The last events of machines: of one that broke an invariant, and where an operator asked for them."""
+        return self.path / "records"
+
+    @property
     def holds_node(self) -> bool:
         return self.config.is_file()
 

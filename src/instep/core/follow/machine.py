@@ -15,7 +15,9 @@ from typing import assert_never
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
+from instep.core.follow.invariants import checked
 from instep.core.follow.permits import serial_told, spent_told
+from instep.core.follow.phases import PHASES
 from instep.core.follow.standing import Seen, Stand, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
@@ -48,7 +50,7 @@ class FollowMachine(FollowApply):
             if self._job is None:
                 self._begin_next()
             self._tell()
-        return self._ordered()
+        return checked(self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -90,6 +92,7 @@ class FollowMachine(FollowApply):
             case _:
                 job = self._job
                 if job is not None and job.req == event.req:
+                    assert isinstance(event, PHASES[job.phase].events), (job, event)
                     self._job = None
                     self._take_answer(job, event)
 

@@ -15,6 +15,8 @@ from instep.core.guards.held import not_held
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import committed
+from instep.core.publish.invariants import checked
+from instep.core.publish.phases import PHASES
 from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.publish.right_to_write import owes_a_generation
@@ -69,7 +71,7 @@ class PublishMachine(PublishRestore):
             self._show_due()
             self._announce()
             self._tell()
-        return self._ordered()
+        return checked(self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class PublishMachine(PublishRestore):
             case _:
                 job = self._job
                 if job is not None and job.req == event.req:
+                    assert isinstance(event, PHASES[job.phase].events), (job, event)
                     self._job = None
                     self._take_answer(job, event)
                     self._take_heard()

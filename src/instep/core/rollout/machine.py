@@ -11,6 +11,7 @@ from typing import assert_never
 
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import GOING, GRACE_MS, UNCONFIRMED
+from instep.core.rollout.invariants import checked
 from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
 from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
@@ -42,10 +43,11 @@ class RolloutMachine(RolloutShow):
             self._mind_who_is_out()
             self._renew()
             self._show()
-        if self._facts == self._saved:
-            return tuple(self._out)
-        self._saved = self._facts
-        return (v.SaveRollout(self._facts), *self._out)
+        effects = tuple(self._out)
+        if self._facts != self._saved:
+            self._saved = self._facts
+            effects = (v.SaveRollout(self._facts), *effects)
+        return checked(self, effects)
 
     # --- events ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from instep.node.commands.cluster.mapping import Mapper
 from instep.node.commands.cluster.members import MemberCommands
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Commands, Handler
+from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
 from instep.node.commands.lines import Lines
 from instep.node.commands.looking import Looking
@@ -32,7 +33,7 @@ def commands_of(context: CommandContext) -> Commands:
     made = (
         Archives(node), BalancerCommands(context.balancers), Filesets(node), Handover(node), Lines(node),
         Looking(context), Mapper(node), MemberCommands(context), Promote(node), Restores(node), Rollouts(node),
-        Trying(node), Verifying(node),
+        Trying(node), Verifying(node), Debugging(node),
     )  # fmt: skip
     found: dict[type[Command[Any]], Handler] = {}
     for handlers in made:

@@ -132,7 +132,7 @@ class FollowService:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
-            f"follow {self.line}", self.machine, self._perform, TimerFired
+            f"follow {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
         self._offered = OfferedHeads(runtime)
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

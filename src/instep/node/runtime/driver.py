@@ -16,16 +16,18 @@ import contextlib
 import errno
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
+from instep.core.record.recorder import FlightRecorder
 from instep.errors import InstepError, ResourceError, Retry
+from instep.node.runtime.records import write_record
 
-__all__ = ["Driver", "Machine", "from_os_error", "monotonic_ms", "run_all", "wall_ms"]
+__all__ = ["Driver", "from_os_error", "monotonic_ms", "run_all", "wall_ms"]
 
 INBOX_MAX = 4096
-RECORDED_EVENTS_MAX = 500
+LOGGED_EVENTS_MAX = 50
 EFFECTS_PER_EVENT_MAX = 1000
 HURRY_S = 0.02
 HURRY_MOST_S = 2.0
@@ -38,8 +40,6 @@ log = logging.getLogger(__name__)
 
 EventT = TypeVar("EventT")
 EffectT = TypeVar("EffectT")
-EventIn = TypeVar("EventIn", contravariant=True)
-EffectOut = TypeVar("EffectOut", covariant=True)
 
 
 _skipped_ns = 0
@@ -77,26 +77,23 @@ def skip_time(by_s: float) -> None:
     _skipped_ns += round(by_s * 1e9)
 
 
-class Machine(Protocol[EventIn, EffectOut]):
-    """A machine of ``core`` as its driver sees it."""
-
-    def step(self, event: EventIn, now_ms: int) -> tuple[EffectOut, ...]: ...
-
-
 class Driver(Generic[EventT, EffectT]):
     """Runs one machine. ``perform`` carries out one effect; it may call ``spawn`` for long work and
     ``set_timer`` for named timers. A broken invariant in the machine stops the driver and leaves its last
-    events in ``recorded``."""
+    events in a file of ``records``."""
 
     def __init__(
         self,
         name: str,
-        machine: Machine[EventT, EffectT],
+        machine: Any,
         perform: Callable[[EffectT], Awaitable[None]],
         timer_fired: Callable[[str], EventT],
+        records: Path | None = None,
     ) -> None:
         self.name = name
-        self.machine = machine
+        self.recorder = FlightRecorder(name, machine)
+        self._records = records
+        """The folder of records; None where none is kept."""
         self._perform = perform
         self._timer_fired = timer_fired
         self._inbox: asyncio.Queue[EventT] = asyncio.Queue()
@@ -104,7 +101,6 @@ class Driver(Generic[EventT, EffectT]):
         self._has_room.set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._children: set[asyncio.Task[None]] = set()
-        self.recorded: deque[tuple[int, EventT]] = deque(maxlen=RECORDED_EVENTS_MAX)
         self.failure: BaseException | None = None
         self.stuck: InstepError | None = None
         """Why the effect under way cannot be performed now."""
@@ -173,7 +169,9 @@ class Driver(Generic[EventT, EffectT]):
             raise
         except BaseException as error:
             self.failure = error
-            log.exception("%s stopped; its last events: %s", self.name, list(self.recorded)[-50:])
+            last = [(step.at_ms, step.event) for step in self.recorder.last[-LOGGED_EVENTS_MAX:]]
+            log.exception("%s stopped; its last events: %s", self.name, last)
+            self._leave_record()
             raise
         finally:
             for name in list(self._timers):
@@ -182,12 +180,23 @@ class Driver(Generic[EventT, EffectT]):
                 child.cancel()
             await asyncio.gather(*self._children, return_exceptions=True)
 
+    def _leave_record(self) -> None:
+        """Leave the last events on disk, where the machine itself is what broke."""
+        if self.recorder.broken is None or self._records is None:
+            return
+        try:
+            path = write_record(self._records, self.recorder, "broken")
+        except OSError as error:
+            log.error("%s: its record cannot be written: %s", self.name, error)
+        else:
+            log.error(
+                "%s: its last events are in %s; look with: instep debug replay %s", self.name, path, path
+            )
+
     async def _take(self, event: EventT) -> None:
         if self._inbox.qsize() < INBOX_MAX // 2:
             self._has_room.set()
-        now = monotonic_ms()
-        self.recorded.append((now, event))
-        effects = self.machine.step(event, now)
+        effects = self.recorder.step(event, monotonic_ms(), wall_ms())
         assert len(effects) <= EFFECTS_PER_EVENT_MAX, (self.name, type(event).__name__, len(effects))
         for effect in effects:
             await self._carry_out(effect)

@@ -15,7 +15,7 @@ from instep.model.rollout import RolloutPolicy, Strategy
 from instep.net.messages import messages as m
 from instep.node.lines.line_net import LineNet
 from instep.node.lines.partner_reports import view_of_report
-from instep.node.runtime.driver import Driver, wall_ms
+from instep.node.runtime.driver import Driver
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 
@@ -40,7 +40,7 @@ class RolloutService:
         self._requests: dict[int, asyncio.Future[Trouble | None]] = {}
         self.machine = RolloutMachine(line, saved_rollout(runtime.store, line), runtime.settings.poll_ms)
         self.driver: Driver[r.RolloutEvent, r.RolloutEffect] = Driver(
-            f"rollout {line}", _Clocked(self.machine), self._perform, TimerFired
+            f"rollout {line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
 
     @property
@@ -139,16 +139,6 @@ class RolloutService:
             case SetTimer(name, at_ms):
                 assert at_ms is not None
                 self.driver.set_timer(name, at_ms)
-
-
-class _Clocked:
-    """The machine with the clock for showing, which its driver does not know."""
-
-    def __init__(self, machine: RolloutMachine) -> None:
-        self._machine = machine
-
-    def step(self, event: r.RolloutEvent, now_ms: int) -> tuple[r.RolloutEffect, ...]:
-        return self._machine.step(event, now_ms, wall_ms())
 
 
 def _has_ordered(facts: r.RolloutFacts) -> bool:

@@ -120,7 +120,7 @@ class WriterService:
         self.last_commit = LastCommit()
         self.machine = PublishMachine(self.line, self.config(), random.Random(), facts)
         self.driver: Driver[s.WriterEvent, s.WriterEffect] = Driver(
-            f"publish {self.line}", self.machine, self._perform, TimerFired
+            f"publish {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
         self.rollout = RolloutService(runtime, self.line, net)
         self._told: v.PublishReport | None = None

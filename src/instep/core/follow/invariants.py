@@ -1,0 +1,76 @@
+"""What holds after every step of a ``FollowMachine``, in production too. Each is cheap; a broken one stops the line."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from instep.core.contract import Invariant, begins_at_most_one, check_all
+from instep.core.follow import vocabulary as f
+from instep.core.follow.phases import PHASES
+from instep.core.follow.state import FollowPhase, FollowState
+from instep.core.vocabulary import Cancel
+
+__all__ = ["checked", "invariants_of"]
+
+_EFFECTS = tuple[Any, ...]
+EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
+_NUMBERED = (Cancel, f.AskHeads)
+_ACTS = (f.Switch, f.PutBack, f.Revert)
+
+
+def begins_one_job(machine: FollowState, effects: _EFFECTS) -> bool:
+    """A step begins at most one job, by an effect of the phase that it is in, with the number of that job."""
+    job = machine._job
+    row = None if job is None else PHASES[job.phase]
+    return begins_at_most_one(row, 0 if job is None else job.req, _NUMBERED, effects)
+
+
+def saves_facts(machine: FollowState, effects: _EFFECTS) -> bool:
+    """After a step the facts are saved, by at most one effect of it, or are being recorded as live."""
+    saves = sum(isinstance(e, f.SaveFollow | f.RecordLive) for e in effects)
+    is_recording = machine._job is not None and machine._job.phase is FollowPhase.RECORD
+    return saves <= 1 and (is_recording or machine._saved == machine._facts)
+
+
+def acts_after_saving(machine: FollowState, effects: _EFFECTS) -> bool:
+    """No effect that changes the tree comes before the save of the same step."""
+    saved = next((i for i, e in enumerate(effects) if isinstance(e, f.SaveFollow)), 0)
+    return not any(isinstance(e, _ACTS) for e in effects[:saved])
+
+
+def recovers_first(machine: FollowState, effects: _EFFECTS) -> bool:
+    """The tree is not changed before the journal of an interrupted switch was brought to an end."""
+    return machine._is_recovered or not any(isinstance(e, _ACTS) for e in effects)
+
+
+def never_switches_while_paused(machine: FollowState, effects: _EFFECTS) -> bool:
+    """A paused line does not switch."""
+    return not machine._facts.is_paused or not any(isinstance(e, f.Switch) for e in effects)
+
+
+def never_switches_downwards(machine: FollowState, effects: _EFFECTS) -> bool:
+    """A switch goes to a newer generation than the one that the tree holds; only a put-back goes to an older one."""
+    return not any(
+        isinstance(e, f.Switch) and e.base is not None and e.head.position <= e.base.position for e in effects
+    )
+
+
+_INVARIANTS: tuple[Invariant[FollowState], ...] = (
+    begins_one_job,
+    saves_facts,
+    acts_after_saving,
+    recovers_first,
+    never_switches_while_paused,
+    never_switches_downwards,
+)
+
+
+def invariants_of(machine: FollowState) -> tuple[Invariant[FollowState], ...]:
+    """The invariants of a machine of this kind."""
+    return _INVARIANTS
+
+
+def checked(machine: FollowState, effects: EffectsT) -> EffectsT:
+    """The effects of a step, once every invariant holds; raises ``Broken``."""
+    check_all(invariants_of(machine), machine, effects)
+    return effects

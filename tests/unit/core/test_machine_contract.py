@@ -1,0 +1,126 @@
+"""The tables of phases are complete, and a machine that breaks an invariant says which one."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from instep.core.contract import REST, Broken, PhaseRow, sentence_of
+from instep.core.follow import invariants as follow_invariants
+from instep.core.follow import phases as follow_phases
+from instep.core.follow import vocabulary as f
+from instep.core.follow.machine import FollowMachine
+from instep.core.follow.state import FollowPhase
+from instep.core.publish import invariants as publish_invariants
+from instep.core.publish import phases as publish_phases
+from instep.core.publish import state as publish_state
+from instep.core.publish.machine import PublishMachine
+from instep.core.publish.restore_vocabulary import WriterAnswer
+from instep.core.rollout import invariants as rollout_invariants
+from instep.core.rollout import phases as rollout_phases
+from instep.core.rollout.machine import RolloutMachine
+from instep.core.rollout.vocabulary import RolloutState
+from instep.testing.simulation import simulate
+from tests.golden.dialogue import LINE, MAIN, follower
+
+SEEDS = (5, 9, 2453)
+
+
+@pytest.mark.parametrize(
+    ("table", "phases"),
+    [
+        (follow_phases.PHASES, FollowPhase),
+        (publish_phases.PHASES, publish_state.PublishPhase),
+        (rollout_phases.PHASES, RolloutState),
+    ],
+)
+def test_every_phase_has_a_row_and_names_phases_only(
+    table: Mapping[Any, PhaseRow], phases: type[enum.Enum]
+) -> None:
+    assert set(table) == set(phases)
+    names = {REST, *(phase.value for phase in phases)}
+    for row in table.values():
+        assert set(row.next) <= names, row.phase
+        assert len(set(row.next)) == len(row.next), row.phase
+
+
+@pytest.mark.parametrize(
+    ("table", "answers"),
+    [(follow_phases.PHASES, f.FollowAnswer), (publish_phases.PHASES, WriterAnswer)],
+)
+def test_every_answer_ends_a_phase(table: Mapping[Any, PhaseRow], answers: Any) -> None:
+    assert {event for row in table.values() for event in row.events} == set(typing.get_args(answers))
+
+
+def test_no_simulated_machine_goes_from_one_phase_to_another_than_its_table_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: set[tuple[str, str, str]] = set()
+
+    def observe(kind: Any, phase_of: Any) -> None:
+        step = kind.step
+
+        def observed(self: Any, *words: Any) -> Any:
+            before = phase_of(self) or REST
+            effects = step(self, *words)
+            seen.add((kind.__name__, before, phase_of(self) or REST))
+            return effects
+
+        monkeypatch.setattr(kind, "step", observed)
+
+    observe(FollowMachine, lambda machine: machine.phase)
+    observe(PublishMachine, lambda machine: machine.phase)
+    observe(RolloutMachine, lambda machine: machine.facts.state.value)
+    for seed in SEEDS:
+        assert simulate(seed, always_rollouts=seed != SEEDS[0]).broken is None, seed
+    allowed = {
+        (kind, row.phase, after)
+        for kind, table in (
+            ("FollowMachine", follow_phases.PHASES),
+            ("PublishMachine", publish_phases.PHASES),
+            ("RolloutMachine", rollout_phases.PHASES),
+        )
+        for row in table.values()
+        for after in row.next
+    }
+    assert {edge for edge in seen if edge[1] != REST and edge[1] != edge[2]} <= allowed
+
+
+def test_every_invariant_says_what_it_states() -> None:
+    every: list[Any] = [
+        *follow_invariants.invariants_of(follower().machine),
+        *publish_invariants.invariants_of(typing.cast(Any, None)),
+        *rollout_invariants.invariants_of(typing.cast(Any, None)),
+    ]
+    for invariant in every:
+        assert sentence_of(invariant).endswith("."), invariant
+        assert sentence_of(invariant) != invariant.__name__
+
+
+class _SwitchesTwice(FollowMachine):
+    def _ordered(self) -> tuple[f.FollowEffect, ...]:
+        effects = super()._ordered()
+        switches = [dataclasses.replace(e, req=1) for e in effects if isinstance(e, f.Switch)]
+        return (*effects, *switches)
+
+
+def test_a_machine_that_begins_two_jobs_breaks_by_name() -> None:
+    from tests.golden.test_follow_dialogues import begun, staged
+
+    talk = follower()
+    talk.machine = _SwitchesTwice(LINE, f.FollowConfig(writer=MAIN), Random(1))
+    with pytest.raises(Broken, match="begins_one_job: A step begins at most one job"):
+        staged(begun(talk), 1)
+
+
+def test_an_answer_of_another_phase_is_not_taken() -> None:
+    talk = follower()
+    talk.say(f.Started())
+    with pytest.raises(AssertionError, match="RECOVER"):
+        talk.say(f.Staged(talk.asked(f.Recover)))
