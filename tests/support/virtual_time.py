@@ -92,6 +92,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _came_back(self, _: object) -> None:
         self._in_threads -= 1
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Without a deadline: a thread joins the pool, and the loop's clock would not wait for that."""
+        await super().shutdown_default_executor()
+
     def close(self) -> None:
         skip_time(-self._now_s)
         super().close()
