@@ -14,7 +14,7 @@ import msgspec
 from instep.core.record.values import to_plain
 from instep.core.rollout.machine import RolloutMachine
 
-__all__ = ["FORMAT", "STRETCH_EVENTS", "FlightRecorder", "Step", "step_of"]
+__all__ = ["FORMAT", "STRETCH_EVENTS", "FlightRecorder", "RecordedStep", "step_of"]
 
 FORMAT = "instep-record-1"
 STRETCH_EVENTS = 250
@@ -22,7 +22,7 @@ STRETCH_EVENTS = 250
 
 
 @dataclass(slots=True)
-class Step:
+class RecordedStep:
     """One event and the effects that the machine returned; None where it broke."""
 
     at_ms: int
@@ -34,7 +34,7 @@ class Step:
 @dataclass(slots=True)
 class _Stretch:
     machine: bytes
-    steps: list[Step] = field(default_factory=list)
+    steps: list[RecordedStep] = field(default_factory=list)
 
 
 def step_of(machine: Any, event: object, at_ms: int, wall_ms: int) -> tuple[Any, ...]:
@@ -61,7 +61,7 @@ class FlightRecorder:
         """The machine's effects. When the machine breaks, the event stays as the last one of the record."""
         if len(self._now.steps) >= STRETCH_EVENTS:
             self._before, self._now = self._now, _Stretch(_copy_of(self._machine))
-        taken = Step(at_ms, wall_ms, event)
+        taken = RecordedStep(at_ms, wall_ms, event)
         self._now.steps.append(taken)
         try:
             taken.effects = step_of(self._machine, event, at_ms, wall_ms)
@@ -71,7 +71,7 @@ class FlightRecorder:
         return taken.effects
 
     @property
-    def last(self) -> list[Step]:
+    def last(self) -> list[RecordedStep]:
         """The steps that are kept, the oldest first."""
         return [*(self._before.steps if self._before else ()), *self._now.steps]
 
@@ -90,7 +90,7 @@ def _copy_of(machine: object) -> bytes:
     return msgspec.json.encode({"machine": to_plain(machine)})
 
 
-def _line_of(step: Step) -> bytes:
+def _line_of(step: RecordedStep) -> bytes:
     return msgspec.json.encode(
         {
             "at_ms": step.at_ms,

@@ -15,7 +15,7 @@ from instep.core.record.values import from_plain, to_plain
 from instep.core.rollout.machine import RolloutMachine
 from instep.errors import DamagedError
 
-__all__ = ["Record", "Replayed", "load", "replay"]
+__all__ = ["FlightRecord", "Replayed", "load", "replay"]
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class _Step(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FlightRecord:
     """A loaded record: whose it is, the machine before the first event, the steps."""
 
     name: str
@@ -61,7 +61,7 @@ class Replayed:
     broken: str | None = None
 
 
-def load(text: bytes) -> Record:
+def load(text: bytes) -> FlightRecord:
     """The record of a file; ``DamagedError`` when it is none, or one of another version."""
     lines = text.splitlines()
     try:
@@ -85,10 +85,10 @@ def load(text: bytes) -> Record:
             hint="give a file that instep debug record wrote",
             code="bad_record",
         )
-    return Record(head.name, head.version, head.broken, machine, steps)
+    return FlightRecord(head.name, head.version, head.broken, machine, steps)
 
 
-def replay(record: Record) -> Iterator[Replayed]:
+def replay(record: FlightRecord) -> Iterator[Replayed]:
     """Each step in turn; ends after the first that differs or breaks an invariant."""
     for number, step in enumerate(record.steps, 1):
         event = from_plain(step.event)
