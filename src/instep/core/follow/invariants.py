@@ -55,6 +55,12 @@ def never_switches_downwards(machine: FollowState, effects: _EFFECTS) -> bool:
     )
 
 
+def never_switches_to_what_it_refused(machine: FollowState, effects: _EFFECTS) -> bool:
+    """A generation that is refused is not switched to (P4): a put-back brought the tree back from it, or will."""
+    refused = machine._facts.refused
+    return refused is None or not any(isinstance(e, f.Switch) and e.head == refused for e in effects)
+
+
 _INVARIANTS: tuple[Invariant[FollowState], ...] = (
     begins_one_job,
     saves_facts,
@@ -62,6 +68,7 @@ _INVARIANTS: tuple[Invariant[FollowState], ...] = (
     recovers_first,
     never_switches_while_paused,
     never_switches_downwards,
+    never_switches_to_what_it_refused,
 )
 
 

@@ -232,7 +232,7 @@ class FollowState:
         facts = self._facts
         if self._config.is_observing or facts.epochs.disputed is not None:
             return None
-        if self._sticky is not None:
+        if self._sticky is not None and self._sticky != facts.refused:
             return self._sticky
         head = facts.head
         if head is None or head in (facts.tree, facts.refused) or head.id == self._stuck:
