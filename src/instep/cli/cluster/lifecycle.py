@@ -76,7 +76,7 @@ def init(
 
 
 @command("start", example="instep start")
-@timeout_option("15s")
+@timeout_option("60s")
 @pass_session
 def start(session: Session, timeout_ms: int) -> None:
     """Start the daemon: by systemd where a unit is installed for this node, else detached."""
