@@ -305,6 +305,12 @@ PUBLISH_PLANTS: dict[str, type[PublishMachine]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     "hot_files_starve": {"hot_every_ms": 25, "delay_ms": 50, "has_rollouts": False, "bound_ms": 120_000},
     "publishes_over_adopted": {"snapshot_every_ms": 15_000},
+    "adopts_lower": {
+        "restore_every_ms": 6_000,
+        "edit_every_ms": 600,
+        "cut_every_ms": 2_000,
+        "snapshot_every_ms": 0,
+    },
     "goes_past_its_head": {
         "snapshot_every_ms": 8_000,
         "edit_every_ms": 300,
