@@ -12,11 +12,11 @@ from instep.core.rollout.nodes import has_reloaded
 from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef
+from instep.net.messages.partner_reports import view_of_report
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import deadline_in, watched
 from instep.node.lines.hook_calls import run_hook
-from instep.node.lines.partner_reports import view_of_report
 from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
 from instep.node.writing.rollout_view import rollouts_document

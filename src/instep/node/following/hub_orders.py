@@ -11,9 +11,9 @@ from instep.model.definition import Definition
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, decode_policy
 from instep.net.messages.messages import Report
+from instep.net.messages.partner_reports import view_of_report
 from instep.node.config.settings import Settings
 from instep.node.lines.line_net import LineNet
-from instep.node.lines.partner_reports import view_of_report
 
 __all__ = ["HubOrders", "orders_from", "own_state"]
 

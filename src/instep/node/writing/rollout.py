@@ -13,8 +13,8 @@ from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import RolloutPolicy, Strategy
 from instep.net.messages import messages as m
+from instep.net.messages.partner_reports import view_of_report
 from instep.node.lines.line_net import LineNet
-from instep.node.lines.partner_reports import view_of_report
 from instep.node.runtime.driver import Driver
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore

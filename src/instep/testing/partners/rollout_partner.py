@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
 from instep.core.rollout.hub import HubBook, OwnState, own_state
-from instep.core.rollout.vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order
 from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
+from instep.net.messages.partner_reports import view_of_report
 from instep.testing.checkers.rollout_watch import RolloutWatch
 from instep.testing.partners.partner_base import PartnerBase
 from instep.testing.world.disk import content_digest
 from instep.testing.world.world import BrokenPromise
 
-__all__ = ["RolloutSide", "view_of"]
+__all__ = ["RolloutSide"]
 
 FINISH_SLACK_MS = 3_000
 
@@ -72,7 +72,7 @@ class RolloutSide:
         me.net.stream(me.name, other, m.encode(message))
 
     def heard_report(self, sender: str, message: m.Report) -> None:
-        order = self._book.seen(NodeName(sender), view_of(message), self._own())
+        order = self._book.seen(NodeName(sender), view_of_report(message), self._own())
         if order is not None:
             self._give(sender, order)
 
@@ -142,23 +142,3 @@ class RolloutSide:
                 )
 
         me.later(within * 1.1 + FINISH_SLACK_MS, check)
-
-
-def view_of(report: m.Report) -> PartnerReport:
-    """The part of a report that machines decide by."""
-    return PartnerReport(
-        standing=report.standing.standing,
-        head=report.head,
-        live=report.live,
-        tree=report.tree,
-        staged=report.staged,
-        replaced=report.replaced,
-        refused=report.refused,
-        code=report.standing.code,
-        reason=report.standing.reason,
-        waits_for_permit=report.waits_for_permit,
-        is_drained=report.is_drained,
-        drain_reason=report.drain_reason or None,
-        order_serial=report.order_serial,
-        spent_permit=report.spent_permit,
-    )

@@ -13,8 +13,8 @@ from instep.core.vocabulary import Note, SetTimer, TimerFired
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import RolloutPolicy
 from instep.net.messages import messages as m
+from instep.net.messages.partner_reports import view_of_report
 from instep.testing.checkers.rollout_watch import RolloutWatch
-from instep.testing.partners.rollout_partner import view_of
 from instep.testing.writers.writer_base import WriterBase
 
 __all__ = ["SimRollouts"]
@@ -82,7 +82,7 @@ class SimRollouts:
     def reported(self, sender: str, report: m.Report) -> None:
         if report.via or report.node != sender:
             return
-        self.say(v.PartnerReported(NodeName(sender), view_of(report)))
+        self.say(v.PartnerReported(NodeName(sender), view_of_report(report)))
 
     # --- operators ------------------------------------------------------------------------------------------
 
