@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from instep.model.ids import fileset_name
+from instep.node.config.facts import ServiceSettings
 from instep.node.config.loading import parse
-from instep.node.config.settings import ServiceSettings
 from tests.cluster.test_hooks import _application
 from tests.support.fleet import Fleet, Node, free_port
 from tests.support.waiting import eventually

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from instep.fleet.hooks.hooks import HookCall, HookSpec, TlsMode, run_hook
+from instep.fleet.hooks.hooks import run_hook
 from instep.fleet.hooks.http import is_unverified
+from instep.fleet.hooks.spec import HookCall, HookSpec, TlsMode
 from instep.model.ids import FilesetName
 from tests.support.records import head_ref
 

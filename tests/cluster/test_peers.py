@@ -19,11 +19,12 @@ import uvloop
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import Digest, NodeName, node_name
-from instep.net.client import PeerClient, join_cluster, split_address
+from instep.net.client import PeerClient, join_cluster
 from instep.net.connections.allow import AllowList
+from instep.net.connections.dial import split_address
+from instep.net.connections.listener import Limits
 from instep.net.connections.tls import TlsContexts, trust_fetch
 from instep.net.messages import messages as m
-from instep.net.server import Limits
 from instep.net.transfer import AnswerStatus
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Issued, Pki

@@ -15,9 +15,10 @@ from instep.model.ids import Digest, HeadRef, LineId, NodeName, fileset_name, no
 from instep.model.link import Link
 from instep.net.client import PeerClient
 from instep.net.connections.allow import AllowList
+from instep.net.connections.listener import Limits, Refusal
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
-from instep.net.server import Limits, PeerServer, Refusal
+from instep.net.server import PeerServer
 from instep.net.service import PeerStream
 from instep.net.transfer import PIECE_BYTES, AnswerStatus, TransferAnswer, pieces_of_file
 from instep.net.trust.certs import fingerprint_bytes

@@ -17,8 +17,8 @@ from instep.daemon.daemon import Daemon
 from instep.errors import InstepError
 from instep.model.ids import fileset_name, node_name
 from instep.net.trust.pki import Pki
+from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
-from instep.node.config.settings import FilesetSettings
 from instep.node.directory import NodeDirectory
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms

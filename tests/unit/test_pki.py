@@ -16,7 +16,8 @@ from instep.model.ids import Digest, NodeName, node_name
 from instep.net.connections.tls import Trust, split_bundle
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
-from instep.net.trust.pki import Issued, Pki, is_below_any
+from instep.net.trust.key_files import is_below_any
+from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.revocation import Revoked
 from instep.net.trust.signing import verify_ca_signature, verify_signature
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from instep.fleet.hooks.hooks import OUTPUT_KEPT, HookCall, HookOutcome, HookSpec, run_hook
+from instep.fleet.hooks.hooks import run_hook
+from instep.fleet.hooks.spec import OUTPUT_KEPT, HookCall, HookOutcome, HookSpec
 from instep.model.ids import FilesetName
 from tests.support.records import head_ref
 from tests.support.waiting import eventually, eventually_async

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from instep.fleet.hooks.hooks import HookCall, HookOutcome, HookSpec, run_hook
+from instep.fleet.hooks.hooks import run_hook
 from instep.fleet.hooks.small import send_signal
+from instep.fleet.hooks.spec import HookCall, HookOutcome, HookSpec
 from instep.model.ids import FilesetName
 from tests.support.records import head_ref
 

@@ -14,7 +14,7 @@ import msgspec
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.ids import NodeName
-from instep.net.connections.dial import CONNECT_S, IDLE_S, Line, split_address
+from instep.net.connections.dial import IDLE_S, Line, split_address
 from instep.net.connections.stream import SocketStream
 from instep.net.connections.tls import TlsContexts, joining_context, trust_fetch
 from instep.net.messages import messages
@@ -22,8 +22,6 @@ from instep.net.messages.faults import error_of_reply
 from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, TransferAnswer
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.tokens import Invitation
-
-__all__ = ["CONNECT_S", "IDLE_S", "PeerClient", "join_cluster", "split_address"]
 
 TOTAL_S = 120.0
 _FRAME_S = 600.0

@@ -15,8 +15,6 @@ from instep.net.connections.stream import SocketStream
 from instep.net.messages import messages
 from instep.net.messages.faults import reply_of_error
 
-__all__ = ["CONTENT_TYPE", "first_of", "refusal", "reply", "told"]
-
 CONTENT_TYPE = "application/vnd.instep"
 _COMPRESS_OVER = 16 << 10
 _HEADER_BYTES_MAX = 4_096

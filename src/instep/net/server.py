@@ -30,8 +30,6 @@ from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
 from instep.net.service import PeerService
 from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
 
-__all__ = ["Limits", "PeerServer", "Refusal"]
-
 _GRACE_S = 3.0
 _WRITE_BYTES = 256 << 10
 """Written at once: 1 MiB pieces cost uvloop's TLS twice the CPU."""

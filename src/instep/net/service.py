@@ -36,8 +36,6 @@ from instep.net.messages.messages import (
 )
 from instep.net.transfer import TransferAnswer
 
-__all__ = ["PeerCalls", "PeerService", "PeerStream"]
-
 
 class PeerStream(Protocol):
     """One end of the long-lived stream between a partner that dialled and its sender."""

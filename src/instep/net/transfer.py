@@ -17,22 +17,6 @@ from backports import zstd
 
 from instep.errors import DamagedError, PeerError
 
-__all__ = [
-    "FRAME_BYTES_MAX",
-    "FRAME_HEADER_BYTES",
-    "PIECE_BYTES",
-    "TransferAnswer",
-    "AnswerStatus",
-    "FrameHeader",
-    "FrameReader",
-    "TokenBucket",
-    "error_frame",
-    "frames",
-    "parse_records",
-    "pieces_of_file",
-    "unpack_frame",
-]
-
 PIECE_BYTES = 1 << 20
 """Contents above this travel as pieces of at most this size."""
 _FRAME_TARGET = 1 << 20

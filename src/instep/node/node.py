@@ -14,13 +14,15 @@ from instep.errors import ConfigError, DamagedError, InstepError, UnavailableErr
 from instep.model.counts import counted, which
 from instep.model.ids import FilesetName
 from instep.net.client import PeerClient
+from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages.messages import RenewRequest
-from instep.net.server import PeerServer, Refusal
+from instep.net.server import PeerServer
 from instep.net.trust.pki import Issued, Pki
+from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import keys_of
 from instep.node.config.loading import load
-from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.config.settings import Settings
 from instep.node.config.table_reader import problem
 from instep.node.directory import NodeDirectory
 from instep.node.following.follower import FollowService

@@ -11,8 +11,8 @@ import pytest
 
 from instep.model.definition import Preserve
 from instep.model.ids import FilesetName, NodeName
-from instep.node.config.hooks import HookSettings
-from instep.node.config.settings import FilesetSettings, HooksSettings
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.hooks import HookSettings, HooksSettings
 from instep.node.facts.daemon_rights import CAPABILITIES, Need, hardlinks_row, need_of, owners_in, rights_row
 
 PACKAGING = Path(__file__).parents[3] / "packaging"

@@ -14,15 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from instep.model.address import Address
 from instep.model.ids import FilesetName, NodeName
-from instep.node.config.settings import (
-    ExpectedMount,
-    FactSettings,
-    FilesetSettings,
-    ServiceSettings,
-    Settings,
-)
-from instep.node.config.values import Address
+from instep.node.config.facts import FactSettings, ServiceSettings
+from instep.node.config.filesets import ExpectedMount, FilesetSettings
+from instep.node.config.settings import Settings
 from instep.node.facts import cache, facts
 from instep.node.facts.cache import FactCache
 from instep.node.facts.mounts import is_expected, mount_at, why_shared

@@ -17,7 +17,7 @@ from instep.model.ids import FilesetName, NodeName
 from instep.model.limits import DEPTH_MAX
 from instep.model.manifest.check import check_diff, check_tree
 from instep.model.manifest.manifest import iterate
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.trees.scanning.held_view import held_documents
 from instep.node.trees.scanning.writer_scan import WriterScan
 from instep.store.memory import MemoryStore

@@ -7,9 +7,10 @@ import socket
 from dataclasses import dataclass
 
 from instep.errors import ConfigError, RefusedError, UsageError
+from instep.model.address import Address
 from instep.model.ids import NodeName, node_name
 from instep.node.config.kinds import BadValue
-from instep.node.config.values import Address, address, network
+from instep.node.config.values import address, network
 from instep.node.directory import NodeDirectory
 
 __all__ = ["DEFAULT_PORT", "Chosen", "choose", "default_route_address"]

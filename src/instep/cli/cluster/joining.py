@@ -206,7 +206,8 @@ def _enrol(
 ) -> list[dict[str, Any]]:
     """Certificates first, configuration last: a crash in between leaves no half node that could start."""
     from instep.net.client import join_cluster
-    from instep.net.trust.pki import Issued, Pki, write_file
+    from instep.net.trust.key_files import write_file
+    from instep.net.trust.pki import Issued, Pki
     from instep.node.config import edits
     from instep.node.runtime.state import make_state
 

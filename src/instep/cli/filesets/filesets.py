@@ -27,7 +27,7 @@ from instep.cli.session import Session, command, daemon_word, group, later, pass
 from instep.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from instep.node.config.settings import FilesetSettings
+    from instep.node.config.filesets import FilesetSettings
 
 __all__ = ["absolute", "fileset"]
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from instep.errors import RefusedError, ResourceError, UnavailableError
 from instep.fleet.balancers.plan import MARK
 
-__all__ = ["PREVIOUS", "Program", "check_file", "keep_file", "read_kept"]
-
 CHECK_S = 30.0
 OUTPUT_KEPT = 8 << 10
 FILE_BYTES_MAX = 16 << 20

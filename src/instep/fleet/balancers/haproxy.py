@@ -25,8 +25,6 @@ from instep.fleet.balancers.plan import (
 )
 from instep.model.address import Address
 
-__all__ = ["Surroundings", "drain_commands", "drained_state", "haproxy", "why_not_asked"]
-
 TIMEOUTS = (
     "connect 5s",
     "client 60s",

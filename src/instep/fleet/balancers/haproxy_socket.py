@@ -9,8 +9,6 @@ from pathlib import Path
 
 from instep.errors import UnavailableError
 
-__all__ = ["command", "tell"]
-
 ANSWER_BYTES_MAX = 64 << 10
 
 

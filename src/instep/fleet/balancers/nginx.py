@@ -23,8 +23,6 @@ from instep.fleet.balancers.plan import (
     server_names,
 )
 
-__all__ = ["nginx"]
-
 BACKUPS = 2
 """Nodes that are tried where the one that the cookie names does not answer."""
 

@@ -11,21 +11,6 @@ from pathlib import Path
 from instep.errors import RefusedError
 from instep.model.address import Address, why_not_plain_host
 
-__all__ = [
-    "MARK",
-    "Affinity",
-    "BalancerPlan",
-    "Door",
-    "DoorKind",
-    "ServerPlan",
-    "Service",
-    "cookie_of",
-    "doors_of",
-    "opening",
-    "require_writable",
-    "server_names",
-]
-
 MARK = "Made by instep balancer"
 """In the first line of every file that was rendered; a file without it belongs to the operator."""
 

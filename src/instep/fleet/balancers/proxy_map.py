@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from instep.errors import RefusedError
 from instep.fleet.balancers.plan import BalancerPlan, DoorKind, require_writable
 
-__all__ = ["merged", "proxy_map"]
-
 _KEY = re.compile(r"[ \t\f]*((?:[^=: \t\f\\]|\\.)+)[ \t\f]*[=:]?")
 
 

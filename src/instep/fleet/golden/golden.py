@@ -23,8 +23,6 @@ from instep.fleet.hooks.aside import Hangs
 from instep.fleet.hooks.http import SECRETS, CannotAsk, credentials_for, shown_url, why_not_asked
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 
-__all__ = ["ANSWER_BYTES_MAX", "READ_BYTES_MAX", "ask_all", "ask_one", "judge", "named"]
-
 ANSWER_BYTES_MAX = 64 << 20
 """Bytes of an answer of which only the digest is taken."""
 READ_BYTES_MAX = 4 << 20

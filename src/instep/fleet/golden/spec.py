@@ -9,8 +9,6 @@ import msgspec
 
 from instep.fleet.hooks.spec import HookSpec
 
-__all__ = ["GoldenAnswer", "CompareBy", "GoldenSpec", "GoldenVerdict"]
-
 
 class CompareBy(enum.Enum):
     """The part of two answers that must agree beyond the expected status."""

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-__all__ = ["Aside", "Full", "Hangs"]
-
 T = TypeVar("T")
 
 

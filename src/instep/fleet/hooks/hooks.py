@@ -16,9 +16,7 @@ from instep.fleet.hooks.aside import Aside, Hangs
 from instep.fleet.hooks.http import is_unverified, request
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT, Account, Told, account_of, run_program
 from instep.fleet.hooks.small import send_signal, touch
-from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec, TlsMode
-
-__all__ = ["OUTPUT_KEPT", "HookCall", "HookOutcome", "HookSpec", "TlsMode", "run_hook"]
+from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookOutcome, HookSpec
 
 _LONGEST_PAUSE_MS = 30_000
 SMALL = Aside("hook", 8)

@@ -21,17 +21,6 @@ from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall, HookSpec, Tl
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = [
-    "SECRETS",
-    "CannotAsk",
-    "Credentials",
-    "credentials_for",
-    "is_unverified",
-    "request",
-    "shown_url",
-    "why_not_asked",
-]
-
 BODY_SEARCHED = 1 << 20
 """Bytes of an answer that ``expect_body`` is looked for in."""
 _AUTH_BYTES_MAX = 4096

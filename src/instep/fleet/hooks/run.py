@@ -20,8 +20,6 @@ import msgspec
 from instep.fleet.hooks.spec import OUTPUT_KEPT, Attempt, HookCall
 from instep.model.paths import path_fields
 
-__all__ = ["MINIMAL_ENVIRONMENT", "Account", "Told", "ToldFiles", "account_of", "run_program"]
-
 MINIMAL_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 )

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from instep.fleet.hooks.spec import Attempt
 
-__all__ = ["SIGNALS", "send_signal", "touch"]
-
 SIGNALS = ("HUP", "USR1", "USR2", "WINCH", "TERM")
 """The signals that a ``signal`` hook may send: services take them as "read again" or "start again"."""
 _PID_BYTES_MAX = 64

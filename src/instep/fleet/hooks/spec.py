@@ -9,8 +9,6 @@ from pathlib import Path
 
 from instep.model.ids import FilesetName, HeadRef
 
-__all__ = ["OUTPUT_KEPT", "Attempt", "HookCall", "HookOutcome", "HookSpec", "TlsMode"]
-
 OUTPUT_KEPT = 64 << 10
 """Bytes of a hook's output that are kept: the last ones."""
 

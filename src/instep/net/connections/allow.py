@@ -8,8 +8,6 @@ from collections.abc import Iterable
 
 from instep.errors import UsageError
 
-__all__ = ["AllowList", "network_of"]
-
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

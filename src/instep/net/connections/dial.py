@@ -23,11 +23,9 @@ from backports import zstd
 from instep.errors import InstepError, PeerError, UsageError
 from instep.model.ids import NodeName
 from instep.net.connections.stream import HEARTBEAT_S
-from instep.net.connections.tls import translated_tls_error
+from instep.net.connections.tls_errors import translated_tls_error
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
-
-__all__ = ["CONNECT_S", "IDLE_S", "Line", "split_address"]
 
 CONNECT_S = 10.0
 IDLE_S = 60.0

@@ -20,8 +20,6 @@ from instep.errors import ResourceError
 from instep.net.connections.allow import AllowList
 from instep.net.connections.tls import alert_of
 
-__all__ = ["Limits", "Listener", "Refusal"]
-
 _ACCESS_DENIED = bytes.fromhex("15 03 03 00 02 02 31")
 _INTERNAL_ERROR = bytes.fromhex("15 03 03 00 02 02 50")
 _LINGER_S = 1.0

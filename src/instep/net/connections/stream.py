@@ -11,8 +11,6 @@ from aiohttp import web
 from instep.errors import PeerError, UnavailableError
 from instep.net.messages.messages import Goodbye, StreamMessage, decode_stream, encode
 
-__all__ = ["HEARTBEAT_S", "IDLE_S", "SocketStream"]
-
 HEARTBEAT_S = 15.0
 """A ping goes out after this much silence; half of it later without an answer the connection is dead."""
 IDLE_S = 60.0

@@ -34,19 +34,6 @@ from instep.net.trust.certs import (
 from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import Revoked, issued_s
 
-__all__ = [
-    "FetchedChain",
-    "PeerIdentity",
-    "TlsContexts",
-    "Trust",
-    "alert_of",
-    "fingerprint_of",
-    "joining_context",
-    "split_bundle",
-    "translated_tls_error",
-    "trust_fetch",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:

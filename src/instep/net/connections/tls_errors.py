@@ -7,8 +7,6 @@ import ssl
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 
-__all__ = ["RefusedPeer", "translated_tls_error"]
-
 
 class RefusedPeer(ssl.SSLCertVerificationError):
     """A handshake that OpenSSL would accept, and this node does not."""

@@ -10,8 +10,6 @@ import msgspec
 from instep.errors import InstepError, UnavailableError, family_of
 from instep.net.messages.messages import FACTS_BYTES_MAX, ErrorReply
 
-__all__ = ["error_of_reply", "reply_of_error"]
-
 _TEXT_MAX = 2_000
 
 

@@ -15,19 +15,6 @@ from instep.model.generation import Signature
 from instep.model.ids import Digest, LineId, NodeName
 from instep.net.messages.parts import Count, Message, Name, RawDigest, Text
 
-__all__ = [
-    "PARTS_BYTES_MAX",
-    "HasReply",
-    "HasRequest",
-    "Part",
-    "PartWant",
-    "PartsReply",
-    "PartsRequest",
-    "Wanted",
-    "Warrant",
-    "warrant_id",
-]
-
 _WARRANT_DOMAIN = b"instep warrant 1\0"
 
 HAS_MAX = 2_048

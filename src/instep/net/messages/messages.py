@@ -19,16 +19,14 @@ from instep.model.ids import HeadRef, LineId
 from instep.model.rollout import SERIAL_MAX
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.standing import StandingRecord
-from instep.net.messages.lending import (
-    HasReply,
-    HasRequest,
-    Part,
-    PartsReply,
-    PartsRequest,
-    PartWant,
-    Wanted,
-    Warrant,
-)
+from instep.net.messages.lending import HasReply as HasReply
+from instep.net.messages.lending import HasRequest as HasRequest
+from instep.net.messages.lending import Part as Part
+from instep.net.messages.lending import PartsReply as PartsReply
+from instep.net.messages.lending import PartsRequest as PartsRequest
+from instep.net.messages.lending import PartWant as PartWant
+from instep.net.messages.lending import Wanted as Wanted
+from instep.net.messages.lending import Warrant as Warrant
 from instep.net.messages.parts import Address as _Address
 from instep.net.messages.parts import Count as _Count
 from instep.net.messages.parts import Message as _Message
@@ -39,93 +37,6 @@ from instep.net.messages.parts import Takes as _Takes
 from instep.net.messages.parts import Text as _Text
 from instep.net.messages.parts import Word as _Word
 from instep.net.messages.parts import check as _check
-
-__all__ = [
-    "BUNDLE_BYTES_MAX",
-    "DEFINITION_BYTES_MAX",
-    "DIGESTS_MAX",
-    "DRAIN_MS_MAX",
-    "ERROR_HEADER",
-    "FACTS_BYTES_MAX",
-    "HEADS_REPLY_BYTES_MAX",
-    "JOIN_BYTES_MAX",
-    "MEMBERS_BYTES_MAX",
-    "MESSAGE_BYTES_MAX",
-    "PAGES_REPLY_BYTES_MAX",
-    "PREFIX",
-    "REASON_MAX",
-    "REQUEST_BYTES_MAX",
-    "SERVING_BYTES_MAX",
-    "STREAM_PAGES_BYTES_MAX",
-    "TAKES",
-    "VERSIONS",
-    "VERSION_HEADER",
-    "WANTS_MAX",
-    "ZSTD_HEADER",
-    "Bundle",
-    "ChunkPagesRequest",
-    "ContentsRequest",
-    "VerifyDifference",
-    "DrainReply",
-    "DrainRequest",
-    "Epochs",
-    "ErrorReply",
-    "FactsReply",
-    "FactsRequest",
-    "Goodbye",
-    "Head",
-    "HeadNotice",
-    "HeadsReply",
-    "HeadsRequest",
-    "HasReply",
-    "HasRequest",
-    "Hello",
-    "HoldingsReply",
-    "HoldingsRequest",
-    "JoinReply",
-    "JoinRequest",
-    "KnownLine",
-    "Member",
-    "Members",
-    "Nudge",
-    "Obstacle",
-    "Offer",
-    "OfferReply",
-    "OrderMessage",
-    "Part",
-    "PartWant",
-    "PartsReply",
-    "PartsRequest",
-    "PageWant",
-    "PagesReply",
-    "PagesRequest",
-    "Ping",
-    "Pong",
-    "RangesRequest",
-    "RenewReply",
-    "RenewRequest",
-    "Report",
-    "Revocations",
-    "Serving",
-    "StreamMessage",
-    "TakeOverReply",
-    "Wanted",
-    "Warrant",
-    "TestAnswer",
-    "TestReply",
-    "TestRequest",
-    "TestRow",
-    "VerifyReply",
-    "VerifyRequest",
-    "Versions",
-    "Welcome",
-    "agree",
-    "decode",
-    "decode_stream",
-    "encode",
-    "since",
-    "versions_of_header",
-]
 
 REQUEST_BYTES_MAX = 4 << 20
 """Largest request body, encoded and decompressed."""

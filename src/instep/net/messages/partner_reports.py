@@ -5,8 +5,6 @@ from __future__ import annotations
 from instep.core.rollout import vocabulary as r
 from instep.net.messages import messages as m
 
-__all__ = ["view_of_report"]
-
 
 def view_of_report(report: m.Report) -> r.PartnerReport:
     """The part of a report that the machine decides by."""

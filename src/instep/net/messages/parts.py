@@ -11,21 +11,6 @@ from instep.model.ids import DIGEST_BYTES, Digest, HeadRef, LineId, NodeName, fi
 from instep.model.rollout import Order as RolloutOrder
 from instep.model.rollout import why_not_order
 
-__all__ = [
-    "INT_MAX",
-    "TEXT_MAX",
-    "Address",
-    "Count",
-    "Message",
-    "Name",
-    "RawDigest",
-    "Small",
-    "Takes",
-    "Text",
-    "Word",
-    "check",
-]
-
 TEXT_MAX = 4_096
 INT_MAX = (1 << 63) - 1
 

@@ -24,32 +24,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 from instep.errors import NotAllowedError, PeerError, UsageError
 from instep.model.ids import NodeName, node_name
 
-__all__ = [
-    "CA_LIFE_S",
-    "NODE_LIFE_S",
-    "CertificateFacts",
-    "Purpose",
-    "certificate_of_der",
-    "certificates_of_pem",
-    "check_request",
-    "crl_of_pem",
-    "facts_of",
-    "fingerprint_bytes",
-    "issue",
-    "make_ca",
-    "make_crl",
-    "make_key",
-    "make_request",
-    "name_of",
-    "pem_of",
-    "pin_of",
-    "pin_of_key",
-    "raw_key_of",
-    "request_pin",
-    "revoked_serials",
-    "was_issued_by",
-]
-
 NODE_LIFE_S = 397 * 86_400
 CA_LIFE_S = 3_652 * 86_400
 BACKDATE = dt.timedelta(minutes=5)

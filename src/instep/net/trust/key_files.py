@@ -9,8 +9,6 @@ from pathlib import Path
 
 from instep.errors import ResourceError
 
-__all__ = ["is_below_any", "write_file"]
-
 
 def is_below_any(directory: Path, roots: Sequence[Path]) -> Path | None:
     """The root (a fileset's, a served path) that ``directory`` lies in, if any: keys must not (K17)."""

@@ -23,10 +23,9 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from instep.errors import DamagedError, NotAllowedError, RefusedError, ResourceError, UsageError
 from instep.net.trust.certs import Purpose, certificates_of_pem, pin_of
-from instep.net.trust.pki import Pki, write_file
+from instep.net.trust.key_files import write_file
+from instep.net.trust.pki import Pki
 from instep.net.trust.revocation import union_of_pem
-
-__all__ = ["ExportFormat", "adopt_ca", "backup", "export", "restore"]
 
 _MAGIC = b"instep pki backup 1\n"
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 16, 8, 1

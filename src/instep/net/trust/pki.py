@@ -54,10 +54,8 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
-from instep.net.trust.key_files import is_below_any, write_file
+from instep.net.trust.key_files import write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
-
-__all__ = ["Issued", "Pki", "PkiProblem", "Record", "is_below_any", "write_file"]
 
 _FILES = frozenset(
     {"ca.crt", "ca.key", "node.crt", "node.key", "sign.crt", "sign.key", "crl.pem", "state.json", ".lock"}

@@ -20,8 +20,6 @@ from instep.errors import InstepError, PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.net.trust.certs import BACKDATE, Purpose, crl_number, crl_of_pem, name_of, pem_of
 
-__all__ = ["LISTS_MAX", "NAMES_OID", "Revoked", "names_extension", "union_of_pem"]
-
 LISTS_MAX = 64
 NAMES_OID = x509.ObjectIdentifier("2.25.187143095146112.2")
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----\s*", re.DOTALL)

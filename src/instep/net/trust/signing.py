@@ -18,8 +18,6 @@ from instep.model.ids import Digest, NodeName
 from instep.net.trust.certs import Purpose, certificate_of_der, name_of, raw_key_of, was_issued_by
 from instep.net.trust.revocation import Revoked
 
-__all__ = ["sign", "sign_as_ca", "verify_ca_signature", "verify_signature"]
-
 _CERTIFICATES_KNOWN = 256
 
 

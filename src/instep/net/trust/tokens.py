@@ -19,8 +19,6 @@ from instep.errors import NotAllowedError, UsageError
 from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
 
-__all__ = ["SECRET_BYTES", "Invitation", "PendingInvite", "TokenBook", "parse_token", "token_text"]
-
 SECRET_BYTES = 24
 _PREFIX = "instep1-"
 _TEXT_MAX = 4_096

@@ -19,7 +19,8 @@ from instep.fleet.balancers.file import Program, check_file, keep_file, read_kep
 from instep.fleet.balancers.haproxy import drain_commands
 from instep.fleet.balancers.haproxy_socket import tell
 from instep.fleet.balancers.plan import BalancerPlan
-from instep.fleet.hooks.hooks import HookCall, run_hook
+from instep.fleet.hooks.hooks import run_hook
+from instep.fleet.hooks.spec import HookCall
 from instep.model.ids import FilesetName
 from instep.net.messages import messages as m
 from instep.node.balance.plan import STATE, Rendered, chosen, plan_of, render, surroundings
@@ -27,8 +28,6 @@ from instep.node.balance.watch import Watch
 from instep.node.config.balancers import BalancerSettings
 from instep.node.lines.hook_calls import spec_of
 from instep.node.node import Node
-
-__all__ = ["Balancers", "FileOf"]
 
 SETTLE_S = 0.5
 """Between a changed membership and its file: a node that starts sends several messages."""

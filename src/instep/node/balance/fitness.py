@@ -10,8 +10,6 @@ from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.model.standing import Standing, StandingRecord
 from instep.node.runtime.draining import Drain
 
-__all__ = ["Fitness", "LineView", "fitness_of", "is_one_generation"]
-
 _NEVER_READY = frozenset({Standing.DAMAGED})
 
 

@@ -14,16 +14,15 @@ from typing import Any
 
 from aiohttp import web
 
+from instep.model.address import Address
 from instep.model.ids import FilesetName
 from instep.model.standing import Standing
 from instep.node.balance.fitness import Fitness, LineView, fitness_of, is_one_generation
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
-from instep.node.config.values import Address, IpNetwork
+from instep.node.config.values import IpNetwork
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
-
-__all__ = ["Listeners", "is_prober"]
 
 AGAIN_S = 5.0
 CONNECTIONS_MAX = 256

@@ -23,8 +23,6 @@ from instep.node.config.places import ServingPlace
 from instep.node.config.settings import Settings
 from instep.node.peers.presence import host_of, place_of
 
-__all__ = ["STATE", "Rendered", "chosen", "plan_of", "render", "surroundings"]
-
 ACCOUNT = "haproxy"
 STATE = ".drained"
 """Added to the name of HAProxy's file: the drained nodes, for an HAProxy that was reloaded."""

@@ -18,8 +18,6 @@ from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["Watch"]
-
 EVERY_S = 1.0
 ANSWER_S = 3.0
 FAILURES = 2

@@ -37,8 +37,6 @@ from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path
 
-__all__ = ["BalancerSettings", "PortKeys", "read_balancers"]
-
 BALANCERS_MAX = 64
 LISTED_MAX = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")

@@ -17,8 +17,6 @@ from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import count, duration_ms, node_names, patterns, percent
 
-__all__ = ["RolloutKeys", "TravellingKeys", "read_rollout"]
-
 
 @kind(is_list=True)
 def _gates(raw: object) -> tuple[str, ...]:

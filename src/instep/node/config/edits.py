@@ -31,21 +31,6 @@ from instep.node.config.loading import parse
 from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
 
-__all__ = [
-    "accept_fileset",
-    "add_fileset",
-    "allow_networks",
-    "create",
-    "disallow_networks",
-    "edit",
-    "partner_row",
-    "remove_fileset",
-    "remove_partner",
-    "set_fileset",
-    "set_partner",
-    "toml_item",
-]
-
 LOCK_WAIT_MS = 5_000
 _LOCK_POLL_MS = 20
 

@@ -14,8 +14,6 @@ from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path, program
 
-__all__ = ["FactSettings", "ServiceSettings", "read_facts", "service_kind"]
-
 _SOURCES = ("file", "run", "list", "digest_of", "fingerprint_of", "value")
 
 

@@ -34,8 +34,6 @@ from instep.node.config.values import (
     relative_paths,
 )
 
-__all__ = ["ArchivePolicy", "ExpectedMount", "FilesetSettings", "read_filesets"]
-
 _FOLLOWED = "is for filesets that are followed here; this one is written here"
 _KEEP_AND_EXCHANGE = (
     "does not go with switch = exchange, which archives local changes that come shortly before it"

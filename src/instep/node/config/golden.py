@@ -27,8 +27,6 @@ from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath
 from instep.node.config.values import absolute_path, count, duration_ms, percent
 
-__all__ = ["GoldenRequest", "GoldenSettings", "read_golden"]
-
 REQUESTS_MAX = 32
 """Requests of one fileset."""
 PATTERNS_MAX = 16

@@ -26,16 +26,6 @@ from instep.node.config.table_reader import TableReader
 from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
 
-__all__ = [
-    "NO_TIME",
-    "HookSettings",
-    "HooksSettings",
-    "check_apart",
-    "http_status",
-    "read_hook",
-    "read_hooks",
-]
-
 HOOKS_MAX = 32
 """Hooks in one slot."""
 NO_TIME = "must be longer than nothing: every wait has a deadline"

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 from instep.node.config.kinds import ValueKind
 
-__all__ = ["NO_DEFAULT", "Key", "Section", "inline", "key", "key_at", "keys_of", "section", "sections_of"]
-
 T = TypeVar("T")
 NO_DEFAULT: Any = object()
 """In place of a default: the key must be given."""

@@ -15,27 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from instep.errors import InstepError
 
-__all__ = [
-    "LATER",
-    "BadValue",
-    "ValueKind",
-    "as_set",
-    "boolean",
-    "choice",
-    "enum_of",
-    "flag",
-    "kind",
-    "list_of",
-    "matching",
-    "named",
-    "off_or",
-    "only",
-    "some_of",
-    "string",
-    "strings",
-    "whole_number",
-]
-
 LATER = "is not in this version of instep"
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)

@@ -17,8 +17,6 @@ from instep.node.config.settings import Settings, read_settings
 from instep.node.config.table_reader import TableReader, by_line, counted, problem
 from instep.node.config.toml_lines import NotToml, key_lines, toml_document
 
-__all__ = ["load", "parse"]
-
 FILE_BYTES_MAX = 1 << 20
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from instep.model.address import Address
 from instep.model.ids import NodeName
 from instep.model.link import Link
 from instep.node.config import values
 from instep.node.config.keys import key
 from instep.node.config.kinds import BadValue, boolean
 from instep.node.config.table_reader import TableReader
-from instep.node.config.values import Address, fingerprint, node_name
-
-__all__ = ["PartnerSettings", "read_partners"]
+from instep.node.config.values import fingerprint, node_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

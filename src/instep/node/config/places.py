@@ -15,8 +15,6 @@ from instep.node.config import values
 from instep.node.config.keys import key, keys_of
 from instep.node.config.kinds import BadValue, kind, string
 
-__all__ = ["PlaceKeys", "ServingPlace", "plain_address", "serving_place", "serving_places"]
-
 
 def plain_address(raw: object) -> Address:
     """An address that a balancer's file can hold."""

@@ -8,36 +8,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from instep.model.address import Address
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config import values
 from instep.node.config.balancers import BalancerSettings, read_balancers
-from instep.node.config.facts import FactSettings, ServiceSettings, read_facts
-from instep.node.config.filesets import ArchivePolicy, ExpectedMount, FilesetSettings, read_filesets
-from instep.node.config.golden import GoldenRequest, GoldenSettings
-from instep.node.config.hooks import HookSettings, HooksSettings
+from instep.node.config.facts import FactSettings, read_facts
+from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, off_or, only, some_of
 from instep.node.config.partners import PartnerSettings, read_partners
-from instep.node.config.places import ServingPlace
 from instep.node.config.table_reader import TableReader
-from instep.node.config.values import Address, IpNetwork, duration_ms, networks, node_name, node_names
-
-__all__ = [
-    "ArchivePolicy",
-    "BalancerSettings",
-    "ExpectedMount",
-    "FactSettings",
-    "FilesetSettings",
-    "GoldenRequest",
-    "GoldenSettings",
-    "HookSettings",
-    "HooksSettings",
-    "PartnerSettings",
-    "ServiceSettings",
-    "ServingPlace",
-    "Settings",
-    "read_settings",
-]
+from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
 
 POLL_MS_MIN = 100
 _PRESERVE_HERE = ("owner", "setuid", "security")

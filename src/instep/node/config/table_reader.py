@@ -12,8 +12,6 @@ from instep.node.config.keys import keys_of, sections_of
 from instep.node.config.kinds import BadValue
 from instep.node.config.toml_lines import KeyPath, path_text
 
-__all__ = ["TableReader", "by_line", "counted", "problem"]
-
 
 def problem(line: int | None, key: str, value: object, why: str) -> dict[str, Any]:
     return {"line": line, "key": key, "value": _plain(value), "why": why}

@@ -10,8 +10,6 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-__all__ = ["KeyPath", "NotToml", "element", "key_lines", "path_text", "toml_document"]
-
 KeyPath = tuple[str, ...]
 _BARE_END = frozenset(" \t\r\n.=]#,}")
 

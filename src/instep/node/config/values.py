@@ -25,30 +25,6 @@ from instep.node.config.kinds import (
     whole_number,
 )
 
-__all__ = [
-    "Address",
-    "IpNetwork",
-    "MaxDeletions",
-    "absolute_path",
-    "address",
-    "count",
-    "duration_ms",
-    "fingerprint",
-    "max_deletions",
-    "network",
-    "networks",
-    "node_name",
-    "node_names",
-    "patterns",
-    "percent",
-    "program",
-    "rate_limit",
-    "relative_path",
-    "relative_paths",
-    "shown_duration",
-    "size_bytes",
-]
-
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|m|h|d)")

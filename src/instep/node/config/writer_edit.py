@@ -16,8 +16,6 @@ from instep.node.config.keys import keys_of
 from instep.node.config.loading import parse
 from instep.node.directory import NodeDirectory
 
-__all__ = ["change_writer", "check_change"]
-
 
 def change_writer(
     node: NodeDirectory, line: LineId, writer: NodeName, definition: Definition | None, address: str | None

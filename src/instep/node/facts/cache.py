@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from instep.fleet.hooks.aside import Aside, Full, Hangs
 from instep.model.ids import FilesetName
-from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.settings import Settings
 from instep.node.facts import facts
 from instep.node.facts.facts import Value, calls_for, calls_of
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.model.definition import Preserve
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 
 __all__ = [
     "CAPABILITIES",

@@ -17,7 +17,9 @@ from functools import partial
 
 from instep import __version__
 from instep.net.messages.messages import VERSIONS
-from instep.node.config.settings import FactSettings, FilesetSettings, Settings
+from instep.node.config.facts import FactSettings
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.settings import Settings
 from instep.node.facts.files import digest_of, names_in, secret_of, text_of
 from instep.node.facts.mounts import mount_at
 from instep.node.facts.people import access_of, run_as, service_of

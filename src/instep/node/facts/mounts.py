@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import RefusedError
-from instep.node.config.settings import ExpectedMount
+from instep.node.config.filesets import ExpectedMount
 
 __all__ = ["Mount", "is_expected", "mount_at", "require_mount", "why_shared"]
 

@@ -13,7 +13,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from instep.node.config.settings import ServiceSettings
+from instep.node.config.facts import ServiceSettings
 from instep.node.facts.files import text_of
 from instep.node.facts.program import output_of
 

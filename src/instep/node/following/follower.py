@@ -37,7 +37,7 @@ from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.following.answers import moved_on, plain
 from instep.node.following.applying import Applying
 from instep.node.following.followed_shelf import FollowedShelf

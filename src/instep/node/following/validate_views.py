@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from instep.core.vocabulary import HookKind, RunHook
 from instep.model.manifest.manifest import Change
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.trees.staged_view import staged_view
 from instep.node.trees.tree_view import tree_view
 

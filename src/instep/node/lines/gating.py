@@ -11,7 +11,7 @@ from instep.model.definition import Definition
 from instep.model.ids import LineId
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.facts import told
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime

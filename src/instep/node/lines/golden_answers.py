@@ -18,7 +18,8 @@ from instep.fleet.golden.golden import ask_all, judge, named
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.spec import HookSpec
 from instep.model.ids import HeadRef
-from instep.node.config.settings import FilesetSettings, GoldenSettings
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.golden import GoldenSettings
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 

@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 from instep.core.vocabulary import RunHook, Trouble
 from instep.errors import Retry
-from instep.fleet.hooks.hooks import HookCall, HookSpec
 from instep.fleet.hooks.hooks import run_hook as run_one
+from instep.fleet.hooks.spec import HookCall, HookSpec
 from instep.model.definition import Definition
-from instep.node.config.settings import FilesetSettings, HookSettings
+from instep.node.config.filesets import FilesetSettings
+from instep.node.config.hooks import HookSettings
 from instep.node.runtime.runtime import Runtime
 from instep.tree.scan.rules import Rules
 

@@ -14,7 +14,7 @@ from instep.model.rollout import Order
 from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf

@@ -10,11 +10,11 @@ from typing import Protocol
 from instep.api.verifying import AnswerDocument, TestDocument
 from instep.fleet.golden.golden import named
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
-from instep.fleet.hooks.hooks import HookCall
 from instep.fleet.hooks.hooks import run_hook as run_one
+from instep.fleet.hooks.spec import HookCall
 from instep.model.ids import FilesetName, HeadRef
 from instep.net.messages.messages import TestAnswer, TestRow
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.golden_answers import Golden, Recording, Slot
 from instep.node.lines.hook_calls import spec_of
 

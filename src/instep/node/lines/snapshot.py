@@ -19,8 +19,9 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
+from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
-from instep.node.config.settings import FilesetSettings, Settings
+from instep.node.config.settings import Settings
 from instep.node.directory import NodeDirectory
 from instep.node.lines.saved_facts import load_facts
 from instep.node.trees.definitions import definition_of

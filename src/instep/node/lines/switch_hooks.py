@@ -17,10 +17,10 @@ import msgspec
 from instep.core.backoff import Backoff
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, UnavailableError
-from instep.fleet.hooks.hooks import HookCall
+from instep.fleet.hooks.spec import HookCall
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.standing import Standing, StandingRecord
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.hook_calls import run_slot
 from instep.node.runtime.driver import from_os_error, monotonic_ms
 from instep.node.runtime.runtime import Runtime

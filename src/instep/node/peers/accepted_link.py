@@ -17,8 +17,6 @@ from instep.node.peers.revocations import take_revocations
 from instep.node.runtime.driver import wall_ms
 from instep.node.writing.own_past import with_beside
 
-__all__ = ["AcceptedLink"]
-
 OTHERS_MAX = 2_048
 """Messages that wait to leave. All offers of a node fit."""
 ANSWERS_MAX = 1_024

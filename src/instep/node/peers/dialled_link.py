@@ -20,8 +20,6 @@ from instep.node.peers.revocations import take_revocations
 from instep.node.runtime.driver import from_os_error, wall_ms
 from instep.node.trees.keeping.shelf import pages_reply
 
-__all__ = ["DialledLink"]
-
 AGAIN_MIN_S = 0.2
 AGAIN_MAX_S = 15.0
 REPLIES_MAX = 256

@@ -7,8 +7,6 @@ from instep.model.ids import LineId, NodeName
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["LinkPolicy"]
-
 
 class LinkPolicy:
     """Which partner may have which line (P6, M9-M13): both sides list each other, flags, class, hub rule, ``to``."""

@@ -22,8 +22,6 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import PINNED_KEY
 
-__all__ = ["Invited", "Membership"]
-
 _BOOK = "invites"
 _BOOK_KEY = "invites/key"
 _MEMBERS = "members"

@@ -7,8 +7,6 @@ import msgspec
 from instep.net.messages import messages as m
 from instep.node.lines.line_service import LineService
 
-__all__ = ["is_other_offer", "offer_of"]
-
 
 def offer_of(service: LineService) -> m.Offer | None:
     """The offer of a line to a partner that may have it."""

@@ -10,8 +10,6 @@ from instep.node.runtime.draining import partner_key
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["drain_for_partner"]
-
 
 def drain_for_partner(runtime: Runtime, who: NodeName, request: m.DrainRequest) -> m.DrainReply:
     """The answer to ``who``, whose identity the connection has verified."""

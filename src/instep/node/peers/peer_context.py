@@ -15,8 +15,6 @@ from instep.node.peers.link_policy import LinkPolicy
 from instep.node.peers.membership import Membership
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["BehindLender", "Dial", "PeerContext"]
-
 Dial = Callable[[NodeName, str], PeerCalls]
 
 

@@ -39,8 +39,6 @@ from instep.node.trees.keeping.page_membership import PageMembership
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
 from instep.node.writing.own_past import with_beside
 
-__all__ = ["LinkPolicy", "LineService", "Peers"]
-
 ASK_S = 5.0
 HEARD_AHEAD_MAX = 64
 log = logging.getLogger(__name__)

@@ -8,8 +8,6 @@ from instep.net.messages import messages as m
 from instep.node.config.places import ServingPlace
 from instep.node.config.settings import Settings
 
-__all__ = ["door_of", "host_of", "place_of", "serving_of", "why_not_serving"]
-
 TOLD_MAX = 200
 """Filesets and places each, so that it fits what a member may say."""
 

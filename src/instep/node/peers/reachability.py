@@ -13,8 +13,6 @@ from instep.errors import RefusedError
 from instep.node.config.settings import Settings
 from instep.node.config.values import IpNetwork
 
-__all__ = ["check_invitation", "is_covered"]
-
 
 def is_covered(allowed: Sequence[IpNetwork], wanted: IpNetwork) -> bool:
     """Whether ``wanted`` may connect as things are; an empty list means loopback."""

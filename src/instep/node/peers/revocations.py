@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from instep.node.peers.peer_context import PeerContext
 
-__all__ = ["take_revocations"]
-
 
 def take_revocations(peers: PeerContext, crl: bytes) -> None:
     """A peer's lists: a new revocation cuts both directions at once, and is passed on."""

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from instep.errors import ConfigError
 from instep.model.definition import FilesetClass
 from instep.model.ids import NodeName
-from instep.net.client import split_address
+from instep.net.connections.dial import split_address
 from instep.net.messages.messages import Obstacle
 from instep.node.config.writer_edit import check_change
 from instep.node.lines.line_service import LineService
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.reachability import is_covered
-
-__all__ = ["obstacles", "why_unserved"]
 
 
 def obstacles(peers: PeerContext, service: LineService, partners: Sequence[NodeName]) -> tuple[Obstacle, ...]:

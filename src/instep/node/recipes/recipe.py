@@ -24,8 +24,6 @@ from instep.node.config.table_reader import TableReader, by_line, counted, probl
 from instep.node.config.toml_lines import KeyPath, NotToml, key_lines, toml_document
 from instep.node.config.values import absolute_path
 
-__all__ = ["FOLLOWED", "WRITTEN", "Parameter", "Recipe", "read_recipe"]
-
 WRITTEN, FOLLOWED = "writer", "partner"
 """Where the settings go: beside the writer of the fileset, or where it is followed."""
 BOTH = "both"

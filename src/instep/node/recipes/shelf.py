@@ -14,8 +14,6 @@ from instep.errors import ConfigError, RefusedError, UsageError
 from instep.node.directory import NodeDirectory
 from instep.node.recipes.recipe import Recipe, read_recipe
 
-__all__ = ["MACHINE", "PACKAGED", "RecipeShelf"]
-
 PACKAGED = Path(instep.fleet.__file__).parent / "recipes"
 MACHINE = Path("/etc/instep/recipes")
 FILE_BYTES_MAX = 64 << 10

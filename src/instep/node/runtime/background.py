@@ -10,8 +10,6 @@ from instep.errors import DamagedError, InstepError, Retry
 from instep.node.runtime.driver import from_os_error
 from instep.node.runtime.state import is_lost, lost
 
-__all__ = ["AGAIN_S", "go_on", "passing_trouble"]
-
 AGAIN_S = 2.0
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from instep.errors import ConfigError
 
-__all__ = ["ConfigFile"]
-
 LOOK_S = 0.5
 log = logging.getLogger(__name__)
 

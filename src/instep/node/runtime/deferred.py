@@ -16,8 +16,6 @@ from collections.abc import Callable, Hashable
 from instep.errors import InstepError, ResourceError, UnavailableError
 from instep.store.port import NodeStore
 
-__all__ = ["Deferred"]
-
 WAITING_MAX = 2_000
 """More writes are dropped, oldest first, and counted."""
 AGAIN_MIN_S = 0.5

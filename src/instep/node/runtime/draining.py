@@ -19,8 +19,6 @@ import msgspec
 from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.store.port import NodeStore
 
-__all__ = ["OPERATOR", "Drain", "Draining", "is_asked", "partner_key", "rollout_key"]
-
 OPERATOR = "operator"
 PROBER_SEEN_MS = 30_000
 """A client that has not asked for so long is no balancer of this node any more."""

@@ -24,8 +24,6 @@ from instep.core.record.recorder import FlightRecorder
 from instep.errors import InstepError, ResourceError, Retry
 from instep.node.runtime.records import write_record
 
-__all__ = ["Driver", "from_os_error", "monotonic_ms", "run_all", "wall_ms"]
-
 INBOX_MAX = 4096
 LOGGED_EVENTS_MAX = 50
 EFFECTS_PER_EVENT_MAX = 1000

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-__all__ = ["Quiet"]
-
 WINDOW_MS = 60_000
 EACH_MAX = 3
 """Lines of one kind and source in a window."""

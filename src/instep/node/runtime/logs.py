@@ -7,8 +7,6 @@ import json
 import logging
 import sys
 
-__all__ = ["set_up_logs"]
-
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:

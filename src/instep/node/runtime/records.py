@@ -15,8 +15,6 @@ from pathlib import Path
 from instep import __version__
 from instep.core.record.recorder import FlightRecorder
 
-__all__ = ["write_record"]
-
 _MODE = 0o600
 
 

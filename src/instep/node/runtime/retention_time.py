@@ -11,8 +11,6 @@ from instep.model.ids import FilesetName
 from instep.node.runtime.driver import monotonic_ms, wall_ms
 from instep.store.port import NodeStore
 
-__all__ = ["RetentionTime"]
-
 
 class RetentionTime:
     """One per daemon. Looks of several threads do not hurt: each goes on from the last record."""

@@ -24,8 +24,6 @@ from instep.node.runtime.retention_time import RetentionTime
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["Runtime", "Worker"]
-
 TEXT_MAX = 1_000
 _TRIED = "tried"
 log = logging.getLogger(__name__)

@@ -11,8 +11,6 @@ from instep.net.trust.signing import verify_ca_signature, verify_signature
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["BROKEN", "PINNED_KEY", "broken_standing", "stuck_standing", "verdict_on"]
-
 BROKEN = "broken_invariant"
 PINNED_KEY = "pinned_sign_key/"
 """Where the store has the signing key that a pinned partner sent."""

@@ -16,8 +16,6 @@ from instep.store.database import set_aside
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = ["StateLost", "is_lost", "lost", "make_state", "open_state", "watch_state"]
-
 LOOK_S = 1.0
 LOST = ("state_lost", "state_damaged")
 log = logging.getLogger(__name__)

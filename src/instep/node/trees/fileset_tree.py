@@ -9,7 +9,7 @@ from pathlib import Path
 from instep.model.definition import Definition
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId
 from instep.model.statrow import StatRow
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.mounts import require_mount
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.definitions import definition_of

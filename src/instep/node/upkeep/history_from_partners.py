@@ -26,8 +26,6 @@ from instep.node.writing.writer import WriterService
 from instep.tree.root.control_folder import open_folder
 from instep.tree.stage.stage import Want
 
-__all__ = ["HistoryFromPartners"]
-
 FIRST_S = 1.0
 MOST_S = 900.0
 ROUND_S = 300.0

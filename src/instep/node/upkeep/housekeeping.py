@@ -18,7 +18,7 @@ from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import decode_leaf, level_of
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.following.follower import FollowService
 from instep.node.following.lingering import end_due
 from instep.node.lines.snapshot import reports_of
@@ -31,8 +31,6 @@ from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 from instep.tree.archive.archive import Archive
 from instep.tree.stage.stages import list_stages
-
-__all__ = ["Housekeeping"]
 
 FIRST_S = 60.0
 EVERY_S = 900.0

@@ -31,8 +31,6 @@ from instep.tree.journal.plan import object_key
 from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 
-__all__ = ["Mended", "Mending"]
-
 NAMED_MAX = 20
 LOST_MAX = 100_000
 LOOK_HINT = (

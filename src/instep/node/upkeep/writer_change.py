@@ -19,8 +19,6 @@ from instep.node.node import Node
 from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
 
-__all__ = ["Succession"]
-
 NOTED = register("succession.noted")
 WRITTEN = register("succession.written")
 log = logging.getLogger(__name__)

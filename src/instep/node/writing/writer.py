@@ -44,7 +44,7 @@ from instep.net.messages.messages import (
     VerifyDifference,
     VerifyReply,
 )
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.epoch_records import overrules, records_of, unknown
 from instep.node.lines.golden_answers import Golden
 from instep.node.lines.hook_calls import run_hook

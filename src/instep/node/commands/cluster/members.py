@@ -11,7 +11,7 @@ from instep.errors import NotAllowedError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
 from instep.model.standing import Standing
-from instep.net.client import split_address
+from instep.net.connections.dial import split_address
 from instep.net.connections.tls import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX
 from instep.node.commands.cluster.checking import check_node

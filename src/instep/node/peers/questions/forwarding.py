@@ -18,8 +18,6 @@ from instep.net.messages.lending import PARTS_BYTES_MAX
 from instep.node.peers.peer_context import BehindLender, PeerContext
 from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
 
-__all__ = ["Forwarding"]
-
 FORWARD_S = 8.0
 """A partner that answers at all has answered by then; the time to read the contents comes on top."""
 SHARE = 0.5

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from instep.net.messages import messages as m
 
-__all__ = ["HAS_S", "PARTS_S", "reading_s"]
-
 HAS_S = 120.0
 """The partner may have to read every file of a path that the archive has in several versions."""
 PARTS_S = 60.0

@@ -21,8 +21,6 @@ from instep.node.peers.questions.warrants import is_warranted
 from instep.node.peers.takeover_check import obstacles
 from instep.node.runtime.driver import from_os_error, wall_ms
 
-__all__ = ["StreamReplies"]
-
 VERIFYING_MAX = 2
 TELLING_MAX = 64
 TESTING_MAX = 1

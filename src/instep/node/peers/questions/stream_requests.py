@@ -13,8 +13,6 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
 from instep.node.peers.questions.warrants import warrant_of
 
-__all__ = ["StreamRequests"]
-
 ALIVE_S = 3.0
 
 

@@ -13,8 +13,6 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 
-__all__ = ["is_warranted", "warrant_of"]
-
 WARRANT_MS = 600_000
 """Longer than the deadline of any question but those for very large contents, each of which brings its own."""
 SKEW_MS = 300_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.model.definition import FilesetClass
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 
 __all__ = ["history_keeps"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.node.trees.keeping.history_rule import history_keeps
 from instep.tree.archive.contents import Contents, Rows
 from instep.tree.archive.history import History, HistoryDamage

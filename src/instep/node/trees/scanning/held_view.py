@@ -11,7 +11,7 @@ from instep.core.guards.held import IGNORED_INSIDE, MOVED_ON, HeldPaths, ScanPro
 from instep.core.publish.vocabulary import PublishFacts
 from instep.model.counts import counted
 from instep.model.paths import path_fields
-from instep.node.config.settings import FilesetSettings
+from instep.node.config.filesets import FilesetSettings
 from instep.tree.scan.listing import NOT_KEPT
 
 __all__ = ["check_words", "explained", "held_documents", "held_of_line", "standing_steps"]
