@@ -18,7 +18,8 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import sort_key
-from instep.tree.objects.rows import RowsInOrder, StatRow
+from instep.model.statrow import StatRow
+from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.place import Place
 from instep.tree.scan.compare import compare
 from instep.tree.scan.scan import Scanned, scan

@@ -22,7 +22,8 @@ from instep.tree.root.place import Place, prepare_place, resolve_place
 from instep.tree.stage.next_tree import Exchange
 from instep.tree.stage.stage import Stage, Want
 from instep.tree.switch.linger import end_linger, lingering
-from instep.tree.switch.switch import Switched, finish, switch
+from instep.tree.switch.step_work import Switched
+from instep.tree.switch.switch import finish, switch
 
 FILESET = FilesetName("maps")
 START_NS = 1_700_000_000_000_000_000

@@ -6,8 +6,6 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-__all__ = ["Address", "parse_address", "why_not_plain_host"]
-
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
                    r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?")  # fmt: skip
 

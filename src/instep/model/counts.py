@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "which"]
-
 
 def counted(number: int, one: str, many: str = "") -> str:
     """The number with its noun: ``1 path``, ``2 paths``; ``many`` where the plural is more than an ``s``."""

@@ -4,7 +4,5 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["DECODE_ERRORS"]
-
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """``RecursionError``: msgspec skips unknown trailing items recursively, so deep nesting ends there."""

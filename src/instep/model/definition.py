@@ -12,16 +12,6 @@ from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest
 from instep.model.paths import shown
 
-__all__ = [
-    "PATTERNS_MAX",
-    "Definition",
-    "FilesetClass",
-    "Mode",
-    "Preserve",
-    "decode_definition",
-    "why_not_pattern",
-]
-
 PATTERNS_MAX = 1_000
 PATTERN_MAX = 1_024
 DOUBLE_STARS_MAX = 3

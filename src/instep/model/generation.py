@@ -14,8 +14,6 @@ from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 
-__all__ = ["UNSIGNED", "EpochBody", "GenerationBody", "Signature", "SignedEpoch", "SignedGeneration"]
-
 _GENERATION_DOMAIN = b"instep generation 1\0"
 _EPOCH_DOMAIN = b"instep epoch 1\0"
 

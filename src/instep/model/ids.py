@@ -12,20 +12,6 @@ import msgspec
 
 from instep.errors import UsageError
 
-__all__ = [
-    "COUNT_MAX",
-    "DIGEST_BYTES",
-    "EMPTY_DIGEST",
-    "Count",
-    "Digest",
-    "FilesetName",
-    "HeadRef",
-    "LineId",
-    "NodeName",
-    "fileset_name",
-    "node_name",
-]
-
 NodeName = NewType("NodeName", str)
 FilesetName = NewType("FilesetName", str)
 Digest = NewType("Digest", bytes)

@@ -6,24 +6,6 @@ an entry that a receiver refuses.
 
 from __future__ import annotations
 
-__all__ = [
-    "COMPONENT_MAX",
-    "DEPTH_MAX",
-    "ENTRY_MAX_BYTES",
-    "INLINE_XATTR_MAX",
-    "OWNER_NAME_MAX",
-    "PATH_MAX",
-    "SIZE_MAX",
-    "SYMLINK_TARGET_MAX",
-    "TIME_MAX_NS",
-    "TIME_MIN_NS",
-    "XATTR_MAX",
-    "XATTR_NAME_MAX",
-    "Broken",
-    "broken_by_path",
-    "broken_by_stat",
-]
-
 PATH_MAX = 4096
 """Bytes of a path that a receiver takes."""
 COMPONENT_MAX = 255

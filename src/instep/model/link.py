@@ -9,8 +9,6 @@ import msgspec
 
 from instep.model.definition import FilesetClass
 
-__all__ = ["Link"]
-
 
 class Link(msgspec.Struct, frozen=True, array_like=True):
     """Metacat's row: ``replicate`` off voids the other two (M11); ``hub`` carries lines that the sender

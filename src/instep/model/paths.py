@@ -11,18 +11,6 @@ from typing import NewType
 from instep.errors import PeerError
 from instep.model.limits import COMPONENT_MAX, PATH_MAX
 
-__all__ = [
-    "COMPONENT_MAX",
-    "PATH_MAX",
-    "RelPath",
-    "is_below",
-    "parent_of",
-    "path_fields",
-    "shown",
-    "sort_key",
-    "validated",
-]
-
 RelPath = NewType("RelPath", bytes)
 """A validated relative path; components separated by ``/``, no leading or trailing slash."""
 

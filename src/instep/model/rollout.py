@@ -13,25 +13,6 @@ from instep.errors import PeerError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Count, HeadRef, NodeName
 
-__all__ = [
-    "BATCH_MAX",
-    "DEFAULT_POLICY",
-    "DURATION_MS_MAX",
-    "FINISH_WITHIN_MS_MIN",
-    "ORDER_MAX",
-    "POLICY_BYTES_MAX",
-    "SERIAL_MAX",
-    "Absent",
-    "OnFailure",
-    "Order",
-    "RolloutPolicy",
-    "Strategy",
-    "Verdict",
-    "decode_policy",
-    "why_not_order",
-    "why_not_policy",
-]
-
 POLICY_BYTES_MAX = 128 * 1024
 ORDER_MAX = 1_000
 """So many nodes can be named in ``order``."""

@@ -8,8 +8,6 @@ import msgspec
 
 from instep.model.ids import Count
 
-__all__ = ["Standing", "StandingRecord"]
-
 
 class Standing(enum.Enum):
     """The words of the glossary, in rising order of how much they need a person."""

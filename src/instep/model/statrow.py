@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["StatRow"]
-
 
 class StatRow(NamedTuple):
     """One row per file. ``ino`` and ``dev`` are unsigned 64-bit, times nanoseconds since 1970, ``digest`` the

@@ -20,8 +20,6 @@ import apsw
 
 from instep.errors import DamagedError, InstepError, RefusedError, ResourceError, UnavailableError
 
-__all__ = ["Database", "set_aside"]
-
 BUSY_MS = 10_000
 """How long a write waits for another connection's."""
 CHECKPOINT_PAGES = 10_000

@@ -15,8 +15,6 @@ from instep.model.paths import is_below, sort_key
 from instep.model.statrow import StatRow
 from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
 
-__all__ = ["MemoryStore"]
-
 
 @dataclass
 class _Line:

@@ -8,8 +8,6 @@ import apsw
 
 from instep.model.ids import Digest
 
-__all__ = ["batches", "delete", "find", "spare", "unwanted", "write"]
-
 _BATCH = 512
 _BATCH_BYTES = 8 << 20
 _SPARE = "UPDATE page SET sweep = (SELECT value FROM counter WHERE name = 'sweep') WHERE digest = ?"

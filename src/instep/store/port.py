@@ -27,8 +27,6 @@ from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
 
-__all__ = ["EVENTS_KEPT", "ROLLOUTS_KEPT", "EventRow", "LineRow", "NodeStore"]
-
 EVENTS_KEPT = 10_000
 """Older events are pruned as new ones are appended."""
 ROLLOUTS_KEPT = 200

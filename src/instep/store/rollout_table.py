@@ -7,8 +7,6 @@ import apsw
 from instep.model.ids import LineId
 from instep.store.port import ROLLOUTS_KEPT
 
-__all__ = ["LOAD", "NEWEST", "SAVE", "keep"]
-
 LOAD = "SELECT state FROM rollout_state WHERE fileset = ? AND origin = ?"
 SAVE = (
     "INSERT INTO rollout_state VALUES (?, ?, ?)"

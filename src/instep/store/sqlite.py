@@ -19,8 +19,6 @@ from instep.store import page_table, rollout_table, stat_table
 from instep.store.database import Database
 from instep.store.port import EVENTS_KEPT, EventRow, LineRow
 
-__all__ = ["SqliteStore"]
-
 _T = TypeVar("_T")
 _LOOKUP_BATCH = 500
 _DELETE_BATCH = 1000

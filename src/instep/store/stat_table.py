@@ -10,20 +10,6 @@ from instep.model.ids import FilesetName
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 
-__all__ = [
-    "READ_BATCH",
-    "WRITE_BATCH",
-    "delete",
-    "delete_tree",
-    "difference",
-    "key_of",
-    "key_range",
-    "read_batch",
-    "read_by_inode",
-    "read_one",
-    "write",
-]
-
 READ_BATCH = 4096
 WRITE_BATCH = 4096
 

@@ -26,7 +26,7 @@ from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan_paths
-from instep.tree.watch.watch import Overflow, Touched, WatchEvent
+from instep.tree.scan.touched import Overflow, Touched, WatchEvent
 
 FILESET = FilesetName("data")
 FILES = 3_000

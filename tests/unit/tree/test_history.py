@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from instep.errors import DamagedError
-from instep.tree.archive.history import PACKED_MAX, History
+from instep.tree.archive.history import History
+from instep.tree.archive.history_pack import PACKED_MAX
 from tests.support.apply_world import World, digest
 
 SMALL = [b"small %d" % number for number in range(50)]

@@ -21,15 +21,17 @@ from instep.model.manifest.chunklist import check_chunks
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.entry_rules import check_entry
 from instep.model.paths import sort_key
+from instep.model.statrow import StatRow
 from instep.tree.objects.fidelity import Local
-from instep.tree.objects.rows import RowsInOrder, StatRow
+from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
 from instep.tree.scan.compare import compare, entries_of
 from instep.tree.scan.cover import Cover, cover
+from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Problem, Scanned, scan, scan_paths
+from instep.tree.scan.scan import Scanned, scan, scan_paths
 
 PLAIN = Definition()
 LATER_NS = 10_000_000_000

@@ -18,11 +18,12 @@ from blake3 import blake3
 
 from instep.model.definition import Definition
 from instep.model.ids import FilesetName
-from instep.tree.objects.rows import StatRow
+from instep.model.statrow import StatRow
 from instep.tree.root.place import Place
 from instep.tree.scan import openness
+from instep.tree.scan.listing import Problem
 from instep.tree.scan.openness import Openness, OpennessProbe
-from instep.tree.scan.scan import Problem, Scanned, scan
+from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.settling import MAPPED_NS, Settling
 
 SECOND = 1_000_000_000

@@ -19,8 +19,9 @@ from instep.model.definition import Definition
 from instep.tree.root.beneath import rename_exchange
 from instep.tree.root.file_systems import remote_kind
 from instep.tree.scan.rules import Rules
+from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent
 from instep.tree.watch.inotify import InotifyWatcher
-from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher, WatchEvent
+from instep.tree.watch.watch import Watcher
 
 DEADLINE_S = 20
 

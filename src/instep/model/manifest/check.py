@@ -29,8 +29,6 @@ from instep.model.manifest.pages import (
 from instep.model.manifest.walk import Reader, totals
 from instep.model.paths import is_below, parent_of, shown, sort_key
 
-__all__ = ["check_diff", "check_tree", "missing"]
-
 INCREMENTAL_MIN, INCREMENTAL_MAX, INCREMENTAL_SHARE = 1_000, 50_000, 100
 """``check_diff`` reads the whole tree when more than one entry in ``INCREMENTAL_SHARE`` changed, within these
 bounds: by then that is quicker, and it streams where changes are held."""

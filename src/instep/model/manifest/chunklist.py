@@ -30,21 +30,6 @@ from instep.model.manifest.pages import (
     load,
 )
 
-__all__ = [
-    "Chunk",
-    "ChunkParams",
-    "ChunkRun",
-    "ChunkShape",
-    "build_chunks",
-    "check_chunks",
-    "chunk_params",
-    "decode_chunks",
-    "decode_runs",
-    "iterate_chunks",
-    "missing_chunk_pages",
-    "most_chunk_pages",
-]
-
 CHUNK_MAX = 1 << 20
 _GIB = 1 << 30
 

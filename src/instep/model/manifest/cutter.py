@@ -33,18 +33,6 @@ from instep.model.manifest.pages import (
 )
 from instep.model.paths import sort_key
 
-__all__ = [
-    "SPEC",
-    "Cutter",
-    "Shape",
-    "Stack",
-    "describe",
-    "inner_cutter",
-    "is_cut",
-    "leaf_cutter",
-    "page_ends",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:

@@ -23,8 +23,6 @@ from instep.model.manifest.pages import (
 )
 from instep.model.paths import sort_key
 
-__all__ = ["Change", "diff"]
-
 
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One path that differs. ``page`` and ``index`` address ``new`` in its leaf, which is how its

@@ -21,8 +21,6 @@ from instep.model.manifest.pages import Child, GetPage, PutPage, digest_of, enco
 from instep.model.manifest.walk import Inner, Leaf, Reader
 from instep.model.paths import sort_key
 
-__all__ = ["edit"]
-
 ItemT = TypeVar("ItemT", Entry, Child)
 _Replaced = list[tuple[bytes, Child | None]]
 

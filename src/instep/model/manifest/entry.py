@@ -11,8 +11,6 @@ from msgspec import Meta
 from instep.model.ids import Digest
 from instep.model.limits import SIZE_MAX, TIME_MAX_NS, TIME_MIN_NS
 
-__all__ = ["CHUNKED_OVER", "SIZE_MAX", "Entry", "Extra", "Kind", "same_but_for_times_of_directories"]
-
 CHUNKED_OVER = 1 << 20
 """Files larger than this many bytes carry the root of their chunk list."""
 

@@ -27,18 +27,6 @@ from instep.model.limits import (
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.paths import shown, sort_key, validated
 
-__all__ = [
-    "ENTRY_MAX_BYTES",
-    "INLINE_XATTR_MAX",
-    "SYMLINK_TARGET_MAX",
-    "XATTR_MAX",
-    "XATTR_NAME_MAX",
-    "check_entries",
-    "check_entry",
-    "rising_keys",
-    "why_unfit",
-]
-
 _NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
 

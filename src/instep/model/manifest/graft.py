@@ -12,8 +12,6 @@ from instep.model.manifest.pages import PutPage
 from instep.model.manifest.walk import Reader
 from instep.model.paths import is_below, parent_of, sort_key
 
-__all__ = ["graft", "paths_in"]
-
 
 def graft(base: Digest, other: Digest, paths: Sequence[bytes], get: GetPage, put: PutPage) -> Digest:
     """``base`` with everything at and below ``paths`` as ``other`` has it. Directories above a path that ``base`` does

@@ -24,33 +24,6 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.entry_rules import check_entries, rising_keys
 from instep.model.paths import shown, sort_key, validated
 
-__all__ = [
-    "CHUNK_TAG",
-    "LEVEL_MAX",
-    "PAGE_FULL_BYTES",
-    "PAGE_MAX_BYTES",
-    "PAGE_MAX_ITEMS",
-    "TOTAL_MAX",
-    "Child",
-    "GetPage",
-    "Page",
-    "PageMissing",
-    "PutPage",
-    "body_of",
-    "check_canonical",
-    "decode_inner",
-    "decode_leaf",
-    "decode_page",
-    "digest_of",
-    "encode_page",
-    "expect_level",
-    "header_bytes",
-    "level_of",
-    "load",
-    "refuse_empty",
-    "verify_page",
-]
-
 PAGE_MAX_ITEMS = 512
 PAGE_MAX_BYTES = 1 << 20
 PAGE_FULL_BYTES = PAGE_MAX_BYTES - ENTRY_MAX_BYTES

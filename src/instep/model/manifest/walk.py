@@ -17,8 +17,6 @@ from instep.model.manifest.entry import Entry
 from instep.model.manifest.pages import Child, GetPage, decode_inner, decode_leaf, level_of, load
 from instep.model.paths import sort_key
 
-__all__ = ["Inner", "Leaf", "Reader", "Totals", "iterate", "lookup", "totals"]
-
 _CACHED_INNER = 256
 _CACHED_LEAVES = 8
 

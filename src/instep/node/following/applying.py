@@ -44,7 +44,8 @@ from instep.tree.root.writable import require_writable_folder
 from instep.tree.stage.stage import Stage
 from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import Recovered, recover
-from instep.tree.switch.switch import Switched, finish, prepare, switch
+from instep.tree.switch.step_work import Switched
+from instep.tree.switch.switch import finish, prepare, switch
 
 __all__ = ["Applying"]
 

@@ -14,7 +14,7 @@ from instep.core.guards.held import (
 from instep.errors import RefusedError
 from instep.model.paths import shown
 from instep.tree.root.place import Place
-from instep.tree.switch.switch import Switched
+from instep.tree.switch.step_work import Switched
 
 __all__ = ["left_by", "refuse_held"]
 

@@ -9,7 +9,7 @@ from instep.errors import InstepError
 from instep.model.ids import LineId
 from instep.model.paths import shown
 from instep.node.runtime.runtime import Runtime
-from instep.tree.switch.switch import Switched
+from instep.tree.switch.step_work import Switched
 
 __all__ = ["look_again", "note_kept", "note_undone"]
 

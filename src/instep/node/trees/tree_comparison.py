@@ -22,14 +22,16 @@ from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local, expected_local
+from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import Marker
 from instep.tree.root.mounts import mounts_in
 from instep.tree.root.place import Place
 from instep.tree.scan.compare import Difference, compare, entries_of
 from instep.tree.scan.cover import Cover, cover
+from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, scan, scan_paths
+from instep.tree.scan.scan import Scanned, scan, scan_paths
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
 

@@ -48,7 +48,8 @@ from instep.tree.scan.rules import Rules
 from instep.tree.stage.stage import Stage, Want
 from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import RecoveredKind, recover
-from instep.tree.switch.switch import Switched, switch
+from instep.tree.switch.step_work import Switched
+from instep.tree.switch.switch import switch
 
 __all__ = ["Restoring"]
 

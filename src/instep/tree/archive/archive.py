@@ -36,8 +36,6 @@ from instep.tree.root.records import RecordWriter, named_damage
 from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.next_tree import NEXT
 
-__all__ = ["Archive", "ArchiveSource", "Item", "close_batch"]
-
 _INDEXED = register("archive.indexed")
 _RENAMED = register("archive.renamed")
 _PRUNING = register("archive.pruning")

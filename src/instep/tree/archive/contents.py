@@ -16,13 +16,12 @@ from instep.errors import InstepError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.statrow import StatRow
-from instep.tree.archive.archive import Archive, ArchiveSource
+from instep.tree.archive.archive import Archive
+from instep.tree.archive.source import ArchiveSource
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import digest_of_fd
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place
-
-__all__ = ["Contents", "HasContents", "Rows", "readable_digest"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENXIO, errno.EINVAL)

@@ -53,7 +53,6 @@ from instep.tree.root.records import (
     write_all,
 )
 
-__all__ = ["PACKED_MAX", "History", "HistoryDamage"]
 log = logging.getLogger(__name__)
 
 _PUT = register("history.put")

@@ -17,24 +17,6 @@ from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest
 from instep.model.paths import shown
 
-__all__ = [
-    "PACKED_MAX",
-    "PACK_NAME",
-    "RECORD_MAX",
-    "At",
-    "HistoryDamage",
-    "Packed",
-    "decoded",
-    "drop_file",
-    "encode",
-    "fsync_name",
-    "large_files",
-    "mismatch",
-    "open_large",
-    "pack_name",
-    "read_and_close",
-]
-
 PACKED_MAX = 64 << 10
 """Larger contents are files of their own."""
 PACK_NAME = re.compile(rb"pack-(\d{8})")

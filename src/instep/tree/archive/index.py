@@ -19,17 +19,6 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.records import Damage, RecordWriter, file_beside, read_records, sync_dir
 from instep.tree.scan.subtree import kind_of
 
-__all__ = [
-    "UNNAMED",
-    "BatchIndex",
-    "damaged_batches",
-    "mend_index",
-    "object_slots",
-    "read_index",
-    "stream_index",
-    "summed_up",
-]
-
 INDEX = b"index"
 UNNAMED = b"instep-unnamed"
 """Objects of which no path is known are listed as files of this directory, by their keys."""

@@ -24,8 +24,6 @@ from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 from instep.tree.root.records import Damage, append_head, named_damage, scan_records
 
-__all__ = ["ArchiveLookup", "batch_names"]
-
 _LENGTH_BITS = 25
 """A record has at most 16 MiB."""
 TABLES_MAX = 64

@@ -21,8 +21,6 @@ from instep.tree.objects.private_directory import private_directory
 from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
 from instep.tree.root.records import sync_dir
 
-__all__ = ["copy_object", "finish_directory", "open_outlet", "put_out"]
-
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -15,8 +15,6 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 
-__all__ = ["ArchiveSource", "KeptBatch", "opened_batch"]
-
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 

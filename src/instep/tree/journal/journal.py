@@ -23,23 +23,6 @@ from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import Damage, append_record, read_records
 
-__all__ = [
-    "EndRecord",
-    "Header",
-    "ItemRecord",
-    "Journal",
-    "LinkedRecord",
-    "MarkRecord",
-    "Op",
-    "Phase",
-    "Record",
-    "RowRecord",
-    "Step",
-    "Why",
-    "decode_record",
-    "encode_record",
-]
-
 _MARKING = register("journal.marking")
 _MARKED = register("journal.marked")
 _REMOVING = register("journal.removing")

@@ -22,8 +22,6 @@ from instep.model.manifest.manifest import Change
 from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal.journal import Op, Step
 
-__all__ = ["Live", "Moves", "PlannedSteps", "find_moves", "object_key", "plan"]
-
 HINTS_MAX = 1 << 16
 """So many displaced files are kept by digest as sources of new paths."""
 

@@ -16,8 +16,6 @@ from instep.tree.root import beneath
 from instep.tree.root.beneath import RenameUnsupportedError
 from instep.tree.root.failpoints import failpoint, register
 
-__all__ = ["displaced_names", "exchange", "inode_at", "place_over", "put_new", "take_away"]
-
 _LINKED = register("switch.linked")
 _LINKED_NEW = register("renames.linked_new")
 

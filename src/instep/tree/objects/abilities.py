@@ -14,8 +14,6 @@ from instep.model.definition import Preserve
 from instep.tree.objects.private_directory import private_directory
 from instep.tree.root.beneath import RenameUnsupportedError, rename_exchange, rename_noreplace
 
-__all__ = ["Ability", "lacking", "probe_filesystem"]
-
 _FICLONE = 0x40049409
 _NS_MOMENT = 1_700_000_000_123_456_789
 _CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep

@@ -23,8 +23,6 @@ from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.manifest.chunklist import ChunkParams, build_chunks, chunk_params
 from instep.model.manifest.pages import PutPage
 
-__all__ = ["CutChunk", "Chunker", "chunk_file", "require_compiled"]
-
 _WINDOW = 8 << 20
 """At least four times the largest chunk, so that moving the tail of a window costs little."""
 _SPLIT_OVER = 2 << 20

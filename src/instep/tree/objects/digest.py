@@ -15,17 +15,6 @@ from blake3 import blake3
 
 from instep.model.ids import Digest
 
-__all__ = [
-    "READ_TRIES",
-    "SMALL_MAX",
-    "FileRead",
-    "digest_bytes",
-    "digest_fd",
-    "read_once",
-    "read_stable",
-    "same_stat",
-]
-
 SMALL_MAX = 1 << 20
 """Files up to this size are read in one piece."""
 READ_TRIES = 3

@@ -31,16 +31,6 @@ from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.inode import SETID, Inode
 
-__all__ = [
-    "Allow",
-    "Local",
-    "Owners",
-    "apply_metadata",
-    "expected_local",
-    "has_holes",
-    "read_extra",
-]
-
 _INLINE_TOTAL_MAX = ENTRY_MAX_BYTES // 2
 _ACL_ACCESS = b"system.posix_acl_access"
 _ACL_DEFAULT = b"system.posix_acl_default"

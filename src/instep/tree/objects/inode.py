@@ -16,8 +16,6 @@ from typing import Self
 
 from instep.tree.root.beneath import NOT_BENEATH, Root
 
-__all__ = ["NOT_THERE", "SETID", "Inode", "ReplacedError", "hold_directory", "let_owner"]
-
 SETID = 0o6000
 """Setuid and setgid. Bits that are found on an object are never put on it again: its owner chose them."""
 

@@ -20,18 +20,9 @@ from instep.errors import DamagedError, PeerError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry
 from instep.model.paths import shown
-from instep.tree.objects.rows import StatRow, is_same
+from instep.model.statrow import StatRow
+from instep.tree.objects.rows import is_same
 from instep.tree.root.records import write_all
-
-__all__ = [
-    "ChunkSpan",
-    "LargeFile",
-    "Recut",
-    "copy_range",
-    "copy_whole",
-    "digest_of_fd",
-    "write_around_holes",
-]
 
 ChunkSpan = tuple[int, int, Digest]
 """``(offset, length, digest)``."""

@@ -24,17 +24,6 @@ from instep.tree.objects.large import digest_of_fd, write_around_holes
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.root.records import write_all
 
-__all__ = [
-    "SYNC_SINGLY_MAX",
-    "Layer",
-    "mismatch",
-    "remove_contents",
-    "remove_object",
-    "row_of",
-    "sync_directory",
-    "sync_each",
-]
-
 SYNC_SINGLY_MAX = 64
 """Up to so many objects are synced one by one; more by one ``syncfs``, which also flushes what is not ours."""
 

@@ -12,8 +12,6 @@ from instep.errors import RefusedError
 from instep.model.paths import shown
 from instep.tree.objects.laying import remove_contents
 
-__all__ = ["private_directory"]
-
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
 

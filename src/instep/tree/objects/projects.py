@@ -12,8 +12,6 @@ import struct
 
 from instep.tree.root.beneath import Root
 
-__all__ = ["give_project"]
-
 _GET = 0x801C581F
 _SET = 0x401C5820
 _INHERIT = 0x200

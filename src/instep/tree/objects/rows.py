@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 
-__all__ = ["RACY_NS", "RowsInOrder", "StatRow", "is_same", "is_settled"]
-
 RACY_NS = 2_000_000_000
 """A file whose last change is younger than this when it is read is read again by the next scan."""
 

@@ -17,16 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = [
-    "NOT_BENEATH",
-    "RenameUnsupportedError",
-    "Root",
-    "has_openat2",
-    "rename_exchange",
-    "rename_noreplace",
-    "syncfs",
-]
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.syncfs.argtypes = (ctypes.c_int,)

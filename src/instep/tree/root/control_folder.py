@@ -17,8 +17,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 from instep.errors import RefusedError
 from instep.tree.root.place import OWNER_FILE, ControlFolder, Place, owner_of
 
-__all__ = ["on_opened", "open_control", "open_folder", "opened"]
-
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 P = ParamSpec("P")

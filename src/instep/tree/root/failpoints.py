@@ -14,8 +14,6 @@ from typing import NewType
 
 from instep.errors import UsageError
 
-__all__ = ["FailpointName", "arm", "arm_from_text", "disarm_all", "failpoint", "register", "registered"]
-
 FailpointName = NewType("FailpointName", str)
 
 _ERRNO = {"enospc": errno.ENOSPC, "eio": errno.EIO, "erofs": errno.EROFS, "eacces": errno.EACCES}

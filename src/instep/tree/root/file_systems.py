@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import struct
 
-__all__ = ["remote_kind"]
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _STATFS_BYTES = 256
 _REMOTE = {

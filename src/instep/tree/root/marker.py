@@ -17,18 +17,6 @@ from instep.errors import RefusedError, ResourceError
 from instep.model.ids import FilesetName, NodeName
 from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
 
-__all__ = [
-    "CONTROL_NAME",
-    "MARKER_PATH",
-    "Marker",
-    "check_marker",
-    "create_marker",
-    "open_marked",
-    "open_root",
-    "read_marker",
-    "remove_marker",
-]
-
 CONTROL_NAME = b".instep"
 MARKER_PATH = b".instep/id"
 _MARKER_MAX = 4096

@@ -7,8 +7,6 @@ import re
 
 from instep.tree.root.beneath import Root
 
-__all__ = ["mounts_below", "mounts_in"]
-
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 

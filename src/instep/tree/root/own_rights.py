@@ -3,8 +3,6 @@ container or a unit file may have taken the capability from root, and may have g
 
 from __future__ import annotations
 
-__all__ = ["ignores_modes"]
-
 _CAP_DAC_OVERRIDE = 1
 
 

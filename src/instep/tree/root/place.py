@@ -24,17 +24,6 @@ from instep.model.ids import FilesetName
 from instep.tree.root.marker import open_root
 from instep.tree.root.writable import unprepared
 
-__all__ = [
-    "OWNER_FILE",
-    "ControlFolder",
-    "Owner",
-    "Place",
-    "check_overlap",
-    "owner_of",
-    "prepare_place",
-    "resolve_place",
-]
-
 OWNER_FILE = "place"
 """Says in a control folder for which root it is."""
 _OWNER_MAX = 8192

@@ -20,26 +20,6 @@ from typing import Final, NamedTuple
 
 from instep.errors import DamagedError, ResourceError
 
-__all__ = [
-    "MAGIC",
-    "Damage",
-    "RecordWriter",
-    "append_head",
-    "append_record",
-    "append_records",
-    "cut_tail",
-    "file_beside",
-    "framed",
-    "mend_beginning",
-    "named_damage",
-    "read_records",
-    "read_whole",
-    "scan_records",
-    "sync_dir",
-    "whole_length",
-    "write_all",
-]
-
 log = logging.getLogger(__name__)
 
 MAGIC: Final = b"instep journal 1"

@@ -20,8 +20,6 @@ from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_records, sync_dir
 
-__all__ = ["held_by_tree", "note_held"]
-
 _NAME = b"holds"
 _NOTED = register("holds.noted")
 

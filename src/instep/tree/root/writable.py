@@ -9,8 +9,6 @@ from pathlib import Path
 
 from instep.errors import ResourceError
 
-__all__ = ["require_writable_folder", "unprepared"]
-
 _NO_ATTRIBUTE = "user.instep.none"
 """An attribute that nothing has."""
 

@@ -12,9 +12,9 @@ import msgspec
 
 from instep.model.manifest.entry import Entry, same_but_for_times_of_directories
 from instep.model.paths import is_below, sort_key
-from instep.tree.scan.scan import Cover, Problem, Scanned
-
-__all__ = ["Difference", "compare", "entries_of"]
+from instep.tree.scan.cover import Cover
+from instep.tree.scan.listing import Problem
+from instep.tree.scan.scan import Scanned
 
 _HIDES_WHAT_IS_BELOW = frozenset(("unreadable", "mount"))
 

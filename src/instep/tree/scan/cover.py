@@ -9,8 +9,6 @@ from instep.model.definition import Preserve
 from instep.model.paths import sort_key
 from instep.tree.objects.fidelity import Local
 
-__all__ = ["Cover", "cover"]
-
 
 class Cover(NamedTuple):
     """The paths of a partial scan: ``trees`` with all below them, ``entries`` alone; disjoint, sorted."""

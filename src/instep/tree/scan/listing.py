@@ -16,8 +16,6 @@ from instep.tree.root.beneath import Root
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import is_reserved
 
-__all__ = ["GONE", "NOT_KEPT", "Child", "Lister", "Problem", "unreadable"]
-
 _MANY = 8192
 """Above so many entries in one directory, their stats are taken in slices: a stat takes half a kilobyte."""
 _FS_ENCODING = sys.getfilesystemencoding()

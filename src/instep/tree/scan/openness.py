@@ -21,8 +21,6 @@ import signal
 
 from instep.tree.root.file_systems import remote_kind
 
-__all__ = ["Openness", "OpennessProbe"]
-
 _F_SETSIG = 10
 _F_SETLEASE = 1024
 _SIGNAL = int(signal.SIGURG)

@@ -16,8 +16,6 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 from instep.errors import ConfigError
 from instep.model.definition import Definition
 
-__all__ = ["Rules"]
-
 _WILD = re.compile(r"[*?\[\\]")
 _KNOWN_MAX = 4096
 _DEEP = 100

@@ -21,14 +21,15 @@ from instep.model.limits import TIME_MAX_NS, TIME_MIN_NS, broken_by_stat
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
 from instep.model.manifest.pages import PutPage
 from instep.model.paths import sort_key
+from instep.model.statrow import StatRow
 from instep.tree.objects.chunking import chunk_file
 from instep.tree.objects.digest import READ_TRIES, SMALL_MAX, digest_bytes, read_once, same_stat
 from instep.tree.objects.fidelity import Local, has_holes, read_extra
-from instep.tree.objects.rows import RACY_NS, RowsInOrder, StatRow, is_same, is_settled
+from instep.tree.objects.rows import RACY_NS, is_same, is_settled
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import Marker, check_marker, open_root
 from instep.tree.root.place import Place
-from instep.tree.scan.cover import Cover, cover
+from instep.tree.scan.cover import Cover
 from instep.tree.scan.listing import GONE, Child, Lister, Problem, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
 from instep.tree.scan.rules import Rules
@@ -43,20 +44,6 @@ from instep.tree.scan.settling import (
 )
 from instep.tree.scan.touched import is_reserved
 from instep.tree.scan.unfit import unfit
-
-__all__ = [
-    "RACY_NS",
-    "Cover",
-    "Problem",
-    "RowsInOrder",
-    "Scanned",
-    "Sink",
-    "StatRow",
-    "cover",
-    "is_settled",
-    "scan",
-    "scan_paths",
-]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SPECIAL = {

@@ -18,17 +18,6 @@ from instep.tree.objects.digest import digest_fd
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.openness import Openness
 
-__all__ = [
-    "MAPPED_NS",
-    "Settling",
-    "Sink",
-    "handed_on",
-    "is_in_place",
-    "is_read_later",
-    "trusted_at",
-    "written",
-]
-
 MAPPED_NS = 40_000_000_000
 """A store into a page that is dirty already moves no time. The kernel writes dirty pages back after 30 s, found by a
 pass every 5 s; from then on the next store moves ``ctime`` again. Measured on ext4: a second store moves neither time,

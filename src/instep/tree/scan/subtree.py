@@ -21,16 +21,6 @@ from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.root.beneath import Root
 from instep.tree.scan.rules import Rules
 
-__all__ = [
-    "Found",
-    "entries_below",
-    "holds_ignored",
-    "is_like",
-    "kind_of",
-    "subtree_differences",
-    "walk_below",
-]
-
 OTHER = 3
 _KINDS = {stat.S_IFREG: 0, stat.S_IFDIR: 1, stat.S_IFLNK: 2}
 

@@ -13,8 +13,6 @@ from typing import Literal, NamedTuple
 from instep.tree.root.beneath import Root
 from instep.tree.root.marker import CONTROL_NAME
 
-__all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "Written", "identity_of", "is_reserved"]
-
 _WRITTEN_MAX = 10_000
 """Beyond so many, the watch forgets: it is asked only where the kernel cannot say which programs have a file open."""
 

@@ -8,8 +8,6 @@ from instep.model.manifest.entry_rules import why_unfit
 from instep.model.paths import shown
 from instep.tree.scan.listing import Problem
 
-__all__ = ["unfit"]
-
 
 def unfit(entry: Entry, *, is_own: bool = False) -> Problem | None:
     """An entry that no receiver would take: its time breaks a limit, or its other metadata breaks a rule. ``is_own``:

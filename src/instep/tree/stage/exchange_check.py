@@ -16,8 +16,6 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import walk_below
 from instep.tree.stage.next_tree import refused
 
-__all__ = ["ExchangeObstacle", "exchange_obstacles", "refuse_obstacles"]
-
 NAMED_MAX = 20
 """So many ignored paths outside ``carry``, or mounts, are named; the walk ends there."""
 

@@ -28,18 +28,6 @@ from instep.tree.root.records import RecordWriter
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import walk_below
 
-__all__ = [
-    "LINKED",
-    "NEXT",
-    "PREPARED",
-    "Exchange",
-    "Relinked",
-    "build_next",
-    "refused",
-    "sync_tree",
-    "take_apart",
-]
-
 _LINKED_ONE = register("exchange.linked")
 _BUILT = register("exchange.built")
 

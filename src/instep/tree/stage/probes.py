@@ -20,8 +20,6 @@ from instep.tree.root.mounts import mounts_in
 from instep.tree.root.own_rights import ignores_modes
 from instep.tree.root.place import Place
 
-__all__ = ["Flags", "flags_of", "goes_on", "mount_in_the_way", "refuse_stuck_changes", "refuse_stuck_paths"]
-
 _statx = getattr(ctypes.CDLL(None), "statx", None)
 if _statx is not None:
     _statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)

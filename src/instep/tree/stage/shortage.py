@@ -9,8 +9,6 @@ from instep.errors import ResourceError
 from instep.model.paths import shown
 from instep.tree.root.place import Place
 
-__all__ = ["resource_error"]
-
 
 def resource_error(error: OSError, place: Place) -> ResourceError:
     """The error that names the lacking resource; ``OSError`` of staging and switching is always about this machine."""

@@ -55,8 +55,6 @@ from instep.tree.stage.next_tree import NEXT, Exchange, build_next
 from instep.tree.stage.shortage import resource_error
 from instep.tree.stage.stages import close_others, open_stage, staged_slot
 
-__all__ = ["LiveRow", "Source", "Stage", "Want"]
-
 _LAID = register("stage.laid")
 _LARGE_LAID = register("stage.large_laid")
 _SEALING = register("stage.sealing")

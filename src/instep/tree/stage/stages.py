@@ -19,8 +19,6 @@ from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_records
 from instep.tree.stage.next_tree import NEXT, take_apart
 
-__all__ = ["clear_stages", "close_others", "list_stages", "open_stage", "prepared_stages", "staged_slot"]
-
 
 @on_opened
 def open_stage(place: Place, base: Header, get_page: GetPage) -> tuple[bytes, bool]:

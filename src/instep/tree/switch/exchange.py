@@ -23,8 +23,6 @@ from instep.tree.root.mounts import mounts_below
 from instep.tree.root.place import Place
 from instep.tree.stage.next_tree import NEXT, refused
 
-__all__ = ["check_swap", "swap", "withdraw"]
-
 _CARRYING = register("exchange.carrying")
 _CARRIED = register("exchange.carried")
 _SWAPPING = register("exchange.swapping")

@@ -13,8 +13,6 @@ from instep.tree.root.control_folder import on_opened
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
 
-__all__ = ["half_switched"]
-
 NAMED_MAX = 20
 SAID_MAX = 3
 

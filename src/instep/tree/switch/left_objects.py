@@ -15,8 +15,6 @@ from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter
 from instep.tree.scan.subtree import kind_of, walk_below
 
-__all__ = ["LEFT", "archive_left"]
-
 _MOVED = register("undo.left_moved")
 
 LEFT = b".left"

@@ -28,8 +28,6 @@ from instep.tree.scan.subtree import kind_of
 from instep.tree.stage.next_tree import LINKED, NEXT, KeepRows, LiveRow, Relinked
 from instep.tree.switch.switch import strip_batch
 
-__all__ = ["Ended", "end_linger", "lingering"]
-
 _ENDING = register("exchange.ending")
 _NAMED = register("exchange.late_named")
 _KEPT = register("exchange.late_kept")

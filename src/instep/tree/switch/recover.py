@@ -27,11 +27,9 @@ from instep.tree.stage.shortage import resource_error
 from instep.tree.stage.stage import LiveRow, Source, Stage
 from instep.tree.stage.stages import list_stages
 from instep.tree.switch.half_switched import half_switched
-from instep.tree.switch.step_work import REPORTED_MAX
-from instep.tree.switch.switch import Switched, switch
+from instep.tree.switch.step_work import REPORTED_MAX, Switched
+from instep.tree.switch.switch import switch
 from instep.tree.switch.undo import undo
-
-__all__ = ["Recovered", "RecoveredKind", "put_back", "recover"]
 
 _RECOVERING = register("recover.recovering")
 

@@ -15,8 +15,6 @@ from instep.tree.root.failpoints import failpoint, register
 from instep.tree.scan.subtree import Found, walk_below
 from instep.tree.switch.step_work import StepWork, make_like
 
-__all__ = ["Removals"]
-
 _TAKEN = register("switch.taken")
 
 

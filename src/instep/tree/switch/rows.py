@@ -16,8 +16,6 @@ from instep.tree.root.control_folder import opened
 from instep.tree.root.place import Place
 from instep.tree.root.records import named_damage, read_records
 
-__all__ = ["GoneRow", "stat_rows"]
-
 _SETTLED_NS = 20_000_000
 """Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
 _RACY_NS = 2_000_000_000

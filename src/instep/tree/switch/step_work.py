@@ -25,8 +25,6 @@ from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import holds_ignored
 
-__all__ = ["REPORTED_MAX", "StepWork", "Switched", "name_path"]
-
 _ENTRY_MOVED = register("switch.entry_moved")
 
 REPORTED_MAX = 1000

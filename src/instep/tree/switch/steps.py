@@ -20,8 +20,6 @@ from instep.tree.root.failpoints import failpoint, register
 from instep.tree.switch.removals import Removals
 from instep.tree.switch.step_work import name_path
 
-__all__ = ["Steps"]
-
 _STEP_BEFORE = register("switch.step.before")
 _EXCHANGED = register("switch.exchanged")
 _STEP_AFTER = register("switch.step.after")

@@ -27,8 +27,6 @@ from instep.tree.switch.exchange import check_swap, swap, withdraw
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.steps import Steps
 
-__all__ = ["Switched", "finish", "prepare", "strip_batch", "switch"]
-
 _BEGINNING = register("switch.beginning")
 _BEGUN = register("switch.begun")
 _ARCHIVED = register("switch.archived")

@@ -30,8 +30,6 @@ from instep.tree.switch.left_objects import LEFT, archive_left
 from instep.tree.switch.step_work import StepWork, Switched, make_like, name_path
 from instep.tree.switch.steps import SINGLY
 
-__all__ = ["undo"]
-
 _UNDOING = register("undo.undoing")
 _STEP_BEFORE = register("undo.step.before")
 _STEP_AFTER = register("undo.step.after")

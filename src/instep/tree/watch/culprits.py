@@ -15,8 +15,6 @@ from pathlib import Path
 
 from instep.tree.root.beneath import Root
 
-__all__ = ["Culprits"]
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _INIT_FLAGS = 0x1 | 0x2  # FAN_CLOEXEC, FAN_NONBLOCK
 _MARK_ADD = 0x1

@@ -20,8 +20,6 @@ from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
 
-__all__ = ["FanotifyWatcher"]
-
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _INIT_FLAGS = 0x1 | 0x2 | 0x400 | 0x800  # FAN_CLOEXEC, FAN_NONBLOCK, FAN_REPORT_DIR_FID, FAN_REPORT_NAME

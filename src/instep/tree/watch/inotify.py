@@ -19,8 +19,6 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
 from instep.tree.watch.limits import no_instance, too_many_watches
 
-__all__ = ["InotifyWatcher"]
-
 _DIRECTORIES_PER_READ = 256
 """How many directories one ``read`` may walk: some 20 ms; the rest waits for the next ``read``."""
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from instep.errors import ResourceError
 from instep.model.counts import counted
 
-__all__ = ["no_instance", "not_reported", "too_many_watches", "unwatched"]
-
 _LEAST = 1_024
 
 

@@ -14,12 +14,10 @@ from instep.errors import ResourceError
 from instep.tree.root.file_systems import remote_kind
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent
+from instep.tree.scan.touched import WatchEvent
 from instep.tree.watch.fanotify import FanotifyWatcher
 from instep.tree.watch.inotify import InotifyWatcher
 from instep.tree.watch.limits import not_reported
-
-__all__ = ["Gone", "Overflow", "Touched", "WatchEvent", "Watcher"]
 
 
 class Watcher:

@@ -13,7 +13,8 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.node.config.filesets import FilesetSettings
 from instep.node.trees.keeping.history_rule import history_keeps
 from instep.tree.archive.contents import Contents, Rows
-from instep.tree.archive.history import History, HistoryDamage
+from instep.tree.archive.history import History
+from instep.tree.archive.history_pack import HistoryDamage
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place

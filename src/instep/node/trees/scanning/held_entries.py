@@ -14,8 +14,9 @@ from instep.model.paths import is_below
 from instep.tree.objects.fidelity import Local
 from instep.tree.root.place import Place
 from instep.tree.scan.cover import Cover
+from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Problem, scan_paths
+from instep.tree.scan.scan import scan_paths
 
 __all__ = ["Holding", "opened_among", "probed"]
 

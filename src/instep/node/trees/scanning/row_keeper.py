@@ -9,7 +9,8 @@ from instep.model.ids import FilesetName
 from instep.model.statrow import StatRow
 from instep.node.trees.scanning.held_entries import Holding
 from instep.store.port import NodeStore
-from instep.tree.scan.scan import Problem, Scanned
+from instep.tree.scan.listing import Problem
+from instep.tree.scan.scan import Scanned
 
 __all__ = ["RowKeeper"]
 

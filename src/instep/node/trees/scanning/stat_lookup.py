@@ -9,7 +9,7 @@ from instep.model.ids import FilesetName
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
-from instep.tree.scan.scan import Cover
+from instep.tree.scan.cover import Cover
 
 __all__ = ["LiveRows", "Moved", "covered_rows"]
 

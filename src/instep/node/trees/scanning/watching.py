@@ -12,8 +12,9 @@ from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError
 from instep.node.trees.scanning.mount_watch import MountWatch
 from instep.tree.scan.rules import Rules
+from instep.tree.scan.touched import Gone, Overflow, Touched
 from instep.tree.watch.limits import unwatched
-from instep.tree.watch.watch import Gone, Overflow, Touched, Watcher
+from instep.tree.watch.watch import Watcher
 
 __all__ = ["PATHS_MAX", "WatchDrained", "TreeWatch"]
 

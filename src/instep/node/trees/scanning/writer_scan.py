@@ -27,11 +27,14 @@ from instep.node.trees.scanning.row_keeper import RowKeeper
 from instep.node.trees.scanning.stat_lookup import Moved, covered_rows
 from instep.store.port import NodeStore
 from instep.tree.objects.fidelity import Local
+from instep.tree.objects.rows import RowsInOrder
 from instep.tree.root.marker import Marker
 from instep.tree.root.place import Place
+from instep.tree.scan.cover import cover
+from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Problem, RowsInOrder, Scanned, Sink, cover, scan, scan_paths
-from instep.tree.scan.settling import Settling
+from instep.tree.scan.scan import Scanned, scan, scan_paths
+from instep.tree.scan.settling import Settling, Sink
 
 __all__ = ["PageKeeper", "WriterScan", "WriterScanned"]
 
