@@ -19,8 +19,6 @@ from instep.api import (
 )
 from instep.api.command import Command
 
-__all__ = ["COMMANDS"]
-
 _MODULES = (archive, balancers, debugging, filesets, lines, looking, members, rollouts, succession, verifying)
 
 COMMANDS: Mapping[str, type[Command[Any]]] = {

@@ -15,11 +15,6 @@ import msgspec
 
 from instep.errors import InstepError, UnavailableError, UsageError
 
-__all__ = [
-    "OTHER_VERSION", "Command", "Document", "Kind", "Result", "Role", "Seconds", "as_json", "command",
-    "command_from", "result_from",
-]  # fmt: skip
-
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 """How long something may take or last: at most thirty years, so that a moment from now can be written as a date."""
 OTHER_VERSION = "instep and its daemon may be of different versions: instep stop, then: instep start"

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 
 import click
 
-from instep.cli.session import command
-
-__all__ = ["complete_setting", "completion"]
+from instep.cli.session import Session, command
 
 
 @command("completion", example="instep completion bash > /etc/bash_completion.d/instep")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+def completion(_session: Session, shell: str) -> None:
     """Print the completion script for a shell."""
     from click.shell_completion import get_completion_class
 

@@ -18,8 +18,6 @@ from instep.api.command import OTHER_VERSION, Command, Result, as_json, result_f
 from instep.api.looking import PingCommand
 from instep.errors import InstepError, NotAllowedError, UnavailableError, family_of
 
-__all__ = ["Control", "DaemonDown", "error_from_json"]
-
 SILENCE_S = 120.0
 CONNECT_S = 5.0
 LINE_MAX = 64 << 20

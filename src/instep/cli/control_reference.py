@@ -14,8 +14,6 @@ from msgspec import NODEFAULT, UnsetType
 from instep.api.catalog import COMMANDS
 from instep.api.command import Document
 
-__all__ = ["control_page"]
-
 _INTRO = """\
 `POST /v1/COMMAND` with a JSON object of parameters, over the Unix socket `control.sock` of the node directory (mode
 0600). The answer is JSON lines: any number of `{"progress": ...}` or `{"item": ...}`, then one `{"result": ...}` or

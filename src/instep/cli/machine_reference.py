@@ -13,8 +13,6 @@ from instep.core.publish.phases import PHASES as PUBLISH
 from instep.core.rollout import invariants as rollout_invariants
 from instep.core.rollout.phases import PHASES as ROLLOUT
 
-__all__ = ["machines_page"]
-
 _INTRO = """
 Each machine takes one event after another and returns effects; it is level triggered, so after each event it begins
 what is missing most. The tables are the ones that the machines themselves check: an answer that does not belong to the

@@ -17,8 +17,6 @@ from instep.cli.output import report_error
 from instep.cli.session import InstepGroup, Session
 from instep.errors import InstepError, UsageError
 
-__all__ = ["COMMANDS", "cli", "main", "run"]
-
 COMMANDS: dict[str, str] = {
     "init": "cluster.lifecycle", "join": "cluster.joining", "start": "cluster.lifecycle",
     "stop": "cluster.lifecycle", "serve": "cluster.lifecycle", "invite": "cluster.members",

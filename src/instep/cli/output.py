@@ -20,18 +20,6 @@ from instep.errors import InstepError
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-__all__ = [
-    "ProgressBar",
-    "coloured",
-    "moment",
-    "printable",
-    "report_error",
-    "say",
-    "shown_bytes",
-    "table",
-    "write_json",
-]
-
 
 def printable(text: object) -> str:
     """Text that is safe on a terminal: control bytes and undecodable bytes are escaped."""

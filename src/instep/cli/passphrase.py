@@ -14,8 +14,6 @@ import click
 from instep.cli.session import Session
 from instep.errors import ConfigError, UsageError
 
-__all__ = ["passphrase_option", "read_passphrase"]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 

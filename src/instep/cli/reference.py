@@ -29,8 +29,6 @@ from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
 
-__all__ = ["pages"]
-
 ROOT = Path(__file__).resolve().parents[3]
 ARCHITECTURE = "docs/architecture.md"
 _NOTE = "<!-- Made by python -m instep.cli.reference; do not edit. -->\n"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-__all__ = ["BEGIN", "END", "HOUSE", "with_rooms"]
-
 BEGIN = "<!-- rooms: made by python -m instep.cli.reference from each __init__; do not edit. -->\n"
 END = "<!-- end of rooms -->\n"
 HOUSE = ("cli", "daemon", "node", "api", "tree", "store", "net", "fleet", "core", "model", "testing")

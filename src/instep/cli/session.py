@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -17,24 +18,15 @@ import msgspec
 from instep.api.command import Command, Document, Result, as_json
 from instep.cli.control import Control, DaemonDown
 from instep.cli.output import ProgressBar, say, write_json
+from instep.errors import RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from instep.api.filesets import ReloadConfigDocument
     from instep.node.config.settings import Settings
     from instep.node.directory import NodeDirectory
 
-__all__ = [
-    "DURATION",
-    "Session",
-    "command",
-    "daemon_word",
-    "group",
-    "later",
-    "pass_session",
-    "timeout_option",
-]
-
 Function = TypeVar("Function", bound=Callable[..., Any])
+Watched = TypeVar("Watched", bound=Document)
 
 
 @dataclass
@@ -91,12 +83,33 @@ class Session:
         except DaemonDown:
             return None
 
-    def show(self, document: Mapping[str, Any] | Document, text: Callable[[], None]) -> None:
-        """The result: the document with ``--json``, else what ``text`` prints."""
+    def watch(self, command: Command[Watched], text: Callable[[Watched], Iterable[str]]) -> NoReturn:
+        """Show every change of a watched result until the daemon ends; a quiet cluster is asked anew."""
+        is_terminal, shown = sys.stdout.isatty(), ""
+        while True:
+            try:
+                for document in self.control.watch(command):
+                    if self.gave_json(document) or (lines := "\n".join(text(document))) == shown:
+                        continue
+                    shown = lines
+                    print(f"\x1b[H\x1b[2J{lines}" if is_terminal else f"{lines}\n", flush=True)
+            except UnavailableError as error:
+                if error.error_code != "timeout":
+                    raise
+            else:
+                raise DaemonDown("the daemon has stopped", hint=f"instep --dir {self.node.path} start")
+
+    def gave_json(self, document: Mapping[str, Any] | Document) -> bool:
+        """Print the result as JSON where ``--json`` asks for it; false where a person reads, who gets text instead."""
         if self.is_json:
             write_json(as_json(document) if isinstance(document, Document) else document)
-        else:
-            text()
+        return self.is_json
+
+    def show(self, document: Mapping[str, Any] | Document, text: str | Iterable[str]) -> None:
+        """The result: the document with ``--json``, else the text, in one piece or line by line."""
+        if not self.gave_json(document):
+            for line in (text,) if isinstance(text, str) else text:
+                print(line)
 
     def message(self, text: str) -> None:
         """A remark on stderr; programs that asked for JSON get it only there as well."""
@@ -185,11 +198,11 @@ class InstepGroup(click.Group):
 def command(
     name: str, *, example: str, parent: click.Group | None = None
 ) -> Callable[[Callable[..., Any]], InstepCommand]:
-    """Declare a command; its docstring is its help."""
+    """Declare a command, a function that takes the session first; its docstring is its help."""
 
     def declare(function: Callable[..., Any]) -> InstepCommand:
         short = (function.__doc__ or "").strip().split("\n")[0]
-        made = click.command(name, cls=InstepCommand, short_help=short)(function)
+        made = click.command(name, cls=InstepCommand, short_help=short)(pass_session(function))
         made.example = example
         if parent is not None:
             parent.add_command(made)
@@ -211,6 +224,4 @@ def daemon_word(changed: bool, reloaded: object) -> str:
 
 def later(what: str) -> None:
     """Refuse what a later version will have."""
-    from instep.errors import RefusedError
-
     raise RefusedError(f"{what} is not in this version of instep", code="not_in_this_version")

@@ -20,8 +20,6 @@ from instep.node.runtime.state import StateLost, watch_state
 from instep.node.upkeep.housekeeping import Housekeeping
 from instep.node.upkeep.writer_change import Succession
 
-__all__ = ["Daemon"]
-
 RENEW_LOOK_S = 3_600.0
 STOP_S = 20.0
 log = logging.getLogger(__name__)

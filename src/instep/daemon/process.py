@@ -26,8 +26,6 @@ from instep.node.runtime.logs import set_up_logs
 from instep.node.runtime.state import StateLost, open_state
 from instep.tree.root.failpoints import arm_from_text
 
-__all__ = ["run"]
-
 LOSSES_MAX = 5
 LOSSES_WITHIN_S = 300.0
 REOPEN_S = 5.0

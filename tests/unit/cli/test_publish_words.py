@@ -6,16 +6,15 @@ import pytest
 
 from instep.api.lines import OutcomeDocument, WaitDocument
 from instep.api.parts import WaitingDocument
-from instep.cli.filesets.publishing import _show_wait, show_publish
+from instep.cli.filesets.publishing import publish_lines, wait_lines
 from instep.errors import ResourceError
 
 WAITED = WaitDocument("catalog", False, None, (WaitingDocument("main", "unknown"),))
 
 
-def test_nothing_published_yet_is_no_generation_none(capsys: pytest.CaptureFixture[str]) -> None:
-    _show_wait(WAITED)
-    show_publish(OutcomeDocument(fileset="catalog", changed=False, generation=None), dry_run=False)
-    said = capsys.readouterr().out
+def test_nothing_published_yet_is_no_generation_none() -> None:
+    unchanged = OutcomeDocument(fileset="catalog", changed=False, generation=None)
+    said = "\n".join((*wait_lines(WAITED), *publish_lines(unchanged, dry_run=False)))
     assert "None" not in said
     assert "catalog: not in step with a first generation yet" in said
     assert "catalog: nothing changed, and nothing was published yet" in said

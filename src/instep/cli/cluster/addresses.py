@@ -13,8 +13,6 @@ from instep.node.config.kinds import BadValue
 from instep.node.config.values import address, network
 from instep.node.directory import NodeDirectory
 
-__all__ = ["DEFAULT_PORT", "Chosen", "choose", "default_route_address"]
-
 DEFAULT_PORT = 7443
 PORTS_TRIED = 50
 

@@ -12,10 +12,8 @@ import click
 from instep.api import balancers as api
 from instep.api.command import as_json
 from instep.cli.output import printable, say
-from instep.cli.session import Session, command, group, pass_session, timeout_option
+from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import UnavailableError
-
-__all__ = ["balancer"]
 
 KINDS = ("haproxy", "nginx", "proxy-map")
 
@@ -36,7 +34,6 @@ balancer = group("balancer", "Files for the balancer in front of the nodes.")
     "--check", "is_checked", is_flag=True, help="Refuse a file that the balancer's own parser refuses."
 )
 @click.option("--replace", is_flag=True, help="With --output: also a file that was not rendered.")
-@pass_session
 def render(
     session: Session,
     kind: str,
@@ -65,16 +62,13 @@ def render(
         is_shared = program is Program.PROXY_MAP
         document["changed"] = keep_file(output, text, may_replace=replace, is_shared=is_shared)
         document["output"] = str(output)
-
-    def show() -> None:
+    if not session.gave_json(document):
         if output is not None:
             say(f"{output} is {'written' if document['changed'] else 'as it was'}")
         if output is None or to_stdout:
             sys.stdout.flush()
             sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
             sys.stdout.buffer.flush()
-
-    session.show(document, show)
 
 
 def _checked(
@@ -97,20 +91,16 @@ def _checked(
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--replace", is_flag=True, help="Also a file that was not rendered; it stays as .previous.")
 @timeout_option("2m")
-@pass_session
 def reload(session: Session, names: tuple[str, ...], replace: bool, timeout_ms: int) -> None:
     """Render, check, put in place and reload every file that [balancers] names.
 
     A file that the balancer's parser refuses changes nothing. A reload that fails is retried until it goes well.
     """
     document = session.call(api.BalancerReloadCommand(names, replace=replace), timeout_ms / 1000)
-
-    def show() -> None:
+    if not session.gave_json(document):
         for file in document.files:
             changed = "written" if file.changed else "unchanged"
             reloaded = "reloaded" if file.reloaded else "no reload is set"
             print(f"{file.file}  {changed}, {reloaded}")
             for warning in file.warnings:
                 session.message(f"warning: {printable(warning)}")
-
-    session.show(document, show)

@@ -11,16 +11,13 @@ import click
 
 from instep.api.filesets import ReloadConfigCommand
 from instep.cli.output import printable, say, table
-from instep.cli.session import Session, command, group, pass_session
-
-__all__ = ["config"]
+from instep.cli.session import Session, command, group
 
 config = group("config", "The configuration file of this node.")
 
 
 @command("check", parent=config, example="instep config check /tmp/new.toml")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@pass_session
 def config_check(session: Session, file: Path | None) -> None:
     """Read a configuration as the daemon would; it names all problems at once (exit 3)."""
     from instep.node.config.loading import parse
@@ -36,18 +33,14 @@ def config_check(session: Session, file: Path | None) -> None:
         "fingerprint": settings.fingerprint,
         "warnings": list(settings.warnings),
     }
-
-    def text() -> None:
+    if not session.gave_json(document):
         for warning in settings.warnings:
             say(f"instep: {warning}")
         print(f"{file} is right")
 
-    session.show(document, text)
-
 
 @command("show", parent=config, example="instep config show --origin")
 @click.option("--origin", is_flag=True, help="Also show the line of each value, or `default`.")
-@pass_session
 def config_show(session: Session, origin: bool) -> None:
     """Every setting with its value, defaults included."""
     import tomllib
@@ -64,15 +57,12 @@ def config_show(session: Session, origin: bool) -> None:
         values.append(
             {"key": ".".join(path), "value": value, "origin": f"line {line}" if line else "default"}
         )
-
-    def show() -> None:
+    if not session.gave_json({"file": str(session.node.config), "settings": values}):
         shown = [
             [v["key"], "-" if v["value"] is None else json.dumps(v["value"], ensure_ascii=False)]
             for v in values
         ]
         table([[*row, v["origin"]] if origin else row for row, v in zip(shown, values, strict=True)])
-
-    session.show({"file": str(session.node.config), "settings": values}, show)
 
 
 def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -110,14 +100,10 @@ def _rows(
 
 
 @command("reload", parent=config, example="instep config reload")
-@pass_session
 def config_reload(session: Session) -> None:
     """Make the running daemon take the file; a wrong file changes nothing, and its problems are named."""
     document = session.call(ReloadConfigCommand(), 60.0)
-
-    def text() -> None:
+    if not session.gave_json(document):
         for warning in session.settings().warnings:
             say(f"instep: {printable(warning)}")
         print("the daemon runs this configuration" if document.changed else "nothing has changed")
-
-    session.show(document, text)

@@ -25,11 +25,9 @@ import click
 
 from instep.cli.control import error_from_json
 from instep.cli.output import printable, say
-from instep.cli.session import Session, command, pass_session
+from instep.cli.session import Session, command
 from instep.errors import DamagedError, UnavailableError
 from instep.model.counts import counted
-
-__all__ = ["demo"]
 
 COMMAND_S = 60.0
 FILESET = "catalog"
@@ -55,7 +53,6 @@ class DemoNode:
 @click.option(
     "--keep", is_flag=True, help="Stop the daemons at the end, but leave their directories and logs."
 )
-@pass_session
 def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
     """Show a cluster at work: real daemons on loopback, mutual TLS, one directory kept in step."""
     top = Path(tempfile.mkdtemp(prefix="instep-demo-"))
@@ -64,11 +61,10 @@ def demo(session: Session, nodes: int, once: bool, keep: bool) -> None:
     try:
         report = stage.play()
         if once:
-            session.show(
-                {"ok": True, "directory": None, **report}, lambda: print("all of it holds; cleaned up")
-            )
+            session.show({"ok": True, "directory": None, **report}, "all of it holds; cleaned up")
             return
-        session.show({"ok": True, "directory": str(top), **report}, stage.print_map)
+        session.show({"ok": True, "directory": str(top), **report}, stage.map_lines())
+        sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
     finally:
@@ -170,16 +166,14 @@ class DemoStage:
         if not self._is_quiet:
             print(printable(text), flush=True)
 
-    def print_map(self) -> None:
-        print("\nThe cluster is up. Change something and look:")
+    def map_lines(self) -> Iterator[str]:
+        yield "\nThe cluster is up. Change something and look:"
         for node in self.nodes:
             role = "written here" if node is self.main else "follows"
-            print(f"  {node.name:5} {node.data}   ({role}; instep --dir {node.directory} status)")
-        print(
-            f"  try:  echo hello > {self.main.data}/hello.txt; "
-            f"instep --dir {self.main.directory} status --watch"
-        )
-        print("Ctrl-C stops the daemons and removes everything below", self.top, flush=True)
+            yield f"  {node.name:5} {node.data}   ({role}; instep --dir {node.directory} status)"
+        look = f"instep --dir {self.main.directory} status --watch"
+        yield f"  try:  echo hello > {self.main.data}/hello.txt; {look}"
+        yield f"Ctrl-C stops the daemons and removes everything below {self.top}"
 
     def close(self, *, is_kept: bool) -> None:
         """Stop every daemon that runs and remove the directory, unless it is kept for a look."""

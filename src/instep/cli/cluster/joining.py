@@ -15,7 +15,7 @@ import click
 
 from instep.api.filesets import FilesetAcceptCommand
 from instep.cli.filesets.recipes import recipe_options, recipe_settings, settings_lines
-from instep.cli.session import Session, command, pass_session, timeout_option
+from instep.cli.session import Session, command, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from instep.net.messages.messages import JoinReply
     from instep.net.trust.tokens import Invitation
     from instep.node.directory import NodeDirectory
-
-__all__ = ["join"]
 
 TOKENS_SEEN = "joined.json"
 """Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
@@ -48,7 +46,6 @@ instep invite s1 | ssh s1 instep join - --start""",
 @click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
 @click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
 @timeout_option("60s")
-@pass_session
 def join(
     session: Session,
     token: str | None,
@@ -100,8 +97,7 @@ def join(
     }  # fmt: skip
     open_offers = [offer["name"] for offer in offers if offer["name"] not in dict(wanted)]
     document["next"] = [f"instep --dir {node.path} fileset accept {name} PATH" for name in open_offers]
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(
             f"node {chosen.name} in {node.path} is linked with {invitation.inviter}"
             + ("" if changed else " already")
@@ -114,8 +110,6 @@ def join(
                 print("\n".join(f"    {line}" for line in settings_lines(one["settings"], one["fileset"])))
         for step in document["next"]:
             print(f"  next: {step}")
-
-    session.show(document, text)
 
 
 def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -16,8 +16,6 @@ from instep.cli.control import Control
 from instep.errors import InstepError, UnavailableError
 from instep.node.directory import SYSTEM, NodeDirectory
 
-__all__ = ["UNIT", "start_daemon", "stop_daemon"]
-
 UNIT = "instep.service"
 START_S = 60.0
 LOG_LINES = 15

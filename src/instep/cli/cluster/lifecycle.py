@@ -8,9 +8,7 @@ from typing import Any
 import click
 
 from instep.cli.control import DaemonDown
-from instep.cli.session import Session, command, pass_session, timeout_option
-
-__all__ = ["init", "serve", "start", "stop"]
+from instep.cli.session import Session, command, timeout_option
 
 
 @command(
@@ -24,7 +22,6 @@ instep --dir /tmp/a init a --listen 127.0.0.1:7001 --start""",
 @click.option("--panel", metavar="HOST:PORT|off", default="off", help="Only `off` in this version.")
 @click.option("--allow", multiple=True, metavar="CIDR", help="Networks from which peers may connect.")
 @click.option("--start", "is_started", is_flag=True, help="Start the daemon as well.")
-@pass_session
 def init(
     session: Session,
     name: str | None,
@@ -61,8 +58,7 @@ def init(
         from instep.cli.cluster.launch import start_daemon
 
         document["started"] = start_daemon(node)
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"node {chosen.name} in {node.path}" + ("" if changed else " (was there already)"))
         print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
         print(f"  peers may connect from {', '.join(chosen.allow) or 'this machine only'}")
@@ -72,12 +68,9 @@ def init(
         for step in document["next"]:
             print(f"  next: {step}")
 
-    session.show(document, text)
-
 
 @command("start", example="instep start")
 @timeout_option("60s")
-@pass_session
 def start(session: Session, timeout_ms: int) -> None:
     """Start the daemon: by systemd where a unit is installed for this node, else detached."""
     from instep.cli.cluster.launch import start_daemon
@@ -87,12 +80,11 @@ def start(session: Session, timeout_ms: int) -> None:
     session.settings()
     changed = start_daemon(node, timeout_ms / 1000)
     document = {"directory": str(node.path), "running": True, "changed": changed}
-    session.show(document, lambda: print("the daemon runs" if changed else "the daemon runs already"))
+    session.show(document, "the daemon runs" if changed else "the daemon runs already")
 
 
 @command("stop", example="instep stop --timeout 1m")
 @timeout_option("30s")
-@pass_session
 def stop(session: Session, timeout_ms: int) -> None:
     """Stop the daemon; the next start finishes or resumes its work."""
     from instep.cli.cluster.launch import stop_daemon
@@ -105,11 +97,10 @@ def stop(session: Session, timeout_ms: int) -> None:
     except DaemonDown:
         changed = False
     document = {"directory": str(node.path), "running": False, "changed": changed}
-    session.show(document, lambda: print("the daemon has stopped" if changed else "no daemon was running"))
+    session.show(document, "the daemon has stopped" if changed else "no daemon was running")
 
 
 @command("serve", example="instep --dir /srv/instep serve")
-@pass_session
 def serve(session: Session) -> None:
     """Run the daemon in the foreground until it is interrupted."""
     node = session.node

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from instep.api import members as api
@@ -13,11 +11,8 @@ from instep.api.verifying import CheckCommand
 from instep.cli.cluster.partners import link_options, read_network, shown_network
 from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.output import printable, say, table
-from instep.cli.session import DURATION, Session, command, group, pass_session, timeout_option
+from instep.cli.session import DURATION, Session, command, group, timeout_option
 from instep.errors import RefusedError, UsageError
-
-__all__ = ["check", "invite", "node"]
-
 
 # invite -------------------------------------------------------------------------------------------------
 
@@ -29,7 +24,6 @@ __all__ = ["check", "invite", "node"]
     "--ttl", "ttl_ms", type=DURATION, default="1h", show_default=True, help="How long a token works, once."
 )
 @click.option("--from", "from_address", metavar="ADDR", help="Also allow peers from this address or network.")
-@pass_session
 def invite(
     session: Session,
     names: tuple[str, ...],
@@ -42,6 +36,7 @@ def invite(
     """Print a one-time token for each new node; the ready join line goes to stderr."""
     from instep.model.ids import node_name
     from instep.node.config import edits
+    from instep.node.config.values import shown_duration
     from instep.node.peers.reachability import check_invitation, is_covered
 
     settings = session.settings()
@@ -60,20 +55,11 @@ def invite(
     }
     tokens = {name: session.call(command, 30.0) for name, command in asked.items()}
 
-    def text() -> None:
+    if not session.gave_json({"tokens": [{"name": name, **as_json(told)} for name, told in tokens.items()]}):
         for name, told in tokens.items():
-            print(told.token)
-            say(f"on {name}, within {_shown(ttl_ms)}:")
+            print(told.token, flush=True)
+            say(f"on {name}, within {shown_duration(ttl_ms)}:")
             say(f"  instep join {told.token} --start")
-
-    sys.stdout.flush()
-    session.show({"tokens": [{"name": name, **as_json(told)} for name, told in tokens.items()]}, text)
-
-
-def _shown(ms: int) -> str:
-    from instep.node.config.values import shown_duration
-
-    return shown_duration(ms)
 
 
 # node ---------------------------------------------------------------------------------------------------
@@ -82,19 +68,15 @@ node = group("node", "The nodes of the cluster, their facts and how they stand."
 
 
 @command("list", parent=node, example="instep node list --json")
-@pass_session
 def node_list(session: Session) -> None:
     """All nodes that this node knows, with address, fingerprint and standing."""
     document = session.call_or(lambda: _offline_nodes(session), api.NodeListCommand())
-
-    def text() -> None:
+    if not session.gave_json(document):
         rows = [
             (n.name + (" (this node)" if n.self else ""), n.address, n.standing, n.pin)
             for n in document.nodes
         ]
         table(rows, ("node", "address", "standing", "fingerprint"))
-
-    session.show(document, text)
 
 
 def _offline_nodes(session: Session) -> api.NodesDocument:
@@ -112,42 +94,39 @@ def _offline_nodes(session: Session) -> api.NodesDocument:
 
 @command("map", parent=node, example="instep node map --dot | dot -Tsvg > cluster.svg")
 @click.option("--dot", "as_dot", is_flag=True, help="A graph for Graphviz instead of a tree.")
-@pass_session
 def node_map(session: Session, as_dot: bool) -> None:
     """Draw which node sends which fileset to which, as this node sees it now."""
     document = session.call(api.NodeMapCommand())
-    session.show(document, lambda: print("\n".join(dot_lines(document) if as_dot else tree_lines(document))))
+    session.show(document, dot_lines(document) if as_dot else tree_lines(document))
 
 
 @command("facts", parent=node, example="instep node facts s1")
 @click.argument("name", required=False)
-@pass_session
 def node_facts(session: Session, name: str | None) -> None:
     """The facts of a node, which gates compare."""
     document = session.call(api.NodeFactsCommand(name))
-    session.show(document, lambda: table(sorted(document.facts.items()), ("fact", "value")))
+    if not session.gave_json(document):
+        table(sorted(document.facts.items()), ("fact", "value"))
 
 
 @command("drain", parent=node, example='instep node drain --for 2h --reason "kernel update"')
 @click.argument("name", required=False)
 @click.option("--for", "for_ms", type=DURATION, help="End by itself after this time.")
 @click.option("--reason", help="Shown in status.")
-@pass_session
 def node_drain(session: Session, name: str | None, for_ms: int | None, reason: str | None) -> None:
     """Say that a node should get no new work: this one, or a partner whose allow_drain names this one."""
     for_s = None if for_ms is None else for_ms / 1000
     document = session.call(api.DrainCommand(name, for_s, reason))
-    session.show(document, lambda: print(f"{document.node} is drained"))
+    session.show(document, f"{document.node} is drained")
 
 
 @command("undrain", parent=node, example="instep node undrain")
 @click.argument("name", required=False)
-@pass_session
 def node_undrain(session: Session, name: str | None) -> None:
     """Take a drain back."""
     document = session.call(api.UndrainCommand(name))
     still = "still drained, for another reason" if document.drained else "not drained"
-    session.show(document, lambda: print(f"{document.node} is {still}"))
+    session.show(document, f"{document.node} is {still}")
 
 
 # check --------------------------------------------------------------------------------------------------
@@ -155,12 +134,10 @@ def node_undrain(session: Session, name: str | None) -> None:
 
 @command("check", example="instep check --json")
 @timeout_option("1m")
-@pass_session
 def check(session: Session, timeout_ms: int) -> None:
     """Check all conditions for work; exit 0 only when all of them hold."""
     document = session.call(CheckCommand(), timeout_ms / 1000)
-
-    def text() -> None:
+    if not session.gave_json(document):
         for one in document.checks:
             if one.ok:
                 note = f"  {one.note}" if one.note else ""
@@ -171,7 +148,5 @@ def check(session: Session, timeout_ms: int) -> None:
             print(f"FAIL  {one.name} on {one.node}  {values}".rstrip())
             if one.hint:
                 print(f"      next: {one.hint}")
-
-    session.show(document, text)
     if not document.ok:
         raise click.exceptions.Exit(RefusedError.exit_code)

@@ -10,12 +10,10 @@ import click
 from instep.api import members as api
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
-from instep.cli.session import Session, command, daemon_word, group, pass_session, timeout_option
+from instep.cli.session import Session, command, daemon_word, group, timeout_option
 from instep.errors import UsageError
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
-
-__all__ = ["allow", "link_options", "partner", "read_network", "shown_network"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,12 +58,10 @@ partner = group("partner", "The partners of this node, and the rights of each.")
 
 
 @command("list", parent=partner, example="instep partner list")
-@pass_session
 def partner_list(session: Session) -> None:
     """Every partner with its flags, when it last was in contact, and why not."""
     document = session.call_or(lambda: _offline_partners(session), api.PartnerListCommand())
-
-    def text() -> None:
+    if not session.gave_json(document):
         rows = [
             (
                 p.name, p.address or "dials here",
@@ -75,8 +71,6 @@ def partner_list(session: Session) -> None:
             for p in document.partners
         ]  # fmt: skip
         table(rows, ("partner", "address", "replicate", "data", "hub", "last checked", "reachable", "reason"))
-
-    session.show(document, text)
 
 
 def _offline_partners(session: Session) -> api.PartnersDocument:
@@ -94,14 +88,13 @@ def _changed(session: Session, name: str, changed: bool, done: str) -> None:
     reloaded = session.reload() if changed else None
     _said(session.settings().warnings if changed else ())
     document = {"partner": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
-    session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
+    session.show(document, done if changed else f"{name}: nothing to change")
 
 
 @command("set", parent=partner, example="instep partner set s1 --hub --no-data")
 @click.argument("name")
 @link_options(None)
 @click.option("--address", "at", metavar="HOST:PORT", help="Where to dial it; empty: it dials here.")
-@pass_session
 def partner_set(
     session: Session, name: str, replicate: bool | None, data: bool | None, hub: bool | None, at: str | None
 ) -> None:
@@ -137,7 +130,6 @@ def _is_member(session: Session, name: str) -> bool:
 
 @command("remove", parent=partner, example="instep partner remove s1")
 @click.argument("name")
-@pass_session
 def partner_remove(session: Session, name: str) -> None:
     """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
     from instep.node.config import edits
@@ -147,11 +139,10 @@ def partner_remove(session: Session, name: str) -> None:
 
 @command("resend", parent=partner, example="instep partner resend s1")
 @click.argument("name")
-@pass_session
 def partner_resend(session: Session, name: str) -> None:
     """Announce every head to a partner again, as if it had just connected."""
     document = session.call(api.PartnerResendCommand(name))
-    session.show(document, lambda: print(f"heads were announced to {name}"))
+    session.show(document, f"heads were announced to {name}")
 
 
 @command("add", parent=partner, example="instep partner add k1 10.30.0.1:7443 --pin 3f5a...c2")
@@ -162,7 +153,6 @@ def partner_resend(session: Session, name: str) -> None:
 )
 @link_options(True)
 @timeout_option("30s")
-@pass_session
 def partner_add(
     session: Session,
     name: str,
@@ -181,7 +171,7 @@ def partner_add(
     data, hub = data and replicate, hub and replicate
     asked = api.PartnerAddCommand(name, str(at), key, replicate=replicate, data=data, hub=hub)
     document = session.call(asked, timeout_ms / 1000)
-    session.show(document, lambda: print(f"{name} is a partner"))
+    session.show(document, f"{name} is a partner")
 
 
 # allow --------------------------------------------------------------------------------------------------
@@ -192,22 +182,18 @@ allow = group("allow", "The addresses from which peers may connect.")
 def _show_allow(session: Session, changed: bool, reloaded: object) -> None:
     networks = [str(one) for one in session.settings().allow]
     document = {"allow": networks, "changed": changed, "daemon": daemon_word(changed, reloaded)}
-    session.show(document, lambda: print("\n".join(networks) or "only this machine: allow is empty"))
+    session.show(document, "\n".join(networks) or "only this machine: allow is empty")
 
 
 @command("list", parent=allow, example="instep allow list")
-@pass_session
 def allow_list(session: Session) -> None:
     """The networks from which peers may connect."""
     networks = [str(one) for one in session.settings().allow]
-    session.show(
-        {"allow": networks}, lambda: print("\n".join(networks) or "only this machine: allow is empty")
-    )
+    session.show({"allow": networks}, "\n".join(networks) or "only this machine: allow is empty")
 
 
 @command("add", parent=allow, example="instep allow add 10.20.0.0/16")
 @click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
-@pass_session
 def allow_add(session: Session, networks: tuple[str, ...]) -> None:
     """Let peers connect from a network or address."""
     from instep.node.config import edits
@@ -221,7 +207,6 @@ def allow_add(session: Session, networks: tuple[str, ...]) -> None:
 
 @command("remove", parent=allow, example="instep allow remove 10.20.0.0/16")
 @click.argument("networks", nargs=-1, required=True, metavar="CIDR...")
-@pass_session
 def allow_remove(session: Session, networks: tuple[str, ...]) -> None:
     """Cut peers from a network off; open connections from there are closed."""
     from instep.node.config import edits

@@ -14,14 +14,12 @@ from instep.api import members as api
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
-from instep.cli.session import Session, command, group, pass_session, timeout_option
+from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import RefusedError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from instep.net.trust.certs import CertificateFacts
     from instep.net.trust.pki import Pki
-
-__all__ = ["pki"]
 
 
 pki = group("pki", "Keys and certificates.")
@@ -49,7 +47,6 @@ def _facts(facts: CertificateFacts) -> dict[str, Any]:
 
 
 @command("list", parent=pki, example="instep pki list")
-@pass_session
 def pki_list(session: Session) -> None:
     """This node's certificates, the cluster's CA, and on the CA's node all certificates that it issued."""
     from instep.net.trust.certs import Purpose, facts_of
@@ -70,8 +67,7 @@ def pki_list(session: Session) -> None:
         "node": found.name, "is_ca": found.is_ca, "certificates": [*own, *authorities], "issued": issued,
         "backed_up_at": None if backed_up is None else _day(backed_up),
     }  # fmt: skip
-
-    def text() -> None:
+    if not session.gave_json(document):
         table([(one["what"], one["subject"], one["not_after"], one["pin"]) for one in (*own, *authorities)],
               ("certificate", "subject", "until", "fingerprint of the key"))  # fmt: skip
         if issued:
@@ -83,11 +79,8 @@ def pki_list(session: Session) -> None:
         if found.is_ca and backed_up is None:
             print("the CA key has no backup\n  next: instep pki backup --to FILE")
 
-    session.show(document, text)
-
 
 @command("renew", parent=pki, example="instep pki renew")
-@pass_session
 def pki_renew(session: Session) -> None:
     """New certificates for this node's keys now; the daemon does so by itself in time."""
     try:
@@ -98,12 +91,11 @@ def pki_renew(session: Session) -> None:
             raise
         found.renew_own(int(time.time() * 1000))
         document = api.RenewDocument(found.name, True)
-    session.show(document, lambda: print("the certificates are renewed"))
+    session.show(document, "the certificates are renewed")
 
 
 @command("revoke", parent=pki, example="instep pki revoke s2")
 @click.argument("name")
-@pass_session
 def pki_revoke(session: Session, name: str) -> None:
     """Withdraw a node's certificates; every node learns it within a poll interval."""
     from instep.model.ids import node_name
@@ -115,21 +107,18 @@ def pki_revoke(session: Session, name: str) -> None:
         changed = _open(session).revoke(chosen, int(time.time() * 1000))
         document = api.RevokeDocument(name, changed, "stopped")
     done = f"{name} is revoked" if document.changed else f"{name} was revoked already"
-    session.show(document, lambda: print(done))
+    session.show(document, done)
 
 
 def _show_written(session: Session, what: str, files: list[Path], made: str | None) -> None:
     document: dict[str, Any] = {"files": [str(file) for file in files], "changed": True}
     if made is not None:
         document["passphrase"] = made
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{what} is in {', '.join(document['files'])}")
         if made is not None:
             print(f"passphrase: {made}")
             say("write it down apart from the file; it is not shown again")
-
-    session.show(document, text)
 
 
 @command("backup", parent=pki, example="instep pki backup --to /media/safe/instep-ca.backup")
@@ -138,7 +127,6 @@ def _show_written(session: Session, what: str, files: list[Path], made: str | No
     help="A file that does not exist yet.",
 )  # fmt: skip
 @passphrase_option
-@pass_session
 def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
     """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
     from instep.net.trust.keystore import backup
@@ -157,7 +145,6 @@ def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> 
     metavar="FILE",
 )
 @passphrase_option
-@pass_session
 def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
     """Put the CA and keys of a backup into a node directory that has none."""
     from instep.net.trust.keystore import restore
@@ -167,9 +154,7 @@ def pki_restore(session: Session, source: Path, passphrase_file: Path | None) ->
     session.node.create()
     found = restore(source, session.node.pki, passphrase)
     Pki(session.node.pki).mark_backed_up(int(time.time() * 1000))
-    session.show(
-        {"node": found.name, "changed": True}, lambda: print(f"the keys of {found.name} are restored")
-    )
+    session.show({"node": found.name, "changed": True}, f"the keys of {found.name} are restored")
 
 
 @command("export", parent=pki, example="instep pki export s1 --format pkcs12 --to /etc/tomcat/s1.p12")
@@ -180,7 +165,6 @@ def pki_restore(session: Session, source: Path, passphrase_file: Path | None) ->
     help="The file; for pem the directory. Default: NAME.p12, NAME.jks or NAME-pem here.",
 )  # fmt: skip
 @passphrase_option
-@pass_session
 def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
 ) -> None:
@@ -203,7 +187,6 @@ def pki_export(
 @command("fetch", parent=trust, example="instep pki trust fetch 10.30.0.1:7443")
 @click.argument("address", metavar="HOST:PORT")
 @timeout_option("10s")
-@pass_session
 def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
     """Show the certificates that a server presents, without believing them."""
     from instep.net.connections import tls
@@ -228,7 +211,6 @@ def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
 
 @command("import", parent=trust, example="instep pki trust import k1.pem")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@pass_session
 def trust_import(session: Session, file: Path) -> None:
     """Trust the node certificates in a PEM file, each for the node that it names."""
     from instep.net.trust.certs import Purpose, certificates_of_pem, facts_of, name_of
@@ -251,4 +233,4 @@ def trust_import(session: Session, file: Path) -> None:
         found.pin_partner(name, certificate)
         names.append(name)
     session.reload()
-    session.show({"trusted": names, "changed": True}, lambda: print(f"trusted: {', '.join(names)}"))
+    session.show({"trusted": names, "changed": True}, f"trusted: {', '.join(names)}")

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from instep.api import members as api
 from instep.cli.output import printable
 
-__all__ = ["dot_lines", "tree_lines"]
-
 
 def tree_lines(document: api.MapDocument) -> Iterator[str]:
     """One tree a fileset, from its first sender down; a node that nothing reaches stands alone."""

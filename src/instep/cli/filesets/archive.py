@@ -9,10 +9,8 @@ import click
 from instep.api import archive as api
 from instep.cli.filesets.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
-from instep.cli.session import DURATION, Session, command, group, pass_session
+from instep.cli.session import DURATION, Session, command, group
 from instep.model.counts import counted
-
-__all__ = ["archive"]
 
 archive = group("archive", "Files that were replaced, removed or set aside on this node.")
 
@@ -20,20 +18,16 @@ archive = group("archive", "Files that were replaced, removed or set aside on th
 @command("list", parent=archive, example="instep archive list catalog --set-aside")
 @click.argument("fileset", required=False)
 @click.option("--set-aside", is_flag=True, help="Only local changes that lost against a generation.")
-@pass_session
 def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None:
     """List the archive, newest first, and its size."""
     document = session.call(api.ArchiveListCommand(fileset, set_aside=set_aside))
-
-    def text() -> None:
+    if not session.gave_json(document):
         rows = [
             (one.path, one.generation, moment(one.at), one.why, shown_bytes(one.bytes))
             for one in document.items
         ]
         table(rows, ("path", "generation", "at", "why", "size"))
         print(f"{counted(len(rows), 'item')}; the whole archive holds {shown_bytes(document.bytes)}")
-
-    session.show(document, text)
 
 
 @command("restore", parent=archive, example="instep archive restore catalog styles/road.sld --to /tmp/found")
@@ -44,7 +38,6 @@ def archive_list(session: Session, fileset: str | None, set_aside: bool) -> None
 @click.option(
     "--to", "directory", required=True, metavar="DIR", help="Where to put it; never into a fileset."
 )
-@pass_session
 def archive_restore(session: Session, words: tuple[str, ...], generation: int | None, directory: str) -> None:
     """Copy a file or directory out of the archive."""
     if len(words) > 2:
@@ -55,13 +48,10 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
     document = session.call(
         api.ArchiveRestoreCommand(absolute(directory), fileset, shown, raw, generation=generation)
     )
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{printable(path)} is in {document.to}")
         for warning in document.warnings or ():
             print(f"  {warning}")
-
-    session.show(document, text)
 
 
 @command("prune", parent=archive, example="instep archive prune catalog --keep-within 7d --dry-run")
@@ -71,15 +61,11 @@ def archive_restore(session: Session, words: tuple[str, ...], generation: int | 
 )
 @click.option("--keep-within", "keep_within_ms", type=DURATION, help="Age to keep; else as configured.")
 @click.option("--dry-run", is_flag=True, help="Only name the batches that would go.")
-@pass_session
 def archive_prune(
     session: Session, fileset: str | None, keep_last: int | None, keep_within_ms: int | None, dry_run: bool
 ) -> None:
     """Delete from the archive the batches that neither rule keeps."""
     document = session.call(api.ArchivePruneCommand(fileset, keep_last, keep_within_ms, dry_run=dry_run))
-
-    def text() -> None:
+    if not session.gave_json(document):
         verb = "would go" if dry_run else "gone"
         print(f"{counted(document.removed, 'file')} {verb}, {shown_bytes(document.bytes)}")
-
-    session.show(document, text)

@@ -8,11 +8,9 @@ import click
 
 from instep.api import debugging as api
 from instep.cli.output import printable
-from instep.cli.session import Session, command, group, pass_session
+from instep.cli.session import Session, command, group
 from instep.errors import DamagedError, InstepError, UsageError
 from instep.model.counts import counted
-
-__all__ = ["debug"]
 
 RECORD_BYTES_MAX = 256 << 20
 
@@ -21,19 +19,15 @@ debug = group("debug", "Record and replay what the state machines of this node d
 
 @command("record", example="instep debug record catalog", parent=debug)
 @click.argument("fileset", required=False)
-@pass_session
 def record(session: Session, fileset: str | None) -> None:
     """Write the last events of a fileset's state machines to files in the node directory."""
     document = session.call(api.DebugRecordCommand(fileset))
-
-    def text() -> None:
+    if not session.gave_json(document):
         for one in document.records:
             print(f"{one.machine}: {counted(one.events, 'event')} in {one.file}")
             if one.broken is not None:
                 print(f"  it broke: {printable(one.broken)}")
             print(f"  next: instep debug replay {one.file}")
-
-    session.show(document, text)
 
 
 @command(
@@ -42,7 +36,6 @@ def record(session: Session, fileset: str | None) -> None:
     parent=debug,
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@pass_session
 def replay(session: Session, file: Path) -> None:
     """Run a record through the state machine of this version; nothing is changed.
 
@@ -64,8 +57,7 @@ def replay(session: Session, file: Path) -> None:
             for one in steps
         ],
     }  # fmt: skip
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(
             f"{printable(found.name)}: {counted(len(found.steps), 'event')}, recorded by instep {found.version}"
         )
@@ -79,8 +71,6 @@ def replay(session: Session, file: Path) -> None:
             print(f"event {len(steps)} breaks an invariant: {printable(broken)}")
         if difference is None and broken is None:
             print("every step ended as recorded")
-
-    session.show(document, text)
     if difference is not None or broken is not None:
         raise click.exceptions.Exit(InstepError.exit_code)
 

@@ -23,13 +23,11 @@ from instep.cli.filesets.recipes import (
 )
 from instep.cli.filesets.roots import all_wrong, check_root, mark_root
 from instep.cli.output import printable, say, table
-from instep.cli.session import Session, command, daemon_word, group, later, pass_session, timeout_option
+from instep.cli.session import Session, command, daemon_word, group, later, timeout_option
 from instep.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from instep.node.config.filesets import FilesetSettings
-
-__all__ = ["absolute", "fileset"]
 
 fileset = group("fileset", "The directories that are kept in step.")
 
@@ -61,7 +59,6 @@ def absolute(path: str) -> str:
 @click.option("--preserve", metavar="WHAT,...", help="owner, xattr, acl, hardlinks, sparse.")
 @click.option("--gate", multiple=True, metavar="FACT", help="A fact that must agree before an apply.")
 @click.option("--to", multiple=True, metavar="NODE", help="Offer it to these partners only.")
-@pass_session
 def fileset_add(
     session: Session,
     name: str,
@@ -116,8 +113,7 @@ def fileset_add(
         "not_offered_to": reasons, "daemon": daemon_word(changed, reloaded),
         **recipe_fields(recipe_name, given_keys),
     }  # fmt: skip
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{name} is {root}, written here" + ("" if changed else " (was there already)"))
         show_recipe(recipe_name, name, given_keys)
         print(f"  offered to {', '.join(offered) or 'no partner yet'}")
@@ -129,8 +125,6 @@ def fileset_add(
             print(f"  next, on {partner}: instep fileset accept {name} PATH")
         if not offered and not reasons:
             print("  next: instep invite NAME")
-
-    session.show(document, text)
 
 
 def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
@@ -168,7 +162,6 @@ def _offered(settings: Any, name: Any) -> tuple[list[str], dict[str, str]]:
 @recipe_options
 @click.option("--dry-run", is_flag=True, help="Only compare, and show the difference.")
 @timeout_option("10m")
-@pass_session
 def fileset_accept(
     session: Session,
     name: str,
@@ -213,8 +206,7 @@ def fileset_accept(
     if home is not None and home == settings.name:
         raise UsageError(f"{home} is this node", hint=f"instep fileset add {name} {path}", code="own_name")
     told = session.call(asked, timeout_ms / 1000)
-
-    def text() -> None:
+    if not session.gave_json({**as_json(told), **recipe_fields(recipe_name, ready)}):
         if told.only_here is not UNSET:
             print(f"  only here: {told.only_here}")
             print(f"  only there: {told.only_there}")
@@ -224,8 +216,6 @@ def fileset_accept(
             state = "follows" if told.changed else "follows already"
             print(f"{name} in {told.path} {state} {told.writer}")
 
-    session.show({**as_json(told), **recipe_fields(recipe_name, ready)}, text)
-
 
 @command(
     "set", parent=fileset, example="instep fileset set catalog settle=5ms drift=keep archive.keep_last=20"
@@ -234,7 +224,6 @@ def fileset_accept(
 @click.argument(
     "assignments", nargs=-1, required=True, metavar="KEY=VALUE...", shell_complete=complete_setting
 )
-@pass_session
 def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
     """Change settings of a fileset; an empty value goes back to the default."""
     from instep.node.config import edits
@@ -253,7 +242,6 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
 
 @command("remove", parent=fileset, example="instep fileset remove catalog")
 @click.argument("name")
-@pass_session
 def fileset_remove(session: Session, name: str) -> None:
     """Forget a fileset on this node; its files, archive and history stay."""
     from instep.node.config import edits
@@ -274,16 +262,14 @@ def _report_change(session: Session, name: str, changed: bool, done: str) -> Non
         for warning in settings.warnings:
             say(f"instep: {warning}")
     document = {"fileset": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
-    session.show(document, lambda: print(done if changed else f"{name}: nothing to change"))
+    session.show(document, done if changed else f"{name}: nothing to change")
 
 
 @command("list", parent=fileset, example="instep fileset list --json")
-@pass_session
 def fileset_list(session: Session) -> None:
     """The filesets here and the ones that partners offer."""
     document = session.call_or(lambda: _offline_list(session), api.FilesetListCommand())
-
-    def text() -> None:
+    if not session.gave_json(document):
         here = session.settings().name
         rows = [
             (f.name, f.path, "here" if f.writer == here else f.writer, f.fileset_class or "-")
@@ -292,8 +278,6 @@ def fileset_list(session: Session) -> None:
         table(rows, ("fileset", "path", "written", "class"))
         for offer in document.offers or ():
             print(f"offered by {offer.writer}: instep fileset accept {offer.name} PATH")
-
-    session.show(document, text)
 
 
 def _offline_list(session: Session) -> api.FilesetsDocument:
@@ -313,7 +297,6 @@ def _offline_row(one: FilesetSettings) -> api.FilesetDocument:
 
 @command("show", parent=fileset, example="instep fileset show catalog")
 @click.argument("name")
-@pass_session
 def fileset_show(session: Session, name: str) -> None:
     """All that this node knows about one fileset: settings, rules, place, sizes."""
     from instep.model.ids import fileset_name
@@ -329,11 +312,8 @@ def fileset_show(session: Session, name: str) -> None:
         return replace(_offline_row(found), daemon="stopped")
 
     document = session.call_or(offline, api.FilesetShowCommand(name))
-
-    def text() -> None:
+    if not session.gave_json(document):
         for key, value in as_json(document).items():
             if value not in (None, [], {}):
                 told = ", ".join(map(str, value)) if isinstance(value, list) else value
                 print(f"{key.replace('_', ' ')}: {printable(told)}")
-
-    session.show(document, text)

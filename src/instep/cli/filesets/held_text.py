@@ -12,8 +12,6 @@ from instep.api.parts import HeldDocument, ReportedDocument
 from instep.cli.output import printable
 from instep.model.counts import which
 
-__all__ = ["SET_ASIDE", "exit_if_held", "held_lines", "reported_lines", "show_held"]
-
 SET_ASIDE = 20
 NAMED_MAX = 20
 
@@ -56,11 +54,6 @@ def reported_lines(
     if opened:
         named = ", ".join(printable(each.path) for each in opened[:3])
         yield f"  open for writing: {named}" + (f" and {len(opened) - 3} more" if len(opened) > 3 else "")
-
-
-def show_held(document: HeldPathsView) -> None:
-    for line in held_lines(document.held, document.held_total):
-        print(line)
 
 
 def exit_if_held(document: HeldPathsView, *, ok: bool) -> None:

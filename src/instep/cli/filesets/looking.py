@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Iterator
 
 import click
 from msgspec.structs import replace
 
 from instep.api import looking as api
-from instep.api.command import as_json
 from instep.api.verifying import VerifyCommand
-from instep.cli.control import DaemonDown
 from instep.cli.filesets.held_text import held_lines, reported_lines
-from instep.cli.output import moment, printable, table, write_json
-from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
-from instep.errors import DamagedError, UnavailableError, UsageError
+from instep.cli.output import moment, printable, table
+from instep.cli.session import DURATION, Session, command, timeout_option
+from instep.errors import DamagedError, UsageError
 from instep.model.counts import counted, which
-
-__all__ = ["diff", "events", "explain", "log", "status", "verify"]
-
 
 # status -------------------------------------------------------------------------------------------------
 
@@ -31,7 +24,6 @@ __all__ = ["diff", "events", "explain", "log", "status", "verify"]
 @click.argument("fileset", required=False)
 @click.option("--watch", is_flag=True, help="Go on showing it whenever it changes.")
 @click.option("--exit-code", "with_exit_code", is_flag=True, help="Exit with the code of the worst standing.")
-@pass_session
 def status(session: Session, fileset: str | None, watch: bool, with_exit_code: bool) -> None:
     """Show how every node stands, why and since when, and what to type next.
 
@@ -40,10 +32,9 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
     from instep.cli.filesets.status_text import exit_code, status_lines
 
     if watch:
-        _watch(session, fileset)
-        return
+        session.watch(api.StatusCommand(fileset, watch=True), status_lines)
     document = session.call_or(lambda: _offline_status(session, fileset), api.StatusCommand(fileset))
-    session.show(document, lambda: print("\n".join(status_lines(document))))
+    session.show(document, status_lines(document))
     code = exit_code(document) if with_exit_code else 0
     if code:
         raise click.exceptions.Exit(code)
@@ -61,56 +52,20 @@ def _offline_status(session: Session, fileset: str | None) -> api.StatusDocument
     return replace(document, filesets=chosen)
 
 
-def _changes(session: Session, fileset: str | None) -> Iterator[api.StatusDocument]:
-    """Every change of the status, for as long as the daemon runs; a quiet cluster is asked anew."""
-    while True:
-        try:
-            yield from session.control.watch(api.StatusCommand(fileset, watch=True))
-            return
-        except UnavailableError as error:
-            if error.error_code != "timeout":
-                raise
-
-
-def _watch(session: Session, fileset: str | None) -> None:
-    from instep.cli.filesets.status_text import status_lines
-
-    is_terminal = sys.stdout.isatty()
-    shown = ""
-    for document in _changes(session, fileset):
-        if session.is_json:
-            write_json(as_json(document))
-            continue
-        text = "\n".join(status_lines(document))
-        if text == shown:
-            continue
-        shown = text
-        if is_terminal:
-            sys.stdout.write("\x1b[H\x1b[2J")
-        print(text, flush=True)
-        if not is_terminal:
-            print(flush=True)
-    raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
-
-
 # log, diff, events --------------------------------------------------------------------------------------
 
 
 @command("log", example="instep log catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def log(session: Session, fileset: str | None) -> None:
     """The generations, newest first, and where the contents of each can still be had."""
     document = session.call_or(lambda: _offline_log(session, fileset), api.LogCommand(fileset))
-
-    def text() -> None:
+    if not session.gave_json(document):
         rows = [
             (one.number, moment(one.published_at), one.author, one.message, _places(one))
             for one in document.generations
         ]
         table(rows, ("number", "published", "author", "message", "contents on"))
-
-    session.show(document, text)
 
 
 def _offline_log(session: Session, fileset: str | None) -> api.LogDocument:
@@ -130,14 +85,12 @@ def _places(one: api.LogRowDocument) -> str:
 
 @command("diff", example="instep diff catalog 41 42")
 @click.argument("words", nargs=-1, metavar="[FILESET] [A [B]]")
-@pass_session
 def diff(session: Session, words: tuple[str, ...]) -> None:
     """Show the changes between two generations; without any, between the head and the tree as it is now."""
     fileset, numbers = _fileset_and_numbers(words)
     a, b = (*numbers, None, None)[:2]
     document = session.call(api.DiffCommand(fileset, a, b))
-
-    def text() -> None:
+    if not session.gave_json(document):
         for one in document.changes:
             source = f"{printable(one.source)} -> " if one.source else ""
             problem = f"  ({printable(one.problem)})" if one.problem else ""
@@ -148,8 +101,6 @@ def diff(session: Session, words: tuple[str, ...]) -> None:
             print(line)
         for line in reported_lines(document.reported, document.reported_total):
             print(line)
-
-    session.show(document, text)
 
 
 def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]:
@@ -167,13 +118,11 @@ def _fileset_and_numbers(words: tuple[str, ...]) -> tuple[str | None, list[int]]
 
 @command("events", example="instep events --since 1h")
 @click.option("--since", "since_ms", type=DURATION, default="1h", show_default=True, help="How far back.")
-@pass_session
 def events(session: Session, since_ms: int) -> None:
     """List the events of this node: published, applied, refused, reverted, joined."""
     begin_ms = max(0, int(time.time() * 1000) - since_ms)
     document = session.call(api.EventsCommand(begin_ms))
-
-    def text() -> None:
+    if not session.gave_json(document):
         for one in document.events:
             known = {"at", "fileset", "what", "text", "reason"}
             more = {key: value for key, value in one.items() if key not in known and value not in (None, "")}
@@ -186,8 +135,6 @@ def events(session: Session, since_ms: int) -> None:
                 printable(f"{moment(one.get('at'))}  {one.get('fileset') or '-'}  {words}  {facts}").rstrip()
             )
 
-    session.show(document, text)
-
 
 # verify, explain ----------------------------------------------------------------------------------------
 
@@ -197,12 +144,10 @@ def events(session: Session, since_ms: int) -> None:
 @click.option("--deep", is_flag=True, help="Read every byte instead of trusting size and times.")
 @click.option("--fleet", is_flag=True, help="Have the partners verify theirs as well.")
 @timeout_option("1h")
-@pass_session
 def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeout_ms: int) -> None:
     """Compare the attested roots of the fleet, and each tree with its manifest; exit 10 on a difference."""
     document = session.call(VerifyCommand(fileset, deep=deep, fleet=fleet), timeout_ms / 1000)
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{document.fileset}: " + ("identical" if document.identical else "NOT identical"))
         for one in document.nodes:
             root, reason = (one.root or "-")[:16], f"  {one.reason}" if one.reason else ""
@@ -210,8 +155,6 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
             print(f"  {one.name}  root {root}  {differ}{reason}")
             for path in one.differs:
                 print(f"    {printable(path.path)}: {printable(path.why)}")
-
-    session.show(document, text)
     if not document.identical:
         raise click.exceptions.Exit(DamagedError.exit_code)
 
@@ -219,14 +162,12 @@ def verify(session: Session, fileset: str | None, deep: bool, fleet: bool, timeo
 @command("explain", example="instep explain catalog styles/road.sld")
 @click.argument("fileset")
 @click.argument("path", required=False)
-@pass_session
 def explain(session: Session, fileset: str, path: str | None) -> None:
     """Show which nodes get a fileset or a path of it, by which way, and why others do not."""
     raw = None if path is None else os.fsencode(path)
     shown = None if raw is None else raw.decode("utf-8", "replace")
     document = session.call(api.ExplainCommand(fileset, shown, raw))
-
-    def text() -> None:
+    if not session.gave_json(document):
         for one in document.to:
             way = f" via {', '.join(one.via)}" if one.via else ""
             verdict = "gets it" if one.gets else "does not get it"
@@ -235,5 +176,3 @@ def explain(session: Session, fileset: str, path: str | None) -> None:
             print("no other node gets it: there are no partners")
         for line in (*held_lines(document.held), *reported_lines(document.reported)):
             print(line)
-
-    session.show(document, text)

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import click
 from msgspec import UNSET
 
 from instep.api import lines as api
-from instep.cli.filesets.held_text import exit_if_held, show_held
+from instep.cli.filesets.held_text import exit_if_held, held_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import DURATION, Session, command, pass_session, timeout_option
+from instep.cli.session import DURATION, Session, command, timeout_option
 from instep.errors import RefusedError, UnavailableError, UsageError
 
 PUBLISH_S = 3600.0
 """A publish reads every new byte, and without a terminal it says nothing meanwhile."""
 WAIT_S = 600.0
 
-__all__ = ["PUBLISH_S", "outcome_counts", "pause", "publish", "resume", "retry", "show_publish", "wait"]
 
-
-def show_publish(document: api.OutcomeDocument, dry_run: bool) -> None:
+def publish_lines(document: api.OutcomeDocument, dry_run: bool) -> Iterator[str]:
     number = document.generation.number if document.generation is not None else None
     if not document.changed:
         stands = "and nothing was published yet" if number is None else f"generation {number} stands"
-        print(f"{document.fileset}: nothing changed, {stands}")
-        show_held(document)
+        yield f"{document.fileset}: nothing changed, {stands}"
+        yield from held_lines(document.held, document.held_total)
         return
     said = "would be published" if dry_run else f"generation {number} is published"
-    print(f"{document.fileset}: {said}: {outcome_counts(document)}")
-    show_held(document)
+    yield f"{document.fileset}: {said}: {outcome_counts(document)}"
+    yield from held_lines(document.held, document.held_total)
     if document.wait is not UNSET:
-        _show_wait(document.wait)
+        yield from wait_lines(document.wait)
 
 
 def outcome_counts(document: api.OutcomeDocument) -> str:
@@ -65,7 +64,6 @@ def outcome_counts(document: api.OutcomeDocument) -> str:
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
 )
 @timeout_option(None)
-@pass_session
 def publish(
     session: Session,
     fileset: str | None,
@@ -91,7 +89,7 @@ def publish(
         ),
         limit,
     )  # fmt: skip
-    session.show(document, lambda: show_publish(document, dry_run))
+    session.show(document, publish_lines(document, dry_run))
     if document.wait is not UNSET:
         _exit_unless_reached(document.wait)
     exit_if_held(document, ok=ok_set_aside)
@@ -103,22 +101,22 @@ def _exit_unless_reached(document: api.WaitDocument) -> None:
         raise click.exceptions.Exit((RefusedError if document.failed else UnavailableError).exit_code)
 
 
-def _show_wait(document: api.WaitDocument) -> None:
+def wait_lines(document: api.WaitDocument) -> Iterator[str]:
     name, failed, head = document.fileset, document.failed, document.generation
     which = f"generation {head.number}" if head is not None else "a first generation"
     if failed is not UNSET:
         state = f"the rollout is {failed.state.replace('_', ' ')}: " if failed.state else ""
         who = f"{printable(failed.node)}: " if failed.node else ""
-        print(f"{name}: {which} is not served by all: {state}{who}{printable(failed.reason)}")
-        print(f"  next: repair the cause, then: instep retry {name}")
+        yield f"{name}: {which} is not served by all: {state}{who}{printable(failed.reason)}"
+        yield f"  next: repair the cause, then: instep retry {name}"
         return
     if document.reached:
-        print(f"{name}: all are in step with {which}")
-        show_held(document)
+        yield f"{name}: all are in step with {which}"
+        yield from held_lines(document.held, document.held_total)
         return
-    print(f"{name}: not in step with {which} yet; still waiting for:")
+    yield f"{name}: not in step with {which} yet; still waiting for:"
     for one in document.waiting_for:
-        print(f"  {printable(one.node)}: {one.standing}")
+        yield f"  {printable(one.node)}: {one.standing}"
 
 
 @command("wait", example="instep wait catalog --node s1 --timeout 30s")
@@ -130,7 +128,6 @@ def _show_wait(document: api.WaitDocument) -> None:
     "--ok-set-aside", is_flag=True, help="Exit 0 also when single paths are held at their last entries."
 )
 @timeout_option("60s")
-@pass_session
 def wait(
     session: Session,
     fileset: str | None,
@@ -142,7 +139,7 @@ def wait(
 ) -> None:
     """Wait until every direct partner that accepted is in step with all changes before this call."""
     document = session.call(api.WaitCommand(fileset, generation, nodes, fleet=fleet), timeout_ms / 1000)
-    session.show(document, lambda: _show_wait(document))
+    session.show(document, wait_lines(document))
     _exit_unless_reached(document)
     exit_if_held(document, ok=ok_set_aside)
 
@@ -150,29 +147,26 @@ def wait(
 @command("retry", example="instep retry catalog --node s2")
 @click.argument("fileset", required=False)
 @click.option("--node", metavar="NODE", help="Ask that partner to retry.")
-@pass_session
 def retry(session: Session, fileset: str | None, node: str | None) -> None:
     """Retry a generation that was refused or put back, without waiting for a new one."""
     document = session.call(api.RetryCommand(fileset, node), 30.0)
-    session.show(document, lambda: print(f"{document.fileset}: tried again"))
+    session.show(document, f"{document.fileset}: tried again")
 
 
 @command("pause", example='instep pause catalog --for 2h --reason "migration"')
 @click.argument("fileset", required=False)
 @click.option("--for", "for_ms", type=DURATION, help="Resume by itself after this time.")
 @click.option("--reason", help="Shown in status.")
-@pass_session
 def pause(session: Session, fileset: str | None, for_ms: int | None, reason: str | None) -> None:
     """Stop publishing and applying a fileset on this node; it goes on to serve the same generation."""
     for_s = None if for_ms is None else for_ms / 1000
     document = session.call(api.PauseCommand(fileset, for_s, reason), 30.0)
-    session.show(document, lambda: print(f"{document.fileset}: paused"))
+    session.show(document, f"{document.fileset}: paused")
 
 
 @command("resume", example="instep resume catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def resume(session: Session, fileset: str | None) -> None:
     """Go on after a pause."""
     document = session.call(api.ResumeCommand(fileset), 30.0)
-    session.show(document, lambda: print(f"{document.fileset}: goes on"))
+    session.show(document, f"{document.fileset}: goes on")

@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from instep.cli.output import printable, table
-from instep.cli.session import Session, command, group, pass_session
+from instep.cli.session import Session, command, group
 from instep.errors import InstepError, UsageError
 
 if TYPE_CHECKING:
     from instep.node.recipes.recipe import Recipe
-
-__all__ = [
-    "parameter_option",
-    "recipe",
-    "recipe_fields",
-    "recipe_options",
-    "recipe_settings",
-    "settings_lines",
-    "show_recipe",
-    "with_recipe",
-]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -96,7 +85,6 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
 
 
 @command("list", parent=recipe, example="instep recipe list")
-@pass_session
 def recipe_list(session: Session) -> None:
     """The recipes that come with instep, and your own in /etc/instep/recipes or recipes/ in the node directory."""
     from instep.node.recipes.shelf import PACKAGED, RecipeShelf
@@ -112,15 +100,12 @@ def recipe_list(session: Session) -> None:
         except InstepError as error:
             row["problem"] = error.reason
         rows.append(row)
-
-    def text() -> None:
+    if not session.gave_json({"recipes": rows}):
         cells = [
             (row["name"], "own" if row["own"] else "", row["about"] or f"not usable: {row['problem']}")
             for row in rows
         ]
         table(cells, ("recipe", "", "for"))
-
-    session.show({"recipes": rows}, text)
 
 
 @command(
@@ -128,7 +113,6 @@ def recipe_list(session: Session) -> None:
 )
 @click.argument("name")
 @parameter_option
-@pass_session
 def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
     """Show the parameters of a recipe, and its settings: with examples where a parameter is not given."""
     from instep.node.recipes.recipe import FOLLOWED, WRITTEN
@@ -146,8 +130,7 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
         ],
         "settings": settings,
     }  # fmt: skip
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{name}: {printable(found.about)}")
         print(f"  file: {found.file}")
         for line in found.note.strip().splitlines():
@@ -167,8 +150,6 @@ def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
             print(f"\n# instep fileset {verb} NAME PATH --recipe {name}{needed}")
             for line in settings_lines(settings[role]):
                 print(printable(line))
-
-    session.show(document, text)
 
 
 def with_recipe(ready: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import click
 
 from instep.api import lines as api
 from instep.cli.filesets.filesets import absolute
-from instep.cli.filesets.held_text import exit_if_held, show_held
-from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, show_publish
+from instep.cli.filesets.held_text import exit_if_held, held_lines
+from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, publish_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import Session, command, pass_session
+from instep.cli.session import Session, command
 from instep.errors import UsageError
-
-__all__ = ["restore", "rollback"]
 
 
 def _number(raw: str) -> int:
@@ -32,7 +31,6 @@ def _number(raw: str) -> int:
     "--accept-deletions", is_flag=True, help="Go back although that removes more than max_deletions."
 )
 @click.option("--dry-run", is_flag=True, help="Only show the changes.")
-@pass_session
 def rollback(
     session: Session, words: tuple[str, ...], message: str, accept_deletions: bool, dry_run: bool
 ) -> None:
@@ -46,7 +44,7 @@ def rollback(
         ),
         PUBLISH_S,
     )
-    session.show(document, lambda: show_publish(document, dry_run))
+    session.show(document, publish_lines(document, dry_run))
     exit_if_held(document, ok=False)
 
 
@@ -61,7 +59,6 @@ def rollback(
 @click.option("-m", "--message", default="", help="Shown in log and status, when it becomes a generation.")
 @click.option("--accept-deletions", is_flag=True, help="Go on although that removes more than max_deletions.")
 @click.option("--dry-run", is_flag=True, help="Only show the changes, and whether all contents can be had.")
-@pass_session
 def restore(
     session: Session,
     fileset: str,
@@ -86,21 +83,21 @@ def restore(
         ),
         PUBLISH_S,
     )  # fmt: skip
-    session.show(document, lambda: _show_restore(document, dry_run))
+    session.show(document, _restore_lines(document, dry_run))
     exit_if_held(document, ok=False)
 
 
-def _show_restore(document: api.OutcomeDocument, dry_run: bool) -> None:
+def _restore_lines(document: api.OutcomeDocument, dry_run: bool) -> Iterator[str]:
     name = document.fileset
     if document.to:
         word = "would be written to" if dry_run else "are in"
         what = f"{document.added} paths, {shown_bytes(document.bytes)}"
-        print(f"{name}: {what} {word} {printable(document.to)}")
+        yield f"{name}: {what} {word} {printable(document.to)}"
         return
     if not document.changed:
-        print(f"{name}: the tree holds that already")
+        yield f"{name}: the tree holds that already"
         return
     number = document.generation.number if document.generation is not None else None
     said = "would be restored" if dry_run else f"restored; generation {number} is the newest"
-    print(f"{name}: {said}: {outcome_counts(document)}")
-    show_held(document)
+    yield f"{name}: {said}: {outcome_counts(document)}"
+    yield from held_lines(document.held, document.held_total)

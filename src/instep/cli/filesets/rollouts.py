@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from functools import partial
 
 import click
 
 from instep.api import rollouts as api
-from instep.api.command import Command, as_json
-from instep.cli.control import DaemonDown
-from instep.cli.output import coloured, moment, printable, table, write_json
-from instep.cli.session import Session, command, group, pass_session, timeout_option
+from instep.api.command import Command
+from instep.cli.output import coloured, moment, printable, table
+from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import RefusedError, UnavailableError
-
-__all__ = ["reload", "rollout"]
 
 BAR = 30
 FAILED = ("put_back", "stopped", "aborted")
@@ -28,44 +25,18 @@ rollout = group("rollout", "How a new generation goes through the partners, one 
 @command("show", parent=rollout, example="instep rollout show catalog --watch")
 @click.argument("fileset", required=False)
 @click.option("--watch", is_flag=True, help="Show every change until interrupted.")
-@pass_session
 def show(session: Session, fileset: str | None, watch: bool) -> None:
     """Show where each partner is, what the rollout waits for, and how the last ones went; on the writer."""
     if watch:
-        _watch(session, fileset)
-        return
+        session.watch(api.RolloutShowCommand(fileset, watch=True), partial(lines_of, past=5))
     document = session.call_or(lambda: _offline(session, fileset), api.RolloutShowCommand(fileset))
-    session.show(document, lambda: print("\n".join(lines_of(document))))
+    session.show(document, lines_of(document))
 
 
 def _offline(session: Session, fileset: str | None) -> api.RolloutsDocument:
     from instep.node.writing.rollout_view import offline_rollouts
 
     return offline_rollouts(session.node.path, fileset)
-
-
-def _watch(session: Session, fileset: str | None) -> None:
-    is_terminal, shown = sys.stdout.isatty(), ""
-    while True:
-        try:
-            for document in session.control.watch(api.RolloutShowCommand(fileset, watch=True)):
-                if session.is_json:
-                    write_json(as_json(document))
-                    continue
-                text = "\n".join(lines_of(document, past=5))
-                if text == shown:
-                    continue
-                shown = text
-                if is_terminal:
-                    sys.stdout.write("\x1b[H\x1b[2J")
-                print(text, flush=True)
-                if not is_terminal:
-                    print(flush=True)
-        except UnavailableError as error:
-            if error.error_code == "timeout":
-                continue  # nothing changed for long: ask anew
-            raise
-        raise DaemonDown("the daemon has stopped", hint=f"instep --dir {session.node.path} start")
 
 
 def lines_of(document: api.RolloutsDocument, past: int = 20) -> Iterator[str]:
@@ -123,19 +94,15 @@ def _past_line(row: api.RolloutDocument) -> str:
 
 def _ask(session: Session, asked: Command[api.RolloutStateDocument], said: str) -> None:
     document = session.call(asked, 60.0)
-
-    def text() -> None:
+    if not session.gave_json(document):
         number = document.generation.number if document.generation is not None else None
         word = said if document.changed else "nothing to change"
         state = document.state.replace("_", " ") + (", paused" if document.paused else "")
         print(f"{document.fileset}: generation {number}: {word}; it is {state}")
 
-    session.show(document, text)
-
 
 @command("pause", parent=rollout, example="instep rollout pause catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def pause(session: Session, fileset: str | None) -> None:
     """Let no further partner begin; partners that began finish."""
     _ask(session, api.RolloutPauseCommand(fileset), "paused")
@@ -143,7 +110,6 @@ def pause(session: Session, fileset: str | None) -> None:
 
 @command("resume", parent=rollout, example="instep rollout resume catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def resume(session: Session, fileset: str | None) -> None:
     """Go on with a paused rollout."""
     _ask(session, api.RolloutResumeCommand(fileset), "goes on")
@@ -152,7 +118,6 @@ def resume(session: Session, fileset: str | None) -> None:
 @command("abort", parent=rollout, example="instep rollout abort catalog")
 @click.argument("fileset", required=False)
 @click.option("--keep", is_flag=True, help="Partners that switched keep the generation.")
-@pass_session
 def abort(session: Session, fileset: str | None, keep: bool) -> None:
     """End the rollout: no further partner switches, and partners that did go back to the generation before."""
     _ask(session, api.RolloutAbortCommand(fileset, keep=keep), "aborted")
@@ -160,7 +125,6 @@ def abort(session: Session, fileset: str | None, keep: bool) -> None:
 
 @command("confirm", parent=rollout, example="instep rollout confirm catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def confirm(session: Session, fileset: str | None) -> None:
     """Say in time that the generation is good, so that no partner goes back."""
     _ask(session, api.RolloutConfirmCommand(fileset), "confirmed")
@@ -168,7 +132,6 @@ def confirm(session: Session, fileset: str | None) -> None:
 
 @command("retry", parent=rollout, example="instep rollout retry catalog")
 @click.argument("fileset", required=False)
-@pass_session
 def retry(session: Session, fileset: str | None) -> None:
     """Begin a failed rollout anew; partners drop their refusals of the generation."""
     _ask(session, api.RolloutRetryCommand(fileset), "begun anew")
@@ -181,19 +144,15 @@ def retry(session: Session, fileset: str | None) -> None:
 @click.argument("fileset", required=False)
 @click.option("--rolling", is_flag=True, help="A batch at a time, each taken out of its balancer meanwhile.")
 @timeout_option("5m")
-@pass_session
 def reload(session: Session, fileset: str | None, rolling: bool, timeout_ms: int) -> None:
     """Run the reload hooks, here and on the direct partners, with no new generation."""
     document = session.call(api.ReloadCommand(fileset, rolling=rolling), timeout_ms / 1000)
-
-    def text() -> None:
+    if not session.gave_json(document):
         print(f"{document.fileset}: reloaded on {', '.join(document.reloaded)}")
         rows: list[tuple[object, ...]] = [(one.node, one.code, one.reason) for one in document.failed]
         rows += [(one.node, "waits", one.standing) for one in document.waiting_for]
         rows += [(name, "absent", "reloads when it is back") for name in document.absent]
         table(rows)
-
-    session.show(document, text)
     if document.failed:
         raise click.exceptions.Exit(RefusedError.exit_code)
     if document.waiting_for:

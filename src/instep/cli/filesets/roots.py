@@ -12,8 +12,6 @@ from instep.model.counts import counted, which
 if TYPE_CHECKING:
     from instep.model.ids import FilesetName
 
-__all__ = ["all_wrong", "check_root", "mark_root"]
-
 
 def all_wrong(
     session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError

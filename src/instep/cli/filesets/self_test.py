@@ -6,10 +6,8 @@ import click
 
 from instep.api import verifying as api
 from instep.cli.output import printable
-from instep.cli.session import Session, command, pass_session, timeout_option
+from instep.cli.session import Session, command, timeout_option
 from instep.errors import RefusedError
-
-__all__ = ["test"]
 
 
 @command("test", example="instep test catalog --fleet --through-balancer")
@@ -22,7 +20,6 @@ __all__ = ["test"]
 )
 @click.option("--fleet", is_flag=True, help="Test here and on every partner, and compare the answers.")
 @timeout_option("2m")
-@pass_session
 def test(
     session: Session,
     fileset: str | None,
@@ -34,7 +31,7 @@ def test(
     """Run the probe hooks and golden requests of a fileset now; nothing is changed. Exit 0 only when all are right."""
     asked = api.TestCommand(fileset, through_balancer=through_balancer, nodes=nodes, fleet=fleet)
     document = session.call(asked, timeout_ms / 1000)
-    session.show(document, lambda: print("\n".join(map(_line, document.tests))))
+    session.show(document, map(_line, document.tests))
     if not document.ok:
         raise click.exceptions.Exit(RefusedError.exit_code)
 

@@ -9,8 +9,6 @@ from instep.api.parts import FullGenerationDocument
 from instep.cli.filesets.held_text import held_lines, reported_lines
 from instep.cli.output import coloured, moment, printable
 
-__all__ = ["EXIT_CODES", "exit_code", "status_lines"]
-
 EXIT_CODES: dict[str, int] = {
     "in_step": 0, "observing": 0, "applying": 11, "behind": 11, "paused": 11, "held": 11,
     "unknown": 7, "unreachable": 7, "drifted": 12, "blocked": 4, "failing": 8, "damaged": 10,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,10 +12,8 @@ import click
 from instep.api import succession as api
 from instep.cli.output import printable
 from instep.cli.passphrase import passphrase_option, read_passphrase
-from instep.cli.session import Session, command, pass_session, timeout_option
+from instep.cli.session import Session, command, timeout_option
 from instep.errors import RefusedError, UsageError
-
-__all__ = ["handover", "promote"]
 
 
 @command("handover", example="instep handover catalog s1 --timeout 2m")
@@ -22,12 +21,10 @@ __all__ = ["handover", "promote"]
 @click.argument("node")
 @click.option("--dry-run", is_flag=True, help="Only check whether it could be done now.")
 @timeout_option("5m")
-@pass_session
 def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_ms: int) -> None:
     """Make a partner that is in step the writer; run it on the writer. Nothing that was published is lost."""
     document = session.call(api.HandoverCommand(node, fileset, dry_run=dry_run), timeout_ms / 1000)
-
-    def show() -> None:
+    if not session.gave_json(document):
         if dry_run and document.changed:
             print(f"{fileset}: {node} could become the writer now")
         elif document.changed:
@@ -36,8 +33,6 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
                 print(f"  changed here after that, not published; it goes to the archive: {printable(path)}")
         else:
             print(f"{fileset}: {node} is the writer already")
-
-    session.show(document, show)
 
 
 @command(
@@ -54,7 +49,6 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.option("--dry-run", is_flag=True, help="Only name the generations that may be lost.")
 @timeout_option("2m")
-@pass_session
 def promote(
     session: Session,
     fileset: str,
@@ -78,7 +72,7 @@ def promote(
         )
     plan = session.call(api.PromoteCommand(fileset, dry_run=True), timeout_ms / 1000)
     if dry_run:
-        session.show(plan, lambda: _show_plan(plan))
+        session.show(plan, _plan_lines(plan))
         return
     if plan.changed and not plan.has_ca_key and pki_backup is None:
         raise RefusedError(
@@ -87,14 +81,14 @@ def promote(
             code="no_ca_key",
         )
     if plan.changed and not session.is_json and not yes and sys.stdin.isatty():
-        _show_plan(plan)
+        print("\n".join(_plan_lines(plan)))
         is_left = plan.lost or plan.unheard
         if not click.confirm("Go on without them?" if is_left else "Go on?", err=True):
             raise RefusedError("nothing was changed", code="declined")
     if pki_backup is not None and not plan.has_ca_key:
         _take_ca(session, pki_backup, passphrase_file)
     document = session.call(api.PromoteCommand(fileset), timeout_ms / 1000)
-    session.show(document, lambda: _show_promoted(document))
+    session.show(document, _promoted_lines(document))
 
 
 def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None:
@@ -108,7 +102,7 @@ def _take_ca(session: Session, file: Path, passphrase_file: Path | None) -> None
         session.message("this node holds the cluster's CA now: invite, renew and revoke here")
 
 
-def _show_lost(document: api.PromoteDocument, what: str) -> None:
+def _lost_lines(document: api.PromoteDocument, what: str) -> Iterator[str]:
     for one in document.lost:
         words = [f"generation {one.number} of epoch {one.epoch}"]
         if one.published_at:
@@ -116,30 +110,30 @@ def _show_lost(document: api.PromoteDocument, what: str) -> None:
         if one.message:
             words.append(f'"{printable(one.message)}"')
         words.append(f"known by {', '.join(one.known_by)}" if one.known_by else "no node here has it")
-        print(f"  {what}: {', '.join(words)}")
+        yield f"  {what}: {', '.join(words)}"
     for left in document.unheard:
-        print(f"  {what}: whatever {left.node} published, which could not be asked: {printable(left.reason)}")
-        print(f"    {printable(left.hint)}")
+        yield f"  {what}: whatever {left.node} published, which could not be asked: {printable(left.reason)}"
+        yield f"    {printable(left.hint)}"
 
 
-def _show_plan(plan: api.PromoteDocument) -> None:
+def _plan_lines(plan: api.PromoteDocument) -> Iterator[str]:
     if not plan.changed:
-        print(f"{plan.fileset}: {plan.writer} is the writer already")
+        yield f"{plan.fileset}: {plan.writer} is the writer already"
         return
     number = f"generation {plan.base.number}" if plan.base is not None else "nothing"
-    print(f"{plan.fileset}: {plan.writer} would go on from {number}")
-    _show_lost(plan, "may be lost")
+    yield f"{plan.fileset}: {plan.writer} would go on from {number}"
+    yield from _lost_lines(plan, "may be lost")
     if not plan.lost and not plan.unheard:
-        print("  nothing newer is known here")
+        yield "  nothing newer is known here"
 
 
-def _show_promoted(document: api.PromoteDocument) -> None:
+def _promoted_lines(document: api.PromoteDocument) -> Iterator[str]:
     if not document.changed:
-        print(f"{document.fileset}: {document.writer} is the writer already")
+        yield f"{document.fileset}: {document.writer} is the writer already"
         return
     head = document.generation
     published = f" and published generation {head.number}" if head is not None else ""
-    print(f"{document.fileset}: {document.writer} writes epoch {document.epoch}{published}")
-    _show_lost(document, "left behind")
+    yield f"{document.fileset}: {document.writer} writes epoch {document.epoch}{published}"
+    yield from _lost_lines(document, "left behind")
     for step in document.next:
-        print(f"  next, {step}")
+        yield f"  next, {step}"

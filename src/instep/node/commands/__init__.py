@@ -24,8 +24,6 @@ from instep.node.commands.verifying import Verifying
 from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
-__all__ = ["commands_of"]
-
 
 def commands_of(context: CommandContext) -> Commands:
     """Every command with the public coroutine that takes it as ``asked``."""

@@ -21,8 +21,6 @@ from instep.node.upkeep.housekeeping import retention_of
 from instep.tree.archive.archive import Archive, Item
 from instep.tree.journal.journal import ItemRecord
 
-__all__ = ["Archives"]
-
 ITEMS_MAX = 100_000
 
 

@@ -9,8 +9,6 @@ from instep.model.ids import FilesetName, NodeName
 from instep.model.standing import Standing
 from instep.node.node import Node
 
-__all__ = ["be_heard"]
-
 HEARD_S = 3.0
 """A home that does not answer in this time is not waited for: the fileset is accepted all the same."""
 

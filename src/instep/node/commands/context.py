@@ -9,8 +9,6 @@ from instep.node.balance.listeners import Listeners
 from instep.node.node import Node
 from instep.node.upkeep.housekeeping import Housekeeping
 
-__all__ = ["CommandContext"]
-
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:

@@ -22,8 +22,6 @@ from instep.api.command import OTHER_VERSION, Command, Document, as_json, comman
 from instep.errors import InstepError, UsageError
 from instep.node.runtime.driver import from_os_error
 
-__all__ = ["Commands", "ControlServer", "Handler", "Speaker"]
-
 BODY_MAX = 1 << 20
 log = logging.getLogger(__name__)
 

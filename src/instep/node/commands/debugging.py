@@ -10,8 +10,6 @@ from instep.node.runtime.driver import from_os_error
 from instep.node.runtime.records import write_record
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Debugging"]
-
 
 class Debugging:
     def __init__(self, node: Node) -> None:

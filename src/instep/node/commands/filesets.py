@@ -38,8 +38,6 @@ from instep.tree.root.beneath import Root
 from instep.tree.root.marker import read_marker
 from instep.tree.root.place import Place
 
-__all__ = ["Filesets"]
-
 _OFFER_WAIT_S = 5.0
 SAMPLE_MAX = 100
 

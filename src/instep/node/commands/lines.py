@@ -27,8 +27,6 @@ from instep.node.trees.scanning.held_view import held_documents
 from instep.node.writing.rollout_view import why_never
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Lines"]
-
 WAIT_S = 60.0
 GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0

@@ -40,8 +40,6 @@ from instep.node.trees.scanning.held_view import explained, held_of_line
 from instep.node.writing.rollout_view import status_document
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Looking"]
-
 DIFF_MAX = 100_000
 EVENTS_MAX = 10_000
 LOG_MAX = 1_000

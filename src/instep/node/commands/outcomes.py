@@ -17,8 +17,6 @@ from instep.node.node import Node
 from instep.node.trees.scanning.held_view import held_documents
 from instep.node.writing.writer import WriterService
 
-__all__ = ["author", "error_of", "outcome_document", "writer_of"]
-
 
 def error_of(trouble: Trouble) -> InstepError:
     """A machine's trouble as the error that a command ends with."""

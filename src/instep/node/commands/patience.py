@@ -11,8 +11,6 @@ from instep.errors import ContentionError
 from instep.node.commands.control import Speaker
 from instep.node.node import Node
 
-__all__ = ["AGAIN", "deadline_in", "left", "until", "watched"]
-
 Result = TypeVar("Result", bound=Document)
 
 POLL_S = 1.0

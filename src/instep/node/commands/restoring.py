@@ -22,8 +22,6 @@ from instep.node.node import Node
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Restores"]
-
 RESTORE_S = 3_600.0
 SHOWN_S = 1.0
 """So often progress is shown."""

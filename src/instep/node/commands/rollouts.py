@@ -22,8 +22,6 @@ from instep.node.node import Node
 from instep.node.writing.rollout_view import rollouts_document
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Rollouts"]
-
 ASK_S = 30.0
 RELOAD_S = 300.0
 WATCH_S = 1.0

@@ -11,13 +11,6 @@ from instep.node.runtime.signers import BROKEN
 from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 
-__all__ = [
-    "generation_of",
-    "path_of",
-    "running_service_of",
-    "service_of",
-]
-
 GENERATIONS_MAX = 10_000
 
 

@@ -18,8 +18,6 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Trying"]
-
 LIMIT_S = 120.0
 
 

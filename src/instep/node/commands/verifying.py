@@ -16,8 +16,6 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
 from instep.node.trees.keeping.page_walk import must_have
 
-__all__ = ["Verifying"]
-
 VERIFY_S = 86_400.0
 
 

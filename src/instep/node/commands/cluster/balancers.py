@@ -9,8 +9,6 @@ from instep.fleet.balancers.plan import ServerPlan
 from instep.node.balance.balancer_files import Balancers
 from instep.node.commands.control import Speaker
 
-__all__ = ["BalancerCommands"]
-
 
 class BalancerCommands:
     def __init__(self, balancers: Balancers) -> None:

@@ -32,8 +32,6 @@ from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
 
-__all__ = ["check_node"]
-
 SKEW_MAX_MS = 300_000
 FREE_MIN_SHARE = 0.05
 CALL_S = 10.0

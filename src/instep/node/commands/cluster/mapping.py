@@ -10,8 +10,6 @@ from instep.node.lines.snapshot import reports_of
 from instep.node.node import Node
 from instep.node.writing.writer import WriterService
 
-__all__ = ["Mapper"]
-
 
 class Mapper:
     def __init__(self, node: Node) -> None:

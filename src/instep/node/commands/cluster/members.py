@@ -23,8 +23,6 @@ from instep.node.lines.snapshot import moment, reports_of
 from instep.node.runtime.draining import OPERATOR, REASON_MAX
 from instep.node.runtime.driver import wall_ms
 
-__all__ = ["MemberCommands"]
-
 TTL_S = 3_600.0
 FETCH_S = 10.0
 FACTS_S = 20.0

@@ -19,8 +19,6 @@ from instep.node.commands.patience import left, until
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 
-__all__ = ["Heard", "Unheard", "hear_claimants"]
-
 HEAR_S = 10.0
 """So long a claimant that is not connected is waited for; at most half of the command's remaining time."""
 ASK_S = 5.0

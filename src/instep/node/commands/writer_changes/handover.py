@@ -33,8 +33,6 @@ from instep.node.runtime.signers import verdict_on
 from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
 
-__all__ = ["Handover"]
-
 HANDOVER_S = 300.0
 ASK_S = 20.0
 QUIET_TRIES = 5

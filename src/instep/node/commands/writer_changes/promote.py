@@ -29,8 +29,6 @@ from instep.node.peers.takeover_check import why_unserved
 from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
 
-__all__ = ["Promote"]
-
 PROMOTE_S = 120.0
 SETTLE_S = 5.0
 """So long what is on its way here may still arrive, so that it need not be lost."""

@@ -13,8 +13,6 @@ from instep.node.lines.snapshot import generation_document
 from instep.node.node import Node
 from instep.node.writing.writer import WriterService
 
-__all__ = ["step_back", "was_replaced"]
-
 RECORDED_MAX = 10_000
 
 
