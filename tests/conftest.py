@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import pytest_socket
+
+from tests.support.spreading import Spreading, longest_first
 
 TESTS = Path(__file__).parent
 MARKED_FLOORS = ("adversary", "cluster", "simulation")
@@ -26,11 +29,18 @@ def floor_of(item: pytest.Item) -> str:
         return ""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         floor = floor_of(item)
         if floor in MARKED_FLOORS:
             item.add_marker(floor)
+    if hasattr(config, "workerinput"):  # one of several workers
+        longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spreading:
+    return Spreading(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -81,14 +81,3 @@ def test_a_dry_run_names_what_is_immutable(fleet: Fleet) -> None:
         subprocess.run(["chattr", "-i", str(frozen)], check=True, timeout=20)
     main.run("rollback", "data", str(first))
     assert frozen.read_text() == "one af"
-
-
-def test_a_path_that_nothing_has_is_named(fleet: Fleet) -> None:
-    """Goal: a mistyped path was answered with "the tree holds that already"."""
-    tree, _, _ = _two_generations(fleet)
-    (tree / "b" / "new").write_text("never published")
-    for words in (("--dry-run",), ()):
-        error = fleet.main.run("restore", "data", "a/f", "a/nothing", *words, expect=2).error
-        assert error["code"] == "no_such_path" and error["facts"]["path"] == "a/nothing", error
-    fleet.main.run("restore", "data", "b/new")
-    assert not (tree / "b" / "new").exists()

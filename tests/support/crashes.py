@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,7 +258,7 @@ def _parent(path: bytes) -> bytes:
 
 class Reader:
     """Reads files that every generation has, again and again, and records every one that was missing or not whole
-    (P2)."""
+    (P2). It rests as long as it reads, so that the nodes have the processor, too."""
 
     def __init__(self, paths: Iterable[Path], is_whole: Callable[[bytes], bool]) -> None:
         self._paths = list(paths)
@@ -278,7 +279,9 @@ class Reader:
         assert self.reads > len(self._paths), "the reader hardly read"
 
     def _read(self) -> None:
-        while not self._ended.is_set():
+        lasted_s = 0.0
+        while not self._ended.wait(lasted_s):
+            begun = time.monotonic()
             for path in self._paths:
                 try:
                     data = path.read_bytes()
@@ -290,6 +293,7 @@ class Reader:
                 self.reads += 1
                 if self._ended.is_set() or len(self.wrong) > 10:
                     return
+            lasted_s = time.monotonic() - begun
 
 
 def told(call: Callable[[], object]) -> InstepError | None:

@@ -147,6 +147,31 @@ class ServiceNode:
     async def publish(self, **params: Any) -> dict[str, Any]:
         return await self.call("publish", fileset="data", **params)
 
+    async def log(self) -> dict[int, dict[str, Any]]:
+        """The generations that it knows, the newest first, by number."""
+        rows = (await self.call("log", fileset="data"))["generations"]
+        return {row["number"]: row for row in rows}
+
+    async def events(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.call("events"))["events"]
+        return found
+
+    async def archived(self, why: str | None = None) -> dict[str, dict[str, Any]]:
+        """The archived objects by path, of one cause or of all."""
+        items = (await self.call("archive_list", fileset="data"))["items"]
+        return {item["path"]: item for item in items if why in (None, item["why"])}
+
+    async def taken_out(self, path: str, to: Path) -> list[str]:
+        """Take a path out of the archive into an empty directory; the contents of the files that came."""
+        await self.call("archive_restore", fileset="data", path=path, to=str(to))
+        return [found.read_text() for found in sorted(to.rglob("*")) if found.is_file()]
+
+    @property
+    def control(self) -> Path:
+        """The folder beside the tree with the history, the archive and the journal."""
+        (found,) = self.tree.parent.glob(".instep-*")
+        return found
+
     def write(self, files: Mapping[str, str]) -> None:
         for path, text in files.items():
             (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +189,15 @@ class ServiceNode:
         """The number of the newest generation that it knows."""
         number: int = (await self.line())["head"]["number"]
         return number
+
+    async def holds(self, path: str, text: str) -> None:
+        """Wait until a file of its tree has this text."""
+
+        async def is_so() -> bool:
+            file = self.tree / path
+            return file.is_file() and file.read_text() == text
+
+        await reached(is_so, lambda: f"{text!r} in {path} of {self.name}")
 
     async def stands(self, *wanted: str, code: str | None = None) -> dict[str, Any]:
         """Wait until the line stands so; the line."""
