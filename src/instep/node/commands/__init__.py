@@ -11,7 +11,7 @@ from instep.node.commands.archive import Archives
 from instep.node.commands.cluster.balancers import BalancerCommands
 from instep.node.commands.cluster.mapping import Mapper
 from instep.node.commands.cluster.members import MemberCommands
-from instep.node.commands.context import CommandContext
+from instep.node.commands.context import CommandContext, CommandHandlers
 from instep.node.commands.control import Commands, Handler
 from instep.node.commands.debugging import Debugging
 from instep.node.commands.filesets import Filesets
@@ -24,18 +24,17 @@ from instep.node.commands.verifying import Verifying
 from instep.node.commands.writer_changes.handover import Handover
 from instep.node.commands.writer_changes.promote import Promote
 
+HANDLERS: tuple[type[CommandHandlers], ...] = (
+    Archives, BalancerCommands, Filesets, Handover, Lines, Looking, Mapper, MemberCommands, Promote, Restores,
+    Rollouts, Trying, Verifying, Debugging,
+)  # fmt: skip
+
 
 def commands_of(context: CommandContext) -> Commands:
     """Every command with the public coroutine that takes it as ``asked``."""
-    node = context.node
-    made = (
-        Archives(node), BalancerCommands(context.balancers), Filesets(node), Handover(node), Lines(node),
-        Looking(context), Mapper(node), MemberCommands(context), Promote(node), Restores(node), Rollouts(node),
-        Trying(node), Verifying(node), Debugging(node),
-    )  # fmt: skip
     found: dict[type[Command[Any]], Handler] = {}
-    for handlers in made:
-        for name, handler in inspect.getmembers(handlers, inspect.iscoroutinefunction):
+    for handlers in HANDLERS:
+        for name, handler in inspect.getmembers(handlers(context), inspect.iscoroutinefunction):
             if not name.startswith("_"):
                 kind = typing.get_type_hints(handler)["asked"]
                 assert kind not in found, kind

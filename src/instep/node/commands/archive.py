@@ -12,10 +12,10 @@ from instep.core.retention import plan_prune
 from instep.errors import UsageError
 from instep.model.counts import counted, which
 from instep.model.paths import path_fields, shown
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import path_of, service_of
 from instep.node.lines.snapshot import moment
-from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
 from instep.node.upkeep.housekeeping import retention_of
 from instep.tree.archive.archive import Archive, Item
@@ -24,10 +24,7 @@ from instep.tree.journal.journal import ItemRecord
 ITEMS_MAX = 100_000
 
 
-class Archives:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Archives(CommandHandlers):
     async def list(self, asked: api.ArchiveListCommand, speaker: Speaker) -> api.ArchiveListDocument:
         service = service_of(self._node, asked.fileset)
         wanted = ("drift", "lost") if asked.set_aside else None

@@ -18,3 +18,10 @@ class CommandContext:
     balancers: Balancers
     housekeeping: Housekeeping
     listeners: Listeners
+
+
+class CommandHandlers:
+    """Handlers of some commands: each public coroutine takes the command that the type of its ``asked`` names."""
+
+    def __init__(self, context: CommandContext) -> None:
+        self._context, self._node = context, context.node

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from instep.api import debugging as api
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import service_of
-from instep.node.node import Node
 from instep.node.runtime.driver import from_os_error
 from instep.node.runtime.records import write_record
 from instep.node.writing.writer import WriterService
 
 
-class Debugging:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Debugging(CommandHandlers):
     async def record(self, asked: api.DebugRecordCommand, speaker: Speaker) -> api.RecordsDocument:
         """Also where the line has stopped: its record is the one that is wanted most."""
         service = service_of(self._node, asked.fileset)

@@ -17,13 +17,14 @@ from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
 from instep.model.paths import path_fields
 from instep.net.messages import messages as m
 from instep.node.commands.being_heard import be_heard
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.patience import change_within
 from instep.node.commands.targets import service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config import edits
-from instep.node.following.follower import FollowService
 from instep.node.following.page_fetch import Fetcher
-from instep.node.node import Node
+from instep.node.node import Service
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
@@ -42,10 +43,7 @@ _OFFER_WAIT_S = 5.0
 SAMPLE_MAX = 100
 
 
-class Filesets:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Filesets(CommandHandlers):
     async def reload_config(
         self, asked: api.ReloadConfigCommand, speaker: Speaker
     ) -> api.ReloadConfigDocument:
@@ -103,11 +101,7 @@ class Filesets:
                 return found[0]
             if loop.time() > deadline:
                 raise self._not_offered(name)
-            try:
-                async with asyncio.timeout(min(1.0, max(0.01, deadline - loop.time()))):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+            await change_within(changed, max(0.01, deadline - loop.time()))
 
     def _not_offered(self, name: FilesetName) -> UnavailableError:
         peers = self._node.peers
@@ -263,7 +257,7 @@ class Filesets:
         return document if is_empty else _with_numbers(document, numbers, head)
 
 
-def _shown(service: WriterService | FollowService) -> api.FilesetDocument:
+def _shown(service: Service) -> api.FilesetDocument:
     definition = service.known_definition() or Definition()
     return api.FilesetDocument(
         name=service.fileset.name,

@@ -16,12 +16,14 @@ from instep.errors import UnavailableError
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, error_of, outcome_document, writer_of
-from instep.node.commands.targets import generation_of, running_service_of
+from instep.node.commands.patience import change_within
+from instep.node.commands.targets import accepted_by, generation_of, running_service_of, session_of
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import moment, reports_of
-from instep.node.node import Node
+from instep.node.node import Service
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.scanning.held_view import held_documents
 from instep.node.writing.rollout_view import why_never
@@ -32,13 +34,9 @@ GOING_BACK = r.RolloutState.PUTTING_BACK.value
 GOING_BACK_S = 10.0
 """``wait`` for a generation that failed ends when all nodes are back, at the latest after this time."""
 PUBLISH_S = 3_600.0
-POLL_S = 1.0
 
 
-class Lines:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Lines(CommandHandlers):
     async def publish(self, asked: api.PublishCommand, speaker: Speaker) -> api.OutcomeDocument:
         service = writer_of(self._node, asked.fileset)
         held = tuple(path.rstrip(b"/") for path in asked.held_b64) if asked.accept_held else None
@@ -88,15 +86,11 @@ class Lines:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return self._waited(service, target, False, waiting)
-            try:
-                async with asyncio.timeout(min(left, POLL_S)):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+            await change_within(changed, left)
 
     def _failed(
         self,
-        service: WriterService | FollowService,
+        service: Service,
         target: HeadRef | None,
         waiting: Sequence[WaitingDocument],
     ) -> FailureDocument | None:
@@ -114,7 +108,7 @@ class Lines:
 
     async def _show(
         self,
-        service: WriterService | FollowService,
+        service: Service,
         waiting: Sequence[WaitingDocument],
         speaker: Speaker,
     ) -> None:
@@ -163,7 +157,7 @@ class Lines:
         return None if number is None else generation_of(self._node.runtime.store, service, number)
 
     def _waiting_for(
-        self, service: WriterService | FollowService, target: HeadRef | None, asked: api.WaitCommand
+        self, service: Service, target: HeadRef | None, asked: api.WaitCommand
     ) -> tuple[WaitingDocument, ...]:
         """Nodes that are not in step with the target yet, each with its standing."""
         me = self._node.runtime.name
@@ -204,16 +198,15 @@ class Lines:
             if report.standing.standing is Standing.OBSERVING:
                 continue
             wanted.add(name)
-        for name, session in self._node.peers.sessions.items():
-            if service.line in session.accepted and self._node.peers.access.why_not(name, service) is None:
-                said = reports.get(name)
-                if said is None or said.standing.standing is not Standing.OBSERVING:
-                    wanted.add(name)
+        for name in accepted_by(self._node, service):
+            said = reports.get(name)
+            if said is None or said.standing.standing is not Standing.OBSERVING:
+                wanted.add(name)
         return wanted
 
     def _waited(
         self,
-        service: WriterService | FollowService,
+        service: Service,
         target: HeadRef | None,
         reached: bool,
         waiting: tuple[WaitingDocument, ...],
@@ -241,12 +234,7 @@ class Lines:
     async def _retry_on(self, node: NodeName, fileset: str | None) -> api.RetryDocument:
         """Ask a partner to retry, and begin its rollout anew where that failed."""
         service = running_service_of(self._node, fileset)
-        session = self._node.peers.sessions.get(node)
-        if session is None:
-            raise UnavailableError(
-                f"{node} is not connected", hint=f"on {node}: instep retry", code="not_connected", node=node
-            )
-        session.tell(m.Nudge(service.line, "retry"))
+        session_of(self._node, node, f"on {node}: instep retry").tell(m.Nudge(service.line, "retry"))
         if isinstance(service, WriterService):
             await service.rollout.begin_anew()
         return api.RetryDocument(fileset=service.fileset.name, node=node, changed=True)

@@ -15,8 +15,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import same_but_for_times_of_directories
 from instep.model.manifest.manifest import diff, lookup
 from instep.model.paths import path_fields, shown
-from instep.net.messages import messages as m
-from instep.node.commands.context import CommandContext
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import generation_of, path_of, service_of
@@ -30,7 +29,7 @@ from instep.node.lines.snapshot import (
     pick_fileset,
     reports_of,
 )
-from instep.node.node import Node
+from instep.node.node import Service
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
@@ -45,11 +44,7 @@ EVENTS_MAX = 10_000
 LOG_MAX = 1_000
 
 
-class Looking:
-    def __init__(self, context: CommandContext) -> None:
-        self._node = context.node
-        self._context = context
-
+class Looking(CommandHandlers):
     async def ping(self, asked: api.PingCommand, speaker: Speaker) -> api.PingDocument:
         return api.PingDocument(self._node.runtime.name, os.getpid())
 
@@ -121,11 +116,11 @@ class Looking:
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings
 
-    def _fileset(self, service: WriterService | FollowService) -> api.FilesetStatusDocument:
+    def _fileset(self, service: Service) -> api.FilesetStatusDocument:
         runtime = self._node.runtime
         head, live = service.head, service.live
         partners: Sequence[api.PartnerDocument] = ()
-        if isinstance(service, WriterService) or self._has_partners_of(service):
+        if isinstance(service, WriterService) or reports_of(runtime.store, service.line):
             partners = self._partners(service, wall_ms())
         line = line_document(
             runtime.store, service.line, service.writer, head, live, service.standing, partners
@@ -141,10 +136,7 @@ class Looking:
             return replace(document, without=tuple(sorted(service.fileset.without)))
         return document
 
-    def _has_partners_of(self, service: FollowService) -> bool:
-        return bool(runtime_reports(self._node, service))
-
-    def _partners(self, service: WriterService | FollowService, now: int) -> Sequence[api.PartnerDocument]:
+    def _partners(self, service: Service, now: int) -> Sequence[api.PartnerDocument]:
         node = self._node
         reports = reports_of(node.runtime.store, service.line)
         names: set[NodeName] = {name for name, report in reports.items() if report.via}
@@ -199,7 +191,7 @@ class Looking:
         return api.LogDocument(service.fileset.name, tuple(rows))
 
     @staticmethod
-    def _look_here(service: WriterService | FollowService, look: Whereabouts, refs: list[HeadRef]) -> None:
+    def _look_here(service: Service, look: Whereabouts, refs: list[HeadRef]) -> None:
         contents = service.lending.made()
         try:
             look.look_here(refs, contents)
@@ -299,9 +291,7 @@ class Looking:
             document = replace(document, **explained(service.fileset, service.facts, path))
         return document
 
-    def _path_fate(
-        self, service: WriterService | FollowService, path: bytes | None
-    ) -> tuple[bool, str | None]:
+    def _path_fate(self, service: Service, path: bytes | None) -> tuple[bool, str | None]:
         """Whether the head carries this path, and why not."""
         if path is None or not path:
             return True, None
@@ -316,11 +306,6 @@ class Looking:
         if lookup(service.head.root, path, must_have(self._node.runtime.store.get_page)) is None:
             return False, f"generation {service.head.number} does not have {shown(path)}"
         return True, None
-
-
-def runtime_reports(node: Node, service: FollowService) -> Mapping[NodeName, m.Report]:
-    """Reports of partners behind this hub."""
-    return reports_of(node.runtime.store, service.line)
 
 
 def _is_within(path: bytes, tops: Mapping[bytes, object]) -> bool:

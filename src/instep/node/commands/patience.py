@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,6 +28,13 @@ def left(deadline: float) -> float:
     return max(1.0, deadline - asyncio.get_running_loop().time())
 
 
+async def change_within(changed: asyncio.Event, seconds: float) -> None:
+    """Wait for a change of the node that was taken hold of before the caller looked, or for that time, or a second."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(min(seconds, POLL_S)):
+            await changed.wait()
+
+
 async def until(
     node: Node, holds: Callable[[], bool], deadline: float, what: str | Callable[[], str]
 ) -> None:
@@ -39,11 +47,7 @@ async def until(
         rest = deadline - loop.time()
         if rest <= 0:
             raise ContentionError(what if isinstance(what, str) else what(), hint=AGAIN, code="timed_out")
-        try:
-            async with asyncio.timeout(min(rest, POLL_S)):
-                await changed.wait()
-        except TimeoutError:
-            continue
+        await change_within(changed, rest)
 
 
 async def watched(
@@ -57,9 +61,5 @@ async def watched(
         if now != last:
             await speaker.item(now)
             last = now
-        try:
-            async with asyncio.timeout(POLL_S):
-                await changed.wait()
-        except TimeoutError:
-            continue
+        await change_within(changed, POLL_S)
     return document()

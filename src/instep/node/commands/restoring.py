@@ -13,12 +13,12 @@ from instep.errors import UnavailableError, UsageError
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.manifest.entry import Kind
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
-from instep.node.following.follower import FollowService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.node.node import Node
+from instep.node.node import Service
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.writing.writer import WriterService
 
@@ -27,10 +27,7 @@ SHOWN_S = 1.0
 """So often progress is shown."""
 
 
-class Restores:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Restores(CommandHandlers):
     async def rollback(self, asked: api.RollbackCommand, speaker: Speaker) -> api.OutcomeDocument:
         """The tree of an older generation, whatever lies there now, as a new generation."""
         service = writer_of(self._node, asked.fileset)
@@ -98,7 +95,7 @@ class Restores:
             bytes=sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
         )
 
-    def _target(self, service: WriterService | FollowService, number: int | None) -> HeadRef:
+    def _target(self, service: Service, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""
         if number is not None:
             return generation_of(self._node.runtime.store, service, number)

@@ -13,24 +13,20 @@ from instep.core.vocabulary import HookKind, RunHook
 from instep.errors import RefusedError, UnavailableError
 from instep.model.ids import HeadRef
 from instep.net.messages.partner_reports import view_of_report
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
-from instep.node.commands.patience import deadline_in, watched
+from instep.node.commands.patience import change_within, deadline_in, watched
 from instep.node.lines.hook_calls import run_hook
 from instep.node.lines.snapshot import reports_of
-from instep.node.node import Node
 from instep.node.writing.rollout_view import rollouts_document
 from instep.node.writing.writer import WriterService
 
 ASK_S = 30.0
 RELOAD_S = 300.0
-WATCH_S = 1.0
 
 
-class Rollouts:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Rollouts(CommandHandlers):
     # Show ---------------------------------------------------------------------------------------------------
 
     async def show(self, asked: api.RolloutShowCommand, speaker: Speaker) -> api.RolloutsDocument:
@@ -117,11 +113,7 @@ class Rollouts:
                     f"a newer generation or reload of {service.fileset.name} came first",
                     hint=f"instep rollout show {service.fileset.name}", code="superseded",
                 )  # fmt: skip
-            try:
-                async with asyncio.timeout(min(left, WATCH_S)):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+            await change_within(changed, left)
 
     def _reloaded(self, service: WriterService, head: HeadRef, serial: int) -> api.ReloadDocument:
         node = self._node

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from instep.errors import UnavailableError, UsageError
-from instep.model.ids import HeadRef
-from instep.node.following.follower import FollowService
-from instep.node.lines.snapshot import pick_fileset
-from instep.node.node import Node
+from instep.model.ids import HeadRef, NodeName
+from instep.node.lines.snapshot import pick_fileset, reports_of
+from instep.node.node import Node, Service
+from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.runtime.signers import BROKEN
-from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 
 GENERATIONS_MAX = 10_000
 
 
-def service_of(node: Node, named: str | None) -> WriterService | FollowService:
+def service_of(node: Node, named: str | None) -> Service:
     """The service of the named fileset, or of the only one."""
     return node.services[pick_fileset(node.runtime.settings, named).name]
 
 
-def running_service_of(node: Node, named: str | None) -> WriterService | FollowService:
+def running_service_of(node: Node, named: str | None) -> Service:
     """As ``service_of``, for an act of its machine; ``UnavailableError`` ``line_stopped`` when that has stopped."""
     service = service_of(node, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
@@ -32,7 +31,7 @@ def running_service_of(node: Node, named: str | None) -> WriterService | FollowS
     return service
 
 
-def generation_of(store: NodeStore, service: WriterService | FollowService, number: int) -> HeadRef:
+def generation_of(store: NodeStore, service: Service, number: int) -> HeadRef:
     """The generation with this number; the newest epoch first. ``UsageError`` ``no_generation``."""
     for signed in store.generations(service.line, GENERATIONS_MAX):
         ref = signed.ref()
@@ -47,6 +46,37 @@ def generation_of(store: NodeStore, service: WriterService | FollowService, numb
         asked=number,
         newest=newest,
     )
+
+
+def session_of(node: Node, name: NodeName, hint: str | None = None, so: str = "") -> AcceptedLink:
+    """The connection that a partner keeps open to this node; ``UnavailableError`` ``not_connected``. ``so`` is the
+    consequence that the reason names."""
+    session = node.peers.sessions.get(name)
+    if session is None:
+        raise UnavailableError(f"{name} is not connected{so}", hint=hint, code="not_connected", node=name)
+    return session
+
+
+def is_connected(node: Node, name: NodeName) -> bool:
+    """Whether there is a connection with this node, whichever side dialled."""
+    uplink = node.peers.uplinks.get(name)
+    return name in node.peers.sessions or (uplink is not None and uplink.is_up)
+
+
+def accepted_by(node: Node, service: Service) -> dict[NodeName, AcceptedLink]:
+    """The partners that have a connection open here, accepted the line, and may have it."""
+    return {
+        name: session
+        for name, session in sorted(node.peers.sessions.items())
+        if service.line in session.accepted and node.peers.access.why_not(name, service) is None
+    }
+
+
+def direct_followers(node: Node, service: Service) -> list[NodeName]:
+    """The nodes that have the line from here and may: connected ones that accepted it, and ones that reported of it."""
+    reports, why_not = reports_of(node.runtime.store, service.line), node.peers.access.why_not
+    reported = {name for name, report in reports.items() if not report.via and why_not(name, service) is None}
+    return sorted(reported | accepted_by(node, service).keys())
 
 
 def path_of(path: str | None, path_b64: bytes | None) -> bytes | None:

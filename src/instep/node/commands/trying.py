@@ -9,22 +9,17 @@ from instep.api.parts import generation
 from instep.errors import InstepError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.net.messages.messages import TestRow
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import writer_of
-from instep.node.commands.targets import service_of
-from instep.node.following.follower import FollowService
+from instep.node.commands.targets import direct_followers, service_of, session_of
 from instep.node.lines.self_test import test_document, try_balancer, try_node, unequal
-from instep.node.lines.snapshot import reports_of
-from instep.node.node import Node
-from instep.node.writing.writer import WriterService
+from instep.node.node import Service
 
 LIMIT_S = 120.0
 
 
-class Trying:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Trying(CommandHandlers):
     async def test(self, asked: api.TestCommand, speaker: Speaker) -> api.TestsDocument:
         service = service_of(self._node, asked.fileset)
         fileset, me = service.fileset, self._node.runtime.name
@@ -73,20 +68,12 @@ class Trying:
         writer = writer_of(self._node, asked.fileset)
         if not asked.fleet:
             return named
-        peers = self._node.peers
-        reported = [
-            name
-            for name, report in reports_of(self._node.runtime.store, writer.line).items()
-            if not report.via
-        ]
-        accepted = [name for name, session in peers.sessions.items() if writer.line in session.accepted]
-        partners = {*reported, *accepted}
-        return [me, *sorted(name for name in partners if peers.access.why_not(name, writer) is None)]
+        return [me, *direct_followers(self._node, writer)]
 
     async def _on(
         self,
         name: NodeName,
-        service: WriterService | FollowService,
+        service: Service,
         limit_s: float,
         found: dict[str, tuple[TestRow, ...]],
     ) -> None:
@@ -94,10 +81,7 @@ class Trying:
         if name == self._node.runtime.name:
             found[name] = await try_node(service)
             return
-        session = self._node.peers.sessions.get(name)
         try:
-            if session is None:
-                raise UnavailableError(f"{name} is not connected", code="not_connected")
-            found[name] = (await session.test(service.line, limit_s)).rows
+            found[name] = (await session_of(self._node, name).test(service.line, limit_s)).rows
         except InstepError as error:
             found[name] = (TestRow("node", "node", error.reason[:1000]),)

@@ -10,33 +10,25 @@ from instep.model.manifest.manifest import totals
 from instep.model.paths import path_fields
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.commands.targets import service_of
+from instep.node.commands.targets import accepted_by, service_of
 from instep.node.lines.snapshot import reports_of
-from instep.node.node import Node
 from instep.node.trees.keeping.page_walk import must_have
 
 VERIFY_S = 86_400.0
 
 
-class Verifying:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Verifying(CommandHandlers):
     async def verify(self, asked: api.VerifyCommand, speaker: Speaker) -> api.VerifyDocument:
         service = service_of(self._node, asked.fileset)
         jobs: dict[str, asyncio.Task[m.VerifyReply]] = {}
         loop = asyncio.get_running_loop()
         jobs[self._node.runtime.name] = loop.create_task(service.verify(is_deep=asked.deep))
         if asked.fleet:
-            for name, session in list(self._node.peers.sessions.items()):
-                if (
-                    service.line in session.accepted
-                    and self._node.peers.access.why_not(name, service) is None
-                ):
-                    jobs[name] = loop.create_task(
-                        session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
-                    )
+            for name, session in accepted_by(self._node, service).items():
+                asking = session.verify(service.line, is_deep=asked.deep, within_s=VERIFY_S)
+                jobs[name] = loop.create_task(asking)
         store, live = self._node.runtime.store, service.live
         total = totals(live.root, must_have(store.get_page)).size_bytes if live is not None else 0
         try:

@@ -6,18 +6,15 @@ from instep.api import balancers as api
 from instep.errors import UsageError
 from instep.fleet.balancers.file import Program
 from instep.fleet.balancers.plan import ServerPlan
-from instep.node.balance.balancer_files import Balancers
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 
 
-class BalancerCommands:
-    def __init__(self, balancers: Balancers) -> None:
-        self._balancers = balancers
-
+class BalancerCommands(CommandHandlers):
     async def render(self, asked: api.BalancerRenderCommand, speaker: Speaker) -> api.BalancerRenderDocument:
         """The text, without touching anything."""
         program = _program(asked.kind)
-        made = self._balancers.render_for(
+        made = self._context.balancers.render_for(
             program, asked.names, is_whole=asked.only != "backend", before=asked.before
         )
         plans = (
@@ -29,7 +26,7 @@ class BalancerCommands:
 
     async def reload(self, asked: api.BalancerReloadCommand, speaker: Speaker) -> api.BalancerReloadDocument:
         """Render, check, put in place, reload."""
-        files = await self._balancers.reload(asked.names, may_replace=asked.replace)
+        files = await self._context.balancers.reload(asked.names, may_replace=asked.replace)
         return api.BalancerReloadDocument(any(each.changed for each in files), tuple(files))
 
 

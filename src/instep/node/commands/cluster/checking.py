@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
 from shlex import quote
 
-from msgspec.structs import replace
+from msgspec import UNSET, UnsetType
 
 from instep.api.verifying import CheckRowDocument
 from instep.core.follow.gates import CLOCK
 from instep.errors import InstepError
 from instep.model.counts import counted
+from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.node.commands.context import CommandContext
-from instep.node.facts.daemon_rights import hardlinks_row, need_of, rights_of_process, rights_row
+from instep.node.commands.control import Speaker
+from instep.node.commands.targets import accepted_by
+from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, why_shared
 from instep.node.following.follower import FollowService
-from instep.node.lines.gating import compare_facts, gates_of, known_gates, look_at_gates
-from instep.node.node import Node
+from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
+from instep.node.node import Service
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
@@ -39,220 +41,270 @@ FACTS_S = 20.0
 KEPT_NAMED_MAX = 5
 
 
-def result(
-    name: str, ok: bool, node: str, ours: object = None, theirs: object = None, hint: str | None = None
-) -> CheckRowDocument:
-    """One row of ``check --json``."""
-    return CheckRowDocument(name, ok, node, ours, theirs, None if ok else hint)
+class Preflight:
+    """One look at everything that this node can see: its configuration, keys, links, roots, disks and clocks. Each
+    condition is a row, and the caller sees its name when it was looked at."""
 
+    def __init__(self, context: CommandContext, speaker: Speaker) -> None:
+        self.rows: list[CheckRowDocument] = []
+        self._context, self._node, self._speaker = context, context.node, speaker
+        self._me = context.node.runtime.name
 
-async def check_node(context: CommandContext) -> AsyncIterator[CheckRowDocument]:
-    """Everything this node can look at: its configuration, keys, links, roots, disks and clocks."""
-    node = context.node
-    me = node.runtime.name
-    problem = node.config_problem
-    yield result(
-        "configuration",
-        problem is None,
-        me,
-        problem.reason if problem is not None else "current",
-        hint="mend instep.toml, then: instep config reload",
-    )
-    for found in await asyncio.to_thread(node.pki.problems, wall_ms()):
-        yield result(f"keys {found.what}", False, me, f"{found.path}: {found.detail}", hint=found.hint)
-    yield result("keys", True, me, "private, current, of this node")
-    yield _check_state(node)
-    kept = _kept_aside(node)
-    if kept is not None:
-        yield kept
-    roots = [service.fileset.path for service in node.services.values()]
-    below = [str(root) for root in roots if node.directory.pki.resolve().is_relative_to(root.resolve())]
-    yield result("keys outside served paths", not below, me, below or "yes", hint="move the node directory")
-    for uplink in node.peers.uplinks.values():
-        async for each in _check_link(node, uplink):
-            yield each
-    for name in node.runtime.settings.partners:
-        if name not in node.peers.uplinks:
-            is_up = name in node.peers.sessions
-            yield result(
-                f"partner {name}",
-                is_up,
-                name,
-                "it dials this node" if is_up else "it has not connected",
-                hint=f"on {name}: instep start; instep check",
-            )
-    for service in node.services.values():
-        async for each in _check_fileset(context, service):
-            yield each
-    for row in await asyncio.to_thread(_rights_rows, node):
-        yield row
-    for file in context.balancers.files():
-        problem_of_file = await context.balancers.why_not(file)
-        names = ", ".join(section.name for section in file.sections)
-        yield result(
-            f"balancer {names}",
-            problem_of_file is None,
-            me,
-            problem_of_file or f"{file.path} would be accepted",
-            hint="see what [balancers] and the nodes say: instep balancer render KIND --check",
+    async def _row(
+        self,
+        name: str,
+        ok: bool,
+        ours: object = None,
+        theirs: object = None,
+        hint: str | None = None,
+        *,
+        node: str | None = None,
+        note: str | UnsetType = UNSET,
+    ) -> None:
+        hint = None if ok else hint
+        self.rows.append(CheckRowDocument(name, ok, node or self._me, ours, theirs, hint, note))
+        await self._speaker.progress(name, len(self.rows), None, "checks", None)
+
+    async def run(self) -> None:
+        node, problem = self._node, self._node.config_problem
+        said = problem.reason if problem is not None else "current"
+        hint = "mend instep.toml, then: instep config reload"
+        await self._row("configuration", problem is None, said, hint=hint)
+        for found in await asyncio.to_thread(node.pki.problems, wall_ms()):
+            await self._row(f"keys {found.what}", False, f"{found.path}: {found.detail}", hint=found.hint)
+        await self._row("keys", True, "private, current, of this node")
+        await self._state()
+        roots = [service.fileset.path for service in node.services.values()]
+        below = [str(root) for root in roots if node.directory.pki.resolve().is_relative_to(root.resolve())]
+        hint = "move the node directory"
+        await self._row("keys outside served paths", not below, below or "yes", hint=hint)
+        for uplink in node.peers.uplinks.values():
+            await self._link(uplink)
+        for name in node.runtime.settings.partners:
+            if name not in node.peers.uplinks:
+                is_up = name in node.peers.sessions
+                said = "it dials this node" if is_up else "it has not connected"
+                hint = f"on {name}: instep start; instep check"
+                await self._row(f"partner {name}", is_up, said, hint=hint, node=name)
+        for service in node.services.values():
+            await self._fileset(service)
+        for what, row in (await asyncio.to_thread(self._rights)).items():
+            await self._row(what, row.is_ok, row.ours, row.theirs, row.hint)
+        for file in self._context.balancers.files():
+            why_not = await self._context.balancers.why_not(file)
+            names = ", ".join(section.name for section in file.sections)
+            said = why_not or f"{file.path} would be accepted"
+            hint = "see what [balancers] and the nodes say: instep balancer render KIND --check"
+            await self._row(f"balancer {names}", why_not is None, said, hint=hint)
+
+    # The node -----------------------------------------------------------------------------------------------
+
+    def _rights(self) -> dict[str, RightsRow]:
+        uid, allowed = os.geteuid(), self._node.runtime.settings.allow_preserve
+        needs = []
+        for service in self._node.services.values():
+            is_followed = isinstance(service, FollowService) and not service.fileset.observe
+            known = service.fileset.definition
+            definition = service.known_definition() if isinstance(service, FollowService) else known
+            keeps = definition.preserve if definition is not None else ()
+            needs.append(need_of(service.fileset, uid, is_followed=is_followed, keeps=keeps, allowed=allowed))
+        return {
+            "rights of the daemon": rights_row(uid, rights_of_process(), needs),
+            "links to files of others": hardlinks_row(uid, needs),
+        }
+
+    async def _state(self) -> None:
+        """Whether this node can go on writing down what it does; and the rest of a state that was damaged and
+        rebuilt, until an operator has removed it."""
+        database, trouble = self._node.directory.database, self._node.runtime.deferred.trouble
+        directory = database.parent
+        free = shutil.disk_usage(directory).free
+        await self._row(
+            "room for the state",
+            trouble is None and free >= ROOM_NEEDED_BYTES,
+            trouble.reason if trouble is not None else f"{free} bytes are free in {directory}",
+            f"at least {ROOM_NEEDED_BYTES} bytes",
+            f"free space on the file system of {directory}; it goes on by itself",
         )
+        kept = sorted(p for p in directory.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
+        if kept:
+            names = " ".join(quote(str(path)) for path in kept[:KEPT_NAMED_MAX])
+            words = "was damaged, and rebuilt from the tree and the partners; kept for a look: "
+            words += f"{names}; when seen: rm {names}"
+            await self._row("state", True, words, note=words)
 
+    async def _link(self, uplink: DialledLink) -> None:
+        name, error = uplink.name, uplink.error if not uplink.is_up else None
+        what = f"link to {name}"
+        if error is not None:
+            where = str(error.facts.get("node", name))
+            hint = error.hint or f"on {name}: instep status"
+            await self._row(what, False, self._me, error.reason, hint, node=where)
+            return
+        before = wall_ms()
+        try:
+            reply = await uplink.client.heads(m.HeadsRequest(()), total_s=CALL_S)
+        except InstepError as failed:
+            await self._row(what, False, self._me, failed.reason, failed.hint, node=name)
+            return
+        said = f"answers in {wall_ms() - before} ms, {counted(len(reply.heads), 'line')}"
+        await self._row(what, True, self._me, said, node=name)
+        if uplink.skew_ms is not None:
+            ok, skew = abs(uplink.skew_ms) <= SKEW_MAX_MS, f"{uplink.skew_ms / 1000:+.1f} s"
+            hint = "run an NTP client on both nodes"
+            await self._row(f"clock of {name}", ok, "this node's clock", skew, hint, node=name)
 
-def _rights_rows(node: Node) -> list[CheckRowDocument]:
-    uid, allowed = os.geteuid(), node.runtime.settings.allow_preserve
-    needs = []
-    for service in node.services.values():
-        is_followed = isinstance(service, FollowService) and not service.fileset.observe
-        known = service.fileset.definition
-        definition = service.known_definition() if isinstance(service, FollowService) else known
-        keeps = definition.preserve if definition is not None else ()
-        needs.append(need_of(service.fileset, uid, is_followed=is_followed, keeps=keeps, allowed=allowed))
-    rows = {
-        "rights of the daemon": rights_row(uid, rights_of_process(), needs),
-        "links to files of others": hardlinks_row(uid, needs),
-    }
-    me = node.runtime.name
-    return [result(name, row.is_ok, me, row.ours, row.theirs, row.hint) for name, row in rows.items()]
+    # Filesets -----------------------------------------------------------------------------------------------
 
-
-def _check_state(node: Node) -> CheckRowDocument:
-    """Whether this node can go on writing down what it does."""
-    directory, me = node.directory.database.parent, node.runtime.name
-    free = shutil.disk_usage(directory).free
-    trouble = node.runtime.deferred.trouble
-    return result(
-        "room for the state",
-        trouble is None and free >= ROOM_NEEDED_BYTES,
-        me,
-        trouble.reason if trouble is not None else f"{free} bytes are free in {directory}",
-        f"at least {ROOM_NEEDED_BYTES} bytes",
-        f"free space on the file system of {directory}; it goes on by itself",
-    )
-
-
-def _kept_aside(node: Node) -> CheckRowDocument | None:
-    """Names what is left of a state that was damaged and rebuilt, until an operator has removed it."""
-    database, me = node.directory.database, node.runtime.name
-    kept = sorted(p for p in database.parent.glob(f"{database.name}.damaged-*") if p.name[-1].isdigit())
-    if not kept:
-        return None
-    names = " ".join(quote(str(path)) for path in kept[:KEPT_NAMED_MAX])
-    words = f"was damaged, and rebuilt from the tree and the partners; kept for a look: {names}; when seen: rm {names}"
-    return replace(result("state", True, me, words), note=words)
-
-
-async def _check_link(node: Node, uplink: DialledLink) -> AsyncIterator[CheckRowDocument]:
-    me = node.runtime.name
-    error = uplink.error if not uplink.is_up else None
-    if error is not None:
-        yield result(
-            f"link to {uplink.name}",
-            False,
-            str(error.facts.get("node", uplink.name)),
-            me,
-            error.reason,
-            error.hint or f"on {uplink.name}: instep status",
+    async def _fileset(self, service: Service) -> None:
+        fileset, name = service.fileset, service.fileset.name
+        try:
+            place = await service.worker.run(service.place)
+            await service.worker.run(require_writable_folder, place.control)
+        except InstepError as error:
+            if error.error_code == "mount_missing":
+                ours, expected = error.facts["ours"], error.facts["expected"]
+                await self._row(f"mount of {name}", False, ours, expected, error.hint)
+            else:
+                await self._row(f"root of {name}", False, str(fileset.path), error.reason, error.hint)
+            return
+        except OSError as error:
+            await self._row(f"root of {name}", False, str(fileset.path), str(error))
+            return
+        await self._row(f"root of {name}", True, str(place.root), "marked as this fileset's")
+        can_write = os.access(place.control, os.W_OK) and (
+            not isinstance(service, FollowService) or os.access(place.root, os.W_OK)
         )
-        return
-    before = wall_ms()
-    try:
-        reply = await uplink.client.heads(m.HeadsRequest(()), total_s=CALL_S)
-    except InstepError as failed:
-        yield result(f"link to {uplink.name}", False, uplink.name, me, failed.reason, failed.hint)
-        return
-    took = wall_ms() - before
-    lines = counted(len(reply.heads), "line")
-    yield result(f"link to {uplink.name}", True, uplink.name, me, f"answers in {took} ms, {lines}")
-    if uplink.skew_ms is not None:
-        ok = abs(uplink.skew_ms) <= SKEW_MAX_MS
-        yield result(
-            f"clock of {uplink.name}",
-            ok,
-            uplink.name,
-            "this node's clock",
-            f"{uplink.skew_ms / 1000:+.1f} s",
-            "run an NTP client on both nodes",
+        user, hint = f"user {os.geteuid()}", "let the user that runs instep read, write and delete there"
+        await self._row(f"permissions in {name}", can_write, user, str(place.root), hint)
+        if place.is_control_inside:
+            what = "below the root: keep whatever serves the root from serving .instep"
+            await self._row(f"control folder of {name}", True, str(place.control), what)
+        if isinstance(service, WriterService):
+            await self._paths(service)
+        for record in self._context.housekeeping.mending.rows(name):
+            await self._row(record.name, record.is_ok, record.ours, record.theirs, record.hint)
+        usage = await asyncio.to_thread(shutil.disk_usage, place.control)
+        share = usage.free / usage.total if usage.total else 1.0
+        await self._row(
+            f"free space for {name}",
+            share >= FREE_MIN_SHARE,
+            f"{usage.free >> 20} MiB free ({share:.0%})",
+            f"at least {FREE_MIN_SHARE:.0%}",
+            "free space, or shorten the archive: instep archive prune --dry-run",
         )
+        for partner, session in sorted(self._node.peers.sessions.items()):
+            if path := session.accepted.get(service.line):
+                gates = fileset.definition.gates if fileset.definition is not None else ()
+                ok = path == str(fileset.path) or "path" not in gates
+                hint = f"on {partner}: instep fileset remove {name}, then accept it in {fileset.path}"
+                await self._row(
+                    f"path of {name} on {partner}", ok, str(fileset.path), path, hint, node=partner
+                )
+        mount = mount_at(place.root)
+        await self._row(f"mount of {name}", True, str(mount), why_shared(mount) or str(place.root))
+        await self._watch(service)
+        if isinstance(service, FollowService):
+            await self._followed(service, place)
+        else:
+            await self._partner_gates(service)
 
+    async def _watch(self, service: Service) -> None:
+        """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be
+        done: that is shown, but it is no failure."""
+        name, watch = f"watch of {service.fileset.name}", service.tree.watch
+        if watch is None or watch.problem is None:
+            await self._row(name, True, "sees all changes" if watch is not None else "not begun")
+            return
+        found, is_ok = watch.problem, watch.problem.code == "remote_file_system"
+        await self._row(name, is_ok, found.reason, "changes are found by full scans", found.hint)
 
-async def _check_room(node: Node, service: FollowService, place: Place) -> AsyncIterator[CheckRowDocument]:
-    """Room for a generation that waits to be staged, once its pages are here."""
-    head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
-    if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
-        return
-    try:
-        root = base.root if base is not None else None
-        room = await service.worker.run(room_for, place, root, head.root, get)
-    except KeyError:
-        return  # its pages are not fetched yet: nothing is known of its size
-    yield result(
-        f"space for generation {head.number} of {service.fileset.name}",
-        room.is_enough,
-        node.runtime.name,
-        f"{room.free_bytes} bytes free",
-        f"needs {room.need_bytes} bytes",
-        "free space: instep archive prune --dry-run; it goes on by itself",
-    )
+    async def _paths(self, service: WriterService) -> None:
+        """Whether all paths of a tree that is written here can be carried, as the newest scan found them."""
+        name, (ok, words) = service.fileset.name, check_words(service.facts)
+        note = words if service.facts.reported.total else UNSET
+        await self._row(f"paths of {name}", ok, words, hint=f"instep status {name}", note=note)
 
+    async def _partner_gates(self, service: WriterService) -> None:
+        """Each gate of a line written here against every connected partner that accepted it."""
+        runtime, name = self._node.runtime, service.fileset.name
+        gates, unknown = known_gates(service.known_definition())
+        for text in unknown:
+            await self._row(f"gates of {name}", False, text, None, f"instep fileset set {name} gates=...")
+        sessions = accepted_by(self._node, service)
+        if not gates or not sessions:
+            return
+        ours = dict(await self._node.peers.facts_of_line(service, runtime.facts.key))
+        asked = [_facts_now(session, service) for session in sessions.values()]
+        for partner, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
+            if isinstance(answer, InstepError):
+                what = f"gates of {name} on {partner}"
+                await self._row(what, False, "its facts", answer.reason, answer.hint, node=partner)
+                continue
+            reply, now = answer
+            theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
+            for look in compare_facts(gates, theirs, ours | {CLOCK: str(now)}, partner, runtime.name):
+                await self._gate(f"{name} on {partner}", look, look.theirs, look.ours, partner)
 
-async def _check_gates(node: Node, service: FollowService) -> AsyncIterator[CheckRowDocument]:
-    """Each gate of a followed line, now, whether or not a generation waits."""
-    fileset, definition = service.fileset, service.known_definition()
-    writer = service.sources.get(service.writer)
-    if definition is None or not definition.gates:
-        return
-    try:
-        gates = gates_of(definition)
-        client = writer.client if writer is not None else service.source(service.writer).client
-        looks = await look_at_gates(node.runtime, fileset, service.line, gates, client)
-    except InstepError as error:
-        me = node.runtime.name
-        yield result(f"gates of {fileset.name}", False, service.writer, me, error.reason, error.hint)
-        return
-    for look in looks:
-        yield result(
-            f"gate {look.gate} of {fileset.name}",
-            look.code is None,
-            service.writer,
-            look.ours,
-            look.theirs,
-            look.reason,
+    async def _gate(
+        self, where: str, look: GateLook, ours: str | None, theirs: str | None, node: NodeName
+    ) -> None:
+        ok = look.code is None
+        await self._row(f"gate {look.gate} of {where}", ok, ours, theirs, look.reason, node=node)
+
+    # Followers ----------------------------------------------------------------------------------------------
+
+    async def _followed(self, service: FollowService, place: Place) -> None:
+        """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
+        fileset, writer = service.fileset, service.writer
+        if fileset.switch == "exchange":
+            name = f"exchange of {fileset.name}"
+            found = await service.worker.run(obstacles, place, service.known_definition(), fileset.carry)
+            for obstacle in found:
+                await self._row(name, False, obstacle.needed, obstacle.found, EXCHANGE_HINT)
+            if not found:
+                await self._row(name, True, "nothing stands against it")
+        await self._gates(service)
+        await self._room(service, place)
+        sources = ", ".join(service.sources) or "no node that sends it is connected"
+        hint = f"on {writer}: instep partner list; instep fileset list"
+        name = f"source of {fileset.name}"
+        await self._row(name, bool(service.sources), f"follows {writer}", sources, hint, node=writer)
+
+    async def _gates(self, service: FollowService) -> None:
+        """Each gate of a followed line, now, whether or not a generation waits."""
+        fileset, definition = service.fileset, service.known_definition()
+        writer = service.sources.get(service.writer)
+        if definition is None or not definition.gates:
+            return
+        try:
+            gates = gates_of(definition)
+            client = writer.client if writer is not None else service.source(service.writer).client
+            looks = await look_at_gates(self._node.runtime, fileset, service.line, gates, client)
+        except InstepError as error:
+            what = f"gates of {fileset.name}"
+            await self._row(what, False, self._me, error.reason, error.hint, node=service.writer)
+            return
+        for look in looks:
+            await self._gate(fileset.name, look, look.ours, look.theirs, service.writer)
+
+    async def _room(self, service: FollowService, place: Place) -> None:
+        """Room for a generation that waits to be staged, once its pages are here."""
+        head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
+        if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
+            return
+        try:
+            root = base.root if base is not None else None
+            room = await service.worker.run(room_for, place, root, head.root, get)
+        except KeyError:
+            return  # its pages are not fetched yet: nothing is known of its size
+        await self._row(
+            f"space for generation {head.number} of {service.fileset.name}",
+            room.is_enough,
+            f"{room.free_bytes} bytes free",
+            f"needs {room.need_bytes} bytes",
+            "free space: instep archive prune --dry-run; it goes on by itself",
         )
-
-
-async def _check_partner_gates(node: Node, service: WriterService) -> AsyncIterator[CheckRowDocument]:
-    """Each gate of a line written here against every connected partner that accepted it."""
-    runtime, fileset = node.runtime, service.fileset
-    gates, unknown = known_gates(service.known_definition())
-    for text in unknown:
-        what = f"gates of {fileset.name}"
-        yield result(what, False, runtime.name, text, None, f"instep fileset set {fileset.name} gates=...")
-    sessions = [
-        session
-        for name, session in sorted(node.peers.sessions.items())
-        if service.line in session.accepted and node.peers.access.why_not(name, service) is None
-    ]
-    if not gates or not sessions:
-        return
-    ours = dict(await node.peers.facts_of_line(service, runtime.facts.key))
-    asked = [_facts_now(session, service) for session in sessions]
-    for session, answer in zip(sessions, await asyncio.gather(*asked), strict=True):
-        name = session.who
-        if isinstance(answer, InstepError):
-            what = f"gates of {fileset.name} on {name}"
-            yield result(what, False, name, "its facts", answer.reason, answer.hint)
-            continue
-        reply, now = answer
-        theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
-        for look in compare_facts(gates, theirs, ours | {CLOCK: str(now)}, name, runtime.name):
-            yield result(
-                f"gate {look.gate} of {fileset.name} on {name}",
-                look.code is None,
-                name,
-                look.theirs,
-                look.ours,
-                look.reason,
-            )
 
 
 async def _facts_now(session: AcceptedLink, service: WriterService) -> tuple[m.FactsReply, int] | InstepError:
@@ -260,131 +312,3 @@ async def _facts_now(session: AcceptedLink, service: WriterService) -> tuple[m.F
         return await session.facts(service.line, FACTS_S), wall_ms()
     except InstepError as error:
         return error
-
-
-def _check_paths(service: WriterService | FollowService) -> CheckRowDocument:
-    """Whether all paths of a tree that is written here can be carried, as the newest scan found them."""
-    assert not isinstance(service, FollowService)
-    name = service.fileset.name
-    ok, words = check_words(service.facts)
-    row = result(f"paths of {name}", ok, service.runtime.name, words, hint=f"instep status {name}")
-    return replace(row, note=words) if service.facts.reported.total else row
-
-
-async def _check_fileset(
-    context: CommandContext, service: WriterService | FollowService
-) -> AsyncIterator[CheckRowDocument]:
-    node, me, fileset = context.node, context.node.runtime.name, service.fileset
-    try:
-        place = await service.worker.run(service.place)
-        await service.worker.run(require_writable_folder, place.control)
-    except (InstepError, OSError) as error:
-        reason = error.reason if isinstance(error, InstepError) else str(error)
-        hint = error.hint if isinstance(error, InstepError) else None
-        if isinstance(error, InstepError) and error.error_code == "mount_missing":
-            ours, expected = error.facts["ours"], error.facts["expected"]
-            yield result(f"mount of {fileset.name}", False, me, ours, expected, hint)
-            return
-        yield result(f"root of {fileset.name}", False, me, str(fileset.path), reason, hint)
-        return
-    yield result(f"root of {fileset.name}", True, me, str(place.root), "marked as this fileset's")
-    can_write = os.access(place.control, os.W_OK) and (
-        not isinstance(service, FollowService) or os.access(place.root, os.W_OK)
-    )
-    yield result(
-        f"permissions in {fileset.name}",
-        can_write,
-        me,
-        f"user {os.geteuid()}",
-        str(place.root),
-        "let the user that runs instep read, write and delete there",
-    )
-    if place.is_control_inside:
-        yield result(
-            f"control folder of {fileset.name}",
-            True,
-            me,
-            str(place.control),
-            "below the root: keep whatever serves the root from serving .instep",
-        )
-    if service.is_written_here:
-        yield _check_paths(service)
-    for record in context.housekeeping.mending.rows(fileset.name):
-        yield result(record.name, record.is_ok, me, record.ours, record.theirs, record.hint)
-    usage = await asyncio.to_thread(shutil.disk_usage, place.control)
-    share = usage.free / usage.total if usage.total else 1.0
-    yield result(
-        f"free space for {fileset.name}",
-        share >= FREE_MIN_SHARE,
-        me,
-        f"{usage.free >> 20} MiB free ({share:.0%})",
-        f"at least {FREE_MIN_SHARE:.0%}",
-        "free space, or shorten the archive: instep archive prune --dry-run",
-    )
-    for name, session in sorted(node.peers.sessions.items()):
-        path = session.accepted.get(service.line)
-        if path:
-            same = path == str(fileset.path)
-            yield result(
-                f"path of {fileset.name} on {name}",
-                same or "path" not in (fileset.definition.gates if fileset.definition is not None else ()),
-                name,
-                str(fileset.path),
-                path,
-                f"on {name}: instep fileset remove {fileset.name}, then accept it in {fileset.path}",
-            )
-    mount = mount_at(place.root)
-    yield result(f"mount of {fileset.name}", True, me, str(mount), why_shared(mount) or str(place.root))
-    yield _watch_row(me, service)
-    async for each in _check_line(node, service, place):
-        yield each
-
-
-def _watch_row(me: str, service: WriterService | FollowService) -> CheckRowDocument:
-    """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be done:
-    that is shown, but it is no failure."""
-    name = f"watch of {service.fileset.name}"
-    if service.tree.watch is None or service.tree.watch.problem is None:
-        return result(name, True, me, "sees all changes" if service.tree.watch is not None else "not begun")
-    problem = service.tree.watch.problem
-    is_ok = problem.code == "remote_file_system"
-    return result(name, is_ok, me, problem.reason, "changes are found by full scans", problem.hint)
-
-
-async def _check_line(
-    node: Node, service: WriterService | FollowService, place: Place
-) -> AsyncIterator[CheckRowDocument]:
-    """The rows that only a writer, or only a follower, can check."""
-    if not isinstance(service, FollowService):
-        async for each in _check_partner_gates(node, service):
-            yield each
-    else:
-        async for each in _check_followed(node, service, place):
-            yield each
-
-
-async def _check_followed(
-    node: Node, service: FollowService, place: Place
-) -> AsyncIterator[CheckRowDocument]:
-    """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
-    me, fileset = node.runtime.name, service.fileset
-    if fileset.switch == "exchange":
-        definition = service.known_definition()
-        found = await service.worker.run(obstacles, place, definition, fileset.carry)
-        for obstacle in found:
-            name = f"exchange of {fileset.name}"
-            yield result(name, False, me, obstacle.needed, obstacle.found, EXCHANGE_HINT)
-        if not found:
-            yield result(f"exchange of {fileset.name}", True, me, "nothing stands against it")
-    async for each in _check_gates(node, service):
-        yield each
-    async for each in _check_room(node, service, place):
-        yield each
-    yield result(
-        f"source of {fileset.name}",
-        bool(service.sources),
-        service.writer,
-        f"follows {service.writer}",
-        ", ".join(service.sources) or "no node that sends it is connected",
-        f"on {service.writer}: instep partner list; instep fileset list",
-    )

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from instep.api import members as api
 from instep.model.ids import NodeName
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import reports_of
-from instep.node.node import Node
-from instep.node.writing.writer import WriterService
+from instep.node.node import Service
 
 
-class Mapper:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Mapper(CommandHandlers):
     async def map(self, asked: api.NodeMapCommand, speaker: Speaker) -> api.MapDocument:
         node = self._node
         me = node.runtime.name
@@ -38,7 +35,7 @@ class Mapper:
         member = self._node.membership.members.get(name)
         return (member.address or None) if member is not None else None
 
-    def _from_here(self, service: WriterService | FollowService) -> list[api.MapLinkDocument]:
+    def _from_here(self, service: Service) -> list[api.MapLinkDocument]:
         me, peers = self._node.runtime.name, self._node.peers
         return [
             api.MapLinkDocument(

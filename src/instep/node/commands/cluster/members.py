@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from instep.api import members as api
-from instep.api.verifying import CheckCommand, CheckDocument, CheckRowDocument
+from instep.api.verifying import CheckCommand, CheckDocument
 from instep.errors import NotAllowedError, RefusedError, UnavailableError
 from instep.model.ids import NodeName, node_name
 from instep.model.link import Link
@@ -14,9 +13,10 @@ from instep.model.standing import Standing
 from instep.net.connections.dial import split_address
 from instep.net.connections.tls import trust_fetch
 from instep.net.messages.messages import DRAIN_MS_MAX
-from instep.node.commands.cluster.checking import check_node
-from instep.node.commands.context import CommandContext
+from instep.node.commands.cluster.checking import Preflight
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
+from instep.node.commands.targets import is_connected, session_of
 from instep.node.config import edits
 from instep.node.facts.facts import told
 from instep.node.lines.snapshot import moment, reports_of
@@ -30,11 +30,7 @@ DRAIN_S = 10.0
 OF_A_FILESET = ("path", "mount", "service", "access")
 
 
-class MemberCommands:
-    def __init__(self, context: CommandContext) -> None:
-        self._node = context.node
-        self._context = context
-
+class MemberCommands(CommandHandlers):
     async def invite(self, asked: api.InviteCommand, speaker: Speaker) -> api.InviteDocument:
         link = Link(replicate=asked.replicate, data=asked.data, hub=asked.hub)
         ttl_ms = int((asked.ttl_s or TTL_S) * 1000)
@@ -46,7 +42,11 @@ class MemberCommands:
     async def partner_list(self, asked: api.PartnerListCommand, speaker: Speaker) -> api.PartnersDocument:
         rows: list[api.PartnerRowDocument] = []
         for name, partner in sorted(self._node.runtime.settings.partners.items()):
-            uplink, is_up, link = self._node.peers.uplinks.get(name), self._is_up(name), partner.link
+            uplink, is_up, link = (
+                self._node.peers.uplinks.get(name),
+                is_connected(self._node, name),
+                partner.link,
+            )
             reason = None
             if not is_up:
                 error = uplink.error if uplink is not None else None
@@ -58,10 +58,6 @@ class MemberCommands:
                 )
             )
         return api.PartnersDocument(partners=tuple(rows))
-
-    def _is_up(self, name: NodeName) -> bool:
-        uplink = self._node.peers.uplinks.get(name)
-        return name in self._node.peers.sessions or (uplink is not None and uplink.is_up)
 
     def _address(self, name: NodeName) -> str | None:
         partner = self._node.runtime.settings.partners.get(name)
@@ -111,11 +107,7 @@ class MemberCommands:
         self, asked: api.PartnerResendCommand, speaker: Speaker
     ) -> api.PartnerResendDocument:
         name = node_name(asked.name)
-        session = self._node.peers.sessions.get(name)
-        if session is None:
-            raise UnavailableError(
-                f"{name} is not connected", hint=f"on {name}: instep status", code="not_connected", node=name
-            )
+        session = session_of(self._node, name, f"on {name}: instep status")
         return api.PartnerResendDocument(name, True, session.resend())
 
     # Nodes ----------------------------------------------------------------------------------------------------
@@ -143,7 +135,7 @@ class MemberCommands:
     def _standing(self, name: NodeName) -> str:
         """The worst standing that a connected node reported."""
         node, order = self._node, list(Standing)
-        if not self._is_up(name):
+        if not is_connected(self._node, name):
             is_partner = name in node.runtime.settings.partners
             return Standing.UNREACHABLE.value if is_partner else Standing.UNKNOWN.value
         lines = [service.line for service in node.services.values()]
@@ -212,16 +204,9 @@ class MemberCommands:
         self, node: str, reason: str, for_s: float | None, *, is_drained: bool
     ) -> api.DrainDocument:
         """Over the connection that the partner keeps open; its own ``allow_drain`` decides."""
-        name = node_name(node)
-        session = self._node.peers.sessions.get(name)
-        verb = "drain" if is_drained else "undrain"
-        if session is None:
-            raise UnavailableError(
-                f"{name} is not connected to {self._node.runtime.name}, so it cannot be asked to {verb}",
-                hint=f"on {name}: instep node {verb}",
-                code="not_connected",
-                node=name,
-            )
+        name, verb = node_name(node), "drain" if is_drained else "undrain"
+        so = f" to {self._node.runtime.name}, so it cannot be asked to {verb}"
+        session = session_of(self._node, name, f"on {name}: instep node {verb}", so)
         for_ms = min(int(for_s * 1000), DRAIN_MS_MAX) if for_s else 0
         reply = await session.drain(
             is_drained=is_drained, reason=reason[:REASON_MAX], for_ms=for_ms, within_s=DRAIN_S
@@ -258,10 +243,8 @@ class MemberCommands:
     # Check ----------------------------------------------------------------------------------------------------
 
     async def check(self, asked: CheckCommand, speaker: Speaker) -> CheckDocument:
-        started = time.monotonic()
-        checks: list[CheckRowDocument] = []
-        async for each in check_node(self._context):
-            checks.append(each)
-            await speaker.progress(each.name, len(checks), None, "checks", None)
-        took_ms = round((time.monotonic() - started) * 1000)
-        return CheckDocument(all(each.ok for each in checks), tuple(checks), took_ms)
+        now, look = asyncio.get_running_loop().time, Preflight(self._context, speaker)
+        started = now()
+        await look.run()
+        took_ms = round((now() - started) * 1000)
+        return CheckDocument(all(row.ok for row in look.rows), tuple(look.rows), took_ms)

@@ -16,6 +16,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import left, until
+from instep.node.commands.targets import is_connected
 from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 
@@ -68,13 +69,9 @@ async def _hear(
     """The claimant's head, None when it answered that it has none."""
     peers, line = node.peers, service.line
 
-    def is_connected() -> bool:
-        uplink = peers.uplinks.get(who)
-        return who in peers.sessions or (uplink is not None and uplink.is_up)
-
     try:
         while True:
-            await until(node, is_connected, deadline, f"{who} is not connected")
+            await until(node, lambda: is_connected(node, who), deadline, f"{who} is not connected")
             session = peers.sessions.get(who)
             if session is None:
                 return await _head_at(node, service, who, left(deadline))

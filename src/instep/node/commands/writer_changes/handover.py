@@ -8,26 +8,26 @@ command goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from instep.api import succession as api
 from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
-from instep.errors import ContentionError, InstepError, RefusedError, UnavailableError
+from instep.errors import ContentionError, InstepError, RefusedError
 from instep.model.counts import counted, which
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
-from instep.node.commands.targets import running_service_of
+from instep.node.commands.targets import direct_followers, running_service_of, session_of
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import reports_of
-from instep.node.node import Node
-from instep.node.peers.accepted_link import AcceptedLink
+from instep.node.node import Service
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from instep.node.writing.writer import WriterService
@@ -44,10 +44,7 @@ PAUSED = register("handover.paused")
 SIGNED = register("handover.signed")
 
 
-class Handover:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Handover(CommandHandlers):
     async def handover(self, asked: api.HandoverCommand, speaker: Speaker) -> api.HandoverDocument:
         target = node_name(asked.node)
         service = running_service_of(self._node, asked.fileset)
@@ -82,7 +79,6 @@ class Handover:
     def _check(self, service: WriterService, target: NodeName) -> tuple[NodeName, ...]:
         """The partners that the target would serve; ``RefusedError`` or ``UnavailableError`` while it could not."""
         name, peers = service.fileset.name, self._node.peers
-        session = peers.sessions.get(target)
         why = peers.access.why_not(target, service)
         if why is not None:
             raise RefusedError(
@@ -91,9 +87,7 @@ class Handover:
                 code="link_denies",
                 partner=target,
             )
-        if session is None:
-            raise UnavailableError(f"{target} is not connected", code="not_connected", node=target)
-        if service.line not in session.accepted:
+        if service.line not in session_of(self._node, target).accepted:
             raise RefusedError(
                 f"{target} does not follow {name}",
                 hint=f"on {target}: instep fileset accept {name} PATH",
@@ -104,22 +98,14 @@ class Handover:
         report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
-        followers = {who for who, said in reports.items() if not said.via}
-        followers |= {who for who, other in peers.sessions.items() if service.line in other.accepted}
-        return tuple(
-            sorted(
-                who
-                for who in followers
-                if who != target
-                and who in self._node.runtime.settings.partners
-                and peers.access.why_not(who, service) is None
-            )
-        )
+        partners = self._node.runtime.settings.partners.keys() - {target}
+        return tuple(who for who in direct_followers(self._node, service) if who in partners)
 
     async def _ask(self, service: WriterService, target: NodeName, partners: tuple[NodeName, ...]) -> None:
         """The target says what it lacks to go on with the line for all its partners, this node too."""
         me, name = self._node.runtime.name, service.fileset.name
-        found = await self._session(target).could_take_over(service.line, (me, *partners), ASK_S)
+        session = session_of(self._node, target, AGAIN)
+        found = await session.could_take_over(service.line, (me, *partners), ASK_S)
         if not found:
             return
         hints = list(dict.fromkeys(each.hint for each in found))
@@ -131,14 +117,6 @@ class Handover:
             partners=sorted({each.about for each in found if each.about}),
             hints=hints,
         )
-
-    def _session(self, target: NodeName) -> AcceptedLink:
-        session = self._node.peers.sessions.get(target)
-        if session is None:
-            raise UnavailableError(
-                f"{target} is not connected", hint=AGAIN, code="not_connected", node=target
-            )
-        return session
 
     # Giving -------------------------------------------------------------------------------------------------
 
@@ -157,11 +135,14 @@ class Handover:
         for left_tries in reversed(range(QUIET_TRIES)):
             if service.facts.is_paused:
                 service.pausing.resume()
-                await self._until(lambda: not service.facts.is_paused, deadline, "publishing did not go on")
+                await until(
+                    self._node, lambda: not service.facts.is_paused, deadline, "publishing did not go on"
+                )
             await self._publish(service, deadline)
             service.pausing.pause(reason, wall_ms() + int(left(deadline) * 1000))
             try:
-                await self._until(
+                await until(
+                    self._node,
                     lambda: service.facts.is_paused and service.machine.phase is None,
                     deadline,
                     "publishing did not stop",
@@ -203,7 +184,8 @@ class Handover:
         self, service: WriterService, target: NodeName, deadline: float, speaker: Speaker
     ) -> None:
         await speaker.progress(f"waiting for {target}", 0, None, "nodes")
-        await self._until(
+        await until(
+            self._node,
             lambda: self._is_there(service, target),
             deadline,
             f"{target} is not in step with {service.fileset.name}",
@@ -212,7 +194,7 @@ class Handover:
     async def _sign(self, service: WriterService, target: NodeName, deadline: float) -> None:
         """Make the record, and let the machine accept and save it; only then it is sent."""
         runtime, line, head = self._node.runtime, service.line, service.facts.head
-        sign_key = self._session(target).hello.sign_key
+        sign_key = session_of(self._node, target, AGAIN).hello.sign_key
         assert head is not None
         service.epochs_seen(runtime.name, runtime.store.epochs(line))
         body = EpochBody(1, line.fileset, line.origin, service.facts.epoch + 1, target, sign_key, head.id)
@@ -225,7 +207,7 @@ class Handover:
             current = service.facts.epochs.current
             return current is not None and current.id == signed.id
 
-        await self._until(is_saved, deadline, f"the record of epoch {body.epoch} was not accepted here")
+        await until(self._node, is_saved, deadline, f"the record of epoch {body.epoch} was not accepted here")
         failpoint(SIGNED)
 
     # Finishing ----------------------------------------------------------------------------------------------
@@ -251,9 +233,7 @@ class Handover:
         document = _document(service, target, head, is_changed=True)
         return replace(document, late=tuple(named)[:LATE_MAX])
 
-    async def _taken(
-        self, service: WriterService | FollowService, target: NodeName, deadline: float, speaker: Speaker
-    ) -> None:
+    async def _taken(self, service: Service, target: NodeName, deadline: float, speaker: Speaker) -> None:
         """Wait until this node follows and the target offers the line as its writer."""
         line, peers = service.line, self._node.peers
         await speaker.progress(f"waiting for {target} to take over", 0, None, "nodes")
@@ -269,7 +249,8 @@ class Handover:
                 and running.fileset.writer == target
             )
 
-        await self._until(
+        await until(
+            self._node,
             is_taken,
             deadline,
             f"{target} is the writer by a signed record, but did not say so here yet; no other node publishes",
@@ -292,11 +273,8 @@ class Handover:
                     found.update(dict.fromkeys(map(str, paths)))
         return list(found)[:LATE_MAX]
 
-    async def _until(self, holds: Callable[[], bool], deadline: float, what: str) -> None:
-        await until(self._node, holds, deadline, what)
-
 
 def _document(
-    service: WriterService | FollowService, target: NodeName, head: HeadRef | None, *, is_changed: bool
+    service: Service, target: NodeName, head: HeadRef | None, *, is_changed: bool
 ) -> api.HandoverDocument:
     return api.HandoverDocument(service.fileset.name, target, is_changed, generation(head))

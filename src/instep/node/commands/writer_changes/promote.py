@@ -17,14 +17,15 @@ from instep.core.writer_change import LostGenerations, base_of, lost_generations
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
+from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import AGAIN, deadline_in, until
-from instep.node.commands.targets import running_service_of
+from instep.node.commands.targets import is_connected, running_service_of
 from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
 from instep.node.config.writer_edit import check_change
 from instep.node.following.follower import FollowService
 from instep.node.lines.snapshot import generation_document, reports_of
-from instep.node.node import Node
+from instep.node.node import Service
 from instep.node.peers.takeover_check import why_unserved
 from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
@@ -37,13 +38,8 @@ RECORDED_MAX = 10_000
 MOVING = ("switch", "reload", "probe", "record", "put_back", "revert", "drain", "return")
 SIGNED = register("promote.signed")
 
-_Service = WriterService | FollowService
 
-
-class Promote:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
+class Promote(CommandHandlers):
     async def promote(self, asked: api.PromoteCommand, speaker: Speaker) -> api.PromoteDocument:
         service = running_service_of(self._node, asked.fileset)
         deadline = deadline_in(asked.timeout_s or PROMOTE_S)
@@ -78,7 +74,7 @@ class Promote:
 
     # Before -------------------------------------------------------------------------------------------------
 
-    def _check(self, service: _Service) -> None:
+    def _check(self, service: Service) -> None:
         """``RefusedError`` where nothing could go on here, or the home is not dead."""
         node, me = self._node, self._node.runtime.name
         name, book = service.fileset.name, service.facts.epochs
@@ -86,10 +82,7 @@ class Promote:
             book.current.writer if book.current else service.writer
         }
         for home in sorted(homes - {me}):
-            uplink = node.peers.uplinks.get(home)
-            if book.disputed is None and (
-                (uplink is not None and uplink.is_up) or home in node.peers.sessions
-            ):
+            if book.disputed is None and is_connected(node, home):
                 raise RefusedError(
                     f"{home} is not dead: it is connected now",
                     hint=f"on {home}: instep handover {name} {me}",
@@ -143,16 +136,16 @@ class Promote:
             ),
         )
 
-    def _held(self, service: _Service) -> HeadRef | None:
+    def _held(self, service: Service) -> HeadRef | None:
         return service.facts.head if isinstance(service, WriterService) else service.facts.live
 
-    def _lost(self, service: _Service, heard: Heard) -> tuple[LostGenerations, ...]:
+    def _lost(self, service: Service, heard: Heard) -> tuple[LostGenerations, ...]:
         store, line = self._node.runtime.store, service.line
         recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
         told = [*self._heard(service), *heard.heads]
         return lost_generations(self._held(service), told, recorded, service.facts.epochs.disputed)
 
-    def _heard(self, service: _Service) -> Iterator[tuple[NodeName, HeadRef]]:
+    def _heard(self, service: Service) -> Iterator[tuple[NodeName, HeadRef]]:
         """Every head of the line that a node reported, by report, greeting or offer."""
         line, peers = service.line, self._node.peers
         told: list[tuple[NodeName, HeadRef | None]] = [(service.writer, service.facts.head)]
@@ -173,7 +166,7 @@ class Promote:
 
     # The record ---------------------------------------------------------------------------------------------
 
-    async def _sign(self, service: _Service, held: HeadRef | None, deadline: float) -> None:
+    async def _sign(self, service: Service, held: HeadRef | None, deadline: float) -> None:
         runtime, line = self._node.runtime, service.line
         seen = [ref for _, ref in self._heard(service)]
         epoch = next_epoch(service.facts.epochs, seen, self._node.peers.highest_heard.get(line, 0))
@@ -190,10 +183,10 @@ class Promote:
 
         await until(self._node, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
 
-    def _running(self, service: _Service) -> _Service:
+    def _running(self, service: Service) -> Service:
         return self._node.services.get(service.line.fileset, service)
 
-    async def _finish(self, service: _Service, deadline: float, speaker: Speaker) -> bool:
+    async def _finish(self, service: Service, deadline: float, speaker: Speaker) -> bool:
         """Wait until this node has published in its epoch; whether there was anything to wait for."""
         current = service.facts.epochs.current
         epoch = current.epoch if current is not None else 1
@@ -224,7 +217,7 @@ class Promote:
 
     def _told(
         self,
-        service: _Service,
+        service: Service,
         lost: tuple[LostGenerations, ...],
         held: HeadRef | None,
         heard: Heard | None = None,
@@ -261,7 +254,7 @@ class Promote:
         known = one.id.hex() if one.id is not None else None
         return api.LostDocument(one.epoch, one.number, known, known_by=one.known_by)
 
-    def _next_steps(self, service: _Service) -> list[str]:
+    def _next_steps(self, service: Service) -> list[str]:
         """The steps that only an operator can do, on which node: partners dial, so each has to know the address."""
         node, runtime, name = self._node, self._node.runtime, service.fileset.name
         me, definition = runtime.name, service.known_definition()
