@@ -9,10 +9,10 @@ from typing import Any
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
-from instep.core.lines.accept import SignerVerdict
 from instep.core.publish import vocabulary as p
 from instep.core.publish.machine import PublishMachine
 from instep.core.rollout.machine import RolloutMachine
+from instep.core.vocabulary import SignerVerdict
 from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.testing.world.world import words

@@ -7,10 +7,9 @@ from typing import Any
 
 from instep.core.guards.held import HeldPaths, ScanProblem
 from instep.core.guards.losses import Lost
-from instep.core.lines.accept import SignerVerdict
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
-from instep.core.vocabulary import HookEnded, HookKind, RunHook, TimerFired, Trouble
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, SignerVerdict, TimerFired, Trouble
 from instep.errors import Retry
 from instep.model.ids import NodeName
 from instep.model.standing import Standing

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from instep.core.backoff import Backoff
 from instep.core.follow.fights import FIGHT_REVERTS, FIGHT_WINDOW_MS, FightDetector
 from instep.core.guards.guards import DeletionPolicy, judge_deletions
-from instep.core.lines.accept import AcceptedHead, EpochBook, EpochClaim, SignerVerdict, judge_head
+from instep.core.lines.accept import AcceptedHead, EpochBook, EpochClaim, judge_head
 from instep.core.publish.unpublished import Unpublished
 from instep.core.retention import Batch, RetentionPolicy, plan_prune
+from instep.core.vocabulary import SignerVerdict
 from instep.model.ids import HeadRef
 from tests.golden.dialogue import LINE, MAIN, digest, generation
 

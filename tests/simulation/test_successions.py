@@ -14,7 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from instep.testing.simulation import Result
-from instep.testing.writer_changes.simulation import SUCCESSION_PLANTS, simulate_succession
+from instep.testing.writer_changes.plants import SUCCESSION_PLANTS
+from instep.testing.writer_changes.simulation import simulate_succession
 
 SEEDS_TO_FIND_A_PLANT = 40
 SPLIT = ("first_claim_wins",)

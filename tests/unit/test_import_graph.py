@@ -17,10 +17,6 @@ import pytest
 SRC = Path(__file__).resolve().parents[2] / "src"
 MODULES_MAX = 15
 LONGER_FOLDERS: dict[str, tuple[int, str]] = {
-    "src/instep/core/publish": (
-        16,
-        "one machine: its floors, its words, and its contract in phases and invariants",
-    ),
     "src/instep/node/config": (17, "a module a table of the file; its contract gives them seven floors"),
 }
 """Folders with more modules: how many they may have, and why."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Backoff", "Chance"]
-
 DOUBLINGS_MAX = 20
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["REST", "Broken", "Invariant", "PhaseRow", "begins_at_most_one", "check_all", "sentence_of"]
-
 MachineT = TypeVar("MachineT")
 
 REST = "rest"

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from instep.core.vocabulary import Trouble
 
-__all__ = ["UNWATCHED_LEAST_MS", "WATCHED_LEAST_MS", "ScanCost", "not_all_watched", "rescan_after_ms"]
-
 WATCHED_LEAST_MS = 30_000
 UNWATCHED_LEAST_MS = 2_000
 _WATCHED_SHARE = 1_000

@@ -15,16 +15,6 @@ import msgspec
 
 from instep.model.ids import Digest, HeadRef
 
-__all__ = [
-    "Batch",
-    "PrunePlan",
-    "RetentionClock",
-    "RetentionPolicy",
-    "kept_generations",
-    "looked_at",
-    "plan_prune",
-]
-
 RESTART_MAX_MS = 3_600_000
 """Across a restart the clock of the retention goes on by this much at most, however long the node was off."""
 STEADY_WITHIN_MS = 300_000

@@ -13,32 +13,7 @@ from dataclasses import dataclass
 from instep.errors import InstepError, Retry
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import HeadRef, NodeName
-
-__all__ = [
-    "SignerVerdict",
-    "Recover",
-    "FetchPages",
-    "RecoverFailed",
-    "RetryAsked",
-    "Resumed",
-    "Paused",
-    "FetchFailed",
-    "EpochSeen",
-    "Started",
-    "Cancel",
-    "HookEnded",
-    "HookKind",
-    "KeepEpoch",
-    "KeepGeneration",
-    "Note",
-    "Refuse",
-    "RunHook",
-    "SetTimer",
-    "TimerFired",
-    "Trouble",
-    "WatchChanged",
-    "trouble_of",
-]
+from instep.model.standing import Standing
 
 
 class HookKind(enum.Enum):
@@ -72,6 +47,21 @@ def trouble_of(error: InstepError) -> Trouble:
 
 
 # --- shared events ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDone:
+    """An answer that says no more than that the request with this number was carried out. A base of answers."""
+
+    req: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """An answer that says why the request with this number was not carried out. A base of answers."""
+
+    req: int
+    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +113,8 @@ class RunHook:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """The answer to ``req`` is no longer wanted: stop the work if it can be stopped. No answer is due; one
-    that comes is dropped. Work on the place
-    (stage, tree) must have ended before the next such effect is performed. Never sent for a switch, a
-    put-back, a revert or a hook."""
+    that comes is dropped. Work on the place (stage, tree) must have ended before the next such effect is performed.
+    Never sent for a switch, a put-back, a revert or a hook."""
 
     req: int
 
@@ -160,6 +149,25 @@ class Note:
     what: str
     text: str
     facts: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerReport:
+    """A partner's newest report about the line, as rollouts decide by it."""
+
+    standing: Standing
+    code: str | None = None
+    reason: str | None = None
+    head: HeadRef | None = None
+    live: HeadRef | None = None
+    tree: HeadRef | None = None
+    staged: HeadRef | None = None
+    replaced: HeadRef | None = None
+    refused: HeadRef | None = None
+    waits_for_permit: bool = False
+    is_drained: bool = False
+    order_serial: int = 0
+    spent_permit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +229,8 @@ class Recover:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoverFailed:
+class RecoverFailed(RequestFailed):
     """Answer to ``Recover``: marker or mount missing, journal unreadable, disk failing."""
-
-    req: int
-    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +245,11 @@ class FetchPages:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchFailed:
+class FetchFailed(RequestFailed):
     """Answer to ``FetchPages``."""
 
-    req: int
-    trouble: Trouble
+
+LineEvent = Started | EpochSeen | WatchChanged | Paused | Resumed | RetryAsked | TimerFired
+"""Events of both machines of a line, besides answers."""
+LineEffect = KeepGeneration | KeepEpoch | Recover | FetchPages | RunHook | Cancel | Refuse | Note | SetTimer
+"""Effects of both machines of a line."""

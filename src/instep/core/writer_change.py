@@ -14,19 +14,6 @@ from instep.core.lines.accept import EpochBook
 from instep.core.publish.vocabulary import PublishFacts
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, NodeName
 
-__all__ = [
-    "LostGenerations",
-    "base_of",
-    "follows_by_itself",
-    "lost_generations",
-    "next_epoch",
-    "rests_on",
-    "to_follow",
-    "to_publish",
-    "writer_by",
-]
-
-
 UNNAMED_MAX = 1_000
 """So many numbers below a known one are listed."""
 

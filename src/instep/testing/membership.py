@@ -9,8 +9,6 @@ from instep.testing.world.network import Network
 from instep.testing.world.world import World
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["MembershipOperators"]
-
 
 class MembershipOperators:
     """The direct partners of the writer come and go. A removed partner reaches the writer no more, keeps its tree and

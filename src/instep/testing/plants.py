@@ -7,9 +7,8 @@ one rule is broken here. A simulator that cannot find them is the bug.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-
-import msgspec
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
@@ -22,11 +21,9 @@ from instep.core.publish.machine import PublishMachine
 from instep.core.publish.state import Run
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.machine import RolloutMachine
-from instep.core.vocabulary import KeepGeneration, Trouble
+from instep.core.vocabulary import KeepGeneration, SignerVerdict, Trouble
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Absent, RolloutPolicy, Strategy, Verdict
-
-__all__ = ["FOLLOW_PLANTS", "NEEDED", "PLANTS", "PUBLISH_PLANTS", "ROLLOUT_RULES", "ROLLOUT_PLANTS"]
 
 
 class _AnswersWithoutNumber(FollowMachine):
@@ -34,7 +31,7 @@ class _AnswersWithoutNumber(FollowMachine):
 
     def _take(self, event: Any) -> None:
         if self._job is not None and isinstance(event, _ANSWERS):
-            event = _renumbered(event, self._job.req)
+            event = replace(event, req=self._job.req)
         super()._take(event)
 
 
@@ -47,11 +44,6 @@ _ANSWERS = (
     f.LiveRecorded,
     f.PutBackDone,
 )
-
-
-def _renumbered(event: Any, req: int) -> Any:
-    fields = {name: getattr(event, name) for name in type(event).__slots__}
-    return type(event)(**{**fields, "req": req})
 
 
 class _ForgetsTheHook(FollowMachine):
@@ -83,23 +75,21 @@ class _AnybodyMayWrite(FollowMachine):
     """Does not look at the signer."""
 
     def _head_seen(self, event: f.HeadSeen) -> None:
-        verdict = msgspec.convert({"is_valid": True, "signer": self.line.origin}, type(event.verdict))
-        super()._head_seen(f.HeadSeen(event.source, event.signed, verdict, event.beside))
+        super()._head_seen(replace(event, verdict=SignerVerdict(True, self.line.origin)))
 
 
 class _GoesPastItsHead(FollowMachine):
     """Does not look whether a higher generation descends from the one that it has."""
 
     def _head_seen(self, event: f.HeadSeen) -> None:
-        super()._head_seen(f.HeadSeen(event.source, event.signed, event.verdict))
+        super()._head_seen(replace(event, beside=None))
 
 
 class _NoGuards(PublishMachine):
     """Publishes whatever the scan found."""
 
     def _scanned(self, summary: p.ScanSummary) -> None:
-        fields = {name: getattr(summary, name) for name in type(summary).__slots__}
-        super()._scanned(p.ScanSummary(**{**fields, "losses": (), "removed": 0, "changed": 1}))
+        super()._scanned(replace(summary, losses=(), removed=0, changed=1))
 
 
 class _EachGenerationAlone(PublishMachine):

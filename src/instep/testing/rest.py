@@ -11,8 +11,6 @@ from instep.testing.world.disk import content_digest
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["Rest"]
-
 REST_MS = 2_000
 """In step must last that long to count as rest."""
 

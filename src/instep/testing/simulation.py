@@ -28,8 +28,6 @@ from instep.testing.writers.restore_operators import RestoreOperators
 from instep.testing.writers.rollouts import SimRollouts
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["Result", "simulate"]
-
 SESSION_MS = 300
 ENOUGH_MS = 30_000
 """Within that time every switch of this world is finished."""

@@ -12,10 +12,10 @@ from instep.core.lines.accept import (
     KnownRecord,
     OldRecord,
     Refused,
-    SignerVerdict,
     judge_epoch,
     judge_head,
 )
+from instep.core.vocabulary import SignerVerdict
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import FilesetName, LineId, NodeName
 from tests.golden.dialogue import HUB, LINE, MAIN, OK, epoch, generation

@@ -13,7 +13,6 @@ from instep.core.lines.accept import (
     EpochClaim,
     KnownRecord,
     Refused,
-    SignerVerdict,
     is_left_behind,
     judge_epoch,
     judge_head,
@@ -24,6 +23,7 @@ from instep.core.publish import vocabulary as p
 from instep.core.publish.machine import PublishMachine
 from instep.core.publish.right_to_write import owes_a_generation, why_not_writer
 from instep.core.publish.vocabulary import PublishFacts
+from instep.core.vocabulary import SignerVerdict
 from instep.core.writer_change import (
     follows_by_itself,
     lost_generations,

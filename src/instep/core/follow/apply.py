@@ -12,8 +12,6 @@ from instep.errors import Retry
 from instep.model.ids import HeadRef
 from instep.model.paths import shown
 
-__all__ = ["FollowApply"]
-
 SUPERSEDES_MAX = 8
 """So often in a row a newer head interrupts the fetching or staging of an older one; then that one is finished first.
 A writer may publish faster than a distant partner can fetch even the pages."""

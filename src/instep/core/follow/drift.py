@@ -10,8 +10,6 @@ from instep.core.rescan import rescan_after_ms
 from instep.core.vocabulary import SetTimer, Trouble
 from instep.model.paths import shown
 
-__all__ = ["FollowDrift"]
-
 TOUCH_SETTLE_MS = 200
 _UNAVAILABLE_EXIT = 7
 

@@ -12,8 +12,6 @@ from instep.core.vocabulary import HookKind, RunHook, SetTimer, Trouble
 from instep.model.ids import HeadRef
 from instep.model.rollout import Verdict
 
-__all__ = ["FollowDue"]
-
 
 class FollowDue(FollowPermits):
     """From the finished switch to live, or back to the replaced generation."""

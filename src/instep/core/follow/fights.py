@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from instep.model.paths import is_below
 
-__all__ = ["DRIFT_PATHS_MAX", "FIGHT_REVERTS", "FIGHT_WINDOW_MS", "DriftView", "FightDetector"]
-
 FIGHT_REVERTS = 3
 FIGHT_WINDOW_MS = 600_000
 TRACKED_MAX = 10_000

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from instep.model.ids import HeadRef, LineId, NodeName
 
-__all__ = ["STATE_OLDER", "is_above", "is_below", "why_held"]
-
 STATE_OLDER = "state_older_than_tree"
 
 

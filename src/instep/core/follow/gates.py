@@ -12,18 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = [
-    "BUILT_IN",
-    "CLOCK",
-    "GATES_MAX",
-    "SKEW_MAX_MS",
-    "BadGate",
-    "Comparator",
-    "Gate",
-    "parse_gate",
-    "refusal_of",
-]
-
 CLOCK = "clock"
 BUILT_IN = ("instep", "protocol", "platform", "path", "mount", "run_as", "user", "service", "access", CLOCK)
 """Names that ``[facts]`` cannot take."""

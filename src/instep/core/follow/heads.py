@@ -23,8 +23,6 @@ from instep.core.vocabulary import KeepEpoch, KeepGeneration, Refuse, SetTimer, 
 from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 
-__all__ = ["FollowHeads"]
-
 SUPERSEDED_TOLD = 3
 """After so many failures in a row *superseded* is shown as trouble; once or twice it is everyday life."""
 

@@ -10,8 +10,6 @@ from instep.core.follow.phases import PHASES
 from instep.core.follow.state import FollowPhase, FollowState
 from instep.core.vocabulary import Cancel
 
-__all__ = ["checked", "invariants_of"]
-
 _EFFECTS = tuple[Any, ...]
 EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
 _NUMBERED = (Cancel, f.AskHeads)

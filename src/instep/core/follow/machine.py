@@ -31,8 +31,6 @@ from instep.core.vocabulary import (
     WatchChanged,
 )
 
-__all__ = ["FollowMachine"]
-
 _EARLY = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
 """Effects that name nothing which is not durable: they need not wait for the ``Save`` of their step."""
 
@@ -285,7 +283,13 @@ class FollowMachine(FollowApply):
         if job is not None and job.phase is FollowPhase.SWITCH and job.head == facts.refused:
             tree = job.head  # Refused while it is switched: no node may count on the old one.
         report = f.FollowReport(
-            stand.standing, stand.code, stand.reason, stand.next_steps, facts.head, facts.live, tree
+            stand.standing,
+            stand.code,
+            stand.reason,
+            facts.head,
+            facts.live,
+            tree,
+            next_steps=stand.next_steps,
         )
         if self._config.knows_orders:
             report = replace(

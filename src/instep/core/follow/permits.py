@@ -14,8 +14,6 @@ from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, Verdict
 
-__all__ = ["FollowPermits", "serial_told", "spent_told"]
-
 
 def is_to_reload(facts: FollowFacts) -> bool:
     """Whether an order to reload what is live is not begun yet."""

@@ -9,8 +9,6 @@ from instep.core.follow import vocabulary as f
 from instep.core.follow.state import FollowPhase
 from instep.core.vocabulary import HookEnded, RunHook
 
-__all__ = ["PHASES"]
-
 _DUE = "drain return reload probe record put_back"
 """What a tree that holds a generation may have pending."""
 

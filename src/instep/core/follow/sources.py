@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from instep.model.ids import Digest, NodeName
 
-__all__ = ["SOURCES_MAX", "SourceState", "Sources"]
-
 SOURCES_MAX = 64
 HAD_MAX = 64
 """So many heads of a source are kept: a writer may publish several times a second while one is fetched."""

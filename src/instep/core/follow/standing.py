@@ -13,8 +13,6 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.paths import shown
 from instep.model.standing import Standing
 
-__all__ = ["Seen", "Stand", "stand_of"]
-
 NAMED_MAX = 3
 
 

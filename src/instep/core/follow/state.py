@@ -23,17 +23,6 @@ from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
 
-__all__ = [
-    "FollowState",
-    "INTERRUPTIBLE",
-    "NAMED_MAX",
-    "QUIET",
-    "FollowJob",
-    "FollowPhase",
-    "Progress",
-    "named",
-]
-
 NAMED_MAX = 20
 """So many paths or names a note carries."""
 

@@ -7,99 +7,30 @@ from dataclasses import dataclass
 
 import msgspec
 
-from instep.core.lines.accept import EpochBook, SignerVerdict
+from instep.core.lines.accept import EpochBook
 from instep.core.rescan import ScanCost
+from instep.core.vocabulary import EpochSeen as EpochSeen
+from instep.core.vocabulary import FetchFailed as FetchFailed
+from instep.core.vocabulary import FetchPages as FetchPages
 from instep.core.vocabulary import (
-    Cancel,
-    EpochSeen,
-    FetchFailed,
-    FetchPages,
     HookEnded,
-    KeepEpoch,
-    KeepGeneration,
-    Note,
-    Paused,
-    Recover,
-    RecoverFailed,
-    Refuse,
-    Resumed,
-    RetryAsked,
-    RunHook,
-    SetTimer,
-    Started,
-    TimerFired,
+    LineEffect,
+    LineEvent,
+    PartnerReport,
+    RequestDone,
+    RequestFailed,
+    SignerVerdict,
     Trouble,
-    WatchChanged,
 )
+from instep.core.vocabulary import Paused as Paused
+from instep.core.vocabulary import Recover as Recover
+from instep.core.vocabulary import RecoverFailed as RecoverFailed
+from instep.core.vocabulary import Resumed as Resumed
+from instep.core.vocabulary import RetryAsked as RetryAsked
+from instep.core.vocabulary import Started as Started
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order, RolloutPolicy
-from instep.model.standing import Standing
-
-__all__ = [
-    "AskFailed",
-    "AskHeads",
-    "CheckDrift",
-    "CheckGates",
-    "CompareTree",
-    "Compared",
-    "FollowConfigChanged",
-    "DrainNode",
-    "NodeDrained",
-    "DriftCheckFailed",
-    "DriftChecked",
-    "DriftPolicy",
-    "DropStage",
-    "Due",
-    "EpochSeen",
-    "FetchFailed",
-    "FetchPages",
-    "FollowAnswer",
-    "FollowConfig",
-    "FollowEffect",
-    "FollowEvent",
-    "FollowFacts",
-    "FollowSourceEvent",
-    "GatesChecked",
-    "HeadSeen",
-    "HeadsAnswered",
-    "HookOwed",
-    "LiveRecorded",
-    "OfferHead",
-    "OrderGiven",
-    "PagesFetched",
-    "Paused",
-    "PollAsked",
-    "PutBack",
-    "PutBackDone",
-    "PutBackFailed",
-    "RecordFailed",
-    "RecordLive",
-    "Recover",
-    "RecoverFailed",
-    "RecoveryEnded",
-    "RecoveryKind",
-    "FollowReport",
-    "Resumed",
-    "RetryAsked",
-    "Return",
-    "Returned",
-    "Revert",
-    "RevertFailed",
-    "Reverted",
-    "SaveFollow",
-    "SourceDown",
-    "SourceUp",
-    "StageContents",
-    "StageFailed",
-    "Staged",
-    "Started",
-    "HeadSuperseded",
-    "Switch",
-    "SwitchFailed",
-    "TreeSwitched",
-    "TreeTouched",
-]
 
 
 class DriftPolicy(enum.Enum):
@@ -240,23 +171,17 @@ class PagesFetched:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadSuperseded:
+class HeadSuperseded(RequestDone):
     """Answer to ``FetchPages`` or ``StageContents``: the source no longer has this generation; ask for its head."""
 
-    req: int
-
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(RequestDone):
     """Answer to ``StageContents``: every content is staged, verified (P1), synced, and the stage is sealed."""
 
-    req: int
-
 
 @dataclass(frozen=True, slots=True)
-class StageFailed:
-    req: int
-    trouble: Trouble
+class StageFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,39 +202,27 @@ class TreeSwitched:
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchFailed:
+class SwitchFailed(RequestFailed):
     """Answer to ``Switch``: where the tree stands is for ``Recover`` to say, which the machine asks next."""
 
-    req: int
-    trouble: Trouble
-
 
 @dataclass(frozen=True, slots=True)
-class LiveRecorded:
+class LiveRecorded(RequestDone):
     """Answer to ``RecordLive``: durable."""
 
-    req: int
+
+@dataclass(frozen=True, slots=True)
+class RecordFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
-class RecordFailed:
-    req: int
-    trouble: Trouble
-
-
-@dataclass(frozen=True, slots=True)
-class PutBackDone:
+class PutBackDone(RequestDone):
     """Answer to ``PutBack``: the tree holds the target of the put-back."""
 
-    req: int
-
 
 @dataclass(frozen=True, slots=True)
-class PutBackFailed:
+class PutBackFailed(RequestFailed):
     """Answer to ``PutBack``: where the tree stands is for ``Recover`` to say."""
-
-    req: int
-    trouble: Trouble
 
 
 class RecoveryKind(enum.Enum):
@@ -354,9 +267,7 @@ class DriftChecked:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftCheckFailed:
-    req: int
-    trouble: Trouble
+class DriftCheckFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,9 +279,7 @@ class Reverted:
 
 
 @dataclass(frozen=True, slots=True)
-class RevertFailed:
-    req: int
-    trouble: Trouble
+class RevertFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,19 +361,14 @@ class HookOwed:
 
 
 FollowEvent = (
-    Started
+    LineEvent
     | FollowConfigChanged
     | FollowSourceEvent
     | FollowAnswer
     | TreeTouched
-    | WatchChanged
-    | Paused
-    | Resumed
-    | RetryAsked
     | PollAsked
     | OrderGiven
     | HookOwed
-    | TimerFired
 )
 
 
@@ -597,35 +501,18 @@ class DropStage:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowReport:
+class FollowReport(PartnerReport):
     """The line's standing here changed, or its head, live or tree did: show it and send it to every source. The
     driver adds the wall clock (``since`` moves only when standing or code changed)."""
 
-    standing: Standing
-    code: str | None
-    reason: str | None
-    next_steps: tuple[str, ...]
-    head: HeadRef | None
-    live: HeadRef | None
-    tree: HeadRef | None
-    staged: HeadRef | None = None
-    replaced: HeadRef | None = None
-    refused: HeadRef | None = None
-    waits_for_permit: bool = False
-    is_drained: bool = False
-    order_serial: int = 0
-    spent_permit: int = 0
+    next_steps: tuple[str, ...] = ()
 
 
 FollowEffect = (
-    SaveFollow
-    | KeepGeneration
-    | KeepEpoch
-    | Recover
-    | FetchPages
+    LineEffect
+    | SaveFollow
     | StageContents
     | CheckGates
-    | RunHook
     | Switch
     | RecordLive
     | PutBack
@@ -637,9 +524,5 @@ FollowEffect = (
     | AskHeads
     | OfferHead
     | DropStage
-    | Cancel
     | FollowReport
-    | Refuse
-    | Note
-    | SetTimer
 )

@@ -17,16 +17,6 @@ from instep.errors import ConfigError, Retry
 from instep.model.counts import counted, which
 from instep.model.paths import shown
 
-__all__ = [
-    "DEFAULT_DELETIONS",
-    "DELETIONS_FREE",
-    "DeletionPolicy",
-    "ScanProblem",
-    "judge_deletions",
-    "judge_problems",
-    "parse_deletions",
-]
-
 DELETIONS_FREE = 20
 """So many deletions pass whatever share of the tree they are."""
 

@@ -14,22 +14,6 @@ from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.model.paths import is_below, shown
 
-__all__ = [
-    "DAMAGED",
-    "HELD_LISTED_MAX",
-    "HELD_LOOK_MS",
-    "OPEN",
-    "IGNORED_INSIDE",
-    "MOVED_ON",
-    "NOTHING_HELD",
-    "HeldPaths",
-    "ScanProblem",
-    "is_held",
-    "merge_held",
-    "not_held",
-    "words_of",
-]
-
 HELD_LISTED_MAX = 1_000
 """So many held paths are known one by one and looked at again by each scan; of the others only the number is known,
 and full scans find what became of them."""

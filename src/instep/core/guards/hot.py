@@ -18,8 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["ContentMissed", "Cooling", "HOT_FILES_MAX", "PACE_FIRST_MS", "PACE_MOST_MS", "HotFiles"]
-
 MISSES = 2
 WINDOW_MS = 1_800_000
 PACE_FIRST_MS = 30_000

@@ -25,20 +25,6 @@ from instep.model.manifest.pages import GetPage
 from instep.model.manifest.walk import iterate, totals
 from instep.model.paths import is_below, shown
 
-__all__ = [
-    "WINDOW_MS",
-    "Checkpoint",
-    "Lost",
-    "is_mass",
-    "is_git",
-    "is_within",
-    "judge_held_mass",
-    "judge_losses",
-    "judge_rest",
-    "lost_between",
-    "next_checkpoints",
-]
-
 WINDOW_MS = 600_000
 """For so long a loss is added to the next."""
 SPACING_MS = 60_000

@@ -20,21 +20,6 @@ from instep.errors import PeerError, Retry
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import DIGEST_BYTES, EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 
-__all__ = [
-    "AcceptedEpoch",
-    "AcceptedHead",
-    "EpochBook",
-    "EpochClaim",
-    "KnownRecord",
-    "OldRecord",
-    "Refused",
-    "SignerVerdict",
-    "is_left_behind",
-    "judge_epoch",
-    "judge_head",
-    "word_of",
-]
-
 RECORD_VERSION = 1
 FIRST_EPOCH = 1
 RECORD_MAX_BYTES = 64 << 10

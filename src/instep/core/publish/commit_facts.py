@@ -12,8 +12,6 @@ import msgspec
 from instep.core.publish.vocabulary import PublishFacts
 from instep.model.ids import HeadRef
 
-__all__ = ["LastCommit", "committed"]
-
 
 def committed(facts: PublishFacts, head: HeadRef) -> PublishFacts:
     """These facts once ``head`` is committed. It goes past the twins that are known, for an operator said so."""

@@ -10,8 +10,6 @@ from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refu
 from instep.errors import PeerError, Retry
 from instep.model.ids import Digest, HeadRef, NodeName
 
-__all__ = ["PublishHeads"]
-
 ADOPT_TRIES_MAX = 5
 """So often the pages of an adopted head are asked for."""
 

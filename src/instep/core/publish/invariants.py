@@ -11,8 +11,6 @@ from instep.core.publish.phases import PHASES
 from instep.core.publish.state import PublishPhase, PublishState
 from instep.core.vocabulary import Cancel
 
-__all__ = ["checked", "invariants_of"]
-
 _EFFECTS = tuple[Any, ...]
 EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
 _NUMBERED = (Cancel, p.AskPartners)

@@ -12,8 +12,6 @@ from instep.core.rescan import ScanCost, rescan_after_ms
 from instep.core.vocabulary import Note, SetTimer, Trouble
 from instep.model.paths import shown
 
-__all__ = ["PublishLook"]
-
 
 class PublishLook(PublishGuards):
     """Keeps the timer of the full scan."""

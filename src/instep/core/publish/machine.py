@@ -40,8 +40,6 @@ from instep.core.vocabulary import (
 from instep.errors import Retry
 from instep.model.ids import HeadRef
 
-__all__ = ["PublishMachine"]
-
 LOOKING = (PublishPhase.SCAN, PublishPhase.PLAN, PublishPhase.RECOVER)
 """Phases that change nothing which is published."""
 REQUESTS_MAX = 64

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
 
-__all__ = ["own_at"]
-
 SKIPPED_MAX = 16
 """So many numbers in a row are looked past: each commit that failed took one."""
 

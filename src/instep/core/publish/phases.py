@@ -8,8 +8,6 @@ from instep.core.publish import vocabulary as p
 from instep.core.publish.state import PublishPhase
 from instep.core.vocabulary import HookEnded, RunHook
 
-__all__ = ["PHASES"]
-
 PHASES = {
     PublishPhase(row.phase): row
     for row in (

@@ -21,8 +21,6 @@ from instep.errors import Retry
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, NodeName
 
-__all__ = ["PublishRestore", "known_by_number_only", "restored_trouble"]
-
 
 class PublishRestore(PublishHeads):
     """A writer's acts on its own tree besides scanning it."""

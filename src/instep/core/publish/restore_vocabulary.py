@@ -7,26 +7,10 @@ from dataclasses import dataclass
 
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
 from instep.core.publish.vocabulary import PublishAnswer, PublishEffect, PublishEvent, ScanSummary
-from instep.core.vocabulary import Recover, RecoverFailed, Trouble
+from instep.core.vocabulary import Recover as Recover
+from instep.core.vocabulary import RecoverFailed as RecoverFailed
+from instep.core.vocabulary import RequestDone, RequestFailed, Trouble
 from instep.model.ids import HeadRef, NodeName
-
-__all__ = [
-    "PlanFailed",
-    "PlanRestore",
-    "RestorePlanned",
-    "Recover",
-    "RecoverFailed",
-    "TreeRecovered",
-    "Restore",
-    "RestoreAsked",
-    "RestoreFailed",
-    "RestorePlan",
-    "Restored",
-    "TreeCounts",
-    "WriterAnswer",
-    "WriterEffect",
-    "WriterEvent",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +65,7 @@ class RestorePlanned:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanFailed:
-    req: int
-    trouble: Trouble
+class PlanFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +77,15 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreFailed:
+class RestoreFailed(RequestFailed):
     """Nothing has moved, or, with ``is_open``, the journal of an unfinished switch lies in the control folder."""
 
-    req: int
-    trouble: Trouble
     is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class TreeRecovered:
+class TreeRecovered(RequestDone):
     """Answer to ``Recover``: no journal is open; the tree is all old or all new."""
-
-    req: int
 
 
 WriterAnswer = (
@@ -120,9 +98,9 @@ WriterEvent = PublishEvent | RestoreAsked | WriterAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class PlanRestore:
-    """Look at the tree and at everything that may hold contents, and change nothing. ``head`` is the head that the
-    result is compared with. Answer: ``RestorePlanned`` or ``PlanFailed``."""
+class RestoreRequest:
+    """The request to bring the tree, or ``paths`` of it, to ``target``; ``head`` is the head that the result is
+    compared with, ``source`` the only partner to ask for contents where it is set. A base of effects."""
 
     req: int
     target: HeadRef
@@ -132,15 +110,15 @@ class PlanRestore:
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class PlanRestore(RestoreRequest):
+    """Look at the tree and at everything that may hold contents, and change nothing. Answer: ``RestorePlanned`` or
+    ``PlanFailed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(RestoreRequest):
     """Do what the last plan says: contents by digest from tree, history, archive and partners, what lies there to the
     archive. Answer: ``Restored`` or ``RestoreFailed``."""
 
-    req: int
-    target: HeadRef
-    head: HeadRef | None
-    paths: tuple[bytes, ...] = ()
-    source: NodeName | None = None
 
-
-WriterEffect = PublishEffect | PlanRestore | Restore | Recover
+WriterEffect = PublishEffect | PlanRestore | Restore

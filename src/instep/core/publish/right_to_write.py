@@ -8,8 +8,6 @@ from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.model.ids import LineId, NodeName
 
-__all__ = ["owes_a_generation", "why_not_writer"]
-
 
 def why_not_writer(line: LineId, facts: PublishFacts, node: NodeName) -> Trouble | None:
     """Why ``node`` may not publish: the epoch was given to two, or to another; None when it may."""

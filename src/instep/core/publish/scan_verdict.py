@@ -19,8 +19,6 @@ from instep.core.publish.state import PublishState, Run
 from instep.core.publish.vocabulary import Missing, ScanSummary
 from instep.core.vocabulary import SetTimer, Trouble
 
-__all__ = ["PublishGuards"]
-
 
 class PublishGuards(PublishState):
     """Says what stops a publish, and keeps what the next one is judged by."""

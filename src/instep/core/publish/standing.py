@@ -13,8 +13,6 @@ from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, LineId
 from instep.model.standing import Standing
 
-__all__ = ["PATHS_HELD", "PublishSeen", "publish_stand_of"]
-
 PATHS_HELD = "paths_held"
 
 

@@ -20,8 +20,6 @@ from instep.core.vocabulary import Refuse, SetTimer, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, LineId, NodeName
 
-__all__ = ["PublishJob", "PublishPhase", "PublishState", "Request", "Run"]
-
 
 class PublishPhase(enum.Enum):
     SCAN = "scan"

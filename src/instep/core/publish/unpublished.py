@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DIRTY_MAX", "YOUNG_MS", "Unpublished"]
-
 DIRTY_MAX = 10_000
 """Paths kept one by one; beyond that the next scan is a full one."""
 

@@ -9,77 +9,30 @@ import msgspec
 
 from instep.core.guards.guards import DEFAULT_DELETIONS, DeletionPolicy
 from instep.core.guards.held import NOTHING_HELD, HeldPaths, ScanProblem
-from instep.core.guards.hot import ContentMissed, Cooling
+from instep.core.guards.hot import ContentMissed as ContentMissed
+from instep.core.guards.hot import Cooling
 from instep.core.guards.losses import Checkpoint, Lost
-from instep.core.lines.accept import EpochBook, SignerVerdict
-from instep.core.publish.outcomes import NotPublished, Outcome, Published, Unchanged, WouldPublish
+from instep.core.lines.accept import EpochBook
 from instep.core.rescan import ScanCost
+from instep.core.vocabulary import EpochSeen as EpochSeen
+from instep.core.vocabulary import FetchFailed as FetchFailed
+from instep.core.vocabulary import FetchPages as FetchPages
 from instep.core.vocabulary import (
-    Cancel,
-    EpochSeen,
-    FetchFailed,
-    FetchPages,
     HookEnded,
-    KeepEpoch,
-    KeepGeneration,
-    Note,
-    Paused,
-    Refuse,
-    Resumed,
-    RetryAsked,
-    RunHook,
-    SetTimer,
-    Started,
-    TimerFired,
+    LineEffect,
+    LineEvent,
+    RequestDone,
+    RequestFailed,
+    SignerVerdict,
     Trouble,
-    WatchChanged,
 )
+from instep.core.vocabulary import Paused as Paused
+from instep.core.vocabulary import Resumed as Resumed
+from instep.core.vocabulary import RetryAsked as RetryAsked
+from instep.core.vocabulary import Started as Started
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.standing import Standing
-
-__all__ = [
-    "Announce",
-    "GiveAnswer",
-    "AskPartners",
-    "Commit",
-    "CommitFailed",
-    "Committed",
-    "PublishConfigChanged",
-    "ContentMissed",
-    "DiskTurned",
-    "EpochSeen",
-    "FetchFailed",
-    "FetchPages",
-    "HeadOfOursSeen",
-    "NotPublished",
-    "ManifestFetched",
-    "PartnerSeen",
-    "PartnersAnswered",
-    "Missing",
-    "Paused",
-    "Outcome",
-    "PublishAnswer",
-    "PublishAsked",
-    "PublishConfig",
-    "PublishEffect",
-    "PublishEvent",
-    "PublishFacts",
-    "PublishMode",
-    "Published",
-    "PublishReport",
-    "Resumed",
-    "RetryAsked",
-    "SavePublish",
-    "Scan",
-    "ScanFailed",
-    "ScanSummary",
-    "TreeScanned",
-    "Started",
-    "TreeChanged",
-    "Unchanged",
-    "WouldPublish",
-]
 
 
 class PublishMode(enum.Enum):
@@ -233,11 +186,8 @@ class TreeScanned:
 
 
 @dataclass(frozen=True, slots=True)
-class ScanFailed:
+class ScanFailed(RequestFailed):
     """Marker missing or another's (``marker_missing``, ``marker_foreign``), mount gone, root unreadable ..."""
-
-    req: int
-    trouble: Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +199,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitFailed:
-    req: int
-    trouble: Trouble
+class CommitFailed(RequestFailed): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +229,8 @@ class PartnerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestFetched:
+class ManifestFetched(RequestDone):
     """Answer to ``FetchPages``."""
-
-    req: int
 
 
 PublishAnswer = (
@@ -292,26 +238,56 @@ PublishAnswer = (
 )
 
 PublishEvent = (
-    Started
+    LineEvent
     | PublishConfigChanged
     | TreeChanged
     | ContentMissed
     | DiskTurned
-    | WatchChanged
     | PublishAsked
     | PublishAnswer
     | HeadOfOursSeen
-    | EpochSeen
     | PartnersAnswered
     | PartnerSeen
-    | Paused
-    | Resumed
-    | RetryAsked
-    | TimerFired
 )
 
 
 # --- effects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    head: HeadRef
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+    held: HeldPaths = NOTHING_HELD
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    head: HeadRef | None
+    held: HeldPaths = NOTHING_HELD
+
+
+@dataclass(frozen=True, slots=True)
+class WouldPublish:
+    """Answer to a dry run."""
+
+    added: int
+    changed: int
+    removed: int
+    changed_bytes: int
+    refusal: Trouble | None
+    held: HeldPaths = NOTHING_HELD
+
+
+@dataclass(frozen=True, slots=True)
+class NotPublished:
+    trouble: Trouble
+
+
+Outcome = Published | Unchanged | WouldPublish | NotPublished
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,20 +369,4 @@ class PublishReport:
     head: HeadRef | None
 
 
-PublishEffect = (
-    SavePublish
-    | KeepGeneration
-    | KeepEpoch
-    | Scan
-    | Commit
-    | RunHook
-    | Announce
-    | AskPartners
-    | FetchPages
-    | GiveAnswer
-    | Cancel
-    | PublishReport
-    | Refuse
-    | Note
-    | SetTimer
-)
+PublishEffect = LineEffect | SavePublish | Scan | Commit | Announce | AskPartners | GiveAnswer | PublishReport

@@ -14,8 +14,6 @@ import msgspec
 from instep.core.record.values import to_plain
 from instep.core.rollout.machine import RolloutMachine
 
-__all__ = ["FORMAT", "STRETCH_EVENTS", "FlightRecorder", "RecordedStep", "step_of"]
-
 FORMAT = "instep-record-1"
 STRETCH_EVENTS = 250
 """So many events follow one copy of the machine; a record holds at least as many, and at most twice as many."""

@@ -15,8 +15,6 @@ from instep.core.record.values import from_plain, to_plain
 from instep.core.rollout.machine import RolloutMachine
 from instep.errors import DamagedError
 
-__all__ = ["FlightRecord", "Replayed", "load", "replay"]
-
 
 class _Head(msgspec.Struct, frozen=True):
     format: str

@@ -19,8 +19,6 @@ import msgspec
 
 from instep.errors import DamagedError
 
-__all__ = ["from_plain", "to_plain"]
-
 _ROOMS = ("instep.core.", "instep.model.")
 _ENUMS = ("instep.errors",)
 _MANY: dict[str, Any] = {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}

@@ -23,8 +23,6 @@ from instep.model.ids import LineId, NodeName
 from instep.model.rollout import Absent, Order, Strategy, Verdict
 from instep.model.standing import Standing
 
-__all__ = ["GOING", "GRACE_MS", "UNCONFIRMED", "RolloutBook"]
-
 GRACE_MS = 15_000
 """The time beyond ``finish_within`` that a node's report gets to arrive."""
 GOING = (RolloutState.BARRIER, RolloutState.WAVES, RolloutState.WATCHING)

@@ -15,8 +15,6 @@ from instep.core.rollout.vocabulary import PartnerReport
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DURATION_MS_MAX, SERIAL_MAX, Order, RolloutPolicy, Verdict
 
-__all__ = ["HubBook", "OwnState", "own_state"]
-
 
 @dataclass(frozen=True, slots=True)
 class OwnState:

@@ -9,8 +9,6 @@ from instep.core.contract import Invariant, check_all
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import RolloutBook
 
-__all__ = ["checked", "invariants_of"]
-
 _EFFECTS = tuple[Any, ...]
 EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from instep.core.rollout import vocabulary as v
-from instep.core.rollout.book import GOING, GRACE_MS, UNCONFIRMED
+from instep.core.rollout.book import GOING, UNCONFIRMED
 from instep.core.rollout.invariants import checked
 from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
 from instep.core.rollout.show import RolloutShow
@@ -20,8 +20,6 @@ from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import OnFailure
 from instep.model.standing import Standing
-
-__all__ = ["GRACE_MS", "RolloutMachine"]
 
 SERIAL_LEAP_MAX = 1_000_000
 """So far above its own a writer believes a serial that a partner names, once."""

@@ -12,19 +12,6 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, Verdict
 from instep.model.standing import Standing
 
-__all__ = [
-    "Partner",
-    "NodePlace",
-    "failure_of",
-    "has_reloaded",
-    "in_order",
-    "is_behind_retry",
-    "is_counted",
-    "place_of",
-    "says_the_same",
-    "tries_again",
-]
-
 _HOOK_FAILED = ("reload_failed", "probe_failed")
 _LEFT_OUT = (Standing.PAUSED, Standing.OBSERVING, Standing.BLOCKED)
 

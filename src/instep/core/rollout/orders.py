@@ -10,8 +10,6 @@ from instep.core.rollout.waves import RENEW_MS_MIN, RolloutWaves
 from instep.model.ids import NodeName
 from instep.model.rollout import DURATION_MS_MAX, Order, RolloutPolicy, Strategy, Verdict
 
-__all__ = ["RolloutOrders"]
-
 _WITHOUT_IT = (NodePlace.STAGED, NodePlace.PUTTING_BACK, NodePlace.PUT_BACK)
 
 

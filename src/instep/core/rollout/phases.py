@@ -9,8 +9,6 @@ from instep.core.rollout import vocabulary as v
 from instep.core.rollout.vocabulary import RolloutState
 from instep.core.vocabulary import TimerFired
 
-__all__ = ["PHASES"]
-
 _NEWS = (v.PartnerReported, v.PartnerLost, v.PartnersChanged, TimerFired, v.PolicyChanged)
 _ASKED = (v.AbortAsked, v.ResumeAsked, v.AnswersDiffered)
 _ANEW = (v.HeadPublished, v.RolloutStarted)

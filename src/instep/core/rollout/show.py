@@ -7,8 +7,6 @@ from instep.core.rollout.nodes import NodePlace, in_order
 from instep.core.rollout.orders import RolloutOrders
 from instep.core.rollout.vocabulary import RolloutState
 
-__all__ = ["RolloutShow"]
-
 NAMED_MAX = 5
 
 

@@ -8,38 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from instep.core.vocabulary import Note, SetTimer, TimerFired, Trouble
+from instep.core.vocabulary import PartnerReport as PartnerReport
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy
-from instep.model.standing import Standing
-
-__all__ = [
-    "AbortAsked",
-    "GiveRolloutAnswer",
-    "Ask",
-    "ConfirmAsked",
-    "GiveOrder",
-    "HeadPublished",
-    "KeepRollout",
-    "NodeView",
-    "PartnerLost",
-    "PartnerReport",
-    "PartnerReported",
-    "PartnersChanged",
-    "PauseAsked",
-    "PolicyChanged",
-    "ReloadAsked",
-    "ResumeAsked",
-    "BeginAnewAsked",
-    "RolloutEffect",
-    "RolloutEvent",
-    "RolloutFacts",
-    "RolloutState",
-    "RolloutView",
-    "SaveRollout",
-    "ShowRollout",
-    "RolloutStarted",
-    "ended",
-]
 
 
 class RolloutState(enum.Enum):
@@ -105,26 +76,6 @@ class RolloutFacts(msgspec.Struct, frozen=True, array_like=True):
     permits: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PartnerReport:
-    """A partner's newest report about the line."""
-
-    standing: Standing
-    head: HeadRef | None = None
-    live: HeadRef | None = None
-    tree: HeadRef | None = None
-    staged: HeadRef | None = None
-    replaced: HeadRef | None = None
-    refused: HeadRef | None = None
-    code: str | None = None
-    reason: str | None = None
-    waits_for_permit: bool = False
-    is_drained: bool = False
-    drain_reason: str | None = None
-    order_serial: int = 0
-    spent_permit: int = 0
-
-
 # --- events -------------------------------------------------------------------------------------------------
 
 
@@ -175,49 +126,48 @@ class PartnerLost:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseAsked:
+class RolloutAsked:
+    """An operator's command about the rollout: one ``GiveRolloutAnswer`` repeats ``request``. A base of events."""
+
     request: int
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeAsked:
-    request: int
+class PauseAsked(RolloutAsked): ...
 
 
 @dataclass(frozen=True, slots=True)
-class AbortAsked:
+class ResumeAsked(RolloutAsked): ...
+
+
+@dataclass(frozen=True, slots=True)
+class AbortAsked(RolloutAsked):
     """``instep rollout abort``: no further permits; with ``puts_back`` the switched nodes go back."""
 
-    request: int
     puts_back: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class ConfirmAsked:
-    request: int
+class ConfirmAsked(RolloutAsked): ...
 
 
 @dataclass(frozen=True, slots=True)
-class BeginAnewAsked:
+class BeginAnewAsked(RolloutAsked):
     """Begin the ended rollout of the head anew."""
 
-    request: int
-
 
 @dataclass(frozen=True, slots=True)
-class ReloadAsked:
+class ReloadAsked(RolloutAsked):
     """Run every partner's reload hook on what is live: at once, or ``is_rolling``, a batch at a time and drained."""
 
-    request: int
     is_rolling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class AnswersDiffered:
+class AnswersDiffered(RolloutAsked):
     """Users get other answers since ``head`` is live: a failure of no single node. Done does not keep it from being
     put back. Answered like an ``Ask``."""
 
-    request: int
     head: HeadRef
     reason: str
 

@@ -8,8 +8,6 @@ from instep.core.rollout.vocabulary import RolloutState
 from instep.model.ids import NodeName
 from instep.model.rollout import Strategy
 
-__all__ = ["RolloutWaves"]
-
 RENEW_MS_MIN = 1_000
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from instep.core.follow import vocabulary as f
 from instep.core.follow.permits import serial_told, spent_told
+from instep.core.vocabulary import PartnerReport
 from instep.model.ids import LineId
 from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
+from instep.net.messages.partner_reports import report_message
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
@@ -24,27 +28,14 @@ def report_of(
 ) -> m.Report:
     """``told`` is the machine's last report: one moment's truth, so that a live generation that is not recorded yet
     is not reported. Drained counts the drain of this line's rollout; the reasons are all."""
-    seen = told or f.FollowReport(
-        standing.standing, standing.code, standing.reason, standing.next_steps,
-        facts.head, facts.live, facts.tree, replaced=facts.replaced, refused=facts.refused,
+    seen = told or PartnerReport(
+        standing.standing, standing.code, standing.reason, facts.head, facts.live, facts.tree,
+        replaced=facts.replaced, refused=facts.refused,
         is_drained=facts.is_drained, order_serial=serial_told(facts), spent_permit=spent_told(facts),
     )  # fmt: skip
-    drained = runtime.draining.reasons()
-    return m.Report(
-        line=line,
-        node=runtime.name,
-        live=seen.live,
-        head=seen.head,
-        standing=standing,
+    return msgspec.structs.replace(
+        report_message(line, runtime.name, seen, standing),
         attested_root=seen.live.root if seen.live is not None else b"",
         at_ms=wall_ms(),
-        staged=seen.staged,
-        replaced=seen.replaced,
-        refused=seen.refused,
-        waits_for_permit=seen.waits_for_permit,
-        is_drained=seen.is_drained,
-        drain_reason="; ".join(each.reason for each in drained)[:DRAIN_REASON_MAX],
-        order_serial=seen.order_serial,
-        tree=seen.tree,
-        spent_permit=seen.spent_permit,
+        drain_reason="; ".join(each.reason for each in runtime.draining.reasons())[:DRAIN_REASON_MAX],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.core.lines.accept import SignerVerdict
+from instep.core.vocabulary import SignerVerdict
 from instep.errors import InstepError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName

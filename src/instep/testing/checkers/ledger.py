@@ -15,8 +15,6 @@ from instep.testing.checkers.lost_future import LostFuture
 from instep.testing.world.disk import SimStore
 from instep.testing.world.world import BrokenPromise
 
-__all__ = ["Ledger"]
-
 NEED_A_REASON = (
     Standing.BLOCKED,
     Standing.FAILING,

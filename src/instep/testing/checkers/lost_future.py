@@ -8,8 +8,6 @@ from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef
 from instep.testing.world.world import BrokenPromise
 
-__all__ = ["LostFuture"]
-
 
 class LostFuture:
     """The generations that were published after the state that the writer came back with, until an operator says

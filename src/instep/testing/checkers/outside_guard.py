@@ -14,8 +14,6 @@ from instep.model.manifest.walk import iterate
 from instep.testing.world.disk import SimPlace, SimStore
 from instep.testing.world.world import BrokenPromise, World
 
-__all__ = ["DELETIONS", "OutsideGuard"]
-
 DELETIONS = DeletionPolicy()
 
 

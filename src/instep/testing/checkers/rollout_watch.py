@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 
 from instep.core.follow.vocabulary import FollowFacts
 from instep.core.rollout import vocabulary as v
-from instep.core.rollout.machine import GRACE_MS
+from instep.core.rollout.book import GRACE_MS
 from instep.core.vocabulary import Trouble
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, RolloutPolicy, Strategy, Verdict
 from instep.testing.world.world import BrokenPromise, World
-
-__all__ = ["RolloutWatch"]
 
 NEAR_MS = 2_000
 """A stream as old as that has brought a report."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from instep.testing.partners.partner import SimPartner
 
-__all__ = ["OldStates"]
-
 
 class OldStates:
     """Copies of partners' states, and an operator who restores them."""

@@ -34,8 +34,6 @@ from instep.testing.world.network import Network
 from instep.testing.world.node import checked, sign, trouble, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 
-__all__ = ["SimPartner"]
-
 BAD = b"bad"
 """A file of this content makes the probe fail: a generation that an application cannot serve."""
 

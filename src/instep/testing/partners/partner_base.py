@@ -7,8 +7,6 @@ from instep.core.follow.vocabulary import FollowConfig
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.world.node import SimNode
 
-__all__ = ["PartnerBase"]
-
 
 class PartnerBase(SimNode):
     """Attributes of ``SimPartner``, which sets all of them."""

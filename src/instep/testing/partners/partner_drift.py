@@ -9,8 +9,6 @@ from instep.testing.partners.tree_jobs import Plan, TreeJobs
 from instep.testing.world.disk import content_digest
 from instep.testing.world.node import SimNode, trouble
 
-__all__ = ["PartnerDrift"]
-
 
 class PartnerDrift(TreeJobs):
     """Reads and restores the tree; faults of the disk happen here too."""

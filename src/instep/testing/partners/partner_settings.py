@@ -13,8 +13,6 @@ from instep.testing.partners.rollout_partner import RolloutSide
 from instep.testing.world.network import Network
 from instep.testing.world.world import BrokenPromise, World
 
-__all__ = ["SimPartnerSettings"]
-
 _TOGGLED = ("has_gates", "has_validate", "has_reload", "has_probe", "is_observing", "drift")
 
 

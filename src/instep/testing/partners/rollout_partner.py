@@ -10,13 +10,11 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import DEFAULT_POLICY, Order
 from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
-from instep.net.messages.partner_reports import view_of_report
+from instep.net.messages.partner_reports import report_message, view_of_report
 from instep.testing.checkers.rollout_watch import RolloutWatch
 from instep.testing.partners.partner_base import PartnerBase
 from instep.testing.world.disk import content_digest
 from instep.testing.world.world import BrokenPromise
-
-__all__ = ["RolloutSide"]
 
 FINISH_SLACK_MS = 3_000
 
@@ -54,21 +52,7 @@ class RolloutSide:
     def _tell(self, other: str, report: f.FollowReport) -> None:
         me = self.partner
         standing = StandingRecord(report.standing, 0, report.reason, report.code, report.next_steps)
-        message = m.Report(
-            line=me.line,
-            node=NodeName(me.name),
-            live=report.live,
-            head=report.head,
-            standing=standing,
-            staged=report.staged,
-            replaced=report.replaced,
-            refused=report.refused,
-            waits_for_permit=report.waits_for_permit,
-            is_drained=report.is_drained,
-            order_serial=report.order_serial,
-            tree=report.tree,
-            spent_permit=report.spent_permit,
-        )
+        message = report_message(me.line, NodeName(me.name), report, standing)
         me.net.stream(me.name, other, m.encode(message))
 
     def heard_report(self, sender: str, message: m.Report) -> None:

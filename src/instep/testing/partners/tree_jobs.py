@@ -23,8 +23,6 @@ from instep.testing.world.network import Network
 from instep.testing.world.node import trouble
 from instep.testing.world.world import BrokenPromise, World
 
-__all__ = ["Plan", "TreeJobs"]
-
 Plan = list[tuple[bytes, Digest | None, Digest | None]]
 """(path, digest before, digest after) of each step."""
 RESOURCES_EXIT = 8

@@ -22,18 +22,6 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import PageMissing
 from instep.testing.world.world import BrokenPromise
 
-__all__ = [
-    "ERRNOS",
-    "SMALL",
-    "Fault",
-    "SimJournal",
-    "SimPlace",
-    "SimStore",
-    "StepFailed",
-    "content_digest",
-    "entry_of",
-]
-
 ERRNOS = tuple(
     errno.errorcode[number]
     for number in (

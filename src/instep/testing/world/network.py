@@ -12,8 +12,6 @@ from typing import Protocol
 
 from instep.testing.world.world import World
 
-__all__ = ["CALL_TIMEOUT_MS", "Network", "Peer"]
-
 CALL_TIMEOUT_MS = 3_000
 
 

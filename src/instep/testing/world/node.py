@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from instep.core.lines.accept import SignerVerdict
-from instep.core.vocabulary import SetTimer, Trouble
+from instep.core.vocabulary import SetTimer, SignerVerdict, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.generation import Signature, SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -23,8 +22,6 @@ from instep.net.messages import messages as m
 from instep.testing.world.disk import SMALL, SimPlace, SimStore, content_digest
 from instep.testing.world.network import Network
 from instep.testing.world.world import World
-
-__all__ = ["Crashed", "SimNode", "sign", "trouble", "verdict_of"]
 
 
 class Crashed(Exception):

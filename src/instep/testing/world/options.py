@@ -9,8 +9,6 @@ from random import Random
 from instep.model.ids import NodeName
 from instep.model.rollout import DEFAULT_POLICY, Absent, OnFailure, RolloutPolicy, Strategy
 
-__all__ = ["Options", "drawn_policy", "policy_words"]
-
 
 @dataclass(frozen=True, slots=True)
 class Options:

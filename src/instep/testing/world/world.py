@@ -13,8 +13,6 @@ from instep.model.ids import HeadRef
 from instep.model.rollout import Order
 from instep.testing.world.options import Options
 
-__all__ = ["BrokenPromise", "World"]
-
 RECORDED_MAX = 50
 EVENTS_MAX = 2_000_000
 
@@ -82,7 +80,7 @@ def words(what: object) -> str:
     if isinstance(what, str):
         return what
     parts = [type(what).__name__]
-    for name in getattr(type(what), "__slots__", ()):
+    for name in getattr(type(what), "__match_args__", ()):
         value = getattr(what, name)
         if value is None or value == ():
             continue

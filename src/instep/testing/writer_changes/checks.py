@@ -13,8 +13,6 @@ from instep.testing.world.network import Network
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writer_changes.member import SimMember
 
-__all__ = ["Given", "LineChecks"]
-
 
 @dataclass(slots=True)
 class Given:

@@ -25,8 +25,6 @@ from instep.testing.world.node import SimNode, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["SimMember"]
-
 RETELL_MS = 1_500
 
 

@@ -17,8 +17,6 @@ from instep.testing.world.node import sign, verdict_of
 from instep.testing.writer_changes.checks import Given, LineChecks
 from instep.testing.writer_changes.member import SimMember
 
-__all__ = ["LineOperators"]
-
 STEP_MS = 60
 PATIENCE = 200
 

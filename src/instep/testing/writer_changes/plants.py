@@ -10,8 +10,6 @@ from instep.core.publish.machine import PublishMachine
 from instep.errors import PeerError
 from instep.model.generation import SignedEpoch
 
-__all__ = ["FOLLOWER_PLANTS", "SUCCESSION_PLANTS", "WRITER_PLANTS"]
-
 
 class _FirstClaimWins(FollowMachine):
     """Takes the first record of an epoch and does not look at a second."""

@@ -21,9 +21,7 @@ from instep.testing.world.options import Options
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writer_changes.member import SimMember
 from instep.testing.writer_changes.operators import LineOperators
-from instep.testing.writer_changes.plants import FOLLOWER_PLANTS, SUCCESSION_PLANTS, WRITER_PLANTS
-
-__all__ = ["SUCCESSION_PLANTS", "simulate_succession"]
+from instep.testing.writer_changes.plants import FOLLOWER_PLANTS, WRITER_PLANTS
 
 SPLIT_AT_MS = 55_000
 DECIDE_MS = 6_000

@@ -8,8 +8,6 @@ from instep.testing.world.world import BrokenPromise
 from instep.testing.writers.writer import SimWriter
 from instep.testing.writers.writer_scan import HOT
 
-__all__ = ["HotProgram"]
-
 BESIDE = b"beside the hot one"
 
 

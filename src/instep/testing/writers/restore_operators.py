@@ -7,8 +7,6 @@ from instep.testing.world.world import World
 from instep.testing.writers.rollouts import SimRollouts
 from instep.testing.writers.writer import SimWriter
 
-__all__ = ["RestoreOperators"]
-
 
 class RestoreOperators:
     """Everything is drawn from a stream of its own. ``backups`` are the writer's state and tree, oldest first."""

@@ -23,8 +23,6 @@ from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.world import BrokenPromise
 from instep.testing.writers.writer_base import WriterBase
 
-__all__ = ["SimRestores"]
-
 MESSAGE = "back to "
 
 

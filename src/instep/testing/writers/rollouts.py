@@ -17,8 +17,6 @@ from instep.net.messages.partner_reports import view_of_report
 from instep.testing.checkers.rollout_watch import RolloutWatch
 from instep.testing.writers.writer_base import WriterBase
 
-__all__ = ["SimRollouts"]
-
 ASKED_AGAIN = (v.RolloutState.PUT_BACK, v.RolloutState.STOPPED, v.RolloutState.ABORTED)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from instep.core.lines.accept import SignerVerdict
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import LastCommit, committed
@@ -23,6 +22,7 @@ from instep.core.vocabulary import (
     Refuse,
     RunHook,
     SetTimer,
+    SignerVerdict,
     TimerFired,
     Trouble,
 )
@@ -43,8 +43,6 @@ from instep.testing.writers.restores import SimRestores
 from instep.testing.writers.rollouts import SimRollouts
 from instep.testing.writers.writer_base import WriterBase
 from instep.testing.writers.writer_scan import HOT, scanned
-
-__all__ = ["SimWriter"]
 
 
 class SimWriter(WriterBase):

@@ -10,8 +10,6 @@ from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import OutsideGuard
 from instep.testing.world.node import SimNode
 
-__all__ = ["WriterBase"]
-
 
 class WriterBase(SimNode):
     """Attributes of ``SimWriter``, which sets all of them."""

@@ -14,8 +14,6 @@ from instep.model.paths import sort_key
 from instep.testing.world.disk import SMALL, content_digest, entry_of
 from instep.testing.writers.writer_base import WriterBase
 
-__all__ = ["scanned"]
-
 HOT = b"hot"
 """The path. Its contents come to the history by a copy only, as for large files."""
 
