@@ -1,5 +1,5 @@
 # For fingers that type make: every target is a command of ./run, which see.
-COMMANDS := demo test check bench soak docs setup lock help
+COMMANDS := demo test check bench soak docs package setup lock help
 
 .PHONY: $(COMMANDS) sim
 $(COMMANDS):

@@ -15,7 +15,8 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.hooks import HookSettings, HooksSettings
 from instep.node.facts.daemon_rights import CAPABILITIES, Need, hardlinks_row, need_of, owners_in, rights_row
 
-PACKAGING = Path(__file__).parents[3] / "packaging"
+ROOT = Path(__file__).parents[3]
+UNITS, RIGHTS = ROOT / "src/instep/daemon/units", ROOT / "packaging/rights"
 ALL = frozenset(CAPABILITIES)
 SERVICE = 4_711
 
@@ -76,15 +77,15 @@ def test_files_of_other_users_below_are_seen(tmp_path: Path) -> None:
     assert set(needed(tmp_path, 0).capabilities) == {"CAP_DAC_OVERRIDE", "CAP_FOWNER"}
 
 
-def unit_lines(name: str) -> dict[str, str]:
-    lines = (PACKAGING / name).read_text().splitlines()
+def unit_lines(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines()
     pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
     return {key: value for key, _, value in pairs}
 
 
 @pytest.mark.parametrize("name", ["instep.service", "instep@.service"])
 def test_the_units_run_as_a_user_without_capabilities(name: str) -> None:
-    unit = unit_lines(name)
+    unit = unit_lines(UNITS / name)
     assert unit["User"] in ("instep", "%i")
     assert (unit["CapabilityBoundingSet"], unit["AmbientCapabilities"], unit["NoNewPrivileges"]) == (
         "",
@@ -96,8 +97,8 @@ def test_the_units_run_as_a_user_without_capabilities(name: str) -> None:
 def test_the_drop_ins_together_are_what_check_can_ask_for() -> None:
     given = {
         name
-        for path in sorted((PACKAGING / "rights").glob("*.conf"))
-        for name in unit_lines(f"rights/{path.name}")["CapabilityBoundingSet"].split()
+        for path in sorted(RIGHTS.glob("*.conf"))
+        for name in unit_lines(path)["CapabilityBoundingSet"].split()
     }
     assert given - {"CAP_LEASE"} == ALL
 
@@ -107,7 +108,7 @@ def test_the_drop_ins_together_are_what_check_can_ask_for() -> None:
 def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     """With a program that is there, for ``verify`` looks."""
     unit = tmp_path / name.replace("@", "@backup")
-    unit.write_text((PACKAGING / name).read_text().replace("/usr/bin/instep", "/bin/true"))
+    unit.write_text((UNITS / name).read_text().replace("/usr/bin/instep", "/bin/true"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
