@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.fleet import Fleet, Node, tree_of
+from tests.support.fleet import Fleet, Node
 from tests.support.waiting import eventually
 
 BAD = """
@@ -107,41 +107,3 @@ def _mended(fleet: Fleet, good: str, bad: str, running: str) -> None:
     fleet.wait()
     assert (fleet.tree("s1") / "file").read_text() == "3"
     assert not (fleet.tree("s1") / "ignored.tmp").exists()
-
-
-def test_what_travels_and_what_is_released(fleet: Fleet) -> None:
-    """Goal: a key that travels is an error where it was accepted; a path that becomes ignored is released, untouched;
-    removing a fileset keeps its files, and it can be accepted anew."""
-    tree = fleet.tree("main")
-    (tree / "logs").mkdir(parents=True)
-    (tree / "logs" / "app.log").write_text("log")
-    (tree / "file").write_text("1")
-    fleet.make(1)
-    fleet.wait()
-    s1, there = fleet["s1"], fleet.tree("s1")
-    for word in ("ignore=*.tmp", "class=data", "preserve=xattr"):
-        error = s1.run("fileset", "set", "data", word, expect=3).error
-        assert "travels" in str(error["facts"]["problems"]) or "main" in str(error["facts"]["problems"]), (
-            error
-        )
-    fleet.main.run("fileset", "set", "data", "ignore=logs/")
-    fleet.wait()
-    assert (there / "logs" / "app.log").read_text() == "log", "released, not removed"
-    (tree / "logs" / "app.log").write_text("theirs")
-    (there / "logs" / "app.log").write_text("ours")
-    (tree / "file").write_text("2")
-    fleet.wait()
-    assert (there / "logs" / "app.log").read_text() == "ours"
-    assert s1.standing() == "in_step"
-    before = tree_of(there)
-    s1.run("fileset", "remove", "data")
-    assert tree_of(there) == before
-    assert s1.status()["filesets"] == []
-    (tree / "file").write_text("3")
-    fleet.main.run("publish", "data")
-    assert (there / "file").read_text() == "2"
-    assert s1.run("fileset", "accept", "data", str(there), expect=4).error["code"] == "not_empty"
-    fleet.accept("s1", "--seed")
-    fleet.wait()
-    assert (there / "file").read_text() == "3"
-    assert (there / "logs" / "app.log").read_text() == "ours"

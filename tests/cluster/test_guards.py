@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from instep.model.ids import FilesetName
@@ -32,52 +31,6 @@ def _refused(fleet: Fleet, code: str, exit_code: int, *words: str) -> dict[str, 
     assert line["head"] == head
     assert fleet.main.run("status", "--exit-code", expect=None).code == exit_code
     return error
-
-
-def test_an_emptied_root_and_a_mass_deletion(fleet: Fleet) -> None:
-    """Goal: emptied root, foreign marker, most files gone. Method: each refused with exit 4, by hand and by itself;
-    partners untouched; ``--accept-deletions`` lets only the deletions through."""
-    tree = fleet.tree("main")
-    _filled(tree)
-    fleet.make(1)
-    fleet.wait()
-    before = tree_of(fleet.tree("s1"))
-    away = tree.with_name("away")
-    os.rename(tree, away)
-    for makes_root in (False, True):
-        if makes_root:
-            tree.mkdir()
-        code = "marker_missing" if makes_root else "root_missing"
-        _refused(fleet, code, 4)
-        _refused(fleet, code, 4, "--accept-deletions")
-    assert os.listdir(tree) == [], "a marker must never be made anew"
-    shutil.copytree(fleet.tree("s1") / ".instep", tree / ".instep")
-    _refused(fleet, "marker_foreign", 4, "--accept-deletions")
-    assert tree_of(fleet.tree("s1")) == before
-    shutil.rmtree(tree)
-    os.rename(away, tree)
-    fleet.main.run("retry", "data")
-    fleet.main.await_standing("in_step")
-    with fleet.together():
-        for number in range(50):
-            (tree / "sub" / f"f{number}").unlink()
-    fleet.main.await_standing("blocked", code="max_deletions")
-    error = _refused(fleet, "max_deletions", 4)
-    assert error["facts"] == {"allowed": 30, "entries": 61, "removed": 50}
-    assert error["hint"] == ("when that is meant: instep publish data --accept-deletions")
-    dry = fleet.main.run("publish", "data", "--dry-run", expect=4).error
-    assert dry["code"] == "max_deletions"
-    assert fleet.main.run("wait", "data", "--timeout", "2s", expect=4).error["code"] == "max_deletions"
-    assert tree_of(fleet.tree("s1")) == before
-    published = fleet.main.run("publish", "data", "--accept-deletions", "--wait").json
-    assert published["removed"] == 50
-    fleet.assert_same()
-    # It was accepted once, not for ever.
-    for number in range(20, 21):
-        (tree / "sub" / f"f{number + 30}").unlink()
-    shutil.rmtree(tree / "sub")
-    fleet.wait()  # the ten that are left are below the free number
-    fleet.assert_same()
 
 
 def test_a_root_that_is_unmounted(fleet: Fleet) -> None:

@@ -92,21 +92,3 @@ def test_a_mount_inside_a_partners_root(fleet: Fleet) -> None:
         unmount(fleet.tree("s1") / "archive")
     eventually(lambda: tree_of(fleet.tree("s1")) == tree_of(tree), 40, "s1 to catch up after the umount")
     s1.await_standing("in_step")
-
-
-def test_a_pipe_in_place_of_what_a_partner_has(fleet: Fleet) -> None:
-    """Goal: a partner puts the file and the directory back that a local program replaced with pipes."""
-    tree = fleet.tree("main")
-    (tree / "d").mkdir(parents=True)
-    (tree / "d" / "f").write_text("f")
-    (tree / "a").write_text("a")
-    fleet.make(1)
-    fleet.wait()
-    there = fleet.tree("s1")
-    (there / "d").rename(there.parent / "away")
-    os.mkfifo(there / "d")
-    (there / "a").unlink()
-    os.mkfifo(there / "a")
-    eventually(lambda: (there / "a").is_file() and (there / "d").is_dir(), 20, "the pipes to go")
-    fleet["s1"].await_standing("in_step")
-    fleet.assert_same()

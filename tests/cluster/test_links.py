@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.fleet import Fleet, tree_of
+from tests.support.fleet import Fleet
 from tests.support.waiting import eventually
 
 
@@ -70,32 +70,3 @@ def test_flags_stop_the_flow(fleet: Fleet) -> None:
     s2.run("join", fleet.invite("s2"), "--start")
     fleet.wait("--node", "s2")
     fleet.assert_same("s2")
-
-
-def test_class_data_and_links_without_it(fleet: Fleet) -> None:
-    """Goal: over a link without ``data`` a fileset of class data is not offered and not had, one of class metadata
-    is; the reason stands at the writer."""
-    tree = fleet.tree("main")
-    tree.mkdir(parents=True)
-    (tree / "file").write_text("1")
-    images = fleet.base / "images"
-    images.mkdir()
-    (images / "image").write_bytes(b"i" * 5_000)
-    fleet.make(0)
-    main = fleet.main
-    main.run("fileset", "add", "images", str(images), "--class", "data", "--settle", "20ms")
-    s1 = fleet.join("s1", link=("--no-data",))
-    fleet.wait()
-    fleet.assert_same("s1")
-    assert [o["name"] for o in s1.status()["offers"]] == []
-    error = s1.run("fileset", "accept", "images", str(fleet.base / "s1images"), expect=7, timeout=90).error
-    assert error["code"] == "not_offered" and "--data" in error["hint"], error
-    why = {row["node"]: row for row in main.run("explain", "images", "image").json["to"]}["s1"]
-    assert not why["gets"] and "data" in why["why"], why
-    main.run("partner", "set", "s1", "--data")
-    eventually(lambda: [o["name"] for o in s1.status()["offers"]] == ["images"], 20)
-    s1.run("fileset", "accept", "images", str(fleet.base / "s1images"))
-    eventually(lambda: tree_of(fleet.base / "s1images") == tree_of(images), describe=s1.log)
-    # `to` narrows it per fileset.
-    main.run("fileset", "set", "images", "to=s9", expect=None)
-    main.run("fileset", "set", "images", "to=")

@@ -17,11 +17,13 @@ from instep.daemon.daemon import Daemon
 from instep.errors import InstepError
 from instep.model.ids import fileset_name, node_name
 from instep.net.trust.pki import Pki
+from instep.node.config.edits import remove_fileset, set_fileset
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.loading import load
 from instep.node.directory import NodeDirectory
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
+from instep.node.trees.placing import forget_root
 from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker, read_marker
 from tests.support.fleet import tree_of
@@ -98,6 +100,21 @@ class ServiceNode:
         """Write ``instep.toml`` anew and have it taken."""
         self.configure()
         await self.call("reload_config")
+
+    async def set(self, **keys: str) -> None:
+        """Change settings of ``data`` in the file as it is, and have it taken, as ``fileset set`` does."""
+        set_fileset(self.directory, "data", keys)
+        await self.call("reload_config")
+
+    async def forget(self) -> None:
+        """Follow ``data`` no more, as ``fileset remove`` does."""
+        remove_fileset(self.directory, "data")
+        await self.call("reload_config")
+        forget_root(fileset_name("data"), self.tree, self.name)
+
+    async def accepts(self, mode: str | None = None, **params: Any) -> dict[str, Any]:
+        """Follow ``data`` in its tree."""
+        return await self.call("fileset_accept", name="data", path=str(self.tree), mode=mode, **params)
 
     def settings(self) -> FilesetSettings:
         """Those of ``data`` in the file, which commands edit too."""
