@@ -18,7 +18,7 @@ def never_paused(machine, effects):
     """A line is never paused."""
     return not machine.facts.is_paused
 
-invariants._INVARIANTS = (*invariants._INVARIANTS, never_paused)
+invariants.INVARIANTS = (*invariants.INVARIANTS, never_paused)
 '''
 
 

@@ -31,10 +31,10 @@ def machines_page(note: str) -> str:
         "# State machines\n",
         note,
         _INTRO,
-        *_machine("Follow: one line at a partner", FOLLOW.values(), follow_invariants._INVARIANTS),
-        *_machine("Publish: one line at its writer", PUBLISH.values(), publish_invariants._INVARIANTS),
+        *_machine("Follow: one line at a partner", FOLLOW.values(), follow_invariants.INVARIANTS),
+        *_machine("Publish: one line at its writer", PUBLISH.values(), publish_invariants.INVARIANTS),
         *_machine(
-            "Rollout: a generation through the partners", ROLLOUT.values(), rollout_invariants._INVARIANTS
+            "Rollout: a generation through the partners", ROLLOUT.values(), rollout_invariants.INVARIANTS
         ),
     ]
     return "\n".join(parts) + "\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 MachineT = TypeVar("MachineT")
+EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
 
 REST = "rest"
 """The name of no phase: the machine waits for no answer."""
@@ -41,24 +42,14 @@ class PhaseRow:
         return tuple(self.follows.split())
 
 
-def check_all(invariants: Iterable[Invariant[MachineT]], machine: MachineT, effects: tuple[Any, ...]) -> None:
-    """Raise ``Broken`` for the first invariant that does not hold."""
+def check_all(invariants: Iterable[Invariant[MachineT]], machine: MachineT, effects: EffectsT) -> EffectsT:
+    """The effects of a step, once every invariant holds; raises ``Broken`` for the first that does not."""
     for holds in invariants:
         if not holds(machine, effects):
             raise Broken(holds.__name__, sentence_of(holds))
+    return effects
 
 
 def sentence_of(invariant: Invariant[MachineT]) -> str:
     """What the invariant states, in one line."""
     return " ".join((inspect.getdoc(invariant) or invariant.__name__).split())
-
-
-def begins_at_most_one(
-    row: PhaseRow | None, req: int, before: tuple[type, ...], effects: tuple[Any, ...]
-) -> bool:
-    """Whether the requests among ``effects`` are at most one, and that is the one of the present phase. Types of
-    ``before`` carry a number as well, and begin no phase."""
-    begun = [e for e in effects if hasattr(e, "req") and not isinstance(e, before)]
-    if not begun:
-        return True
-    return len(begun) == 1 and row is not None and begun[0].req == req and isinstance(begun[0], row.effects)

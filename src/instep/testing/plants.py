@@ -150,10 +150,10 @@ class _HotFilesStarveTheRest(PublishMachine):
 class _ReturnsBeforeTheProbe(FollowMachine):
     """Offers the node again as soon as the tree is switched."""
 
-    def _is_paying(self) -> bool:
-        if self._facts.due is f.Due.PROBE and self._is_returning():
+    def _begin_due(self) -> bool:
+        if self._facts.due is f.Due.PROBE and self._begin_return():
             return True
-        return super()._is_paying()
+        return super()._begin_due()
 
 
 class _ConfirmsLate(FollowMachine):
@@ -168,7 +168,7 @@ class _ConfirmsLate(FollowMachine):
 class _GoesWithoutPermit(FollowMachine):
     """Does not wait for its turn."""
 
-    def _has_permit(self, progress: Progress) -> bool:
+    def _use_permit(self, progress: Progress) -> bool:
         return True
 
 

@@ -46,7 +46,7 @@ class FollowApply(FollowDrift):
         self._out.append(Cancel(job.req))
         self._job = None
 
-    def _is_applying(self) -> bool:
+    def _begin_apply(self) -> bool:
         """Begin the next step of the apply of the wanted head; True when a job began."""
         target = self._wanted()
         if target is None or not self._backoff.is_ready("apply", self._now):
@@ -57,7 +57,7 @@ class FollowApply(FollowDrift):
         if not progress.is_fetched or not progress.is_staged:
             source = self._choose(target)
             if source is None:
-                return self._is_unstuck(target) and self._is_applying()
+                return self._give_way(target) and self._begin_apply()
             if not progress.is_fetched:
                 self._out.append(f.FetchPages(self._begin(FollowPhase.FETCH, target, source), source, target))
             else:
@@ -70,20 +70,20 @@ class FollowApply(FollowDrift):
         if config.has_gates and not progress.is_gated:
             source = self._choose(target)
             if source is None:
-                return self._is_unstuck(target) and self._is_applying()
+                return self._give_way(target) and self._begin_apply()
             self._out.append(f.CheckGates(self._begin(FollowPhase.GATES, target, source), source, target))
         elif config.has_validate and not progress.is_validated:
             self._out.append(
                 RunHook(self._begin(FollowPhase.VALIDATE, target), HookKind.VALIDATE, target, tree)
             )
-        elif self._has_permit(progress):
-            if self._facts.begun != target or not self._is_draining(target):
+        elif self._use_permit(progress):
+            if self._facts.begun != target or not self._begin_drain(target):
                 self._out.append(f.Switch(self._begin(FollowPhase.SWITCH, target), target, tree))
         else:
-            return self._wanted() != target and self._is_applying()
+            return self._wanted() != target and self._begin_apply()
         return True
 
-    def _is_unstuck(self, target: HeadRef) -> bool:
+    def _give_way(self, target: HeadRef) -> bool:
         """An older generation that was to be finished first, but that no source offers any more, gives way."""
         if self._sticky is None or self._sources.next_try_ms(target.id) is not None:
             return False

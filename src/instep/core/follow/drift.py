@@ -61,23 +61,12 @@ class FollowDrift(FollowDue):
             self._drift_ready_ms = self._now + TOUCH_SETTLE_MS
             self._out.append(SetTimer("drift-settle", self._drift_ready_ms))
 
-    def _arm_drift_scan(self) -> None:
+    def _arm_full_look(self) -> None:
         """A full look in regular intervals; in short ones while the watch does not see all changes."""
         after_ms = most_ms = self._config.drift_scan_ms
         if self._blind is not None:
             after_ms = rescan_after_ms(self._scan_cost, is_watched=False, most_ms=most_ms)
         self._out.append(SetTimer("drift-scan", self._now + after_ms))
-
-    def _watch_changed(self, trouble: Trouble | None) -> None:
-        if trouble == self._blind:
-            return
-        self._blind = trouble
-        if trouble is None:
-            self._note("watched", "the watch sees the whole tree again")
-        else:
-            self._note("not_watched", trouble.reason, hint=trouble.hint or "")
-        if self._is_started:
-            self._arm_drift_scan()
 
     def _unstage(self) -> None:
         """A revert takes the place of the staged generation: that one is staged again before it is switched to."""

@@ -16,7 +16,7 @@ from instep.model.rollout import Verdict
 class FollowDue(FollowPermits):
     """From the finished switch to live, or back to the replaced generation."""
 
-    def _is_paying(self) -> bool:
+    def _begin_due(self) -> bool:
         """Begin the pending step of the tree's generation; True when nothing else may begin meanwhile."""
         facts = self._facts
         tree, live = facts.tree, facts.live
@@ -26,7 +26,7 @@ class FollowDue(FollowPermits):
         back = self._goes_back_to()
         if back is not None:
             if is_ready:
-                if self._is_draining(tree):
+                if self._begin_drain(tree):
                     return True
                 source = next((s.name for s in self._sources.all_up()), None)
                 self._out.append(f.PutBack(self._begin(FollowPhase.PUT_BACK, back), back, tree, source))
@@ -42,12 +42,12 @@ class FollowDue(FollowPermits):
         self._take_reload_order()
         due = self._facts.due
         if due is Due.NOTHING:
-            return self._is_returning()
+            return self._begin_return()
         if not is_ready:
             # A failing reload must not keep a newer head away, which may well be the repair.
             return due is Due.RECORD
         if due is Due.RECORD:
-            if self._is_returning():
+            if self._begin_return():
                 return True
             self._replace_live(tree)
             self._progress = None  # Recording empties the stage.
@@ -56,7 +56,7 @@ class FollowDue(FollowPermits):
             )
         else:
             is_ordered = due is Due.RELOAD and self._facts.is_drained and self._ordered_to_reload(tree)
-            if is_ordered and self._is_draining(tree):
+            if is_ordered and self._begin_drain(tree):
                 return True
             phase, kind = (
                 (FollowPhase.RELOAD, HookKind.RELOAD)

@@ -10,16 +10,13 @@ from instep.core.follow.sources import SourceState
 from instep.core.follow.state import FollowJob, FollowPhase, FollowState, named
 from instep.core.follow.vocabulary import FollowSourceEvent
 from instep.core.lines.accept import (
-    AcceptedEpoch,
     AcceptedHead,
     KnownRecord,
     OldRecord,
     Refused,
-    judge_epoch,
     judge_head,
-    word_of,
 )
-from instep.core.vocabulary import KeepEpoch, KeepGeneration, Refuse, SetTimer, Trouble
+from instep.core.vocabulary import KeepGeneration, Refuse, SetTimer, Trouble
 from instep.errors import Retry
 from instep.model.ids import HeadRef, NodeName
 
@@ -122,24 +119,14 @@ class FollowHeads(FollowState):
         )
 
     def _epoch_seen(self, event: f.EpochSeen) -> None:
-        epochs, config = self._facts.epochs, self._config
-        word = word_of(config.writer, epochs, overrules=config.overrules)
-        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
-        match judged:
-            case AcceptedEpoch():
-                self._out.append(KeepEpoch(event.signed))
-                self._set(epochs=judged.book)
-                self._offer_trouble = None
-                if judged.is_disputed:
-                    self._note("epoch_conflict", f"epoch {judged.body.epoch} was given to more than one node")
-                else:
-                    self._note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}")
-            case KnownRecord() | OldRecord():
-                pass
-            case Refused():
-                self._out.append(Refuse(event.source, judged.trouble))
-            case _:
-                assert_never(judged)
+        judged = self._judge_epoch(event, self._config.writer)
+        if judged is None:
+            return
+        self._offer_trouble = None
+        if judged.is_disputed:
+            self._note("epoch_conflict", f"epoch {judged.body.epoch} was given to more than one node")
+        else:
+            self._note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}")
 
     def _ask_epoch(self, source: SourceState | None) -> None:
         """Ask for the epoch records that a head needs, once a retry interval."""

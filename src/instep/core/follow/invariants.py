@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-from instep.core.contract import Invariant, begins_at_most_one, check_all
+from instep.core.contract import Invariant
 from instep.core.follow import vocabulary as f
-from instep.core.follow.phases import PHASES
 from instep.core.follow.state import FollowPhase, FollowState
-from instep.core.vocabulary import Cancel
+from instep.core.line_machine import begins_one_job
 
 _EFFECTS = tuple[Any, ...]
-EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
-_NUMBERED = (Cancel, f.AskHeads)
 _ACTS = (f.Switch, f.PutBack, f.Revert)
-
-
-def begins_one_job(machine: FollowState, effects: _EFFECTS) -> bool:
-    """A step begins at most one job, by an effect of the phase that it is in, with the number of that job."""
-    job = machine._job
-    row = None if job is None else PHASES[job.phase]
-    return begins_at_most_one(row, 0 if job is None else job.req, _NUMBERED, effects)
 
 
 def saves_facts(machine: FollowState, effects: _EFFECTS) -> bool:
@@ -59,7 +49,7 @@ def never_switches_to_what_it_refused(machine: FollowState, effects: _EFFECTS) -
     return refused is None or not any(isinstance(e, f.Switch) and e.head == refused for e in effects)
 
 
-_INVARIANTS: tuple[Invariant[FollowState], ...] = (
+INVARIANTS: tuple[Invariant[FollowState], ...] = (
     begins_one_job,
     saves_facts,
     acts_after_saving,
@@ -68,14 +58,3 @@ _INVARIANTS: tuple[Invariant[FollowState], ...] = (
     never_switches_downwards,
     never_switches_to_what_it_refused,
 )
-
-
-def invariants_of(machine: FollowState) -> tuple[Invariant[FollowState], ...]:
-    """The invariants of a machine of this kind."""
-    return _INVARIANTS
-
-
-def checked(machine: FollowState, effects: EffectsT) -> EffectsT:
-    """The effects of a step, once every invariant holds; raises ``Broken``."""
-    check_all(invariants_of(machine), machine, effects)
-    return effects

@@ -4,8 +4,7 @@
 triggered: every step looks at the facts and begins the one thing that is missing, one job at a time. The
 newest head wins until the switch begins; from then on the apply runs to ``live`` or is put back. The state
 that must survive a crash is in ``FollowFacts``; everything else is derived anew after ``Recover``. Implements design
-section 7. The machine stands on floors, each a file: ``follow_apply`` on ``follow_drift``, ``follow_due``,
-``follow_permits``, ``follow_heads`` and ``follow_state``.
+section 7. The machine stands on floors, each a file: apply, drift, due, permits, heads, state, and ``line_machine``.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from instep.core.contract import check_all
+from instep.core.follow import invariants
 from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
-from instep.core.follow.invariants import checked
 from instep.core.follow.permits import serial_told, spent_told
 from instep.core.follow.phases import PHASES
 from instep.core.follow.standing import Seen, Stand, stand_of
@@ -31,12 +31,13 @@ from instep.core.vocabulary import (
     WatchChanged,
 )
 
-_EARLY = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
-"""Effects that name nothing which is not durable: they need not wait for the ``Save`` of their step."""
-
 
 class FollowMachine(FollowApply):
-    """One line at a partner. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+    """One line at a partner."""
+
+    phases = PHASES
+    numbered = (Cancel, f.AskHeads)
+    early = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
 
     def step(self, event: FollowEvent, now_ms: int) -> tuple[FollowEffect, ...]:
         """The only door: take in one event, begin what is missing, return the effects in order."""
@@ -48,7 +49,7 @@ class FollowMachine(FollowApply):
             if self._job is None:
                 self._begin_next()
             self._tell()
-        return checked(self, self._ordered())
+        return check_all(invariants.INVARIANTS, self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -68,11 +69,9 @@ class FollowMachine(FollowApply):
             ):
                 self._take_from_source(event)
             case f.Paused():
-                self._set(
-                    is_paused=True, paused_reason=event.reason, paused_until_wall_ms=event.until_wall_ms
-                )
+                self._pause(event)
             case f.Resumed():
-                self._set(is_paused=False, paused_reason="", paused_until_wall_ms=None)
+                self._pause(None)
             case f.RetryAsked():
                 self._retry()
             case f.PollAsked():
@@ -88,10 +87,8 @@ class FollowMachine(FollowApply):
             case TimerFired():
                 self._timer(event.name)
             case _:
-                job = self._job
-                if job is not None and job.req == event.req:
-                    assert isinstance(event, PHASES[job.phase].events), (job, event)
-                    self._job = None
+                job = self._end_job(event)
+                if job is not None:
                     self._take_answer(job, event)
 
     def _take_answer(self, job: FollowJob, event: FollowAnswer) -> None:  # noqa: C901  one line a kind
@@ -144,7 +141,7 @@ class FollowMachine(FollowApply):
                 self._looked()
                 if event.cost is not None:
                     self._scan_cost = event.cost
-                    self._arm_drift_scan()
+                    self._arm_full_look()
             case f.DriftCheckFailed():
                 self._drift.failed()
                 self._fail("drift", event.trouble)
@@ -170,7 +167,7 @@ class FollowMachine(FollowApply):
             self._lost_at_ms = self._now
             self._out.append(SetTimer("contact", self._now + self._config.poll_ms))
         self._arm_poll()
-        self._arm_drift_scan()
+        self._arm_full_look()
         if self._facts.begun is not None:
             self._arm_finish()
         if self._facts.unconfirmed is not None:
@@ -195,7 +192,7 @@ class FollowMachine(FollowApply):
         self._progress, self._sticky = None, None
         if self._is_started:
             self._arm_poll()
-            self._arm_drift_scan()
+            self._arm_full_look()
             self._ask_all()
 
     def _retry(self) -> None:
@@ -216,7 +213,7 @@ class FollowMachine(FollowApply):
         elif name == "drift-scan":
             self._drift.touch((), everything=True)
             self._compared = None
-            self._arm_drift_scan()
+            self._arm_full_look()
         elif name == "drift-settle":
             self._drift_ready_ms = min(self._drift_ready_ms, self._now)
         elif name == "finish":
@@ -234,7 +231,7 @@ class FollowMachine(FollowApply):
         if not self._is_recovered:
             if self._backoff.is_ready("recover", self._now):
                 self._out.append(f.Recover(self._begin(FollowPhase.RECOVER)))
-        elif self._is_paying() or self._is_applying():
+        elif self._begin_due() or self._begin_apply():
             return
         elif self._config.is_observing:
             self._observe()
@@ -317,6 +314,4 @@ class FollowMachine(FollowApply):
         if self._saved == self._facts or (is_recording and self._saved == self._recorded_facts()):
             return tuple(self._out)
         self._saved = self._facts
-        early = [e for e in self._out if isinstance(e, _EARLY)]
-        late = [e for e in self._out if not isinstance(e, _EARLY)]
-        return (*early, f.SaveFollow(self._facts), *late)
+        return self._after(f.SaveFollow(self._facts))

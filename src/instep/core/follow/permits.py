@@ -84,7 +84,7 @@ class FollowPermits(FollowHeads):
         order = self._facts.order
         return order if order is not None and order.head == head else None
 
-    def _has_permit(self, progress: Progress) -> bool:
+    def _use_permit(self, progress: Progress) -> bool:
         """Whether the switch may begin; using a permit begins it, and from then on it is finished first."""
         config, facts, target = self._config, self._facts, progress.target
         if facts.live is None or not config.knows_orders:
@@ -130,7 +130,7 @@ class FollowPermits(FollowHeads):
             and progress.needs_permit(config)
         )
 
-    def _is_draining(self, head: HeadRef) -> bool:
+    def _begin_drain(self, head: HeadRef) -> bool:
         """Begin to take the node out of its balancers when the order says so; True while that is under
         way."""
         order = self._order_of(head)
@@ -140,7 +140,7 @@ class FollowPermits(FollowHeads):
         self._out.append(f.DrainNode(self._begin(FollowPhase.DRAIN, head), head))
         return True
 
-    def _is_returning(self) -> bool:
+    def _begin_return(self) -> bool:
         """Begin to offer the node again once nothing more is pending; True when that began."""
         facts = self._facts
         if facts.begun is not None and facts.begun not in (facts.tree, self._wanted()):

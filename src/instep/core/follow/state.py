@@ -9,18 +9,17 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import msgspec
-
-from instep.core.backoff import Backoff, Chance
+from instep.core.backoff import Chance
 from instep.core.follow import vocabulary as f
 from instep.core.follow.fights import DriftView
 from instep.core.follow.floor import is_below
 from instep.core.follow.sources import Sources
 from instep.core.follow.vocabulary import Due, FollowConfig, FollowEffect, FollowFacts
+from instep.core.line_machine import LineJob, LineMachine
 from instep.core.lines.accept import is_left_behind
 from instep.core.rescan import ScanCost
-from instep.core.vocabulary import Note, SetTimer, Trouble
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.core.vocabulary import Trouble
+from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.rollout import DEFAULT_POLICY, RolloutPolicy
 
 NAMED_MAX = 20
@@ -49,14 +48,7 @@ INTERRUPTIBLE = (FollowPhase.FETCH, FollowPhase.STAGE, FollowPhase.GATES)
 QUIET = (FollowPhase.RECOVER, FollowPhase.CHECK, FollowPhase.COMPARE)
 
 
-@dataclass(frozen=True, slots=True)
-class FollowJob:
-    """The one request whose answer the machine waits for."""
-
-    req: int
-    phase: FollowPhase
-    head: HeadRef | None = None
-    source: NodeName | None = None
+FollowJob = LineJob[FollowPhase]
 
 
 @dataclass(slots=True)
@@ -76,26 +68,16 @@ class Progress:
         return self.policy.needs_permit(has_reload=config.has_reload and self.is_reloaded)
 
 
-class FollowState:
-    """The machine's state. ``facts`` are those that ``Save`` carried last; all else is derived anew after a start."""
+class FollowState(LineMachine[FollowFacts, FollowConfig, FollowPhase, FollowEffect, f.FollowReport]):
+    """The machine's state."""
 
     def __init__(
         self, line: LineId, config: FollowConfig, rng: Chance, facts: FollowFacts | None = None
     ) -> None:
-        self.line = line
-        self._config = config
-        self._rng = rng
-        self._facts = facts or FollowFacts()
-        self._saved: FollowFacts | None = self._facts
-        self._now = 0
-        self._out: list[FollowEffect] = []
-        self._last_req = 0
-        self._is_started = False
+        super().__init__(line, config, rng, facts or FollowFacts())
         self._is_recovered = False
-        self._job: FollowJob | None = None
         self._progress: Progress | None = None
         self._sources = Sources()
-        self._backoff = Backoff(rng)
         self._troubles: dict[str, Trouble] = {}
         self._offer_trouble: Trouble | None = None
         self._owed: Trouble | None = None
@@ -107,23 +89,11 @@ class FollowState:
         self._sticky: HeadRef | None = None
         self._drift = DriftView()
         self._drift_ready_ms = 0
-        self._blind: Trouble | None = None
-        """Why the watch cannot see all paths."""
         self._scan_cost = ScanCost()
         self._compared: f.Compared | None = None
         self._compared_with: Digest | None = None
         self._is_told_out = False
         self._lost_at_ms: int | None = None
-        self._reported: f.FollowReport | None = None
-
-    @property
-    def facts(self) -> FollowFacts:
-        return self._facts
-
-    @property
-    def report(self) -> f.FollowReport | None:
-        """The last standing that was reported."""
-        return self._reported
 
     @property
     def is_torn(self) -> bool:
@@ -131,38 +101,17 @@ class FollowState:
         was, and only a comparison of the whole tree can show what it holds. Such a tree is offered to no node."""
         return not self._is_recovered or self._facts.is_doubted
 
-    @property
-    def phase(self) -> str | None:
-        """The phase of the present job, for status; None when at rest."""
-        return self._job.phase.value if self._job else None
-
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
-
-    def _next_req(self) -> int:
-        self._last_req += 1
-        return self._last_req
-
-    def _begin(self, phase: FollowPhase, head: HeadRef | None = None, source: NodeName | None = None) -> int:
-        assert self._job is None
-        self._job = FollowJob(self._next_req(), phase, head, source)
-        return self._job.req
-
     def _retry_most(self) -> int:
         """Never longer than a poll interval, so that a cause that has gone is noticed in time (P8)."""
         return min(self._config.retry_max_ms, self._config.poll_ms)
 
     def _fail(self, key: str, trouble: Trouble, least_ms: int | None = None) -> None:
         self._troubles[key] = trouble
-        at = self._backoff.fail(key, self._now, least_ms or self._config.retry_min_ms, self._retry_most())
-        self._out.append(SetTimer(f"retry-{key}", at))
+        self._hold_back(key, least_ms or self._config.retry_min_ms, self._retry_most())
 
     def _succeed(self, key: str) -> None:
         self._troubles.pop(key, None)
         self._backoff.clear(key)
-
-    def _note(self, what: str, text: str, **facts: object) -> None:
-        self._out.append(Note(what, text, tuple(facts.items())))
 
     def _forgive(self) -> None:
         """Forget the refused generation; a put-back that runs, or whose journal may be open, is ended first."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from instep.core.lines.accept import AcceptedEpoch, Refused, judge_epoch, word_of
 from instep.core.publish import vocabulary as p
 from instep.core.publish.look import PublishLook
 from instep.core.publish.state import PublishPhase
-from instep.core.vocabulary import Cancel, KeepEpoch, KeepGeneration, Note, Refuse, SetTimer, Trouble
+from instep.core.vocabulary import Cancel, KeepGeneration, SetTimer, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.ids import Digest, HeadRef, NodeName
 
@@ -22,8 +21,7 @@ class PublishHeads(PublishLook):
         if not self._config.partners:
             self._is_asked = True
             return
-        self._last_req += 1
-        self._ask_req = self._last_req
+        self._ask_req = self._next_req()
         self._ask_until_ms = self._now + self._config.ask_wait_ms
         self._out.append(p.AskPartners(self._ask_req))
         self._out.append(SetTimer("ask", self._ask_until_ms))
@@ -77,13 +75,8 @@ class PublishHeads(PublishLook):
             return
         self._unpublished.touch((), self._now, everything=True)
         self._refuse_over()
-        self._out.append(
-            Note(
-                "generation_twice",
-                f"{source} holds another generation {ref.number} of epoch {ref.epoch} that bears our signature",
-                (("source", source), ("generation", ref.number), ("id", ref.id.hex())),
-            )
-        )
+        text = f"{source} holds another generation {ref.number} of epoch {ref.epoch} that bears our signature"
+        self._note("generation_twice", text, source=source, generation=ref.number, id=ref.id.hex())
 
     def _is_no_ancestor(self, ref: HeadRef, ours: Digest | None) -> bool:
         """Whether the head goes past this older generation of the same epoch, and no operator decided that it does."""
@@ -121,13 +114,12 @@ class PublishHeads(PublishLook):
             self._job = None
         self._unpublished.touch((), self._now, everything=True)
         self._refuse_over()
-        self._out.append(
-            Note(
-                "adopted",
-                f"{event.source} holds our generation {ref.number} of epoch {ref.epoch}, which is not known "
-                "here: it becomes the parent of the next generation",
-                (("source", event.source), ("generation", ref.number)),
-            )
+        self._note(
+            "adopted",
+            f"{event.source} holds our generation {ref.number} of epoch {ref.epoch}, which is not known "
+            "here: it becomes the parent of the next generation",
+            source=event.source,
+            generation=ref.number,
         )
 
     def _refuse_over(self) -> None:
@@ -159,15 +151,10 @@ class PublishHeads(PublishLook):
         self._unpublished.touch((), self._now, everything=True)
 
     def _epoch_seen(self, event: p.EpochSeen) -> None:
-        epochs, config = self._facts.epochs, self._config
-        word = word_of(config.node, epochs, overrules=config.overrules)
-        judged = judge_epoch(event.signed, event.verdict, self.line, epochs, word)
-        if isinstance(judged, AcceptedEpoch):
-            self._out.append(KeepEpoch(event.signed))
-            self._set(epochs=judged.book)
-            current = judged.book.current
-            if current is not None and current.writer == self._config.node and judged.book.disputed is None:
-                self._set(epoch=max(self._facts.epoch, current.epoch))
-            self._out.append(Note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}"))
-        elif isinstance(judged, Refused):
-            self._out.append(Refuse(event.source, judged.trouble))
+        judged = self._judge_epoch(event, self._config.node)
+        if judged is None:
+            return
+        current = judged.book.current
+        if current is not None and current.writer == self._config.node and judged.book.disputed is None:
+            self._set(epoch=max(self._facts.epoch, current.epoch))
+        self._note("epoch", f"{judged.body.writer} writes epoch {judged.body.epoch}")

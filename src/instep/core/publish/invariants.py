@@ -3,25 +3,15 @@ line."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-from instep.core.contract import Invariant, begins_at_most_one, check_all
+from instep.core.contract import Invariant
+from instep.core.line_machine import begins_one_job
 from instep.core.publish import vocabulary as p
-from instep.core.publish.phases import PHASES
 from instep.core.publish.state import PublishPhase, PublishState
-from instep.core.vocabulary import Cancel
 
 _EFFECTS = tuple[Any, ...]
-EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
-_NUMBERED = (Cancel, p.AskPartners)
 _WITHOUT_RUN = (PublishPhase.RECOVER, PublishPhase.FETCH)
-
-
-def begins_one_job(machine: PublishState, effects: _EFFECTS) -> bool:
-    """A step begins at most one job, by an effect of the phase that it is in, with the number of that job."""
-    job = machine._job
-    row = None if job is None else PHASES[job.phase]
-    return begins_at_most_one(row, 0 if job is None else job.req, _NUMBERED, effects)
 
 
 def works_for_a_run(machine: PublishState, effects: _EFFECTS) -> bool:
@@ -49,21 +39,10 @@ def never_commits_while_paused(machine: PublishState, effects: _EFFECTS) -> bool
     return not is_held or not any(isinstance(e, p.Commit) for e in effects)
 
 
-_INVARIANTS: tuple[Invariant[PublishState], ...] = (
+INVARIANTS: tuple[Invariant[PublishState], ...] = (
     begins_one_job,
     works_for_a_run,
     saves_facts,
     saves_the_number,
     never_commits_while_paused,
 )
-
-
-def invariants_of(machine: PublishState) -> tuple[Invariant[PublishState], ...]:
-    """The invariants of a machine of this kind."""
-    return _INVARIANTS
-
-
-def checked(machine: PublishState, effects: EffectsT) -> EffectsT:
-    """The effects of a step, once every invariant holds; raises ``Broken``."""
-    check_all(invariants_of(machine), machine, effects)
-    return effects

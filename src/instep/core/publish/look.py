@@ -9,14 +9,14 @@ from instep.core.publish.scan_verdict import PublishGuards
 from instep.core.publish.state import PublishPhase, Run
 from instep.core.publish.vocabulary import PublishMode
 from instep.core.rescan import ScanCost, rescan_after_ms
-from instep.core.vocabulary import Note, SetTimer, Trouble
+from instep.core.vocabulary import SetTimer
 from instep.model.paths import shown
 
 
 class PublishLook(PublishGuards):
     """Keeps the timer of the full scan."""
 
-    def _arm_rescan(self) -> None:
+    def _arm_full_look(self) -> None:
         most_ms = after_ms = self._config.rescan_ms
         if self._cost is not None or self._blind is not None:
             cost = self._cost or ScanCost()
@@ -40,22 +40,11 @@ class PublishLook(PublishGuards):
         else:
             self._must_look = True
 
-    def _watch_changed(self, trouble: Trouble | None) -> None:
-        if trouble == self._blind:
-            return
-        self._blind = trouble
-        if trouble is None:
-            self._out.append(Note("watched", "the watch sees the whole tree again"))
-        else:
-            self._out.append(Note("not_watched", trouble.reason, (("hint", trouble.hint or ""),)))
-        if self._is_started:
-            self._arm_rescan()
-
     def _content_missed(self, path: bytes) -> None:
         """This node cannot give the contents that a generation names: the next one has a copy of them."""
         if self._hot.missed(path, self._now):
             text = f"{shown(path)} changes faster than partners can fetch it: it is published now and then"
-            self._out.append(Note("hot_file", text, (("path", shown(path)),)))
+            self._note("hot_file", text, path=shown(path))
             if self._config.mode is PublishMode.AUTO:
                 self._unpublished.touch((path,), self._now)
 

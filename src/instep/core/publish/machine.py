@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from instep.core.contract import check_all
 from instep.core.guards.held import not_held
+from instep.core.publish import invariants
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import committed
-from instep.core.publish.invariants import checked
 from instep.core.publish.phases import PHASES
 from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
@@ -30,7 +31,6 @@ from instep.core.vocabulary import (
     HookKind,
     KeepEpoch,
     KeepGeneration,
-    Note,
     RunHook,
     SetTimer,
     TimerFired,
@@ -46,17 +46,12 @@ REQUESTS_MAX = 64
 """Requests waiting at once; more are answered with ``busy``."""
 
 
-_EARLY = (KeepGeneration, KeepEpoch, Cancel)
-"""Effects that name nothing which is not durable: they come before the ``Save`` of their step."""
-
-
 class PublishMachine(PublishRestore):
-    """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+    """One own line."""
 
-    @property
-    def phase(self) -> str | None:
-        """The phase of the present job, for status; None when at rest."""
-        return self._job.phase.value if self._job else None
+    phases = PHASES
+    numbered = (Cancel, p.AskPartners)
+    early = (KeepGeneration, KeepEpoch, Cancel)
 
     def step(self, event: WriterEvent, now_ms: int) -> tuple[WriterEffect, ...]:
         """The only door: take in one event, begin what is missing, return the effects in order."""
@@ -69,7 +64,7 @@ class PublishMachine(PublishRestore):
             self._show_due()
             self._announce()
             self._tell()
-        return checked(self, self._ordered())
+        return check_all(invariants.INVARIANTS, self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -103,21 +98,17 @@ class PublishMachine(PublishRestore):
             case p.PartnerSeen():
                 self._partners_answered((event.source,))
             case p.Paused():
-                self._set(
-                    is_paused=True, paused_reason=event.reason, paused_until_wall_ms=event.until_wall_ms
-                )
+                self._pause(event)
             case p.Resumed():
-                self._set(is_paused=False, paused_reason="", paused_until_wall_ms=None)
+                self._pause(None)
             case p.RetryAsked():
                 self._backoff.clear_all()
                 self._unpublished.touch((), self._now, everything=True)
             case TimerFired():
                 self._timer(event.name)
             case _:
-                job = self._job
-                if job is not None and job.req == event.req:
-                    assert isinstance(event, PHASES[job.phase].events), (job, event)
-                    self._job = None
+                job = self._end_job(event)
+                if job is not None:
                     self._take_answer(job, event)
                     self._take_heard()
 
@@ -156,7 +147,7 @@ class PublishMachine(PublishRestore):
                 self._unpublished.touch((), self._now, everything=True)
             case p.FetchFailed():
                 self._trouble = event.trouble
-                self._hold_back("adopt")
+                self._retry_later("adopt")
                 source = next(iter(self._pages_from))
                 self._pages_from[source] = self._pages_from.pop(source)
                 self._give_up_pages()
@@ -166,7 +157,7 @@ class PublishMachine(PublishRestore):
     def _start(self) -> None:
         self._is_started = True
         self._unpublished.touch((), self._now, everything=True)
-        self._arm_rescan()
+        self._arm_full_look()
         self._ask_partners()
 
     def _configure(self, config: PublishConfig) -> None:
@@ -176,7 +167,7 @@ class PublishMachine(PublishRestore):
         self._backoff.clear_all()
         if self._is_started:
             self._unpublished.touch((), self._now, everything=True)
-            self._arm_rescan()
+            self._arm_full_look()
             if set(config.partners) - set(old.partners):
                 self._ask_partners()
 
@@ -218,20 +209,17 @@ class PublishMachine(PublishRestore):
         elif name == "rescan":
             if self._config.mode is PublishMode.AUTO or self._facts.held.total:
                 self._look_anew()
-            self._arm_rescan()
+            self._arm_full_look()
             if self._now - self._asked_at_ms >= self._config.rescan_ms:
                 self._ask_partners()
         elif name == "ask":
             self._is_asked = self._is_asked or self._now >= self._ask_until_ms
             if not self._facts.was_confirmed:
                 self._ask_partners()
-        elif name == "retry-publish":
-            self._backoff.come_due("publish")
-            self._unpublished.touch((), self._now)
-        elif name == "retry-recover":
-            self._backoff.come_due("recover")
-        elif name == "retry-adopt":
-            self._backoff.come_due("adopt")
+        elif name.startswith("retry-"):
+            self._backoff.come_due(name.removeprefix("retry-"))
+            if name == "retry-publish":
+                self._unpublished.touch((), self._now)
 
     # --- answers of a run -----------------------------------------------------------------------------------
 
@@ -242,7 +230,7 @@ class PublishMachine(PublishRestore):
         self._is_surveyed = True
         if summary.cost is not None:
             self._cost = summary.cost
-            self._arm_rescan()
+            self._arm_full_look()
         if summary.unsettled:
             self._unpublished.remember(summary.unsettled)
             self._out.append(SetTimer("young", self._now + YOUNG_MS))
@@ -316,14 +304,8 @@ class PublishMachine(PublishRestore):
         summary = run.summary
         self._hot.published(summary.copied, self._now)
         self._succeed()
-        self._out.append(
-            Note(
-                "published",
-                f"generation {head.number}: {summary.added} added, {summary.changed} changed, "
-                f"{summary.removed} removed",
-                (("generation", head.number), ("author", run.author)),
-            )
-        )
+        text = f"generation {head.number}: {summary.added} added, {summary.changed} changed, {summary.removed} removed"
+        self._note("published", text, generation=head.number, author=run.author)
         if run.restore is not None:
             self._look_again()
         self._end_run(
@@ -346,7 +328,7 @@ class PublishMachine(PublishRestore):
     def _fail_run(self, trouble: Trouble) -> None:
         self._trouble = trouble
         self._unpublished.give_back()
-        self._hold_back("publish")
+        self._retry_later("publish")
         self._end_run(p.NotPublished(trouble))
 
     # --- what is missing ------------------------------------------------------------------------------------
@@ -355,18 +337,18 @@ class PublishMachine(PublishRestore):
         if self._needs_recovery:
             self._begin_recovery()
             return
-        if not self._facts.has_pages and self._is_fetching_pages():
+        if not self._facts.has_pages and self._fetch_adopted():
             return
         if self._run is not None and (
             self._is_run_passed or self._facts.is_paused or self._not_the_writer() is not None
         ):
             self._drop_run()
-        if self._run is None and not self._is_run_begun():
+        if self._run is None and not self._begin_run():
             return
         assert self._run is not None
         self._go_on(self._run)
 
-    def _is_fetching_pages(self) -> bool:
+    def _fetch_adopted(self) -> bool:
         """Fetch the adopted head's pages; nothing can be scanned against it before. False when no node in reach has
         them and an operator said that the tree here is right."""
         if self._is_known_by_number_only:
@@ -406,7 +388,7 @@ class PublishMachine(PublishRestore):
         if has_moved:
             self._refuse_over()
 
-    def _is_run_begun(self) -> bool:
+    def _begin_run(self) -> bool:
         """Begin a run for pending work: a rollback first, then requests, then changes that are due by themselves."""
         if self._facts.is_paused or self._not_the_writer() is not None:
             self._answer_all_refused()
@@ -548,9 +530,7 @@ class PublishMachine(PublishRestore):
         if self._saved == self._facts:
             return tuple(self._out)
         self._saved = self._facts
-        early = [e for e in self._out if isinstance(e, _EARLY)]
-        late = [e for e in self._out if not isinstance(e, _EARLY)]
-        return (*early, p.SavePublish(self._facts), *late)
+        return self._after(p.SavePublish(self._facts))
 
 
 def _hook_trouble(kind: HookKind, trouble: Trouble) -> Trouble:

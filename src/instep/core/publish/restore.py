@@ -16,7 +16,7 @@ from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.heads import PublishHeads
 from instep.core.publish.state import PublishPhase, Run
-from instep.core.vocabulary import Note, Trouble
+from instep.core.vocabulary import Trouble
 from instep.errors import Retry
 from instep.model.counts import counted, which
 from instep.model.ids import HeadRef, NodeName
@@ -40,7 +40,7 @@ class PublishRestore(PublishHeads):
     def _recover_failed(self, trouble: Trouble) -> None:
         """Requests that wait are answered; the next attempt follows by itself, or at once with the next request."""
         self._recover_trouble = trouble
-        self._hold_back("recover")
+        self._retry_later("recover")
         waiting, self._requests = self._requests, []
         for request in waiting:
             self._out.append(p.GiveAnswer(request.request, p.NotPublished(trouble)))
@@ -106,9 +106,7 @@ class PublishRestore(PublishHeads):
             text += (
                 f"; {counted(left.total, 'path')} {are} not as it says: {words_of(left.listed, left.total)}"
             )
-        self._out.append(
-            Note("restored", text, (("generation", number), ("author", run.restore.author))),
-        )
+        self._note("restored", text, generation=number, author=run.restore.author)
         self._tree_is_there(run, run.plan)
 
     def _tree_is_there(self, run: Run, plan: s.RestorePlan) -> None:
@@ -153,7 +151,7 @@ class PublishRestore(PublishHeads):
         self._end_run(p.NotPublished(event.trouble))
         if event.is_open:
             self._recover_trouble = event.trouble
-            self._hold_back("recover")
+            self._retry_later("recover")
 
     def _look_again(self) -> None:
         """Scan the tree soon, also where publishing is manual: then only to report whether it differs from the head."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import msgspec
-
-from instep.core.backoff import Backoff, Chance
+from instep.core.backoff import Chance
 from instep.core.guards.held import NOTHING_HELD, HeldPaths
 from instep.core.guards.hot import HotFiles
+from instep.core.line_machine import LineJob, LineMachine
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.right_to_write import why_not_writer
@@ -32,10 +31,7 @@ class PublishPhase(enum.Enum):
     RECOVER = "recover"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishJob:
-    req: int
-    phase: PublishPhase
+PublishJob = LineJob[PublishPhase]
 
 
 @dataclass(slots=True)
@@ -98,32 +94,21 @@ class Run:
 Request = p.PublishAsked | s.RestoreAsked
 
 
-class PublishState:
-    """One own line. ``rng`` is for jitter; ``facts`` are what ``Save`` carried last."""
+class PublishState(LineMachine[PublishFacts, PublishConfig, PublishPhase, s.WriterEffect, p.PublishReport]):
+    """One own line."""
 
     def __init__(
         self, line: LineId, config: PublishConfig, rng: Chance, facts: PublishFacts | None = None
     ) -> None:
-        self.line = line
-        self._config = config
-        self._facts = facts or PublishFacts()
-        self._saved: PublishFacts | None = self._facts
-        self._now = 0
-        self._out: list[s.WriterEffect] = []
-        self._last_req = 0
-        self._is_started = False
-        self._job: PublishJob | None = None
+        super().__init__(line, config, rng, facts or PublishFacts())
         self._run: Run | None = None
         self._requests: list[Request] = []
         self._unpublished = Unpublished()
         self._hot = HotFiles()
-        self._blind: Trouble | None = None
         self._cost: ScanCost | None = None
         """Of the last full scan."""
         self._due_shown: int | None = None
-        self._backoff = Backoff(rng)
         self._trouble: Trouble | None = None
-        self._offer_trouble: Trouble | None = None
         self._ask_req: int | None = None
         self._ask_until_ms = 0
         self._asked_at_ms = 0
@@ -143,21 +128,9 @@ class PublishState:
         self._needs_recovery = True
         self._recover_trouble: Trouble | None = None
         self._announced: HeadRef | None = None
-        self._reported: p.PublishReport | None = None
-
-    @property
-    def facts(self) -> PublishFacts:
-        return self._facts
-
-    @property
-    def report(self) -> p.PublishReport | None:
-        return self._reported
 
     def _not_the_writer(self) -> Trouble | None:
         return why_not_writer(self.line, self._facts, self._config.node)
-
-    def _set(self, **changes: object) -> None:
-        self._facts = msgspec.structs.replace(self._facts, **changes)
 
     def _new_run(
         self,
@@ -175,15 +148,8 @@ class PublishState:
         run = self._run
         return run is not None and (run.parent, run.twins) != (self._facts.head, self._facts.twins)
 
-    def _begin(self, phase: PublishPhase) -> int:
-        assert self._job is None
-        self._last_req += 1
-        self._job = PublishJob(self._last_req, phase)
-        return self._last_req
-
-    def _hold_back(self, key: str) -> None:
-        at = self._backoff.fail(key, self._now, self._config.retry_min_ms, self._config.retry_max_ms)
-        self._out.append(SetTimer(f"retry-{key}", at))
+    def _retry_later(self, key: str) -> None:
+        self._hold_back(key, self._config.retry_min_ms, self._config.retry_max_ms)
 
     def _refuse(self, source: NodeName, code: str, reason: str) -> None:
         self._out.append(Refuse(source, Trouble(code, reason, Retry.NEVER, 9)))

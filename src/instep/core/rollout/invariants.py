@@ -3,14 +3,13 @@ line."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
-from instep.core.contract import Invariant, check_all
+from instep.core.contract import Invariant
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import RolloutBook
 
 _EFFECTS = tuple[Any, ...]
-EffectsT = TypeVar("EffectsT", bound=tuple[Any, ...])
 
 
 def saves_facts(machine: RolloutBook, effects: _EFFECTS) -> bool:
@@ -34,15 +33,4 @@ def grants_once(machine: RolloutBook, effects: _EFFECTS) -> bool:
     return len(set(granted)) == len(granted) and len(machine._facts.permits) <= len(granted)
 
 
-_INVARIANTS: tuple[Invariant[RolloutBook], ...] = (saves_facts, orders_for_the_target, grants_once)
-
-
-def invariants_of(machine: RolloutBook) -> tuple[Invariant[RolloutBook], ...]:
-    """The invariants of a machine of this kind."""
-    return _INVARIANTS
-
-
-def checked(machine: RolloutBook, effects: EffectsT) -> EffectsT:
-    """The effects of a step, once every invariant holds; raises ``Broken``."""
-    check_all(invariants_of(machine), machine, effects)
-    return effects
+INVARIANTS: tuple[Invariant[RolloutBook], ...] = (saves_facts, orders_for_the_target, grants_once)

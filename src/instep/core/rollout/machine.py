@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from instep.core.contract import check_all
+from instep.core.rollout import invariants
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import GOING, UNCONFIRMED
-from instep.core.rollout.invariants import checked
 from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
 from instep.core.rollout.show import RolloutShow
 from instep.core.rollout.vocabulary import RolloutEffect, RolloutEvent, RolloutFacts, RolloutState
@@ -45,7 +46,7 @@ class RolloutMachine(RolloutShow):
         if self._facts != self._saved:
             self._saved = self._facts
             effects = (v.SaveRollout(self._facts), *effects)
-        return checked(self, effects)
+        return check_all(invariants.INVARIANTS, self, effects)
 
     # --- events ---------------------------------------------------------------------------------------------
 
