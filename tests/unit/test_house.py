@@ -190,3 +190,10 @@ def test_locks_pin_by_version_and_hash() -> None:
         hashed = re.findall(r"\\\n    --hash=", text_of(lock))
         assert pins
         assert len(pins) <= len(hashed)
+
+
+def test_no_caller_asks_which_role_a_line_has_by_its_class() -> None:
+    """Goal: the role of a line is a method of its service. One place narrows a service to a writer's, or refuses."""
+    asked = re.compile(r"isinstance\([^)]*\b(WriterService|FollowService)\b")
+    found = [name for name in python_files("src/") if asked.search(text_of(name))]
+    assert found == ["src/instep/node/commands/outcomes.py"]

@@ -27,6 +27,7 @@ from instep.node.config.table_reader import problem
 from instep.node.directory import NodeDirectory
 from instep.node.following.follower import FollowService
 from instep.node.lines.golden_answers import forget_golden
+from instep.node.lines.line_service import LineService
 from instep.node.peers.membership import Membership
 from instep.node.peers.peer_context import Dial
 from instep.node.peers.peers import Peers
@@ -41,11 +42,10 @@ from instep.node.trees.placing import forget_marker
 from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 
-__all__ = ["Node", "Service"]
+__all__ = ["Node"]
 
 log = logging.getLogger(__name__)
 
-Service = WriterService | FollowService
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -70,7 +70,7 @@ class Node:
         self.membership = Membership(self.runtime, self.tls, self.reload)
         self.peers = Peers(self.runtime, self.tls, self.membership, dial or partial(PeerClient, self.tls))
         self.peers.on_revoked = self.follow_trust
-        self.services: dict[FilesetName, Service] = {}
+        self.services: dict[FilesetName, LineService] = {}
         self.config_problem: ConfigError | None = None
         self.config_file = ConfigFile(directory.config)
         self.started_ms = wall_ms()
@@ -147,7 +147,7 @@ class Node:
 
     def _begin(self, fileset: FilesetSettings) -> None:
         kind = WriterService if fileset.is_written_here else FollowService
-        service: Service = kind(self.runtime, fileset, self.peers)
+        service: LineService = kind(self.runtime, fileset, self.peers)
         self.services[fileset.name] = service
         self.peers.lines[service.line] = service
         before = self.tasks.get(fileset.name)
@@ -166,7 +166,7 @@ class Node:
             forget_golden(self.runtime.store, name)
             self.runtime.draining.end(rollout_key(name))
 
-    async def _supervise(self, service: Service, before: asyncio.Task[None] | None) -> None:
+    async def _supervise(self, service: LineService, before: asyncio.Task[None] | None) -> None:
         """Run a line's service. A broken invariant stops this line only, loudly; the others go on."""
         if before is not None:
             await asyncio.gather(before, return_exceptions=True)
@@ -187,7 +187,7 @@ class Node:
             service.broke(error)
             await self.peers.report(service.line)
 
-    async def _begin_anew(self, service: Service, trouble: InstepError) -> None:
+    async def _begin_anew(self, service: LineService, trouble: InstepError) -> None:
         """This machine could not carry the line on, as when the state's disk is full: it says so, and begins again."""
         while True:
             log.error("%s begins anew in %g s: %s", service.line, AGAIN_S, trouble.reason)

@@ -8,8 +8,9 @@ import pytest
 from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.model.ids import Digest, HeadRef
 from instep.model.standing import Standing, StandingRecord
-from instep.node.balance.fitness import LineView, fitness_of, is_one_generation
+from instep.node.balance.fitness import LineView, fitness_of
 from instep.node.balance.listeners import agent_line
+from instep.node.following.follower import is_one_generation
 from instep.node.runtime.draining import Drain
 
 

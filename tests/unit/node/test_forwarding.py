@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -65,8 +65,8 @@ def test_the_writers_word_is_believed_for_its_line_and_its_time(
     assert not is_warranted(leaf, m.Warrant(good.until_ms + 1, HUB, good.signature), HUB)
     assert not is_warranted(leaf, m.Warrant(good.until_ms, LEAF, good.signature), LEAF)
     other = LineId(FilesetName("other"), MAIN)
-    assert not is_warranted(SimpleNamespace(**{**vars(leaf), "line": other}), good, HUB)
-    assert not is_warranted(SimpleNamespace(**{**vars(leaf), "writer": HUB}), good, HUB)
+    assert not is_warranted(cast(Any, SimpleNamespace(**{**vars(leaf), "line": other})), good, HUB)
+    assert not is_warranted(cast(Any, SimpleNamespace(**{**vars(leaf), "writer": HUB})), good, HUB)
     for until_ms in (wall_ms() - SKEW_MS - 1_000, wall_ms() + WARRANT_MS + SKEW_MS + 60_000):
         signed = authority.sign(warrant_id(LINE, HUB, until_ms))
         assert not is_warranted(leaf, m.Warrant(until_ms, HUB, signed), HUB)

@@ -15,11 +15,11 @@ from instep.core.guards.held import ScanProblem
 from instep.core.publish.vocabulary import ScanSummary
 from instep.model.definition import Definition
 from instep.model.ids import EMPTY_DIGEST, Digest, FilesetName, HeadRef, NodeName
-from instep.node.following.applying import Applying
+from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.scanning import watching
 from instep.node.trees.scanning import writer_scan as survey_module
-from instep.node.trees.scanning.unscanned import Unscanned
-from instep.node.trees.scanning.watching import TreeWatch, WatchDrained
+from instep.node.trees.scanning.touched_paths import TouchedPaths
+from instep.node.trees.scanning.watching import TreeWatch
 from instep.node.trees.scanning.writer_scan import WriterScan
 from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker
@@ -60,7 +60,7 @@ def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(watching, "Watcher", _Told)
     words: list[tuple[tuple[bytes, ...], bool]] = []
 
-    async def look() -> tuple[WatchDrained, WatchDrained]:
+    async def look() -> tuple[TouchedPaths, TouchedPaths]:
         watch = TreeWatch(
             tmp_path, Rules(Definition()), lambda paths, lost: words.append((paths, lost)), print
         )
@@ -75,9 +75,9 @@ def test_a_loss_of_track_is_told_by_one_drain(monkeypatch: pytest.MonkeyPatch, t
         return first, second
 
     first, second = asyncio.run(look())
-    assert first == WatchDrained((), True)
+    assert (first.paths, first.is_everything) == ((), True)
     assert words == [((b"a",), False)]
-    assert second == WatchDrained(((b"a", False),), False)
+    assert (second.entries, second.trees, second.is_everything) == ([b"a"], [], False)
 
 
 def _summary(**changes: Any) -> ScanSummary:
@@ -85,21 +85,29 @@ def _summary(**changes: Any) -> ScanSummary:
     return ScanSummary(root=EMPTY_DIGEST, entries=1, size_bytes=1, **{**nothing, **changes})
 
 
+def _touched(*paths: tuple[bytes, bool], is_everything: bool = False) -> TouchedPaths:
+    touched = TouchedPaths()
+    for path, is_tree in paths:
+        touched.add(path, is_tree=is_tree)
+    touched.is_everything = is_everything
+    return touched
+
+
 def test_what_was_drained_waits_for_a_generation() -> None:
     """Goal: a scan that fails or is refused forgets neither paths nor the loss of track; one that was committed, or
     found nothing new and no problem, does."""
-    waiting = Unscanned()
-    waiting.take_in(WatchDrained(((b"a", False), (b"d", True)), False))
-    waiting.take_in(WatchDrained(((b"a", True),), False))
+    waiting = TouchedPaths()
+    waiting.take_in(_touched((b"a", False), (b"d", True)))
+    waiting.take_in(_touched((b"a", True)))
     waiting.scanned(_summary(removed=1))
     waiting.scanned(_summary(problems=(ScanProblem(b"a", "damaged", ""),)))
     assert (waiting.trees, waiting.entries) == ([b"a", b"d"], [])
-    waiting.take_in(WatchDrained((), True))
+    waiting.take_in(_touched(is_everything=True))
     waiting.scanned(_summary(changed=1))
     assert waiting.is_everything
-    waiting.committed()
+    waiting.clear()
     assert (waiting.is_everything, waiting.trees) == (False, [])
-    waiting.take_in(WatchDrained(((b"a", False),), False))
+    waiting.take_in(_touched((b"a", False)))
     waiting.scanned(_summary())
     assert waiting.entries == []
 
@@ -170,32 +178,35 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
 def test_a_cancelled_drift_check_forgets_no_kinds() -> None:
     """Goal: a partner whose check gave way to a new head looks at the same paths alone afterwards, not at all below
     the top directory; and the check in its thread is stopped. Method: a worker that only notes what it got."""
-    got: list[dict[bytes, bool]] = []
+    got: list[tuple[list[bytes], list[bytes]]] = []
     stops: list[Any] = []
 
-    async def run(call: Any, base: HeadRef, paths: Sequence[bytes], is_tree: Any, stopping: Any) -> Any:
-        got.append(dict(is_tree))
+    async def run(
+        call: Any, base: HeadRef, paths: Sequence[bytes], asked: TouchedPaths, stopping: Any
+    ) -> Any:
+        got.append((asked.entries, asked.trees))
         stops.append(stopping)
         if len(got) == 1:
             await asyncio.Event().wait()
         return (), 0
 
     async def checks() -> None:
-        tree = cast(Any, SimpleNamespace(worker=SimpleNamespace(run=run)))
-        applying = Applying(tree, cast(Any, None), cast(Any, None))
-        applying.touched(b"data", is_tree=False)
-        applying.touched(b"new", is_tree=True)
+        tree = FilesetTree(cast(Any, None), cast(Any, SimpleNamespace(name=FILESET)))
+        tree.worker.close()
+        tree.worker = cast(Any, SimpleNamespace(run=run))
+        tree.touched.add(b"data", is_tree=False)
+        tree.touched.add(b"new", is_tree=True)
         first = asyncio.get_running_loop().create_task(
-            applying.drift(cast(Any, None), (b"data", b"new", b"gone"))
+            tree.drift(cast(Any, None), (b"data", b"new", b"gone"))
         )
         await asyncio.sleep(0)
-        applying.touched(b"later", is_tree=False)
+        tree.touched.add(b"later", is_tree=False)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
         for _ in range(2):
-            await applying.drift(cast(Any, None), (b"data", b"new"))
+            await tree.drift(cast(Any, None), (b"data", b"new"))
 
     asyncio.run(checks())
-    assert got == [{b"data": False, b"new": True}] * 2 + [{}]
+    assert got == [([b"data"], [b"new"])] * 2 + [([], [])]
     assert [stop.is_set() for stop in stops] == [True, False, False]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from instep.core.follow.vocabulary import Due, FollowFacts
 from instep.model.standing import Standing, StandingRecord
 from instep.node.runtime.draining import Drain
 
@@ -36,15 +35,6 @@ class Fitness:
     code: str
     """``ready``, ``drained``, or the code of the first line that is not ready."""
     document: dict[str, Any]
-
-
-def is_one_generation(facts: FollowFacts) -> bool:
-    """Whether the tree holds one complete generation that its hooks found well: live, or one whose recording alone is
-    pending. That is the case while a node that was put back is offered again: its generation is well, and is recorded
-    right after."""
-    if facts.tree is None or facts.live is None:
-        return False
-    return facts.tree.id == facts.live.id or facts.due is Due.RECORD
 
 
 def fitness_of(

@@ -17,10 +17,11 @@ from aiohttp import web
 from instep.model.address import Address
 from instep.model.ids import FilesetName
 from instep.model.standing import Standing
-from instep.node.balance.fitness import Fitness, LineView, fitness_of, is_one_generation
+from instep.node.balance.fitness import Fitness, LineView, fitness_of
 from instep.node.config import values
 from instep.node.config.kinds import BadValue
 from instep.node.config.values import IpNetwork
+from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.runtime.driver import wall_ms
 
@@ -220,21 +221,14 @@ def agent_line(fitness: Fitness) -> bytes:
     return f"down#{why[:AGENT_REASON_MAX]}\n".encode()
 
 
-def _view(service: object) -> LineView:
-    from instep.node.following.follower import FollowService
-    from instep.node.writing.writer import WriterService
-
-    assert isinstance(service, FollowService | WriterService)
+def _view(service: LineService) -> LineView:
     record = service.standing
     is_in_step = record.standing is Standing.IN_STEP
-    is_whole = True
-    if isinstance(service, FollowService) and not service.fileset.observe:
-        is_whole = is_one_generation(service.facts) and not service.machine.is_torn
     return LineView(
         fileset=service.fileset.name,
         standing=record,
         live=service.live.number if service.live is not None else None,
         is_written_here=service.is_written_here,
-        is_whole=is_whole,
+        is_whole=service.is_whole,
         behind_ms=0 if is_in_step else max(0, wall_ms() - record.since_ms),
     )

@@ -30,7 +30,7 @@ class Archives(CommandHandlers):
         wanted = ("drift", "lost") if asked.set_aside else None
 
         def look() -> api.ArchiveListDocument:
-            archive = Archive(service.place())
+            archive = Archive(service.tree.place())
             items: deque[api.ArchiveItemDocument] = deque(maxlen=ITEMS_MAX)
             for item in archive.list_items():
                 if wanted is None or item.why.value in wanted:
@@ -51,7 +51,7 @@ class Archives(CommandHandlers):
         changed: list[ItemRecord] = []
 
         def restore() -> bytes:
-            return Archive(service.place()).restore(path, to, asked.generation, changed.append)
+            return Archive(service.tree.place()).restore(path, to, asked.generation, changed.append)
 
         restored = await service.worker.run(restore)
         warnings = tuple(_warning(item) for item in changed)
@@ -67,7 +67,7 @@ class Archives(CommandHandlers):
         policy = retention_of(service.fileset, asked.keep_last, asked.keep_within_ms)
 
         def prune() -> api.ArchivePruneDocument:
-            archive = Archive(service.place())
+            archive = Archive(service.tree.place())
             batches = archive.batches()
             if asked.keep_within_ms is not None:  # an operator's own word about time
                 names = plan_prune(batches, policy, wall_ms(), from_newest=False).names

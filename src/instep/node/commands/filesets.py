@@ -24,7 +24,7 @@ from instep.node.commands.targets import service_of
 from instep.node.commands.writer_changes.stepping_back import step_back, was_replaced
 from instep.node.config import edits
 from instep.node.following.page_fetch import Fetcher
-from instep.node.node import Service
+from instep.node.lines.line_service import LineService
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
@@ -32,7 +32,6 @@ from instep.node.trees.definitions import definition_of
 from instep.node.trees.exchanging import refuse_exchange
 from instep.node.trees.placing import check_new_root, take_root
 from instep.node.trees.tree_comparison import Numbers, TreeComparison
-from instep.node.writing.writer import WriterService
 from instep.tree.objects.abilities import Ability, lacking, probe_filesystem
 from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.beneath import Root
@@ -190,7 +189,7 @@ class Filesets(CommandHandlers):
         name, path = fileset_name(asked.name), Path(asked.path)
         mode = asked.mode or ("observe" if asked.observe else None)
         written = self._node.services.get(name)
-        if isinstance(written, WriterService) and was_replaced(written):
+        if written is not None and written.is_written_here and was_replaced(written):
             return step_back(self._node, written, path, asked.home, mode)
         given: dict[str, object] = {
             "drift": asked.drift,
@@ -257,7 +256,7 @@ class Filesets(CommandHandlers):
         return document if is_empty else _with_numbers(document, numbers, head)
 
 
-def _shown(service: Service) -> api.FilesetDocument:
+def _shown(service: LineService) -> api.FilesetDocument:
     definition = service.known_definition() or Definition()
     return api.FilesetDocument(
         name=service.fileset.name,

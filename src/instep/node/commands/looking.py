@@ -19,7 +19,7 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import watched
 from instep.node.commands.targets import generation_of, path_of, service_of
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import (
     fileset_document,
     line_document,
@@ -27,17 +27,12 @@ from instep.node.lines.snapshot import (
     moment,
     partner_document,
     pick_fileset,
-    reports_of,
 )
-from instep.node.node import Service
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.retrieval.whereabouts import Whereabouts
 from instep.node.runtime.draining import OPERATOR, is_asked
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.keeping.page_walk import must_have
-from instep.node.trees.scanning.held_view import explained, held_of_line
-from instep.node.writing.rollout_view import status_document
-from instep.node.writing.writer import WriterService
 
 DIFF_MAX = 100_000
 EVENTS_MAX = 10_000
@@ -116,29 +111,23 @@ class Looking(CommandHandlers):
             warnings.append("the cluster's CA key has no backup: instep pki backup --to FILE")
         return warnings
 
-    def _fileset(self, service: Service) -> api.FilesetStatusDocument:
+    def _fileset(self, service: LineService) -> api.FilesetStatusDocument:
         runtime = self._node.runtime
         head, live = service.head, service.live
         partners: Sequence[api.PartnerDocument] = ()
-        if isinstance(service, WriterService) or reports_of(runtime.store, service.line):
+        if service.is_written_here or service.reports():
             partners = self._partners(service, wall_ms())
         line = line_document(
             runtime.store, service.line, service.writer, head, live, service.standing, partners
         )
-        if isinstance(service, FollowService) and service.machine.phase is not None:
-            line = replace(line, doing=service.machine.phase)
-        if isinstance(service, WriterService):
-            rollout = service.rollout
-            shown = status_document(service.line, rollout.facts, rollout.view)
-            line = replace(line, rollout=shown, **held_of_line(service.fileset, service.facts))
-        document = fileset_document(service.fileset, service.known_definition(), line)
+        document = fileset_document(service.fileset, service.known_definition(), service.status_of(line))
         if service.fileset.without:
             return replace(document, without=tuple(sorted(service.fileset.without)))
         return document
 
-    def _partners(self, service: Service, now: int) -> Sequence[api.PartnerDocument]:
+    def _partners(self, service: LineService, now: int) -> Sequence[api.PartnerDocument]:
         node = self._node
-        reports = reports_of(node.runtime.store, service.line)
+        reports = service.reports()
         names: set[NodeName] = {name for name, report in reports.items() if report.via}
         for name in node.runtime.settings.partners:
             session = node.peers.sessions.get(name)
@@ -170,20 +159,16 @@ class Looking(CommandHandlers):
         runtime = self._node.runtime
         known = runtime.store.generations(service.line, LOG_MAX)
         refs = [signed.ref() for signed in known]
-        reports = reports_of(runtime.store, service.line)
+        reports = service.reports()
         lives = {name: report.live for name, report in reports.items() if report.live is not None}
-        if isinstance(service, WriterService):
-            found = await service.worker.run(service.root_now)
-        else:
-            found = service.live.root if service.live is not None else None
+        found = await service.worker.run(service.root_now)
 
         def get(digest: Digest) -> bytes:  # by whichever thread asks
             return must_have(runtime.store.get_page)(digest)
 
         look = Whereabouts(service.line, found, lives, get)
-        lenders = self._node.peers.lenders(service.line) if isinstance(service, WriterService) else ()
         await asyncio.to_thread(self._look_here, service, look, refs)
-        await look.ask(refs, lenders)
+        await look.ask(refs, service.lenders())
         where = await asyncio.to_thread(lambda: [look.where(ref) for ref in refs])
         rows = (
             log_row(signed, place.places, place.parts) for signed, place in zip(known, where, strict=True)
@@ -191,7 +176,7 @@ class Looking(CommandHandlers):
         return api.LogDocument(service.fileset.name, tuple(rows))
 
     @staticmethod
-    def _look_here(service: Service, look: Whereabouts, refs: list[HeadRef]) -> None:
+    def _look_here(service: LineService, look: Whereabouts, refs: list[HeadRef]) -> None:
         contents = service.lending.made()
         try:
             look.look_here(refs, contents)
@@ -203,8 +188,7 @@ class Looking(CommandHandlers):
         name = service.fileset.name
         if asked.a is None:
             changes = await service.worker.run(service.changes_now, DIFF_MAX)
-            held = held_of_line(service.fileset, service.facts) if isinstance(service, WriterService) else {}
-            return api.DiffDocument(fileset=name, changes=changes, **held)
+            return api.DiffDocument(fileset=name, changes=changes, **service.held_fields())
         old = generation_of(store, service, asked.a)
         new = generation_of(store, service, asked.b) if asked.b is not None else service.head
         assert new is not None
@@ -262,10 +246,10 @@ class Looking(CommandHandlers):
         path = path_of(asked.path, asked.path_b64)
         carried, why_path = self._path_fate(service, path)
         me, fileset = node.runtime.name, service.fileset.name
-        reports = reports_of(node.runtime.store, service.line)
+        reports = service.reports()
         rows: list[api.ReceiverDocument] = []
         if service.writer != me:
-            via = tuple(sorted(service.sources)) if isinstance(service, FollowService) else ()
+            via = tuple(sorted(service.sources))
             rows.append(api.ReceiverDocument(me, carried, via, why_path or f"it follows {service.writer}"))
         for name in sorted(node.runtime.settings.partners):
             if name == service.writer:
@@ -287,11 +271,9 @@ class Looking(CommandHandlers):
         document = api.ExplainDocument(fileset=fileset, path=None, to=tuple(rows))
         if path is not None:
             document = replace(document, **path_fields(path))
-        if isinstance(service, WriterService):
-            document = replace(document, **explained(service.fileset, service.facts, path))
-        return document
+        return replace(document, **service.explained(path))
 
-    def _path_fate(self, service: Service, path: bytes | None) -> tuple[bool, str | None]:
+    def _path_fate(self, service: LineService, path: bytes | None) -> tuple[bool, str | None]:
         """Whether the head carries this path, and why not."""
         if path is None or not path:
             return True, None

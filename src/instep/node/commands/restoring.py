@@ -17,8 +17,8 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import author, outcome_document, writer_of
 from instep.node.commands.targets import generation_of, running_service_of
+from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.node.node import Service
 from instep.node.retrieval.restoring_out import RestoringOut
 from instep.node.writing.writer import WriterService
 
@@ -68,15 +68,9 @@ class Restores(CommandHandlers):
             raise UsageError(f"{to} is not an absolute path", code="no_directory")
         target = self._target(service, asked.generation)
         source = self._source(asked.source)
-        partners: PartnerContents | None = None
-        senders: tuple[NodeName, ...] = ()
-        if isinstance(service, WriterService):
-            lenders = self._node.peers.lenders(service.line)
-            partners = PartnerContents(
-                service.line, tuple(each for each in lenders if source in (None, each.who))
-            )
-        else:
-            senders = tuple(each for each in sorted(service.sources) if source in (None, each))
+        lenders = tuple(each for each in service.lenders() if source in (None, each.who))
+        partners = PartnerContents(service.line, lenders)
+        senders = tuple(each for each in sorted(service.sources) if source in (None, each))
         work = RestoringOut(service, target, partners, senders)
         changes = await work.changes(paths_of(asked))
         await work.require_contents(changes)
@@ -95,7 +89,7 @@ class Restores(CommandHandlers):
             bytes=sum(c.new.size for c in changes if c.new is not None and c.new.kind is Kind.FILE),
         )
 
-    def _target(self, service: Service, number: int | None) -> HeadRef:
+    def _target(self, service: LineService, number: int | None) -> HeadRef:
         """The generation of that number, or the head."""
         if number is not None:
             return generation_of(self._node.runtime.store, service, number)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from instep.errors import UnavailableError, UsageError
 from instep.model.ids import HeadRef, NodeName
-from instep.node.lines.snapshot import pick_fileset, reports_of
-from instep.node.node import Node, Service
+from instep.node.lines.line_service import LineService
+from instep.node.lines.snapshot import pick_fileset
+from instep.node.node import Node
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.runtime.signers import BROKEN
 from instep.store.port import NodeStore
@@ -13,12 +14,12 @@ from instep.store.port import NodeStore
 GENERATIONS_MAX = 10_000
 
 
-def service_of(node: Node, named: str | None) -> Service:
+def service_of(node: Node, named: str | None) -> LineService:
     """The service of the named fileset, or of the only one."""
     return node.services[pick_fileset(node.runtime.settings, named).name]
 
 
-def running_service_of(node: Node, named: str | None) -> Service:
+def running_service_of(node: Node, named: str | None) -> LineService:
     """As ``service_of``, for an act of its machine; ``UnavailableError`` ``line_stopped`` when that has stopped."""
     service = service_of(node, named)
     if service.driver.failure is not None or service.standing.code == BROKEN:
@@ -31,7 +32,7 @@ def running_service_of(node: Node, named: str | None) -> Service:
     return service
 
 
-def generation_of(store: NodeStore, service: Service, number: int) -> HeadRef:
+def generation_of(store: NodeStore, service: LineService, number: int) -> HeadRef:
     """The generation with this number; the newest epoch first. ``UsageError`` ``no_generation``."""
     for signed in store.generations(service.line, GENERATIONS_MAX):
         ref = signed.ref()
@@ -63,7 +64,7 @@ def is_connected(node: Node, name: NodeName) -> bool:
     return name in node.peers.sessions or (uplink is not None and uplink.is_up)
 
 
-def accepted_by(node: Node, service: Service) -> dict[NodeName, AcceptedLink]:
+def accepted_by(node: Node, service: LineService) -> dict[NodeName, AcceptedLink]:
     """The partners that have a connection open here, accepted the line, and may have it."""
     return {
         name: session
@@ -72,9 +73,9 @@ def accepted_by(node: Node, service: Service) -> dict[NodeName, AcceptedLink]:
     }
 
 
-def direct_followers(node: Node, service: Service) -> list[NodeName]:
+def direct_followers(node: Node, service: LineService) -> list[NodeName]:
     """The nodes that have the line from here and may: connected ones that accepted it, and ones that reported of it."""
-    reports, why_not = reports_of(node.runtime.store, service.line), node.peers.access.why_not
+    reports, why_not = service.reports(), node.peers.access.why_not
     reported = {name for name, report in reports.items() if not report.via and why_not(name, service) is None}
     return sorted(reported | accepted_by(node, service).keys())
 

@@ -13,8 +13,8 @@ from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import writer_of
 from instep.node.commands.targets import direct_followers, service_of, session_of
+from instep.node.lines.line_service import LineService
 from instep.node.lines.self_test import test_document, try_balancer, try_node, unequal
-from instep.node.node import Service
 
 LIMIT_S = 120.0
 
@@ -73,7 +73,7 @@ class Trying(CommandHandlers):
     async def _on(
         self,
         name: NodeName,
-        service: Service,
+        service: LineService,
         limit_s: float,
         found: dict[str, tuple[TestRow, ...]],
     ) -> None:

@@ -14,8 +14,6 @@ from instep.node.config.settings import Settings
 from instep.node.facts import facts
 from instep.node.facts.facts import Value, calls_for, calls_of
 
-__all__ = ["FactCache"]
-
 KEPT_S = 1.0
 AT_ONCE = 4
 HANGING_MAX = 32

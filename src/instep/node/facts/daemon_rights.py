@@ -13,16 +13,6 @@ from pathlib import Path
 from instep.model.definition import Preserve
 from instep.node.config.filesets import FilesetSettings
 
-__all__ = [
-    "CAPABILITIES",
-    "Need",
-    "RightsRow",
-    "hardlinks_row",
-    "need_of",
-    "rights_of_process",
-    "rights_row",
-]
-
 CAPABILITIES: Mapping[str, int] = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,

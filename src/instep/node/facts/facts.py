@@ -25,8 +25,6 @@ from instep.node.facts.mounts import mount_at
 from instep.node.facts.people import access_of, run_as, service_of
 from instep.node.facts.program import output_of
 
-__all__ = ["FACT_S", "Value", "calls_for", "calls_of", "told"]
-
 VALUE_MAX = 4_096
 FACT_S = 10.0
 """The deadline of one fact."""

@@ -11,17 +11,6 @@ from pathlib import Path
 
 from blake3 import blake3
 
-__all__ = [
-    "DIGEST_MAX",
-    "LIST_MAX",
-    "SECRET_MAX",
-    "TEXT_MAX",
-    "digest_of",
-    "names_in",
-    "secret_of",
-    "text_of",
-]
-
 TEXT_MAX = 1 << 20
 SECRET_MAX = 64 << 10
 DIGEST_MAX = 4 << 30

@@ -10,8 +10,6 @@ from pathlib import Path
 from instep.errors import RefusedError
 from instep.node.config.filesets import ExpectedMount
 
-__all__ = ["Mount", "is_expected", "mount_at", "require_mount", "why_shared"]
-
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "glusterfs", "ceph", "fuse.glusterfs", "fuse.sshfs")
 _SERVER_OPTIONS = ("vers", "hard", "soft", "sec", "proto", "local_lock", "nolock", "sync")
 """The options of a network file system that count; addresses and ports differ from node to node."""

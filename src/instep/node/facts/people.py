@@ -17,8 +17,6 @@ from instep.node.config.facts import ServiceSettings
 from instep.node.facts.files import text_of
 from instep.node.facts.program import output_of
 
-__all__ = ["TRIAL_NAME", "access_of", "account_of_service", "named", "run_as", "service_of"]
-
 SYSTEMCTL = "/usr/bin/systemctl"
 TRIAL_NAME = ".instep-access-"
 """Begins like everything of instep's own, so that no scan sees it."""

@@ -11,8 +11,6 @@ import time
 
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 
-__all__ = ["OUTPUT_MAX", "output_of"]
-
 OUTPUT_MAX = 64 << 10
 GONE_S = 2.0
 

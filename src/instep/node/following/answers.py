@@ -11,8 +11,6 @@ from instep.model.definition import Definition, Mode
 from instep.model.rollout import decode_policy
 from instep.tree.scan.rules import Rules
 
-__all__ = ["moved_on", "plain", "refuse_unusable"]
-
 
 def refuse_unusable(definition: Definition) -> None:
     """``PeerError`` for a definition that cannot be used here: found before it is stored, not by the next scan."""

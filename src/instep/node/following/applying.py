@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from instep.core.follow.vocabulary import PutBack, Revert, StageContents
 from instep.errors import UnavailableError
-from instep.model.definition import Definition, Preserve
+from instep.model.definition import Definition
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.manifest.entry import Entry
 from instep.model.manifest.manifest import Change, diff
@@ -22,22 +21,14 @@ from instep.net.service import PeerCalls
 from instep.node.following.lingering import Lingering
 from instep.node.following.pulling import Puller
 from instep.node.runtime.driver import wall_ms
-from instep.node.trees.closed_paths import readable
-from instep.node.trees.drift_look import DriftFound, drift_in
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.held_paths import refuse_held
-from instep.node.trees.held_tree import hold
 from instep.node.trees.keeping.chunk_lists import recut
-from instep.node.trees.keeping.shared_history import contents_in
 from instep.node.trees.keeping.switch_rows import record_rows, store_rows
-from instep.node.trees.placing import Taken
-from instep.node.trees.scanning.scan_cost import CostWatch
 from instep.node.trees.scanning.stat_lookup import LiveRows
 from instep.node.trees.space import require_room
-from instep.node.trees.tree_comparison import Numbers, TreeComparison
 from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
-from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
@@ -46,8 +37,6 @@ from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import Recovered, recover
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.switch import finish, prepare, switch
-
-__all__ = ["Applying"]
 
 TOUCHED_MAX = 50_000
 RECORDING = register("apply.recording")
@@ -77,9 +66,6 @@ class Applying:
         self._sealed: Journal | None = None
         self._staging = asyncio.Lock()
         self._pulling: tuple[Puller, int] | None = None
-        self._is_tree: dict[bytes, bool] = {}
-        """By touched path: whether to look at all below, too. A path that is missing here is looked at with all
-        below."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -88,31 +74,6 @@ class Applying:
             return 0, 0
         puller, total = self._pulling
         return min(puller.fetched_bytes, total), total
-
-    # Shared helpers -------------------------------------------------------------------------------------------
-
-    def definition(self, head: HeadRef) -> Definition:
-        definition = self._tree.definition_of(head)
-        if definition is None:
-            raise UnavailableError(
-                f"the definition of generation {head.number} is not here",
-                hint="it is fetched with the next head",
-                code="definition_missing",
-            )
-        return definition
-
-    def local(self, definition: Definition) -> Local:
-        """The metadata that this node keeps and lets a manifest set (P7)."""
-        tree = self._tree
-        return Local(
-            preserve=frozenset(definition.preserve),
-            allow=frozenset(Allow(name) for name in tree.runtime.settings.allow_preserve),
-            without=frozenset(Preserve(name) for name in tree.fileset.without),
-        )
-
-    def inspection(self, definition: Definition, taken: Taken) -> TreeComparison:
-        """A look at the tree by this node's own rules about owners and modes."""
-        return self._tree.inspection(definition, self.local(definition), taken)
 
     # Recover ------------------------------------------------------------------------------------------------
 
@@ -124,7 +85,7 @@ class Applying:
         if journal is not None:
             definition = self._tree.definition_of(journal.header.target) or Definition()
         return recover(
-            taken.place, local=self.local(definition), get_page=self._tree.get_page, now_ms=wall_ms()
+            taken.place, local=self._tree.local(definition), get_page=self._tree.get_page, now_ms=wall_ms()
         )
 
     # Stage --------------------------------------------------------------------------------------------------
@@ -149,11 +110,11 @@ class Applying:
 
     def _open(self, head: HeadRef, base: HeadRef | None) -> Stage:
         tree = self._tree
-        definition = self.definition(head)
+        definition = self._tree.definition(head)
         taken = self._tree.taken()
         place = taken.place
         require_writable_folder(place.control)
-        found = base.root if base is not None else self._found_root(head, definition, taken)
+        found = base.root if base is not None else self._found_root(head, place)
         require_room(place, found, head.root, self._tree.get_page)
         return Stage.open(
             place,
@@ -162,19 +123,19 @@ class Applying:
             self._tree.get_page,
             definition,
             previous=base,
-            local=self.local(definition),
+            local=self._tree.local(definition),
             live_row=LiveRows(tree.store, tree.name),
             sources=(Archive(place).source(),),
             recut=recut,
             exchange=self._lingering.exchange(),
         )
 
-    def _found_root(self, head: HeadRef, definition: Definition, taken: Taken) -> Digest | None:
+    def _found_root(self, head: HeadRef, place: Place) -> Digest | None:
         """The root of the tree where no generation was ever recorded: empty; or the tree was there before, or the
         state was lost. Then files that are right already are left as they are."""
-        if all(name.lower().startswith(".instep") for name in os.listdir(taken.place.root)):
+        if all(name.lower().startswith(".instep") for name in os.listdir(place.root)):
             return None
-        return self.inspection(definition, taken).whole_root(head.root, wall_ms())
+        return self._tree.comparison(head).whole_root(head.root, wall_ms())
 
     async def _fill(self, stage: Stage, source: NodeName, head: HeadRef) -> None:
         bundle = self._supply.head_bundle
@@ -214,7 +175,7 @@ class Applying:
         if journal is None or journal.header.target != head:
             raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
         self._sealed = None
-        local = self.local(self.definition(head))
+        local = self._tree.local(self._tree.definition(head))
         place = self._tree.taken().place
         self._finish_journal(place)
         return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
@@ -231,7 +192,7 @@ class Applying:
         failpoint(RECORDED)
         journal = Journal.load(place)
         if journal is not None:
-            hold(self._tree.line, taken, journal.header.target, is_synced=False)  # with the journal's going
+            self._tree.hold(taken, journal.header.target, is_synced=False)  # with the journal's going
             finish(place, journal)
         clear_stages(place)
 
@@ -254,7 +215,7 @@ class Applying:
     def _open_return(self, target: HeadRef, tree_root: Digest, why: Why | None) -> Stage:
         """A stage that makes the tree, which holds ``tree_root``, ``target`` again."""
         tree = self._tree
-        definition = self.definition(target)
+        definition = self._tree.definition(target)
         place = self._tree.taken().place
         self._finish_journal(place)
         return Stage.open(
@@ -264,9 +225,9 @@ class Applying:
             self._tree.get_page,
             definition,
             previous=target,
-            local=self.local(definition),
+            local=self._tree.local(definition),
             live_row=LiveRows(tree.store, tree.name),
-            sources=(contents_in(place, tree.stat_rows)[0],),
+            sources=(tree.contents()[0],),
             recut=recut,
             why=why,
             exchange=self._lingering.exchange() if why is None else None,
@@ -282,7 +243,7 @@ class Applying:
             stage = await tree.worker.run(opened)
             try:
                 clients = self._supply.sources_for(source) if source is not None else []
-                link_of = contents_in(stage.place, tree.stat_rows)[0].target
+                link_of = tree.contents()[0].target
                 await self._pull(stage, target, clients, {}, link_of)
                 journal = await tree.worker.run(self._seal, stage)
             finally:
@@ -292,9 +253,9 @@ class Applying:
     def _switch_at_once(self, journal: Journal, target: HeadRef) -> Switched:
         taken = self._tree.taken()
         place = taken.place
-        local = self.local(self.definition(target))
+        local = self._tree.local(self._tree.definition(target))
         switched = switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
-        hold(self._tree.line, taken, target, is_synced=True)
+        self._tree.hold(taken, target, is_synced=True)
         store_rows(self._tree.store, place)
         clear_stages(place)
         return switched
@@ -319,41 +280,7 @@ class Applying:
         if head is not None:
             yield from diff(base.root if base is not None else None, head.root, self._tree.get_page)
 
-    # Drift --------------------------------------------------------------------------------------------------
-
-    def touched(self, path: bytes, *, is_tree: bool) -> None:
-        """Take a touched path from the watch; on the event loop. Dropping one is safe: then more is looked at."""
-        if path in self._is_tree or len(self._is_tree) < TOUCHED_MAX:
-            self._is_tree[path] = is_tree or self._is_tree.get(path, False)
-
-    async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
-        """The differences from ``base``. A check that is cancelled, because a new head waits for the same thread, ends
-        at the next entry and drops none of the watch's paths."""
-        asked = {p: self._is_tree.pop(p) for p in paths or tuple(self._is_tree) if p in self._is_tree}
-        stopping = threading.Event()
-        try:
-            return await self._tree.worker.run(self._drift_now, base, paths, asked, stopping)
-        except BaseException:
-            stopping.set()
-            for path, is_tree in asked.items():
-                self.touched(path, is_tree=is_tree)
-            raise
-
-    def _drift_now(
-        self, base: HeadRef, paths: Sequence[bytes], is_tree: Mapping[bytes, bool], stopping: threading.Event
-    ) -> DriftFound:
-        taken = self._tree.taken()
-        definition = self.definition(base)
-        inspection, local = self.inspection(definition, taken), self.local(definition)
-        inspection.stopping = stopping
-        now, watch = wall_ms(), CostWatch()
-        if not paths:
-            everything = readable(inspection.everything(base.root, now), taken.place, local)
-            return drift_in(everything, stopping)._replace(cost=watch.cost())
-        trees = [path for path in paths if is_tree.get(path, True)]
-        alone = [path for path in paths if not is_tree.get(path, True)]
-        some = readable(inspection.some(base.root, trees, now, alone=alone), taken.place, local)
-        return drift_in(some, stopping)
+    # Revert -------------------------------------------------------------------------------------------------
 
     async def revert(self, effect: Revert) -> None:
         """Archive what lies at the paths and lay what the base says, from here or from the source."""
@@ -365,21 +292,5 @@ class Applying:
 
     def _open_revert(self, base: HeadRef, paths: Sequence[bytes]) -> Stage:
         self._lingering.give_up()
-        definition = self.definition(base)
-        found = self.inspection(definition, self._tree.taken()).found_root(base.root, paths, wall_ms())
+        found = self._tree.comparison(base).found_root(base.root, paths, wall_ms())
         return self._open_return(base, found, Why.DRIFT)
-
-    # Looking ------------------------------------------------------------------------------------------------
-
-    def verify_now(self, live: HeadRef, is_deep: bool) -> Numbers:
-        taken = self._tree.taken()
-        inspection = self._tree.verifying = self.inspection(self.definition(live), taken)
-        return inspection.numbers(
-            d
-            for d in inspection.everything(live.root, wall_ms(), deep=is_deep)
-            if not (d.problem is not None and d.expected is None)
-        )
-
-    def compare_now(self, head: HeadRef) -> Numbers:
-        """Observing: in how much the tree differs from ``head``; nothing is written."""
-        return self.verify_now(head, False)

@@ -6,14 +6,16 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, assert_never
 
-import msgspec
+from msgspec.structs import replace
 
-from instep.api.looking import ChangeDocument
+from instep.api.looking import ChangeDocument, LineDocument
+from instep.api.parts import FailureDocument, WaitingDocument
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
+from instep.core.publish import vocabulary as v
 from instep.core.vocabulary import (
     Cancel,
     HookEnded,
@@ -29,18 +31,17 @@ from instep.core.vocabulary import (
     WatchChanged,
     trouble_of,
 )
+from instep.core.writer_change import rests_on
 from instep.errors import InstepError, UnavailableError
 from instep.model.definition import Definition
-from instep.model.generation import SignedEpoch
 from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, decode_policy
-from instep.model.standing import Standing, StandingRecord
+from instep.model.standing import Standing
 from instep.net.messages import messages as m
 from instep.net.service import PeerCalls
 from instep.node.config.filesets import FilesetSettings
-from instep.node.following.answers import moved_on, plain
+from instep.node.following.answers import moved_on
 from instep.node.following.applying import Applying
-from instep.node.following.followed_shelf import FollowedShelf
 from instep.node.following.hub_orders import HubOrders, orders_from, own_state
 from instep.node.following.lingering import Lingering
 from instep.node.following.offered_heads import OfferedHeads
@@ -48,34 +49,27 @@ from instep.node.following.page_fetch import Fetcher
 from instep.node.following.reporting import report_of
 from instep.node.following.rollout_drain import drain, offer_again
 from instep.node.following.validate_views import validate_views
-from instep.node.lines.epoch_records import overrules, records_of, unknown
+from instep.node.lines.epoch_records import overrules
 from instep.node.lines.gating import gates_of, require_gates
-from instep.node.lines.golden_answers import Golden
 from instep.node.lines.hook_calls import CHANGED_MAX, is_any_meant, run_hook
 from instep.node.lines.initial_standing import first_follower_standing
-from instep.node.lines.line_net import LineNet
-from instep.node.lines.line_service import Source
-from instep.node.lines.pausing import Pausing
-from instep.node.lines.saved_facts import follow_facts, note_change, save_facts
-from instep.node.lines.self_test import try_node
-from instep.node.lines.switch_hooks import FailureTeller, SwitchHooks
-from instep.node.runtime.driver import Driver, wall_ms
+from instep.node.lines.line_net import LineNet, Source
+from instep.node.lines.line_service import LineService
+from instep.node.lines.saved_facts import follow_facts
+from instep.node.lines.switch_hooks import SwitchHooks
+from instep.node.runtime.driver import Driver, call_at_wall_ms, wall_ms
 from instep.node.runtime.runtime import Runtime
-from instep.node.runtime.signers import broken_standing, stuck_standing, verdict_on
-from instep.node.trees.fileset_tree import FilesetTree
-from instep.node.trees.held_tree import held_now, is_known_whole
+from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.lending import Lending
 from instep.node.trees.keeping.shelf import Shelf
-from instep.node.trees.scanning.watching import TreeWatch
+from instep.node.trees.served_tree import ServedTree
+from instep.node.trees.space import Room, room_for
 from instep.node.trees.switch_outcome import look_again, note_kept, note_undone
-from instep.node.trees.tree_comparison import changes_of
+from instep.node.trees.tree_comparison import Numbers
 from instep.tree.journal.journal import Why
 from instep.tree.root.failpoints import failpoint, register
-from instep.tree.root.place import Place
-from instep.tree.scan.rules import Rules
+from instep.tree.stage.stages import list_stages
 from instep.tree.watch.culprits import Culprits
-
-__all__ = ["FollowService"]
 
 NAMED_MAX = 20
 DRIFT_SCAN_MS = 600_000
@@ -103,44 +97,36 @@ FollowRequest = (
 """Effects that end in exactly one answer."""
 
 
-class FollowService:
+class FollowService(LineService):
     """One per fileset that is followed here."""
 
     is_written_here = False
+    facts: f.FollowFacts
+    machine: FollowMachine
+    _told: f.FollowReport | None
 
     def __init__(self, runtime: Runtime, fileset: FilesetSettings, net: LineNet) -> None:
-        self.runtime = runtime
-        self.fileset = fileset
-        self.line = fileset.line
-        self.tree = FilesetTree(runtime, fileset)
-        self.worker = self.tree.worker
-        self.sources: dict[NodeName, Source] = {}
-        self.progress: m.Report | None = None
-        self._net = net
+        super().__init__(runtime, fileset, net)
         self.facts = follow_facts(runtime.store, self.line)
-        self.golden = Golden(runtime, fileset)
+        self.tree.live = self.facts.live
         self._has_gates = bool((self.known_definition() or Definition()).gates)
         self.standing = first_follower_standing(self.line, self.config(), self.facts)
-        self._saved_live = self.facts.live
         self.lingering = Lingering(self.tree)
         self.applying = Applying(self.tree, self.lingering, self)
         self.lending = Lending(self.tree.contents)
-        self._shelf = FollowedShelf(self.tree, self.doubt)
+        self._serving = ServedTree(self.tree, lambda path: self.doubt((path,)))
         self.around = SwitchHooks(runtime, fileset, lambda why: self.driver.post(f.HookOwed(why)))
-        self.failures = FailureTeller(runtime)
         self.culprits = Culprits(fileset.path)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self.machine = FollowMachine(self.line, self.config(), random.Random(), self.facts)
         self.driver: Driver[f.FollowEvent, f.FollowEffect] = Driver(
             f"follow {self.line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
+        self.driver.on_stuck = self._stuck
         self._offered = OfferedHeads(runtime)
         self._watched: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         """The ignore and include patterns that the watch knows."""
         self._asking: set[tuple[NodeName, bool]] = set()
-        self._told: f.FollowReport | None = None
-        self.pausing = Pausing(lambda event: self.driver.post(event), lambda: self.facts)
-        self.driver.on_stuck = self._stuck
         self._behind = HubOrders(self.line, net)
 
     # Life ---------------------------------------------------------------------------------------------------
@@ -165,22 +151,19 @@ class FollowService:
         )
 
     async def run(self) -> None:
-        """Own the line until cancelled."""
-        self.tree.watch = TreeWatch(self.fileset.path, self._rules(), self._touched, self._blinded)
         definition = self.known_definition() or Definition()
         self._watched = (definition.ignore, definition.include)
         self.driver.post(f.Started())
         self.lingering.plan()
-        self.pausing.go_on()
+        call_at_wall_ms(self.facts.paused_until_wall_ms, self._end_pause)  # a pause from before a restart
         try:
-            await self.tree.watch.start()
+            blinded = lambda trouble: self.driver.post(WatchChanged(trouble))  # noqa: E731
+            await self.tree.begin_watch(definition, self._touched, blinded)
             await self.driver.run()
         finally:
-            self.tree.watch.close()
             await self.lingering.close()
             await self.around.close()
-            await self.failures.close()
-            await asyncio.to_thread(self.worker.close)
+            await self._end()
             self.culprits.close()
 
     def reconfigure(self, fileset: FilesetSettings) -> None:
@@ -191,28 +174,13 @@ class FollowService:
         if is_other:  # Of hooks and golden answers the machine knows only that they are there (P4).
             self.driver.post(f.RetryAsked())
 
-    def _rules(self) -> Rules:
-        return Rules(self.known_definition() or Definition())
-
     def _touched(self, paths: tuple[bytes, ...], is_overflow: bool) -> None:
-        told = dict.fromkeys(paths)
-        if self.tree.watch is not None:
-            # Draining reads on: events that the kernel queued since the caller read must be handed in, too.
-            drained = self.tree.watch.drain()
-            for path, is_tree in drained.paths:
-                self.applying.touched(path, is_tree=is_tree)
-                told[path] = None
-            is_overflow = drained.is_overflow or is_overflow
-        self.driver.post(f.TreeTouched(tuple(told), is_overflow))
-
-    def _blinded(self, trouble: Trouble | None) -> None:
-        self.driver.post(WatchChanged(trouble))
+        """Taking reads on: events that the kernel queued since the watch read must be handed in, too."""
+        drained = self.tree.take_touched()
+        told = dict.fromkeys((*paths, *drained.paths))
+        self.driver.post(f.TreeTouched(tuple(told), drained.is_everything or is_overflow))
 
     # Questions of connections --------------------------------------------------------------------------------
-
-    @property
-    def writer(self) -> NodeName:
-        return self.fileset.writer
 
     @property
     def head(self) -> HeadRef | None:
@@ -222,8 +190,68 @@ class FollowService:
     def live(self) -> HeadRef | None:
         return self.facts.live
 
-    async def room(self) -> None:
-        await self.driver.room()
+    @property
+    def is_whole(self) -> bool:
+        """Of a tree that is only observed nothing is said."""
+        return self.fileset.observe or (is_one_generation(self.facts) and not self.machine.is_torn)
+
+    @property
+    def senders(self) -> tuple[NodeName, ...]:
+        return tuple(sorted(self.sources)) or (self.writer,)
+
+    def in_use(self) -> tuple[HeadRef, ...]:
+        facts = self.facts
+        return tuple(head for head in (facts.head, facts.live, facts.tree) if head is not None)
+
+    @property
+    def at_rest(self) -> HeadRef | None:
+        return rests_on(self.facts)
+
+    def room_needed(self) -> Room | None:
+        head, base = self.facts.head, self.facts.tree or self.facts.live
+        if head is None or (base is not None and head.id == base.id) or self.fileset.observe:
+            return None
+        try:
+            root = base.root if base is not None else None
+            return room_for(self.tree.place(), root, head.root, self.tree.get_page)
+        except KeyError:
+            return None  # its pages are not fetched yet
+
+    def keeps_stage(self) -> bool:
+        return bool(list_stages(self.tree.place()))
+
+    async def catch_up(self, limit_s: float) -> None:
+        for link in list(self.sources.values()):
+            request = m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
+            try:
+                reply = await link.client.heads(request, total_s=limit_s)
+            except UnavailableError:
+                continue
+            for head in reply.heads:
+                self.head_seen(link.name, head)
+        self.driver.post(f.PollAsked())
+        await asyncio.sleep(0)
+
+    def not_in_step(self, target: HeadRef | None, nodes: Collection[NodeName]) -> tuple[WaitingDocument, ...]:
+        goal, live, standing = target or self.facts.head, self.facts.live, self.standing.standing
+        is_there = goal is not None and live is not None and live.position >= goal.position
+        if is_there and standing is Standing.IN_STEP:
+            return ()
+        return (WaitingDocument(self.runtime.name, standing.value),)
+
+    def why_never(self, target: HeadRef | None, nodes: Collection[NodeName]) -> FailureDocument | None:
+        """This node refused it."""
+        goal, standing = target or self.facts.head, self.standing
+        if goal is None or self.facts.refused != goal:
+            return None
+        return FailureDocument(self.runtime.name, standing.code, standing.reason, None)
+
+    def progress_of(self, nodes: Collection[NodeName]) -> list[tuple[int, int]]:
+        return [self.applying.progress]
+
+    def status_of(self, line: LineDocument) -> LineDocument:
+        phase = self.machine.phase
+        return replace(line, doing=phase) if phase is not None else line
 
     def known_definition(self) -> Definition | None:
         for ref in (self.facts.head, self.facts.live):
@@ -232,30 +260,13 @@ class FollowService:
                 return definition
         return None
 
-    def offers_to(self, partner: NodeName) -> bool:
-        return True
-
-    def head_message(self, to: NodeName | None, *, with_bundle: bool) -> m.Head | None:
+    def _head_for(self, to: NodeName | None) -> HeadRef | None:
         """The line's own writer gets the newest accepted head, so that one with amnesia goes on above it; a
         hub's partners the live one, whose contents are here."""
-        ref = self.facts.head if to == self.writer else self.facts.live
-        signed = self.runtime.store.generation(ref.id) if ref is not None else None
-        if signed is None:
-            return None
-        return m.Head(
-            line=self.line,
-            generation=signed,
-            epochs=records_of(self.runtime, self.line, self.facts.epochs),
-            definition=self.runtime.store.get_blob(signed.body().definition) or b"",
-            writer=self.writer,
-        )
+        return self.facts.head if to == self.writer else self.facts.live
 
     def shelf(self) -> Shelf:
-        return self._shelf.shelf()
-
-    def epochs_seen(self, source: NodeName, records: Sequence[SignedEpoch]) -> None:
-        for epoch in unknown(records, self.facts.epochs):
-            self.driver.post(f.EpochSeen(source, epoch, verdict_on(self.runtime, epoch.signature, epoch.id)))
+        return self._serving.shelf()
 
     def head_seen(self, source: NodeName, head: m.Head) -> None:
         """Verify what can be verified outside the machine, then hand it in."""
@@ -266,9 +277,6 @@ class FollowService:
         if verdict.is_valid:
             self._offered.take(source, head)
         self.driver.post(f.HeadSeen(source, signed, verdict, head.beside))
-
-    def partner_told(self, source: NodeName) -> None:
-        """Only a writer waits for this."""
 
     def source_up(self, source: NodeName, link: Source, head: HeadRef | None) -> None:
         self.sources[source] = link
@@ -290,9 +298,6 @@ class FollowService:
     def partner_lost(self, who: NodeName) -> None:
         self._behind.lost(who)
 
-    def partners_changed(self) -> None:
-        """Each node behind this one reports anew."""
-
     def order_given(self, source: NodeName, order: Order) -> None:
         """An order from another hub of the line is ignored; a node that does not have the line is refused by name."""
         orderer = orders_from(self.runtime.settings, self.writer, self.sources) or self.writer
@@ -308,51 +313,23 @@ class FollowService:
             self.driver.post(f.RetryAsked())
             self.around.hurry()
 
-    def place(self) -> Place:
-        return self.tree.place()
-
     async def retry(self) -> None:
-        """An operator wants now what waits for its next try."""
         self.asked_to("retry")
 
-    def broke(self, error: Exception) -> None:
-        """The machine broke an invariant: say so until the daemon is restarted."""
-        self.standing = broken_standing(error)
-        self.runtime.tell()
-
     def changes_now(self, limit: int) -> tuple[ChangeDocument, ...]:
-        """What ``diff`` without generations shows: the tree against what is live, or observed."""
-        live = self.facts.head if self.fileset.observe else self.facts.live
-        if live is None:
-            return ()
-        inspection = self.applying.inspection(self.applying.definition(live), self.tree.taken())
-        return changes_of(inspection.everything(live.root, wall_ms()), limit)
+        """The tree against what is live, or observed."""
+        return self.tree.changes_now(self.facts.head if self.fileset.observe else self.facts.live, limit)
 
     def report_message(self) -> m.Report:
         done, total = self.applying.progress
         report = report_of(self.runtime, self.line, self.facts, self._told, self.standing)
-        return msgspec.structs.replace(report, done_bytes=done, total_bytes=total)
+        return replace(report, done_bytes=done, total_bytes=total)
 
-    async def test(self) -> tuple[m.TestRow, ...]:
-        return await try_node(self)
-
-    async def verify(self, *, is_deep: bool) -> m.VerifyReply:
-        """Compare the tree with the live generation, and report what it really holds."""
-        live = self.facts.live
-        if live is None:
-            return m.VerifyReply(0, self.line, None, b"", 0)
-        numbers = await self.worker.run(self.applying.verify_now, live, is_deep)
+    async def _verified(self, live: HeadRef, is_deep: bool) -> Numbers:
+        numbers = await self.worker.run(self.tree.verify, live, is_deep)
         if is_deep and numbers.sample:
             self.doubt(tuple(path for path, _ in numbers.sample))
-        return m.VerifyReply(
-            number=0,
-            line=self.line,
-            live=live,
-            attested_root=live.root if numbers.total == 0 else b"",
-            differing=numbers.total,
-            differs=tuple(m.VerifyDifference(path, why) for path, why in numbers.sample[: m.DIFFERENCES_MAX]),
-            read_bytes=numbers.read_bytes,
-        )
+        return numbers
 
     def doubt(self, paths: tuple[bytes, ...]) -> None:
         """A deep look found these different: their stats are not believed any more, so that rot under an unchanged
@@ -366,10 +343,6 @@ class FollowService:
         match effect:
             case f.SaveFollow(facts):
                 self._save(facts)
-            case KeepGeneration(signed):
-                self.runtime.store.add_generation(signed)
-            case KeepEpoch(signed):
-                self.runtime.store.add_epoch(signed)
             case f.OfferHead(source, _):
                 link = self.sources.get(source)
                 message = self.head_message(source, with_bundle=False)
@@ -379,13 +352,8 @@ class FollowService:
                 await self._drop_stage()
             case f.FollowReport():
                 await self._report(effect)
-            case Refuse() | Note():
-                self._write_down(effect)
-            case SetTimer(name, None):
-                self.driver.cancel_timer(name)
-            case SetTimer(name, at_ms):
-                assert at_ms is not None
-                self.driver.set_timer(name, at_ms)
+            case KeepGeneration() | KeepEpoch() | Refuse() | Note() | SetTimer():
+                self._keep(effect)
             case Cancel(req):
                 task = self._tasks.get(req)
                 if task is not None:
@@ -441,14 +409,6 @@ class FollowService:
         except (InstepError, OSError) as error:
             log.warning("%s: the stage stays for now: %s", self.line, error)
 
-    def _write_down(self, effect: Refuse | Note) -> None:
-        match effect:
-            case Refuse(source, trouble):
-                text = f"refused what {source} sent: {trouble.reason}"
-                self.runtime.note_of_peer(source, "refused", text, self.line, code=trouble.code, node=source)
-            case Note(what, text, facts_of_note):
-                self.runtime.note(what, text, self.line, **plain(dict(facts_of_note)))
-
     def _spawn(
         self,
         req: int,
@@ -461,46 +421,17 @@ class FollowService:
         return task
 
     def _save(self, facts: f.FollowFacts) -> None:
-        store = self.runtime.store
-        moved = facts.live != self._saved_live
-        with store.transaction():
-            save_facts(store, self.line, facts)
-            note_change(store, self.line, self.fileset.writer, self.facts, facts)
-            if facts.head is not None:
-                store.set_head(self.line, facts.head)
-            if moved:
-                store.set_live(self.line, facts.live)
-        is_new_epoch = facts.epochs != self.facts.epochs
-        self._saved_live = facts.live
-        self.facts = facts
-        if is_new_epoch:
-            self._net.epochs_changed(self.line)
+        moved = facts.live != self.tree.live
+        self._save_facts(facts, facts.live, is_live_new=moved)
+        self.tree.live = facts.live
         failpoint(LIVE_SAVED if moved else TREE_SAVED)
         self.runtime.tell()
 
-    async def _stuck(self, trouble: InstepError | None) -> None:
-        """This machine cannot carry out an effect now, or can again."""
-        if trouble is not None:
-            self.standing = stuck_standing(trouble)
-            self.failures.stands(self.fileset, self.standing, self.facts.live)
-            self.runtime.tell()
-            await self._net.report(self.line)
-        elif self._told is not None:
-            await self._report(self._told)
-
-    async def _report(self, effect: f.FollowReport) -> None:
-        same = self.standing.standing is effect.standing and self.standing.code == effect.code
-        since = self.standing.since_ms if same else wall_ms()
-        self.standing = StandingRecord(effect.standing, since, effect.reason, effect.code, effect.next_steps)
-        self._told = effect
-        log.info(
-            "%s stands %s%s", self.line, effect.standing.value, f": {effect.reason}" if effect.reason else ""
-        )
-        self.failures.stands(self.fileset, self.standing, self.facts.live)
-        self.runtime.tell()
-        await self._net.report(self.line)
+    async def _report(self, told: f.FollowReport | v.PublishReport) -> None:
+        """Nodes behind this one follow what is in step here."""
+        await super()._report(told)
         self._behind.own_changed(own_state(self.facts, self.tree.definition_of))
-        if effect.live is not None and effect.standing is Standing.IN_STEP:
+        if self._told is not None and self._told.live is not None and told.standing is Standing.IN_STEP:
             message = self.head_message(None, with_bundle=True)
             if message is not None:
                 await self._net.announce(message)
@@ -509,13 +440,6 @@ class FollowService:
     def head_bundle(self) -> tuple[Digest, dict[Digest, bytes]] | None:
         """Small contents that came with a head."""
         return self._offered.bundle
-
-    def source(self, name: NodeName) -> Source:
-        """The link to a source, or ``UnavailableError``."""
-        link = self.sources.get(name)
-        if link is None:
-            raise UnavailableError(f"{name} is not connected", code="not_connected", node=name)
-        return link
 
     def sources_for(self, first: NodeName) -> list[PeerCalls]:
         """Clients of the nodes that can send this line, ``first`` first."""
@@ -530,19 +454,19 @@ class FollowService:
             note_undone(self.runtime, self.line, found.cause)
         if journal is None:
             return f.RecoveryEnded(
-                req, kind, holds=await self.worker.run(held_now, self.tree, self.facts.tree)
+                req, kind, holds=await self.worker.run(self.tree.held_now, self.facts.tree)
             )
         self._watch_anew(journal.header.target, is_other_root=journal.is_exchange)
         target, facts = journal.header.target, self.facts
         if target != facts.tree or target != facts.live or facts.due is not f.Due.NOTHING:
-            is_known = await self.worker.run(is_known_whole, self.runtime, target)
+            is_known = await self.worker.run(self.tree.is_known_whole, target)
             return f.RecoveryEnded(req, kind, target, found.is_doubtful, is_known=is_known)
         # The tree held this generation before the switch too, or all of it was recorded: only the journal is left.
         # Local changes that were reverted need a reload, which must be saved as pending before the journal goes.
         was_reverted = journal.header.why is Why.DRIFT and bool(self.fileset.hooks.reload)
         await self.worker.run(self.applying.record_now)
         if was_reverted:
-            self._save(msgspec.structs.replace(facts, due=f.Due.RELOAD))
+            self._save(replace(facts, due=f.Due.RELOAD))
         await self.worker.run(self.applying.close_now)
         kind = kind if was_reverted else f.RecoveryKind.NOTHING
         return f.RecoveryEnded(req, kind, target, found.is_doubtful)
@@ -654,13 +578,13 @@ class FollowService:
             self.culprits.root_changed()
             self.lingering.plan()
         watched = (definition.ignore, definition.include)
-        if self.tree.watch is not None and (is_other_root or self._watched != watched):
-            self.tree.watch.restart(self.fileset.path, Rules(definition))
+        if is_other_root or self._watched != watched:
+            self.tree.watch_anew(definition)
             self._watched = watched
 
     async def _record(self, effect: f.RecordLive) -> f.FollowEvent:
         await self.worker.run(self.applying.record_now)
-        self._save(msgspec.structs.replace(self.facts, due=f.Due.NOTHING))
+        self._save(replace(self.facts, due=f.Due.NOTHING))
         await self.worker.run(self.applying.close_now)
         return f.LiveRecorded(effect.req)
 
@@ -673,7 +597,7 @@ class FollowService:
         return f.PutBackDone(effect.req)
 
     async def _drift(self, effect: f.CheckDrift) -> f.FollowEvent:
-        found = await self.applying.drift(effect.base, effect.paths)
+        found = await self.tree.drift(effect.base, effect.paths)
         writers = await self.worker.run(self.culprits.names, found.paths) if found.paths else {}
         return f.DriftChecked(effect.req, found.paths, found.total, tuple(writers.items()), found.cost)
 
@@ -683,6 +607,15 @@ class FollowService:
         return f.Reverted(effect.req, effect.paths)
 
     async def _compare(self, effect: f.CompareTree) -> f.FollowEvent:
-        numbers = await self.worker.run(self.applying.compare_now, effect.head)
+        numbers = await self.worker.run(self.tree.verify, effect.head, False)
         sample = tuple(path for path, _ in numbers.sample[:100])
         return f.Compared(effect.req, numbers.missing, numbers.changed, numbers.extra, sample)
+
+
+def is_one_generation(facts: f.FollowFacts) -> bool:
+    """Whether the tree holds one complete generation that its hooks found well: live, or one whose recording alone is
+    pending. That is the case while a node that was put back is offered again: its generation is well, and is recorded
+    right after."""
+    if facts.tree is None or facts.live is None:
+        return False
+    return facts.tree.id == facts.live.id or facts.due is f.Due.RECORD

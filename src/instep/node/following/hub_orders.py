@@ -15,8 +15,6 @@ from instep.net.messages.partner_reports import view_of_report
 from instep.node.config.settings import Settings
 from instep.node.lines.line_net import LineNet
 
-__all__ = ["HubOrders", "orders_from", "own_state"]
-
 
 def own_state(facts: FollowFacts, definition_of: Callable[[HeadRef], Definition | None]) -> OwnState:
     """The state of a hub that orders to the nodes behind it are made from."""

@@ -22,8 +22,6 @@ from instep.tree.stage.next_tree import NEXT, Exchange, Relinked, take_apart
 from instep.tree.stage.stages import prepared_stages
 from instep.tree.switch.linger import end_linger, lingering
 
-__all__ = ["Lingering", "end_due", "put_rows"]
-
 TREES_MAX = 4
 """So many old trees linger at once; before one more is built the oldest goes, whatever ``linger`` says."""
 AGAIN_S = 60.0

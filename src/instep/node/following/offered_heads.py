@@ -11,8 +11,6 @@ from instep.node.following.answers import refuse_unusable
 from instep.node.following.page_fetch import Fetcher
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["OfferedHeads"]
-
 OFFERED_MAX = 8
 SMALL_BUNDLE_BYTES = 128 << 10
 """Pages of so many bytes are checked on the event loop, in 2 or 3 ms: less than a thread may keep one waiting."""

@@ -15,8 +15,6 @@ from instep.net.messages import messages as m
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.page_walk import must_have
 
-__all__ = ["AskPages", "Fetcher"]
-
 ROUNDS_MAX = 64
 """More levels or repeated partial answers than any tree of 2**40 entries needs."""
 PAGES_MAX = 1 << 18

@@ -29,8 +29,6 @@ from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import ChunkSpan, LargeFile
 from instep.tree.stage.stage import Stage, Want
 
-__all__ = ["Puller"]
-
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
 RANGES_AT_ONCE = 4_096

@@ -14,8 +14,6 @@ from instep.net.messages.partner_reports import report_message
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["report_of"]
-
 DRAIN_REASON_MAX = 1_000
 
 

@@ -7,8 +7,6 @@ from instep.model.ids import LineId
 from instep.node.runtime.draining import rollout_key
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["TOLD_WITHIN_S", "drain", "offer_again"]
-
 TOLD_WITHIN_S = 30.0
 """How long a switch waits for a balancer that asks to hear that this node is drained, and again that it is back."""
 

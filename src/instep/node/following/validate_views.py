@@ -13,8 +13,6 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.trees.staged_view import staged_view
 from instep.node.trees.tree_view import tree_view
 
-__all__ = ["validate_views"]
-
 
 @contextlib.asynccontextmanager
 async def validate_views(

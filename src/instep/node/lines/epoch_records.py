@@ -12,8 +12,6 @@ from instep.node.lines.saved_facts import load_facts, pending_key
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 
-__all__ = ["epoch_of", "overrules", "records_of", "unknown"]
-
 UNREADABLE = 1 << 53
 
 

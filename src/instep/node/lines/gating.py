@@ -16,8 +16,6 @@ from instep.node.facts.facts import told
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["GateLook", "compare_facts", "gates_of", "known_gates", "look_at_gates", "require_gates"]
-
 CALL_S = 20.0
 
 

@@ -23,8 +23,6 @@ from instep.node.config.golden import GoldenSettings
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
 
-__all__ = ["Golden", "Recording", "Slot", "forget_golden", "specs_of"]
-
 KEPT_BYTES_MAX = 16 << 20
 """Bytes of pictures in one recording; one that would need more is not kept, and is named."""
 BACKOFF_MS = 500

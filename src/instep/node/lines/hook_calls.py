@@ -16,8 +16,6 @@ from instep.node.config.hooks import HookSettings
 from instep.node.runtime.runtime import Runtime
 from instep.tree.scan.rules import Rules
 
-__all__ = ["CHANGED_MAX", "is_any_meant", "run_hook", "run_slot", "spec_of"]
-
 CHANGED_MAX = 100_000
 """The most changed paths that a hook gets; of more, none is left out by its ``paths``."""
 

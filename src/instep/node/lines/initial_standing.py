@@ -11,8 +11,6 @@ from instep.model.ids import LineId
 from instep.model.standing import Standing, StandingRecord
 from instep.node.runtime.driver import wall_ms
 
-__all__ = ["first_follower_standing", "first_writer_standing"]
-
 SAVED = (Standing.PAUSED, Standing.BLOCKED, Standing.FAILING)
 """With nothing seen yet only saved facts lead to these; any other standing wants a look at tree or partners."""
 _NOTHING_PUBLISHED = PublishSeen(is_working=False, trouble=None, is_first_held=False, is_fetching=False)

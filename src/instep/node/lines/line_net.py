@@ -1,4 +1,4 @@
-"""A line's port to the node's connections, so that lines do not know sessions and links."""
+"""A line's ports to the node's connections, so that lines do not know sessions and links."""
 
 from __future__ import annotations
 
@@ -6,9 +6,28 @@ from typing import Protocol
 
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.model.rollout import Order
-from instep.net.messages.messages import Head, Part, PartWant, Wanted
+from instep.net.messages.messages import Head, Part, PartWant, StreamMessage, Wanted
+from instep.net.service import PeerCalls
 
-__all__ = ["Lender", "LineNet"]
+
+class Source(Protocol):
+    """A sender of a followed line: a link that this node dialled."""
+
+    @property
+    def name(self) -> NodeName: ...
+
+    @property
+    def client(self) -> PeerCalls:
+        """For requests of pages and contents."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The protocol version that was agreed on last."""
+        ...
+
+    def reply(self, message: StreamMessage) -> None:
+        """Queue a message on the stream; it is dropped where no room is left."""
 
 
 class Lender(Protocol):

@@ -18,8 +18,6 @@ from instep.node.lines.line_net import Lender
 from instep.node.runtime.runtime import Worker
 from instep.tree.stage.stage import Want
 
-__all__ = ["PartnerContents", "wanted"]
-
 log = logging.getLogger(__name__)
 
 REQUEST_BYTES = 1 << 20

@@ -16,14 +16,8 @@ from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import LineId, NodeName
 from instep.store.port import NodeStore
 
-__all__ = [
-    "follow_facts",
-    "load_facts",
-    "note_change",
-    "pending_key",
-    "publish_facts",
-    "save_facts",
-]
+LineFacts = FollowFacts | PublishFacts
+"""In either role."""
 
 FOLLOW = "follow"
 PUBLISH = "publish"
@@ -39,13 +33,7 @@ def pending_key(line: LineId) -> str:
     return f"writer_change/{line}"
 
 
-def note_change(
-    store: NodeStore,
-    line: LineId,
-    configured: NodeName,
-    old: FollowFacts | PublishFacts,
-    new: FollowFacts | PublishFacts,
-) -> None:
+def note_change(store: NodeStore, line: LineId, configured: NodeName, old: LineFacts, new: LineFacts) -> None:
     """Note a change of writer, in the same transaction as the facts that hold its record.
 
     The first record that a node receives of a line is no change when it names the ``configured`` writer: a node
@@ -61,14 +49,14 @@ def note_change(
     store.put(pending_key(line), current.id)
 
 
-def save_facts(store: NodeStore, line: LineId, facts: FollowFacts | PublishFacts) -> None:
+def save_facts(store: NodeStore, line: LineId, facts: LineFacts) -> None:
     """Keep the facts of a line under the role that they are of."""
     role = PUBLISH if isinstance(facts, PublishFacts) else FOLLOW
     saved = _Saved(role, msgspec.Raw(msgspec.msgpack.encode(facts)))
     store.save_line(line, msgspec.msgpack.encode(saved))
 
 
-def load_facts(store: NodeStore, line: LineId) -> FollowFacts | PublishFacts | None:
+def load_facts(store: NodeStore, line: LineId) -> LineFacts | None:
     """The facts that were saved last, in either role; None for a line without saved facts."""
     raw = store.load_line(line)
     if raw is None:
@@ -84,7 +72,7 @@ def load_facts(store: NodeStore, line: LineId) -> FollowFacts | PublishFacts | N
         ) from error
 
 
-def _decoded(line: LineId, raw: bytes) -> FollowFacts | PublishFacts:
+def _decoded(line: LineId, raw: bytes) -> LineFacts:
     fields = msgspec.msgpack.decode(raw, type=list[msgspec.Raw])
     role = msgspec.msgpack.decode(fields[0])
     if isinstance(role, int):

@@ -18,8 +18,6 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.lines.golden_answers import Golden, Recording, Slot
 from instep.node.lines.hook_calls import spec_of
 
-__all__ = ["test_document", "try_balancer", "try_node", "unequal"]
-
 REASON_MAX = 2_000
 
 

@@ -29,16 +29,6 @@ from instep.node.trees.scanning.held_view import held_of_line
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = [
-    "fileset_document",
-    "generation_document",
-    "line_document",
-    "log_row",
-    "moment",
-    "offline_log",
-    "offline_status",
-]
-
 
 def moment(ms: int | None) -> str | None:
     """Wall clock for people and scripts: UTC, to the millisecond where it has them."""

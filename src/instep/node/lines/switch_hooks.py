@@ -25,8 +25,6 @@ from instep.node.lines.hook_calls import run_slot
 from instep.node.runtime.driver import from_os_error, monotonic_ms
 from instep.node.runtime.runtime import Runtime
 
-__all__ = ["SwitchHooks", "FailureTeller"]
-
 THAW_AGAIN_MS = 1_000
 """The first pause before a failed thaw is retried; the longest is a poll interval."""
 REPAIRED_KEPT = 16

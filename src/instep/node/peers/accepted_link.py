@@ -15,7 +15,6 @@ from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_requests import StreamRequests
 from instep.node.peers.revocations import take_revocations
 from instep.node.runtime.driver import wall_ms
-from instep.node.writing.own_past import with_beside
 
 OTHERS_MAX = 2_048
 """Messages that wait to leave. All offers of a node fit."""
@@ -61,7 +60,7 @@ class AcceptedLink(StreamRequests):
     def tell_head(self, head: m.Head) -> None:
         service = self._peers.service(head.line)
         known = self.known.get(head.line)
-        self._heads[head.line] = head if service is None else with_beside(head, service, known)
+        self._heads[head.line] = head if service is None else service.with_beside(head, known)
         self._wake.set()
 
     def tell_order(self, order: m.OrderMessage) -> None:

@@ -37,7 +37,6 @@ from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 from instep.node.trees.keeping.page_membership import PageMembership
 from instep.node.trees.keeping.shelf import chunk_pages_reply, entries_asked, entry_asked, pages_reply
-from instep.node.writing.own_past import with_beside
 
 ASK_S = 5.0
 HEARD_AHEAD_MAX = 64
@@ -292,7 +291,7 @@ class Peers:
             message = service.head_message(who, with_bundle=request.with_bundles)
             if message is None or (known.head is not None and message.generation.id == known.head.id):
                 continue
-            message = with_beside(message, service, holds.get(known.line, known.head))
+            message = service.with_beside(message, holds.get(known.line, known.head))
             size = len(m.encode(message))
             if size > room and message.bundle is not None:
                 message = msgspec.structs.replace(message, bundle=None, base=None)

@@ -19,14 +19,11 @@ from instep.model.manifest.manifest import Change
 from instep.model.paths import shown
 from instep.net.messages import messages as m
 from instep.net.transfer import AnswerStatus
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
-from instep.node.writing.writer import WriterService
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import digest_of_fd
 from instep.tree.objects.laying import mismatch
-
-__all__ = ["FetchingOut", "Into", "IntoFile", "IntoMemory"]
 
 FETCH_S = 600.0
 """So long one node may take for one content, and a second more for each ``SLOW_BYTES`` of it."""
@@ -86,7 +83,7 @@ class FetchingOut:
 
     def __init__(
         self,
-        service: WriterService | FollowService,
+        service: LineService,
         target: HeadRef,
         partners: PartnerContents | None,
         senders: Sequence[NodeName],
@@ -162,7 +159,7 @@ class FetchingOut:
         """Over the link that this node follows the line by: its sender gives what its own rules allow."""
         service = self._service
         await service.worker.run(into.clear)
-        client = service.sources[who].client  # type: ignore[union-attr]
+        client = service.sources[who].client
         if entry.kind is Kind.FILE and entry.size > RANGE_BYTES:
             request = m.RangesRequest(
                 service.line, self._target.id, change.page, change.index, ((0, entry.size),)

@@ -16,19 +16,16 @@ from instep.model.ids import HeadRef, NodeName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import Change, diff
 from instep.model.paths import is_below, shown
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.retrieval.fetching_out import FetchingOut, IntoFile, IntoMemory
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.writing.restore_plan import nowhere
-from instep.node.writing.writer import WriterService
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.outlet import finish_directory, open_outlet, put_out
 from instep.tree.objects.large import copy_whole
 from instep.tree.objects.laying import mismatch
 from instep.tree.root.beneath import Root
-
-__all__ = ["RestoringOut"]
 
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -38,7 +35,7 @@ class RestoringOut:
 
     def __init__(
         self,
-        service: WriterService | FollowService,
+        service: LineService,
         target: HeadRef,
         partners: PartnerContents | None,
         senders: Sequence[NodeName],

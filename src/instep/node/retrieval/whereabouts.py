@@ -19,8 +19,6 @@ from instep.node.lines.line_net import Lender
 from instep.node.lines.partner_contents import PartnerContents
 from instep.tree.archive.contents import Contents
 
-__all__ = ["ContentPlaces", "Whereabouts"]
-
 ENTRIES_MAX = 20_000
 """So many contents are looked for; generations beyond them are judged by reports alone."""
 ASK_S = 10.0

@@ -117,17 +117,16 @@ class Driver(Generic[EventT, EffectT]):
         """Return once the inbox is not too full."""
         await self._has_room.wait()
 
-    def set_timer(self, name: str, at_ms: int) -> None:
-        """Set or replace a named timer; it arrives as the event that ``timer_fired`` makes."""
-        self.cancel_timer(name)
-        delay = max(0, at_ms - monotonic_ms()) / 1000
-        loop = asyncio.get_running_loop()
-        self._timers[name] = loop.call_later(delay, self._fire, name)
-
-    def cancel_timer(self, name: str) -> None:
+    def set_timer(self, name: str, at_ms: int | None) -> None:
+        """Set or replace a named timer; it arrives as the event that ``timer_fired`` makes. None takes it away."""
         handle = self._timers.pop(name, None)
         if handle is not None:
             handle.cancel()
+        if at_ms is None:
+            return
+        delay = max(0, at_ms - monotonic_ms()) / 1000
+        loop = asyncio.get_running_loop()
+        self._timers[name] = loop.call_later(delay, self._fire, name)
 
     def _fire(self, name: str) -> None:
         self._timers.pop(name, None)
@@ -173,7 +172,7 @@ class Driver(Generic[EventT, EffectT]):
             raise
         finally:
             for name in list(self._timers):
-                self.cancel_timer(name)
+                self.set_timer(name, None)
             for child in list(self._children):
                 child.cancel()
             await asyncio.gather(*self._children, return_exceptions=True)

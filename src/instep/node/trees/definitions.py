@@ -6,8 +6,6 @@ from instep.model.definition import Definition, decode_definition
 from instep.model.ids import HeadRef
 from instep.store.port import NodeStore
 
-__all__ = ["definition_of"]
-
 
 def definition_of(store: NodeStore, head: HeadRef | None) -> Definition | None:
     """The definition of a generation; None where the generation or its definition is not here."""

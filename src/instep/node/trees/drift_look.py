@@ -1,17 +1,40 @@
-"""The result of one look for drift, and its cost."""
+"""One look for drift: its result, its cost, and the paths that this daemon may not read.
+
+Files and directories of mode 0000 cannot be hashed without the capability to ignore modes, so only a stat can show a
+change there. One that is as the manifest says is no local change: a revert would lay the same again, for ever.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from instep.core.rescan import ScanCost
+from instep.model.manifest.entry import Entry, Kind
+from instep.tree.objects.fidelity import Local
+from instep.tree.root.beneath import Root
+from instep.tree.root.own_rights import ignores_modes
+from instep.tree.root.place import Place
 from instep.tree.scan.compare import Difference
-
-__all__ = ["DRIFT_PATHS_MAX", "DriftFound", "drift_in"]
+from instep.tree.scan.subtree import is_like
 
 DRIFT_PATHS_MAX = 1_000
+_OWNER_READS = {Kind.FILE: 0o400, Kind.DIR: 0o500}
+
+
+class CostWatch:
+    """Measures the cost of a look in the thread that looks; starts when it is made."""
+
+    def __init__(self) -> None:
+        self._cpu_ns = time.thread_time_ns()
+        self._wall_ns = time.monotonic_ns()
+
+    def cost(self) -> ScanCost:
+        cpu_ns, wall_ns = time.thread_time_ns() - self._cpu_ns, time.monotonic_ns() - self._wall_ns
+        return ScanCost(cpu_ns // 1_000_000, wall_ns // 1_000_000)
 
 
 class DriftFound(NamedTuple):
@@ -36,3 +59,22 @@ def drift_in(found: Iterable[Difference], stopping: threading.Event) -> DriftFou
         if len(drifted) < DRIFT_PATHS_MAX:
             drifted.append(difference.path)
     return DriftFound(tuple(drifted), total)
+
+
+def readable(found: Iterable[Difference], place: Place, local: Local) -> Iterator[Difference]:
+    """``found`` without the paths that the base itself keeps this daemon out of."""
+    for difference in found:
+        entry, problem = difference.expected, difference.problem
+        is_closed = problem is not None and problem.what == "unreadable"
+        if entry is None or not is_closed or not _is_as_expected(place, entry, local):
+            yield difference
+
+
+def _is_as_expected(place: Place, entry: Entry, local: Local) -> bool:
+    """Whether the entry's own mode keeps this daemon out, and all that a stat shows is as the entry says."""
+    needed = _OWNER_READS.get(entry.kind, 0)
+    if entry.mode & needed == needed or ignores_modes():
+        return False
+    with Root(place.root) as root:
+        found = root.stat_or_none(entry.path)
+    return found is not None and found.st_uid == os.geteuid() and is_like(found, entry, local)

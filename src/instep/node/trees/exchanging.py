@@ -14,8 +14,6 @@ from instep.tree.root.place import Place, resolve_place
 from instep.tree.scan.rules import Rules
 from instep.tree.stage.exchange_check import ExchangeObstacle, exchange_obstacles
 
-__all__ = ["EXCHANGE_HINT", "obstacles", "refuse_exchange"]
-
 EXCHANGE_HINT = "put that right, or let it be switched in place"
 
 

@@ -1,29 +1,39 @@
-"""One fileset's tree on this node: its thread, its root, its watch. Lines come and go on it."""
+"""One fileset's tree on this node: its thread, its root, its watch, its live generation, and how it differs from that.
+Lines come and go on it, and none of this depends on whether the line is written or followed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from instep.model.definition import Definition
+from instep.api.looking import ChangeDocument
+from instep.core.vocabulary import Trouble
+from instep.errors import UnavailableError
+from instep.model.definition import Definition, Preserve
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId
+from instep.model.manifest.check import missing
 from instep.model.statrow import StatRow
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.mounts import require_mount
+from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime, Worker
 from instep.node.trees.definitions import definition_of
+from instep.node.trees.drift_look import CostWatch, DriftFound, drift_in, readable
 from instep.node.trees.keeping.page_walk import must_have
 from instep.node.trees.keeping.shared_history import SharedHistory, contents_in
 from instep.node.trees.placing import Taken, find_root
+from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.node.trees.scanning.watching import TreeWatch
-from instep.node.trees.tree_comparison import TreeComparison
+from instep.node.trees.tree_comparison import Numbers, TreeComparison, changes_of
 from instep.store.port import NodeStore
 from instep.tree.archive.contents import Contents
-from instep.tree.objects.fidelity import Local
+from instep.tree.objects.fidelity import Allow, Local
 from instep.tree.root.place import Place
-
-__all__ = ["FilesetTree"]
+from instep.tree.root.tree_generation import held_by_tree, note_held
+from instep.tree.scan.compare import Difference
+from instep.tree.scan.rules import Rules
 
 
 class FilesetTree:
@@ -34,8 +44,14 @@ class FilesetTree:
         self.fileset = fileset
         self.worker = Worker(f"tree-{fileset.name}")
         self.watch: TreeWatch | None = None
-        self.verifying: TreeComparison | None = None
+        self.live: HeadRef | None = None
+        """The generation that this tree stands for: the last that a writer announced, or that a follower saved as
+        live. An observed tree stands for none."""
+        self.touched = TouchedPaths()
+        """Paths that the watch reported and that no look took in: what is unpublished, or may be drift."""
+        self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
+        self._history: SharedHistory | None = None
 
     @property
     def name(self) -> FilesetName:
@@ -49,6 +65,8 @@ class FilesetTree:
     def store(self) -> NodeStore:
         return self.runtime.store
 
+    # The root -------------------------------------------------------------------------------------------------
+
     def taken(self) -> Taken:
         """The root with its marker, looked at again each time; raises when it is not ours or not there (P10).
         A tree that is only observed has no marker."""
@@ -57,20 +75,31 @@ class FilesetTree:
             require_mount(fileset.name, Path(os.path.realpath(fileset.path)), fileset.expect_mount)
             return Taken(Place(fileset.path, fileset.path / ".instep", fileset.name), None)
         runtime = self.runtime
-        return find_root(
+        taken = find_root(
             runtime.store, runtime.settings, fileset.name, fileset.path, runtime.directory.path, fileset.stage
         )
+        if fileset.is_written_here and (self._history is None or self._history.place != taken.place):
+            self._history = SharedHistory(taken.place)
+        return taken
 
     def place(self) -> Place:
         return self.taken().place
 
+    @property
+    def history(self) -> SharedHistory:
+        """The contents of older generations that a writer keeps."""
+        if self._history is None:
+            self.taken()
+        assert self._history is not None, "a tree that is followed has no history of its own"
+        return self._history
+
+    def contents(self) -> tuple[Contents, Path]:
+        """Every content of the fileset on this node, and the archive that it was indexed from."""
+        return contents_in(self.place(), self.stat_rows, self._history)
+
     def get_page(self, digest: Digest) -> bytes:
         """A page of a manifest or a chunk list. ``KeyError`` when it is not here."""
         return must_have(self.store.get_page)(digest)
-
-    def definition_of(self, head: HeadRef) -> Definition | None:
-        """The definition that a known generation names, once it is here."""
-        return definition_of(self.store, head)
 
     def stat_row(self, path: bytes) -> StatRow | None:
         """The row of one file in the stat cache."""
@@ -80,14 +109,136 @@ class FilesetTree:
         """Every row of the stat cache, read by whichever thread asks."""
         return self.store.stat_rows(self.name)
 
-    def contents(self, history: SharedHistory | None = None) -> tuple[Contents, Path]:
-        """Every content of the fileset on this node, and the archive that it was indexed from."""
-        return contents_in(self.place(), self.stat_rows, history)
+    # The rules ------------------------------------------------------------------------------------------------
 
-    def inspection(self, definition: Definition, local: Local, taken: Taken) -> TreeComparison:
-        """A look at the tree as it lies there, by the rules of ``definition``."""
-        return TreeComparison(self.store, taken.place, self.name, definition, local, taken.marker)
+    def definition_of(self, head: HeadRef) -> Definition | None:
+        """The definition that a known generation names, once it is here."""
+        return definition_of(self.store, head)
+
+    def definition(self, head: HeadRef) -> Definition:
+        """The definition by which the tree is compared with ``head``: a writer's own, else the generation's."""
+        definition = self.fileset.definition or self.definition_of(head)
+        if definition is None:
+            raise UnavailableError(
+                f"the definition of generation {head.number} is not here",
+                hint="it is fetched with the next head",
+                code="definition_missing",
+            )
+        return definition
+
+    def local(self, definition: Definition) -> Local:
+        """The metadata that this node keeps, and lets a manifest set where it follows (P7)."""
+        preserve = frozenset(definition.preserve)
+        if self.fileset.is_written_here:
+            return Local(preserve=preserve, is_own=True)
+        return Local(
+            preserve=preserve,
+            allow=frozenset(Allow(name) for name in self.runtime.settings.allow_preserve),
+            without=frozenset(Preserve(name) for name in self.fileset.without),
+        )
+
+    # The watch ------------------------------------------------------------------------------------------------
+
+    async def begin_watch(
+        self,
+        definition: Definition,
+        touched: Callable[[tuple[bytes, ...], bool], None],
+        told: Callable[[Trouble | None], None],
+    ) -> None:
+        """Watch for changes from now on: ``touched`` and ``told`` as ``TreeWatch`` calls them."""
+        self.watch = TreeWatch(self.fileset.path, Rules(definition), touched, told)
+        await self.watch.start()
+
+    def watch_anew(self, definition: Definition) -> None:
+        """Watch by other rules, or another directory in the same place."""
+        if self.watch is not None:
+            self.watch.restart(self.fileset.path, Rules(definition))
+
+    def take_touched(self) -> TouchedPaths:
+        """The paths that the watch has reported up to now, which are in ``touched`` from now on as well."""
+        drained = self.watch.drain() if self.watch is not None else TouchedPaths()
+        self.touched.take_in(drained)
+        return drained
+
+    # The tree against a generation ------------------------------------------------------------------------------
+
+    def comparison(self, head: HeadRef) -> TreeComparison:
+        """A look at the tree as it lies there, by this node's own rules about owners and modes."""
+        taken, definition = self.taken(), self.definition(head)
+        return TreeComparison(
+            self.store, taken.place, self.name, definition, self.local(definition), taken.marker
+        )
+
+    def verify(
+        self, head: HeadRef, is_deep: bool, noting: Callable[[Difference], None] = lambda _: None
+    ) -> Numbers:
+        """How the tree differs from ``head``. ``noting`` gets each difference, also of paths that no manifest has."""
+        comparison = self._comparison = self.comparison(head)
+
+        def differing() -> Iterator[Difference]:
+            for each in comparison.everything(head.root, wall_ms(), deep=is_deep):
+                noting(each)
+                if each.problem is None or each.expected is not None:
+                    yield each
+
+        return comparison.numbers(differing())
 
     def verified_bytes(self) -> int:
         """How far the verify under way has read."""
-        return self.verifying.read_bytes if self.verifying is not None else 0
+        return self._comparison.read_bytes if self._comparison is not None else 0
+
+    def changes_now(self, head: HeadRef | None, limit: int) -> tuple[ChangeDocument, ...]:
+        """The tree against ``head``, as ``diff`` without generations shows it."""
+        if head is None:
+            return ()
+        return changes_of(self.comparison(head).everything(head.root, wall_ms()), limit)
+
+    async def drift(self, base: HeadRef, paths: Sequence[bytes]) -> DriftFound:
+        """The differences from ``base``. A check that is cancelled, because a new head waits for the same thread, ends
+        at the next entry and drops none of the watch's paths."""
+        asked = self.touched.pop(paths)
+        stopping = threading.Event()
+        try:
+            return await self.worker.run(self._drift_now, base, paths, asked, stopping)
+        except BaseException:
+            stopping.set()
+            self.touched.take_in(asked)
+            raise
+
+    def _drift_now(
+        self, base: HeadRef, paths: Sequence[bytes], asked: TouchedPaths, stopping: threading.Event
+    ) -> DriftFound:
+        """A path of which the watch said nothing is looked at with all below it."""
+        comparison = self.comparison(base)
+        comparison.stopping = stopping
+        now, watch = wall_ms(), CostWatch()
+        if not paths:
+            everything = readable(comparison.everything(base.root, now), comparison.place, comparison.local)
+            return drift_in(everything, stopping)._replace(cost=watch.cost())
+        alone = frozenset(asked.entries)
+        trees = [path for path in paths if path not in alone]
+        some = comparison.some(base.root, trees, now, alone=[path for path in paths if path in alone])
+        return drift_in(readable(some, comparison.place, comparison.local), stopping)
+
+    # The tree's own word: evidence against a state that is older than the tree (P4) -----------------------------
+
+    def held_now(self, saved: HeadRef | None) -> HeadRef | None:
+        """The generation that the tree says it holds. Where that is nothing, or less than ``saved``, what the state
+        says is written beside the tree."""
+        taken = self.taken()
+        if taken.marker is None or self.fileset.observe:
+            return None
+        found = held_by_tree(taken.place, self.line, taken.marker.random)
+        if saved is not None and (found is None or found.position < saved.position):
+            self.hold(taken, saved, is_synced=True)
+        return found
+
+    def hold(self, taken: Taken, tree: HeadRef, *, is_synced: bool) -> None:
+        """Write beside the tree that it holds ``tree``; without ``is_synced`` the caller syncs the control folder."""
+        if taken.marker is not None:
+            note_held(taken.place, self.line, taken.marker.random, tree, is_synced=is_synced)
+
+    def is_known_whole(self, target: HeadRef) -> bool:
+        """Whether the state has the record and all pages of a generation."""
+        store = self.store
+        return store.generation(target.id) is not None and not missing(target.root, store.get_page)

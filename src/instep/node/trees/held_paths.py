@@ -16,8 +16,6 @@ from instep.model.paths import shown
 from instep.tree.root.place import Place
 from instep.tree.switch.step_work import Switched
 
-__all__ = ["left_by", "refuse_held"]
-
 NAMED_MAX = 20
 
 

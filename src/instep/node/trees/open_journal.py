@@ -5,8 +5,6 @@ from __future__ import annotations
 from instep.errors import ContentionError
 from instep.tree.journal.journal import Journal
 
-__all__ = ["is_open", "refuse_open_journal"]
-
 
 def refuse_open_journal(journal: Journal | None, name: str) -> None:
     """``ContentionError`` ``journal_open`` while a switch of the writer's own tree is not finished."""

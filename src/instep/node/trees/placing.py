@@ -23,8 +23,6 @@ from instep.tree.root.marker import Marker, check_marker, create_marker, read_ma
 from instep.tree.root.place import Place, check_overlap, prepare_place, resolve_place
 from instep.tree.root.writable import require_writable_folder
 
-__all__ = ["Taken", "check_new_root", "find_root", "forget_marker", "forget_root", "take_root"]
-
 
 @dataclass(frozen=True, slots=True)
 class Taken:

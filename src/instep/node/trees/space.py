@@ -15,8 +15,6 @@ from instep.model.manifest.manifest import GetPage, diff
 from instep.tree.journal.plan import find_moves
 from instep.tree.root.place import Place
 
-__all__ = ["Room", "require_room", "room_for"]
-
 
 @dataclass(frozen=True, slots=True)
 class Room:

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from instep.tree.root.beneath import Root
 from instep.tree.stage.stages import staged_slot
 
-__all__ = ["staged_view"]
-
 
 @contextlib.contextmanager
 def staged_view(stage: bytes, changed: Sequence[bytes]) -> Iterator[str]:

@@ -11,8 +11,6 @@ from instep.model.paths import shown
 from instep.node.runtime.runtime import Runtime
 from instep.tree.switch.step_work import Switched
 
-__all__ = ["look_again", "note_kept", "note_undone"]
-
 NAMED_MAX = 20
 
 

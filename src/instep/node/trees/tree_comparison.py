@@ -35,8 +35,6 @@ from instep.tree.scan.scan import Scanned, scan, scan_paths
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
 
-__all__ = ["TreeComparison", "Numbers", "changes_of", "why_differs"]
-
 ROWS_BATCH = 2_000
 PAGES_BATCH = 64
 SAMPLE_MAX = 1_000
@@ -53,7 +51,6 @@ class Numbers:
     missing: int = 0
     changed: int = 0
     extra: int = 0
-    read_bytes: int = 0
     sample: list[tuple[bytes, str]] = field(default_factory=list)
 
     @property
@@ -96,10 +93,10 @@ class TreeComparison:
         keep_rows: bool = True,
     ) -> None:
         self._store = store
-        self._place = place
+        self.place = place
         self._fileset = fileset
         self._definition = definition
-        self._local = local
+        self.local = local
         self._marker = marker
         self._rules = Rules(definition)
         self._get = must_have(store.get_page)
@@ -111,7 +108,7 @@ class TreeComparison:
         """Once set, looking ends at the next entry; results from then on mean nothing."""
 
     def _expected(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        local = self._local
+        local = self.local
         for entry in entries:
             if entry.extra is None and not entry.mode & 0o6000:
                 yield entry
@@ -129,12 +126,12 @@ class TreeComparison:
     ) -> Iterator[Scanned | Problem]:
         rows = RowsInOrder(self._store.stat_rows(self._fileset)) if self._keep_rows else _no_row
         return scan(
-            self._place,
+            self.place,
             self._definition,
             rows,
             Moved(self._store, self._fileset) if self._keep_rows else None,
             now_ms * 1_000_000,
-            local=self._local,
+            local=self.local,
             marker=self._marker,
             rules=self._rules,
             deep=deep,
@@ -156,7 +153,7 @@ class TreeComparison:
         for difference in differences:
             found = difference.found
             if difference.expected is None and found is not None and found.kind is Kind.DIR:
-                with Root(self._place.root) as root:
+                with Root(self.place.root) as root:
                     if any(is_below(mount, difference.path) for mount in mounts_in(root)):
                         continue
                     if holds_ignored(root, self._rules, difference.path):
@@ -166,7 +163,7 @@ class TreeComparison:
     def _all_of(
         self, root: Digest, paths: Sequence[bytes], now_ms: int, alone: Sequence[bytes] = ()
     ) -> Iterator[Difference]:
-        covered = cover(paths, alone, self._local)
+        covered = cover(paths, alone, self.local)
         reader = Reader(self._get)
         found = self._found(root, covered, now_ms)
         expected = entries_of(
@@ -177,13 +174,13 @@ class TreeComparison:
 
     def _found(self, root: Digest, covered: Cover, now_ms: int) -> Iterator[Scanned | Problem]:
         return scan_paths(
-            self._place,
+            self.place,
             self._definition,
             covered,
             RowsInOrder(covered_rows(self._store, self._fileset, covered)),
             Moved(self._store, self._fileset),
             now_ms * 1_000_000,
-            local=self._local,
+            local=self.local,
             marker=self._marker,
             rules=self._rules,
         )
@@ -196,7 +193,7 @@ class TreeComparison:
             problem = difference.problem
             if problem is not None and difference.expected is not None:
                 if problem.what == "mount":
-                    raise mount_in_the_way(self._place, problem.path, problem.path)
+                    raise mount_in_the_way(self.place, problem.path, problem.path)
                 if problem.what not in IN_THE_WAY:
                     continue
             changes[difference.path] = difference.found

@@ -17,8 +17,6 @@ from instep.model.paths import shown
 from instep.tree.root.beneath import Root
 from instep.tree.stage.stages import staged_slot
 
-__all__ = ["VIEW_MAX", "tree_view"]
-
 VIEW_MAX = 100_000
 """Names in a view: it is made anew for every apply."""
 

@@ -18,11 +18,11 @@ from instep.errors import InstepError, UnavailableError
 from instep.model.counts import counted, which
 from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry
+from instep.node.lines.line_service import LineService
 from instep.node.lines.partner_contents import PartnerContents
 from instep.node.node import Node
 from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.node.upkeep.mending import Mending
-from instep.node.writing.writer import WriterService
 from instep.tree.root.control_folder import open_folder
 from instep.tree.stage.stage import Want
 
@@ -49,7 +49,7 @@ class HistoryFromPartners:
         self._at: dict[FilesetName, int] = {}
         """Where among the lost contents the next round begins: a content that no partner has does not hide the rest."""
 
-    def begin(self, service: WriterService) -> None:
+    def begin(self, service: LineService) -> None:
         """Fetch the contents that the last look found lost; does nothing while that is under way already."""
         name = service.fileset.name
         task = self._tasks.get(name)
@@ -67,13 +67,13 @@ class HistoryFromPartners:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
 
-    def _lost(self, service: WriterService) -> list[Entry]:
+    def _lost(self, service: LineService) -> list[Entry]:
         """Nothing once another service took the place of this one."""
         name = service.fileset.name
         mended = self._mending.found.get(name)
         return mended.lost if mended is not None and self._node.services.get(name) is service else []
 
-    async def _chase(self, service: WriterService) -> None:
+    async def _chase(self, service: LineService) -> None:
         pause = FIRST_S
         while self._lost(service):
             await asyncio.sleep(pause)
@@ -84,13 +84,13 @@ class HistoryFromPartners:
                 came = False
             pause = FIRST_S if came else min(pause * 2, MOST_S)
 
-    async def _round(self, service: WriterService) -> bool:
+    async def _round(self, service: LineService) -> bool:
         """Ask for some of the lost contents, and take those that come; whether any came."""
-        partners = PartnerContents(service.line, self._node.peers.lenders(service.line))
+        partners = PartnerContents(service.line, service.lenders())
         wanted = self._some(service) if partners.asked else []
         if not wanted:
             return False
-        shelf = _Shelf(service.own.history)
+        shelf = _Shelf(service.tree.history)
         within_s = ROUND_S + sum(entry.size for entry in wanted) / ROUND_BYTES_S
         try:
             async with asyncio.timeout(within_s):
@@ -112,7 +112,7 @@ class HistoryFromPartners:
             self._node.runtime.note("history_mended", text, service.line, contents=shelf.laid, nodes=who)
         return shelf.laid > 0
 
-    def _some(self, service: WriterService) -> list[Entry]:
+    def _some(self, service: LineService) -> list[Entry]:
         lost = self._lost(service)
         start = self._at.get(service.fileset.name, 0) % max(1, len(lost))
         some: list[Entry] = []
@@ -126,7 +126,7 @@ class HistoryFromPartners:
         return some
 
     async def _fetch(
-        self, service: WriterService, partners: PartnerContents, shelf: _Shelf, entries: Sequence[Entry]
+        self, service: LineService, partners: PartnerContents, shelf: _Shelf, entries: Sequence[Entry]
     ) -> None:
         for batch in _batches(entries):
             while service.machine.phase is not None:  # publishing comes first
@@ -139,8 +139,8 @@ class HistoryFromPartners:
             except UnavailableError as error:
                 log.info("%s: %s", service.line, error.reason)
 
-    def _left(self, service: WriterService) -> list[Entry]:
-        history = service.own.history
+    def _left(self, service: LineService) -> list[Entry]:
+        history = service.tree.history
         history.sync()
         return [entry for entry in self._lost(service) if not history.has(entry.digest)]
 

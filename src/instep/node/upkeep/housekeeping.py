@@ -19,18 +19,15 @@ from instep.model.ids import Digest, FilesetName, HeadRef
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import decode_leaf, level_of
 from instep.node.config.filesets import FilesetSettings
-from instep.node.following.follower import FollowService
 from instep.node.following.lingering import end_due
-from instep.node.lines.snapshot import reports_of
+from instep.node.lines.line_service import LineService
 from instep.node.node import Node
 from instep.node.trees.keeping.history_roster import HistoryRoster
 from instep.node.trees.keeping.page_walk import new_pages
 from instep.node.upkeep.history_from_partners import HistoryFromPartners
 from instep.node.upkeep.mending import Mending
-from instep.node.writing.writer import WriterService
 from instep.store.port import NodeStore
 from instep.tree.archive.archive import Archive
-from instep.tree.stage.stages import list_stages
 
 FIRST_S = 60.0
 EVERY_S = 900.0
@@ -56,12 +53,12 @@ class Housekeeping:
             while True:
                 await asyncio.sleep(LOOK_S)
                 for service in list(self._node.services.values()):
-                    if isinstance(service, WriterService) and service.machine.phase is None:
+                    if service.is_written_here and service.machine.phase is None:
                         await self._look_at(service)
         finally:
             await self._from_partners.close()
 
-    async def _look_at(self, service: WriterService) -> None:
+    async def _look_at(self, service: LineService) -> None:
         name = service.fileset.name
         try:
             known = await asyncio.to_thread(_damage_of, service)
@@ -88,27 +85,26 @@ class Housekeeping:
                 log.warning("pages were not swept: %s", error)
             await asyncio.sleep(EVERY_S)
 
-    async def _mend(self, service: WriterService | FollowService) -> None:
+    async def _mend(self, service: LineService) -> None:
         try:
             if await service.worker.run(self.mending.mend, service):
                 kept = await asyncio.to_thread(self.forget_generations, service)
-                assert isinstance(service, WriterService)
                 await service.worker.run(self._collect_history, service, kept)
-            if isinstance(service, WriterService):
+            if service.is_written_here:
                 self._damage[service.fileset.name] = await asyncio.to_thread(_damage_of, service)
                 self._from_partners.begin(service)
         except (InstepError, OSError) as error:
             log.warning("damage by the disk in %s was not mended: %s", service.line, error)
 
-    async def _tidy(self, service: WriterService | FollowService) -> None:
+    async def _tidy(self, service: LineService) -> None:
         await self._mend(service)
         await service.worker.run(self._prune_archive, service)
         kept = await asyncio.to_thread(self.forget_generations, service)
-        if isinstance(service, WriterService):
+        if service.is_written_here:
             await service.worker.run(self._collect_history, service, kept)
 
-    def _prune_archive(self, service: WriterService | FollowService) -> None:
-        place = service.place()
+    def _prune_archive(self, service: LineService) -> None:
+        place = service.tree.place()
         end_due(service.tree, place)
         archive = Archive(place)
         batches, policy = archive.batches(), retention_of(service.fileset)
@@ -126,19 +122,19 @@ class Housekeeping:
                 plan.over_share_bytes >> 20,
             )
 
-    def _now_ms(self, service: WriterService | FollowService, batches: Sequence[Batch]) -> int:
+    def _now_ms(self, service: LineService, batches: Sequence[Batch]) -> int:
         """By the clock of the retention."""
         store, fileset = self._node.runtime.store, service.fileset
         return self._node.runtime.retention.now_ms(
             store, fileset.name, batches, fileset.archive.keep_within_ms
         )
 
-    def forget_generations(self, service: WriterService | FollowService) -> tuple[HeadRef, ...]:
+    def forget_generations(self, service: LineService) -> tuple[HeadRef, ...]:
         """Drop generations that no node needs; return those that stay."""
         store = self._node.runtime.store
         known = [signed.ref() for signed in store.generations(service.line, 1_000_000)]
-        in_use = [head.id for head in _in_use(service)]
-        in_use += [r.live.id for r in reports_of(store, service.line).values() if r.live is not None]
+        in_use = [head.id for head in service.in_use()]
+        in_use += [r.live.id for r in service.reports().values() if r.live is not None]
         policy = service.fileset.archive
         since = self._now_ms(service, ()) - policy.keep_within_ms
         recent = 0
@@ -155,11 +151,11 @@ class Housekeeping:
             log.info("%s: %d generations were let go, %d are kept", service.line, len(gone), len(kept))
         return kept
 
-    def _collect_history(self, service: WriterService, kept: tuple[HeadRef, ...]) -> None:
+    def _collect_history(self, service: LineService, kept: tuple[HeadRef, ...]) -> None:
         if service.machine.phase is not None:
             return  # nothing names a survey's contents before its commit
         store = self._node.runtime.store
-        history = service.own.history
+        history = service.tree.history
         live: set[Digest] = set()
         seen: set[Digest] = set()
         for ref in kept:
@@ -180,13 +176,9 @@ class Housekeeping:
             return None
         ticket = self._node.runtime.store.begin_sweep()
         for service in self._node.services.values():
-            if isinstance(service, FollowService) and await service.worker.run(self._has_stage, service):
+            if await service.worker.run(service.keeps_stage):
                 return None
         return await asyncio.to_thread(self._sweep, ticket)
-
-    @staticmethod
-    def _has_stage(service: FollowService) -> bool:
-        return bool(list_stages(service.place()))
 
     def _sweep(self, ticket: int) -> int:
         store = self._node.runtime.store
@@ -203,16 +195,8 @@ class Housekeeping:
         return store.sweep_pages(seen, ticket)
 
 
-def _damage_of(service: WriterService) -> int:
-    return len(service.own.history.damage())
-
-
-def _in_use(service: WriterService | FollowService) -> list[HeadRef]:
-    if isinstance(service, WriterService):
-        since = [checkpoint.head for checkpoint in service.facts.checkpoints]
-        return [*since, *(head for head in (service.head, service.facts.head) if head is not None)]
-    facts = service.facts
-    return [head for head in (facts.head, facts.live, facts.tree) if head is not None]
+def _damage_of(service: LineService) -> int:
+    return len(service.tree.history.damage())
 
 
 def _mark_chunk_pages(store: NodeStore, roots: Iterable[Digest], seen: set[Digest]) -> None:

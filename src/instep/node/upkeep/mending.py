@@ -19,12 +19,12 @@ from instep.model.ids import Digest, FilesetName
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import decode_leaf, level_of
 from instep.model.paths import shown
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 from instep.node.trees.keeping.history_roster import HistoryRoster, Removed
+from instep.node.trees.keeping.history_rule import history_keeps
 from instep.node.trees.keeping.page_walk import new_pages
-from instep.node.writing.writer import WriterService
-from instep.node.writing.writer_tree import history_keeps
+from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.tree.archive.contents import Contents
 from instep.tree.archive.index import damaged_batches, mend_index
 from instep.tree.journal.plan import object_key
@@ -67,12 +67,13 @@ class Mending:
         self._told: set[tuple[FilesetName, str]] = set()
         self.found: dict[FilesetName, Mended] = {}
 
-    def mend(self, service: WriterService | FollowService) -> bool:
+    def mend(self, service: LineService) -> bool:
         """Look, name, mend. True when the history's damaged packs should be written anew."""
         mended = Mended()
-        place = service.place()
+        place = service.tree.place()
         self._mend_archive(service, place, mended)
-        is_due = isinstance(service, WriterService) and self._mend_history(service, place, mended)
+        history = service.history
+        is_due = history is not None and self._mend_history(service, history, place, mended)
         self.found[service.fileset.name] = mended
         return is_due
 
@@ -100,7 +101,7 @@ class Mending:
 
     # the archive
 
-    def _mend_archive(self, service: WriterService | FollowService, place: Place, mended: Mended) -> None:
+    def _mend_archive(self, service: LineService, place: Place, mended: Mended) -> None:
         with opened(place) as there:
             for path, index in damaged_batches(there.archive):
                 file = os.fsdecode(there.by_name(path) + b"/index")
@@ -129,9 +130,7 @@ class Mending:
             kept = sorted(os.fsencode(each) for each in aside if not each.name.endswith(".new"))
             mended.kept_aside += [os.fsdecode(there.by_name(each)) for each in kept]
 
-    def _paths_of(
-        self, service: WriterService | FollowService, keys: frozenset[bytes]
-    ) -> Mapping[bytes, bytes]:
+    def _paths_of(self, service: LineService, keys: frozenset[bytes]) -> Mapping[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for entry in self._entries(service):
             key = object_key(entry.path)
@@ -139,7 +138,7 @@ class Mending:
                 found[key] = entry.path
         return found
 
-    def _entries(self, service: WriterService | FollowService) -> Iterator[Entry]:
+    def _entries(self, service: LineService) -> Iterator[Entry]:
         """Entries of all generations that are known here; equal pages once."""
         store = self._runtime.store
         seen: set[Digest] = set()
@@ -150,8 +149,9 @@ class Mending:
 
     # the history
 
-    def _mend_history(self, service: WriterService, place: Place, mended: Mended) -> bool:
-        history = service.own.history
+    def _mend_history(
+        self, service: LineService, history: SharedHistory, place: Place, mended: Mended
+    ) -> bool:
         damage = history.damage()
         for each in damage:
             file = str(place.history / each.file)
@@ -165,7 +165,7 @@ class Mending:
         if not is_known and not removed.packs and not removed.large:
             roster.record(history, ())
             return False
-        put = self._put_back(service, mended, removed if not is_known else None)
+        put = self._put_back(service, history, mended, removed if not is_known else None)
         history.sync()
         if put or mended.lost:
             self._name_removed(service, place, mended, removed)
@@ -184,16 +184,17 @@ class Mending:
         mended.damage = []  # the rest is in ``lost``
         return any(not each.is_tail for each in damage)
 
-    def _name_removed(self, service: WriterService, place: Place, mended: Mended, removed: Removed) -> None:
+    def _name_removed(self, service: LineService, place: Place, mended: Mended, removed: Removed) -> None:
         large = sorted(digest.hex() for digest in removed.large)
         for name in [*map(os.fsdecode, removed.packs), *(f"{each[:2]}/{each}" for each in large[:NAMED_MAX])]:
             text = "the file was removed, and not by instep"
             self._name(service, mended, "history_damaged", str(place.history / name), text)
 
-    def _put_back(self, service: WriterService, mended: Mended, removed: Removed | None) -> int:
+    def _put_back(
+        self, service: LineService, history: SharedHistory, mended: Mended, removed: Removed | None
+    ) -> int:
         """Put what the history has not from elsewhere on this node; how many. The rest is ``mended.lost``. Where files
         were ``removed`` and nothing else happened, only what they may have held."""
-        history = service.own.history
         needed = {
             entry.digest: entry
             for entry in self._entries(service)
@@ -206,15 +207,13 @@ class Mending:
         contents.expect(needed.values())
         put = 0
         for entry in needed.values():
-            if _put(service, entry, contents):
+            if _put(history, entry, contents):
                 put += 1
             elif len(mended.lost) < LOST_MAX:
                 mended.lost.append(entry)
         return put
 
-    def _name(
-        self, service: WriterService | FollowService, mended: Mended, kind: str, file: str, what: str
-    ) -> None:
+    def _name(self, service: LineService, mended: Mended, kind: str, file: str, what: str) -> None:
         text = f"{file}: {what}"
         mended.damage.append(text)
         if (service.fileset.name, text) not in self._told:
@@ -228,9 +227,8 @@ def _lost(mended: Mended) -> str:
     return f"{counted(many, 'content')} of older generations {which(many, 'is', 'are')} lost here"
 
 
-def _put(service: WriterService, entry: Entry, contents: Contents) -> bool:
+def _put(history: SharedHistory, entry: Entry, contents: Contents) -> bool:
     """Whether the content is on this node; one that changes under the copy is not taken."""
-    history = service.own.history
     if entry.kind is Kind.SYMLINK:
         target = contents.target(entry)
         if target is not None:

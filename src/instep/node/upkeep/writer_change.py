@@ -13,10 +13,9 @@ from instep.core.writer_change import base_of, writer_by
 from instep.errors import InstepError
 from instep.model.ids import FilesetName, NodeName
 from instep.node.config.writer_edit import change_writer
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.lines.saved_facts import pending_key
 from instep.node.node import Node
-from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
 
 NOTED = register("succession.noted")
@@ -45,7 +44,7 @@ class Succession:
             if self._node.runtime.store.get(pending_key(service.line)) is not None:
                 self._settle(service)
 
-    def _settle(self, service: WriterService | FollowService) -> None:
+    def _settle(self, service: LineService) -> None:
         node, runtime, line = self._node, self._node.runtime, service.line
         book = service.facts.epochs
         writer = writer_by(book)
@@ -86,7 +85,7 @@ class Succession:
             writer=str(writer),
         )
 
-    def _is_direct(self, service: WriterService | FollowService) -> bool:
+    def _is_direct(self, service: LineService) -> bool:
         """Whether this node dials the line's writer itself; behind a hub it goes on asking the hub."""
         return service.fileset.writer == self._node.runtime.name or self._is_dialled(service.fileset.writer)
 
@@ -102,7 +101,7 @@ class Succession:
         return member.address if member is not None and member.address else None
 
 
-def _is_at_base(service: WriterService | FollowService, book: EpochBook) -> bool:
+def _is_at_base(service: LineService, book: EpochBook) -> bool:
     """Whether this tree holds, in full, what the new epoch builds on."""
     current = book.current
     if current is None or service.fileset.observe or service.known_definition() is None:

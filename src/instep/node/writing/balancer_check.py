@@ -20,8 +20,6 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.node.writing.rollout import RolloutService
 
-__all__ = ["BalancerCheck"]
-
 LOOK_AGAIN_S = 60.0
 """The safety net: ``runtime.changed`` announces a change."""
 ANSWERED_S = 30.0

@@ -17,8 +17,6 @@ from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.runtime import Runtime
 from instep.tree.root.failpoints import failpoint, register
 
-__all__ = ["bundle_of", "commit"]
-
 AUTO_AUTHOR = "auto"
 """Stands as author where no operator asked for the publish."""
 FIRST_EPOCH = 1

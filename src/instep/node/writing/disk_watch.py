@@ -9,8 +9,6 @@ from instep.errors import InstepError, ResourceError
 from instep.node.trees.fileset_tree import FilesetTree
 from instep.tree.root.writable import require_writable_folder
 
-__all__ = ["DiskWatch"]
-
 LOOK_S = 5.0
 
 

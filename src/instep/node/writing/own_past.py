@@ -9,12 +9,9 @@ from instep.core.publish.vocabulary import HeadOfOursSeen, PublishFacts
 from instep.model.definition import decode_definition
 from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages.messages import Head
-from instep.node.lines.line_service import LineService
 from instep.node.runtime.runtime import Runtime
 from instep.node.runtime.signers import verdict_on
 from instep.store.port import NodeStore
-
-__all__ = ["told_head", "with_beside"]
 
 
 def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
@@ -31,16 +28,15 @@ def told_head(runtime: Runtime, source: NodeName, head: Head) -> HeadOfOursSeen:
     return HeadOfOursSeen(source, signed, verdict, None if ours is None else ours.id)
 
 
-def with_beside(message: Head, service: LineService, known: HeadRef | None) -> Head:
+def with_beside(message: Head, runtime: Runtime, facts: PublishFacts, known: HeadRef | None) -> Head:
     """A head for a partner that reported ``known``: with the writer's own generation of that position, or the one below
     where it has none of that number, when it is another one. Not where an operator decided to go past the partner's
-    head, and not for a line that is followed here: only its writer knows what the head descends from."""
-    facts = service.facts
-    if known is None or not isinstance(facts, PublishFacts):
+    head."""
+    if known is None:
         return message
     if known.position < facts.descends_from <= message.generation.ref().position:
         return message  # A head below the one that was adopted since descends from the same generation as before.
-    ours = _stored_at(service.runtime.store, service.line, known)
+    ours = _stored_at(runtime.store, message.line, known)
     if ours is None or ours.id == known.id:
         return message
     return msgspec.structs.replace(message, beside=ours)

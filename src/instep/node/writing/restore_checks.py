@@ -21,8 +21,6 @@ from instep.tree.root.place import Place
 from instep.tree.stage.probes import goes_on, mount_in_the_way, refuse_stuck_changes
 from instep.tree.stage.shortage import resource_error
 
-__all__ = ["refuse_stuck_restore", "refuse_unknown_paths", "to_be_repeated"]
-
 
 def refuse_unknown_paths(
     fileset: str, number: int, paths: Sequence[bytes], roots: Sequence[Digest], get: Callable[[Digest], bytes]

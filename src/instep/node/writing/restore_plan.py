@@ -13,8 +13,6 @@ from instep.model.paths import shown
 from instep.node.lines.partner_contents import PartnerContents
 from instep.tree.stage.stage import Want
 
-__all__ = ["counted", "is_same_content", "no_attribute", "nowhere"]
-
 MISSING_NAMED_MAX = 20
 
 

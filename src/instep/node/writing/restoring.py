@@ -42,7 +42,6 @@ from instep.node.writing.restore_plan import counted, is_same_content, no_attrib
 from instep.node.writing.writer_tree import WriterTree
 from instep.tree.archive.contents import Contents
 from instep.tree.journal.journal import Journal
-from instep.tree.objects.fidelity import Local
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
 from instep.tree.stage.stage import Stage, Want
@@ -50,8 +49,6 @@ from instep.tree.stage.stages import clear_stages
 from instep.tree.switch.recover import RecoveredKind, recover
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.switch import switch
-
-__all__ = ["Restoring"]
 
 BATCH_ENTRIES = 2_000
 BATCH_BYTES = 16 << 20
@@ -117,7 +114,7 @@ class Restoring:
         get = self._tree.get_page
         base = effect.head.root if effect.head is not None else None
         refuse_stuck_restore(
-            self._own.taken().place,
+            self._tree.place(),
             diff(goal.found, goal.tree, get),
             diff(base, goal.published, get),
         )
@@ -150,7 +147,7 @@ class Restoring:
         whole = self._under_rules(effect.target, keeper)
         head = effect.head.root if effect.head is not None else build((), keeper.put)
         keeper.flush()
-        found = own.found_root(whole)
+        found = own.found_root(msgspec.structs.replace(effect.target, root=whole))
         if effect.paths:
             name, number = tree.name, effect.target.number
             refuse_unknown_paths(name, number, effect.paths, (whole, found), keeper.get)
@@ -206,7 +203,7 @@ class Restoring:
             contents.close()
 
     def _contents(self) -> Contents:
-        return Contents(self._own.place(), self._own.history, self._tree.stat_rows)
+        return Contents(self._tree.place(), self._tree.history, self._tree.stat_rows)
 
     async def _located(self, missing: Sequence[Entry], source: NodeName | None) -> PartnerContents:
         tree = self._tree
@@ -245,7 +242,7 @@ class Restoring:
 
     def _open(self, effect: s.Restore, goal: _Goal) -> Stage:
         tree, own = self._tree, self._own
-        place = own.taken().place
+        place = tree.place()
         journal = Journal.load(place)
         if journal is not None and journal.is_switched:
             record_rows(tree.store, place)
@@ -260,7 +257,7 @@ class Restoring:
             tree.get_page,
             own.definition,
             previous=effect.head,
-            local=own.local(),
+            local=tree.local(own.definition),
             live_row=tree.stat_row,
             sources=(contents,),
             recut=recut,
@@ -268,14 +265,14 @@ class Restoring:
 
     def _require_room(self, goal: _Goal) -> None:
         try:
-            require_room(self._own.place(), goal.found, goal.tree, self._tree.get_page)
+            require_room(self._tree.place(), goal.found, goal.tree, self._tree.get_page)
         except ResourceError as error:
             error.hint = f"free space there: instep archive prune {self._tree.name}; then repeat the command"
             raise
 
     def _make_room(self) -> None:
         """Give up the stages: a disk that filled half way has to serve the tree."""
-        clear_stages(self._own.taken().place)
+        clear_stages(self._tree.place())
 
     def _lay_here(self, stage: Stage, wants: Sequence[Want]) -> list[Want]:
         """Lay contents that are no files of their own here: targets of symlinks, and large attributes. The rest is
@@ -285,7 +282,7 @@ class Restoring:
         for want in wants:
             data: bytes | None = None
             if want.which:
-                data = self._own.history.get(want.digest)
+                data = self._tree.history.get(want.digest)
                 if data is None:
                     raise no_attribute(want)
             elif want.entry.kind is Kind.SYMLINK:
@@ -298,8 +295,8 @@ class Restoring:
 
     def _switch(self, effect: s.Restore, journal: Journal, goal: _Goal) -> s.Restored | s.RestoreFailed:
         tree, own = self._tree, self._own
-        place = own.taken().place
-        local, get_page = own.local(), tree.get_page
+        place = tree.place()
+        local, get_page = tree.local(own.definition), tree.get_page
         switched: Switched | None
         try:
             switched = switch(place, journal, local=local, get_page=get_page, now_ms=wall_ms())
@@ -313,7 +310,7 @@ class Restoring:
             switched = ended
         record_rows(tree.store, place)
         clear_stages(place)
-        keep_laid(place, tree.fileset, own.history, goal.needed)
+        keep_laid(place, tree.fileset, tree.history, goal.needed)
         if switched is not None:
             note_kept(tree.runtime, tree.line, switched)
         return s.Restored(effect.req, left_by(switched))
@@ -323,7 +320,7 @@ class Restoring:
         try:
             recovered = recover(
                 place,
-                local=self._own.local(),
+                local=self._tree.local(self._own.definition),
                 get_page=self._tree.get_page,
                 now_ms=wall_ms(),
             )
@@ -348,20 +345,19 @@ class Restoring:
     def _recover_now(self) -> None:
         """Finish or undo a switch that was interrupted, before the tree is scanned. Can be repeated."""
         tree, own = self._tree, self._own
-        place = own.taken().place
+        place = tree.place()
         journal = Journal.load(place)
         definition = own.definition
         if journal is not None:
             definition = decode_definition(journal.header.definition)
-        local = Local(preserve=frozenset(definition.preserve), is_own=True)
-        recover(place, local=local, get_page=tree.get_page, now_ms=wall_ms())
+        recover(place, local=tree.local(definition), get_page=tree.get_page, now_ms=wall_ms())
         record_rows(tree.store, place)
         clear_stages(place)
 
     def failed_recovery(self, error: InstepError) -> Trouble:
         """Why nothing is scanned or published, with the operator's next step."""
         try:
-            journal = Journal.load(self._own.taken().place)
+            journal = Journal.load(self._tree.place())
         except (InstepError, OSError):
             journal = None
         return self._unfinished(error) if is_open(journal) else trouble_of(error)

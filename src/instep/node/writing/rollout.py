@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -16,10 +15,9 @@ from instep.net.messages import messages as m
 from instep.net.messages.partner_reports import view_of_report
 from instep.node.lines.line_net import LineNet
 from instep.node.runtime.driver import Driver
+from instep.node.runtime.requests import Requests
 from instep.node.runtime.runtime import Runtime
 from instep.store.port import NodeStore
-
-__all__ = ["RolloutService", "finished_rollouts", "saved_rollout"]
 
 FAILED = (r.RolloutState.PUT_BACK, r.RolloutState.STOPPED, r.RolloutState.ABORTED)
 """How a rollout ends that did not bring its generation to every partner."""
@@ -36,12 +34,11 @@ class RolloutService:
         self._runtime = runtime
         self._net = net
         self._followers: tuple[NodeName, ...] = ()
-        self._request = 0
-        self._requests: dict[int, asyncio.Future[Trouble | None]] = {}
         self.machine = RolloutMachine(line, saved_rollout(runtime.store, line), runtime.settings.poll_ms)
         self.driver: Driver[r.RolloutEvent, r.RolloutEffect] = Driver(
             f"rollout {line}", self.machine, self._perform, TimerFired, runtime.directory.records
         )
+        self._requests: Requests[r.RolloutEvent, Trouble | None] = Requests(self.driver.post)
 
     @property
     def facts(self) -> r.RolloutFacts:
@@ -64,22 +61,12 @@ class RolloutService:
         try:
             await self.driver.run()
         finally:
-            for future in self._requests.values():
-                future.cancel()
+            self._requests.close()
 
     async def ask(self, make: Callable[[int], r.Ask | r.AnswersDiffered], timeout_s: float) -> Trouble | None:
         """Hand in an operator's request; return why nothing was done, None when it was. ``TimeoutError`` at the
         deadline."""
-        self._request += 1
-        number = self._request
-        future: asyncio.Future[Trouble | None] = asyncio.get_running_loop().create_future()
-        self._requests[number] = future
-        try:
-            self.driver.post(make(number))
-            async with asyncio.timeout(timeout_s):
-                return await future
-        finally:
-            del self._requests[number]
+        return await self._requests.ask(make, timeout_s)
 
     @property
     def has_failed(self) -> bool:
@@ -129,15 +116,10 @@ class RolloutService:
                 self.view = view
                 self._runtime.tell()
             case r.GiveRolloutAnswer(request, trouble):
-                future = self._requests.get(request)
-                if future is not None and not future.done():
-                    future.set_result(trouble)
+                self._requests.answer(request, trouble)
             case Note(what, text, facts_of_note):
                 self._runtime.note(what, text, self.line, **dict(facts_of_note))
-            case SetTimer(name, None):
-                self.driver.cancel_timer(name)
             case SetTimer(name, at_ms):
-                assert at_ms is not None
                 self.driver.set_timer(name, at_ms)
 
 

@@ -21,14 +21,6 @@ from instep.node.writing.rollout import FAILED, finished_rollouts, saved_rollout
 from instep.store.port import NodeStore
 from instep.store.sqlite import SqliteStore
 
-__all__ = [
-    "failure_document",
-    "offline_rollouts",
-    "rollouts_document",
-    "status_document",
-    "why_never",
-]
-
 PAST_SHOWN = 20
 _QUIET = (RolloutState.NONE, RolloutState.DONE, RolloutState.SUPERSEDED)
 

@@ -20,16 +20,13 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by
 from instep.node.facts.daemon_rights import RightsRow, hardlinks_row, need_of, rights_of_process, rights_row
 from instep.node.facts.mounts import mount_at, why_shared
-from instep.node.following.follower import FollowService
 from instep.node.lines.gating import GateLook, compare_facts, gates_of, known_gates, look_at_gates
-from instep.node.node import Service
+from instep.node.lines.line_service import LineService
 from instep.node.peers.accepted_link import AcceptedLink
 from instep.node.peers.dialled_link import DialledLink
 from instep.node.runtime.driver import wall_ms
 from instep.node.trees.exchanging import EXCHANGE_HINT, obstacles
 from instep.node.trees.scanning.held_view import check_words
-from instep.node.trees.space import room_for
-from instep.node.writing.writer import WriterService
 from instep.store.database import ROOM_NEEDED_BYTES
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
@@ -103,9 +100,8 @@ class Preflight:
         uid, allowed = os.geteuid(), self._node.runtime.settings.allow_preserve
         needs = []
         for service in self._node.services.values():
-            is_followed = isinstance(service, FollowService) and not service.fileset.observe
-            known = service.fileset.definition
-            definition = service.known_definition() if isinstance(service, FollowService) else known
+            is_followed = not service.is_written_here and not service.fileset.observe
+            definition = service.known_definition()
             keeps = definition.preserve if definition is not None else ()
             needs.append(need_of(service.fileset, uid, is_followed=is_followed, keeps=keeps, allowed=allowed))
         return {
@@ -156,10 +152,10 @@ class Preflight:
 
     # Filesets -----------------------------------------------------------------------------------------------
 
-    async def _fileset(self, service: Service) -> None:
+    async def _fileset(self, service: LineService) -> None:
         fileset, name = service.fileset, service.fileset.name
         try:
-            place = await service.worker.run(service.place)
+            place = await service.worker.run(service.tree.place)
             await service.worker.run(require_writable_folder, place.control)
         except InstepError as error:
             if error.error_code == "mount_missing":
@@ -173,14 +169,14 @@ class Preflight:
             return
         await self._row(f"root of {name}", True, str(place.root), "marked as this fileset's")
         can_write = os.access(place.control, os.W_OK) and (
-            not isinstance(service, FollowService) or os.access(place.root, os.W_OK)
+            service.is_written_here or os.access(place.root, os.W_OK)
         )
         user, hint = f"user {os.geteuid()}", "let the user that runs instep read, write and delete there"
         await self._row(f"permissions in {name}", can_write, user, str(place.root), hint)
         if place.is_control_inside:
             what = "below the root: keep whatever serves the root from serving .instep"
             await self._row(f"control folder of {name}", True, str(place.control), what)
-        if isinstance(service, WriterService):
+        if service.is_written_here:
             await self._paths(service)
         for record in self._context.housekeeping.mending.rows(name):
             await self._row(record.name, record.is_ok, record.ours, record.theirs, record.hint)
@@ -204,12 +200,12 @@ class Preflight:
         mount = mount_at(place.root)
         await self._row(f"mount of {name}", True, str(mount), why_shared(mount) or str(place.root))
         await self._watch(service)
-        if isinstance(service, FollowService):
-            await self._followed(service, place)
-        else:
+        if service.is_written_here:
             await self._partner_gates(service)
+        else:
+            await self._followed(service, place)
 
-    async def _watch(self, service: Service) -> None:
+    async def _watch(self, service: LineService) -> None:
         """Whether the watch sees all changes. On a file system of other machines it never does, and nothing can be
         done: that is shown, but it is no failure."""
         name, watch = f"watch of {service.fileset.name}", service.tree.watch
@@ -219,13 +215,13 @@ class Preflight:
         found, is_ok = watch.problem, watch.problem.code == "remote_file_system"
         await self._row(name, is_ok, found.reason, "changes are found by full scans", found.hint)
 
-    async def _paths(self, service: WriterService) -> None:
+    async def _paths(self, service: LineService) -> None:
         """Whether all paths of a tree that is written here can be carried, as the newest scan found them."""
-        name, (ok, words) = service.fileset.name, check_words(service.facts)
-        note = words if service.facts.reported.total else UNSET
+        name, (ok, words) = service.fileset.name, check_words(*service.not_carried)
+        note = words if service.not_carried[1].total else UNSET
         await self._row(f"paths of {name}", ok, words, hint=f"instep status {name}", note=note)
 
-    async def _partner_gates(self, service: WriterService) -> None:
+    async def _partner_gates(self, service: LineService) -> None:
         """Each gate of a line written here against every connected partner that accepted it."""
         runtime, name = self._node.runtime, service.fileset.name
         gates, unknown = known_gates(service.known_definition())
@@ -254,7 +250,7 @@ class Preflight:
 
     # Followers ----------------------------------------------------------------------------------------------
 
-    async def _followed(self, service: FollowService, place: Place) -> None:
+    async def _followed(self, service: LineService, place: Place) -> None:
         """Gates, room, sources, and whether the root can be exchanged where that was chosen."""
         fileset, writer = service.fileset, service.writer
         if fileset.switch == "exchange":
@@ -265,21 +261,20 @@ class Preflight:
             if not found:
                 await self._row(name, True, "nothing stands against it")
         await self._gates(service)
-        await self._room(service, place)
+        await self._room(service)
         sources = ", ".join(service.sources) or "no node that sends it is connected"
         hint = f"on {writer}: instep partner list; instep fileset list"
         name = f"source of {fileset.name}"
         await self._row(name, bool(service.sources), f"follows {writer}", sources, hint, node=writer)
 
-    async def _gates(self, service: FollowService) -> None:
+    async def _gates(self, service: LineService) -> None:
         """Each gate of a followed line, now, whether or not a generation waits."""
         fileset, definition = service.fileset, service.known_definition()
-        writer = service.sources.get(service.writer)
         if definition is None or not definition.gates:
             return
         try:
             gates = gates_of(definition)
-            client = writer.client if writer is not None else service.source(service.writer).client
+            client = service.source(service.writer).client
             looks = await look_at_gates(self._node.runtime, fileset, service.line, gates, client)
         except InstepError as error:
             what = f"gates of {fileset.name}"
@@ -288,16 +283,11 @@ class Preflight:
         for look in looks:
             await self._gate(fileset.name, look, look.ours, look.theirs, service.writer)
 
-    async def _room(self, service: FollowService, place: Place) -> None:
+    async def _room(self, service: LineService) -> None:
         """Room for a generation that waits to be staged, once its pages are here."""
-        head, base, get = service.facts.head, service.facts.tree or service.facts.live, service.tree.get_page
-        if head is None or (base is not None and head.id == base.id) or service.fileset.observe:
+        head, room = service.facts.head, await service.worker.run(service.room_needed)
+        if head is None or room is None:
             return
-        try:
-            root = base.root if base is not None else None
-            room = await service.worker.run(room_for, place, root, head.root, get)
-        except KeyError:
-            return  # its pages are not fetched yet: nothing is known of its size
         await self._row(
             f"space for generation {head.number} of {service.fileset.name}",
             room.is_enough,
@@ -307,7 +297,7 @@ class Preflight:
         )
 
 
-async def _facts_now(session: AcceptedLink, service: WriterService) -> tuple[m.FactsReply, int] | InstepError:
+async def _facts_now(session: AcceptedLink, service: LineService) -> tuple[m.FactsReply, int] | InstepError:
     try:
         return await session.facts(service.line, FACTS_S), wall_ms()
     except InstepError as error:

@@ -6,9 +6,7 @@ from instep.api import members as api
 from instep.model.ids import NodeName
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
-from instep.node.following.follower import FollowService
-from instep.node.lines.snapshot import reports_of
-from instep.node.node import Service
+from instep.node.lines.line_service import LineService
 
 
 class Mapper(CommandHandlers):
@@ -18,8 +16,7 @@ class Mapper(CommandHandlers):
         links: list[api.MapLinkDocument] = []
         for service in node.services.values():
             links += self._from_here(service)
-            if isinstance(service, FollowService):
-                links += self._to_here(service)
+            links += self._to_here(service)
         names = {me, *node.membership.members, *node.runtime.settings.partners}
         names |= {NodeName(side) for link in links for side in (link.sender, link.to)}
         writers = {service.writer for service in node.services.values()}
@@ -35,7 +32,7 @@ class Mapper(CommandHandlers):
         member = self._node.membership.members.get(name)
         return (member.address or None) if member is not None else None
 
-    def _from_here(self, service: Service) -> list[api.MapLinkDocument]:
+    def _from_here(self, service: LineService) -> list[api.MapLinkDocument]:
         me, peers = self._node.runtime.name, self._node.peers
         return [
             api.MapLinkDocument(
@@ -46,14 +43,14 @@ class Mapper(CommandHandlers):
                 standing=report.standing.standing.value,
                 connected=(report.via or name) in peers.sessions,
             )
-            for name, report in sorted(reports_of(self._node.runtime.store, service.line).items())
+            for name, report in sorted(service.reports().items())
         ]
 
-    def _to_here(self, service: FollowService) -> list[api.MapLinkDocument]:
+    def _to_here(self, service: LineService) -> list[api.MapLinkDocument]:
         me, fileset = self._node.runtime.name, service.fileset.name
         live = service.live.number if service.live is not None else None
         standing = service.standing.standing.value
         return [
             api.MapLinkDocument(name, me, fileset, live, standing, name in service.sources)
-            for name in sorted(service.sources) or [service.writer]
+            for name in service.senders
         ]

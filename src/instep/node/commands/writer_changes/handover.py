@@ -25,9 +25,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import direct_followers, running_service_of, session_of
-from instep.node.following.follower import FollowService
-from instep.node.lines.snapshot import reports_of
-from instep.node.node import Service
+from instep.node.lines.line_service import LineService
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
 from instep.node.writing.writer import WriterService
@@ -94,7 +92,7 @@ class Handover(CommandHandlers):
                 code="not_accepted",
                 node=target,
             )
-        reports = reports_of(self._node.runtime.store, service.line)
+        reports = service.reports()
         report = reports.get(target)
         if report is not None and report.standing.standing is Standing.OBSERVING:
             raise RefusedError(f"{target} only observes {name}", code="observing", node=target)
@@ -134,12 +132,12 @@ class Handover(CommandHandlers):
             )
         for left_tries in reversed(range(QUIET_TRIES)):
             if service.facts.is_paused:
-                service.pausing.resume()
+                service.resume()
                 await until(
                     self._node, lambda: not service.facts.is_paused, deadline, "publishing did not go on"
                 )
             await self._publish(service, deadline)
-            service.pausing.pause(reason, wall_ms() + int(left(deadline) * 1000))
+            service.pause(reason, wall_ms() + int(left(deadline) * 1000))
             try:
                 await until(
                     self._node,
@@ -155,7 +153,7 @@ class Handover(CommandHandlers):
                     await self._sign(service, target, deadline)
                     return began_ms, [change.path for change in late]
             finally:
-                service.pausing.resume()
+                service.resume()
         raise AssertionError("the last try signs or raises")
 
     async def _publish(self, service: WriterService, deadline: float) -> None:
@@ -170,7 +168,7 @@ class Handover(CommandHandlers):
             raise error_of(outcome.trouble)
 
     def _is_there(self, service: WriterService, target: NodeName) -> bool:
-        report = reports_of(self._node.runtime.store, service.line).get(target)
+        report = service.reports().get(target)
         head = service.facts.head
         return (
             report is not None
@@ -233,7 +231,7 @@ class Handover(CommandHandlers):
         document = _document(service, target, head, is_changed=True)
         return replace(document, late=tuple(named)[:LATE_MAX])
 
-    async def _taken(self, service: Service, target: NodeName, deadline: float, speaker: Speaker) -> None:
+    async def _taken(self, service: LineService, target: NodeName, deadline: float, speaker: Speaker) -> None:
         """Wait until this node follows and the target offers the line as its writer."""
         line, peers = service.line, self._node.peers
         await speaker.progress(f"waiting for {target} to take over", 0, None, "nodes")
@@ -260,7 +258,7 @@ class Handover(CommandHandlers):
         """Paths that changed here after the line was given away: named, and kept in the archive."""
         found: dict[str, None] = {}
         running = self._node.services.get(service.line.fileset)
-        if isinstance(running, FollowService):
+        if running is not None and not running.is_written_here:
             try:
                 for change in await running.worker.run(running.changes_now, LATE_MAX):
                     found[change.path] = None
@@ -275,6 +273,6 @@ class Handover(CommandHandlers):
 
 
 def _document(
-    service: Service, target: NodeName, head: HeadRef | None, *, is_changed: bool
+    service: LineService, target: NodeName, head: HeadRef | None, *, is_changed: bool
 ) -> api.HandoverDocument:
     return api.HandoverDocument(service.fileset.name, target, is_changed, generation(head))

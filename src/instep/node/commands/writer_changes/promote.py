@@ -13,7 +13,7 @@ from msgspec.structs import asdict, replace
 from instep.api import succession as api
 from instep.api.parts import generation
 from instep.core.follow import vocabulary as f
-from instep.core.writer_change import LostGenerations, base_of, lost_generations, next_epoch, rests_on
+from instep.core.writer_change import LostGenerations, base_of, lost_generations, next_epoch
 from instep.errors import ContentionError, RefusedError
 from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
 from instep.model.ids import HeadRef, NodeName
@@ -23,11 +23,9 @@ from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import is_connected, running_service_of
 from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
 from instep.node.config.writer_edit import check_change
-from instep.node.following.follower import FollowService
+from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import generation_document, reports_of
-from instep.node.node import Service
 from instep.node.peers.takeover_check import why_unserved
-from instep.node.writing.writer import WriterService
 from instep.tree.root.failpoints import failpoint, register
 
 PROMOTE_S = 120.0
@@ -51,7 +49,7 @@ class Promote(CommandHandlers):
         self._check(service)
         if asked.dry_run:
             heard = await hear_claimants(self._node, service, deadline, speaker)
-            lost, held = self._lost(service, heard), self._held(service)
+            lost, held = self._lost(service, heard), service.held_head
             return replace(self._told(service, lost, held, heard, is_changed=True), dry_run=True)
         if not self._node.pki.is_ca:
             raise RefusedError(
@@ -61,20 +59,20 @@ class Promote(CommandHandlers):
                 node=me,
             )
         heard = await hear_claimants(self._node, service, deadline, speaker)
-        if isinstance(service, FollowService):
+        if not service.is_written_here:
             await self._settle(service, deadline, speaker)
         try:
-            lost, held = self._lost(service, heard), self._held(service)
+            lost, held = self._lost(service, heard), service.held_head
             await self._sign(service, held, deadline)
         finally:
-            service.pausing.resume()
+            service.resume()
         failpoint(SIGNED)
         await self._finish(service, deadline, speaker)
         return self._told(self._running(service), lost, held, heard, is_changed=True)
 
     # Before -------------------------------------------------------------------------------------------------
 
-    def _check(self, service: Service) -> None:
+    def _check(self, service: LineService) -> None:
         """``RefusedError`` where nothing could go on here, or the home is not dead."""
         node, me = self._node, self._node.runtime.name
         name, book = service.fileset.name, service.facts.epochs
@@ -106,28 +104,28 @@ class Promote(CommandHandlers):
             )
         check_change(node.directory, service.line, me, definition)
 
-    async def _settle(self, service: FollowService, deadline: float, speaker: Speaker) -> None:
+    async def _settle(self, service: LineService, deadline: float, speaker: Speaker) -> None:
         """Let what is staged go live, for it would be lost otherwise; then hold still."""
         await speaker.progress("finishing what is on its way here", 0, None, "nodes")
         if service.facts.is_paused:
-            service.pausing.resume()
+            service.resume()
         service.driver.post(f.PollAsked())
         loop = asyncio.get_running_loop()
 
         def is_newest() -> bool:
-            facts = service.facts
-            return rests_on(facts) is not None and facts.live == facts.head and not facts.is_paused
+            facts, held = service.facts, service.at_rest
+            return held is not None and held == facts.head and not facts.is_paused
 
         try:
             await until(self._node, is_newest, min(deadline, loop.time() + SETTLE_S), "")
         except ContentionError:
             pass  # a generation that did not arrive is named as lost
-        service.pausing.pause(REASON)
+        service.pause(REASON)
         await until(
             self._node,
             lambda: (
                 service.facts.is_paused
-                and rests_on(service.facts) is not None
+                and service.at_rest is not None
                 and service.machine.phase not in MOVING
             ),
             deadline,
@@ -136,16 +134,13 @@ class Promote(CommandHandlers):
             ),
         )
 
-    def _held(self, service: Service) -> HeadRef | None:
-        return service.facts.head if isinstance(service, WriterService) else service.facts.live
-
-    def _lost(self, service: Service, heard: Heard) -> tuple[LostGenerations, ...]:
+    def _lost(self, service: LineService, heard: Heard) -> tuple[LostGenerations, ...]:
         store, line = self._node.runtime.store, service.line
         recorded = [signed.ref() for signed in store.generations(line, RECORDED_MAX)]
         told = [*self._heard(service), *heard.heads]
-        return lost_generations(self._held(service), told, recorded, service.facts.epochs.disputed)
+        return lost_generations(service.held_head, told, recorded, service.facts.epochs.disputed)
 
-    def _heard(self, service: Service) -> Iterator[tuple[NodeName, HeadRef]]:
+    def _heard(self, service: LineService) -> Iterator[tuple[NodeName, HeadRef]]:
         """Every head of the line that a node reported, by report, greeting or offer."""
         line, peers = service.line, self._node.peers
         told: list[tuple[NodeName, HeadRef | None]] = [(service.writer, service.facts.head)]
@@ -166,7 +161,7 @@ class Promote(CommandHandlers):
 
     # The record ---------------------------------------------------------------------------------------------
 
-    async def _sign(self, service: Service, held: HeadRef | None, deadline: float) -> None:
+    async def _sign(self, service: LineService, held: HeadRef | None, deadline: float) -> None:
         runtime, line = self._node.runtime, service.line
         seen = [ref for _, ref in self._heard(service)]
         epoch = next_epoch(service.facts.epochs, seen, self._node.peers.highest_heard.get(line, 0))
@@ -183,10 +178,10 @@ class Promote(CommandHandlers):
 
         await until(self._node, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
 
-    def _running(self, service: Service) -> Service:
+    def _running(self, service: LineService) -> LineService:
         return self._node.services.get(service.line.fileset, service)
 
-    async def _finish(self, service: Service, deadline: float, speaker: Speaker) -> bool:
+    async def _finish(self, service: LineService, deadline: float, speaker: Speaker) -> bool:
         """Wait until this node has published in its epoch; whether there was anything to wait for."""
         current = service.facts.epochs.current
         epoch = current.epoch if current is not None else 1
@@ -195,9 +190,7 @@ class Promote(CommandHandlers):
         def has_published() -> bool:
             running = self._running(service)
             head = running.head
-            return isinstance(running, WriterService) and (
-                not is_promoted or (head is not None and head.epoch >= epoch)
-            )
+            return running.is_written_here and (not is_promoted or (head is not None and head.epoch >= epoch))
 
         if has_published():
             return False
@@ -217,7 +210,7 @@ class Promote(CommandHandlers):
 
     def _told(
         self,
-        service: Service,
+        service: LineService,
         lost: tuple[LostGenerations, ...],
         held: HeadRef | None,
         heard: Heard | None = None,
@@ -227,7 +220,7 @@ class Promote(CommandHandlers):
         node, me = self._node, self._node.runtime.name
         current = service.facts.epochs.current
         unheard = heard.unheard if heard is not None else ()
-        if lost and is_changed and isinstance(service, WriterService):
+        if lost and is_changed and service.is_written_here:
             numbers = ", ".join(str(one.number) for one in lost)
             node.runtime.note(
                 "promoted",
@@ -254,7 +247,7 @@ class Promote(CommandHandlers):
         known = one.id.hex() if one.id is not None else None
         return api.LostDocument(one.epoch, one.number, known, known_by=one.known_by)
 
-    def _next_steps(self, service: Service) -> list[str]:
+    def _next_steps(self, service: LineService) -> list[str]:
         """The steps that only an operator can do, on which node: partners dial, so each has to know the address."""
         node, runtime, name = self._node, self._node.runtime, service.fileset.name
         me, definition = runtime.name, service.known_definition()

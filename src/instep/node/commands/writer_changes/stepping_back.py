@@ -9,21 +9,21 @@ from instep.api.parts import FullGenerationDocument
 from instep.core.writer_change import writer_by
 from instep.errors import RefusedError
 from instep.node.config.writer_edit import change_writer
+from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import generation_document
 from instep.node.node import Node
-from instep.node.writing.writer import WriterService
 
 RECORDED_MAX = 10_000
 
 
-def was_replaced(service: WriterService) -> bool:
+def was_replaced(service: LineService) -> bool:
     """Whether the newest record gives the line to another node than this one, whose file still says otherwise."""
     current = service.facts.epochs.current
     return current is not None and current.writer != service.runtime.name
 
 
 def step_back(
-    node: Node, service: WriterService, path: Path, home: str | None, mode: str | None
+    node: Node, service: LineService, path: Path, home: str | None, mode: str | None
 ) -> AcceptedDocument:
     """Follow the writer that the newest record names. Files of this tree that the line does not have go to the
     archive by the next apply; the generations stay in ``log`` and history. ``RefusedError`` unless that was asked
@@ -60,7 +60,7 @@ def step_back(
     return AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=True, set_aside=outside)
 
 
-def _outside(node: Node, service: WriterService) -> tuple[FullGenerationDocument, ...]:
+def _outside(node: Node, service: LineService) -> tuple[FullGenerationDocument, ...]:
     """The generations that were published here and that the line went on without, oldest first."""
     current = service.facts.epochs.current
     assert current is not None

@@ -19,8 +19,6 @@ from instep.model.manifest.pages import PutPage
 from instep.node.trees.keeping.page_walk import must_have
 from instep.tree.objects.chunking import Chunker
 
-__all__ = ["kept_chunks", "recut", "recut_keeping"]
-
 log = logging.getLogger(__name__)
 
 

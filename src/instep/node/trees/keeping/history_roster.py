@@ -15,8 +15,6 @@ from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
 from instep.tree.archive.history_pack import PACK_NAME
 
-__all__ = ["HistoryRoster", "Removed"]
-
 _decoder = msgspec.msgpack.Decoder(list[bytes])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from instep.model.definition import FilesetClass
 from instep.node.config.filesets import FilesetSettings
 
-__all__ = ["history_keeps"]
-
 HISTORY_FILE_MAX = 4 << 20
 
 

@@ -17,8 +17,6 @@ from instep.model.ids import Digest, FilesetName
 from instep.node.trees.keeping.shared_history import SharedHistory
 from instep.store.port import NodeStore
 
-__all__ = ["HotCopies"]
-
 KEPT = 3
 FREE_MIN_SHARE = 0.05
 """So much of the disk stays free."""

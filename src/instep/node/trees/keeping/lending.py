@@ -20,8 +20,6 @@ from instep.net.messages import messages as m
 from instep.net.messages.lending import PARTS_BYTES_MAX
 from instep.tree.archive.contents import Contents
 
-__all__ = ["Lending", "entry_wanted"]
-
 
 def entry_wanted(want: m.Wanted) -> Entry:
     """The entry that a wanted content stood in, as far as a look-up needs it. ``PeerError`` ``bad_path``."""

@@ -15,8 +15,6 @@ from instep.model.ids import Digest
 from instep.model.manifest.chunklist import decode_runs
 from instep.model.manifest.pages import CHUNK_TAG, decode_inner, level_of
 
-__all__ = ["PageMembership"]
-
 KEPT_ROOTS = 16
 DIGESTS_KEPT_MAX = 1 << 20
 

@@ -8,8 +8,6 @@ from instep.model.ids import Digest
 from instep.model.manifest.pages import decode_inner, level_of
 from instep.store.port import NodeStore
 
-__all__ = ["must_have", "new_pages"]
-
 GetPage = Callable[[Digest], bytes]
 
 

@@ -23,7 +23,6 @@ from instep.node.runtime.driver import monotonic_ms
 from instep.node.runtime.runtime import Runtime
 from instep.tree.archive.contents import readable_digest
 
-__all__ = ["ServingChecks", "Where", "note_rotten"]
 log = logging.getLogger(__name__)
 
 RIGHT_FOR_MS = 600_000

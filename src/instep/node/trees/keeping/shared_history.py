@@ -19,8 +19,6 @@ from instep.tree.objects.digest import digest_bytes
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place
 
-__all__ = ["SharedHistory", "contents_in", "keep_laid"]
-
 
 def contents_in(place: Place, rows: Rows, history: SharedHistory | None = None) -> tuple[Contents, Path]:
     """Every content of a fileset on this node, and the archive that it was indexed from. ``history`` is the open one,

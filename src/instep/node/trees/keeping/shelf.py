@@ -36,8 +36,6 @@ from instep.tree.archive.source import ArchiveSource
 from instep.tree.root.beneath import Root
 from instep.tree.root.place import Place
 
-__all__ = ["Shelf", "chunk_pages_reply", "entries_asked", "entry_asked", "pages_reply"]
-
 RECENT_GENERATIONS = 16
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -10,8 +10,6 @@ from instep.tree.root.place import Place
 from instep.tree.switch.rows import GoneRow, stat_rows
 from instep.tree.switch.switch import finish
 
-__all__ = ["record_rows", "store_rows"]
-
 ROWS_BATCH = 2_000
 
 

@@ -18,8 +18,6 @@ from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import scan_paths
 
-__all__ = ["Holding", "opened_among", "probed"]
-
 REFUSING_MAX = 200
 REPORTED_MAX = 200
 

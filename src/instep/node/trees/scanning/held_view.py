@@ -14,8 +14,6 @@ from instep.model.paths import path_fields
 from instep.node.config.filesets import FilesetSettings
 from instep.tree.scan.listing import NOT_KEPT
 
-__all__ = ["check_words", "explained", "held_documents", "held_of_line", "standing_steps"]
-
 SHOWN_MAX = 200
 
 _WHY = {
@@ -143,9 +141,8 @@ def explained(
     return {"held" if is_held(problem) else "reported": (_document(fileset, problem),)}
 
 
-def check_words(facts: PublishFacts) -> tuple[bool, str]:
+def check_words(held: HeldPaths, reported: HeldPaths) -> tuple[bool, str]:
     """Whether ``check`` counts the paths as right, and its words for them."""
-    held, reported = facts.held, facts.reported
     not_carried = f"not carried: {words_of(reported.listed, reported.total)}" if reported.total else ""
     if held.total:
         named = f"{held.total} held: {words_of(held.listed, held.total)}"

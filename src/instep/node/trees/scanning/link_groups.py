@@ -10,8 +10,6 @@ from instep.model.manifest.manifest import edit, iterate
 from instep.model.manifest.pages import GetPage, PutPage
 from instep.model.manifest.walk import Reader
 
-__all__ = ["with_whole_groups"]
-
 _NOTHING = Extra()
 
 

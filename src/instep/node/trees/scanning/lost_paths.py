@@ -10,8 +10,6 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import GetPage
 from instep.tree.scan.rules import Rules
 
-__all__ = ["losses_of"]
-
 
 def losses_of(
     get: GetPage, root: Digest, base: Digest | None, since: Iterable[Checkpoint], rules: Rules, now_ms: int

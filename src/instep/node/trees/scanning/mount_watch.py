@@ -9,8 +9,6 @@ import select
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["MountWatch", "mounts_below"]
-
 TABLE = "/proc/self/mountinfo"
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 

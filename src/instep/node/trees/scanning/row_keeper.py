@@ -12,8 +12,6 @@ from instep.store.port import NodeStore
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.scan import Scanned
 
-__all__ = ["RowKeeper"]
-
 ROWS_BATCH = 2_000
 UNSETTLED_MAX = 1_000
 

@@ -11,8 +11,6 @@ from instep.model.statrow import StatRow
 from instep.store.port import NodeStore
 from instep.tree.scan.cover import Cover
 
-__all__ = ["LiveRows", "Moved", "covered_rows"]
-
 NEIGHBOURS_MAX = 1_024
 SINGLY_MAX = 8
 

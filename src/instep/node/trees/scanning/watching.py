@@ -6,17 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from instep.core.vocabulary import Trouble, trouble_of
 from instep.errors import InstepError, ResourceError
 from instep.node.trees.scanning.mount_watch import MountWatch
+from instep.node.trees.scanning.touched_paths import TouchedPaths
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched
 from instep.tree.watch.limits import unwatched
 from instep.tree.watch.watch import Watcher
-
-__all__ = ["PATHS_MAX", "WatchDrained", "TreeWatch"]
 
 AGAIN_S = 2.0
 """A root that cannot be watched (not mounted yet) is retried after this long."""
@@ -24,19 +23,7 @@ LIMIT_AGAIN_S = 60.0
 """A limit of the kernel that is used up is retried after this long, and twice as long each time: laying 20,000
 watches costs 2 s."""
 LIMIT_AGAIN_MOST_S = 600.0
-PATHS_MAX = 50_000
-"""More touched paths than this between two scans are an overflow: a full scan is cheaper."""
-
 log = logging.getLogger(__name__)
-
-
-class WatchDrained(NamedTuple):
-    """Touched paths as ``(path, is_tree)``: a tree wants all below it looked at. ``is_overflow``: track was lost,
-    only a full scan will do. Both are handed out once and together, so that no caller takes one and leaves the other
-    behind."""
-
-    paths: tuple[tuple[bytes, bool], ...]
-    is_overflow: bool
 
 
 class TreeWatch:
@@ -64,8 +51,7 @@ class TreeWatch:
         self._attempt = 0
         """Counts starts and closes: a start that ends late is of no use any more."""
         self._limit_pause_s = LIMIT_AGAIN_S
-        self._paths: dict[bytes, bool] = {}
-        self._lost_track = False
+        self._paths = TouchedPaths()
 
     @property
     def is_watching(self) -> bool:
@@ -138,7 +124,7 @@ class TreeWatch:
     async def _started_again(self, how: Literal["auto", "fanotify"]) -> None:
         await self._start(how)
         if self._watcher is not None:
-            self._lost_track = True
+            self._paths.is_everything = True
             self._touched((), True)
 
     def restart(self, root: Path, rules: Rules) -> None:
@@ -156,7 +142,8 @@ class TreeWatch:
     def _remounted(self, mounted: frozenset[bytes], unmounted: frozenset[bytes]) -> None:
         """Other files than before stand at these paths; files that an umount uncovered are not watched yet."""
         paths = sorted(mounted | unmounted)
-        self._paths.update(dict.fromkeys(paths, True))
+        for path in paths:
+            self._paths.add(path, is_tree=True)
         self._touched(tuple(paths), False)
         if unmounted and self._watcher is not None:
             self._start_again()
@@ -186,42 +173,37 @@ class TreeWatch:
         watcher.close()
         self._watcher = None
 
-    def drain(self) -> WatchDrained:
-        """The touched paths and losses since the last drain, up to now."""
+    def drain(self) -> TouchedPaths:
+        """The touched paths since the last drain, up to now. Paths and a loss of track are handed out once and
+        together, so that no caller takes one and leaves the other behind."""
         self._take()
-        drained = WatchDrained(tuple(self._paths.items()), self._lost_track)
-        self._paths = {}
-        self._lost_track = False
+        drained, self._paths = self._paths, TouchedPaths()
         return drained
 
     def _read(self) -> None:
         new = self._take()
-        if new or self._lost_track:
-            self._touched(tuple(new), self._lost_track)
+        if new or self._paths.is_everything:
+            self._touched(tuple(new), self._paths.is_everything)
 
     def _take(self) -> list[bytes]:
         watcher = self._watcher
         if watcher is None:
-            self._lost_track = True
+            self._paths.is_everything = True
             return []
         new: list[bytes] = []
         for event in watcher.read():
             match event:
                 case Touched(path, kind):
-                    if path not in self._paths:
+                    if self._paths.add(path, is_tree=kind == "tree"):
                         new.append(path)
-                    self._paths[path] = self._paths.get(path, False) or kind == "tree"
                 case Overflow():
-                    self._lost_track = True
+                    self._paths.is_everything = True
                 case Gone():
-                    self._lost_track = True
+                    self._paths.is_everything = True
                     self._unwatch_all()
                     self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._start_again)
                     break
         self._mind_limit(watcher)
-        if len(self._paths) > PATHS_MAX:
-            self._paths = {}
-            self._lost_track = True
         return new
 
     def _mind_limit(self, watcher: Watcher) -> None:

@@ -36,8 +36,6 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.scan import Scanned, scan, scan_paths
 from instep.tree.scan.settling import Settling, Sink
 
-__all__ = ["PageKeeper", "WriterScan", "WriterScanned"]
-
 PAGES_BATCH = 256
 UNSETTLED_MAX = 1_000
 PATHS_KEPT_MAX = 10_000
