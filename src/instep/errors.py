@@ -11,22 +11,6 @@ import enum
 import re
 from typing import ClassVar, Self
 
-__all__ = [
-    "ConfigError",
-    "ContentionError",
-    "DamagedError",
-    "InstepError",
-    "NotAllowedError",
-    "PeerError",
-    "RefusedError",
-    "ResourceError",
-    "Retry",
-    "UnavailableError",
-    "UsageError",
-    "family_of",
-]
-
-
 _BY_ITSELF = re.compile(r"(?:then )?(?:it|instep) goes on by itself(?:, at once with: instep retry [^;]+)?")
 
 
@@ -143,20 +127,8 @@ class DamagedError(InstepError):
     exit_code = 10
 
 
-_FAMILIES: dict[int, type[InstepError]] = {
-    family.exit_code: family
-    for family in (
-        UsageError,
-        ConfigError,
-        RefusedError,
-        NotAllowedError,
-        ContentionError,
-        UnavailableError,
-        ResourceError,
-        PeerError,
-        DamagedError,
-    )
-}
+_FAMILIES = {family.exit_code: family for family in InstepError.__subclasses__()}
+"""The families above: an error of a narrower kind is a subclass of one of them."""
 
 
 def family_of(exit_code: object, otherwise: type[InstepError] = InstepError) -> type[InstepError]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.errors import DamagedError, RefusedError
 from instep.model.ids import Count
 
@@ -31,10 +31,9 @@ class ArchiveListDocument(Document, frozen=True):
 
 
 @command("archive_list", Role.VIEWER, DamagedError)
-class ArchiveListCommand(Command[ArchiveListDocument], frozen=True):
+class ArchiveListCommand(FilesetCommand[ArchiveListDocument], frozen=True):
     """List the archive; with ``set_aside`` only local changes that lost against a generation."""
 
-    fileset: str | None = None
     set_aside: bool = False
 
 
@@ -72,10 +71,9 @@ class ArchivePruneDocument(Document, frozen=True):
 
 
 @command("archive_prune", Role.OPERATOR, DamagedError)
-class ArchivePruneCommand(Command[ArchivePruneDocument], frozen=True):
+class ArchivePruneCommand(FilesetCommand[ArchivePruneDocument], frozen=True):
     """Delete from the archive the batches that neither rule keeps; rules that are not given are the fileset's."""
 
-    fileset: str | None = None
     keep_last: Count | None = None
     keep_within_ms: Count | None = None
     dry_run: bool = False

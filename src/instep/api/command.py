@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from instep.errors import InstepError, UnavailableError, UsageError
+from instep.errors import InstepError, NotAllowedError, UnavailableError, UsageError
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 """How long something may take or last: at most thirty years, so that a moment from now can be written as a date."""
@@ -21,11 +21,16 @@ OTHER_VERSION = "instep and its daemon may be of different versions: instep stop
 
 
 class Role(enum.Enum):
-    """The least role that a command asks of a person. The owner of the control socket has all roles."""
+    """The least role that a command asks of a person, in rising order; a higher role has the rights of the lower."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
     ADMIN = "admin"
+
+    def includes(self, other: Role) -> bool:
+        """Whether a person of this role may give a command that asks for the other."""
+        order = list(Role)
+        return order.index(self) >= order.index(other)
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -54,6 +59,12 @@ class Command(
         return found
 
 
+class FilesetCommand(Command[Result], frozen=True):
+    """A command about one fileset: the named one, or the only one of the node."""
+
+    fileset: str | None = None
+
+
 def command(name: str, role: Role, *errors: type[InstepError]) -> Callable[[type[Kind]], type[Kind]]:
     """Name a command as the control socket does, with the role that it asks for and the errors that it may end with."""
 
@@ -68,6 +79,18 @@ def as_json(document: msgspec.Struct) -> dict[str, Any]:
     """A request or a result as a JSON object: bytes as base64, unset fields left out."""
     found: dict[str, Any] = msgspec.to_builtins(document)
     return found
+
+
+def require_role(kind: type[Command[Any]], role: Role) -> None:
+    """``NotAllowedError`` ``role_missing`` when a command asks for more than the caller's role."""
+    if not role.includes(kind.role):
+        raise NotAllowedError(
+            f"{kind.command} asks for the role {kind.role.value}, and this caller has the role {role.value}",
+            hint=f"have a person with the role {kind.role.value} give it",
+            code="role_missing",
+            asked=kind.role.value,
+            has=role.value,
+        )
 
 
 def command_from(kind: type[Kind], params: Mapping[str, Any]) -> Kind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Document, FilesetCommand, Role, command
 from instep.errors import ResourceError
 
 
@@ -23,7 +23,5 @@ class RecordsDocument(Document, frozen=True):
 
 
 @command("debug_record", Role.ADMIN, ResourceError)
-class DebugRecordCommand(Command[RecordsDocument], frozen=True):
+class DebugRecordCommand(FilesetCommand[RecordsDocument], frozen=True):
     """Write the last events of a fileset's machines to files in the node directory."""
-
-    fileset: str | None = None

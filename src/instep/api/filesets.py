@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import FullGenerationDocument
 from instep.api.verifying import DifferenceDocument
 from instep.errors import ConfigError, RefusedError, ResourceError, UnavailableError
@@ -81,10 +81,9 @@ class FilesetListCommand(Command[FilesetsDocument], frozen=True):
 
 
 @command("fileset_show", Role.VIEWER)
-class FilesetShowCommand(Command[FilesetDocument], frozen=True):
+class FilesetShowCommand(FilesetCommand[FilesetDocument], frozen=True):
     """One fileset; earlier command lines call it ``name``."""
 
-    fileset: str | None = None
     name: str | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, Seconds, command
+from instep.api.command import Command, Document, FilesetCommand, Role, Seconds, command
 from instep.api.parts import FailureDocument, GenerationDocument, HeldDocument, WaitingDocument
 from instep.errors import (
     ContentionError,
@@ -30,13 +30,12 @@ class WaitDocument(Document, frozen=True):
 
 
 @command("wait", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
-class WaitCommand(Command[WaitDocument], frozen=True):
+class WaitCommand(FilesetCommand[WaitDocument], frozen=True):
     """Publish all changes from before the call, then wait until all direct partners are in step with them.
 
     ``nodes`` are waited for instead, or with ``fleet`` also nodes behind hubs.
     """
 
-    fileset: str | None = None
     generation: Count | None = None
     nodes: tuple[str, ...] = ()
     fleet: bool = False
@@ -63,13 +62,12 @@ class OutcomeDocument(Document, frozen=True, kw_only=True):
 @command(
     "publish", Role.OPERATOR, RefusedError, ContentionError, UnavailableError, ResourceError, DamagedError
 )
-class PublishCommand(Command[OutcomeDocument], frozen=True):
+class PublishCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Make the tree as it is now a new generation; ``wait`` then waits for the direct partners.
 
     ``accept_held`` lets go of the last entries of the paths in ``held_b64``, or of all held paths where none is named.
     """
 
-    fileset: str | None = None
     author: str | None = None
     message: str = ""
     accept_deletions: bool = False
@@ -103,13 +101,12 @@ class RollbackCommand(Command[OutcomeDocument], frozen=True):
     DamagedError,
     PeerError,
 )
-class RestoreCommand(Command[OutcomeDocument], frozen=True):
+class RestoreCommand(FilesetCommand[OutcomeDocument], frozen=True):
     """Paths of the tree, or all of it, as a generation has them; in the directory ``to`` where that is given.
 
     Contents that are not here come from all partners, or from the one that ``from`` names.
     """
 
-    fileset: str | None = None
     paths_b64: tuple[bytes, ...] = ()
     generation: Count | None = None
     source: str | None = field(default=None, name="from")
@@ -128,10 +125,9 @@ class RetryDocument(Document, frozen=True, kw_only=True):
 
 
 @command("retry", Role.OPERATOR, RefusedError, UnavailableError)
-class RetryCommand(Command[RetryDocument], frozen=True):
+class RetryCommand(FilesetCommand[RetryDocument], frozen=True):
     """Try a refused or put-back generation again, here or on a partner."""
 
-    fileset: str | None = None
     node: str | None = None
 
 
@@ -145,10 +141,9 @@ class PauseDocument(Document, frozen=True):
 
 
 @command("pause", Role.OPERATOR, UnavailableError)
-class PauseCommand(Command[PauseDocument], frozen=True):
+class PauseCommand(FilesetCommand[PauseDocument], frozen=True):
     """Stop publishing and applying a fileset on this node, ``for_s`` seconds or until it is resumed."""
 
-    fileset: str | None = None
     for_s: Seconds | None = None
     reason: str | None = None
 
@@ -161,7 +156,5 @@ class ResumeDocument(Document, frozen=True):
 
 
 @command("resume", Role.OPERATOR, UnavailableError)
-class ResumeCommand(Command[ResumeDocument], frozen=True):
+class ResumeCommand(FilesetCommand[ResumeDocument], frozen=True):
     """Go on after a pause."""
-
-    fileset: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType, field
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import (
     FailureDocument,
     FullGenerationDocument,
@@ -152,10 +152,9 @@ class StatusDocument(Document, frozen=True):
 
 
 @command("status", Role.VIEWER)
-class StatusCommand(Command[StatusDocument], frozen=True):
+class StatusCommand(FilesetCommand[StatusDocument], frozen=True):
     """How all nodes stand that this node knows; with ``watch`` an item for every change until the daemon stops."""
 
-    fileset: str | None = None
     watch: bool = False
 
 
@@ -178,10 +177,8 @@ class LogDocument(Document, frozen=True):
 
 
 @command("log", Role.VIEWER, ResourceError)
-class LogCommand(Command[LogDocument], frozen=True):
+class LogCommand(FilesetCommand[LogDocument], frozen=True):
     """The generations of a line, and where the contents of each can still be had."""
-
-    fileset: str | None = None
 
 
 class ChangeDocument(Document, frozen=True, kw_only=True):
@@ -208,10 +205,9 @@ class DiffDocument(Document, frozen=True, kw_only=True):
 
 
 @command("diff", Role.VIEWER, DamagedError, RefusedError)
-class DiffCommand(Command[DiffDocument], frozen=True):
+class DiffCommand(FilesetCommand[DiffDocument], frozen=True):
     """The changes between two generations, or between one and the head, or between the head and the tree."""
 
-    fileset: str | None = None
     a: Count | None = None
     b: Count | None = None
 
@@ -253,9 +249,8 @@ class ExplainDocument(Document, frozen=True, kw_only=True):
 
 
 @command("explain", Role.VIEWER)
-class ExplainCommand(Command[ExplainDocument], frozen=True):
+class ExplainCommand(FilesetCommand[ExplainDocument], frozen=True):
     """Which nodes get a fileset or a path of it, by which way, and why not."""
 
-    fileset: str | None = None
     path: str | None = None
     path_b64: bytes | None = None

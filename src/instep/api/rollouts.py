@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Document, FilesetCommand, Role, command
 from instep.api.parts import FailureDocument, GenerationDocument, WaitingDocument
 from instep.errors import RefusedError, ResourceError, UnavailableError
 
@@ -50,10 +50,9 @@ class RolloutsDocument(Document, frozen=True):
 
 
 @command("rollout_show", Role.VIEWER, RefusedError, UnavailableError)
-class RolloutShowCommand(Command[RolloutsDocument], frozen=True):
+class RolloutShowCommand(FilesetCommand[RolloutsDocument], frozen=True):
     """The present rollout and the past ones; with ``watch`` an item for every change until the daemon stops."""
 
-    fileset: str | None = None
     watch: bool = False
 
 
@@ -68,39 +67,30 @@ class RolloutStateDocument(Document, frozen=True):
 
 
 @command("rollout_pause", Role.OPERATOR, RefusedError, UnavailableError)
-class RolloutPauseCommand(Command[RolloutStateDocument], frozen=True):
+class RolloutPauseCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Let no further partner begin; partners that began finish."""
-
-    fileset: str | None = None
 
 
 @command("rollout_resume", Role.OPERATOR, RefusedError, UnavailableError)
-class RolloutResumeCommand(Command[RolloutStateDocument], frozen=True):
+class RolloutResumeCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Go on with a paused rollout."""
-
-    fileset: str | None = None
 
 
 @command("rollout_abort", Role.OPERATOR, RefusedError, UnavailableError)
-class RolloutAbortCommand(Command[RolloutStateDocument], frozen=True):
+class RolloutAbortCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """End the rollout; partners that switched go back, unless ``keep`` lets them stay."""
 
-    fileset: str | None = None
     keep: bool = False
 
 
 @command("rollout_confirm", Role.OPERATOR, RefusedError, UnavailableError)
-class RolloutConfirmCommand(Command[RolloutStateDocument], frozen=True):
+class RolloutConfirmCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Say in time that the generation is good, so that no partner goes back."""
-
-    fileset: str | None = None
 
 
 @command("rollout_retry", Role.OPERATOR, RefusedError, UnavailableError)
-class RolloutRetryCommand(Command[RolloutStateDocument], frozen=True):
+class RolloutRetryCommand(FilesetCommand[RolloutStateDocument], frozen=True):
     """Begin the failed rollout of the head anew; partners drop their refusals."""
-
-    fileset: str | None = None
 
 
 class ReloadDocument(Document, frozen=True):
@@ -115,8 +105,7 @@ class ReloadDocument(Document, frozen=True):
 
 
 @command("reload", Role.OPERATOR, RefusedError, UnavailableError, ResourceError)
-class ReloadCommand(Command[ReloadDocument], frozen=True):
+class ReloadCommand(FilesetCommand[ReloadDocument], frozen=True):
     """Run the reload hooks of the writer, then of its direct partners: at once, or ``rolling`` a batch at a time."""
 
-    fileset: str | None = None
     rolling: bool = False

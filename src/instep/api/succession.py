@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import GenerationDocument
 from instep.errors import ContentionError, RefusedError, ResourceError, UnavailableError
 
@@ -70,8 +70,7 @@ class PromoteDocument(Document, frozen=True):
 
 
 @command("promote", Role.ADMIN, RefusedError, ContentionError, UnavailableError, ResourceError)
-class PromoteCommand(Command[PromoteDocument], frozen=True):
+class PromoteCommand(FilesetCommand[PromoteDocument], frozen=True):
     """Make this node the writer because the home is dead; ``dry_run`` only names the generations that may be lost."""
 
-    fileset: str | None = None
     dry_run: bool = False

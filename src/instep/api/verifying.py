@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from instep.api.command import Command, Document, Role, command
+from instep.api.command import Command, Document, FilesetCommand, Role, command
 from instep.api.parts import GenerationDocument
 from instep.errors import DamagedError, RefusedError, UnavailableError
 
@@ -41,10 +41,9 @@ class VerifyDocument(Document, frozen=True):
 
 
 @command("verify", Role.OPERATOR, UnavailableError, DamagedError)
-class VerifyCommand(Command[VerifyDocument], frozen=True):
+class VerifyCommand(FilesetCommand[VerifyDocument], frozen=True):
     """Compare the roots of the fleet, and each tree's stat with its manifest; ``deep`` reads every byte."""
 
-    fileset: str | None = None
     deep: bool = False
     fleet: bool = False
 
@@ -84,10 +83,9 @@ class TestsDocument(Document, frozen=True):
 
 
 @command("test", Role.OPERATOR, RefusedError, UnavailableError)
-class TestCommand(Command[TestsDocument], frozen=True):
+class TestCommand(FilesetCommand[TestsDocument], frozen=True):
     """Run the probe hooks and golden requests of a fileset now; nothing is changed."""
 
-    fileset: str | None = None
     through_balancer: bool = False
     nodes: tuple[str, ...] = ()
     fleet: bool = False

@@ -188,9 +188,8 @@ def _says_something(reason: str) -> bool:
 
 
 def _families() -> list[type[errors.InstepError]]:
-    found = [getattr(errors, name) for name in errors.__all__]
-    classes = [one for one in found if isinstance(one, type) and issubclass(one, errors.InstepError)]
-    return sorted(classes, key=lambda one: one.exit_code)
+    found: list[type[errors.InstepError]] = [errors.InstepError, *errors.InstepError.__subclasses__()]
+    return sorted(found, key=lambda one: one.exit_code)
 
 
 def _raised() -> Iterator[tuple[str, int, str, str]]:

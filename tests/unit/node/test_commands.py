@@ -17,13 +17,18 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from instep.api.archive import ArchiveListCommand, ArchiveListDocument, ArchivePruneCommand
+from instep.api.archive import (
+    ArchiveListCommand,
+    ArchiveListDocument,
+    ArchivePruneCommand,
+    ArchivePruneDocument,
+)
 from instep.api.catalog import COMMANDS
 from instep.api.command import Command, Role, command_from
 from instep.api.filesets import FilesetShowCommand
 from instep.api.lines import PublishCommand
 from instep.cli.control import Control
-from instep.errors import ResourceError, UsageError
+from instep.errors import NotAllowedError, ResourceError, UsageError
 from instep.node import commands
 from instep.node.commands import commands_of
 from instep.node.commands.control import ControlServer, Speaker
@@ -193,6 +198,36 @@ async def test_the_socket_decodes_answers_and_refuses(server: ControlServer, tmp
             await asyncio.to_thread(control.call, name, params, timeout_s=10.0)
         assert refused.value.error_code == code
         assert refused.value.hint is not None
+
+
+async def test_the_socket_refuses_a_command_above_the_role_of_its_callers(tmp_path: Path) -> None:
+    pruned: list[ArchivePruneCommand] = []
+
+    async def prune(asked: ArchivePruneCommand, speaker: Speaker) -> ArchivePruneDocument:
+        pruned.append(asked)
+        return ArchivePruneDocument("catalog", True, False, (), 0, 0)
+
+    control = Control(tmp_path / "control.sock")
+    for role in Role:
+        served = ControlServer(tmp_path / "control.sock", {ArchivePruneCommand: prune}, role)
+        await served.start()
+        try:
+            asking = asyncio.to_thread(control.ask, ArchivePruneCommand(), timeout_s=10.0)
+            if role is not Role.VIEWER:
+                await asking
+                continue
+            with pytest.raises(NotAllowedError) as refused:
+                await asking
+            assert refused.value.facts == {"asked": "operator", "has": "viewer"}
+            assert (refused.value.error_code, pruned) == ("role_missing", [])
+        finally:
+            await served.stop()
+    assert len(pruned) == 2
+
+
+def test_whom_the_mode_of_the_socket_lets_in_may_give_every_command() -> None:
+    role = inspect.signature(ControlServer).parameters["role"].default
+    assert [name for name, kind in COMMANDS.items() if not role.includes(kind.role)] == []
 
 
 @pytest.mark.parametrize(

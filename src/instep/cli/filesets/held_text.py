@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import click
 from msgspec import UNSET, UnsetType
 
+from instep.api.lines import OutcomeDocument, WaitDocument
 from instep.api.parts import HeldDocument, ReportedDocument
 from instep.cli.output import printable
 from instep.model.counts import which
 
 SET_ASIDE = 20
 NAMED_MAX = 20
-
-
-class HeldPathsView(Protocol):
-    """A result that names held paths, or a part of one."""
-
-    @property
-    def held(self) -> tuple[HeldDocument, ...] | UnsetType: ...
-    @property
-    def held_total(self) -> int | UnsetType: ...
 
 
 def held_lines(held: tuple[HeldDocument, ...] | UnsetType, total: int | UnsetType = UNSET) -> Iterator[str]:
@@ -56,7 +47,7 @@ def reported_lines(
         yield f"  open for writing: {named}" + (f" and {len(opened) - 3} more" if len(opened) > 3 else "")
 
 
-def exit_if_held(document: HeldPathsView, *, ok: bool) -> None:
+def exit_if_held(document: OutcomeDocument | WaitDocument, *, ok: bool) -> None:
     """Exit 20 when the rest is done and single paths are held."""
     if not ok and (document.held_total or document.held):
         raise click.exceptions.Exit(SET_ASIDE)

@@ -3,7 +3,7 @@
 ``instep.api`` defines each command's parameters and result; a handler is an async function ``(command, speaker) ->
 result``. The last line of every answer is ``{"result": ...}`` or ``{"error": ...}``; before it come
 ``{"progress": ...}`` or ``{"item": ...}`` lines.
-The socket has mode 0600: its owner owns the node.
+The socket has mode 0600: its owner owns the node. The mode decides who may call; every caller has the server's role.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from instep.api.command import OTHER_VERSION, Command, Document, as_json, command_from
+from instep.api.command import OTHER_VERSION, Command, Document, Role, as_json, command_from, require_role
 from instep.errors import InstepError, UsageError
 from instep.node.runtime.driver import from_os_error
 
@@ -53,9 +53,10 @@ Commands = Mapping[type[Command[Any]], Handler]
 class ControlServer:
     """Serves the commands of one node on its Unix socket."""
 
-    def __init__(self, path: Path, commands: Commands) -> None:
+    def __init__(self, path: Path, commands: Commands, role: Role = Role.ADMIN) -> None:
         self._path = path
         self._commands = {kind.command: (kind, handler) for kind, handler in commands.items()}
+        self._role = role
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -109,6 +110,7 @@ class ControlServer:
                 f"this daemon has no command {name!r}", hint=OTHER_VERSION, code="unknown_command"
             )
         kind, handler = self._commands[name]
+        require_role(kind, self._role)
         try:
             params = json.loads(await request.read() or b"{}")
         except (ValueError, RecursionError) as error:
