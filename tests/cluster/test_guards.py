@@ -170,7 +170,7 @@ def _rotting(fleet: Fleet, image: Path, root: Path) -> None:
 
 
 def _is_settled(node: Node) -> bool:
-    store = SqliteStore.open(node.directory / "state" / "node.db", read_only=True)
+    store = SqliteStore(node.directory / "state" / "node.db", read_only=True)
     try:
         row = store.stat_row(FilesetName("data"), b"rots")
     finally:

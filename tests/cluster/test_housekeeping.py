@@ -30,7 +30,7 @@ async def test_a_sweep_spares_what_generations_name_and_waits_for_work(
             (tree / f"f{name}").write_text(f"{number} {name}")
         fleet.main.run("publish", "data", "--accept-deletions")
     fleet.main.stop()
-    store = SqliteStore.open(fleet.main.directory / "state" / "node.db")
+    store = SqliteStore(fleet.main.directory / "state" / "node.db")
     try:
         newest, *older = store.generations(LINE, 100)
         store.delete_generations([signed.id for signed in older])

@@ -114,8 +114,6 @@ def test_blobs_come_back(store: NodeStore) -> None:
     store.put_blob(digest("d"), b"definition")
     store.put_blob(digest("d"), b"definition")
     assert store.get_blob(digest("d")) == b"definition"
-    store.delete_blobs([digest("d")])
-    assert store.get_blob(digest("d")) is None
 
 
 # generations and epochs
@@ -178,23 +176,6 @@ def test_a_line_keeps_state_head_and_live_apart(store: NodeStore) -> None:
     assert [tuple(line) for line in store.lines()] == [(LINE, head(2), head(1)), (OTHER, None, None)]
     store.set_live(LINE, None)
     assert store.lines()[0].live is None
-
-
-def test_forgetting_a_fileset_leaves_the_others(store: NodeStore) -> None:
-    for line in (LINE, OTHER):
-        store.save_line(line, b"state")
-        store.save_report(line, S1, b"report")
-        store.put_stat_rows(line.fileset, [row(b"a")])
-    store.add_generation(generation(1))
-    store.add_epoch(epoch(1))
-    store.forget_fileset(CATALOG)
-    assert [line.line for line in store.lines()] == [OTHER]
-    assert store.generations(LINE) == []
-    assert store.epochs(LINE) == []
-    assert store.reports(LINE) == {}
-    assert list(store.stat_rows(CATALOG)) == []
-    assert store.reports(OTHER) == {S1: b"report"}
-    assert list(store.stat_rows(OTHER.fileset)) == [row(b"a")]
 
 
 def test_named_values(store: NodeStore) -> None:
@@ -265,20 +246,6 @@ def test_rows_and_trees_of_rows_go(store: NodeStore) -> None:
     store.delete_stat_tree(CATALOG, b"d")
     assert [one.path for one in store.stat_rows(CATALOG)] == [b"d.txt", b"e"]
     store.delete_stat_tree(CATALOG, b"")
-    assert list(store.stat_rows(CATALOG)) == []
-
-
-def test_a_whole_scan_replaces_all_rows_and_writes_only_what_differs(store: NodeStore) -> None:
-    old = [row(f"f{n:05d}".encode()) for n in range(9000)]
-    assert store.replace_stat_rows(CATALOG, iter(old)) == 9000
-    assert store.replace_stat_rows(CATALOG, iter(old)) == 0
-    new = [one for one in old if one.path not in (b"f00000", b"f05000", b"f08999")]
-    new[10] = row(new[10].path, size=99)
-    new.insert(0, row(b"e"))
-    new.append(row(b"z"))
-    assert store.replace_stat_rows(CATALOG, iter(new)) == 6
-    assert list(store.stat_rows(CATALOG)) == new
-    assert store.replace_stat_rows(CATALOG, []) == len(new)
     assert list(store.stat_rows(CATALOG)) == []
 
 
@@ -369,6 +336,3 @@ def test_rollouts_keep_their_state_and_a_bounded_past(store: NodeStore) -> None:
     assert (found[0], found[-1]) == (b"%d" % (ROLLOUTS_KEPT + 4), b"5"), "newest first, oldest pruned"
     assert store.rollouts(LINE, 2) == found[:2]
     assert store.rollouts(OTHER) == [b"kept"], "another line's are counted alone"
-    store.forget_fileset(CATALOG)
-    assert store.load_rollout(LINE) is None and store.rollouts(LINE) == []
-    assert store.load_rollout(OTHER) == b"other"

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.model.ids import FilesetName
-from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.store.memory import MemoryStore
 from instep.store.sqlite import SqliteStore
@@ -39,7 +38,6 @@ operations = st.one_of(
     st.tuples(st.just("put"), st.lists(rows, max_size=6)),
     st.tuples(st.just("delete"), st.lists(paths, max_size=3)),
     st.tuples(st.just("delete tree"), paths),
-    st.tuples(st.just("replace"), st.lists(rows, max_size=6, unique_by=lambda row: row.path)),
 )
 
 
@@ -57,8 +55,6 @@ def test_both_stores_tell_the_same_rows(steps: list[tuple[str, Any]], after: byt
                         store.delete_stat_rows(FILESET, gone)
                     case "delete tree", bytes(directory):
                         store.delete_stat_tree(FILESET, directory)
-                    case "replace", [*wanted]:
-                        store.replace_stat_rows(FILESET, sorted(wanted, key=lambda row: sort_key(row.path)))
         everything = list(real.stat_rows(FILESET))
         assert everything == list(twin.stat_rows(FILESET))
         assert list(real.stat_rows(FILESET, after=after)) == list(twin.stat_rows(FILESET, after=after))

@@ -152,7 +152,7 @@ class HostileWriter:
         self.pki = Pki(node.directory / "pki")
         self.name = self.pki.name
         self.line = LineId(fileset_name(fileset), self.name)
-        store = SqliteStore.open(node.directory / "state" / "node.db")
+        store = SqliteStore(node.directory / "state" / "node.db")
         try:
             newest = store.generations(self.line, 1)[0]
             self.epochs: tuple[SignedEpoch, ...] = tuple(store.epochs(self.line))

@@ -38,7 +38,7 @@ def test_what_was_written_is_there_after_reopening_and_the_file_is_private(tmp_p
 
 def test_another_store_on_the_same_file_sees_the_writes(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
-    other = store.another()
+    other = SqliteStore(tmp_path / "state.db", is_checked=True)
     store.put("k", b"v")
     assert other.get("k") == b"v"
     reader = SqliteStore(tmp_path / "state.db", read_only=True)
@@ -163,7 +163,7 @@ def test_a_write_waits_for_another_connection_and_then_names_it(
 ) -> None:
     monkeypatch.setattr(database, "BUSY_MS", 20)
     store = SqliteStore(tmp_path / "state.db")
-    other = store.another()
+    other = SqliteStore(tmp_path / "state.db", is_checked=True)
     with other.transaction(), pytest.raises(UnavailableError) as caught:
         store.put("k", b"v")
     assert code_of(caught) == "state_busy"
@@ -210,7 +210,7 @@ def test_durable_transactions_sync_fully_and_caches_do_not(tmp_path: Path) -> No
 
 def test_a_full_disk_undoes_the_change_and_the_next_one_works(tmp_path: Path) -> None:
     state = database.Database(tmp_path / "node.db")
-    store = SqliteStore.open(tmp_path / "node.db", is_checked=True)
+    store = SqliteStore(tmp_path / "node.db", is_checked=True)
     assert store.get("key") is None
     pages = state.connection.execute("PRAGMA page_count").get
     state.connection.execute(f"PRAGMA max_page_count = {pages}")

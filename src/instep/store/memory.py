@@ -125,10 +125,6 @@ class MemoryStore:
     def put_blob(self, digest: Digest, raw: bytes) -> None:
         self._tables.blobs.setdefault(digest, raw)
 
-    def delete_blobs(self, digests: Iterable[Digest]) -> None:
-        for digest in digests:
-            self._tables.blobs.pop(digest, None)
-
     # generations and epochs
 
     def add_generation(self, generation: SignedGeneration) -> None:
@@ -188,16 +184,6 @@ class MemoryStore:
     def lines(self) -> list[LineRow]:
         return [LineRow(line, row.head, row.live) for line, row in sorted(self._tables.lines.items())]
 
-    def forget_fileset(self, fileset: FilesetName) -> None:
-        tables = self._tables
-        tables.lines = {k: v for k, v in tables.lines.items() if k.fileset != fileset}
-        self.delete_generations([v for k, v in tables.positions.items() if k[0].fileset == fileset])
-        tables.epochs = {k: v for k, v in tables.epochs.items() if k[0].fileset != fileset}
-        tables.reports = {k: v for k, v in tables.reports.items() if k[0].fileset != fileset}
-        tables.rollout_states = {k: v for k, v in tables.rollout_states.items() if k.fileset != fileset}
-        tables.rollouts = {k: v for k, v in tables.rollouts.items() if k.fileset != fileset}
-        self.delete_stat_tree(fileset, b"")
-
     # rollouts
 
     def load_rollout(self, line: LineId) -> bytes | None:
@@ -252,18 +238,6 @@ class MemoryStore:
             for (name, path), row in self._tables.stat.items()
             if name != fileset or not (path == directory or is_below(path, directory))
         }
-
-    def replace_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> int:
-        have = {row.path: row for row in self.stat_rows(fileset)}
-        changes, last = 0, b""
-        for row in rows:
-            assert sort_key(row.path) > last, f"stat rows out of path order at {row.path!r}"
-            last = sort_key(row.path)
-            if have.pop(row.path, None) != row:
-                self.put_stat_rows(fileset, [row])
-                changes += 1
-        self.delete_stat_rows(fileset, have)
-        return changes + len(have)
 
     # reports and events
 

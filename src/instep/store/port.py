@@ -92,8 +92,6 @@ class NodeStore(Protocol):
 
     def put_blob(self, digest: Digest, raw: bytes) -> None: ...
 
-    def delete_blobs(self, digests: Iterable[Digest]) -> None: ...
-
     # generations and epoch records
 
     def add_generation(self, generation: SignedGeneration) -> None:
@@ -128,10 +126,6 @@ class NodeStore(Protocol):
 
     def lines(self) -> list[LineRow]:
         """All known lines, by fileset and origin."""
-
-    def forget_fileset(self, fileset: FilesetName) -> None:
-        """Drop lines, generations, epochs, rollouts, reports and stat rows of a fileset; pages go with the
-        next sweep."""
 
     # rollouts of lines that are written here
 
@@ -173,11 +167,6 @@ class NodeStore(Protocol):
 
     def delete_stat_tree(self, fileset: FilesetName, directory: bytes) -> None:
         """Drop ``directory`` itself and all below it; the empty path drops all rows of the fileset."""
-
-    def replace_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> int:
-        """After a whole scan: afterwards there are exactly these rows. ``rows`` come in path order and are
-        consumed as a stream; equal ones are not written again. Returns how many were written or dropped.
-        An interruption leaves some rows old and some new, each true of its moment."""
 
     # partners' reports and the events log
 

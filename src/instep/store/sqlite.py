@@ -15,13 +15,15 @@ from instep.errors import PeerError
 from instep.model.generation import SignedEpoch, SignedGeneration
 from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
 from instep.model.statrow import StatRow
-from instep.store import page_table, rollout_table, stat_table
+from instep.store import page_table, stat_table
 from instep.store.database import Database
-from instep.store.port import EVENTS_KEPT, EventRow, LineRow
+from instep.store.port import EVENTS_KEPT, ROLLOUTS_KEPT, EventRow, LineRow
 
 _T = TypeVar("_T")
 _LOOKUP_BATCH = 500
 _DELETE_BATCH = 1000
+_OF_LINE = "fileset = ? AND origin = ?"
+_NEWEST = f"SELECT {{}} FROM rollout WHERE {_OF_LINE} ORDER BY number DESC LIMIT ?"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_generation = msgspec.msgpack.Decoder(SignedGeneration).decode
@@ -39,15 +41,6 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, read_only: bool = False, is_checked: bool = False) -> None:
         self._database = Database(path, read_only=read_only, is_checked=is_checked)
-
-    @classmethod
-    def open(cls, path: Path, *, read_only: bool = False, is_checked: bool = False) -> SqliteStore:
-        """The same as making one, by a name that says so."""
-        return cls(path, read_only=read_only, is_checked=is_checked)
-
-    def another(self) -> SqliteStore:
-        """A store on the same file for a thread that works long; close it there."""
-        return SqliteStore(self._database.path, read_only=self._database.is_read_only, is_checked=True)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -78,6 +71,10 @@ class SqliteStore:
     def _change(self, sql: str, *values: apsw.SQLiteValue, durable: bool = False) -> None:
         with self._database.write(durable=durable) as connection:
             connection.execute(sql, values)
+
+    def _change_each(self, sql: str, values: Iterable[apsw.SQLiteValue]) -> None:
+        with self._database.write(durable=False) as connection:
+            connection.executemany(sql, [(value,) for value in values])
 
     # pages
 
@@ -124,8 +121,7 @@ class SqliteStore:
             connection.execute("CREATE TEMP TABLE IF NOT EXISTS keep (digest BLOB PRIMARY KEY) WITHOUT ROWID")
             connection.execute("DELETE FROM keep")
         for batch in _batched(keep, stat_table.WRITE_BATCH):
-            with self._database.write(durable=False) as connection:
-                connection.executemany("INSERT OR IGNORE INTO keep VALUES (?)", [(one,) for one in batch])
+            self._change_each("INSERT OR IGNORE INTO keep VALUES (?)", batch)
         dropped = 0
         last = b""
         while True:  # each round passes at least one digest on, so it ends with the table
@@ -147,10 +143,6 @@ class SqliteStore:
 
     def put_blob(self, digest: Digest, raw: bytes) -> None:
         self._change("INSERT INTO blob VALUES (?, ?) ON CONFLICT DO NOTHING", digest, raw)
-
-    def delete_blobs(self, digests: Iterable[Digest]) -> None:
-        with self._database.write(durable=False) as connection:
-            connection.executemany("DELETE FROM blob WHERE digest = ?", [(digest,) for digest in digests])
 
     # generations and epochs
 
@@ -179,23 +171,16 @@ class SqliteStore:
         return None if raw is None else _decode_generation(raw)
 
     def generation_at(self, line: LineId, epoch: int, number: int) -> SignedGeneration | None:
-        raw = self._blob(
-            "SELECT record FROM generation WHERE fileset = ? AND origin = ? AND epoch = ? AND number = ?",
-            line.fileset, line.origin, epoch, number,
-        )  # fmt: skip
+        sql = f"SELECT record FROM generation WHERE {_OF_LINE} AND epoch = ? AND number = ?"
+        raw = self._blob(sql, *_of(line), epoch, number)
         return None if raw is None else _decode_generation(raw)
 
     def generations(self, line: LineId, limit: int = 100) -> list[SignedGeneration]:
-        rows = self._rows(
-            "SELECT record FROM generation WHERE fileset = ? AND origin = ?"
-            " ORDER BY epoch DESC, number DESC LIMIT ?",
-            line.fileset, line.origin, limit,
-        )  # fmt: skip
-        return [_decode_generation(row[0]) for row in rows]
+        sql = f"SELECT record FROM generation WHERE {_OF_LINE} ORDER BY epoch DESC, number DESC LIMIT ?"
+        return [_decode_generation(row[0]) for row in self._rows(sql, *_of(line), limit)]
 
     def delete_generations(self, generation_ids: Iterable[Digest]) -> None:
-        with self._database.write(durable=False) as connection:
-            connection.executemany("DELETE FROM generation WHERE id = ?", [(one,) for one in generation_ids])
+        self._change_each("DELETE FROM generation WHERE id = ?", generation_ids)
 
     def add_epoch(self, epoch: SignedEpoch) -> None:
         body = epoch.body()
@@ -207,18 +192,13 @@ class SqliteStore:
         )  # fmt: skip
 
     def epochs(self, line: LineId) -> list[SignedEpoch]:
-        rows = self._rows(
-            "SELECT record FROM epoch WHERE fileset = ? AND origin = ? ORDER BY epoch, id",
-            line.fileset, line.origin,
-        )  # fmt: skip
+        rows = self._rows(f"SELECT record FROM epoch WHERE {_OF_LINE} ORDER BY epoch, id", *_of(line))
         return [_decode_epoch(row[0]) for row in rows]
 
     # lines
 
     def load_line(self, line: LineId) -> bytes | None:
-        return self._blob(
-            "SELECT state FROM line WHERE fileset = ? AND origin = ?", line.fileset, line.origin
-        )
+        return self._blob(f"SELECT state FROM line WHERE {_OF_LINE}", *_of(line))
 
     def save_line(self, line: LineId, state: bytes) -> None:
         self._set_line(line, "state", state, durable=True)
@@ -233,7 +213,7 @@ class SqliteStore:
         self._change(
             f"INSERT INTO line (fileset, origin, {column}) VALUES (?, ?, ?)"
             f" ON CONFLICT (fileset, origin) DO UPDATE SET {column} = excluded.{column}",
-            line.fileset, line.origin, value,
+            *_of(line), value,
             durable=durable,
         )  # fmt: skip
 
@@ -241,26 +221,28 @@ class SqliteStore:
         rows = self._rows("SELECT fileset, origin, head, live FROM line ORDER BY fileset, origin")
         return [LineRow(_line(row[0], row[1]), _head(row[2]), _head(row[3])) for row in rows]
 
-    def forget_fileset(self, fileset: FilesetName) -> None:
-        with self._database.write(durable=True) as connection:
-            for table in ("line", "generation", "epoch", "report", "rollout_state", "rollout"):
-                connection.execute(f"DELETE FROM {table} WHERE fileset = ?", (fileset,))
-            stat_table.delete_tree(connection, fileset, b"")
-
     # rollouts
 
     def load_rollout(self, line: LineId) -> bytes | None:
-        return self._blob(rollout_table.LOAD, line.fileset, line.origin)
+        return self._blob(f"SELECT state FROM rollout_state WHERE {_OF_LINE}", *_of(line))
 
     def save_rollout(self, line: LineId, state: bytes, *, durable: bool = True) -> None:
-        self._change(rollout_table.SAVE, line.fileset, line.origin, state, durable=durable)
+        self._change(
+            "INSERT INTO rollout_state VALUES (?, ?, ?)"
+            " ON CONFLICT (fileset, origin) DO UPDATE SET state = excluded.state",
+            *_of(line), state,
+            durable=durable,
+        )  # fmt: skip
 
     def keep_rollout(self, line: LineId, finished: bytes, *, durable: bool = True) -> None:
+        insert = "INSERT INTO rollout (fileset, origin, record) VALUES (?, ?, ?)"
+        prune = f"DELETE FROM rollout WHERE {_OF_LINE} AND number NOT IN ({_NEWEST.format('number')})"
         with self._database.write(durable=durable) as connection:
-            rollout_table.keep(connection, line, finished)
+            connection.execute(insert, (*_of(line), finished))
+            connection.execute(prune, (*_of(line), *_of(line), ROLLOUTS_KEPT))
 
     def rollouts(self, line: LineId, limit: int = 50) -> list[bytes]:
-        return [row[0] for row in self._rows(rollout_table.NEWEST, line.fileset, line.origin, limit)]
+        return [row[0] for row in self._rows(_NEWEST.format("record"), *_of(line), limit)]
 
     # odds and ends
 
@@ -311,41 +293,17 @@ class SqliteStore:
         with self._database.write(durable=False) as connection:
             stat_table.delete_tree(connection, fileset, directory)
 
-    def replace_stat_rows(self, fileset: FilesetName, rows: Iterable[StatRow]) -> int:
-        changes = 0
-        start = b""
-        for batch in _batched(rows, stat_table.READ_BATCH):
-            end = _checked_order(batch, start)
-            changes += self._replace_range(fileset, batch, start, end)
-            start = end
-        return changes + self._replace_range(fileset, [], start, None)
-
-    def _replace_range(
-        self, fileset: FilesetName, rows: Sequence[StatRow], start: bytes, end: bytes | None
-    ) -> int:
-        """Make ``rows`` the only ones after key ``start`` up to and with key ``end``; how many changed."""
-        with self._database.held() as connection:
-            puts, gone = stat_table.difference(connection, fileset, rows, start, end)
-        if puts or gone:
-            with self._database.write(durable=False) as connection:
-                stat_table.delete(connection, fileset, gone)
-                stat_table.write(connection, fileset, puts)
-        return len(puts) + len(gone)
-
     # reports and events
 
     def save_report(self, line: LineId, partner: NodeName, report: bytes) -> None:
         self._change(
             "INSERT INTO report VALUES (?, ?, ?, ?)"
             " ON CONFLICT (fileset, origin, partner) DO UPDATE SET report = excluded.report",
-            line.fileset, line.origin, partner, report,
+            *_of(line), partner, report,
         )  # fmt: skip
 
     def reports(self, line: LineId) -> dict[NodeName, bytes]:
-        rows = self._rows(
-            "SELECT partner, report FROM report WHERE fileset = ? AND origin = ? ORDER BY partner",
-            line.fileset, line.origin,
-        )  # fmt: skip
+        rows = self._rows(f"SELECT partner, report FROM report WHERE {_OF_LINE} ORDER BY partner", *_of(line))
         return {NodeName(row[0]): row[1] for row in rows}
 
     def delete_reports(self, partner: NodeName) -> None:
@@ -354,7 +312,7 @@ class SqliteStore:
     def append_event(
         self, at_ms: int, kind: str, line: LineId | None, text: str, facts: Mapping[str, object]
     ) -> int:
-        fileset, origin = (None, None) if line is None else (line.fileset, line.origin)
+        fileset, origin = (None, None) if line is None else _of(line)
         with self._database.write(durable=False) as connection:
             connection.execute(
                 "INSERT INTO event (at_ms, kind, fileset, origin, text, facts) VALUES (?, ?, ?, ?, ?, ?)",
@@ -385,13 +343,9 @@ def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield batch
 
 
-def _checked_order(rows: Sequence[StatRow], start: bytes) -> bytes:
-    """The key of the last row; rows rise strictly after ``start``, or the caller is broken."""
-    for row in rows:
-        key = stat_table.key_of(row.path)
-        assert key > start, f"stat rows out of path order at {row.path!r}"
-        start = key
-    return start
+def _of(line: LineId) -> tuple[FilesetName, NodeName]:
+    """The values of ``_OF_LINE``."""
+    return line.fileset, line.origin
 
 
 def _line(fileset: str, origin: str) -> LineId:

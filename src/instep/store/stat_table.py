@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import apsw
 
@@ -15,6 +16,7 @@ WRITE_BATCH = 4096
 
 key_of = sort_key
 _COLUMNS = "key, ino, dev, ctime_ns, mtime_ns, size, digest, chunks, read_at_ns"
+_OF_FILESET = "fileset = (SELECT id FROM fileset WHERE name = ?)"
 _TWO_64 = 1 << 64
 _INT64_MAX = (1 << 63) - 1
 _TIME_MIN = -2_500_000_000 * 10**9
@@ -34,7 +36,7 @@ def read_batch(
     connection: apsw.Connection, fileset: FilesetName, start: bytes, end: bytes | None
 ) -> list[StatRow]:
     """At most ``READ_BATCH`` rows with ``start < key < end``."""
-    sql = f"SELECT {_COLUMNS} FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key > ?"
+    sql = f"SELECT {_COLUMNS} FROM stat WHERE {_OF_FILESET} AND key > ?"
     values: tuple[apsw.SQLiteValue, ...] = (fileset, start)
     if end is not None:
         sql += " AND key < ?"
@@ -43,22 +45,14 @@ def read_batch(
 
 
 def read_one(connection: apsw.Connection, fileset: FilesetName, path: bytes) -> StatRow | None:
-    for row in connection.execute(
-        f"SELECT {_COLUMNS} FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key = ?",
-        (fileset, key_of(path)),
-    ):
-        return _row(*row)
-    return None
+    sql = f"SELECT {_COLUMNS} FROM stat WHERE {_OF_FILESET} AND key = ?"
+    return next((_row(*row) for row in connection.execute(sql, (fileset, key_of(path)))), None)
 
 
 def read_by_inode(connection: apsw.Connection, fileset: FilesetName, dev: int, ino: int) -> StatRow | None:
-    for row in connection.execute(
-        f"SELECT {_COLUMNS} FROM stat INDEXED BY stat_inode"
-        " WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND ino = ? AND dev = ? ORDER BY key LIMIT 1",
-        (fileset, _signed(ino), _signed(dev)),
-    ):
-        return _row(*row)
-    return None
+    which = f"{_OF_FILESET} AND ino = ? AND dev = ? ORDER BY key LIMIT 1"
+    sql = f"SELECT {_COLUMNS} FROM stat INDEXED BY stat_inode WHERE {which}"
+    return next((_row(*row) for row in connection.execute(sql, (fileset, _signed(ino), _signed(dev)))), None)
 
 
 def write(connection: apsw.Connection, fileset: FilesetName, rows: Sequence[StatRow]) -> None:
@@ -82,48 +76,20 @@ def write(connection: apsw.Connection, fileset: FilesetName, rows: Sequence[Stat
 
 
 def delete(connection: apsw.Connection, fileset: FilesetName, paths: Iterable[bytes]) -> None:
-    connection.executemany(
-        "DELETE FROM stat WHERE fileset = (SELECT id FROM fileset WHERE name = ?) AND key = ?",
-        [(fileset, key_of(path)) for path in paths],
-    )
+    which = f"{_OF_FILESET} AND key = ?"
+    connection.executemany(f"DELETE FROM stat WHERE {which}", [(fileset, key_of(path)) for path in paths])
 
 
 def delete_tree(connection: apsw.Connection, fileset: FilesetName, directory: bytes) -> None:
     """The directory's own row and all below it; every row of the fileset for the empty path."""
-    which = "fileset = (SELECT id FROM fileset WHERE name = ?)"
     if not directory:
-        connection.execute(f"DELETE FROM stat WHERE {which}", (fileset,))
+        connection.execute(f"DELETE FROM stat WHERE {_OF_FILESET}", (fileset,))
         return
     key = key_of(directory)
     connection.execute(
-        f"DELETE FROM stat WHERE {which} AND (key = ? OR (key > ? AND key < ?))",
+        f"DELETE FROM stat WHERE {_OF_FILESET} AND (key = ? OR (key > ? AND key < ?))",
         (fileset, key, key + b"\0", key + b"\1"),
     )
-
-
-def difference(
-    connection: apsw.Connection,
-    fileset: FilesetName,
-    wanted: Sequence[StatRow],
-    start: bytes,
-    end: bytes | None,
-) -> tuple[list[StatRow], list[bytes]]:
-    """The rows to write and the paths to drop, so that ``wanted`` are the only rows after key ``start`` up to
-    and with key ``end``. Reads in batches: memory is bounded by the size of the change."""
-    by_path = {row.path: row for row in wanted}
-    gone: list[bytes] = []
-    beyond = None if end is None else end + b"\0"
-    while True:
-        have = read_batch(connection, fileset, start, beyond)
-        for row in have:
-            want = by_path.get(row.path)
-            if want is None:
-                gone.append(row.path)
-            elif want == row:
-                del by_path[row.path]
-        if len(have) < READ_BATCH:
-            return list(by_path.values()), gone
-        start = key_of(have[-1].path)
 
 
 def _fileset_number(connection: apsw.Connection, fileset: FilesetName) -> int:
@@ -139,23 +105,11 @@ def _signed(value: int) -> int:
     return (value + (1 << 63)) % _TWO_64 - (1 << 63)
 
 
-def _row(
-    key: bytes,
-    ino: int,
-    dev: int,
-    ctime_ns: int,
-    mtime_ns: int,
-    size: int,
-    digest: bytes,
-    chunks: bytes,
-    read_at_ns: int,
-) -> StatRow:
-    if ino < 0:
-        ino += _TWO_64
-    if dev < 0:
-        dev += _TWO_64
-    if ctime_ns < _TIME_MIN:
-        ctime_ns += _TWO_64
-    if mtime_ns < _TIME_MIN:
-        mtime_ns += _TWO_64
-    return StatRow(key.replace(b"\0", b"/"), ino, dev, ctime_ns, mtime_ns, size, digest, chunks, read_at_ns)
+def _row(key: bytes, ino: int, dev: int, ctime_ns: int, mtime_ns: int, *others: Any) -> StatRow:
+    ino, dev = _unwrapped(ino, 0), _unwrapped(dev, 0)
+    times = _unwrapped(ctime_ns, _TIME_MIN), _unwrapped(mtime_ns, _TIME_MIN)
+    return StatRow(key.replace(b"\0", b"/"), ino, dev, *times, *others)
+
+
+def _unwrapped(value: int, least: int) -> int:
+    return value if value >= least else value + _TWO_64

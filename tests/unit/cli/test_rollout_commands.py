@@ -61,7 +61,7 @@ def test_without_a_daemon_the_last_state_is_shown(instep: Run, node: Any) -> Non
 
     edits.add_fileset(node, "catalog", "/srv/catalog", {})
     node.state.mkdir(exist_ok=True)
-    SqliteStore.open(node.database).close()
+    SqliteStore(node.database).close()
     code, out, _ = instep("rollout", "show", "--json")
     assert (code, json.loads(out)) == (0, {"fileset": "catalog", "rollout": None, "past": []})
     assert instep("rollout", "show")[1] == "catalog: no rollout yet\n"

@@ -150,7 +150,7 @@ def offline_status(directory: Path) -> api.StatusDocument:
         return api.StatusDocument(None, "stopped", bad, (), next=steps)
     filesets: tuple[api.FilesetStatusDocument, ...] = ()
     if (node.state / "node.db").exists():
-        store = SqliteStore.open(node.state / "node.db")
+        store = SqliteStore(node.state / "node.db")
         try:
             filesets = tuple(_offline_fileset(store, fileset) for fileset in settings.filesets.values())
         finally:
@@ -191,7 +191,7 @@ def _offline_fileset(store: NodeStore, fileset: FilesetSettings) -> api.FilesetS
 def offline_log(directory: Path, fileset: str | None) -> api.LogDocument:
     """The generations that the store knows; where contents are is only known to a running daemon."""
     chosen = pick_fileset(load(directory), fileset)
-    store = SqliteStore.open(NodeDirectory(directory).database)
+    store = SqliteStore(NodeDirectory(directory).database)
     try:
         rows = [log_row(signed, ()) for signed in store.generations(chosen.line, 1000)]
     finally:

@@ -66,7 +66,7 @@ def _ended() -> UnavailableError:
 
 def _open_checked(path: Path) -> NodeStore:
     """``open_state`` has checked the file."""
-    return SqliteStore.open(path, is_checked=True)
+    return SqliteStore(path, is_checked=True)
 
 
 class Runtime:

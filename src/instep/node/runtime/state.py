@@ -29,7 +29,7 @@ class StateLost(DamagedError):
 
 def make_state(directory: NodeDirectory) -> None:
     """A new node begins with an empty database: one that is missing later was lost."""
-    SqliteStore.open(directory.database).close()
+    SqliteStore(directory.database).close()
 
 
 def open_state(directory: NodeDirectory, settings: Settings) -> str | None:
@@ -41,11 +41,11 @@ def open_state(directory: NodeDirectory, settings: Settings) -> str | None:
     was_there = path.exists()
     note: str | None = None
     try:
-        SqliteStore.open(path).close()
+        SqliteStore(path).close()
     except DamagedError as error:
         aside = set_aside(path)
         note = f"{error.reason}; it was moved to {aside} for a look, and can be removed there"
-        SqliteStore.open(path).close()
+        SqliteStore(path).close()
     if note is None and not was_there and settings.filesets:
         note = f"there was no state in {path}"
     if note is not None:

@@ -80,7 +80,7 @@ def rollouts_document(
 def offline_rollouts(directory: Path, fileset: str | None) -> RolloutsDocument:
     """The same from the last state, with the daemon down."""
     chosen = pick_fileset(load(directory), fileset)
-    store = SqliteStore.open(NodeDirectory(directory).database)
+    store = SqliteStore(NodeDirectory(directory).database)
     try:
         return rollouts_document(store, chosen.line, saved_rollout(store, chosen.line), None)
     finally:
