@@ -31,14 +31,26 @@ UNSIGNED = Signature(NodeName(""), b"", b"")
 """Stands where a record's id is wanted before it is signed; never stored or sent."""
 
 
-class GenerationBody(msgspec.Struct, frozen=True, array_like=True):
-    """The record that a writer signs. ``parent`` is empty for the first generation of a line; ``definition`` is the
-    digest of the encoded definition; ``entries`` and ``size_bytes`` are totals of the manifest."""
+class _Body(msgspec.Struct, frozen=True, array_like=True):
+    """The fields with which every record of a line begins."""
 
     version: int
     fileset: FilesetName
     origin: NodeName
     epoch: int
+
+    @property
+    def line(self) -> LineId:
+        return LineId(self.fileset, self.origin)
+
+    def encoded(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+
+class GenerationBody(_Body, frozen=True, array_like=True):
+    """The record that a writer signs. ``parent`` is empty for the first generation of a line; ``definition`` is the
+    digest of the encoded definition; ``entries`` and ``size_bytes`` are totals of the manifest."""
+
     number: int
     parent: Digest
     root: Digest
@@ -48,13 +60,6 @@ class GenerationBody(msgspec.Struct, frozen=True, array_like=True):
     time_ms: int
     entries: int
     size_bytes: int
-
-    @property
-    def line(self) -> LineId:
-        return LineId(self.fileset, self.origin)
-
-    def encoded(self) -> bytes:
-        return msgspec.msgpack.encode(self)
 
 
 class SignedGeneration(msgspec.Struct, frozen=True, array_like=True):
@@ -76,23 +81,12 @@ class SignedGeneration(msgspec.Struct, frozen=True, array_like=True):
         return HeadRef(body.epoch, body.number, self.id, body.root)
 
 
-class EpochBody(msgspec.Struct, frozen=True, array_like=True):
+class EpochBody(_Body, frozen=True, array_like=True):
     """The right to publish in a line from ``base`` on (``base`` is empty for epoch 1)."""
 
-    version: int
-    fileset: FilesetName
-    origin: NodeName
-    epoch: int
     writer: NodeName
     writer_key: bytes
     base: Digest
-
-    @property
-    def line(self) -> LineId:
-        return LineId(self.fileset, self.origin)
-
-    def encoded(self) -> bytes:
-        return msgspec.msgpack.encode(self)
 
 
 class SignedEpoch(msgspec.Struct, frozen=True, array_like=True):
@@ -109,7 +103,7 @@ class SignedEpoch(msgspec.Struct, frozen=True, array_like=True):
         return _decode(self.raw, EpochBody, "epoch record")
 
 
-_T = TypeVar("_T", GenerationBody, EpochBody)
+_T = TypeVar("_T", bound=_Body)
 
 
 def _decode(raw: bytes, kind: type[_T], name: str) -> _T:

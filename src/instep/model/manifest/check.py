@@ -8,6 +8,7 @@ under. Then the relations between entries remain: parents and hard links.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -17,10 +18,12 @@ from instep.model.manifest.cutter import SPEC, Shape, Stack
 from instep.model.manifest.diff import Change, diff
 from instep.model.manifest.edit import edit
 from instep.model.manifest.entry import Entry, Kind
+from instep.model.manifest.entry_rules import not_in_order
 from instep.model.manifest.pages import (
     GetPage,
     decode_inner,
     decode_leaf,
+    drop_page,
     expect_level,
     level_of,
     load,
@@ -37,7 +40,7 @@ bounds: by then that is quicker, and it streams where changes are held."""
 def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
     """Refuse (``PeerError``) a manifest that breaks any rule. Streams the whole of it: one open page a
     level, about a second and a half for 1,000,000 entries."""
-    stack = Stack(_forget, shape)
+    stack = Stack(drop_page, shape)
     leaves = stack.leaves
     reader = Reader(get, trusted=False)
     directories: list[bytes] = []
@@ -53,20 +56,16 @@ def check_tree(root: Digest, get: GetPage, shape: Shape = SPEC) -> None:
         if entries:
             first = entries[0].path
             if sort_key(first) <= last:
-                raise PeerError(f"entry {shown(first)} is not in order", code="bad_order", path=shown(first))
+                raise not_in_order(first)
             last = sort_key(entries[-1].path)
         if leaves.items:
             raise PeerError("a leaf ends too early", code="bad_shape", path=shown(leaves.items[-1].path))
-        try:
+        with _refused_of_a_peer():
             for entry in entries:
                 leaves.add(entry)
             leaves.close(final=False)
-        except RefusedError as error:
-            raise PeerError(error.reason, code=error.error_code) from error
-    try:
+    with _refused_of_a_peer():
         built = stack.finish()
-    except RefusedError as error:
-        raise PeerError(error.reason, code=error.error_code) from error
     if built != root:
         raise _wrong_shape(root, built)
 
@@ -82,25 +81,26 @@ def check_diff(old: Digest, new: Digest, get: GetPage, shape: Shape = SPEC) -> N
     for change in diff(old, new, get, trusted=False):
         key = sort_key(change.path)
         if key <= last:
-            raise PeerError(
-                f"entry {shown(change.path)} is not in order", code="bad_order", path=shown(change.path)
-            )
+            raise not_in_order(change.path)
         last = key
         changes.append(change)
         if len(changes) > most or _moves_a_link_group(change):
             check_tree(new, get, shape)
             return
-    try:
-        built = edit(old, [(change.path, change.new) for change in changes], get, _forget, shape)
-    except RefusedError as error:
-        raise PeerError(error.reason, code=error.error_code) from error
+    with _refused_of_a_peer():
+        built = edit(old, [(change.path, change.new) for change in changes], get, drop_page, shape)
     if built != new:
         raise _wrong_shape(new, built)
     _check_relations(changes, new, Reader(get))
 
 
-def _forget(digest: Digest, raw: bytes) -> None:
-    """Takes pages that are built for their digest only."""
+@contextmanager
+def _refused_of_a_peer() -> Iterator[None]:
+    """The refusal of a manifest that this node would build is its sender's fault here."""
+    try:
+        yield
+    except RefusedError as error:
+        raise PeerError(error.reason, code=error.error_code) from error
 
 
 def _wrong_shape(root: Digest, built: Digest) -> PeerError:

@@ -14,7 +14,6 @@ import msgspec
 from msgspec import Meta
 
 from instep.errors import PeerError
-from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import DIGEST_BYTES, Digest
 from instep.model.manifest.cutter import Cutter
 from instep.model.manifest.pages import (
@@ -25,7 +24,8 @@ from instep.model.manifest.pages import (
     TOTAL_MAX,
     GetPage,
     PutPage,
-    check_canonical,
+    decode_items,
+    drop_page,
     level_of,
     load,
 )
@@ -148,27 +148,13 @@ _inner_decoder = msgspec.msgpack.Decoder(tuple[int, list[ChunkRun]])
 def decode_chunks(raw: bytes) -> list[Chunk]:
     """The chunks of a leaf page, checked by itself (``PeerError``)."""
     _expect(raw, 0)
-    try:
-        chunks = _leaf_decoder.decode(raw)[1]
-    except DECODE_ERRORS as error:
-        raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
-    check_canonical(raw, CHUNK_TAG, chunks)
-    if not chunks:
-        raise PeerError("chunk page is empty", code="bad_page")
-    return chunks
+    return decode_items(raw, CHUNK_TAG, _leaf_decoder, "chunk")
 
 
 def decode_runs(raw: bytes, level: int) -> list[ChunkRun]:
     """The runs of an inner page of ``level``, checked by itself (``PeerError``)."""
     _expect(raw, level)
-    try:
-        runs = _inner_decoder.decode(raw)[1]
-    except DECODE_ERRORS as error:
-        raise PeerError(f"chunk page cannot be decoded: {error}", code="bad_page") from error
-    check_canonical(raw, CHUNK_TAG + level, runs)
-    if not runs:
-        raise PeerError("chunk page is empty", code="bad_page")
-    return runs
+    return decode_items(raw, CHUNK_TAG + level, _inner_decoder, "chunk")
 
 
 def _expect(raw: bytes, level: int) -> None:
@@ -197,7 +183,7 @@ def _chunks(digest: Digest, level: int, get: GetPage) -> Iterator[Chunk]:
 def check_chunks(root: Digest, size: int, get: GetPage, shape: ChunkShape = SPEC) -> None:
     """Refuse (``PeerError``) a chunk list that cannot be that of a file of ``size`` bytes: lengths
     outside the limits, another sum, or pages that are not the ones that these chunks make."""
-    built = build_chunks(_limited(root, size, get), _forget, shape)
+    built = build_chunks(_limited(root, size, get), drop_page, shape)
     if built != root:
         raise PeerError(
             "the pages of this chunk list are not the ones that its chunks make",
@@ -230,10 +216,6 @@ def _limited(root: Digest, size: int, get: GetPage) -> Iterator[tuple[int, Diges
         )
 
 
-def _forget(digest: Digest, raw: bytes) -> None:
-    """Takes pages that are built for their digest only."""
-
-
 def most_chunk_pages(size: int) -> int:
     """More pages the chunk list of a file of ``size`` bytes cannot have: every chunk but the last has the least length,
     every page but the last of its level the fewest items. The pages above the leaves are fewer than a fifteenth."""
@@ -248,26 +230,21 @@ def missing_chunk_pages(root: Digest, get_or_none: Callable[[Digest], bytes | No
     if raw is None:
         return [root]
     absent: dict[Digest, None] = {}
-    _look_below(raw, level_of(raw), get_or_none, absent, set())
+    seen: set[Digest] = set()
+
+    def look_below(raw: bytes, level: int) -> None:
+        if not level:
+            _expect(raw, 0)
+            return
+        for run in decode_runs(raw, level):
+            if run.digest in seen:
+                continue
+            seen.add(run.digest)
+            below = get_or_none(run.digest)
+            if below is None:
+                absent[run.digest] = None
+            else:
+                look_below(below, level - 1)
+
+    look_below(raw, level_of(raw))
     return list(absent)
-
-
-def _look_below(
-    raw: bytes,
-    level: int,
-    get_or_none: Callable[[Digest], bytes | None],
-    absent: dict[Digest, None],
-    seen: set[Digest],
-) -> None:
-    if not level:
-        _expect(raw, 0)
-        return
-    for run in decode_runs(raw, level):
-        if run.digest in seen:
-            continue
-        seen.add(run.digest)
-        below = get_or_none(run.digest)
-        if below is None:
-            absent[run.digest] = None
-        else:
-            _look_below(below, level - 1, get_or_none, absent, seen)

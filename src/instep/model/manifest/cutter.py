@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 from zlib import crc32
-
-import msgspec
 
 from instep.errors import RefusedError
 from instep.model.ids import Digest
@@ -25,6 +23,7 @@ from instep.model.manifest.pages import (
     PAGE_MAX_ITEMS,
     TOTAL_MAX,
     Child,
+    ItemT,
     PutPage,
     body_of,
     digest_of,
@@ -48,8 +47,6 @@ class Shape:
 
 
 SPEC = Shape()
-
-ItemT = TypeVar("ItemT", bound=msgspec.Struct)
 
 
 def is_cut(path: bytes, level: int, shape: Shape) -> bool:

@@ -52,8 +52,11 @@ def check_entries(entries: Sequence[Entry]) -> None:
             check_entry(entry)
     # "//" joins what cannot contain it, so one replace and one split make all keys at once.
     if not rising_keys(b"//".join(paths).replace(b"/", b"\0").split(b"\0\0")):
-        where = next(b for a, b in pairwise(paths) if sort_key(a) >= sort_key(b))
-        raise PeerError(f"entry {shown(where)} is not in order", code="bad_order", path=shown(where))
+        raise not_in_order(next(b for a, b in pairwise(paths) if sort_key(a) >= sort_key(b)))
+
+
+def not_in_order(path: bytes) -> PeerError:
+    return PeerError(f"entry {shown(path)} is not in order", code="bad_order", path=shown(path))
 
 
 def _plain_paths(paths: Sequence[bytes]) -> bool:

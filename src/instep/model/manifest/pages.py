@@ -10,7 +10,7 @@ when they came and need only their digest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -32,11 +32,16 @@ LEVEL_MAX = 31
 CHUNK_TAG = 32
 TOTAL_MAX = (1 << 63) - 1
 
+ItemT = TypeVar("ItemT", bound=msgspec.Struct)
 GetPage = Callable[[Digest], bytes]
 PutPage = Callable[[Digest, bytes], None]
 
 _Digest32 = Annotated[Digest, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 _Total = Annotated[int, Meta(ge=1, le=TOTAL_MAX)]
+
+
+def drop_page(digest: Digest, raw: bytes) -> None:
+    """A ``PutPage`` for pages that are built for their digest only."""
 
 
 class PageMissing(KeyError):
@@ -150,11 +155,7 @@ def decode_leaf(raw: bytes, *, trusted: bool = False) -> list[Entry]:
         return _leaf_decoder.decode(raw)[1]
     if level_of(raw) or raw[1] >= CHUNK_TAG:
         raise PeerError("page is not a leaf of a manifest", code="bad_page")
-    try:
-        entries = _leaf_decoder.decode(raw)[1]
-    except DECODE_ERRORS as error:
-        raise PeerError(f"leaf page cannot be decoded: {error}", code="bad_page") from error
-    check_canonical(raw, 0, entries)
+    entries = decode_items(raw, 0, _leaf_decoder, "leaf")
     check_entries(entries)
     return entries
 
@@ -166,13 +167,7 @@ def decode_inner(raw: bytes, *, trusted: bool = False) -> list[Child]:
     tag = _tag_of(raw)
     if not 0 < tag < CHUNK_TAG:
         raise PeerError("page is not an inner page of a manifest", code="bad_page")
-    try:
-        children = _inner_decoder.decode(raw)[1]
-    except DECODE_ERRORS as error:
-        raise PeerError(f"inner page cannot be decoded: {error}", code="bad_page") from error
-    check_canonical(raw, tag, children)
-    if not children:
-        raise PeerError("inner page is empty", code="bad_page")
+    children = decode_items(raw, tag, _inner_decoder, "inner")
     for child in children:
         validated(child.last)
     if not rising_keys([sort_key(child.last) for child in children]):
@@ -188,8 +183,15 @@ def decode_page(raw: bytes, *, trusted: bool = False) -> Page:
     return Page(0, decode_leaf(raw, trusted=trusted), [])
 
 
-def check_canonical(raw: bytes, tag: int, items: Sequence[msgspec.Struct]) -> None:
-    """Refuse a page over the limits, or of which there is a second encoding."""
+def decode_items(
+    raw: bytes, tag: int, decoder: msgspec.msgpack.Decoder[tuple[int, list[ItemT]]], name: str
+) -> list[ItemT]:
+    """The items of a page that a peer sent. Refuses one over the limits, one of which there is a second encoding, and
+    an empty one that is no leaf."""
+    try:
+        items = decoder.decode(raw)[1]
+    except DECODE_ERRORS as error:
+        raise PeerError(f"{name} page cannot be decoded: {error}", code="bad_page") from error
     if len(items) > PAGE_MAX_ITEMS or len(raw) > PAGE_MAX_BYTES:
         raise PeerError(
             f"page has {len(items)} items in {len(raw)} bytes",
@@ -199,3 +201,6 @@ def check_canonical(raw: bytes, tag: int, items: Sequence[msgspec.Struct]) -> No
         )
     if encode_page(tag, items) != raw:
         raise PeerError("page is not in canonical form", code="bad_page")
+    if tag and not items:
+        raise PeerError(f"{name} page is empty", code="bad_page")
+    return items

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from instep.model.ids import Digest
@@ -79,27 +79,21 @@ class Reader:
 
     def lookup(self, root: Digest, path: bytes) -> Entry | None:
         """The entry of ``path``; loads one page a level."""
-        key = sort_key(path)
-        page = self.page(root)
-        while isinstance(page, Inner):
-            at = bisect_left(page.keys, key)
-            if at == len(page.keys):
-                return None
-            page = self.page(page.children[at].digest)
-        at = bisect_left(page.keys, key)
-        return page.entries[at] if at < len(page.keys) and page.keys[at] == key else None
+        found = self._seek(root, path, bisect_left)
+        return found if found is not None and found.path == path else None
 
     def first_after(self, root: Digest, path: bytes) -> Entry | None:
         """The entry that follows ``path`` in the order, whether ``path`` itself is there or not."""
+        return self._seek(root, path, bisect_right)
+
+    def _seek(self, root: Digest, path: bytes, bisect: Callable[[list[bytes], bytes], int]) -> Entry | None:
         key = sort_key(path)
         page = self.page(root)
-        while isinstance(page, Inner):
-            at = bisect_right(page.keys, key)
-            if at == len(page.keys):
-                return None
+        while (at := bisect(page.keys, key)) < len(page.keys):
+            if isinstance(page, Leaf):
+                return page.entries[at]
             page = self.page(page.children[at].digest)
-        at = bisect_right(page.keys, key)
-        return page.entries[at] if at < len(page.keys) else None
+        return None
 
 
 def iterate(root: Digest, get: GetPage, after: bytes = b"") -> Iterator[Entry]:
