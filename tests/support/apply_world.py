@@ -175,7 +175,7 @@ class World:
         options.setdefault("previous", self.live)
         options.setdefault("exchange", self.exchange)
         live = self.live.root if self.live is not None else None
-        return Stage.open(
+        return Stage(
             self.place,
             target,
             live,

@@ -25,7 +25,7 @@ from instep.store.memory import MemoryStore
 from instep.tree.root.marker import create_marker
 from instep.tree.root.place import Place
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Scanned, scan_paths
+from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.touched import Overflow, Touched, WatchEvent
 
 FILESET = FilesetName("data")
@@ -154,14 +154,14 @@ def test_one_touched_path_is_all_that_is_scanned(monkeypatch: pytest.MonkeyPatch
     assert base.is_full
 
     scanned: list[bytes] = []
-    plain = scan_paths
+    plain = scan
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         for item in plain(*args, **kwargs):
             scanned.append(item.entry.path if isinstance(item, Scanned) else item.path)
             yield item
 
-    monkeypatch.setattr(survey_module, "scan_paths", counted)
+    monkeypatch.setattr(survey_module, "scan", counted)
     (root / "f1500").write_text("new")
     read.clear()
     store.pages = store.rows = 0

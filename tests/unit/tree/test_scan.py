@@ -31,7 +31,7 @@ from instep.tree.scan.compare import compare, entries_of
 from instep.tree.scan.cover import Cover, cover
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Scanned, scan, scan_paths
+from instep.tree.scan.scan import Scanned, scan
 
 PLAIN = Definition()
 LATER_NS = 10_000_000_000
@@ -354,7 +354,7 @@ def partial(
     tree: Tree, trees: Iterable[bytes], alone: Iterable[bytes], definition: Definition = PLAIN
 ) -> list[bytes]:
     wanted = cover(trees, alone, Local())
-    return paths(scan_paths(tree.place, definition, wanted, lambda _: None, None, 0))
+    return paths(scan(tree.place, definition, lambda _: None, None, 0, covered=wanted))
 
 
 def test_partial_scans(tree: Tree) -> None:

@@ -116,7 +116,7 @@ class Applying:
         require_writable_folder(place.control)
         found = base.root if base is not None else self._found_root(head, place)
         require_room(place, found, head.root, self._tree.get_page)
-        return Stage.open(
+        return Stage(
             place,
             head,
             found,
@@ -218,7 +218,7 @@ class Applying:
         definition = self._tree.definition(target)
         place = self._tree.taken().place
         self._finish_journal(place)
-        return Stage.open(
+        return Stage(
             place,
             target,
             tree_root,

@@ -31,7 +31,7 @@ from instep.tree.scan.compare import Difference, compare, entries_of
 from instep.tree.scan.cover import Cover, cover
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Scanned, scan, scan_paths
+from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.subtree import holds_ignored
 from instep.tree.stage.probes import mount_in_the_way
 
@@ -173,13 +173,13 @@ class TreeComparison:
         self._flush()
 
     def _found(self, root: Digest, covered: Cover, now_ms: int) -> Iterator[Scanned | Problem]:
-        return scan_paths(
+        return scan(
             self.place,
             self._definition,
-            covered,
             RowsInOrder(covered_rows(self._store, self._fileset, covered)),
             Moved(self._store, self._fileset),
             now_ms * 1_000_000,
+            covered=covered,
             local=self.local,
             marker=self._marker,
             rules=self._rules,

@@ -250,7 +250,7 @@ class Restoring:
         contents.expect(goal.needed)
         target = msgspec.structs.replace(effect.target, root=goal.tree)
         self._require_room(goal)
-        return Stage.open(
+        return Stage(
             place,
             target,
             goal.found,

@@ -12,27 +12,30 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from instep.core.retention import Batch
 from instep.errors import UsageError
 from instep.model.ids import Digest
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.manifest import GetPage, PageMissing
 from instep.model.paths import is_below, shown
-from instep.tree.archive.index import object_slots, read_index, stream_index, summed_up
+from instep.tree.archive.index import object_slots, read_index, stream_index, summed_up, write_index
 from instep.tree.archive.lookup import ArchiveLookup, batch_names
 from instep.tree.archive.outlet import copy_object, open_outlet, put_out
 from instep.tree.archive.source import ArchiveSource, opened_batch
-from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why, encode_record
-from instep.tree.journal.renames import displaced_names
+from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why
+from instep.tree.journal.renames import displaced_names, inode_at
 from instep.tree.objects.fidelity import Local
 from instep.tree.objects.inode import SETID
 from instep.tree.objects.large import digest_of_fd
 from instep.tree.objects.laying import remove_object, sync_directory
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, opened
+from instep.tree.root.descriptors import LIST, READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
-from instep.tree.root.records import RecordWriter, named_damage
+from instep.tree.root.records import named_damage
 from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.next_tree import NEXT
 
@@ -42,7 +45,6 @@ _PRUNING = register("archive.pruning")
 
 DRIFT_NAMED_MAX = 1000
 _HIDDEN = b".pruned-"
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,10 @@ class Item:
     kind: int
     entries: int
     object: bytes
+
+    @classmethod
+    def of(cls, batch: str, record: ItemRecord) -> Item:
+        return cls(batch, **{**msgspec.structs.asdict(record), "digest": Digest(record.digest)})
 
 
 # --- closing a batch -------------------------------------------------------------------------------------------
@@ -81,21 +87,7 @@ def close_batch(
     ``drifted`` gets the paths whose displaced object is not what the base said.
     """
     with Root(stage) as staged:
-        writer = RecordWriter(b"index", staged.fd)
-        try:
-            total = entries = 0
-            for item in _examined(staged, journal, local, get_page, at_ms):
-                if item.why is Why.DRIFT and item.path not in drifted and len(drifted) < DRIFT_NAMED_MAX:
-                    drifted.append(item.path)
-                if b"/" not in item.object:
-                    total += item.size_bytes
-                    entries += 1
-                writer.add(encode_record(item))
-            summary = ItemRecord(b"", b"", Why.REPLACED, 0, at_ms, total, b"", 1, entries)
-            writer.add(encode_record(summary))
-            writer.sync()
-        finally:
-            writer.abandon()
+        write_index(staged.fd, _naming(drifted, _examined(staged, journal, local, get_page, at_ms)), at_ms)
     sync_directory(stage)
     failpoint(_INDEXED)
     archive = os.fsencode(place.archive)
@@ -107,6 +99,13 @@ def close_batch(
     failpoint(_RENAMED)
     sync_directory(archive)
     sync_directory(place.stage)
+
+
+def _naming(drifted: list[bytes], items: Iterable[ItemRecord]) -> Iterator[ItemRecord]:
+    for item in items:
+        if item.why is Why.DRIFT and item.path not in drifted and len(drifted) < DRIFT_NAMED_MAX:
+            drifted.append(item.path)
+        yield item
 
 
 def _examined(
@@ -147,17 +146,9 @@ def _items(
             size += below.st_size if stat.S_ISREG(below.st_mode) else 0
             entries += 1
             if drift and len(inner) < DRIFT_NAMED_MAX:
+                where = step.path + b"/" + rest, name + b"/" + rest
                 inner.append(
-                    ItemRecord(
-                        step.path + b"/" + rest,
-                        name + b"/" + rest,
-                        Why.DRIFT,
-                        generation,
-                        at_ms,
-                        below.st_size,
-                        b"",
-                        kind_of(below),
-                    )
+                    ItemRecord(*where, Why.DRIFT, generation, at_ms, below.st_size, b"", kind_of(below))
                 )
     yield ItemRecord(step.path, name, why, generation, at_ms, size, digest, kind, entries)
     yield from inner
@@ -193,10 +184,10 @@ def _inside(
         try:
             next(entries_below(base_root, step.path, get_page), None)
             known, is_known = entries_below(base_root, step.path, get_page), True
-        except PageMissing:
-            is_known = (
-                False  # the base's pages went meanwhile: everything is archived, only drift is not named
-            )
+        except (
+            PageMissing
+        ):  # the base's pages went meanwhile: everything is archived, only drift is not named
+            is_known = False
     for rest, found, entry in subtree_differences(walk_below(staged, slot), slot, known, step.path):
         if found is not None:
             yield rest, found.stat, is_known and (entry is None or not is_like(found.stat, entry, local))
@@ -213,10 +204,7 @@ class Archive:
 
     def batches(self) -> list[Batch]:
         """All, oldest first. A batch of a switch that is not recorded yet is among them."""
-        return [summed_up(name, self._index(name)) for name in self._names()]
-
-    def _names(self) -> list[bytes]:
-        return batch_names(self.place)
+        return [summed_up(name, self._index(name)) for name in batch_names(self.place)]
 
     def _index(self, name: bytes) -> Iterator[ItemRecord]:
         with contextlib.suppress(FileNotFoundError), opened_batch(self.place, name) as batch:
@@ -224,10 +212,10 @@ class Archive:
 
     def list_items(self) -> Iterator[Item]:
         """All items, oldest batch first; streams."""
-        for name in self._names():
+        for name in batch_names(self.place):
             for record in self._index(name):
                 if record.path:
-                    yield _item(name.decode(), record)
+                    yield Item.of(name.decode(), record)
 
     def total_bytes(self) -> int:
         return sum(batch.size_bytes for batch in self.batches())
@@ -242,7 +230,7 @@ class Archive:
         """Copy the newest archived ``path`` (of ``generation``, if given) to the same path below ``to_dir``; where
         it lies now. Never overwrites: ``RefusedError`` ``exists``. ``UsageError`` ``not_archived``. ``on_changed``
         receives the item of a file that is given out with other bytes than its generation had."""
-        for name in reversed(self._names()):
+        for name in reversed(batch_names(self.place)):
             best: ItemRecord | None = None
             for record in self._index(name):
                 if not record.path or (generation is not None and record.generation != generation):
@@ -269,8 +257,10 @@ class Archive:
         )
 
     def source(self, batches: Sequence[str] | None = None, newest: int = 3) -> ArchiveSource:
-        """A source of contents for ``Stage.open``: by path and by digest, from these batches or the newest."""
-        names = [name.encode() for name in batches] if batches is not None else self._names()[-newest:]
+        """A source of contents for ``Stage``: by path and by digest, from these batches or the newest."""
+        names = (
+            [name.encode() for name in batches] if batches is not None else batch_names(self.place)[-newest:]
+        )
         return ArchiveLookup(self.place).source(names)
 
     def prune(self, names: Iterable[str], *, dry_run: bool = False) -> int:
@@ -285,22 +275,16 @@ class Archive:
         if not sizes:
             return 0
         with opened(self.place) as place:
-            fd = os.open(place.archive, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+            fd = os.open(place.archive, LIST)
+        with closing_fd(fd):
             chosen = [n for n in names if n in sizes and n != busy and not _has_tree(fd, n)]
             if chosen and not dry_run:
                 _prune(fd, chosen)
             return sum(sizes[name] for name in chosen)
-        finally:
-            os.close(fd)
 
 
 def _has_tree(archive: int, name: str) -> bool:
-    try:
-        os.stat(name.encode() + b"/" + NEXT, dir_fd=archive, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+    return inode_at(archive, name.encode() + b"/" + NEXT) is not None
 
 
 def _prune(archive: int, names: Iterable[str]) -> None:
@@ -314,30 +298,12 @@ def _prune(archive: int, names: Iterable[str]) -> None:
             remove_object(archive, left)
 
 
-def _item(batch: str, record: ItemRecord) -> Item:
-    return Item(
-        batch,
-        record.path,
-        record.why,
-        record.generation,
-        record.at_ms,
-        record.size_bytes,
-        Digest(record.digest),
-        record.kind,
-        record.entries,
-        record.object,
-    )
-
-
 def _is_changed(batch: Root, slot: bytes, item: ItemRecord) -> bool:
     """Whether an archived file is known to have held other bytes than it holds now."""
     if item.kind != 0 or not item.digest:
         return False
-    fd = batch.open(slot, _READ)
-    try:
+    with closing_fd(batch.open(slot, READ)) as fd:
         return digest_of_fd(fd) != item.digest
-    finally:
-        os.close(fd)
 
 
 def _copy_out(batch: Root, slot: bytes, path: bytes, to_dir: str | os.PathLike[str]) -> bytes:

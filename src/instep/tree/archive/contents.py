@@ -21,9 +21,9 @@ from instep.tree.archive.source import ArchiveSource
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.large import digest_of_fd
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 from instep.tree.root.place import Place
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES, errno.ENXIO, errno.EINVAL)
 
 Rows = Callable[[], Iterator[StatRow]]
@@ -42,7 +42,7 @@ class HasContents(Protocol):
 
 class Contents:
     """One fileset's contents on this node. Made for one job: it keeps the places that it found. One thread at a time.
-    Also a ``Source`` for ``Stage.open``."""
+    Also a ``Source`` for ``Stage``."""
 
     def __init__(self, place: Place, history: HasContents | None, rows: Rows) -> None:
         self._place = place
@@ -148,31 +148,20 @@ class Contents:
             return None  # the disk changed it: another copy is as good
 
     def _of_tree(self, path: bytes, size: int) -> int | None:
-        try:
-            with Root(self._place.root) as root:
-                found = root.stat(path)
-                if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-                    return None
-                return root.open(path, _READ)
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return None
-            raise
+        with Tolerated(*_ABSENT), Root(self._place.root) as root:
+            found = root.stat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_size == size:
+                return root.open(path, READ)
+        return None
 
     def _targets(self, entry: Entry) -> Iterator[bytes]:
-        try:
-            with Root(self._place.root) as root:
-                yield root.readlink(entry.path)
-        except OSError as error:
-            if error.errno not in _ABSENT:
-                raise
+        with Tolerated(*_ABSENT), Root(self._place.root) as root:
+            yield root.readlink(entry.path)
         if self._history is not None:
             fd = self._of_history(entry.digest)
             if fd is not None:
-                try:
+                with closing_fd(fd):
                     yield os.pread(fd, entry.size + 1, 0)
-                finally:
-                    os.close(fd)
         yield from self._archived().targets(entry)
 
     def _archived(self) -> ArchiveSource:
@@ -184,12 +173,9 @@ class Contents:
 
 def readable_digest(fd: int) -> Digest | None:
     """The digest of an open file; None where the disk cannot read it any more."""
-    try:
+    with Tolerated(errno.EIO):
         return digest_of_fd(fd)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return None
+    return None
 
 
 ALL = 1 << 30

@@ -39,6 +39,7 @@ from instep.tree.objects.large import copy_whole, digest_of_fd
 from instep.tree.objects.laying import SYNC_SINGLY_MAX
 from instep.tree.root.beneath import syncfs
 from instep.tree.root.control_folder import open_folder
+from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import (
@@ -256,13 +257,9 @@ class History:
     def _packed(self, at: At) -> bytes:
         """The content of the record, empty when it cannot be read."""
         self._flush()
-        try:
-            raw = os.pread(self._pack(at.pack), at.length, at.offset + append_head())
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return b""
-        packed = decoded(raw)
+        packed = None
+        with Tolerated(errno.EIO):
+            packed = decoded(os.pread(self._pack(at.pack), at.length, at.offset + append_head()))
         return packed.data if packed is not None else b""
 
     def _file_bytes(self, digest: Digest) -> bytes | None:

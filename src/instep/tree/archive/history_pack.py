@@ -16,6 +16,7 @@ from instep.errors import DamagedError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest
 from instep.model.paths import shown
+from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 
 PACKED_MAX = 64 << 10
 """Larger contents are files of their own."""
@@ -77,31 +78,23 @@ def mismatch(digest: Digest) -> DamagedError:
 
 
 def fsync_name(name: bytes, dir_fd: int) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
+    with closing_fd(os.open(name, READ, dir_fd=dir_fd)) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def open_large(name: bytes, dir_fd: int) -> int | None:
     """A descriptor of a large content, synced or not."""
     for each in (name, name + b".new"):
         with contextlib.suppress(FileNotFoundError):
-            return os.open(each, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            return os.open(each, READ, dir_fd=dir_fd)
     return None
 
 
 def read_and_close(fd: int) -> bytes:
     """All bytes of an open file; nothing where the disk cannot read them."""
-    try:
+    with closing_fd(fd), Tolerated(errno.EIO):
         return b"".join(iter(lambda: os.read(fd, 1 << 20), b""))
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return b""
-    finally:
-        os.close(fd)
+    return b""
 
 
 def drop_file(name: bytes, dir_fd: int, unsynced: dict[bytes, None], keeps: Callable[[int], bool]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from instep.core.retention import Batch
@@ -16,6 +16,7 @@ from instep.errors import DamagedError
 from instep.tree.journal.journal import ItemRecord, Why, decode_record, encode_record
 from instep.tree.journal.plan import object_key
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import LIST, READ, closing_fd
 from instep.tree.root.records import Damage, RecordWriter, file_beside, read_records, sync_dir
 from instep.tree.scan.subtree import kind_of
 
@@ -54,8 +55,7 @@ def read_index(batch_fd: int) -> BatchIndex:
 
 def stream_index(batch_fd: int, on_damage: Callable[[Damage], None]) -> Iterator[ItemRecord]:
     """Every item that can be read, in constant memory. ``FileNotFoundError`` without an index."""
-    fd = os.open(INDEX, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=batch_fd)
-    try:
+    with closing_fd(os.open(INDEX, READ, dir_fd=batch_fd)) as fd:
         for payload in read_records(fd, on_damage):
             try:
                 record = decode_record(payload)
@@ -64,8 +64,6 @@ def stream_index(batch_fd: int, on_damage: Callable[[Damage], None]) -> Iterator
                 continue
             if isinstance(record, ItemRecord):
                 yield record
-    finally:
-        os.close(fd)
 
 
 def summed_up(name: bytes, items: Iterator[ItemRecord]) -> Batch:
@@ -101,15 +99,12 @@ def damaged_batches(archive: str | os.PathLike[str]) -> Iterator[tuple[bytes, Ba
 
 
 def _gone(batch_fd: int, items: list[ItemRecord]) -> list[ItemRecord]:
-    try:
-        objects = os.open(b"o", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=batch_fd)
-    except FileNotFoundError:
-        names: frozenset[bytes] = frozenset()
-    else:
-        try:
-            names = frozenset(map(os.fsencode, os.listdir(objects)))
-        finally:
-            os.close(objects)
+    names: frozenset[bytes] = frozenset()
+    with (
+        contextlib.suppress(FileNotFoundError),
+        closing_fd(os.open(b"o", LIST, dir_fd=batch_fd)) as objects,
+    ):
+        names = frozenset(map(os.fsencode, os.listdir(objects)))
     return [item for item in items if b"/" not in item.object and item.object not in names]
 
 
@@ -132,8 +127,7 @@ def _mended(
     batch_fd: int, at_ms: int, paths_of: Callable[[frozenset[bytes]], Mapping[bytes, bytes]]
 ) -> BatchIndex:
     found = read_index(batch_fd)
-    objects = os.open(b"o", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=batch_fd)
-    try:
+    with closing_fd(os.open(b"o", LIST, dir_fd=batch_fd)) as objects:
         named = {item.object for item in found.items}
         unnamed = sorted(name for name in map(os.fsencode, os.listdir(objects)) if name not in named)
         paths = paths_of(frozenset(_key(name) for name in unnamed)) if unnamed else {}
@@ -144,13 +138,12 @@ def _mended(
             kind = kind_of(status)
             size = 0 if kind == 1 else status.st_size
             found.items.append(ItemRecord(path, name, Why.REPLACED, generation, at_ms, size, b"", kind))
-    finally:
-        os.close(objects)
-    tops = [item for item in found.items if b"/" not in item.object]
-    newest_ms = max((item.at_ms for item in found.items), default=at_ms)
-    total = sum(item.size_bytes for item in tops)
-    found.summary = ItemRecord(b"", b"", Why.REPLACED, 0, newest_ms, total, b"", 1, len(tops))
-    _write(batch_fd, found)
+    newest_ms, new = max((item.at_ms for item in found.items), default=at_ms), INDEX + b".new"
+    found.summary = write_index(batch_fd, found.items, newest_ms, new)
+    with contextlib.suppress(FileNotFoundError):
+        file_beside(INDEX, b".damaged", batch_fd)
+    os.rename(new, INDEX, src_dir_fd=batch_fd, dst_dir_fd=batch_fd)
+    sync_dir(batch_fd)
     return found
 
 
@@ -158,18 +151,20 @@ def _key(name: bytes) -> bytes:
     return name.partition(b".")[0]
 
 
-def _write(batch_fd: int, found: BatchIndex) -> None:
-    new = INDEX + b".new"
-    writer = RecordWriter(new, batch_fd)
-    try:
-        for item in found.items:
+def write_index(batch_fd: int, items: Iterable[ItemRecord], at_ms: int, name: bytes = INDEX) -> ItemRecord:
+    """Write the file ``name`` durably: ``items``, and their summary, which is returned."""
+    with RecordWriter(name, batch_fd) as writer:
+        size = count = 0
+        for item in items:
+            if b"/" not in item.object:
+                size, count = size + item.size_bytes, count + 1
             writer.add(encode_record(item))
-        assert found.summary is not None
-        writer.add(encode_record(found.summary))
+        summary = summary_of(at_ms, size, count)
+        writer.add(encode_record(summary))
         writer.sync()
-    finally:
-        writer.abandon()
-    with contextlib.suppress(FileNotFoundError):
-        file_beside(INDEX, b".damaged", batch_fd)
-    os.rename(new, INDEX, src_dir_fd=batch_fd, dst_dir_fd=batch_fd)
-    sync_dir(batch_fd)
+    return summary
+
+
+def summary_of(at_ms: int, size_bytes: int, entries: int) -> ItemRecord:
+    """Of a batch with so many objects."""
+    return ItemRecord(b"", b"", Why.REPLACED, 0, at_ms, size_bytes, b"", 1, entries)

@@ -21,6 +21,7 @@ from instep.tree.journal.journal import ItemRecord, decode_record
 from instep.tree.journal.plan import object_key
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.place import Place
 from instep.tree.root.records import Damage, append_head, named_damage, scan_records
 
@@ -28,7 +29,6 @@ _LENGTH_BITS = 25
 """A record has at most 16 MiB."""
 TABLES_MAX = 64
 """So many batches are looked up one by one; more are merged."""
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def batch_names(place: Place) -> list[bytes]:
@@ -123,8 +123,7 @@ class _Table:
     def _read(self, batch_fd: int) -> Iterator[tuple[int, int]]:
         """``(the beginning of a digest or of a path's key, where the record lies)``."""
         has_summary = False
-        fd = os.open(INDEX, _READ, dir_fd=batch_fd)
-        try:
+        with closing_fd(os.open(INDEX, READ, dir_fd=batch_fd)) as fd:
             for offset, payload in scan_records(fd, self._note):
                 record = _item(payload)
                 if record is None:
@@ -136,8 +135,6 @@ class _Table:
                     yield _key(record.path), at
                     if record.digest and record.kind == 0:
                         yield _begin(record.digest), at
-        finally:
-            os.close(fd)
         self.is_damaged = self.is_damaged or not has_summary
 
     def _note(self, damage: Damage) -> None:
@@ -223,15 +220,12 @@ def _slots_in(batch: Root, asked: _Asked, ats: Sequence[int], *, is_damaged: boo
 def _records(batch: Root, ats: Sequence[int]) -> Iterator[ItemRecord]:
     if not ats:
         return
-    fd = os.open(INDEX, _READ, dir_fd=batch.fd)
-    try:
+    with closing_fd(os.open(INDEX, READ, dir_fd=batch.fd)) as fd:
         for at in ats:
             payload = os.pread(fd, at & (1 << _LENGTH_BITS) - 1, (at >> _LENGTH_BITS) + append_head())
             record = _item(payload)
             if record is not None:
                 yield record
-    finally:
-        os.close(fd)
 
 
 def _item(payload: bytes) -> ItemRecord | None:

@@ -8,6 +8,7 @@ it gets its name.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -19,11 +20,10 @@ from instep.tree.objects.inode import SETID, Inode
 from instep.tree.objects.large import copy_whole
 from instep.tree.objects.private_directory import private_directory
 from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
+from instep.tree.root.descriptors import LIST, READ, Tolerated, closing_fd
 from instep.tree.root.records import sync_dir
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LINKS_MAX = 40
 _NEW_DIRECTORY = 0o700
 """A restored object may have been guarded only by the mode of the directory that it comes from."""
@@ -53,13 +53,11 @@ def open_outlet(path: bytes) -> Root:
                 os.close(here)
                 here = below
                 continue
-            try:
+            with closing_fd(below):
                 links += 1
                 if links > _LINKS_MAX or not _is_guarded(here):
                     raise _symlink(target, _where(here) + b"/" + name)
                 leads = os.readlink(b"", dir_fd=below)
-            finally:
-                os.close(below)
             pending += [part for part in reversed(leads.split(b"/")) if part not in (b"", b".")]
             if leads.startswith(b"/"):
                 top = os.open(b"/", _STEP | os.O_DIRECTORY)
@@ -119,7 +117,7 @@ def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"
     """
     target = shown_as + b"/" + path
     parent, name = _open_parents(outlet, path, target)
-    try:
+    with closing_fd(parent):
         if _is_there(parent, name):
             raise _exists(target)
         # Made where no other user may enter, so that nothing is swapped while it is being made.
@@ -127,8 +125,6 @@ def put_out(outlet: Root, path: bytes, make: MakeObject, *, shown_as: bytes = b"
             make(private, name)
             _move(private, name, parent, target)
         os.fsync(parent)
-    finally:
-        os.close(parent)
 
 
 def finish_directory(
@@ -141,8 +137,7 @@ def finish_directory(
     ``RefusedError`` ``directory_replaced``; ``OSError``.
     """
     target = shown_as + b"/" + path
-    fd = outlet.open_dir(path)
-    try:
+    with closing_fd(outlet.open_dir(path)) as fd:
         found = os.fstat(fd)
         if (found.st_dev, found.st_ino) != made:
             raise RefusedError(
@@ -155,8 +150,6 @@ def finish_directory(
             )
         os.fchmod(fd, mode & 0o777)
         os.utime(fd, ns=(mtime_ns, mtime_ns))
-    finally:
-        os.close(fd)
 
 
 def _open_parents(outlet: Root, path: bytes, target: bytes) -> tuple[int, bytes]:
@@ -164,13 +157,11 @@ def _open_parents(outlet: Root, path: bytes, target: bytes) -> tuple[int, bytes]
     here = outlet.open_dir(b"")
     try:
         for part in above:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(part, _NEW_DIRECTORY, dir_fd=here)
                 os.fsync(here)
-            except FileExistsError:
-                pass
             try:
-                below = os.open(part, _LIST, dir_fd=here)
+                below = os.open(part, LIST, dir_fd=here)
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
@@ -245,18 +236,17 @@ def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> N
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         return  # sockets, pipes and devices are not content
     is_directory = stat.S_ISDIR(found.st_mode)
-    source = os.open(from_name, _LIST if is_directory else _READ, dir_fd=from_fd)
-    try:
+    with closing_fd(os.open(from_name, LIST if is_directory else READ, dir_fd=from_fd)) as source:
         found = os.fstat(source)
         if not is_directory and not stat.S_ISREG(found.st_mode):
             return  # replaced meanwhile by a program that still has a directory of the archive open
         if is_directory:
             os.mkdir(to_name, 0o700, dir_fd=to_fd)
-            to = os.open(to_name, _LIST, dir_fd=to_fd)
+            to = os.open(to_name, LIST, dir_fd=to_fd)
         else:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             to = os.open(to_name, flags, 0o600, dir_fd=to_fd)
-        try:
+        with closing_fd(to):
             if is_directory:
                 for name in sorted(map(os.fsencode, os.listdir(source))):
                     copy_object(source, name, to, name)
@@ -264,10 +254,6 @@ def copy_object(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> N
                 copy_whole(source, to, found.st_size, is_sparse=found.st_blocks * 512 < found.st_size)
             _copy_metadata(source, found, to)
             os.fsync(to)
-        finally:
-            os.close(to)
-    finally:
-        os.close(source)
 
 
 def _copy_symlink(from_fd: int, from_name: bytes, to_fd: int, to_name: bytes) -> None:
@@ -286,18 +272,12 @@ def _copy_metadata(source: int, found: os.stat_result, to: int) -> None:
         os.fchown(to, found.st_uid, found.st_gid)
     os.fchmod(to, stat.S_IMODE(found.st_mode) & ~SETID)
     for attribute in _attributes(source):
-        try:
+        with Tolerated(errno.ENOTSUP, errno.EPERM, errno.ENODATA):
             os.setxattr(to, attribute, os.getxattr(source, attribute))
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
-                raise
     os.utime(to, ns=(found.st_mtime_ns, found.st_mtime_ns))
 
 
 def _attributes(fd: int) -> list[str]:
-    try:
+    with Tolerated(errno.ENOTSUP):
         return [name for name in os.listxattr(fd) if not name.startswith(_NEVER_COPIED)]
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return []
-        raise
+    return []

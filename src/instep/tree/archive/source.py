@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from instep.model.manifest.entry import Entry
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
+from instep.tree.root.descriptors import READ, Tolerated
 from instep.tree.root.place import Place
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES)
+_NO_LINK = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP)
 
 
 class KeptBatch:
@@ -79,13 +81,10 @@ class ArchiveSource:
     def targets(self, entry: Entry) -> Iterator[bytes]:
         """Every archived target of a symlink at this path, newest first, unverified."""
         for name, slot in self._slots(entry, self._batches):
-            try:
-                with self._batches.opened(name) as batch:
-                    found = batch.readlink(slot)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP):
-                    raise
-            else:
+            found = None
+            with Tolerated(*_NO_LINK), self._batches.opened(name) as batch:
+                found = batch.readlink(slot)
+            if found is not None:
                 yield found
 
 
@@ -96,13 +95,8 @@ def opened_batch(place: Place, name: bytes) -> Iterator[Root]:
 
 
 def _open_in(batches: KeptBatch, name: bytes, slot: bytes, size: int) -> int | None:
-    try:
-        with batches.opened(name) as batch:
-            found = batch.stat(slot)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-                return None
-            return batch.open(slot, _READ)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES):
-            return None
-        raise
+    with Tolerated(*_NO_FILE), batches.opened(name) as batch:
+        found = batch.stat(slot)
+        if stat.S_ISREG(found.st_mode) and found.st_size == size:
+            return batch.open(slot, READ)
+    return None

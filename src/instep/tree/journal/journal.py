@@ -19,6 +19,7 @@ from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.entry import Entry
 from instep.tree.root.control_folder import open_control
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import Damage, append_record, read_records
@@ -174,10 +175,8 @@ class Journal:
             fd = _open(place, name, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        try:
+        with closing_fd(fd):
             return cls._read(dataclasses.replace(place, folder=None), name, fd)
-        finally:
-            os.close(fd)
 
     @classmethod
     def _read(cls, place: Place, name: bytes, fd: int) -> Journal:
@@ -247,38 +246,29 @@ class Journal:
 
     def steps(self) -> Iterator[Step]:
         """All steps in path order, in constant memory."""
-        fd = _open(self.place, self.name, os.O_RDONLY)
-        try:
+        with closing_fd(_open(self.place, self.name, os.O_RDONLY)) as fd:
             for payload in read_records(fd):  # strict: loading it found the steps whole
                 record = decode_record(payload)
                 if isinstance(record, Step):
                     yield record
                 elif isinstance(record, EndRecord):
                     return
-        finally:
-            os.close(fd)
 
     def mark(self, phase: Phase, at_ms: int) -> Journal:
         """Append a mark durably; the journal with it. Marking twice is harmless."""
         record = MarkRecord(phase, at_ms)
         failpoint(_MARKING)
-        control = open_control(self.place)
-        try:
+        with closing_fd(open_control(self.place)) as control:
             append_record(self.name, control, encode_record(record))
-        finally:
-            os.close(control)
         failpoint(_MARKED)
         return Journal(self.place, self.name, self.header, (*self.marks, record))
 
     def remove(self) -> None:
         """Remove the journal durably: its facts are recorded elsewhere now."""
         failpoint(_REMOVING)
-        control = open_control(self.place)
-        try:
+        with closing_fd(open_control(self.place)) as control:
             os.unlink(self.name, dir_fd=control)
             os.fsync(control)
-        finally:
-            os.close(control)
         failpoint(_REMOVED)
 
 
@@ -297,8 +287,5 @@ def stage_name(target: HeadRef) -> bytes:
 
 
 def _open(place: Place, name: bytes, flags: int) -> int:
-    control = open_control(place)
-    try:
+    with closing_fd(open_control(place)) as control:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
-    finally:
-        os.close(control)

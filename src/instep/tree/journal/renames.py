@@ -14,6 +14,7 @@ import stat
 
 from instep.tree.root import beneath
 from instep.tree.root.beneath import RenameUnsupportedError
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 
 _LINKED = register("switch.linked")
@@ -22,7 +23,6 @@ _LINKED_NEW = register("renames.linked_new")
 DISPLACED_MAX = 8
 """So often a program may put another object under one name while that name is being replaced."""
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def inode_at(dir_fd: int, name: bytes) -> int | None:
@@ -138,12 +138,8 @@ def _look(live_fd: int, name: bytes) -> os.stat_result | None:
     try:
         found = os.stat(name, dir_fd=live_fd, follow_symlinks=False)
         if stat.S_ISREG(found.st_mode):
-            with contextlib.suppress(PermissionError):
-                fd = os.open(name, _LOOK, dir_fd=live_fd)
-                try:
-                    return os.fstat(fd)
-                finally:
-                    os.close(fd)
+            with contextlib.suppress(PermissionError), closing_fd(os.open(name, READ, dir_fd=live_fd)) as fd:
+                return os.fstat(fd)
     except FileNotFoundError:
         return None
     return found

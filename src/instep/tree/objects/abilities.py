@@ -13,6 +13,7 @@ from pathlib import Path
 from instep.model.definition import Preserve
 from instep.tree.objects.private_directory import private_directory
 from instep.tree.root.beneath import RenameUnsupportedError, rename_exchange, rename_noreplace
+from instep.tree.root.descriptors import CREATE, closing_fd
 
 _FICLONE = 0x40049409
 _NS_MOMENT = 1_700_000_000_123_456_789
@@ -62,14 +63,10 @@ def probe_filesystem(directory: Path) -> frozenset[Ability]:
     An ability counts when the call works *and* the result reads back. ``OSError`` when ``directory`` itself
     cannot be written.
     """
-    parent = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with private_directory(parent, b".instep-probe.") as fd:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(b"file", flags, 0o600, dir_fd=fd))
-            return frozenset(ability for ability, probe in _PROBES.items() if _holds(probe, fd))
-    finally:
-        os.close(parent)
+    top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with closing_fd(top), private_directory(top, b".instep-probe.") as fd:
+        os.close(os.open(b"file", CREATE, 0o600, dir_fd=fd))
+        return frozenset(ability for ability, probe in _PROBES.items() if _holds(probe, fd))
 
 
 _CANNOT = frozenset(
@@ -96,7 +93,7 @@ def _path(fd: int, name: bytes = b"file") -> bytes:
 
 
 def _touch(fd: int, name: bytes) -> bool:
-    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd))
+    os.close(os.open(name, CREATE, 0o600, dir_fd=fd))
     return name in os.listdir(os.fsencode(f"/proc/self/fd/{fd}"))
 
 
@@ -141,12 +138,9 @@ def _hardlinks(fd: int) -> bool:
 
 
 def _sparse(fd: int) -> bool:
-    file = os.open(b"sparse", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd)
-    try:
+    with closing_fd(os.open(b"sparse", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd)) as file:
         os.pwrite(file, b"x", 1 << 20)
         return os.lseek(file, 0, os.SEEK_HOLE) == 0
-    finally:
-        os.close(file)
 
 
 def _case_sensitive(fd: int) -> bool:

@@ -30,6 +30,7 @@ from instep.model.limits import ENTRY_MAX_BYTES, INLINE_XATTR_MAX
 from instep.model.manifest.entry import Entry, Extra, Kind
 from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.inode import SETID, Inode
+from instep.tree.root.descriptors import Tolerated
 
 _INLINE_TOTAL_MAX = ENTRY_MAX_BYTES // 2
 _ACL_ACCESS = b"system.posix_acl_access"
@@ -48,6 +49,12 @@ class Allow(enum.Enum):
     SECURITY = "security"
 
 
+_ACCOUNTS: dict[str, tuple[Callable[[int], str], Callable[[str], int]]] = {
+    "user": (lambda uid: pwd.getpwuid(uid).pw_name, lambda name: pwd.getpwnam(name).pw_uid),
+    "group": (lambda gid: grp.getgrgid(gid).gr_name, lambda name: grp.getgrnam(name).gr_gid),
+}
+
+
 class Owners:
     """Names of users and groups here, with the node's owner mapping; a number stands for itself.
 
@@ -57,60 +64,48 @@ class Owners:
     def __init__(
         self, users: Mapping[str, str] | None = None, groups: Mapping[str, str] | None = None
     ) -> None:
-        self._map_user = dict(users or {})
-        self._map_group = dict(groups or {})
-        self._user_names: dict[int, str] = {}
-        self._group_names: dict[int, str] = {}
-        self._uids: dict[str, int] = {}
-        self._gids: dict[str, int] = {}
+        self._here = {"user": dict(users or {}), "group": dict(groups or {})}
+        self._names: dict[tuple[str, int], str] = {}
+        self._ids: dict[tuple[str, str], int] = {}
 
     def refresh(self) -> None:
         """Forget looked-up names; called at the start of a scan or apply, since accounts may change."""
-        for cache in (self._user_names, self._group_names, self._uids, self._gids):
-            cache.clear()
+        self._names.clear()
+        self._ids.clear()
 
     def user_of(self, uid: int) -> str:
-        name = self._user_names.get(uid)
-        if name is None:
-            try:
-                name = pwd.getpwuid(uid).pw_name
-            except KeyError:
-                name = str(uid)
-            self._user_names[uid] = name
-        return name
+        return self._name_of("user", uid)
 
     def group_of(self, gid: int) -> str:
-        name = self._group_names.get(gid)
-        if name is None:
-            try:
-                name = grp.getgrgid(gid).gr_name
-            except KeyError:
-                name = str(gid)
-            self._group_names[gid] = name
-        return name
+        return self._name_of("group", gid)
 
     def uid_of(self, name: str) -> int:
         """The uid for a user name of a manifest; ``ResourceError`` ``unknown_owner`` when no user has it."""
-        uid = self._uids.get(name)
-        if uid is None:
-            local = self._map_user.get(name, name)
-            try:
-                uid = pwd.getpwnam(local).pw_uid
-            except KeyError:
-                uid = _number(local, name, "user")
-            self._uids[name] = uid
-        return uid
+        return self._id_of("user", name)
 
     def gid_of(self, name: str) -> int:
-        gid = self._gids.get(name)
-        if gid is None:
-            local = self._map_group.get(name, name)
+        return self._id_of("group", name)
+
+    def _name_of(self, what: str, number: int) -> str:
+        name = self._names.get((what, number))
+        if name is None:
             try:
-                gid = grp.getgrnam(local).gr_gid
+                name = _ACCOUNTS[what][0](number)
             except KeyError:
-                gid = _number(local, name, "group")
-            self._gids[name] = gid
-        return gid
+                name = str(number)
+            self._names[what, number] = name
+        return name
+
+    def _id_of(self, what: str, name: str) -> int:
+        number = self._ids.get((what, name))
+        if number is None:
+            local = self._here[what].get(name, name)
+            try:
+                number = _ACCOUNTS[what][1](local)
+            except KeyError:
+                number = _number(local, name, what)
+            self._ids[what, name] = number
+        return number
 
 
 def _number(local: str, name: str, what: str) -> int:
@@ -209,14 +204,11 @@ def has_holes(fd: int, found: os.stat_result) -> bool:
     """Whether an open file has a hole: fewer blocks than bytes, and the file system names one."""
     if found.st_blocks * 512 >= found.st_size:
         return False
-    try:
-        return os.lseek(fd, 0, os.SEEK_HOLE) < found.st_size
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOTSUP, errno.ENXIO):
-            return False
-        raise
-    finally:
-        os.lseek(fd, 0, os.SEEK_SET)
+    is_holed = False
+    with Tolerated(errno.EINVAL, errno.ENOTSUP, errno.ENXIO):
+        is_holed = os.lseek(fd, 0, os.SEEK_HOLE) < found.st_size
+    os.lseek(fd, 0, os.SEEK_SET)
+    return is_holed
 
 
 def read_extra(
@@ -258,31 +250,18 @@ def read_extra(
 def _read_xattrs(where: int | bytes, local: Local) -> list[tuple[bytes, bytes]]:
     """Sorted ``(name, value)`` of what ``local`` carries; one that vanishes meanwhile is left out."""
     pairs: list[tuple[bytes, bytes]] = []
-    for name in _list_xattrs(where):
+    for name in _list_xattrs(where, is_followed=isinstance(where, int)):
         if not local.carries(name):
             continue
-        try:
-            pairs.append((name, _get_xattr(where, name)))
-        except OSError as error:
-            if error.errno not in _NO_XATTRS:
-                raise
+        with Tolerated(*_NO_XATTRS):
+            pairs.append((name, os.getxattr(where, name, follow_symlinks=isinstance(where, int))))
     return sorted(pairs)
 
 
-def _list_xattrs(where: int | bytes) -> list[bytes]:
-    try:
-        names = os.listxattr(where) if isinstance(where, int) else os.listxattr(where, follow_symlinks=False)
-    except OSError as error:
-        if error.errno in _NO_XATTRS:
-            return []
-        raise
-    return [os.fsencode(name) for name in names]
-
-
-def _get_xattr(where: int | bytes, name: bytes) -> bytes:
-    if isinstance(where, int):
-        return os.getxattr(where, name)
-    return os.getxattr(where, name, follow_symlinks=False)
+def _list_xattrs(where: int | bytes, *, is_followed: bool) -> list[bytes]:
+    with Tolerated(*_NO_XATTRS):
+        return [os.fsencode(name) for name in os.listxattr(where, follow_symlinks=is_followed)]
+    return []
 
 
 def apply_metadata(
@@ -346,13 +325,7 @@ def _wanted_xattrs(extra: Extra, large_value: Callable[[Digest], bytes] | None) 
 
 
 def _remove_others(where: int | bytes, wanted: Mapping[bytes, bytes], local: Local) -> None:
-    try:
-        names = [os.fsencode(name) for name in os.listxattr(where)]
-    except OSError as error:
-        if error.errno in _NO_XATTRS:
-            return
-        raise
-    for name in names:
+    for name in _list_xattrs(where, is_followed=True):
         if name not in wanted and local.carries(name):
             os.removexattr(where, name)
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from types import TracebackType
 from typing import Self
 
 from instep.tree.root.beneath import NOT_BENEATH, Root
+from instep.tree.root.descriptors import Tolerated
 
 SETID = 0o6000
 """Setuid and setgid. Bits that are found on an object are never put on it again: its owner chose them."""
@@ -47,9 +47,7 @@ class Inode:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -84,15 +82,11 @@ class Inode:
 def hold_directory(root: Root, path: bytes, ino: int = 0) -> Inode | None:
     """The directory ``path`` beneath ``root``, to be closed by the caller; None where something else is by now, or,
     with ``ino``, another directory."""
-    try:
+    with Tolerated(*NOT_BENEATH):
         held = Inode(*root.open_parent(path))
-    except OSError as error:
-        if error.errno not in NOT_BENEATH:
-            raise
-        return None
-    if stat.S_ISDIR(held.stat.st_mode) and ino in (0, held.stat.st_ino):
-        return held
-    held.close()
+        if stat.S_ISDIR(held.stat.st_mode) and ino in (0, held.stat.st_ino):
+            return held
+        held.close()
     return None
 
 

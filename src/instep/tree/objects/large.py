@@ -22,6 +22,7 @@ from instep.model.manifest.entry import Entry
 from instep.model.paths import shown
 from instep.model.statrow import StatRow
 from instep.tree.objects.rows import is_same
+from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.records import write_all
 
 ChunkSpan = tuple[int, int, Digest]
@@ -57,13 +58,10 @@ def digest_of_fd(fd: int) -> Digest:
 
 def copy_whole(source: int, to: int, size_bytes: int, *, is_sparse: bool) -> None:
     """Make ``to`` (empty) a copy of the first ``size_bytes`` of ``source``: reflink, else a copy in the kernel."""
-    try:
+    with Tolerated(*_UNSUPPORTED):
         fcntl.ioctl(to, _FICLONE, source)
         os.ftruncate(to, size_bytes)
         return
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
     length = min(size_bytes, os.fstat(source).st_size)
     if not is_sparse:
         copy_range(source, 0, to, 0, length)

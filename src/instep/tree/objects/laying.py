@@ -21,14 +21,13 @@ from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Allow, Local, apply_metadata
 from instep.tree.objects.inode import SETID, let_owner
 from instep.tree.objects.large import digest_of_fd, write_around_holes
+from instep.tree.objects.rows import row_of_stat
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
+from instep.tree.root.descriptors import CREATE, READ, Tolerated, closing_fd
 from instep.tree.root.records import write_all
 
 SYNC_SINGLY_MAX = 64
 """Up to so many objects are synced one by one; more by one ``syncfs``, which also flushes what is not ours."""
-
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def mismatch(entry: Entry) -> DamagedError:
@@ -60,7 +59,7 @@ class Layer:
         dir_fd, name = self.tree.open_parent(slot)
         mode = entry.mode & self._mode_mask
         # Masked bits and set-id bits are given by fchmod; a file that has none is made right at once.
-        fd = os.open(name, _CREATE, mode & 0o777, dir_fd=dir_fd)
+        fd = os.open(name, CREATE, mode & 0o777, dir_fd=dir_fd)
         try:
             if self._is_plain:
                 if data:
@@ -133,17 +132,15 @@ class Layer:
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size or found.st_nlink != 1:
             return None
         try:
-            fd = os.open(name, _READ, dir_fd=dir_fd)
+            fd = os.open(name, READ, dir_fd=dir_fd)
         except PermissionError:
             return None
-        try:
+        with closing_fd(fd):
             if digest_of_fd(fd) != entry.digest:
                 return None
             self.metadata(slot, entry, fd)
             self.unsynced(slot)
             return os.fstat(fd)
-        finally:
-            os.close(fd)
 
     def unsynced(self, slot: bytes) -> None:
         if not self._are_many:
@@ -158,38 +155,31 @@ class Layer:
                 return
             except PermissionError:
                 pass  # a mode that we may not open, without being root: the whole file system is synced instead
-        fd = self.tree.open_dir(b"")
-        try:
+        with closing_fd(self.tree.open_dir(b"")) as fd:
             syncfs(fd)
-        finally:
-            os.close(fd)
 
     def _sync_singly(self) -> None:
         directories = {b"", b"o"}
         for slot in self._unsynced:
             directories.add(slot.rpartition(b"/")[0])
-            fd = self.tree.open(slot, _READ)
-            try:
+            with closing_fd(self.tree.open(slot, READ)) as fd:
                 os.fsync(fd)
-            finally:
-                os.close(fd)
         sync_each(self.tree, directories)
 
 
+def attribute_slot(digest: Digest) -> bytes:
+    """Where a stage keeps the value of a large attribute."""
+    return b"v/" + digest.hex().encode()
+
+
+def staged_attribute(tree: Root, digest: Digest) -> bytes:
+    with closing_fd(tree.open(attribute_slot(digest), READ)) as fd:
+        return os.pread(fd, 1 << 17, 0)
+
+
 def row_of(path: bytes, entry: Entry, found: os.stat_result, *, is_staged: bool) -> RowRecord:
-    extra = entry.extra
-    return RowRecord(
-        path,
-        found.st_ino,
-        found.st_dev,
-        found.st_ctime_ns,
-        found.st_mtime_ns,
-        found.st_size,
-        entry.digest,
-        extra.chunks if extra is not None and extra.chunks is not None else b"",
-        time.time_ns(),
-        is_staged,
-    )
+    chunks = (entry.extra.chunks if entry.extra is not None else None) or b""
+    return RowRecord(*row_of_stat(path, found, entry.digest, chunks, time.time_ns()), is_staged)
 
 
 def _umask() -> int:
@@ -243,19 +233,13 @@ def _emptied(root: Root, path: bytes) -> list[bytes]:
     """Unlink what lies in the directory ``path``; the names of the directories in it, which stay."""
     parent, last = root.open_parent(path)
     let_owner(parent, last, 0o700)
-    fd = root.open_dir(path)
-    try:
+    with closing_fd(root.open_dir(path)) as fd:
         return [name for name in map(os.fsencode, os.listdir(fd)) if not _unlinked(name, fd)]
-    finally:
-        os.close(fd)
 
 
 def sync_directory(path: bytes | str | os.PathLike[str]) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sync_each(root: Root, paths: Iterable[bytes]) -> None:
@@ -265,13 +249,5 @@ def sync_each(root: Root, paths: Iterable[bytes]) -> None:
         found = root.stat_or_none(path)
         if found is None or not (stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)):
             continue
-        try:
-            fd = root.open(path, _READ)
-        except OSError as error:
-            if error.errno not in NOT_BENEATH:
-                raise
-            continue
-        try:
+        with Tolerated(*NOT_BENEATH), closing_fd(root.open(path, READ)) as fd:
             os.fsync(fd)
-        finally:
-            os.close(fd)

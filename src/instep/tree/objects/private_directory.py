@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from instep.errors import RefusedError
 from instep.model.paths import shown
 from instep.tree.objects.laying import remove_contents
+from instep.tree.root.descriptors import LIST, Tolerated
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -25,7 +25,7 @@ def private_directory(parent: int, prefix: bytes) -> Iterator[int]:
     """
     name = prefix + secrets.token_hex(8).encode()
     os.mkdir(name, 0o700, dir_fd=parent)
-    fd = os.open(name, _OPEN, dir_fd=parent)
+    fd = os.open(name, LIST, dir_fd=parent)
     try:
         found = os.fstat(fd)
         if found.st_uid != os.geteuid() or found.st_mode & 0o077 or os.listdir(fd):
@@ -42,12 +42,5 @@ def private_directory(parent: int, prefix: bytes) -> Iterator[int]:
             remove_contents(fd)
     finally:
         os.close(fd)
-        _remove(name, parent)
-
-
-def _remove(name: bytes, parent: int) -> None:
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except OSError as error:
-        if error.errno not in _ELSEWHERE:
-            raise  # else its name leads to an object of another user by now; ours was emptied
+        with Tolerated(*_ELSEWHERE):  # its name leads to an object of another user by now; ours was emptied
+            os.rmdir(name, dir_fd=parent)

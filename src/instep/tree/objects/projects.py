@@ -11,12 +11,12 @@ import stat
 import struct
 
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import READ, closing_fd
 
 _GET = 0x801C581F
 _SET = 0x401C5820
 _INHERIT = 0x200
 _STRUCT = struct.Struct("=IIIII8x")
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def give_project(tree: Root, path: bytes, parent_fd: int) -> bool:
@@ -24,7 +24,7 @@ def give_project(tree: Root, path: bytes, parent_fd: int) -> bool:
     objects that are made in it; False where that is not why a rename is refused, or cannot be. A symlink has none to
     set."""
     try:
-        flags, project = _attributes(os.open(b"/proc/self/fd/%d/." % parent_fd, _READ))
+        flags, project = _attributes(os.open(b"/proc/self/fd/%d/." % parent_fd, READ))
         if not flags & _INHERIT:
             return False
         pending = [path]
@@ -35,30 +35,22 @@ def give_project(tree: Root, path: bytes, parent_fd: int) -> bool:
                 if here == path:
                     return False
                 continue
-            _set(tree.open(here, _READ), project, is_directory=stat.S_ISDIR(found.st_mode))
+            _set(tree.open(here, READ), project, is_directory=stat.S_ISDIR(found.st_mode))
             if stat.S_ISDIR(found.st_mode):
-                fd = tree.open_dir(here)
-                try:
-                    pending += [here + b"/" + name for name in map(os.fsencode, os.listdir(fd))]
-                finally:
-                    os.close(fd)
+                pending += [here + b"/" + name for name in tree.names(here)]
     except OSError:
         return False  # the caller raises what the rename met
     return True
 
 
 def _attributes(fd: int) -> tuple[int, int]:
-    try:
+    with closing_fd(fd):
         flags, _, _, project, _ = _STRUCT.unpack(fcntl.ioctl(fd, _GET, bytes(_STRUCT.size)))
         return flags, project
-    finally:
-        os.close(fd)
 
 
 def _set(fd: int, project: int, *, is_directory: bool) -> None:
-    try:
+    with closing_fd(fd):
         flags, size, extents, _, cow = _STRUCT.unpack(fcntl.ioctl(fd, _GET, bytes(_STRUCT.size)))
         flags |= _INHERIT if is_directory else 0
         fcntl.ioctl(fd, _SET, _STRUCT.pack(flags, size, extents, project, cow))
-    finally:
-        os.close(fd)

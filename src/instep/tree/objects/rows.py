@@ -27,6 +27,11 @@ def is_same(row: StatRow, found: os.stat_result) -> bool:
     )
 
 
+def row_of_stat(path: bytes, found: os.stat_result, digest: bytes, chunks: bytes, read_at_ns: int) -> StatRow:
+    times = found.st_ctime_ns, found.st_mtime_ns
+    return StatRow(path, found.st_ino, found.st_dev, *times, found.st_size, digest, chunks, read_at_ns)
+
+
 class RowsInOrder:
     """Answers by path from rows that come in path order, for paths asked in that order: one merge."""
 

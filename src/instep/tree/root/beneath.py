@@ -8,14 +8,16 @@ mount, fails with ``OSError`` (``ELOOP``, ``ENOTDIR`` or ``EXDEV``); nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import platform
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+from instep.tree.root.descriptors import Tolerated, closing_fd
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -97,9 +99,7 @@ class Root:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -161,12 +161,24 @@ class Root:
     def stat_or_none(self, path: bytes) -> os.stat_result | None:
         """``stat``, or None when there is nothing by that path beneath the root: a directory on the way may be a
         symlink or a mount by now, and their targets are not ours."""
-        try:
+        with Tolerated(*NOT_BENEATH):
             return self.stat(path)
-        except OSError as error:
-            if error.errno in NOT_BENEATH:
-                return None
-            raise
+        return None
+
+    def names(self, directory: bytes) -> list[bytes]:
+        """The names in a directory, sorted."""
+        with closing_fd(self.open_dir(directory)) as fd:
+            return sorted(map(os.fsencode, os.listdir(fd)))
+
+    def stats(self, directory: bytes) -> list[tuple[bytes, os.stat_result]]:
+        """The paths in a directory with their stats, sorted; objects that vanish meanwhile are left out."""
+        prefix = directory + b"/" if directory else b""
+        found: list[tuple[bytes, os.stat_result]] = []
+        with closing_fd(self.open_dir(directory)) as fd:
+            for name in sorted(map(os.fsencode, os.listdir(fd))):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+        return found
 
     def readlink(self, path: bytes) -> bytes:
         fd, name = self.open_parent(path)

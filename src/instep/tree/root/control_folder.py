@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Concatenate, ParamSpec, TypeVar
 
 from instep.errors import RefusedError
+from instep.tree.root.descriptors import LIST, closing_fd
 from instep.tree.root.place import OWNER_FILE, ControlFolder, Place, owner_of
-
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +30,7 @@ def open_control(place: Place) -> int:
     if place.folder is not None and place.folder.is_open:
         return os.dup(place.folder.fd)
     try:
-        fd = os.open(place.control, _OPEN)
+        fd = os.open(place.control, LIST)
     except NotADirectoryError as error:  # a symlink, too: nothing is followed
         raise _replaced(place, "it is not a directory") from error
     try:
@@ -44,16 +43,13 @@ def open_control(place: Place) -> int:
 
 def open_folder(place: Place, name: bytes) -> int:
     """A descriptor of the folder ``name`` in the control folder, made durably where it is missing; the caller's."""
-    control = open_control(place)
-    try:
+    with closing_fd(open_control(place)) as control:
         try:
             os.mkdir(name, 0o700, dir_fd=control)
             os.fsync(control)
         except FileExistsError:
             pass
-        return os.open(name, _OPEN, dir_fd=control)
-    finally:
-        os.close(control)
+        return os.open(name, LIST, dir_fd=control)
 
 
 @contextlib.contextmanager

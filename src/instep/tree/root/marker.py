@@ -16,6 +16,7 @@ import msgspec
 from instep.errors import RefusedError, ResourceError
 from instep.model.ids import FilesetName, NodeName
 from instep.tree.root.beneath import RenameUnsupportedError, Root, rename_noreplace
+from instep.tree.root.descriptors import CREATE, Tolerated, closing_fd
 
 CONTROL_NAME = b".instep"
 MARKER_PATH = b".instep/id"
@@ -80,27 +81,18 @@ def create_marker(root: Path, fileset: FilesetName, node: NodeName) -> Marker:
             os.mkdir(CONTROL_NAME, 0o700, dir_fd=opened.fd)
         except FileExistsError:
             pass  # left by an earlier fileset or attempt; open_dir below refuses anything but a directory
-        control = opened.open_dir(CONTROL_NAME)
-        try:
+        with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
             _write_durably(control, msgspec.json.encode(marker) + b"\n")
-            top = opened.open_dir(b"")
-            try:
+            with closing_fd(opened.open_dir(b"")) as top:
                 os.fsync(top)
-            finally:
-                os.close(top)
-        finally:
-            os.close(control)
     return marker
 
 
 def _write_durably(control: int, text: bytes) -> None:
     temporary = b"id." + secrets.token_hex(4).encode()
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=control)
-    try:
+    with closing_fd(os.open(temporary, CREATE, 0o600, dir_fd=control)) as fd:
         os.write(fd, text)
         os.fsync(fd)
-    finally:
-        os.close(fd)
     try:
         rename_noreplace(control, temporary, control, b"id")
     except RenameUnsupportedError:
@@ -171,16 +163,10 @@ def remove_marker(root: Path, fileset: FilesetName, node: NodeName) -> None:
         marker = _read(opened, root)
         if marker is None or (marker.fileset, marker.node) != (fileset, node):
             return
-        control = opened.open_dir(CONTROL_NAME)
-        try:
+        with closing_fd(opened.open_dir(CONTROL_NAME)) as control:
             os.unlink(b"id", dir_fd=control)
-        finally:
-            os.close(control)
-        try:
+        with Tolerated(errno.ENOTEMPTY, errno.EEXIST):
             os.rmdir(CONTROL_NAME, dir_fd=opened.fd)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
 
 
 def _missing(root: Path, fileset: FilesetName) -> RefusedError:

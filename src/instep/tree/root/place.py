@@ -21,13 +21,13 @@ import msgspec
 from instep.errors import ConfigError, DamagedError, RefusedError, ResourceError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import FilesetName
+from instep.tree.root.descriptors import LIST, READ, REPLACE, Tolerated, closing_fd
 from instep.tree.root.marker import open_root
 from instep.tree.root.writable import unprepared
 
 OWNER_FILE = "place"
 """Says in a control folder for which root it is."""
 _OWNER_MAX = 8192
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODE_SECRETS = ("pki", "state")
 _CONTROL_CONTENTS = ("stage", "journal", "archive", "history")
 
@@ -149,17 +149,11 @@ def prepare_place(place: Place) -> None:
     """Make the control folder (0700), durably; ``ResourceError`` when it cannot be made or is another's."""
     control = place.control
     try:
-        parent = os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with closing_fd(os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(control.name, 0o700, dir_fd=parent)
-            fd = os.open(control.name, _DIRECTORY, dir_fd=parent)
-            try:
+            with closing_fd(os.open(control.name, LIST, dir_fd=parent)) as fd:
                 _prepare(place, fd, parent)
-            finally:
-                os.close(fd)
-        finally:
-            os.close(parent)
     except NotADirectoryError as error:
         raise _stage_unusable(control, "is not a directory") from error
     except OSError as error:
@@ -170,13 +164,10 @@ def _prepare(place: Place, fd: int, parent: int) -> None:
     control, found = place.control, os.fstat(fd)
     if found.st_uid != os.geteuid():
         raise _stage_unusable(control, f"belongs to another user, uid {found.st_uid}")
-    root = os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(os.open(place.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         if _mount_of(fd) != _mount_of(root):
             raise _stage_unusable(control, "is not on the same mount as the root")
         top = os.fstat(root)
-    finally:
-        os.close(root)
     owner = owner_of(fd, place)
     if owner is None and (others := [name for name in os.listdir(fd) if not _is_of_a_beginning(name)]):
         # Only one that is empty may be taken: another directory of ours may have been moved to this name.
@@ -282,11 +273,8 @@ def _same_mount(a: Path, b: Path) -> bool:
 
 
 def _mount_at(path: Path) -> tuple[int, str]:
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         return _mount_of(fd)
-    finally:
-        os.close(fd)
 
 
 def _mount_of(fd: int) -> tuple[int, str]:
@@ -299,7 +287,7 @@ def owner_of(fd: int, place: Place) -> Owner | None:
     """The owner record in the open control folder of ``place``; None when there is none. ``OSError``;
     ``DamagedError`` ``place_damaged``: the root's journal, archive and history may lie there: never passed by."""
     try:
-        file = os.open(OWNER_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        file = os.open(OWNER_FILE, READ, dir_fd=fd)
     except FileNotFoundError:
         return None
     try:
@@ -325,7 +313,7 @@ def _is_ours(control: Path, root: Path) -> bool:
     """Whether a control folder that exists was made for ``root``, or for no root yet. ``DamagedError`` when its own
     record of that cannot be read: its journal may be open, and another folder would not know of it."""
     try:
-        fd = os.open(control, _DIRECTORY)
+        fd = os.open(control, LIST)
     except OSError:
         return False
     try:
@@ -340,13 +328,9 @@ def _is_ours(control: Path, root: Path) -> bool:
 
 def _write_owner(control: int, owner: Owner) -> None:
     temporary = f"{OWNER_FILE}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600, dir_fd=control)
-    try:
+    with closing_fd(os.open(temporary, REPLACE, 0o600, dir_fd=control)) as fd:
         os.write(fd, msgspec.json.encode(owner))
         os.fsync(fd)
-    finally:
-        os.close(fd)
     os.rename(temporary, OWNER_FILE, src_dir_fd=control, dst_dir_fd=control)
     os.fsync(control)
 
@@ -354,9 +338,6 @@ def _write_owner(control: int, owner: Owner) -> None:
 def _drop_default_acl(control: int) -> None:
     """A default ACL inherited from the parent would colour every staged object. Where there is none nothing is
     written: a root on a read-only file system can be read."""
-    try:
+    with Tolerated(errno.ENODATA, errno.ENOTSUP):
         os.getxattr(control, "system.posix_acl_default")
         os.removexattr(control, "system.posix_acl_default")
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
-            raise

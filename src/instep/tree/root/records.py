@@ -16,9 +16,10 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from instep.errors import DamagedError, ResourceError
+from instep.tree.root.descriptors import CREATE, REPLACE, Tolerated, closing_fd
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,7 @@ class RecordWriter:
     """Writes a new file of records, buffered; ``sync`` makes all of it durable."""
 
     def __init__(self, name: bytes, dir_fd: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+        self._fd = os.open(name, REPLACE, 0o600, dir_fd=dir_fd)
         self._parts: list[bytes] = [MAGIC]
         self._held = len(MAGIC)
 
@@ -89,6 +89,12 @@ class RecordWriter:
                 os.close(self._fd)
                 self._fd = -1
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+
     def abandon(self) -> None:
         """Close without writing what is still held."""
         if self._fd >= 0:
@@ -112,16 +118,13 @@ def append_record(name: bytes, dir_fd: int, payload: bytes) -> None:
 
 def append_records(name: bytes, dir_fd: int, payloads: Iterable[bytes]) -> None:
     """Append behind the last whole record of the file ``name``, and sync. A torn tail is kept aside and cut."""
-    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
+    with closing_fd(os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)) as fd:
         end = whole_length(fd)
         cut_tail(fd, end, name, dir_fd)
         mend_beginning(fd)
         os.lseek(fd, end, os.SEEK_SET)
         write_all(fd, b"".join(map(framed, payloads)))
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def mend_beginning(fd: int) -> None:
@@ -140,7 +143,7 @@ def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
     if size <= end:
         return None
     aside, to = _new_file_beside(name + b".torn", dir_fd)
-    try:
+    with closing_fd(to):
         at = end
         while at < size:
             piece = _read_at(fd, min(_BUFFER, size - at), at)
@@ -149,8 +152,6 @@ def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
             write_all(to, piece)
             at += len(piece)
         os.fsync(to)
-    finally:
-        os.close(to)
     sync_dir(dir_fd)
     os.ftruncate(fd, end)
     return aside
@@ -158,18 +159,14 @@ def cut_tail(fd: int, end: int, name: bytes, dir_fd: int) -> bytes | None:
 
 def sync_dir(dir_fd: int) -> None:
     """Sync the directory, of which ``dir_fd`` may be a mere reference."""
-    directory = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
-    try:
+    with closing_fd(os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)) as directory:
         os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _new_file_beside(name: bytes, dir_fd: int) -> tuple[bytes, int]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for aside in _names_beside(name):
         with contextlib.suppress(FileExistsError):
-            return aside, os.open(aside, flags, 0o600, dir_fd=dir_fd)
+            return aside, os.open(aside, CREATE, 0o600, dir_fd=dir_fd)
     raise _too_many_beside(name)
 
 
@@ -345,21 +342,15 @@ class _Search:
 
 def _read_at(fd: int, length: int, at: int) -> bytes:
     """``pread``; zeros where the disk cannot read a block, so that the blocks around it are still read."""
-    try:
+    with Tolerated(errno.EIO):
         return os.pread(fd, length, at)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
     parts: list[bytes] = []
     end = min(at + length, os.fstat(fd).st_size)
     while at < end:
         step = min(_BLOCK - at % _BLOCK, end - at)
-        try:
+        piece = bytes(step)
+        with Tolerated(errno.EIO):
             piece = os.pread(fd, step, at)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            piece = bytes(step)
         if not piece:
             break
         parts.append(piece)

@@ -16,6 +16,7 @@ from instep.errors import DamagedError
 from instep.model.decoding import DECODE_ERRORS
 from instep.model.ids import FilesetName, HeadRef, LineId, NodeName
 from instep.tree.root.control_folder import open_control
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_records, sync_dir
@@ -39,22 +40,16 @@ _decode = msgspec.msgpack.Decoder(_Holds).decode
 def note_held(place: Place, line: LineId, marker: str, tree: HeadRef, *, is_synced: bool) -> None:
     """Write down what the tree holds. Without ``is_synced`` the caller syncs the control folder."""
     holds = _Holds(line.fileset, line.origin, marker, tree)
-    control = open_control(place)
-    try:
+    with closing_fd(open_control(place)) as control:
         if _is_written(control, place, holds):
             return
         new = _NAME + b".new"
-        writer = RecordWriter(new, control)
-        try:
+        with RecordWriter(new, control) as writer:
             writer.add(_encode(holds))
             writer.sync()
-        finally:
-            writer.abandon()
         os.rename(new, _NAME, src_dir_fd=control, dst_dir_fd=control)
         if is_synced:
             sync_dir(control)
-    finally:
-        os.close(control)
     failpoint(_NOTED)
 
 
@@ -62,11 +57,8 @@ def held_by_tree(place: Place, line: LineId, marker: str) -> HeadRef | None:
     """The generation in the tree's own record; None when it has none of this line. ``DamagedError``
     ``holds_damaged``: the tree's generation is unknown then, and a state that is older than the tree would take it
     back."""
-    control = open_control(place)
-    try:
+    with closing_fd(open_control(place)) as control:
         found = _read(control, place)
-    finally:
-        os.close(control)
     if found is None or (found.fileset, found.origin, found.marker) != (line.fileset, line.origin, marker):
         return None
     return found.tree
@@ -83,7 +75,7 @@ def _is_written(control: int, place: Place, holds: _Holds) -> bool:
 def _read(control: int, place: Place) -> _Holds | None:
     """The record, None when there is none; ``DamagedError`` when there is one and it cannot be read."""
     try:
-        fd = os.open(_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=control)
+        fd = os.open(_NAME, READ, dir_fd=control)
     except FileNotFoundError:
         return None
     except OSError as error:

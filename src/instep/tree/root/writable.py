@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from instep.errors import ResourceError
+from instep.tree.root.descriptors import LIST
 
 _NO_ATTRIBUTE = "user.instep.none"
 """An attribute that nothing has."""
@@ -18,7 +19,7 @@ def require_writable_folder(control: Path) -> None:
     root or applied to it, while it can still be read. Tried by a write that changes nothing, for a file system that
     the kernel stopped after an error may be listed as writable. A folder that is not there is its maker's matter."""
     try:
-        fd = os.open(control, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(control, LIST)
     except FileNotFoundError:
         return
     try:

@@ -21,6 +21,9 @@ class Cover(NamedTuple):
         return self.trees == (b"",)
 
 
+EVERYTHING = Cover((b"",), ())
+
+
 def cover(trees: Iterable[bytes], entries: Iterable[bytes], local: Local) -> Cover:
     """The least that a partial scan must look at for these dirty paths.
 
@@ -28,7 +31,7 @@ def cover(trees: Iterable[bytes], entries: Iterable[bytes], local: Local) -> Cov
     or removed changes entries elsewhere.
     """
     if local.keeps(Preserve.HARDLINKS):
-        return Cover((b"",), ())
+        return EVERYTHING
     kept: list[bytes] = []
     for path in sorted(set(trees), key=sort_key):
         if not kept or not (kept[-1] == b"" or path == kept[-1] or path.startswith(kept[-1] + b"/")):

@@ -13,6 +13,7 @@ import msgspec
 
 from instep.model.limits import COMPONENT_MAX, DEPTH_MAX, PATH_MAX, broken_by_path
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import is_reserved
 
@@ -46,8 +47,7 @@ class Lister:
 
     def children(self, directory: bytes) -> Iterable[Child]:
         """The paths in a directory with their stats, sorted; ignored and vanishing ones are left out."""
-        fd = self._root.open_dir(directory)
-        try:
+        with closing_fd(self._root.open_dir(directory)) as fd:
             with os.scandir(fd) as listing:
                 found = list(listing)
             if len(found) > _MANY:
@@ -62,8 +62,6 @@ class Lister:
                 except OSError as error:
                     if error.errno not in GONE:
                         children.append((path, unreadable(path, error)))
-        finally:
-            os.close(fd)
         children.sort(key=itemgetter(0))
         return self._admitted(directory, children)
 
@@ -78,7 +76,7 @@ class Lister:
                 if error.errno not in GONE:
                     yield directory, unreadable(directory, error)
                 return
-            try:
+            with closing_fd(fd):
                 for name in names[start : start + _MANY]:
                     path = prefix + name
                     try:
@@ -86,8 +84,6 @@ class Lister:
                     except OSError as error:
                         if error.errno not in GONE:
                             children.append((path, unreadable(path, error)))
-            finally:
-                os.close(fd)
             yield from self._admitted(directory, children)
 
     def _admitted(self, directory: bytes, children: list[Child]) -> list[Child]:

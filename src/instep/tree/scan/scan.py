@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,17 +20,18 @@ from instep.model.definition import Definition, Preserve
 from instep.model.ids import EMPTY_DIGEST, Digest
 from instep.model.limits import TIME_MAX_NS, TIME_MIN_NS, broken_by_stat
 from instep.model.manifest.entry import CHUNKED_OVER, Entry, Extra, Kind
-from instep.model.manifest.pages import PutPage
+from instep.model.manifest.pages import PutPage, drop_page
 from instep.model.paths import sort_key
 from instep.model.statrow import StatRow
 from instep.tree.objects.chunking import chunk_file
 from instep.tree.objects.digest import READ_TRIES, SMALL_MAX, digest_bytes, read_once, same_stat
 from instep.tree.objects.fidelity import Local, has_holes, read_extra
-from instep.tree.objects.rows import RACY_NS, is_same, is_settled
+from instep.tree.objects.rows import RACY_NS, is_same, is_settled, row_of_stat
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.marker import Marker, check_marker, open_root
 from instep.tree.root.place import Place
-from instep.tree.scan.cover import Cover
+from instep.tree.scan.cover import EVERYTHING, Cover
 from instep.tree.scan.listing import GONE, Child, Lister, Problem, unreadable
 from instep.tree.scan.openness import Openness, OpennessProbe
 from instep.tree.scan.rules import Rules
@@ -45,7 +47,6 @@ from instep.tree.scan.settling import (
 from instep.tree.scan.touched import is_reserved
 from instep.tree.scan.unfit import unfit
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SPECIAL = {
     stat.S_IFSOCK: ("socket", "sockets are not carried"),
     stat.S_IFIFO: ("pipe", "named pipes are not carried"),
@@ -74,17 +75,19 @@ def scan(
     by_inode: Callable[[int, int], StatRow | None] | None,
     now_ns: int,
     *,
+    covered: Cover = EVERYTHING,
     local: Local | None = None,
     marker: Marker | None = None,
     rules: Rules | None = None,
     sink: Sink | None = None,
     keep_value: Callable[[Digest, bytes], None] | None = None,
-    put_page: PutPage | None = None,
+    put_page: PutPage = drop_page,
     deep: bool = False,
     suspects: frozenset[bytes] = frozenset(),
     settling: Settling | None = None,
 ) -> Iterator[Scanned | Problem]:
-    """Every path of the tree in path order, the root itself left out.
+    """Every path of the tree in path order, the root itself left out; or the paths that ``covered`` names, of which a
+    missing one yields nothing.
 
     ``cached`` gives the row of a path (``RowsInOrder`` where rows stream in order), ``by_inode`` finds the row of a
     file that was moved with its directory. ``local`` says which metadata is read; None means the writer's own tree.
@@ -97,66 +100,12 @@ def scan(
     ``ResourceError``. A root that cannot be listed is a ``Problem`` of the empty path.
     """
     local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
-    if marker is not None:
-        check_marker(place.root, marker.fileset, marker.node, marker.random)
-    with open_root(place.root) as root:
-        scanner = _Scanner(
-            root,
-            rules or Rules(definition),
-            local,
-            cached,
-            by_inode,
-            now_ns,
-            sink,
-            keep_value,
-            put_page,
-            deep,
-            suspects,
-            settling,
-        )
-        scanner.find_link_groups()
-        yield from scanner.below(b"")
-    if marker is not None:
-        check_marker(place.root, marker.fileset, marker.node, marker.random)
-
-
-def scan_paths(
-    place: Place,
-    definition: Definition,
-    covered: Cover,
-    cached: Callable[[bytes], StatRow | None],
-    by_inode: Callable[[int, int], StatRow | None] | None,
-    now_ns: int,
-    *,
-    local: Local | None = None,
-    marker: Marker | None = None,
-    rules: Rules | None = None,
-    sink: Sink | None = None,
-    keep_value: Callable[[Digest, bytes], None] | None = None,
-    put_page: PutPage | None = None,
-    suspects: frozenset[bytes] = frozenset(),
-    settling: Settling | None = None,
-) -> Iterator[Scanned | Problem]:
-    """As ``scan``, for the paths that ``covered`` names only; a missing path yields nothing. In path order."""
-    local = local or Local(preserve=frozenset(definition.preserve), is_own=True)
     rules = rules or Rules(definition)
     if marker is not None:
         check_marker(place.root, marker.fileset, marker.node, marker.random)
     with open_root(place.root) as root:
-        scanner = _Scanner(
-            root,
-            rules,
-            local,
-            cached,
-            by_inode,
-            now_ns,
-            sink,
-            keep_value,
-            put_page,
-            False,
-            suspects,
-            settling,
-        )
+        reads = (cached, by_inode, now_ns, sink, keep_value, put_page, deep, suspects, settling)
+        scanner = _Scanner(root, rules, local, *reads)
         if covered.is_everything:
             scanner.find_link_groups()
             yield from scanner.below(b"")
@@ -168,51 +117,42 @@ def scan_paths(
         check_marker(place.root, marker.fileset, marker.node, marker.random)
 
 
+@dataclass(slots=True)
 class _Scanner:
-    """One pass over one tree."""
+    """One pass over one tree; most fields are arguments of ``scan``."""
 
-    def __init__(
-        self,
-        root: Root,
-        rules: Rules,
-        local: Local,
-        cached: Callable[[bytes], StatRow | None],
-        by_inode: Callable[[int, int], StatRow | None] | None,
-        now_ns: int,
-        sink: Sink | None,
-        keep_value: Callable[[Digest, bytes], None] | None,
-        put_page: PutPage | None,
-        deep: bool,
-        suspects: frozenset[bytes],
-        settling: Settling | None,
-    ) -> None:
-        self._root = root
-        self._rules = rules
-        self._lister = Lister(root, rules)
-        self._local = local
-        self._cached = cached
-        self._by_inode = by_inode
-        self._now_ns = now_ns
-        self._sink = sink
-        self._keep_value = keep_value
-        self._put_page = put_page or _forget
-        self._deep = deep
-        self._suspects = suspects
-        self._settling = settling
-        self._openness = OpennessProbe(root.fd)
-        self._is_plain = local.is_plain
-        self._groups: dict[int, bytes] = {}
-        local.owners.refresh()
+    root: Root
+    rules: Rules
+    local: Local
+    cached: Callable[[bytes], StatRow | None]
+    by_inode: Callable[[int, int], StatRow | None] | None
+    now_ns: int
+    sink: Sink | None
+    keep_value: Callable[[Digest, bytes], None] | None
+    put_page: PutPage
+    deep: bool
+    suspects: frozenset[bytes]
+    settling: Settling | None
+    lister: Lister = field(init=False)
+    openness: OpennessProbe = field(init=False)
+    is_plain: bool = field(init=False)
+    groups: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.lister = Lister(self.root, self.rules)
+        self.openness = OpennessProbe(self.root.fd)
+        self.is_plain = self.local.is_plain
+        self.local.owners.refresh()
 
     def find_link_groups(self) -> None:
         """Where hard links are kept: a first walk that finds which inodes have two paths in this tree."""
-        if not self._local.keeps(Preserve.HARDLINKS):
+        if not self.local.keeps(Preserve.HARDLINKS):
             return
         seen: dict[int, bytes] = {}
         pending = [b""]
         while pending:
             try:
-                children = self._lister.children(pending.pop())
+                children = self.lister.children(pending.pop())
             except OSError:
                 continue  # the walk that reports meets it again
             for path, found in children:
@@ -223,36 +163,36 @@ class _Scanner:
                 elif stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
                     first = seen.setdefault(found.st_ino, path)
                     if first != path:
-                        before = self._groups.get(found.st_ino, first)
-                        self._groups[found.st_ino] = min(before, path, key=sort_key)
+                        before = self.groups.get(found.st_ino, first)
+                        self.groups[found.st_ino] = min(before, path, key=sort_key)
 
     def at(self, path: bytes, with_subtree: bool) -> Iterator[Scanned | Problem]:
         """One path, and all below it."""
         ancestor = path.rpartition(b"/")[0]
-        if is_reserved(path) or (ancestor and self._rules.ignored(ancestor, True)):
+        if is_reserved(path) or (ancestor and self.rules.ignored(ancestor, True)):
             return
         try:
-            found = self._root.stat_or_none(path)
+            found = self.root.stat_or_none(path)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.EXDEV):
                 yield unreadable(path, error)
             return  # behind a symlink or a mount there is nothing of this tree
-        if found is None or self._rules.ignored(path, stat.S_ISDIR(found.st_mode)):
+        if found is None or self.rules.ignored(path, stat.S_ISDIR(found.st_mode)):
             return
         yield from self._walk([iter([(path, found)])], with_subtree)
 
     def below(self, top: bytes) -> Iterator[Scanned | Problem]:
         """Everything below a directory, not itself."""
         try:
-            children = self._lister.children(top)
+            children = self.lister.children(top)
         except OSError as error:
             return iter((unreadable(top, error),))
         return self._walk([iter(children)], True)
 
     def _walk(self, stack: list[Iterator[Child]], with_subtree: bool) -> Iterator[Scanned | Problem]:
-        device = self._root.device
-        reads_all, is_plain, cached = self._deep, self._is_plain, self._cached
-        suspects = self._suspects
+        device = self.root.device
+        reads_all, is_plain, cached = self.deep, self.is_plain, self.cached
+        suspects = self.suspects
         while stack:
             for path, found in stack[-1]:
                 if isinstance(found, Problem):
@@ -307,10 +247,10 @@ class _Scanner:
         try:
             children: Iterable[Child] = ()
             if with_subtree:
-                children = self._lister.children(path)
+                children = self.lister.children(path)
             else:
-                os.close(self._root.open_dir(path))
-            extra = None if self._is_plain else self._extra(path, found, Kind.DIR)
+                os.close(self.root.open_dir(path))
+            extra = None if self.is_plain else self._extra(path, found, Kind.DIR)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 return _mount(path), ()
@@ -318,34 +258,32 @@ class _Scanner:
         # Its time says nothing about its contents: one that cannot be carried holds nothing back.
         mtime_ns = min(max(found.st_mtime_ns, TIME_MIN_NS), TIME_MAX_NS)
         entry = Entry(path, Kind.DIR, found.st_mode & 0o7777, 0, mtime_ns, EMPTY_DIGEST, 0, extra)
-        problem = unfit(entry, is_own=self._local.is_own)
-        return (Scanned(entry), children) if problem is None else (problem, ())
+        result = self._judged(Scanned(entry))
+        return result, children if isinstance(result, Scanned) else ()
 
     def _is_mount(self, path: bytes) -> bool:
         """Whether something that is not a directory is a mount of its own. The device alone does not say it:
         on an overlay, files may have the device of their layer."""
-        if self._root.walk:
+        if self.root.walk:
             return True
         try:
-            os.close(self._root.open(path, os.O_PATH | os.O_NOFOLLOW))
+            os.close(self.root.open(path, os.O_PATH | os.O_NOFOLLOW))
         except OSError as error:
             return error.errno == errno.EXDEV
         return False
 
     def _symlink(self, path: bytes, found: os.stat_result) -> Scanned | Problem | None:
         try:
-            target = self._root.readlink(path)
-            extra = None if self._is_plain else self._extra(path, found, Kind.SYMLINK)
+            target = self.root.readlink(path)
+            extra = None if self.is_plain else self._extra(path, found, Kind.SYMLINK)
         except OSError as error:
             return None if error.errno in (*GONE, errno.EINVAL) else unreadable(path, error)
         digest = digest_bytes(target)
         entry = Entry(path, Kind.SYMLINK, 0o777, len(target), found.st_mtime_ns, digest, 0, extra)
-        problem = unfit(entry, is_own=self._local.is_own)
-        if problem is not None:
-            return problem
-        if self._sink is not None:
-            self._sink(digest, target, -1)
-        return Scanned(entry)
+        result = self._judged(Scanned(entry))
+        if self.sink is not None and isinstance(result, Scanned):
+            self.sink(digest, target, -1)
+        return result
 
     def _file(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem | None:
         """A file whose row does not answer at once; None when it is gone."""
@@ -353,18 +291,16 @@ class _Scanner:
         if broken is not None:
             return Problem(path, *broken)
         is_row_new = False
-        if self._by_inode is not None and (row is None or row.ino != found.st_ino):
-            moved = self._by_inode(found.st_dev, found.st_ino)
+        if self.by_inode is not None and (row is None or row.ino != found.st_ino):
+            moved = self.by_inode(found.st_dev, found.st_ino)
             if moved is not None and is_same(moved, found):
                 row, is_row_new = moved._replace(path=path), True
         try:
             is_known = row is not None and is_same(row, found) and is_settled(row)
-            if row is not None and is_known and not self._deep and path not in self._suspects:
-                entry = self._file_entry(path, found, row)
-                return unfit(entry, is_own=self._local.is_own) or Scanned(entry, row, False, is_row_new)
-            if row is not None and is_same(row, found) and is_read_later(self._settling, path):
-                entry = self._file_entry(path, found, row)
-                return unfit(entry, is_own=self._local.is_own) or Scanned(entry, row, is_open=True)
+            if row is not None and is_known and not self.deep and path not in self.suspects:
+                return self._judged(Scanned(self._file_entry(path, found, row), row, False, is_row_new))
+            if row is not None and is_same(row, found) and is_read_later(self.settling, path):
+                return self._judged(Scanned(self._file_entry(path, found, row), row, is_open=True))
             return self._read(path, found, row)
         except OSError as error:
             if error.errno in GONE:
@@ -377,10 +313,9 @@ class _Scanner:
 
     def _read(self, path: bytes, found: os.stat_result, row: StatRow | None) -> Scanned | Problem:
         """Read until the stat before (at first that of the listing) equals the stat after."""
-        fd = self._root.open(path, _READ)
-        try:
+        with closing_fd(self.root.open(path, READ)) as fd:
             if found.st_size > SMALL_MAX and (
-                problem := written(self._settling, path, found, self._openness.of(fd), self._now_ns)
+                problem := written(self.settling, path, found, self.openness.of(fd), self.now_ns)
             ):
                 return problem
             for _ in range(READ_TRIES):
@@ -390,33 +325,22 @@ class _Scanner:
                     break
             else:
                 return Problem(path, "unstable", f"it changed during each of {READ_TRIES} reads")
-            openness = self._openness.of(fd)
-            if problem := written(self._settling, path, found, openness, self._now_ns):
+            openness = self.openness.of(fd)
+            if problem := written(self.settling, path, found, openness, self.now_ns):
                 return problem
             is_other = row is not None and is_same(row, found) and is_settled(row) and row.digest != digest
             if row is not None and is_other and not is_in_place(fd, openness, digest):
                 was, now = row.digest.hex(), digest.hex()
                 return Problem(path, "damaged", f"its stat is that of {was}, its bytes are {now}")
-            if problem := handed_on(self._sink, self._settling, path, digest, data, fd):
+            if problem := handed_on(self.sink, self.settling, path, digest, data, fd):
                 return problem
-        finally:
-            os.close(fd)
-        new = StatRow(
-            path,
-            found.st_ino,
-            found.st_dev,
-            found.st_ctime_ns,
-            found.st_mtime_ns,
-            found.st_size,
-            digest,
-            chunks,
-            trusted_at(found, openness, self._now_ns),
-        )
-        entry = self._file_entry(path, found, new)
-        is_racy = self._now_ns - found.st_ctime_ns < RACY_NS
-        return unfit(entry, is_own=self._local.is_own) or Scanned(
-            entry, new, True, True, is_racy, openness is Openness.OPEN
-        )
+        new = row_of_stat(path, found, digest, chunks, trusted_at(found, openness, self.now_ns))
+        is_racy = self.now_ns - found.st_ctime_ns < RACY_NS
+        is_open = openness is Openness.OPEN
+        return self._judged(Scanned(self._file_entry(path, found, new), new, True, True, is_racy, is_open))
+
+    def _judged(self, scanned: Scanned) -> Scanned | Problem:
+        return unfit(scanned.entry, is_own=self.local.is_own) or scanned
 
     def _read_once(
         self, fd: int, size: int, mtime_ns: int, row: StatRow | None
@@ -429,12 +353,12 @@ class _Scanner:
             digest, length, data = read_once(fd, size)
             if known is None or known.digest == digest:  # a chunk list is a function of the contents alone
                 return digest, known.chunks if known is not None else b"", length, data
-        digest, chunks, length = chunk_file(fd, size, self._put_page)
+        digest, chunks, length = chunk_file(fd, size, self.put_page)
         return digest, chunks, length, None
 
     def _file_entry(self, path: bytes, found: os.stat_result, row: StatRow) -> Entry:
         chunks = Digest(row.chunks) if row.chunks else None
-        extra = None if self._is_plain else self._extra(path, found, Kind.FILE)
+        extra = None if self.is_plain else self._extra(path, found, Kind.FILE)
         if chunks is not None:
             extra = Extra(chunks=chunks) if extra is None else msgspec.structs.replace(extra, chunks=chunks)
         return Entry(
@@ -442,29 +366,26 @@ class _Scanner:
         )
 
     def _extra(self, path: bytes, found: os.stat_result, kind: Kind) -> Extra | None:
-        parent, name = self._root.open_parent(path)
+        parent, name = self.root.open_parent(path)
         is_file = kind is Kind.FILE
         extra = read_extra(
             b"/proc/self/fd/%d/%b" % (parent, name),
             found,
             kind,
-            self._local,
+            self.local,
             is_sparse=is_file and found.st_blocks * 512 < found.st_size and self._is_sparse(path, found),
-            keep_value=self._keep_value,
+            keep_value=self.keep_value,
         )
-        group = self._groups.get(found.st_ino) if is_file and found.st_nlink > 1 else None
+        group = self.groups.get(found.st_ino) if is_file and found.st_nlink > 1 else None
         if group is None:
             return extra
         return Extra(link_group=group) if extra is None else msgspec.structs.replace(extra, link_group=group)
 
     def _is_sparse(self, path: bytes, found: os.stat_result) -> bool:
-        if not (self._local.is_own and self._local.keeps(Preserve.SPARSE)):
+        if not (self.local.is_own and self.local.keeps(Preserve.SPARSE)):
             return False
-        fd = self._root.open(path, _READ)
-        try:
+        with closing_fd(self.root.open(path, READ)) as fd:
             return has_holes(fd, found)
-        finally:
-            os.close(fd)
 
 
 def _mount(path: bytes) -> Problem:
@@ -473,7 +394,3 @@ def _mount(path: bytes) -> Problem:
 
 def _special(path: bytes, kind: int) -> Problem:
     return Problem(path, *_SPECIAL.get(kind, ("device", "its kind is unknown")))
-
-
-def _forget(digest: Digest, raw: bytes) -> None:
-    """Takes the pages of chunk lists where only their roots are wanted."""

@@ -19,6 +19,7 @@ from instep.model.manifest.manifest import GetPage, iterate
 from instep.model.paths import is_below, sort_key
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.scan.rules import Rules
 
 OTHER = 3
@@ -63,20 +64,9 @@ def walk_below(root: Root, directory: bytes) -> Iterator[Found]:
 
 def _listed(root: Root, directory: bytes) -> list[Found]:
     try:
-        fd = root.open_dir(directory)
+        return [Found(path, found) for path, found in root.stats(directory)]
     except (PermissionError, FileNotFoundError, NotADirectoryError):
         return []  # not ours to read, or gone meanwhile
-    prefix = directory + b"/" if directory else b""
-    listed: list[Found] = []
-    try:
-        for name in sorted(map(os.fsencode, os.listdir(fd))):
-            try:
-                listed.append(Found(prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
-            except FileNotFoundError:
-                continue  # gone meanwhile
-    finally:
-        os.close(fd)
-    return listed
 
 
 def holds_ignored(root: Root, rules: Rules, directory: bytes, known_as: bytes | None = None) -> bool:
@@ -112,13 +102,11 @@ def _names(root: Root, directory: bytes, *, is_top: bool) -> list[tuple[bytes, b
         if error.errno != errno.EXDEV or is_top:
             raise
         return None
-    try:
+    with closing_fd(fd):
         if not is_top and os.fstat(fd).st_dev != root.device:
             return None
         with os.scandir(fd) as listing:
             return [(os.fsencode(each.name), each.is_dir(follow_symlinks=False)) for each in listing]
-    finally:
-        os.close(fd)
 
 
 def entries_below(manifest: Digest, directory: bytes, get_page: GetPage) -> Iterator[Entry]:

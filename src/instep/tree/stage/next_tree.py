@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from instep.errors import DamagedError, RefusedError
 from instep.model.paths import is_below, shown
@@ -21,6 +21,7 @@ from instep.tree.objects.laying import SYNC_SINGLY_MAX, remove_object
 from instep.tree.objects.rows import RACY_NS, is_same, is_settled
 from instep.tree.root.beneath import NOT_BENEATH, Root, syncfs
 from instep.tree.root.control_folder import on_opened
+from instep.tree.root.descriptors import CREATE, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import CONTROL_NAME, open_marked
 from instep.tree.root.place import Place
@@ -109,40 +110,26 @@ def build_next(
     that ``carry`` does not name. ``OSError``.
     """
     os.mkdir(NEXT, 0o700, dir_fd=staged.fd)
-    writer = RecordWriter(LINKED, staged.fd)
-    try:
-        with Root(staged.path + b"/" + NEXT) as tree:
-            builder = _Builder(
-                place, live, tree, rules, exchange, writer, Relinked(live_row, exchange.keep_rows)
-            )
-            builder.run()
+    with RecordWriter(LINKED, staged.fd) as writer, Root(staged.path + b"/" + NEXT) as tree:
+        relinked = Relinked(live_row, exchange.keep_rows)
+        builder = _Builder(place, live, tree, rules, exchange.carry, writer, relinked)
+        builder.run()
         writer.sync()
-    finally:
-        writer.abandon()
     failpoint(_BUILT)
     return builder.carried
 
 
+@dataclass
 class _Builder:
-    def __init__(
-        self,
-        place: Place,
-        live: Root,
-        tree: Root,
-        rules: Rules,
-        exchange: Exchange,
-        writer: RecordWriter,
-        relinked: Relinked,
-    ) -> None:
-        self.place = place
-        self.live = live
-        self.tree = tree
-        self.rules = rules
-        self.carry = exchange.carry
-        self.writer = writer
-        self.relinked = relinked
-        self.carried: list[Step] = []
-        self.uncarried: list[bytes] = []
+    place: Place
+    live: Root
+    tree: Root
+    rules: Rules
+    carry: Sequence[bytes]
+    writer: RecordWriter
+    relinked: Relinked
+    carried: list[Step] = field(default_factory=list)
+    uncarried: list[bytes] = field(default_factory=list)
 
     def run(self) -> None:
         pending = [(b"", iter(self._listed(b"")))]
@@ -173,7 +160,7 @@ class _Builder:
 
     def _listed(self, directory: bytes) -> list[tuple[bytes, os.stat_result]]:
         try:
-            fd = self.live.open_dir(directory)
+            return self.live.stats(directory)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return []  # gone meanwhile: the check after the switch looks at it
@@ -184,15 +171,6 @@ class _Builder:
             raise refused(
                 self.place, "directories that it may read", f"{shown(directory)}: {error.strerror}"
             ) from error
-        prefix = directory + b"/" if directory else b""
-        listed: list[tuple[bytes, os.stat_result]] = []
-        try:
-            for name in sorted(map(os.fsencode, os.listdir(fd))):
-                with contextlib.suppress(FileNotFoundError):  # gone meanwhile
-                    listed.append((prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
-        finally:
-            os.close(fd)
-        return listed
 
     def _is_left_out(self, path: bytes, is_dir: bool) -> bool:
         if path == CONTROL_NAME or is_below(path, CONTROL_NAME):
@@ -230,7 +208,7 @@ class _Builder:
             os.mkdir(name, 0o700, dir_fd=to_fd)
             self._dress(path)
         else:
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=to_fd))
+            os.close(os.open(name, CREATE, 0o600, dir_fd=to_fd))
         to_fd, name = self.tree.open_parent(path)
         ino = os.stat(name, dir_fd=to_fd, follow_symlinks=False).st_ino
         self.writer.add(encode_record(LinkedRecord(path, ino, True)))
@@ -244,14 +222,8 @@ class _Builder:
             if error.errno in NOT_BENEATH:
                 return  # gone meanwhile
             raise
-        try:
-            to = self.tree.open_dir(directory)
-            try:
-                self._copy_metadata(directory, fd, to)
-            finally:
-                os.close(to)
-        finally:
-            os.close(fd)
+        with closing_fd(fd), closing_fd(self.tree.open_dir(directory)) as to:
+            self._copy_metadata(directory, fd, to)
 
     def _copy_metadata(self, directory: bytes, fd: int, to: int) -> None:
         wanted, made = os.fstat(fd), os.fstat(to)
@@ -276,35 +248,26 @@ class _Builder:
 
 
 def _attributes(fd: int) -> dict[str, bytes]:
-    try:
+    with Tolerated(errno.ENOTSUP, errno.ENODATA):
         return {name: os.getxattr(fd, name) for name in sorted(os.listxattr(fd))}
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.ENODATA):
-            return {}
-        raise
+    return {}
 
 
 def sync_tree(tree: Root) -> None:
     """Make all names below ``tree`` durable; the named objects were synced before they were staged, or are live."""
     directories = [found.path for found in walk_below(tree, b"") if stat.S_ISDIR(found.stat.st_mode)]
-    fd = tree.open_dir(b"")
-    try:
+    with closing_fd(tree.open_dir(b"")) as fd:
         if len(directories) > SYNC_SINGLY_MAX:
             syncfs(fd)
             return
         try:
             for directory in reversed(directories):
-                below = tree.open_dir(directory)
-                try:
+                with closing_fd(tree.open_dir(directory)) as below:
                     os.fsync(below)
-                finally:
-                    os.close(below)
         except PermissionError:  # a mode that we may not open, without being root
             syncfs(fd)
             return
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @on_opened

@@ -16,6 +16,7 @@ from instep.errors import ResourceError
 from instep.model.paths import is_below, parent_of, shown
 from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.root.beneath import NOT_BENEATH, Root
+from instep.tree.root.descriptors import Tolerated, closing_fd
 from instep.tree.root.mounts import mounts_in
 from instep.tree.root.own_rights import ignores_modes
 from instep.tree.root.place import Place
@@ -106,45 +107,22 @@ class _Probe:
         in_the_way = self.known[parent]
         if in_the_way is not None:
             return in_the_way
-        is_displaced = step.op in _displacing and (step.op is not Op.MOVE or path == step.source)
-        if (
-            path in self.mounts and step.op is not Op.REMOVE
-        ):  # a removed directory with a mount in it simply stays
-            return self._mounted(path, path)
-        if not is_displaced or path in self.mounts:
-            return None
-        try:
-            dir_fd, name = self.root.open_parent(path)
-        except OSError as error:
-            if error.errno not in NOT_BENEATH:
-                raise
-            return None  # drift: the step sees to it
-        flags = flags_of(dir_fd, name)
-        if flags & _IMMUTABLE:
-            return self._flagged(path, "immutable", "i")
-        if flags & _APPEND:
-            return self._flagged(path, "append-only", "a")
+        if path in self.mounts:  # a removed directory with a mount in it simply stays
+            return None if step.op is Op.REMOVE else mount_in_the_way(self.place, path, path)
+        if step.op in _displacing and (step.op is not Op.MOVE or path == step.source):
+            with Tolerated(*NOT_BENEATH):  # drift: the step sees to it
+                return self._flagged(path, *self.root.open_parent(path))
         return None
 
     def _of_directory(self, path: bytes) -> ResourceError | None:
         for mount in self.mounts:
             if path == mount or is_below(path, mount):
-                return self._mounted(path, mount)
-        try:
-            fd = self.root.open(path, os.O_PATH | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno not in NOT_BENEATH:
-                raise
-            return None
-        try:
-            flags = flags_of(fd, b"")
-            if flags & _IMMUTABLE:
-                return self._flagged(path, "immutable", "i")
-            if flags & _APPEND:
-                return self._flagged(path, "append-only", "a")
-            return None if self.ignores_modes else self._unwritable(path, fd)
-        finally:
-            os.close(fd)
+                return mount_in_the_way(self.place, path, mount)
+        with Tolerated(*NOT_BENEATH), closing_fd(self.root.open(path, os.O_PATH | os.O_DIRECTORY)) as fd:
+            return self._flagged(path, fd, b"") or (
+                None if self.ignores_modes else self._unwritable(path, fd)
+            )
+        return None
 
     def _unwritable(self, path: bytes, fd: int) -> ResourceError | None:
         found = os.fstat(fd)
@@ -153,32 +131,20 @@ class _Probe:
             return None
         if os.access(b"/proc/self/fd/%d/." % fd, os.W_OK | os.X_OK, effective_ids=True):
             return None
-        whole = self._whole(path)
+        whole = _whole(self.place, path)
         helps = f"chmod u+wx {whole}" if is_ours else f"let uid {os.geteuid()} write {whole}"
-        return self._error(
-            path,
-            "no_permission",
-            f"uid {os.geteuid()} may not write the directory {shown(path) or '.'}, uid {found.st_uid}, mode "
-            f"{stat.S_IMODE(found.st_mode):04o}",
-            helps,
-        )
+        mode = f"{stat.S_IMODE(found.st_mode):04o}"
+        reason = f"the directory {shown(path) or '.'}, uid {found.st_uid}, mode {mode}"
+        return _stuck(self.place, path, "no_permission", f"uid {os.geteuid()} may not write {reason}", helps)
 
-    def _flagged(self, path: bytes, what: str, letter: str) -> ResourceError:
-        return self._error(
-            path,
-            "no_permission",
-            f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})",
-            f"chattr -{letter} {self._whole(path)}",
-        )
-
-    def _mounted(self, path: bytes, mount: bytes) -> ResourceError:
-        return mount_in_the_way(self.place, path, mount)
-
-    def _whole(self, path: bytes) -> str:
-        return _whole(self.place, path)
-
-    def _error(self, path: bytes, code: str, reason: str, helps: str) -> ResourceError:
-        return _stuck(self.place, path, code, reason, helps)
+    def _flagged(self, path: bytes, dir_fd: int, name: bytes) -> ResourceError | None:
+        flags = flags_of(dir_fd, name)
+        for flag, what, letter in ((_IMMUTABLE, "immutable", "i"), (_APPEND, "append-only", "a")):
+            if flags & flag:
+                reason = f"{shown(path) or 'the root'} cannot be changed: it is {what} (chattr +{letter})"
+                helps = f"chattr -{letter} {_whole(self.place, path)}"
+                return _stuck(self.place, path, "no_permission", reason, helps)
+        return None
 
 
 def mount_in_the_way(place: Place, path: bytes, mount: bytes) -> ResourceError:

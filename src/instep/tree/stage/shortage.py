@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from instep.errors import ResourceError
 from instep.model.paths import shown
 from instep.tree.root.place import Place
+
+
+@contextmanager
+def shortage_named(place: Place) -> Iterator[None]:
+    """An ``OSError`` of the block as the error that names the lacking resource."""
+    try:
+        yield
+    except OSError as error:
+        raise resource_error(error, place) from error
 
 
 def resource_error(error: OSError, place: Place) -> ResourceError:

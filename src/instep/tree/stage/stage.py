@@ -39,10 +39,19 @@ from instep.tree.objects.digest import digest_bytes
 from instep.tree.objects.fidelity import Local, expected_local
 from instep.tree.objects.inode import SETID
 from instep.tree.objects.large import LargeFile, Recut, copy_whole, digest_of_fd
-from instep.tree.objects.laying import Layer, mismatch, remove_object, row_of, sync_directory
+from instep.tree.objects.laying import (
+    Layer,
+    attribute_slot,
+    mismatch,
+    remove_object,
+    row_of,
+    staged_attribute,
+    sync_directory,
+)
 from instep.tree.objects.rows import is_same
-from instep.tree.root.beneath import Root
+from instep.tree.root.beneath import NOT_BENEATH, Root
 from instep.tree.root.control_folder import opened as opened_place
+from instep.tree.root.descriptors import READ, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.own_rights import ignores_modes
@@ -52,7 +61,7 @@ from instep.tree.scan.rules import Rules
 from instep.tree.scan.subtree import entries_below, is_like, kind_of, subtree_differences, walk_below
 from instep.tree.stage.exchange_check import refuse_obstacles
 from instep.tree.stage.next_tree import NEXT, Exchange, build_next
-from instep.tree.stage.shortage import resource_error
+from instep.tree.stage.shortage import shortage_named
 from instep.tree.stage.stages import close_others, open_stage, staged_slot
 
 _LAID = register("stage.laid")
@@ -67,7 +76,6 @@ IN_PLACE_OVER = 64 << 10
 
 FEW_CHANGES = 1_000
 SMALL_MAX = CHUNKED_OVER
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_LARGE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Source = Callable[[Entry], int | None]
@@ -119,65 +127,6 @@ class Stage:
         get_page: GetPage,
         definition: Definition,
         *,
-        previous: HeadRef | None,
-        local: Local,
-        live_row: LiveRow | None,
-        sources: Sequence[Source],
-        recut: Recut | None,
-        why: Why | None,
-        exchange: Exchange | None,
-    ) -> None:
-        self.place: Place
-        self.target = target
-        self.live_root = live_root
-        self.local = local
-        self._get_page = get_page
-        self._targets = Reader(get_page)
-        self._definition = definition
-        self._previous = previous
-        self._live_row = live_row
-        self._sources = sources
-        self._recut = recut
-        self._why = why
-        self._exchange = exchange
-        self._rules = Rules(definition)
-        self._unanswered: dict[bytes, Want] = {}
-        self._late: list[tuple[bytes, Entry]] = []
-        self._is_planned = False
-        self._has_links = False
-        with contextlib.ExitStack() as opened:
-            self.place = place = opened.enter_context(opened_place(place))
-            self._root = self._steps_on = opened.enter_context(open_marked(place.root, place.fileset))
-            root = live_root or Digest(b"")
-            base = Header(1, place.fileset, target, previous, root, definition.encoded(), "", 0, why)
-            at, self.is_resumed = open_stage(place, base, get_page)
-            self.path = place.by_name(at)
-            self._layer = Layer(at, local, self._attribute)
-            opened.callback(self._layer.close)
-            self._tree = self._layer.tree
-            self._steps, self._dirs, self._links, self._rows = (
-                self._writer(name, opened) for name in (b"steps", b"dirs", b"links", b"rows")
-            )
-            self._few = list(islice(diff(live_root, target.root, get_page), FEW_CHANGES))
-            self.moves = self._moves()
-            self._has_hints = bool(self.moves.hints)
-            self._plan = plan(self._changes(), self, self.moves, takes_over=live_root is None)
-            self._opened = opened.pop_all()
-
-    def _writer(self, name: bytes, opened: contextlib.ExitStack) -> RecordWriter:
-        writer = RecordWriter(name, self._stage_fd())
-        opened.callback(writer.abandon)
-        return writer
-
-    @classmethod
-    def open(
-        cls,
-        place: Place,
-        target: HeadRef,
-        live_root: Digest | None,
-        get_page: GetPage,
-        definition: Definition,
-        *,
         previous: HeadRef | None = None,
         local: Local | None = None,
         live_row: LiveRow | None = None,
@@ -185,7 +134,7 @@ class Stage:
         recut: Recut | None = None,
         why: Why | None = None,
         exchange: Exchange | None = None,
-    ) -> Stage:
+    ) -> None:
         """Begin to stage ``target``, or go on where an earlier attempt stopped: its objects are hashed again.
         ``live_root`` is the root of the present tree (None: unknown, all of it goes to the archive or is reused);
         ``previous`` names its generation; ``local`` is the metadata that this node keeps and may set. ``why`` is the
@@ -200,39 +149,53 @@ class Stage:
                 f"a switch of {place.fileset} was interrupted and must be recovered first",
                 code="recovery_due",
             )
-        if local is None:
-            local = Local(frozenset(definition.preserve))
-        try:
-            return cls(
-                place,
-                target,
-                live_root,
-                get_page,
-                definition,
-                previous=previous,
-                local=local,
-                live_row=live_row,
-                sources=sources,
-                recut=recut,
-                why=why,
-                exchange=exchange,
-            )
-        except OSError as error:
-            raise resource_error(error, place) from error
+        self.place: Place
+        self.target = target
+        self.live_root = live_root
+        self.local = local or Local(frozenset(definition.preserve))
+        self._get_page = get_page
+        self._targets = Reader(get_page)
+        self._definition = definition
+        self._previous = previous
+        self._live_row = live_row
+        self._sources = sources
+        self._recut = recut
+        self._why = why
+        self._exchange = exchange
+        self._rules = Rules(definition)
+        self._unanswered: dict[bytes, Want] = {}
+        self._late: list[tuple[bytes, Entry]] = []
+        self._is_planned = False
+        self._has_links = False
+        with shortage_named(place), contextlib.ExitStack() as opened:
+            self._open(opened, place)
+
+    def _open(self, opened: contextlib.ExitStack, place: Place) -> None:
+        self.place = place = opened.enter_context(opened_place(place))
+        self._root = self._steps_on = opened.enter_context(open_marked(place.root, place.fileset))
+        root, encoded = self.live_root or Digest(b""), self._definition.encoded()
+        base = Header(1, place.fileset, self.target, self._previous, root, encoded, "", 0, self._why)
+        at, self.is_resumed = open_stage(place, base, self._get_page)
+        self.path = place.by_name(at)
+        self._layer = Layer(at, self.local, self._attribute)
+        opened.callback(self._layer.close)
+        self._tree = self._layer.tree
+        self._steps, self._dirs, self._links, self._rows = (
+            opened.enter_context(RecordWriter(name, self._tree.fd))
+            for name in (b"steps", b"dirs", b"links", b"rows")
+        )
+        self._few = list(islice(diff(self.live_root, self.target.root, self._get_page), FEW_CHANGES))
+        self.moves = self._moves()
+        self._has_hints = bool(self.moves.hints)
+        self._plan = plan(self._changes(), self, self.moves, takes_over=self.live_root is None)
+        self._opened = opened.pop_all()
 
     # --- what the planner asks -----------------------------------------------------------------------------
 
     def children(self, path: bytes) -> list[bytes] | None:
-        try:
-            fd = self._root.open_dir(path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
-                return None
-            raise
-        try:
-            return [os.fsencode(name) for name in os.listdir(fd)]
-        finally:
-            os.close(fd)
+        with Tolerated(*NOT_BENEATH):
+            return self._root.names(path)
+        return None
 
     def is_ignored(self, path: bytes, is_dir: bool) -> bool:
         return self._rules.ignored(path, is_dir)
@@ -298,13 +261,11 @@ class Stage:
 
     def _live_has(self, path: bytes, entry: Entry) -> bool:
         try:
-            fd = self._root.open(path, _READ)
+            fd = self._root.open(path, READ)
         except OSError:
             return False
-        try:
+        with closing_fd(fd):
             return digest_of_fd(fd) == entry.digest
-        finally:
-            os.close(fd)
 
     # --- staging ------------------------------------------------------------------------------------------------
 
@@ -313,7 +274,7 @@ class Stage:
         complete. The limits are reached, not kept: the last of a batch may be large."""
         batch: list[Want] = []
         size = 0
-        try:
+        with shortage_named(self.place):
             while len(batch) < limit_entries and size < limit_bytes:
                 planned = next(self._plan, None)
                 if planned is None:
@@ -323,8 +284,6 @@ class Stage:
                     self._unanswered[want.slot] = want
                     batch.append(want)
                     size += want.size_bytes
-        except OSError as error:
-            raise resource_error(error, self.place) from error
         return batch
 
     def unanswered(self) -> list[Want]:
@@ -365,11 +324,11 @@ class Stage:
         if entry.extra is None or not entry.extra.large_xattrs:
             return
         for which, (name, digest, _) in enumerate(entry.extra.large_xattrs, 1):
-            slot = b"v/" + digest.hex().encode()
+            slot = attribute_slot(digest)
             if not self.local.carries(name) or slot in self._unanswered:
                 continue
             if self._tree.stat_or_none(slot) is not None:
-                if digest_bytes(self._read_attribute(slot)) == digest:
+                if digest_bytes(self._attribute(digest)) == digest:
                     continue
                 remove_object(*self._tree.open_parent(slot))
             yield Want(planned.page, planned.index, entry, which, slot)
@@ -404,11 +363,9 @@ class Stage:
             if entry.size <= SMALL_MAX or entry.kind is not Kind.FILE or not self._is_partial(slot):
                 remove_object(*self._tree.open_parent(slot))
         for fd in self._candidates(planned, entry):
-            try:
+            with closing_fd(fd):
                 if self._copy(fd, slot, entry):
                     return True
-            finally:
-                os.close(fd)
         return False
 
     def _is_partial(self, slot: bytes) -> bool:
@@ -434,15 +391,11 @@ class Stage:
 
     def _open_live(self, path: bytes, size: int | None) -> int | None:
         """A live regular file to read from, of this size if one is asked for; None when it is not there."""
-        try:
+        with Tolerated(*NOT_BENEATH, errno.EACCES):
             found = self._root.stat(path)
-            if kind_of(found) != 0 or (size is not None and found.st_size != size):
-                return None
-            return self._root.open(path, _READ)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EACCES):
-                return None
-            raise
+            if kind_of(found) == 0 and (size is None or found.st_size == size):
+                return self._root.open(path, READ)
+        return None
 
     def _copy(self, fd: int, slot: bytes, entry: Entry) -> bool:
         """Lay a copy of what ``fd`` holds, if it is the entry's content; hashed on this side of the copy (P1)."""
@@ -455,27 +408,22 @@ class Stage:
         if os.fstat(fd).st_size != entry.size:
             return False
         remove_object(*self._tree.open_parent(slot))
-        to = self._tree.open(slot, _WRITE_LARGE, 0o600)
-        try:
+        with closing_fd(self._tree.open(slot, _WRITE_LARGE, 0o600)) as to:
             copy_whole(fd, to, entry.size, is_sparse=self._layer.is_sparse(entry))
             if digest_of_fd(to) == entry.digest:
                 self._large_done(slot, entry, to)
                 return True
-        finally:
-            os.close(to)
         remove_object(*self._tree.open_parent(slot))
         return False
 
     def lay(self, want: Want, data: bytes | memoryview) -> None:
         """Lay what came for a small want; ``DamagedError`` ``content_mismatch`` when it is something else (P1)."""
         assert not want.is_large, "a large file is laid through large()"
-        try:
+        with shortage_named(self.place):
             if want.which:
                 self._lay_attribute(want, data)
             else:
                 self._lay_content(want.slot, want.entry, data)
-        except OSError as error:
-            raise resource_error(error, self.place) from error
         del self._unanswered[want.slot]
 
     def lay_many(self, wants: Sequence[Want], data: Sequence[bytes | memoryview]) -> None:
@@ -499,22 +447,12 @@ class Stage:
     def _lay_attribute(self, want: Want, data: bytes | memoryview) -> None:
         if len(data) != want.size_bytes or digest_bytes(data) != want.digest:
             raise mismatch(want.entry)
-        fd = self._tree.open(want.slot, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
+        with closing_fd(self._tree.open(want.slot, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)) as fd:
             os.write(fd, data)
-        finally:
-            os.close(fd)
         self._layer.unsynced(want.slot)
 
     def _attribute(self, digest: Digest) -> bytes:
-        return self._read_attribute(b"v/" + digest.hex().encode())
-
-    def _read_attribute(self, slot: bytes) -> bytes:
-        fd = self._tree.open(slot, os.O_RDONLY)
-        try:
-            return os.pread(fd, 1 << 17, 0)
-        finally:
-            os.close(fd)
+        return staged_attribute(self._tree, digest)
 
     def large(self, want: Want) -> LargeFile:
         """The large file of a want, with the old version of its path as a source of chunks."""
@@ -556,7 +494,7 @@ class Stage:
         ``switch`` takes. ``now_ns`` is the wall clock."""
         assert self.is_complete, "seal needs everything that was wanted"
         failpoint(_SEALING)
-        try:
+        with shortage_named(self.place):
             for slot, entry in self._late:
                 self._layer.metadata(slot, entry, None)
             self._seal_links()
@@ -566,8 +504,6 @@ class Stage:
             failpoint(_JOURNAL_WRITTEN)
             self._layer.sync()
             sync_directory(self.place.stage)
-        except OSError as error:
-            raise resource_error(error, self.place) from error
         failpoint(_SEALED)
         name = b"stage/" + self.path.rpartition(b"/")[2] + b"/journal"
         journal = Journal.load(self.place, name)
@@ -655,8 +591,7 @@ class Stage:
             self._why,
             *self._exchanged(),
         )
-        writer = RecordWriter(b"journal", self._stage_fd())
-        try:
+        with RecordWriter(b"journal", self._tree.fd) as writer:
             writer.add(encode_record(header))
             count = 0
             keys: set[bytes] = set()
@@ -669,8 +604,6 @@ class Stage:
             if self.is_resumed:
                 self._purge(keys)
             writer.sync()
-        finally:
-            writer.abandon()
 
     def _exchanged(self) -> tuple[int, int]:
         """Inodes of the next tree and of the root; zeros where the switch is in place."""
@@ -700,33 +633,19 @@ class Stage:
         return msgspec.structs.replace(step, ino=self._live_ino(step.source or step.path))
 
     def _live_ino(self, path: bytes) -> int:
-        try:
-            found = self._steps_on.stat_or_none(path)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EXDEV):
-                return 0
-            raise
+        found = self._steps_on.stat_or_none(path)
         return 0 if found is None else found.st_ino
 
     def _purge(self, keys: set[bytes]) -> None:
         """Remove what an earlier attempt staged and this one has no step for."""
-        dir_fd = self._tree.open_dir(b"o")
-        try:
-            for name in map(os.fsencode, os.listdir(dir_fd)):
+        with closing_fd(self._tree.open_dir(b"o")) as dir_fd:
+            for name in self._tree.names(b"o"):
                 if name not in keys:
                     remove_object(dir_fd, name)
-        finally:
-            os.close(dir_fd)
 
     def _read(self, name: bytes) -> Iterator[bytes]:
-        fd = self._tree.open(name, os.O_RDONLY)
-        try:
+        with closing_fd(self._tree.open(name, os.O_RDONLY)) as fd:
             yield from read_whole(fd)
-        finally:
-            os.close(fd)
-
-    def _stage_fd(self) -> int:
-        return self._tree.fd
 
     def close(self) -> None:
         """Close all descriptors; staged objects stay for the next attempt."""

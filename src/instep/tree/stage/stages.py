@@ -14,6 +14,7 @@ from instep.tree.objects.inode import let_owner
 from instep.tree.objects.laying import remove_object
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, opened
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.own_rights import ignores_modes
 from instep.tree.root.place import Place
 from instep.tree.root.records import RecordWriter, read_records
@@ -67,9 +68,7 @@ def list_stages(place: Place) -> list[bytes]:
 
 def prepared_stages(place: Place) -> list[bytes]:
     """The stages that hold the next tree of an exchange, less the one of a switch that runs."""
-    journal = Journal.load(place)
-    busy = journal.stage_name if journal is not None and not journal.is_switched else None
-    names = [name for name in list_stages(place) if name != busy]
+    names = _idle_stages(place)
     if not names:
         return []
     with opened(place) as there:
@@ -77,9 +76,15 @@ def prepared_stages(place: Place) -> list[bytes]:
         return [name for name in names if os.path.lexists(stages + b"/" + name + b"/" + NEXT)]
 
 
+def _idle_stages(place: Place) -> list[bytes]:
+    journal = Journal.load(place)
+    busy = journal.stage_name if journal is not None and not journal.is_switched else None
+    return [name for name in list_stages(place) if name != busy]
+
+
 def _base_of(path: bytes) -> Header | None:
     try:
-        fd = os.open(path + b"/base", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path + b"/base", READ)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -133,12 +138,7 @@ def _open_directories(stage: bytes) -> None:
         pending = [b"o"]
         while pending:
             directory = pending.pop()
-            fd = tree.open_dir(directory)
-            try:
-                names = os.listdir(os.fsencode(f"/proc/self/fd/{fd}"))
-            finally:
-                os.close(fd)
-            for name in names:
+            for name in tree.names(directory):
                 path = directory + b"/" + name
                 if let_owner(*tree.open_parent(path), 0o700):
                     pending.append(path)
@@ -174,33 +174,23 @@ def staged_slot(tree: Root, path: bytes) -> bytes | None:
 
 
 def _write_base(path: bytes, base: Header) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        writer = RecordWriter(b"base.new", fd)
-        try:
+    with closing_fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        with RecordWriter(b"base.new", fd) as writer:
             writer.add(encode_record(base))
             writer.flush()
-        finally:
-            writer.abandon()
         os.rename(b"base.new", b"base", src_dir_fd=fd, dst_dir_fd=fd)
-    finally:
-        os.close(fd)
 
 
 def close_others(place: Place, keep: bytes) -> None:
     """Remove every stage but ``keep``, and never the one of a switch that runs."""
-    journal = Journal.load(place)
-    busy = journal.stage_name if journal is not None and not journal.is_switched else None
-    names = [name for name in list_stages(place) if name not in (keep, busy)]
+    names = [name for name in _idle_stages(place) if name != keep]
     if not names:
         return
     with opened(place) as there:
         fd = os.open(there.stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(fd):
         for name in names:
             remove_object(fd, name)
-    finally:
-        os.close(fd)
 
 
 def clear_stages(place: Place) -> None:

@@ -6,7 +6,6 @@ which inode the root is says how far it came.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.objects.laying import remove_object, sync_directory
 from instep.tree.root.beneath import NOT_BENEATH, Root, rename_exchange
 from instep.tree.root.control_folder import open_control
+from instep.tree.root.descriptors import LIST, Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.mounts import mounts_below
@@ -72,7 +72,8 @@ def swap(place: Place, journal: Journal, stage: bytes) -> None:
                 failpoint(_CARRYING)
                 _carry(live, tree, step)
         failpoint(_CARRIED)
-        with _opened(stage) as stage_fd, _opened(os.fsencode(place.root.parent)) as parent_fd:
+        parent = os.open(place.root.parent, LIST)
+        with closing_fd(parent) as parent_fd, closing_fd(os.open(stage, LIST)) as stage_fd:
             failpoint(_SWAPPING)
             _swap_root(place, header.root_ino, stage_fd, parent_fd)
             failpoint(_SWAPPED)
@@ -113,14 +114,10 @@ def withdraw(place: Place, journal: Journal, stage: bytes) -> None:
             if found is not None and found.st_ino == step.ino:
                 _exchange(live, tree, step.path)
         _sync_carried(journal, live, tree)  # before the journal that says what was carried goes
-    control = open_control(place)
-    try:
-        with _opened(stage) as stage_fd:
-            os.rename(b"journal", b"journal", src_dir_fd=control, dst_dir_fd=stage_fd)
-            os.fsync(stage_fd)
-            os.fsync(control)
-    finally:
-        os.close(control)
+    with closing_fd(open_control(place)) as control, closing_fd(os.open(stage, LIST)) as stage_fd:
+        os.rename(b"journal", b"journal", src_dir_fd=control, dst_dir_fd=stage_fd)
+        os.fsync(stage_fd)
+        os.fsync(control)
     failpoint(_WITHDRAWN)
 
 
@@ -174,22 +171,5 @@ def _sync_carried(journal: Journal, *trees: Root) -> None:
 
 
 def _sync_beneath(tree: Root, directory: bytes) -> None:
-    try:
-        fd = tree.open_dir(directory)
-    except OSError as error:
-        if error.errno in NOT_BENEATH:
-            return  # gone meanwhile
-        raise
-    try:
+    with Tolerated(*NOT_BENEATH), closing_fd(tree.open_dir(directory)) as fd:  # it may be gone meanwhile
         os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _opened(path: bytes) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

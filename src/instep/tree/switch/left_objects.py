@@ -7,12 +7,12 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
-from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why, encode_record
+from instep.tree.archive.index import write_index
+from instep.tree.journal.journal import ItemRecord, Journal, Op, Step, Why
 from instep.tree.objects.laying import sync_directory
 from instep.tree.root.beneath import Root
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
-from instep.tree.root.records import RecordWriter
 from instep.tree.scan.subtree import kind_of, walk_below
 
 _MOVED = register("undo.left_moved")
@@ -35,16 +35,7 @@ def archive_left(place: Place, journal: Journal, stage: bytes, slots: Iterable[b
         os.rename(objects + b"/" + slot, folder + b"/o/" + slot)
         failpoint(_MOVED)
     with Root(folder) as batch:
-        writer = RecordWriter(b"index", batch.fd)
-        try:
-            size = count = 0
-            for item in _items(batch, journal, at_ms):
-                size, count = size + item.size_bytes, count + 1
-                writer.add(encode_record(item))
-            writer.add(encode_record(ItemRecord(b"", b"", Why.REPLACED, 0, at_ms, size, b"", 1, count)))
-            writer.sync()
-        finally:
-            writer.abandon()
+        write_index(batch.fd, _items(batch, journal, at_ms), at_ms)
     for each in (folder + b"/o", folder):
         sync_directory(each)
     archive = os.fsencode(place.archive)
@@ -56,7 +47,7 @@ def archive_left(place: Place, journal: Journal, stage: bytes, slots: Iterable[b
 
 
 def _items(batch: Root, journal: Journal, at_ms: int) -> Iterator[ItemRecord]:
-    names = sorted(os.listdir(os.fsencode(f"/proc/self/fd/{batch.fd}/o")))
+    names = batch.names(b"o")
     if not names:
         return
     by_key: dict[bytes, list[bytes]] = {}
@@ -72,9 +63,8 @@ def _items(batch: Root, journal: Journal, at_ms: int) -> Iterator[ItemRecord]:
             is_known = step.old is not None and why is not Why.DRIFT and step.old.size == found.st_size
             digest = step.old.digest if is_known and step.old is not None else b""
             number = previous.number if previous is not None else 0
-            yield ItemRecord(
-                step.path, name, why, number, at_ms, size, digest, kind_of(found), 1 + len(inner)
-            )
+            what = size, digest, kind_of(found), 1 + len(inner)
+            yield ItemRecord(step.path, name, why, number, at_ms, *what)
 
 
 def _why(journal: Journal, step: Step, name: bytes, ino: int) -> Why:

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instep.model.paths import sort_key
+from instep.tree.archive.index import INDEX, stream_index, summary_of
 from instep.tree.journal.journal import ItemRecord, Journal, LinkedRecord, Why, decode_record, encode_record
 from instep.tree.journal.plan import object_key
 from instep.tree.objects.inode import let_owner
 from instep.tree.objects.laying import sync_directory
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, opened
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
@@ -132,19 +134,12 @@ class _Ending:
             return []
         if status.st_mode & _OWN != _OWN and status.st_uid in (os.geteuid(), 0):
             let_owner(parent, name, _OWN)
-        fd = self.batch.open_dir(slot)
-        prefix = directory + b"/" if directory else b""
-        try:
-            names = sorted(map(os.fsencode, os.listdir(fd)))
-            return [(prefix + n, os.stat(n, dir_fd=fd, follow_symlinks=False)) for n in names]
-        finally:
-            os.close(fd)
+        return [(path[len(NEXT) + 1 :], found) for path, found in self.batch.stats(slot)]
 
     def _take(self, path: bytes, status: os.stat_result) -> None:
         link = self.links(path)
-        is_known = (
-            link is not None and link.ino == status.st_ino and not (link.is_stand_in and status.st_size)
-        )
+        is_recorded = link is not None and link.ino == status.st_ino
+        is_known = is_recorded and not (link is not None and link.is_stand_in and status.st_size)
         there = self.live.stat_or_none(path)
         is_shared = there is not None and (there.st_ino, there.st_dev) == (status.st_ino, status.st_dev)
         if not (is_known or is_shared):
@@ -177,15 +172,10 @@ class _Ending:
             for path, name, status in self.pending
         ]
         size = self.summary.size_bytes + sum(record.size_bytes for record in records)
-        self.summary = ItemRecord(
-            b"", b"", Why.REPLACED, 0, self.now_ms, size, b"", 1, self.summary.entries + len(records)
-        )
-        append_records(
-            b"index", self.batch.fd, [encode_record(record) for record in (*records, self.summary)]
-        )
+        self.summary = summary_of(self.now_ms, size, self.summary.entries + len(records))
+        append_records(INDEX, self.batch.fd, map(encode_record, (*records, self.summary)))
         failpoint(_NAMED)
-        objects = self.batch.open_dir(b"o")
-        try:
+        with closing_fd(self.batch.open_dir(b"o")) as objects:
             for path, name, _ in self.pending:
                 parent, last = self.batch.open_parent(NEXT + b"/" + path)
                 os.rename(last, name, src_dir_fd=parent, dst_dir_fd=objects)
@@ -194,8 +184,6 @@ class _Ending:
                 if len(self.named) < NAMED_MAX:
                     self.named.append(path)
             os.fsync(objects)
-        finally:
-            os.close(objects)
         self.pending.clear()
 
     def _remove_directory(self, directory: bytes) -> None:
@@ -225,26 +213,17 @@ def _read(batch: Root, name: bytes) -> Iterator[LinkedRecord]:
         fd = batch.open(name, os.O_RDONLY)
     except FileNotFoundError:
         return
-    try:
-        for payload in read_records(
-            fd, named_damage(name)
-        ):  # an object that lost its record is kept as drift
+    with closing_fd(fd):
+        for payload in read_records(fd, named_damage(name)):  # an object without its record is kept as drift
             record = decode_record(payload)
             if isinstance(record, LinkedRecord):
                 yield record
-    finally:
-        os.close(fd)
 
 
 def _summary(batch: Root) -> ItemRecord:
     """The last summary of the batch's index."""
-    found = ItemRecord(b"", b"", Why.REPLACED, 0, 0, 0, b"", 1, 0)
-    fd = batch.open(b"index", os.O_RDONLY)
-    try:
-        for payload in read_records(fd, named_damage(b"index")):
-            record = decode_record(payload)
-            if isinstance(record, ItemRecord) and not record.path:
-                found = record
-    finally:
-        os.close(fd)
+    found = summary_of(0, 0, 0)
+    for record in stream_index(batch.fd, named_damage(INDEX)):
+        if not record.path:
+            found = record
     return found

@@ -136,7 +136,7 @@ def put_back(
     stage is kept for an apply that can fetch.
     """
     archive = Archive(place).source()
-    stage = Stage.open(
+    stage = Stage(
         place,
         target,
         live.root,

@@ -11,6 +11,7 @@ from instep.model.paths import parent_of
 from instep.tree.journal.journal import Step
 from instep.tree.journal.renames import put_new, take_away
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.scan.subtree import Found, walk_below
 from instep.tree.switch.step_work import StepWork, make_like
@@ -98,11 +99,8 @@ class Removals(StepWork):
         for directory in reversed(missing):
             make_like(self.root, directory, tree, at + directory[len(path) :])
         from_fd, from_name = tree.open_parent(found.path)
-        from_fd = os.dup(from_fd)
-        try:
+        with closing_fd(os.dup(from_fd)) as from_fd:
             to_fd, to_name = self.root.open_parent(there)
             with contextlib.suppress(FileExistsError):  # made anew meanwhile: the older one is in the archive
                 put_new(from_fd, from_name, to_fd, to_name)
-        finally:
-            os.close(from_fd)
         self.touch(there)

@@ -6,19 +6,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from instep.errors import InstepError
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.statrow import StatRow
 from instep.tree.journal.journal import Journal, Op, RowRecord, decode_record
 from instep.tree.objects.laying import row_of
+from instep.tree.objects.rows import RACY_NS
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import opened
+from instep.tree.root.descriptors import READ, closing_fd
 from instep.tree.root.place import Place
 from instep.tree.root.records import named_damage, read_records
 
 _SETTLED_NS = 20_000_000
 """Clocks of file systems tick every 4 to 10 ms: a later write has another ctime."""
-_RACY_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,12 @@ def stat_rows(place: Place, journal: Journal) -> Iterator[StatRow | GoneRow]:
                 step.new.size,
                 step.new.mtime_ns,
             ):
-                row = row_of(step.path, step.new, found, is_staged=False)
-                yield _stat_row(row, row.read_at_ns)
+                yield _stat_row(row_of(step.path, step.new, found, is_staged=False))
     yield from _staged_rows(place, journal)
 
 
-def _stat_row(row: RowRecord, read_at_ns: int) -> StatRow:
-    return StatRow(
-        row.path, row.ino, row.dev, row.ctime_ns, row.mtime_ns, row.size, row.digest, row.chunks, read_at_ns
-    )
+def _stat_row(row: RowRecord) -> StatRow:
+    return StatRow(*msgspec.structs.astuple(row)[:-1])
 
 
 def _is_file(*entries: Entry | None) -> bool:
@@ -71,21 +71,18 @@ def _staged_rows(place: Place, journal: Journal) -> Iterator[StatRow]:
     try:
         with opened(place) as there:
             path = os.fsencode(there.archive) + b"/" + journal.header.batch.encode() + b"/rows"
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, READ)
     except FileNotFoundError:
         return
-    try:
+    with closing_fd(fd):
         # A file that lost its row is read again by the next scan.
         for payload in read_records(fd, named_damage(path)):
             row = decode_record(payload)
             if not isinstance(row, RowRecord):
                 continue
+            known = _stat_row(row)
             # Only this process could write a staged file, and it moved long after its last change: the clock of the
             # file system has ticked, so any later write shows, and the file need not be read again for its age.
             if row.is_staged and journal.header.sealed_at_ns - row.ctime_ns > _SETTLED_NS:
-                settled = row.ctime_ns + _RACY_NS
-                yield _stat_row(row, max(settled, row.read_at_ns))
-            else:
-                yield _stat_row(row, row.read_at_ns)
-    finally:
-        os.close(fd)
+                known = known._replace(read_at_ns=max(row.ctime_ns + RACY_NS, row.read_at_ns))
+            yield known

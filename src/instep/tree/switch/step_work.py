@@ -15,9 +15,10 @@ from instep.tree.journal.journal import Journal, Op, Step
 from instep.tree.journal.renames import inode_at, put_new
 from instep.tree.objects.fidelity import Local, apply_metadata
 from instep.tree.objects.inode import NOT_THERE, Inode, let_owner
-from instep.tree.objects.laying import SYNC_SINGLY_MAX, sync_each
+from instep.tree.objects.laying import SYNC_SINGLY_MAX, staged_attribute, sync_each
 from instep.tree.objects.projects import give_project
 from instep.tree.root.beneath import Root, syncfs
+from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.mounts import mounts_in
 from instep.tree.root.own_rights import ignores_modes
@@ -120,7 +121,7 @@ class StepWork:
         (self.touched if tree is self.root else self.taken).add(slot)
         if not self.ignores_modes:
             let_owner(*self.root.open_parent(directory), 0o700)
-        for name in _listed(self.root, directory):
+        for name in self.root.names(directory):
             path, to = directory + b"/" + name, slot + b"/" + name
             found = self.root.stat_or_none(path)
             if found is None:
@@ -161,33 +162,24 @@ class StepWork:
         """Remove an emptied directory; whether it stays, because something came meanwhile."""
         self.root.forget(directory)
         live_fd, live_name = self.root.open_parent(directory)
-        try:
+        with Tolerated(errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
             os.rmdir(live_name, dir_fd=live_fd)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                raise
-            return True
-        self.touch(directory)
-        return False
+            self.touch(directory)
+            return False
+        return True
 
     # --- metadata -------------------------------------------------------------------------------------------
 
     def apply(self, step: Step, entry: Entry) -> None:
         """To the very object that was looked at when the journal was sealed, if it is there still."""
-        try:
+        with Tolerated(*NOT_THERE):
             dir_fd, name = self.root.open_parent(step.path)
             apply_metadata(dir_fd, name, entry, self.local, ino=step.ino, large_value=self.attribute)
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
-            self.missed(step.path)
+            return
+        self.missed(step.path)
 
     def attribute(self, digest: Digest) -> bytes:
-        fd = self.staged.open(b"v/" + digest.hex().encode(), os.O_RDONLY)
-        try:
-            return os.pread(fd, 1 << 17, 0)
-        finally:
-            os.close(fd)
+        return staged_attribute(self.staged, digest)
 
     # --- durable --------------------------------------------------------------------------------------------
 
@@ -248,14 +240,6 @@ def make_like(tree: Root, to: bytes, like: Root, path: bytes) -> None:
         if (held.stat.st_uid, held.stat.st_gid) != (found.st_uid, found.st_gid) and os.geteuid() == 0:
             held.set_owner(found.st_uid, found.st_gid)
         held.set_mode(stat.S_IMODE(found.st_mode) & 0o1777 | 0o700)
-
-
-def _listed(root: Root, directory: bytes) -> list[bytes]:
-    fd = root.open_dir(directory)
-    try:
-        return sorted(map(os.fsencode, os.listdir(fd)))
-    finally:
-        os.close(fd)
 
 
 def _add(paths: list[bytes], path: bytes) -> None:

@@ -17,12 +17,13 @@ from instep.tree.objects.fidelity import Local
 from instep.tree.objects.laying import remove_object, sync_directory
 from instep.tree.root.beneath import Root
 from instep.tree.root.control_folder import on_opened, open_control
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
 from instep.tree.stage.next_tree import NEXT, PREPARED, sync_tree
 from instep.tree.stage.probes import refuse_stuck_paths
-from instep.tree.stage.shortage import resource_error
+from instep.tree.stage.shortage import shortage_named
 from instep.tree.switch.exchange import check_swap, swap, withdraw
 from instep.tree.switch.step_work import Switched
 from instep.tree.switch.steps import Steps
@@ -47,7 +48,7 @@ def switch(
     ``recover``. Errors: ``RefusedError`` of the marker, ``ResourceError``.
     """
     open_marked(place.root, place.fileset).close()
-    try:
+    with shortage_named(place):
         if journal.name != b"journal":
             if journal.is_exchange:
                 prepare(place, journal, local=local)
@@ -57,8 +58,6 @@ def switch(
                     refuse_stuck_paths(place, journal, root)
             journal = _begin(place, journal)
         return _run(place, journal, local, get_page, now_ms)
-    except OSError as error:
-        raise resource_error(error, place) from error
 
 
 @on_opened
@@ -71,14 +70,12 @@ def prepare(place: Place, journal: Journal, *, local: Local) -> None:
     if not journal.is_exchange or os.path.lexists(stage + b"/" + PREPARED):
         return
     failpoint(_PREPARING)
-    try:
+    with shortage_named(place):
         with Root(stage + b"/" + NEXT) as tree, Root(stage) as staged:
             _run_steps(Steps(place, journal, tree, staged, local, Switched(journal)))
             sync_tree(staged)  # displaced objects, too: their links are all that the archive has
             os.close(staged.open(PREPARED, os.O_WRONLY | os.O_CREAT, 0o600))
         sync_directory(stage)
-    except OSError as error:
-        raise resource_error(error, place) from error
     failpoint(_PREPARED)
 
 
@@ -87,12 +84,9 @@ def _begin(place: Place, journal: Journal) -> Journal:
     current = Journal.load(place)
     assert current is None or current.is_switched, "a switch began while another was not finished"
     failpoint(_BEGINNING)
-    control = open_control(place)
-    try:
+    with closing_fd(open_control(place)) as control:
         os.rename(journal.name, b"journal", src_dir_fd=control, dst_dir_fd=control)
         os.fsync(control)
-    finally:
-        os.close(control)
     sync_directory(place.stage / os.fsdecode(journal.stage_name))  # a rename is durable in both directories
     failpoint(_BEGUN)
     if current is not None:
@@ -170,8 +164,5 @@ def strip_batch(place: Place, batch: bytes) -> None:
 
 
 def _remove_empty_batch(batch: bytes) -> None:
-    fd = os.open(os.path.dirname(batch), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with closing_fd(os.open(os.path.dirname(batch), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
         remove_object(fd, os.path.basename(batch))
-    finally:
-        os.close(fd)

@@ -22,6 +22,7 @@ from instep.tree.objects.inode import NOT_THERE, hold_directory
 from instep.tree.objects.laying import remove_object
 from instep.tree.root.beneath import RenameUnsupportedError, Root
 from instep.tree.root.control_folder import on_opened
+from instep.tree.root.descriptors import Tolerated, closing_fd
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.marker import open_marked
 from instep.tree.root.place import Place
@@ -163,13 +164,10 @@ class _Undo(StepWork):
                     make_like(self.root, there, self.staged, found.path)
                 continue
             from_fd, from_name = self.staged.open_parent(found.path)
-            from_fd = os.dup(from_fd)
-            try:
+            with closing_fd(os.dup(from_fd)) as from_fd:
                 to_fd, to_name = self.root.open_parent(there)
                 with contextlib.suppress(FileExistsError, NotADirectoryError):
                     put_new(from_fd, from_name, to_fd, to_name)
-            finally:
-                os.close(from_fd)
             self.touch(there)
         self._dress_below(path)
         if any(not stat.S_ISDIR(f.stat.st_mode) for f in walk_below(self.staged, slot)):
@@ -317,12 +315,9 @@ class _Undo(StepWork):
             return
         from_fd, from_name = self.root.open_parent(step.path)
         self.let_move(from_fd, from_name)
-        from_fd = os.dup(from_fd)
-        try:
+        with closing_fd(os.dup(from_fd)) as from_fd:
             to_fd, to_name = self.root.open_parent(step.source)
             put_new(from_fd, from_name, to_fd, to_name)
-        finally:
-            os.close(from_fd)
         self.root.forget(step.path)
 
     # --- metadata -------------------------------------------------------------------------------------------
@@ -345,12 +340,9 @@ class _Undo(StepWork):
         self._metadata(step.path, old, step.ino)
 
     def _metadata(self, path: bytes, entry: Entry, ino: int) -> None:
-        try:
+        with Tolerated(*NOT_THERE):
             dir_fd, name = self.root.open_parent(path)
             apply_metadata(dir_fd, name, entry, self.local, ino=ino, large_value=self.attribute)
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
 
     def _time_back(self, step: Step) -> None:
         """Times of directories are no content: they come back where the base's pages are here."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _INIT_FLAGS = 0x1 | 0x2  # FAN_CLOEXEC, FAN_NONBLOCK
@@ -60,11 +61,9 @@ class Culprits:
                     opened = root.open_dir(folder)
                 except OSError:
                     continue  # it went meanwhile: the next drift scan shows that
-                try:
+                with closing_fd(opened):
                     where = b"/proc/self/fd/%d" % opened
                     _libc.fanotify_mark(self._fd, _MARK_ADD, ctypes.c_uint64(_MASK), -100, where)
-                finally:
-                    os.close(opened)
                 self._marked[folder] = None
 
     def root_changed(self) -> None:
@@ -99,10 +98,8 @@ class Culprits:
                 at += length
                 if fd < 0:
                     continue  # the queue ran over: the program that fights writes again
-                try:
+                with closing_fd(fd):
                     path = os.readlink(b"/proc/self/fd/%d" % fd)
-                finally:
-                    os.close(fd)
                 if pid != os.getpid() and path.startswith(prefix):
                     self._note(path[len(prefix) :], pid)
 

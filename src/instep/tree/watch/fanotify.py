@@ -16,6 +16,7 @@ from typing import Self
 
 from instep.errors import RefusedError, ResourceError
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import closing_fd
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
@@ -125,11 +126,8 @@ class FanotifyWatcher:
         with root:
             if identity_of(root) != self._identity:
                 return self._end("another directory is in the place of the root")
-            top = root.open_dir(b"")
-            try:
+            with closing_fd(root.open_dir(b"")) as top:
                 self._tell(events, top, told)
-            finally:
-                os.close(top)
         return list(told)
 
     def _end(self, why: str) -> list[WatchEvent]:
@@ -201,10 +199,8 @@ def _path_below(top: int, here: bytes, handle: bytes) -> bytes | None:
         if error.errno in (errno.ESTALE, errno.ENOENT):
             return None  # removed meanwhile: the event of its removal names its parent
         raise
-    try:
+    with closing_fd(fd):
         path = os.readlink(b"/proc/self/fd/%d" % fd)
-    finally:
-        os.close(fd)
     if path == here:
         return b""
     prefix = here.rstrip(b"/") + b"/"

@@ -14,6 +14,7 @@ from inotify_simple import INotify, flags
 
 from instep.errors import RefusedError, ResourceError
 from instep.tree.root.beneath import Root
+from instep.tree.root.descriptors import Tolerated
 from instep.tree.root.marker import open_root
 from instep.tree.scan.rules import Rules
 from instep.tree.scan.touched import Gone, Overflow, Touched, WatchEvent, Written, identity_of, is_reserved
@@ -227,11 +228,8 @@ class InotifyWatcher:
             if watch is None or self._path_of.get(watch) != directory:
                 continue
             del self._path_of[watch]
-            try:
+            with Tolerated(errno.EINVAL):  # the kernel took it back when the directory went
                 self._inotify.rm_watch(watch)
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # the kernel took it back when the directory went
-                    raise
 
 
 class _Walk:

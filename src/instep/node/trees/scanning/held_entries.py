@@ -16,7 +16,7 @@ from instep.tree.root.place import Place
 from instep.tree.scan.cover import Cover
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import scan_paths
+from instep.tree.scan.scan import scan
 
 REFUSING_MAX = 200
 REPORTED_MAX = 200
@@ -142,7 +142,7 @@ def probed(
     stuck: list[bytes] = []
     if large:
         alone = Cover((), large)
-        found = scan_paths(place, definition, alone, _no_row, None, 0, local=local, rules=rules)
+        found = scan(place, definition, _no_row, None, 0, covered=alone, local=local, rules=rules)
         stuck = [item.path for item in found if isinstance(item, Problem)]
     still = set(stuck)
     return [each.path for each in again if each.path not in still], stuck

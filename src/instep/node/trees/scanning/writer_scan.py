@@ -33,7 +33,7 @@ from instep.tree.root.place import Place
 from instep.tree.scan.cover import cover
 from instep.tree.scan.listing import Problem
 from instep.tree.scan.rules import Rules
-from instep.tree.scan.scan import Scanned, scan, scan_paths
+from instep.tree.scan.scan import Scanned, scan
 from instep.tree.scan.settling import Settling, Sink
 
 PAGES_BATCH = 256
@@ -195,13 +195,13 @@ class WriterScan:
         tally = _Tally(holding=Holding(again, self._lets_go))
         opened = frozenset() if reads_open else frozenset(opened_among(again)).difference(paths)
         settling = self._settling
-        found = scan_paths(
+        found = scan(
             self._place,
             self._definition,
-            covered,
             RowsInOrder(covered_rows(store, self._fileset, covered)),
             Moved(store, self._fileset),
             now_ms * 1_000_000,
+            covered=covered,
             marker=self._marker(),
             rules=self._rules,
             sink=self._sink,
