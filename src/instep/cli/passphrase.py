@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from instep.cli.session import Session
+from instep.cli.session import EXISTING_FILE, Session
 from instep.errors import ConfigError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,7 +41,7 @@ def read_passphrase(session: Session, file: Path | None, *, is_new: bool) -> tup
 def passphrase_option(function: Function) -> Function:
     return click.option(
         "--passphrase-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=EXISTING_FILE,
         metavar="FILE",
         help="A file of mode 0600; else it is asked for, or made and shown once where there is no terminal.",
     )(function)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -99,6 +100,15 @@ class Session:
             else:
                 raise DaemonDown("the daemon has stopped", hint=f"instep --dir {self.node.path} start")
 
+    def show_change(self, what: Mapping[str, str], changed: bool, done: str) -> None:
+        """Make the daemon take a change of the file, and show it with the file's warnings."""
+        reloaded = self.reload() if changed else None
+        for warning in self.settings().warnings if changed else ():
+            say(f"instep: {warning}")
+        name = next(iter(what.values()))
+        document = {**what, "changed": changed, "daemon": daemon_word(changed, reloaded)}
+        self.show(document, done if changed else f"{name}: nothing to change")
+
     def gave_json(self, document: Mapping[str, Any] | Document) -> bool:
         """Print the result as JSON where ``--json`` asks for it; false where a person reads, who gets text instead."""
         if self.is_json:
@@ -116,6 +126,8 @@ class Session:
         say(text)
 
 
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""The type of an option that names a file to read."""
 pass_session = click.make_pass_decorator(Session, ensure=True)
 
 
@@ -213,6 +225,11 @@ def command(
 
 def group(name: str, help_text: str) -> InstepGroup:
     return InstepGroup(name, help=help_text, short_help=help_text, no_args_is_help=True)
+
+
+def absolute(path: str) -> str:
+    """The path as configuration keeps it: absolute, symlinks not followed."""
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def daemon_word(changed: bool, reloaded: object) -> str:

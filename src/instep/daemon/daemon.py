@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from typing import Any
 
-from instep.daemon.readiness import notify
 from instep.errors import InstepError
 from instep.node.balance.balancer_files import Balancers
 from instep.node.balance.listeners import Listeners
@@ -23,6 +23,19 @@ from instep.node.upkeep.writer_change import Succession
 RENEW_LOOK_S = 3_600.0
 STOP_S = 20.0
 log = logging.getLogger(__name__)
+
+
+def notify(state: str) -> None:
+    """Notify systemd of the daemon's progress, where it listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        try:
+            sender.connect("\0" + address[1:] if address.startswith("@") else address)
+            sender.sendall(state.encode())
+        except OSError as error:
+            log.warning("systemd could not be notified of %s: %s", state, error)
 
 
 class Daemon:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import tomllib
 from dataclasses import dataclass
 
 from instep.errors import ConfigError, RefusedError, UsageError
 from instep.model.address import Address
 from instep.model.ids import NodeName, node_name
 from instep.node.config.kinds import BadValue
-from instep.node.config.values import address, network
+from instep.node.config.values import IpNetwork, address, network
 from instep.node.directory import NodeDirectory
 
 DEFAULT_PORT = 7443
@@ -62,11 +63,11 @@ def choose(
         )
     old = _existing(node)
     for one in allow:
-        _check_network(one)
+        read_network(one, "--allow")
     given_advertise = advertise or old.get("advertise")
-    at = _read_address(advertise, "--advertise") if advertise else None
+    at = read_address(advertise, "--advertise") if advertise else None
     if listen or old.get("listen"):
-        bound = _read_address(listen or str(old["listen"]), "--listen")
+        bound = read_address(listen or str(old["listen"]), "--listen")
     elif at is not None and not at.is_loopback:
         bound = Address("0.0.0.0", at.port)
     elif at is not None:
@@ -74,7 +75,7 @@ def choose(
     else:
         bound = Address("127.0.0.1", _free_port())
     if at is None:
-        at = _read_address(str(given_advertise), "advertise") if given_advertise else _reachable(bound)
+        at = read_address(str(given_advertise), "advertise") if given_advertise else _reachable(bound)
     chosen_name = node_name(name or str(old.get("name") or _host_name()))
     written = old.get("allow")
     networks = allow or (tuple(str(one) for one in written) if isinstance(written, list) else ())
@@ -95,8 +96,6 @@ def default_route_address() -> str | None:
 def _existing(node: NodeDirectory) -> dict[str, object]:
     if not node.holds_node:
         return {}
-    import tomllib
-
     try:
         return tomllib.loads(node.config.read_text())
     except (tomllib.TOMLDecodeError, OSError) as error:
@@ -105,18 +104,20 @@ def _existing(node: NodeDirectory) -> dict[str, object]:
         ) from error
 
 
-def _read_address(raw: str, option: str) -> Address:
+def read_address(raw: str, option: str = "") -> Address:
+    """HOST:PORT as typed, for an option; ``UsageError`` with a right example."""
     try:
         return address(raw)
     except BadValue as error:
-        raise UsageError(f"{option} {raw!r} {error}", code="bad_address") from None
+        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_address") from None
 
 
-def _check_network(raw: str) -> None:
+def read_network(raw: str, option: str = "") -> IpNetwork:
+    """A CIDR or an address as typed, for an option; ``UsageError`` with a right example."""
     try:
-        network(raw)
+        return network(raw)
     except BadValue as error:
-        raise UsageError(f"--allow {raw!r} {error}", code="bad_network") from None
+        raise UsageError(f"{option} {raw!r} {error}".lstrip(), code="bad_network") from None
 
 
 def _reachable(bound: Address) -> Address:

@@ -14,6 +14,7 @@ from instep.api.command import as_json
 from instep.cli.output import printable, say
 from instep.cli.session import Session, command, group, timeout_option
 from instep.errors import UnavailableError
+from instep.fleet.balancers.file import Program, check_file, keep_file, read_kept
 
 KINDS = ("haproxy", "nginx", "proxy-map")
 
@@ -48,8 +49,6 @@ def render(
 
     With --output it is written there; the parser reads it first where there is one on this machine.
     """
-    from instep.fleet.balancers.file import Program, keep_file, read_kept
-
     program = Program(kind)
     before = read_kept(output) if output is not None and program is Program.PROXY_MAP else None
     found = session.call(api.BalancerRenderCommand(kind, names, only, before), 30.0)
@@ -75,8 +74,6 @@ def _checked(
     session: Session, program: Any, text: str, only: str | None, *, is_required: bool
 ) -> list[str] | None:
     """The parser's command line; None where there is none and it need not be."""
-    from instep.fleet.balancers.file import check_file
-
     try:
         verdict = asyncio.run(check_file(program, text, is_whole=only is None))
     except UnavailableError as error:

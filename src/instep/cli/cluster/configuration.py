@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,19 @@ import click
 
 from instep.api.filesets import ReloadConfigCommand
 from instep.cli.output import printable, say, table
-from instep.cli.session import Session, command, group
+from instep.cli.session import EXISTING_FILE, Session, command, group
+from instep.node.config.keys import keys_of, sections_of
+from instep.node.config.loading import parse
+from instep.node.config.settings import Settings
+from instep.node.config.toml_lines import key_lines
 
 config = group("config", "The configuration file of this node.")
 
 
 @command("check", parent=config, example="instep config check /tmp/new.toml")
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=EXISTING_FILE)
 def config_check(session: Session, file: Path | None) -> None:
     """Read a configuration as the daemon would; it names all problems at once (exit 3)."""
-    from instep.node.config.loading import parse
-
     if file is None:
         settings = session.settings()
         file = session.node.config
@@ -43,9 +46,6 @@ def config_check(session: Session, file: Path | None) -> None:
 @click.option("--origin", is_flag=True, help="Also show the line of each value, or `default`.")
 def config_show(session: Session, origin: bool) -> None:
     """Every setting with its value, defaults included."""
-    import tomllib
-
-    from instep.node.config.toml_lines import key_lines
 
     session.settings()
     text = session.node.config.read_text()
@@ -67,8 +67,6 @@ def config_show(session: Session, origin: bool) -> None:
 
 def _effective(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every key with the value as written or its default, in the order of the reference."""
-    from instep.node.config.settings import Settings
-
     yield from _rows((), document, Settings, str(document["name"]))
 
 
@@ -77,8 +75,6 @@ def _rows(
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     """One table and the tables below it. Of a table that need not be there only what is set is shown, and of a fileset
     that is followed here nothing that travels."""
-    from instep.node.config.keys import keys_of, sections_of
-
     is_followed = raw.get("writer", node) != node
     for key in keys_of(table):
         value = raw.get(key.name, None if key.is_required else key.default)

@@ -9,20 +9,32 @@ import sys
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
 from instep.api.filesets import FilesetAcceptCommand
-from instep.cli.filesets.recipes import recipe_options, recipe_settings, settings_lines
-from instep.cli.session import Session, command, timeout_option
+from instep.cli.cluster import addresses
+from instep.cli.cluster.addresses import Chosen
+from instep.cli.filesets.recipes import recipe_options, recipe_settings, show_recipe
+from instep.cli.filesets.roots import check_root, mark_root
+from instep.cli.session import EXISTING_FILE, Session, absolute, command, timeout_option
 from instep.errors import DamagedError, NotAllowedError, RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from instep.cli.cluster.addresses import Chosen
-    from instep.net.messages.messages import JoinReply
-    from instep.net.trust.tokens import Invitation
-    from instep.node.directory import NodeDirectory
+from instep.model.decoding import DECODE_ERRORS
+from instep.model.ids import fileset_name
+from instep.net.client import join_cluster
+from instep.net.messages.messages import JoinReply
+from instep.net.trust.certs import fingerprint_bytes
+from instep.net.trust.key_files import write_file
+from instep.net.trust.pki import Issued, Pki
+from instep.net.trust.tokens import Invitation, parse_token
+from instep.node.config import edits
+from instep.node.config.loading import load
+from instep.node.config.values import address
+from instep.node.directory import NodeDirectory
+from instep.node.recipes.recipe import FOLLOWED
+from instep.node.runtime.state import make_state
 
 TOKENS_SEEN = "joined.json"
 """Below ``state/``: the ids of tokens used here, so that the same command again changes nothing."""
@@ -34,9 +46,7 @@ TOKENS_SEEN = "joined.json"
 instep invite s1 | ssh s1 instep join - --start""",
 )
 @click.argument("token", required=False, metavar="TOKEN|-")
-@click.option(
-    "--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Read it from a file."
-)
+@click.option("--token-file", type=EXISTING_FILE, help="Read it from a file.")
 @click.option("--accept", "accepts", multiple=True, metavar="NAME=PATH", help="Follow this fileset here.")
 @recipe_options
 @click.option("--observe", is_flag=True, help="Accept for comparing only, never write.")
@@ -65,10 +75,6 @@ def join(
 
     Zeros mean: it may send here, this node sends it nothing. A node that exists already is only linked.
     """
-    from instep.cli.cluster import addresses
-    from instep.net.trust.tokens import parse_token
-    from instep.node.recipes.recipe import FOLLOWED
-
     wanted = _accepts(accepts)
     _check_recipe(recipe_name, wanted)
     invitation = parse_token(_token(token, token_file))
@@ -105,17 +111,12 @@ def join(
         print(f"  listens on {chosen.listen}, others dial {chosen.advertise}")
         for one in accepted:
             print(f"  follows {one['fileset']} in {one['path']}")
-            if "settings" in one:
-                print(f"  recipe {recipe_name} set, for you to edit in instep.toml:")
-                print("\n".join(f"    {line}" for line in settings_lines(one["settings"], one["fileset"])))
+            show_recipe(recipe_name, one["fileset"], one.get("settings", {}))
         for step in document["next"]:
             print(f"  next: {step}")
 
 
 def _accepts(raw: tuple[str, ...]) -> list[tuple[str, str]]:
-    from instep.cli.filesets.filesets import absolute
-    from instep.model.ids import fileset_name
-
     found: list[tuple[str, str]] = []
     for one in raw:
         name, equals, path = one.partition("=")
@@ -150,10 +151,6 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
     """A node that exists can only be linked under its own name, within its own cluster."""
     if not node.holds_node:
         return
-    from instep.net.trust.certs import fingerprint_bytes
-    from instep.net.trust.pki import Pki
-    from instep.node.config.loading import load
-
     name = load(node.path).name
     if name != invitation.name:
         raise RefusedError(
@@ -173,9 +170,6 @@ def _check_name(node: NodeDirectory, invitation: Invitation) -> None:
 def _seen(node: NodeDirectory) -> list[str]:
     """The ids of the tokens that were used here. ``DamagedError`` ``joined_damaged``: a token is good for once, so a
     used one that counted as new would be refused by the inviting node, for a reason that is not the true one."""
-    import msgspec
-
-    from instep.model.decoding import DECODE_ERRORS
 
     path = node.state / TOKENS_SEEN
     try:
@@ -199,12 +193,6 @@ def _enrol(
     node: NodeDirectory, chosen: Chosen, invitation: Invitation, timeout_s: float
 ) -> list[dict[str, Any]]:
     """Certificates first, configuration last: a crash in between leaves no half node that could start."""
-    from instep.net.client import join_cluster
-    from instep.net.trust.key_files import write_file
-    from instep.net.trust.pki import Issued, Pki
-    from instep.node.config import edits
-    from instep.node.runtime.state import make_state
-
     existed, seen = node.holds_node, _seen(node)
     node.create()
     pki = Pki(node.pki)
@@ -230,8 +218,6 @@ def _enrol(
 
 
 def _is_local(invitation: Invitation) -> bool:
-    from instep.node.config.values import address
-
     return any(address(one).is_loopback for one in invitation.addresses)
 
 
@@ -267,10 +253,6 @@ def _accept_cold(
     session: Session, invitation: Invitation, name: str, path: str, observe: bool, ready: dict[str, Any]
 ) -> bool:
     """Without a daemon nothing can be compared, so only an empty directory is taken."""
-    from instep.cli.filesets.roots import check_root, mark_root
-    from instep.model.ids import fileset_name
-    from instep.node.config import edits
-
     root = Path(path)
     chosen = fileset_name(name)
     prepare = None

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from instep.cli.cluster import addresses
+from instep.cli.cluster.launch import start_daemon, stop_daemon
 from instep.cli.control import DaemonDown
 from instep.cli.session import Session, command, timeout_option
 
@@ -37,7 +39,6 @@ def init(
     node listens on loopback; with an --advertise address that is not loopback, on all interfaces, where only
     the networks of --allow get through.
     """
-    from instep.cli.cluster import addresses
     from instep.net.trust.pki import Pki
     from instep.node.config import edits
     from instep.node.runtime.state import make_state
@@ -73,8 +74,6 @@ def init(
 @timeout_option("60s")
 def start(session: Session, timeout_ms: int) -> None:
     """Start the daemon: by systemd where a unit is installed for this node, else detached."""
-    from instep.cli.cluster.launch import start_daemon
-
     node = session.node
     node.require()
     session.settings()
@@ -87,8 +86,6 @@ def start(session: Session, timeout_ms: int) -> None:
 @timeout_option("30s")
 def stop(session: Session, timeout_ms: int) -> None:
     """Stop the daemon; the next start finishes or resumes its work."""
-    from instep.cli.cluster.launch import stop_daemon
-
     node = session.node
     node.require()
     try:

@@ -8,11 +8,14 @@ from instep.api import members as api
 from instep.api.command import as_json
 from instep.api.looking import PingCommand
 from instep.api.verifying import CheckCommand
-from instep.cli.cluster.partners import link_options, read_network, shown_network
+from instep.cli.cluster.addresses import read_network
+from instep.cli.cluster.partners import link_options, shown_network
 from instep.cli.cluster.topology import dot_lines, tree_lines
 from instep.cli.output import printable, say, table
 from instep.cli.session import DURATION, Session, command, group, timeout_option
 from instep.errors import RefusedError, UsageError
+from instep.model.ids import node_name
+from instep.node.config.values import shown_duration
 
 # invite -------------------------------------------------------------------------------------------------
 
@@ -34,9 +37,7 @@ def invite(
     from_address: str | None,
 ) -> None:
     """Print a one-time token for each new node; the ready join line goes to stderr."""
-    from instep.model.ids import node_name
     from instep.node.config import edits
-    from instep.node.config.values import shown_duration
     from instep.node.peers.reachability import check_invitation, is_covered
 
     settings = session.settings()

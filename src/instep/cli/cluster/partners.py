@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from instep.api import members as api
+from instep.cli.cluster.addresses import read_network
 from instep.cli.control import DaemonDown
 from instep.cli.output import moment, say, table
 from instep.cli.session import Session, command, daemon_word, group, timeout_option
@@ -32,19 +33,6 @@ def link_options(default: bool | None) -> Callable[[Function], Function]:
         return function
 
     return add
-
-
-def _said(warnings: Any) -> None:
-    for warning in warnings or ():
-        say(f"instep: {warning}")
-
-
-def read_network(raw: str) -> values.IpNetwork:
-    """A CIDR or an address as typed; ``UsageError`` with a right example."""
-    try:
-        return values.network(raw)
-    except BadValue as error:
-        raise UsageError(f"{raw!r} {error}", code="bad_network") from None
 
 
 def shown_network(network: values.IpNetwork) -> str:
@@ -84,13 +72,6 @@ def _offline_partners(session: Session) -> api.PartnersDocument:
     return api.PartnersDocument(daemon="stopped", partners=tuple(rows))
 
 
-def _changed(session: Session, name: str, changed: bool, done: str) -> None:
-    reloaded = session.reload() if changed else None
-    _said(session.settings().warnings if changed else ())
-    document = {"partner": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
-    session.show(document, done if changed else f"{name}: nothing to change")
-
-
 @command("set", parent=partner, example="instep partner set s1 --hub --no-data")
 @click.argument("name")
 @link_options(None)
@@ -116,7 +97,7 @@ def partner_set(
         given["address"] = at or None
     if not given:
         raise UsageError("nothing to set", hint=f"instep partner set {name} --hub", code="nothing_to_set")
-    _changed(session, name, edits.set_partner(session.node, name, given), f"{name} is set")
+    session.show_change({"partner": name}, edits.set_partner(session.node, name, given), f"{name} is set")
 
 
 def _is_member(session: Session, name: str) -> bool:
@@ -134,7 +115,8 @@ def partner_remove(session: Session, name: str) -> None:
     """Take a node from the list; it gets nothing more. Its certificate stays: see instep pki revoke."""
     from instep.node.config import edits
 
-    _changed(session, name, edits.remove_partner(session.node, name), f"{name} is no partner any more")
+    changed = edits.remove_partner(session.node, name)
+    session.show_change({"partner": name}, changed, f"{name} is no partner any more")
 
 
 @command("resend", parent=partner, example="instep partner resend s1")

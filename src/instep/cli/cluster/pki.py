@@ -6,21 +6,22 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from instep.api import members as api
+from instep.cli.cluster.addresses import read_address
 from instep.cli.control import DaemonDown
 from instep.cli.output import printable, say, table, write_json
 from instep.cli.passphrase import passphrase_option, read_passphrase
-from instep.cli.session import Session, command, group, timeout_option
-from instep.errors import RefusedError, ResourceError, UsageError
-
-if TYPE_CHECKING:
-    from instep.net.trust.certs import CertificateFacts
-    from instep.net.trust.pki import Pki
-
+from instep.cli.session import EXISTING_FILE, Session, command, group, timeout_option
+from instep.errors import RefusedError, ResourceError
+from instep.model.ids import node_name
+from instep.net.connections import tls
+from instep.net.trust.certs import CertificateFacts, Purpose, certificates_of_pem, facts_of, name_of
+from instep.net.trust.keystore import ExportFormat, backup, export, restore
+from instep.net.trust.pki import Pki
 
 pki = group("pki", "Keys and certificates.")
 trust = group("trust", "Certificates of others.")
@@ -32,8 +33,6 @@ def _day(ms: int) -> str:
 
 
 def _open(session: Session) -> Pki:
-    from instep.net.trust.pki import Pki
-
     session.node.require()
     return Pki(session.node.pki)
 
@@ -49,8 +48,6 @@ def _facts(facts: CertificateFacts) -> dict[str, Any]:
 @command("list", parent=pki, example="instep pki list")
 def pki_list(session: Session) -> None:
     """This node's certificates, the cluster's CA, and on the CA's node all certificates that it issued."""
-    from instep.net.trust.certs import Purpose, facts_of
-
     found = _open(session)
     own = [{"what": purpose.value, **_facts(facts_of(found.certificate(purpose)))} for purpose in Purpose]
     authorities = [{"what": "ca", **_facts(facts_of(one))} for one in found.authorities()]
@@ -98,8 +95,6 @@ def pki_renew(session: Session) -> None:
 @click.argument("name")
 def pki_revoke(session: Session, name: str) -> None:
     """Withdraw a node's certificates; every node learns it within a poll interval."""
-    from instep.model.ids import node_name
-
     chosen = node_name(name)
     try:
         document = session.call(api.RevokeCommand(name), 60.0)
@@ -129,8 +124,6 @@ def _show_written(session: Session, what: str, files: list[Path], made: str | No
 @passphrase_option
 def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> None:
     """Write the cluster's CA and this node's keys, encrypted with a passphrase, into one file."""
-    from instep.net.trust.keystore import backup
-
     passphrase, made = read_passphrase(session, passphrase_file, is_new=True)
     backup(_open(session), target, passphrase, int(time.time() * 1000))
     _show_written(session, "the CA", [target], made)
@@ -141,15 +134,12 @@ def pki_backup(session: Session, target: Path, passphrase_file: Path | None) -> 
     "--from",
     "source",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     metavar="FILE",
 )
 @passphrase_option
 def pki_restore(session: Session, source: Path, passphrase_file: Path | None) -> None:
     """Put the CA and keys of a backup into a node directory that has none."""
-    from instep.net.trust.keystore import restore
-    from instep.net.trust.pki import Pki
-
     passphrase, _ = read_passphrase(session, passphrase_file, is_new=False)
     session.node.create()
     found = restore(source, session.node.pki, passphrase)
@@ -169,8 +159,6 @@ def pki_export(
     session: Session, name: str, form: str, target: Path | None, passphrase_file: Path | None
 ) -> None:
     """Give this node's certificate and key to another program, encrypted with a passphrase."""
-    from instep.net.trust.keystore import ExportFormat, export
-
     found = _open(session)
     if name != found.name:
         raise RefusedError(
@@ -189,14 +177,7 @@ def pki_export(
 @timeout_option("10s")
 def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
     """Show the certificates that a server presents, without believing them."""
-    from instep.net.connections import tls
-    from instep.node.config.kinds import BadValue
-    from instep.node.config.values import address as read_address
-
-    try:
-        at = read_address(address)
-    except BadValue as error:
-        raise UsageError(f"{address!r} {error}", code="bad_address") from None
+    at = read_address(address)
     chain = tls.trust_fetch(at.host, at.port, timeout_s=timeout_ms / 1000)
     rows = [_facts(facts) for facts in chain.facts()]
     if session.is_json:
@@ -210,11 +191,9 @@ def trust_fetch(session: Session, address: str, timeout_ms: int) -> None:
 
 
 @command("import", parent=trust, example="instep pki trust import k1.pem")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=EXISTING_FILE)
 def trust_import(session: Session, file: Path) -> None:
     """Trust the node certificates in a PEM file, each for the node that it names."""
-    from instep.net.trust.certs import Purpose, certificates_of_pem, facts_of, name_of
-
     found = _open(session)
     try:
         certificates = certificates_of_pem(file.read_bytes())

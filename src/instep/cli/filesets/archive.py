@@ -7,9 +7,8 @@ import os
 import click
 
 from instep.api import archive as api
-from instep.cli.filesets.filesets import absolute
 from instep.cli.output import moment, printable, shown_bytes, table
-from instep.cli.session import DURATION, Session, command, group
+from instep.cli.session import DURATION, Session, absolute, command, group
 from instep.model.counts import counted
 
 archive = group("archive", "Files that were replaced, removed or set aside on this node.")

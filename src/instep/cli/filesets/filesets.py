@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from msgspec import UNSET
@@ -22,19 +21,15 @@ from instep.cli.filesets.recipes import (
     with_recipe,
 )
 from instep.cli.filesets.roots import all_wrong, check_root, mark_root
-from instep.cli.output import printable, say, table
-from instep.cli.session import Session, command, daemon_word, group, later, timeout_option
+from instep.cli.output import printable, table
+from instep.cli.session import Session, absolute, command, daemon_word, group, later, timeout_option
 from instep.errors import RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from instep.node.config.filesets import FilesetSettings
+from instep.model.ids import fileset_name
+from instep.node.config import edits
+from instep.node.config.filesets import FilesetSettings
+from instep.node.recipes.recipe import FOLLOWED, WRITTEN
 
 fileset = group("fileset", "The directories that are kept in step.")
-
-
-def absolute(path: str) -> str:
-    """The path as configuration keeps it: absolute, symlinks not followed."""
-    return os.path.abspath(os.path.expanduser(path))
 
 
 @command(
@@ -81,10 +76,6 @@ def fileset_add(
     --recipe writes the settings of a recipe and shows them; other options of this command count before it, and their
     lists are added to its lists.
     """
-    from instep.model.ids import fileset_name
-    from instep.node.config import edits
-    from instep.node.recipes.recipe import WRITTEN
-
     if mode != "mirror":
         later(f"mode {mode}")
     chosen = fileset_name(name)
@@ -184,8 +175,6 @@ def fileset_accept(
     A directory that is not empty and differs is refused with the difference in numbers (exit 4), unless
     --replace, --seed or --observe says what to do.
     """
-    from instep.node.recipes.recipe import FOLLOWED
-
     if drift == "offer":
         later(f"drift {drift}")
     settings = session.settings()
@@ -226,8 +215,6 @@ def fileset_accept(
 )
 def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> None:
     """Change settings of a fileset; an empty value goes back to the default."""
-    from instep.node.config import edits
-
     wrong = [one for one in assignments if "=" not in one]
     if wrong:
         raise UsageError(
@@ -237,32 +224,21 @@ def fileset_set(session: Session, name: str, assignments: tuple[str, ...]) -> No
     changed = edits.set_fileset(
         session.node, name, {key.strip(): value.strip() for key, value in pairs.items()}
     )
-    _report_change(session, name, changed, f"{name} is set")
+    session.show_change({"fileset": name}, changed, f"{name} is set")
 
 
 @command("remove", parent=fileset, example="instep fileset remove catalog")
 @click.argument("name")
 def fileset_remove(session: Session, name: str) -> None:
     """Forget a fileset on this node; its files, archive and history stay."""
-    from instep.node.config import edits
     from instep.node.trees.placing import forget_root
 
     found = session.settings().filesets.get(name)  # type: ignore[call-overload]
     changed = edits.remove_fileset(session.node, name)
     where = f"; its files stay in {found.path}" if found is not None else ""
-    _report_change(session, name, changed, f"{name} is forgotten here{where}")
+    session.show_change({"fileset": name}, changed, f"{name} is forgotten here{where}")
     if found is not None and changed:
         forget_root(found.name, found.path, session.settings().name)
-
-
-def _report_change(session: Session, name: str, changed: bool, done: str) -> None:
-    reloaded = session.reload() if changed else None
-    settings = session.settings()
-    if changed:
-        for warning in settings.warnings:
-            say(f"instep: {warning}")
-    document = {"fileset": name, "changed": changed, "daemon": daemon_word(changed, reloaded)}
-    session.show(document, done if changed else f"{name}: nothing to change")
 
 
 @command("list", parent=fileset, example="instep fileset list --json")
@@ -299,8 +275,6 @@ def _offline_row(one: FilesetSettings) -> api.FilesetDocument:
 @click.argument("name")
 def fileset_show(session: Session, name: str) -> None:
     """All that this node knows about one fileset: settings, rules, place, sizes."""
-    from instep.model.ids import fileset_name
-
     chosen = fileset_name(name)
 
     def offline() -> api.FilesetDocument:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from instep.api import looking as api
 from instep.api.verifying import VerifyCommand
 from instep.cli.filesets.held_text import held_lines, reported_lines
+from instep.cli.filesets.status_text import exit_code, status_lines
 from instep.cli.output import moment, printable, table
 from instep.cli.session import DURATION, Session, command, timeout_option
 from instep.errors import DamagedError, UsageError
@@ -29,8 +30,6 @@ def status(session: Session, fileset: str | None, watch: bool, with_exit_code: b
 
     Answers on any node, with the daemon up or down (then from its last state).
     """
-    from instep.cli.filesets.status_text import exit_code, status_lines
-
     if watch:
         session.watch(api.StatusCommand(fileset, watch=True), status_lines)
     document = session.call_or(lambda: _offline_status(session, fileset), api.StatusCommand(fileset))

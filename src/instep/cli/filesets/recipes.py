@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from instep.cli.output import printable, table
 from instep.cli.session import Session, command, group
 from instep.errors import InstepError, UsageError
-
-if TYPE_CHECKING:
-    from instep.node.recipes.recipe import Recipe
+from instep.node.recipes.recipe import FOLLOWED, WRITTEN, Recipe
+from instep.node.recipes.shelf import PACKAGED, RecipeShelf
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,8 +47,6 @@ def recipe_settings(
 
 
 def _load(session: Session, name: str) -> Recipe:
-    from instep.node.recipes.shelf import RecipeShelf
-
     node = session.node
     roots: list[Path] = []
     if node.holds_node:
@@ -87,8 +84,6 @@ def settings_lines(settings: Mapping[str, Any], fileset: str = "NAME") -> list[s
 @command("list", parent=recipe, example="instep recipe list")
 def recipe_list(session: Session) -> None:
     """The recipes that come with instep, and your own in /etc/instep/recipes or recipes/ in the node directory."""
-    from instep.node.recipes.shelf import PACKAGED, RecipeShelf
-
     rows: list[dict[str, Any]] = []
     for name, files in RecipeShelf(session.node).names().items():
         row: dict[str, Any] = {
@@ -115,8 +110,6 @@ def recipe_list(session: Session) -> None:
 @parameter_option
 def recipe_show(session: Session, name: str, params: tuple[str, ...]) -> None:
     """Show the parameters of a recipe, and its settings: with examples where a parameter is not given."""
-    from instep.node.recipes.recipe import FOLLOWED, WRITTEN
-
     found = _load(session, name)
     given = {**found.examples, **_given(params)}
     settings = {role: found.settings(role, given) for role in (WRITTEN, FOLLOWED)}

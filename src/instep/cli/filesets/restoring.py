@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import click
 
 from instep.api import lines as api
-from instep.cli.filesets.filesets import absolute
 from instep.cli.filesets.held_text import exit_if_held, held_lines
 from instep.cli.filesets.publishing import PUBLISH_S, outcome_counts, publish_lines
 from instep.cli.output import printable, shown_bytes
-from instep.cli.session import Session, command
+from instep.cli.session import Session, absolute, command
 from instep.errors import UsageError
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instep.cli.session import Session
 from instep.errors import ConfigError, InstepError, RefusedError
 from instep.model.counts import counted, which
-
-if TYPE_CHECKING:
-    from instep.model.ids import FilesetName
+from instep.model.ids import FilesetName
+from instep.node.config import edits
+from instep.tree.root.marker import check_marker, create_marker, read_marker
+from instep.tree.root.place import resolve_place
 
 
 def all_wrong(
     session: Session, name: str, root: str, given: dict[str, Any], refused: RefusedError
 ) -> InstepError:
     """The refusal of the root, together with all that is wrong with the other words: one error reports all."""
-    from instep.node.config import edits
 
     def stop() -> None:
         raise refused
@@ -44,9 +44,6 @@ def all_wrong(
 
 def check_root(session: Session, name: FilesetName, root: Path) -> None:
     """Whether a new fileset may lie there on this machine; ``RefusedError`` with the reason otherwise."""
-    from instep.tree.root.marker import check_marker, read_marker
-    from instep.tree.root.place import resolve_place
-
     if not root.is_dir():
         raise RefusedError(
             f"{root} is not a directory",
@@ -63,7 +60,5 @@ def check_root(session: Session, name: FilesetName, root: Path) -> None:
 
 def mark_root(session: Session, name: FilesetName, root: Path) -> None:
     """Mark the root of a new fileset. Nothing marks it later: a missing marker means a missing disk (P10)."""
-    from instep.tree.root.marker import create_marker, read_marker
-
     if read_marker(root) is None:
         create_marker(root, name, session.settings().name)

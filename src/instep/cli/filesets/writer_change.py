@@ -12,7 +12,7 @@ import click
 from instep.api import succession as api
 from instep.cli.output import printable
 from instep.cli.passphrase import passphrase_option, read_passphrase
-from instep.cli.session import Session, command, timeout_option
+from instep.cli.session import EXISTING_FILE, Session, command, timeout_option
 from instep.errors import RefusedError, UsageError
 
 
@@ -42,7 +42,7 @@ def handover(session: Session, fileset: str, node: str, dry_run: bool, timeout_m
 @click.argument("fileset")
 @click.option("--home-is-dead", is_flag=True, help="Say that the home will not come back as the writer.")
 @click.option(
-    "--pki-backup", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    "--pki-backup", type=EXISTING_FILE, metavar="FILE",
     help="Take over the CA from this backup: needed where the CA key is not on this node.",
 )  # fmt: skip
 @passphrase_option

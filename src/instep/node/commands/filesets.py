@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,10 @@ from instep.api import filesets as api
 from instep.api.verifying import DifferenceDocument
 from instep.errors import RefusedError, ResourceError, UnavailableError, UsageError
 from instep.model.definition import Definition, Preserve, decode_definition
-from instep.model.ids import FilesetName, HeadRef, NodeName, fileset_name
+from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_name
 from instep.model.paths import path_fields
+from instep.model.standing import Standing
 from instep.net.messages import messages as m
-from instep.node.commands.being_heard import be_heard
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import change_within
@@ -39,6 +40,8 @@ from instep.tree.root.marker import read_marker
 from instep.tree.root.place import Place
 
 _OFFER_WAIT_S = 5.0
+_HEARD_S = 3.0
+"""A home that does not answer in this time is not waited for: the fileset is accepted all the same."""
 SAMPLE_MAX = 100
 
 
@@ -207,17 +210,7 @@ class Filesets(CommandHandlers):
             if running.observe and mode in ("replace", "seed"):
                 given["observe"] = False
                 take_root(runtime.store, runtime.settings, name, path, self._node.directory.path)
-            changed = edits.accept_fileset(
-                self._node.directory,
-                name,
-                str(path),
-                writer,
-                {k: v for k, v in given.items() if v is not None},
-                ready=_ready(asked.settings),
-            )
-            if changed:
-                self._node.reload()
-                await be_heard(self._node, name, writer, is_observing=mode == "observe")
+            changed = await self._follow(asked, name, writer, given)
             return api.AcceptedDocument(fileset=name, path=str(path), writer=writer, changed=changed)
         _, offer, head, numbers, is_empty = await self._compared(asked)
         if not is_empty and numbers.total and mode is None and not _is_ours(path, name, runtime.name):
@@ -243,17 +236,37 @@ class Filesets(CommandHandlers):
             )
         if mode != "observe":
             take_root(runtime.store, runtime.settings, name, path, self._node.directory.path, make=True)
-        chosen = {k: v for k, v in given.items() if v is not None}
         if offer.line.origin != offer.writer:
-            chosen["origin"] = str(offer.line.origin)
-        edits.accept_fileset(
-            self._node.directory, name, str(path), offer.writer, chosen, ready=_ready(asked.settings)
-        )
-        self._node.reload()
-        runtime.note("accepted", f"{name} of {offer.writer} is followed in {path}", offer.line)
-        await be_heard(self._node, name, offer.writer, is_observing=mode == "observe")
+            given["origin"] = str(offer.line.origin)
+        await self._follow(asked, name, offer.writer, given, offer.line)
         document = api.AcceptedDocument(fileset=name, path=str(path), writer=offer.writer, changed=True)
         return document if is_empty else _with_numbers(document, numbers, head)
+
+    async def _follow(
+        self,
+        asked: api.FilesetAcceptCommand,
+        name: FilesetName,
+        writer: NodeName,
+        given: Mapping[str, object],
+        line: LineId | None = None,
+    ) -> bool:
+        """Write it into the file and take that; ``line`` where it is new. Returns once the home took in how the fileset
+        is followed here, so that a wait there waits for this node, or did not answer in time."""
+        node, path, ready = self._node, str(Path(asked.path)), _ready(asked.settings)
+        chosen = {key: value for key, value in given.items() if value is not None}
+        if not edits.accept_fileset(node.directory, name, path, writer, chosen, ready=ready):
+            return False
+        node.reload()
+        if line is not None:
+            node.runtime.note("accepted", f"{name} of {writer} is followed in {path}", line)
+        if (uplink := node.peers.uplinks.get(writer)) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HEARD_S):
+                    observed = bool(chosen.get("observe"))
+                    while not observed and node.services[name].standing.standing is Standing.OBSERVING:
+                        await node.runtime.changed.wait()
+            await uplink.is_heard(_HEARD_S)
+        return True
 
 
 def _shown(service: LineService) -> api.FilesetDocument:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from instep.api.succession import UnheardDocument
 from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
 from instep.net.messages import messages as m
@@ -26,20 +27,11 @@ ASK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Unheard:
-    """A claimant that could not be asked, and why."""
-
-    node: NodeName
-    reason: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
 class Heard:
     """The heads that claimants answered with, and the claimants that did not answer."""
 
     heads: tuple[tuple[NodeName, HeadRef], ...] = ()
-    unheard: tuple[Unheard, ...] = ()
+    unheard: tuple[UnheardDocument, ...] = ()
 
 
 async def hear_claimants(node: Node, service: LineService, deadline: float, speaker: Speaker) -> Heard:
@@ -59,13 +51,13 @@ async def hear_claimants(node: Node, service: LineService, deadline: float, spea
     answers = [task.result() for task in asked]
     return Heard(
         tuple(answer for answer in answers if isinstance(answer, tuple)),
-        tuple(answer for answer in answers if isinstance(answer, Unheard)),
+        tuple(answer for answer in answers if isinstance(answer, UnheardDocument)),
     )
 
 
 async def _hear(
     node: Node, service: LineService, who: NodeName, deadline: float
-) -> tuple[NodeName, HeadRef] | Unheard | None:
+) -> tuple[NodeName, HeadRef] | UnheardDocument | None:
     """The claimant's head, None when it answered that it has none."""
     peers, line = node.peers, service.line
 
@@ -82,9 +74,9 @@ async def _hear(
                 raise UnavailableError(f"{who} is connected and does not answer", code="timed_out", node=who)
     except (ContentionError, UnavailableError) as error:
         hint = f"start or connect {who}, then: instep promote {line.fileset} --dry-run"
-        return Unheard(who, error.reason, hint)
+        return UnheardDocument(who, error.reason, hint)
     except InstepError as error:
-        return Unheard(who, error.reason, error.hint or f"on {who}: instep log {line.fileset}")
+        return UnheardDocument(who, error.reason, error.hint or f"on {who}: instep log {line.fileset}")
 
 
 async def _head_at(

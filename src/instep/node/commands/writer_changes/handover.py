@@ -17,7 +17,7 @@ from instep.api.parts import generation
 from instep.core.publish import vocabulary as p
 from instep.errors import ContentionError, InstepError, RefusedError
 from instep.model.counts import counted, which
-from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
+from instep.model.generation import EpochBody
 from instep.model.ids import HeadRef, NodeName, node_name
 from instep.model.standing import Standing
 from instep.node.commands.context import CommandHandlers
@@ -25,6 +25,7 @@ from instep.node.commands.control import Speaker
 from instep.node.commands.outcomes import error_of, writer_of
 from instep.node.commands.patience import AGAIN, deadline_in, left, until
 from instep.node.commands.targets import direct_followers, running_service_of, session_of
+from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
 from instep.node.lines.line_service import LineService
 from instep.node.runtime.driver import wall_ms
 from instep.node.runtime.signers import verdict_on
@@ -196,16 +197,10 @@ class Handover(CommandHandlers):
         assert head is not None
         service.epochs_seen(runtime.name, runtime.store.epochs(line))
         body = EpochBody(1, line.fileset, line.origin, service.facts.epoch + 1, target, sign_key, head.id)
-        raw = body.encoded()
-        signed = SignedEpoch(raw, runtime.pki.sign(SignedEpoch(raw, UNSIGNED).id))
+        signed = signed_epoch(body, runtime.pki.sign)
         verdict = verdict_on(runtime, signed.signature, signed.id)
         service.driver.post(p.EpochSeen(runtime.name, signed, verdict))
-
-        def is_saved() -> bool:
-            current = service.facts.epochs.current
-            return current is not None and current.id == signed.id
-
-        await until(self._node, is_saved, deadline, f"the record of epoch {body.epoch} was not accepted here")
+        await until_saved(self._node, service, signed, deadline)
         failpoint(SIGNED)
 
     # Finishing ----------------------------------------------------------------------------------------------

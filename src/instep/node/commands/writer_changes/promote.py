@@ -15,13 +15,14 @@ from instep.api.parts import generation
 from instep.core.follow import vocabulary as f
 from instep.core.writer_change import LostGenerations, base_of, lost_generations, next_epoch
 from instep.errors import ContentionError, RefusedError
-from instep.model.generation import UNSIGNED, EpochBody, SignedEpoch
+from instep.model.generation import EpochBody
 from instep.model.ids import HeadRef, NodeName
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import AGAIN, deadline_in, until
 from instep.node.commands.targets import is_connected, running_service_of
 from instep.node.commands.writer_changes.claimants import Heard, hear_claimants
+from instep.node.commands.writer_changes.signing import signed_epoch, until_saved
 from instep.node.config.writer_edit import check_change
 from instep.node.lines.line_service import LineService
 from instep.node.lines.snapshot import generation_document, reports_of
@@ -165,18 +166,11 @@ class Promote(CommandHandlers):
         runtime, line = self._node.runtime, service.line
         seen = [ref for _, ref in self._heard(service)]
         epoch = next_epoch(service.facts.epochs, seen, self._node.peers.highest_heard.get(line, 0))
-        body = EpochBody(
-            1, line.fileset, line.origin, epoch, runtime.name, runtime.pki.sign_key, base_of(held)
-        )
-        raw = body.encoded()
-        signed = SignedEpoch(raw, runtime.pki.sign_as_ca(SignedEpoch(raw, UNSIGNED).id))
+        key = runtime.pki.sign_key
+        body = EpochBody(1, line.fileset, line.origin, epoch, runtime.name, key, base_of(held))
+        signed = signed_epoch(body, runtime.pki.sign_as_ca)
         service.epochs_seen(runtime.name, (signed,))
-
-        def is_saved() -> bool:
-            current = service.facts.epochs.current
-            return current is not None and current.id == signed.id
-
-        await until(self._node, is_saved, deadline, f"the record of epoch {epoch} was not accepted here")
+        await until_saved(self._node, service, signed, deadline)
 
     def _running(self, service: LineService) -> LineService:
         return self._node.services.get(service.line.fileset, service)
@@ -237,7 +231,7 @@ class Promote(CommandHandlers):
             lost=tuple(self._lost_document(one) for one in lost),
             has_ca_key=node.pki.is_ca,
             next=tuple(self._next_steps(service)),
-            unheard=tuple(api.UnheardDocument(one.node, one.reason, one.hint) for one in unheard),
+            unheard=unheard,
         )
 
     def _lost_document(self, one: LostGenerations) -> api.LostDocument:
