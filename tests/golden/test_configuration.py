@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from docs.generator.pages import TABLES
 from instep.cli.main import cli
-from instep.cli.reference import TABLES
 from instep.errors import ConfigError, InstepError
 from instep.model.ids import FilesetName, LineId, NodeName
 from instep.model.link import Link

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
+from docs.generator.pages import ROOT
 from instep.cli.main import cli
-from instep.cli.reference import ROOT
 from instep.model.standing import Standing
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

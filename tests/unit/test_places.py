@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from instep.cli.reference import ROOT
-from instep.cli.room_map import HOUSE
+from docs.generator.pages import ROOT
+from docs.generator.room_map import HOUSE
 
 DOCS = ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "reference" not in page.parts]

@@ -7,8 +7,8 @@ import sys
 
 import click
 
+from docs.generator.pages import ROOT, pages, walk
 from instep.cli.main import cli
-from instep.cli.reference import ROOT, pages, walk
 from instep.cli.session import InstepCommand
 
 HEAVY = ("aiohttp", "cryptography", "tomlkit", "rich", "blake3", "asyncio", "http.client", "email", "ssl")
@@ -20,7 +20,7 @@ def test_generated_pages_are_current() -> None:
         for name, text in pages().items()
         if not (ROOT / name).exists() or (ROOT / name).read_text() != text
     ]
-    assert stale == [], "run: python -m instep.cli.reference"
+    assert stale == [], "run: ./run docs"
 
 
 def test_every_command_has_help_and_an_example() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import instep
-from instep.cli.reference import TABLES
+from docs.generator.pages import TABLES
 from instep.model.definition import Definition
 from instep.model.rollout import RolloutPolicy
 from instep.node.config.definitions import RolloutKeys, TravellingKeys

@@ -1,4 +1,4 @@
-"""``python -m instep.cli.reference``: writes the reference pages and man pages from the code they describe.
+"""``python -m docs.generator.pages``: writes the reference pages and man pages from the code they describe.
 
 ``--check`` only compares and exits 1 when a page is not current; a test does that.
 """
@@ -18,20 +18,20 @@ from pathlib import Path
 import click
 
 import instep
+from docs.generator.control_page import control_page
+from docs.generator.machines_page import machines_page
+from docs.generator.room_map import with_rooms
 from instep import errors
-from instep.cli.control_reference import control_page
-from instep.cli.machine_reference import machines_page
 from instep.cli.main import cli
-from instep.cli.room_map import with_rooms
 from instep.cli.session import InstepCommand
 from instep.node.config import balancers, definitions, filesets, golden, hooks, places, settings
 from instep.node.config.facts import FactSettings
 from instep.node.config.keys import Key, keys_of, sections_of
 from instep.node.config.partners import PartnerSettings
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = "docs/architecture.md"
-_NOTE = "<!-- Made by python -m instep.cli.reference; do not edit. -->\n"
+_NOTE = "<!-- Made by python -m docs.generator.pages; do not edit. -->\n"
 
 
 def pages() -> dict[str, str]:
