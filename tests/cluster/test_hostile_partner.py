@@ -27,6 +27,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.client import PeerClient, join_cluster
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
+from instep.net.service import CHUNK_PAGES, FACTS, HEADS, HOLDINGS, PAGES, VERIFY
 from instep.net.trust.pki import Pki
 from instep.net.trust.tokens import parse_token
 from tests.support import peers
@@ -37,6 +38,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.usefixtures("healed")
 SECRET = LineId(fileset_name("secret"), node_name("main"))
 DATA = LineId(fileset_name("data"), node_name("main"))
+NOWHERE = LineId(fileset_name("nowhere"), node_name("main"))
 EVE = node_name("eve")
 
 
@@ -138,7 +140,7 @@ def _beyond_the_link(scene: Scene, client: PeerClient) -> Denied:
     want = (m.PageWant(secret.root, (0,)),)
     return {
         "pages of a fileset of class data": (
-            client.pages(m.PagesRequest(SECRET, secret.id, (secret.root,))),
+            client.call(PAGES, m.PagesRequest(SECRET, secret.id, (secret.root,))),
             "link_denies",
         ),
         "its contents": (_all(client.contents(m.ContentsRequest(SECRET, secret.id, want))), "link_denies"),
@@ -147,14 +149,14 @@ def _beyond_the_link(scene: Scene, client: PeerClient) -> Denied:
             "link_denies",
         ),
         "its chunk pages": (
-            client.chunk_pages(m.ChunkPagesRequest(SECRET, secret.id, secret.root, 0, ())),
+            client.call(CHUNK_PAGES, m.ChunkPagesRequest(SECRET, secret.id, secret.root, 0, ())),
             "link_denies",
         ),
-        "its holdings": (client.holdings(m.HoldingsRequest(SECRET, (secret.id,))), "link_denies"),
-        "its facts": (client.facts(m.FactsRequest(SECRET)), "link_denies"),
-        "its verification": (client.verify(m.VerifyRequest(1, SECRET)), "link_denies"),
+        "its holdings": (client.call(HOLDINGS, m.HoldingsRequest(SECRET, (secret.id,))), "link_denies"),
+        "its facts": (client.call(FACTS, m.FactsRequest(SECRET)), "link_denies"),
+        "its verification": (client.call(VERIFY, m.VerifyRequest(1, SECRET)), "link_denies"),
         "a fileset that is not there": (
-            client.pages(m.PagesRequest(LineId(fileset_name("nowhere"), node_name("main")), data.id, ())),
+            client.call(PAGES, m.PagesRequest(NOWHERE, data.id, ())),
             "link_denies",
         ),
     }
@@ -165,10 +167,10 @@ def _beyond_the_generation(scene: Scene, client: PeerClient) -> Denied:
     want = (m.PageWant(secret.root, (0,)),)
     return {
         "the other line's generation": (
-            client.pages(m.PagesRequest(DATA, secret.id, (secret.root,))),
+            client.call(PAGES, m.PagesRequest(DATA, secret.id, (secret.root,))),
             "superseded",
         ),
-        "a page of the other line": (client.pages(m.PagesRequest(DATA, data.id, (secret.root,))), "bad_want"),
+        "a page of it": (client.call(PAGES, m.PagesRequest(DATA, data.id, (secret.root,))), "bad_want"),
         "contents by a page of the other line": (
             _all(client.contents(m.ContentsRequest(DATA, data.id, want))),
             "bad_want",
@@ -178,11 +180,11 @@ def _beyond_the_generation(scene: Scene, client: PeerClient) -> Denied:
             "bad_want",
         ),
         "chunks by a page of the other line": (
-            client.chunk_pages(m.ChunkPagesRequest(DATA, data.id, secret.root, 0, ())),
+            client.call(CHUNK_PAGES, m.ChunkPagesRequest(DATA, data.id, secret.root, 0, ())),
             "bad_want",
         ),
         "pages that are no chunk pages of the file": (
-            client.chunk_pages(m.ChunkPagesRequest(DATA, data.id, data.root, 1, (data.root,))),
+            client.call(CHUNK_PAGES, m.ChunkPagesRequest(DATA, data.id, data.root, 1, (data.root,))),
             "bad_want",
         ),
         "a position that is not there": (
@@ -194,11 +196,11 @@ def _beyond_the_generation(scene: Scene, client: PeerClient) -> Denied:
             "bad_want",
         ),
         "a page that does not exist": (
-            client.pages(m.PagesRequest(DATA, data.id, (Digest(b"x" * 32),))),
+            client.call(PAGES, m.PagesRequest(DATA, data.id, (Digest(b"x" * 32),))),
             "bad_want",
         ),
         "a generation that does not exist": (
-            client.pages(m.PagesRequest(DATA, Digest(b"x" * 32), ())),
+            client.call(PAGES, m.PagesRequest(DATA, Digest(b"x" * 32), ())),
             "superseded",
         ),
     }
@@ -208,7 +210,7 @@ def test_requests_beyond_the_link_are_refused(scene: Scene) -> None:
     client, data = scene.as_eve(), scene.data
 
     async def refused_heads() -> str:
-        reply = await client.heads(m.HeadsRequest((m.KnownLine(SECRET), m.KnownLine(DATA)) * 2_000))
+        reply = await client.call(HEADS, m.HeadsRequest((m.KnownLine(SECRET), m.KnownLine(DATA)) * 2_000))
         assert [head.line for head in reply.heads] == [DATA]
         return reply.refused[0][1].code
 
@@ -217,7 +219,7 @@ def test_requests_beyond_the_link_are_refused(scene: Scene) -> None:
     for name, (work, code) in denied.items():
         assert scene.code(work) == code, name
     # she has the contents that she may have
-    reply = scene.looped.run(client.pages(m.PagesRequest(DATA, data.id, (data.root,))))
+    reply = scene.looped.run(client.call(PAGES, m.PagesRequest(DATA, data.id, (data.root,))))
     assert len(reply.pages) == 1
     scene.looped.run(client.close())
     scene.heal()
@@ -230,7 +232,7 @@ async def _all(answers: Any) -> None:
 
 
 def _ends_in(scene: Scene, client: PeerClient, asks: m.HeadsRequest, codes: set[str]) -> bool:
-    return scene.code(client.heads(asks)) in codes
+    return scene.code(client.call(HEADS, asks)) in codes
 
 
 def test_certificates_that_do_not_count(scene: Scene, tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ def test_certificates_that_do_not_count(scene: Scene, tmp_path: Path) -> None:
     async def ask() -> None:
         client = PeerClient(trusting, node_name("main"), scene.address)
         try:
-            await client.heads(asks)
+            await client.call(HEADS, asks)
         finally:
             await client.close()
 
@@ -279,7 +281,7 @@ def test_certificates_that_do_not_count(scene: Scene, tmp_path: Path) -> None:
     scene.fleet.main.run("pki", "revoke", "gone")
     late = scene.as_eve(gone)
     eventually(
-        lambda: scene.code(late.heads(asks)) == "refused_by_peer_revoked", 10, "to be refused as revoked"
+        lambda: scene.code(late.call(HEADS, asks)) == "refused_by_peer_revoked", 10, "refused as revoked"
     )
     for each in (client, late):
         scene.looped.run(each.close())
@@ -458,7 +460,7 @@ def test_many_expensive_requests_at_once(scene: Scene) -> None:
                 return "slow"
             return "all"
 
-        pages = [client.pages(m.PagesRequest(DATA, data.id, (data.root,) * 256)) for _ in range(20)]
+        pages = [client.call(PAGES, m.PagesRequest(DATA, data.id, (data.root,) * 256)) for _ in range(20)]
         done = await asyncio.gather(
             *(some(client.contents(request)) for _ in range(6)),
             *(some(client.ranges(ranges)) for _ in range(6)),
@@ -552,6 +554,6 @@ def test_thousands_of_idle_and_slow_connections(scene: Scene) -> None:
 def _is_served(scene: Scene) -> bool:
     client = scene.as_eve()
     try:
-        return scene.code(client.heads(m.HeadsRequest((m.KnownLine(DATA),)))) == "no error"
+        return scene.code(client.call(HEADS, m.HeadsRequest((m.KnownLine(DATA),)))) == "no error"
     finally:
         scene.looped.run(client.close())

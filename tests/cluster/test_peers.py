@@ -25,6 +25,7 @@ from instep.net.connections.dial import split_address
 from instep.net.connections.listener import Limits
 from instep.net.connections.tls import TlsContexts, trust_fetch
 from instep.net.messages import messages as m
+from instep.net.service import HEADS, PAGES, RENEW, VERIFY
 from instep.net.transfer import AnswerStatus
 from instep.net.trust.certs import Purpose
 from instep.net.trust.pki import Issued, Pki
@@ -69,9 +70,9 @@ def heads() -> m.HeadsRequest:
 def test_a_member_asks_and_streams(run: Callable[..., None], ca: Pki, s1: Pki) -> None:
     async def work() -> None:
         async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
-            assert (await client.heads(heads())).heads == ()
+            assert (await client.call(HEADS, heads())).heads == ()
             request = m.PagesRequest(peers.LINE, peers.GENERATION, (peers.PAGE,) * 3)
-            assert (await client.pages(request)).pages == (b"page" * 10_000,) * 3
+            assert (await client.call(PAGES, request)).pages == (b"page" * 10_000,) * 3
             async with client.stream(peers.hello("s1")) as (welcome, stream):
                 assert welcome.name == "main"
                 await stream.send(m.Ping(7))
@@ -169,13 +170,13 @@ def test_an_error_of_the_node_travels_whole_and_a_bug_says_nothing(
         async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
             node.service.denied.add(S1)
             with pytest.raises(NotAllowedError) as caught:
-                await client.heads(heads())
+                await client.call(HEADS, heads())
             assert caught.value.error_code == "link"
             assert caught.value.facts == {"fileset": "catalog", "told_by": "main"}
             request = m.ContentsRequest(peers.LINE, peers.GENERATION, peers.wants(1))
             assert await code_of(anext(client.contents(request)), NotAllowedError) == "link"
             with pytest.raises(InstepError) as hidden:
-                await client.verify(m.VerifyRequest(1, peers.LINE))
+                await client.call(VERIFY, m.VerifyRequest(1, peers.LINE))
             assert "secret" not in str(hidden.value)
 
     run(work())
@@ -195,8 +196,8 @@ def test_join_with_a_token_then_speak_as_a_member(run: Callable[..., None], ca: 
             assert address == node.address
             new.install(node_name("s7"), reply.ca, Issued(reply.tls_cert, reply.sign_cert), reply.crl)
             async with peers.dialling(new, node) as client:
-                await client.heads(heads())
-                renewed = await client.renew(m.RenewRequest(*csrs))
+                await client.call(HEADS, heads())
+                renewed = await client.call(RENEW, m.RenewRequest(*csrs))
                 before = new.certificate(Purpose.TLS)
                 new.install(node_name("s7"), reply.ca, Issued(renewed.tls_cert, renewed.sign_cert), reply.crl)
                 assert new.certificate(Purpose.TLS) != before
@@ -250,7 +251,7 @@ def test_an_address_that_is_not_allowed_learns_who_refused(
     async def work() -> None:
         async with peers.serving(ca) as node, peers.dialling(s1, node) as client:
             monkeypatch.setattr(AllowList, "lets", lambda *_: False)
-            assert await code_of(client.heads(heads()), NotAllowedError) == "refused_by_peer_allow"
+            assert await code_of(client.call(HEADS, heads()), NotAllowedError) == "refused_by_peer_allow"
             assert node.refusals[0].why == "allow"
             with pytest.raises(NotAllowedError):
                 await asyncio.to_thread(trust_fetch, *split_address(node.address))
@@ -268,9 +269,9 @@ def test_revocation_cuts_open_connections_and_refuses_new_ones(
                 node.tls.reload()
                 assert node.server.drop_untrusted() == 1
                 assert await code_of(stream.receive(), UnavailableError) == "stream_broken"
-            assert await code_of(client.heads(heads()), NotAllowedError) == "refused_by_peer_revoked"
+            assert await code_of(client.call(HEADS, heads()), NotAllowedError) == "refused_by_peer_revoked"
             async with peers.dialling(s1, node) as fresh:
-                assert await code_of(fresh.heads(heads()), NotAllowedError) == "refused_by_peer_revoked"
+                assert await code_of(fresh.call(HEADS, heads()), NotAllowedError) == "refused_by_peer_revoked"
 
     run(work())
 
@@ -284,23 +285,21 @@ def test_certificates_of_others_are_refused_on_the_right_side(
 
     async def work() -> None:
         async with peers.serving(ca) as node:
-            async with peers.dialling(foreign, node) as client:
-                code = await code_of(client.heads(heads()), NotAllowedError)
-                assert code == "certificate_refused_here"
-            async with peers.dialling(old, node) as client:
-                assert await code_of(client.heads(heads()), NotAllowedError) == "refused_by_peer_expired"
+            for pki, refusal in ((foreign, "certificate_refused_here"), (old, "refused_by_peer_expired")):
+                async with peers.dialling(pki, node) as client:
+                    assert await code_of(client.call(HEADS, heads()), NotAllowedError) == refusal
             # the foreign node believes our server, ours does not know it
             foreign_trusting = TlsContexts(foreign)
             foreign_trusting._client.load_verify_locations(cadata=ca.authorities_pem().decode())
             foreign_trusting._client.verify_flags &= ~ssl.VERIFY_CRL_CHECK_LEAF
             foreign_trusting._client.check_peer = None
             client = PeerClient(foreign_trusting, node_name("main"), node.address)
-            code = await code_of(client.heads(heads()), NotAllowedError)
+            code = await code_of(client.call(HEADS, heads()), NotAllowedError)
             assert code in ("refused_by_peer_unknown", "refused_by_peer_certificate")
             await client.close()
             # a node is not another node
             async with contextlib.aclosing(_Closing(old, node, node_name("s2"))) as wrong:
-                code = await code_of(wrong.client.heads(heads()), NotAllowedError)
+                code = await code_of(wrong.client.call(HEADS, heads()), NotAllowedError)
                 assert code == "certificate_refused_here"
 
     run(work())
@@ -323,14 +322,14 @@ def test_pinned_partners_of_two_clusters(run: Callable[..., None], ca: Pki, tmp_
     async def work() -> None:
         async with peers.serving(ours) as node:
             async with peers.dialling(theirs, node) as client:
-                await client.heads(heads())
+                await client.call(HEADS, heads())
                 assert ("heads", "right") in node.service.asked
             # the other cluster's CA may not make up members here, nor a second "right"
             impostor = peers.member(theirs, tmp_path / "impostor", "left2")
             impostor.pin_partner(node_name("left"), ours.certificate(Purpose.TLS))
             async with peers.dialling(impostor, node) as client:
                 with pytest.raises(NotAllowedError):
-                    await client.heads(heads())
+                    await client.call(HEADS, heads())
 
     run(work())
 
@@ -350,7 +349,7 @@ def test_slow_and_half_open_connections_are_cut(run: Callable[..., None], ca: Pk
                 writer.close()
             body[1].close()
             async with peers.dialling(s1, node) as client:
-                await client.heads(heads())
+                await client.call(HEADS, heads())
 
     run(work())
 
@@ -364,14 +363,14 @@ def test_more_connections_than_an_address_may_have_are_refused(
         async with peers.serving(ca, Limits(connections_per_address=3)) as node:
             held = await _slow(node, s1)
             async with peers.dialling(s1, node) as client:
-                assert await code_of(client.heads(heads()), UnavailableError) == "peer_full"
+                assert await code_of(client.call(HEADS, heads()), UnavailableError) == "peer_full"
             for _, writer in held:
                 writer.close()
 
             async def is_served() -> bool:
                 async with peers.dialling(s1, node) as client:
                     try:
-                        await client.heads(heads())
+                        await client.call(HEADS, heads())
                     except UnavailableError:
                         return False
                     return True
@@ -420,7 +419,7 @@ def test_bad_bodies_and_bad_streams_have_names(run: Callable[..., None], ca: Pki
             with pytest.raises(ValueError, match="too many"):
                 m.ContentsRequest(peers.LINE, peers.GENERATION, too_many)
             short = m.PagesRequest(peers.LINE, Digest(b"short"), ())
-            assert await code_of(client.pages(short), PeerError) == "bad_message"
+            assert await code_of(client.call(PAGES, short), PeerError) == "bad_message"
             liar = client.stream(peers.hello("s2"))
             assert await code_of(liar.__aenter__(), NotAllowedError) == "bad_identity"
             async with line.socket("stream", context) as raw_socket:
@@ -428,7 +427,7 @@ def test_bad_bodies_and_bad_streams_have_names(run: Callable[..., None], ca: Pki
                 first = m.decode_stream((await raw_socket.receive()).data)
                 assert isinstance(first, m.ErrorReply)
                 assert first.code == "bad_message"
-            await client.heads(heads())
+            await client.call(HEADS, heads())
 
     run(work())
 
@@ -445,15 +444,15 @@ def test_a_server_that_is_not_ours_is_said_so(run: Callable[..., None], s1: Pki)
             port = server.sockets[0].getsockname()[1]
             client = PeerClient(TlsContexts(s1), node_name("main"), f"127.0.0.1:{port}")
             with pytest.raises(InstepError):
-                await client.heads(heads())
+                await client.call(HEADS, heads())
             await client.close()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
         client = PeerClient(TlsContexts(s1), node_name("main"), f"127.0.0.1:{port}")
-        assert await code_of(client.heads(heads()), UnavailableError) == "connection_refused"
+        assert await code_of(client.call(HEADS, heads()), UnavailableError) == "connection_refused"
         await client.close()
         client = PeerClient(TlsContexts(s1), node_name("main"), "no-such-host.invalid:1")
-        assert await code_of(client.heads(heads()), UnavailableError) == "unknown_host"
+        assert await code_of(client.call(HEADS, heads()), UnavailableError) == "unknown_host"
         await client.close()
 
     run(work())

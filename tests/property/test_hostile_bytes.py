@@ -35,7 +35,7 @@ from instep.model.standing import Standing, StandingRecord
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
 from instep.net.transfer import AnswerStatus, FrameHeader, FrameReader, TransferAnswer, frames, parse_records
-from instep.net.trust.certs import Purpose, certificate_of_der, check_request, crl_of_pem, request_pin
+from instep.net.trust.certs import Purpose, certificate_of_der, check_request, crl_of_pem
 from instep.net.trust.tokens import Invitation, parse_token, token_text
 from instep.tree.journal.journal import EndRecord, Op, Step, decode_record, encode_record
 from instep.tree.scan.rules import Rules
@@ -225,7 +225,6 @@ def test_tokens(text: str) -> None:
 def test_certificates_and_requests(raw: bytes) -> None:
     survives(certificate_of_der, raw, PeerError)
     survives(crl_of_pem, raw, PeerError)
-    survives(request_pin, raw, PeerError)
     survives(lambda each: check_request(each, node_name("s1"), Purpose.TLS), raw, PeerError)
 
 

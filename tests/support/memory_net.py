@@ -18,11 +18,12 @@ from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableEr
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply, reply_of_error
-from instep.net.service import PeerService
+from instep.net.service import Call, PeerService
 from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, TransferAnswer, frames
 
 __all__ = ["Calls", "MemoryNet"]
 
+Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
 
 
@@ -33,6 +34,8 @@ class MemoryNet:
         self.serving: dict[str, tuple[NodeName, PeerService]] = {}
         self.broken: list[BaseException] = []
         """Errors that are not ours: a test that ends with one fails."""
+        self.hung: set[tuple[NodeName, NodeName]] = set()
+        """The first node gets no contents from the second, without an error; the stream goes on."""
         self._cut: set[frozenset[NodeName]] = set()
         self._streams: dict[frozenset[NodeName], list[_End]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,26 +133,13 @@ class Calls:
     async def close(self) -> None:
         """Holds nothing."""
 
-    async def heads(self, request: m.HeadsRequest, *, total_s: float = 120.0) -> m.HeadsReply:
-        return await self._call("heads", request, m.HeadsReply, total_s)
-
-    async def pages(self, request: m.PagesRequest, *, total_s: float = 120.0) -> m.PagesReply:
-        return await self._call("pages", request, m.PagesReply, total_s)
-
-    async def chunk_pages(self, request: m.ChunkPagesRequest, *, total_s: float = 120.0) -> m.PagesReply:
-        return await self._call("chunk_pages", request, m.PagesReply, total_s)
-
-    async def renew(self, request: m.RenewRequest, *, total_s: float = 120.0) -> m.RenewReply:
-        return await self._call("renew", request, m.RenewReply, total_s)
-
-    async def holdings(self, request: m.HoldingsRequest, *, total_s: float = 120.0) -> m.HoldingsReply:
-        return await self._call("holdings", request, m.HoldingsReply, total_s)
-
-    async def facts(self, request: m.FactsRequest, *, total_s: float = 120.0) -> m.FactsReply:
-        return await self._call("facts", request, m.FactsReply, total_s)
-
-    async def verify(self, request: m.VerifyRequest, *, total_s: float = 120.0) -> m.VerifyReply:
-        return await self._call("verify", request, m.VerifyReply, total_s)
+    async def call(self, call: Call[Q, R], request: Q, *, total_s: float = 120.0) -> R:
+        async with asyncio.timeout(total_s):
+            with self._answered():
+                reply = await self._asked(call.path, request)
+                return call.checked(
+                    self.name, request, m.decode(m.encode(reply), call.reply, limit=call.bytes_max)
+                )
 
     def contents(
         self, request: m.ContentsRequest, *, sizes: Sequence[int] | None = None, total_s: float | None = None
@@ -161,12 +151,6 @@ class Calls:
         self, request: m.RangesRequest, *, total_s: float | None = None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         return self._transfer("ranges", request, FrameReader(len(request.ranges), request.ranges))
-
-    async def _call(self, what: str, request: msgspec.Struct, kind: type[R], total_s: float) -> R:
-        async with asyncio.timeout(total_s):
-            with self._answered():
-                reply = await self._asked(what, request)
-                return m.decode(m.encode(reply), kind, limit=m.PAGES_REPLY_BYTES_MAX + (1 << 20))
 
     async def _asked(self, what: str, request: msgspec.Struct) -> Any:
         service = self._net.service(self._me, self.name, self.address)
@@ -195,6 +179,8 @@ class Calls:
         packed = frames(answers, may_compress=True)
         try:
             while not reader.is_finished:
+                if (self._me, self.name) in self._net.hung:
+                    await asyncio.Event().wait()
                 with self._answered():
                     self._net.service(self._me, self.name, self.address)
                     frame = await loop.run_in_executor(self._net.pool, next, packed)

@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from instep.errors import ConfigError, DamagedError, InstepError, NotAllowedError, PeerError, RefusedError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName, node_name
-from instep.net.connections.tls import Trust, split_bundle
+from instep.net.connections.tls import Trust
 from instep.net.trust import certs, keystore
 from instep.net.trust.certs import Purpose
-from instep.net.trust.key_files import is_below_any
 from instep.net.trust.pki import Issued, Pki
 from instep.net.trust.revocation import Revoked
 from instep.net.trust.signing import verify_ca_signature, verify_signature
@@ -156,7 +155,7 @@ def test_revocation_lists_only_grow_and_only_from_the_ca(ca: Pki, tmp_path: Path
     assert s2.adopt_crl(ca.crl_pem())
     assert not s2.adopt_crl(ca.crl_pem())
     assert not s2.adopt_crl(old)
-    assert s1.certificate(Purpose.TLS).serial_number in certs.revoked_serials(s2.crl())
+    assert s1.certificate(Purpose.TLS).serial_number in s2.crl().serials
     impostor = Pki.create(tmp_path / "o", "maps", MAIN, NOW)
     assert code_of(lambda: s2.adopt_crl(impostor.crl_pem()), PeerError) == "bad_crl"
     dates = [certs.crl_of_pem(old).last_update_utc, ca.crl().last_update_utc]
@@ -236,20 +235,13 @@ def test_exports_for_other_programs(ca: Pki, tmp_path: Path) -> None:
     files = keystore.export(ca, keystore.ExportFormat.PEM, tmp_path / "pem", b"pass phrase")
     assert [f.name for f in files] == ["main.crt", "main.key", "ca-bundle.crt"]
     assert b"ENCRYPTED" in files[1].read_bytes()
-    bundle = split_bundle(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
-    assert [facts.is_ca for _, facts in bundle] == [True, False, True]
+    bundle = certs.certificates_of_pem(files[2].read_bytes() + b"\n# and a note\n" + files[0].read_bytes())
+    assert [certs.facts_of(each).is_ca for each in bundle] == [True, False, True]
     (packed,) = keystore.export(ca, keystore.ExportFormat.PKCS12, tmp_path / "main.p12", b"pass phrase")
     key, certificate, others = pkcs12.load_key_and_certificates(packed.read_bytes(), b"pass phrase")
     assert key is not None
     assert certificate == ca.certificate(Purpose.TLS)
     assert others == ca.authorities()
-
-
-def test_keys_below_a_served_path_are_noticed(ca: Pki, tmp_path: Path) -> None:
-    link = tmp_path / "link"
-    link.symlink_to(tmp_path)
-    assert is_below_any(ca.directory, [tmp_path / "www", link]) == link
-    assert is_below_any(ca.directory, [tmp_path / "mai"]) is None
 
 
 def test_damage_is_named(ca: Pki) -> None:

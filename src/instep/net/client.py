@@ -19,6 +19,7 @@ from instep.net.connections.stream import SocketStream
 from instep.net.connections.tls import TlsContexts, joining_context, trust_fetch
 from instep.net.messages import messages
 from instep.net.messages.faults import error_of_reply
+from instep.net.service import Call
 from instep.net.transfer import FRAME_HEADER_BYTES, FrameHeader, FrameReader, TransferAnswer
 from instep.net.trust.certs import fingerprint_bytes
 from instep.net.trust.tokens import Invitation
@@ -28,6 +29,7 @@ _FRAME_S = 600.0
 """The longest that one frame of contents may take: a peer that drips bytes holds an apply no longer."""
 _UNPACK_IN_THREAD_OVER = 256 << 10
 
+_Q = TypeVar("_Q", bound=msgspec.Struct)
 _R = TypeVar("_R", bound=msgspec.Struct)
 
 
@@ -44,50 +46,12 @@ class PeerClient:
     async def close(self) -> None:
         await self._line.close()
 
-    async def heads(self, request: messages.HeadsRequest, *, total_s: float = TOTAL_S) -> messages.HeadsReply:
-        return await self._call(
-            "heads", request, messages.HeadsReply, total_s, messages.HEADS_REPLY_BYTES_MAX
+    async def call(self, call: Call[_Q, _R], request: _Q, *, total_s: float = TOTAL_S) -> _R:
+        context = self._tls.client_for(self.name)
+        reply = await self._line.call(
+            call.path, request, call.reply, context, limit=call.bytes_max, total_s=total_s
         )
-
-    async def pages(self, request: messages.PagesRequest, *, total_s: float = TOTAL_S) -> messages.PagesReply:
-        return await self._pages("pages", request, len(request.digests), total_s)
-
-    async def chunk_pages(
-        self, request: messages.ChunkPagesRequest, *, total_s: float = TOTAL_S
-    ) -> messages.PagesReply:
-        return await self._pages("chunk_pages", request, len(request.digests), total_s)
-
-    async def _pages(
-        self, what: str, request: msgspec.Struct, asked: int, total_s: float
-    ) -> messages.PagesReply:
-        limit = messages.PAGES_REPLY_BYTES_MAX + (1 << 20)
-        reply = await self._call(what, request, messages.PagesReply, total_s, limit)
-        if len(reply.pages) > asked or (asked and not reply.pages and reply.error is None):
-            raise PeerError(
-                f"{self.name} answered {len(reply.pages)} of {asked} pages without saying why",
-                code="bad_answer",
-            )
-        return reply
-
-    async def renew(self, request: messages.RenewRequest, *, total_s: float = TOTAL_S) -> messages.RenewReply:
-        return await self._call("renew", request, messages.RenewReply, total_s)
-
-    async def holdings(
-        self, request: messages.HoldingsRequest, *, total_s: float = TOTAL_S
-    ) -> messages.HoldingsReply:
-        reply = await self._call("holdings", request, messages.HoldingsReply, total_s)
-        if len(reply.is_whole) != len(request.generations):
-            raise PeerError(f"{self.name} answered another question", code="bad_answer")
-        return reply
-
-    async def facts(self, request: messages.FactsRequest, *, total_s: float = TOTAL_S) -> messages.FactsReply:
-        return await self._call("facts", request, messages.FactsReply, total_s)
-
-    async def verify(
-        self, request: messages.VerifyRequest, *, total_s: float = TOTAL_S
-    ) -> messages.VerifyReply:
-        """The sender may need long for ``is_deep``: it answers early with ``is_done`` false; ask again."""
-        return await self._call("verify", request, messages.VerifyReply, total_s)
+        return call.checked(self.name, request, reply)
 
     def contents(
         self,
@@ -170,17 +134,6 @@ class PeerClient:
                 yield first, stream
             finally:
                 await stream.close("closing")
-
-    async def _call(
-        self,
-        what: str,
-        request: msgspec.Struct,
-        kind: type[_R],
-        total_s: float,
-        limit: int = messages.REQUEST_BYTES_MAX,
-    ) -> _R:
-        context = self._tls.client_for(self.name)
-        return await self._line.call(what, request, kind, context, limit=limit, total_s=total_s)
 
 
 async def join_cluster(

@@ -27,7 +27,7 @@ from instep.net.connections.tls import PeerIdentity, TlsContexts
 from instep.net.messages import messages
 from instep.net.messages.faults import reply_of_error
 from instep.net.replies import CONTENT_TYPE, first_of, refusal, reply, told
-from instep.net.service import PeerService
+from instep.net.service import CALLS, PeerService
 from instep.net.transfer import TokenBucket, TransferAnswer, error_frame, frames
 
 _GRACE_S = 3.0
@@ -39,7 +39,6 @@ _log = logging.getLogger("instep.net")
 _http_log = logging.getLogger("instep.net.http")
 """aiohttp's own words about malformed requests: kept apart, since any stranger can cause them."""
 
-_Handler = Callable[[PeerIdentity, Any], Awaitable[msgspec.Struct]]
 _Transfer = Callable[[NodeName, Any], Awaitable[Iterator[TransferAnswer]]]
 
 
@@ -98,15 +97,6 @@ class PeerServer:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="instep-contents")
         self._http: _Http | None = None
         self._listener = Listener(self._protocol, lambda: tls.server, allow, self._limits, on_refused)
-        self._calls: dict[str, tuple[type[msgspec.Struct], _Handler]] = {
-            "renew": (messages.RenewRequest, lambda who, r: service.renew(who.name, r)),
-            "heads": (messages.HeadsRequest, lambda who, r: service.heads(who.name, r)),
-            "pages": (messages.PagesRequest, lambda who, r: service.pages(who.name, r)),
-            "chunk_pages": (messages.ChunkPagesRequest, lambda who, r: service.chunk_pages(who.name, r)),
-            "holdings": (messages.HoldingsRequest, lambda who, r: service.holdings(who.name, r)),
-            "facts": (messages.FactsRequest, lambda who, r: service.facts(who.name, r)),
-            "verify": (messages.VerifyRequest, lambda who, r: service.verify(who.name, r)),
-        }
         self._downloads: dict[str, tuple[type[msgspec.Struct], _Transfer]] = {
             "contents": (messages.ContentsRequest, service.contents),
             "ranges": (messages.RangesRequest, service.ranges),
@@ -221,7 +211,7 @@ class PeerServer:
     async def _dispatch(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         what = request.path.removeprefix(messages.PREFIX) if request.path.startswith(messages.PREFIX) else ""
         method = "GET" if what == "stream" else "POST"
-        known = what in self._calls or what in self._downloads or what in ("join", "stream")
+        known = what in CALLS or what in self._downloads or what in ("join", "stream")
         if not known or request.method != method:
             raise PeerError(f"there is no {request.method} {request.path[:200]}", code="unknown_request")
         theirs = messages.versions_of_header(request.headers.get(messages.VERSION_HEADER))
@@ -232,9 +222,9 @@ class PeerServer:
         who = self._identify(connection)
         if what == "stream":
             return await self._stream(request, who)
-        if what in self._calls:
-            kind, call = self._calls[what]
-            return reply(await call(who, messages.decode(await self._body(request), kind)))
+        if what in CALLS:
+            asked = messages.decode(await self._body(request), CALLS[what].request)
+            return reply(await getattr(self._service, what)(who.name, asked))
         kind, transfer = self._downloads[what]
         wanted = messages.decode(await self._body(request), kind)
         async with self._slot(who.name):

@@ -7,44 +7,71 @@ not trust the digests and positions inside them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
+from instep.errors import PeerError
 from instep.model.ids import NodeName
-from instep.net.messages.messages import (
-    ChunkPagesRequest,
-    ContentsRequest,
-    FactsReply,
-    FactsRequest,
-    HeadsReply,
-    HeadsRequest,
-    Hello,
-    HoldingsReply,
-    HoldingsRequest,
-    JoinReply,
-    JoinRequest,
-    PagesReply,
-    PagesRequest,
-    RangesRequest,
-    RenewReply,
-    RenewRequest,
-    StreamMessage,
-    VerifyReply,
-    VerifyRequest,
-    Welcome,
-)
+from instep.net.messages import messages as m
 from instep.net.transfer import TransferAnswer
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, R]):
+    """A request with one answer: its path, which is also the method of ``PeerService``, and its messages."""
+
+    path: str
+    request: type[Q]
+    reply: type[R]
+    bytes_max: int = m.REQUEST_BYTES_MAX
+    why_not: Callable[[Q, R], str | None] = lambda _, __: None
+    """Why a reply does not fit its request."""
+
+    def checked(self, name: NodeName, request: Q, reply: R) -> R:
+        why = self.why_not(request, reply)
+        if why is not None:
+            raise PeerError(f"{name} answered {why}", code="bad_answer")
+        return reply
+
+
+def _too_many_pages(request: m.PagesRequest | m.ChunkPagesRequest, reply: m.PagesReply) -> str | None:
+    asked, came = len(request.digests), len(reply.pages)
+    is_fit = came <= asked and (came or not asked or reply.error is not None)
+    return None if is_fit else f"{came} of {asked} pages without saying why"
+
+
+def _other_holdings(request: m.HoldingsRequest, reply: m.HoldingsReply) -> str | None:
+    return None if len(reply.is_whole) == len(request.generations) else "another question"
+
+
+_PAGES_MAX = m.PAGES_REPLY_BYTES_MAX + (1 << 20)
+RENEW = Call("renew", m.RenewRequest, m.RenewReply)
+HEADS = Call("heads", m.HeadsRequest, m.HeadsReply, m.HEADS_REPLY_BYTES_MAX)
+PAGES = Call("pages", m.PagesRequest, m.PagesReply, _PAGES_MAX, _too_many_pages)
+CHUNK_PAGES = Call("chunk_pages", m.ChunkPagesRequest, m.PagesReply, _PAGES_MAX, _too_many_pages)
+HOLDINGS = Call("holdings", m.HoldingsRequest, m.HoldingsReply, why_not=_other_holdings)
+FACTS = Call("facts", m.FactsRequest, m.FactsReply)
+VERIFY = Call("verify", m.VerifyRequest, m.VerifyReply)
+CALLS: dict[str, Call[Any, Any]] = {
+    call.path: call for call in (RENEW, HEADS, PAGES, CHUNK_PAGES, HOLDINGS, FACTS, VERIFY)
+}
 
 
 class PeerStream(Protocol):
     """One end of the long-lived stream between a partner that dialled and its sender."""
 
-    async def send(self, message: StreamMessage) -> None:
+    async def send(self, message: m.StreamMessage) -> None:
         """Send, waiting for a slow peer at most the idle deadline: ``UnavailableError`` then, or when closed.
         Several tasks may send."""
 
-    async def receive(self) -> StreamMessage | None:
+    async def receive(self) -> m.StreamMessage | None:
         """The next message, None once the other side closed. ``UnavailableError`` when the connection broke,
         ``PeerError`` for bytes that are no message. Liveness is watched below: a dead peer ends in an error."""
 
@@ -56,32 +83,32 @@ class PeerService(Protocol):
     """All calls may raise ``InstepError``; anything else is reported to the peer as ``unexpected``, without
     details, and logged here."""
 
-    async def join(self, request: JoinRequest, address: str) -> JoinReply:
+    async def join(self, request: m.JoinRequest, address: str) -> m.JoinReply:
         """The only call without a client certificate; ``address`` is the caller's IP."""
 
-    async def renew(self, who: NodeName, request: RenewRequest) -> RenewReply: ...
+    async def renew(self, who: NodeName, request: m.RenewRequest) -> m.RenewReply: ...
 
-    async def heads(self, who: NodeName, request: HeadsRequest) -> HeadsReply: ...
+    async def heads(self, who: NodeName, request: m.HeadsRequest) -> m.HeadsReply: ...
 
-    async def pages(self, who: NodeName, request: PagesRequest) -> PagesReply: ...
+    async def pages(self, who: NodeName, request: m.PagesRequest) -> m.PagesReply: ...
 
-    async def chunk_pages(self, who: NodeName, request: ChunkPagesRequest) -> PagesReply: ...
+    async def chunk_pages(self, who: NodeName, request: m.ChunkPagesRequest) -> m.PagesReply: ...
 
-    async def holdings(self, who: NodeName, request: HoldingsRequest) -> HoldingsReply: ...
+    async def holdings(self, who: NodeName, request: m.HoldingsRequest) -> m.HoldingsReply: ...
 
-    async def facts(self, who: NodeName, request: FactsRequest) -> FactsReply: ...
+    async def facts(self, who: NodeName, request: m.FactsRequest) -> m.FactsReply: ...
 
-    async def verify(self, who: NodeName, request: VerifyRequest) -> VerifyReply: ...
+    async def verify(self, who: NodeName, request: m.VerifyRequest) -> m.VerifyReply: ...
 
-    async def contents(self, who: NodeName, request: ContentsRequest) -> Iterator[TransferAnswer]:
+    async def contents(self, who: NodeName, request: m.ContentsRequest) -> Iterator[TransferAnswer]:
         """Check the request, then hand over a plain iterator: the server pulls it in worker threads, one frame
         ahead of the network, and closes it when the peer goes away. Contents of at most ``PIECE_BYTES`` are
         one ``WHOLE`` answer, larger ones ``pieces_of_file``. A file that moved on is ``SUPERSEDED``."""
 
-    async def ranges(self, who: NodeName, request: RangesRequest) -> Iterator[TransferAnswer]:
+    async def ranges(self, who: NodeName, request: m.RangesRequest) -> Iterator[TransferAnswer]:
         """Like ``contents``, with the range's index as ``want`` and only ``PIECE`` answers or refusals."""
 
-    async def stream(self, who: NodeName, hello: Hello, stream: PeerStream) -> None:
+    async def stream(self, who: NodeName, hello: m.Hello, stream: PeerStream) -> None:
         """Serve a partner's stream until it ends. The implementation sends ``Welcome`` first. Versions were
         agreed on before; the hello's name is the verified one."""
 
@@ -100,23 +127,13 @@ class PeerCalls(Protocol):
 
     async def close(self) -> None: ...
 
-    async def heads(self, request: HeadsRequest, *, total_s: float = ...) -> HeadsReply: ...
-
-    async def pages(self, request: PagesRequest, *, total_s: float = ...) -> PagesReply: ...
-
-    async def chunk_pages(self, request: ChunkPagesRequest, *, total_s: float = ...) -> PagesReply: ...
-
-    async def renew(self, request: RenewRequest, *, total_s: float = ...) -> RenewReply: ...
-
-    async def holdings(self, request: HoldingsRequest, *, total_s: float = ...) -> HoldingsReply: ...
-
-    async def facts(self, request: FactsRequest, *, total_s: float = ...) -> FactsReply: ...
-
-    async def verify(self, request: VerifyRequest, *, total_s: float = ...) -> VerifyReply: ...
+    async def call(self, call: Call[Q, R], request: Q, *, total_s: float = ...) -> R:
+        """The reply to one request, checked against it."""
+        ...
 
     def contents(
         self,
-        request: ContentsRequest,
+        request: m.ContentsRequest,
         *,
         sizes: Sequence[int] | None = None,
         total_s: float | None = None,
@@ -125,11 +142,11 @@ class PeerCalls(Protocol):
         ...
 
     def ranges(
-        self, request: RangesRequest, *, total_s: float | None = None
+        self, request: m.RangesRequest, *, total_s: float | None = None
     ) -> AsyncGenerator[list[TransferAnswer], None]:
         """Like ``contents``, with the range's index as ``want``."""
         ...
 
-    def stream(self, hello: Hello) -> AbstractAsyncContextManager[tuple[Welcome, PeerStream]]:
+    def stream(self, hello: m.Hello) -> AbstractAsyncContextManager[tuple[m.Welcome, PeerStream]]:
         """Open the long-lived stream: it sends ``hello``, and is closed on the way out."""
         ...

@@ -18,6 +18,7 @@ from instep.net.connections.listener import Refusal
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages.messages import RenewRequest
 from instep.net.server import PeerServer
+from instep.net.service import RENEW
 from instep.net.trust.pki import Issued, Pki
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import keys_of
@@ -239,7 +240,7 @@ class Node:
         for uplink in self.peers.uplinks.values():
             try:
                 tls_csr, sign_csr = self.pki.requests(self.runtime.name)
-                reply = await uplink.client.renew(RenewRequest(tls_csr, sign_csr))
+                reply = await uplink.client.call(RENEW, RenewRequest(tls_csr, sign_csr))
             except InstepError as error:
                 trouble = error
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from instep.errors import ConfigError
 from instep.model.definition import FilesetClass, Preserve
 from instep.model.ids import FilesetName, NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, decode_policy
+from instep.net.connections.allow import AllowList
 from instep.node.config.kinds import BadValue
 from instep.node.config.loading import parse
 from instep.node.config.toml_lines import key_lines
@@ -217,7 +217,7 @@ def test_contradictions_are_warnings() -> None:
 
 def test_who_may_connect_is_exactly_who_is_listed() -> None:
     def may(allow: str, peer: str) -> bool:
-        return parse(f'name = "a"\nallow = {allow}\n').allows(ipaddress.ip_address(peer))
+        return AllowList(str(one) for one in parse(f'name = "a"\nallow = {allow}\n').allow).lets(peer)
 
     assert may("[]", "127.0.0.1")
     assert may("[]", "::1")

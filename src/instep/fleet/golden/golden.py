@@ -20,7 +20,7 @@ import msgspec
 from instep.fleet.golden import answer_worker
 from instep.fleet.golden.spec import CompareBy, GoldenAnswer, GoldenSpec, GoldenVerdict
 from instep.fleet.hooks.aside import Hangs
-from instep.fleet.hooks.http import SECRETS, CannotAsk, credentials_for, shown_url, why_not_asked
+from instep.fleet.hooks.http import SECRETS, CannotAsk, answer_to, credentials_for, shown_url, why_not_asked
 from instep.fleet.hooks.run import MINIMAL_ENVIRONMENT
 
 ANSWER_BYTES_MAX = 64 << 20
@@ -68,39 +68,27 @@ async def ask_one(spec: GoldenSpec) -> GoldenAnswer:
 
     asked = spec.ask
     assert asked.http is not None
-    method, url = asked.http
     answer = GoldenAnswer(spec.name, spec.question)
     try:
-        credentials = await SECRETS.run(partial(credentials_for, asked, url), asked.timeout_ms / 1000)
+        credentials = await SECRETS.run(
+            partial(credentials_for, asked, asked.http[1]), asked.timeout_ms / 1000
+        )
     except (CannotAsk, Hangs) as error:
         return msgspec.structs.replace(answer, problem=str(error))
     # A compressed body would have to be unpacked, and a small one can unpack to a huge one.
     headers = {"User-Agent": "instep", "Accept-Encoding": "identity", **credentials.headers}
     try:
-        async with asyncio.timeout(asked.timeout_ms / 1000):
-            async with (
-                aiohttp.ClientSession(
-                    timeout=aiohttp.ClientTimeout(total=None),
-                    trust_env=False,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    auto_decompress=False,
-                ) as session,
-                session.request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=None if asked.body is None else asked.body.encode(),
-                    allow_redirects=False,
-                    ssl=asked.tls.value == "strict",
-                ) as reply,
-            ):
-                answer = msgspec.structs.replace(answer, status=reply.status)
-                expected = 200 if asked.expect_status is None else asked.expect_status
-                if reply.status != expected:
-                    where = reply.headers.get("Location", "")[:200]
-                    more = f" (it points to {where!r})" if where else ""
-                    raise _Unusable(f"answered {reply.status}, expected {expected}{more}")
-                return await _taken(spec, answer, reply)
+        async with (
+            asyncio.timeout(asked.timeout_ms / 1000),
+            answer_to(asked, headers, is_unpacked=False) as reply,
+        ):
+            answer = msgspec.structs.replace(answer, status=reply.status)
+            expected = 200 if asked.expect_status is None else asked.expect_status
+            if reply.status != expected:
+                where = reply.headers.get("Location", "")[:200]
+                more = f" (it points to {where!r})" if where else ""
+                raise _Unusable(f"answered {reply.status}, expected {expected}{more}")
+            return await _taken(spec, answer, reply)
     except TimeoutError:
         problem = f"no answer within {asked.timeout_ms / 1000:g} s"
     except _Unusable as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ipaddress
 import os
 import re
 import stat
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ def is_unverified(spec: HookSpec) -> bool:
 
 async def request(spec: HookSpec, call: HookCall) -> Attempt:
     """One attempt within the timeout. Redirects are not followed: an answer 3xx is a status like others."""
-    import aiohttp  # 0.2 s of import that a node without such hooks need not pay
+    import aiohttp
 
     assert spec.http is not None
     method, url = spec.http
@@ -83,29 +84,42 @@ async def request(spec: HookSpec, call: HookCall) -> Attempt:
     }
     headers |= credentials.headers
     try:
-        async with asyncio.timeout(spec.timeout_ms / 1000):
-            async with (
-                aiohttp.ClientSession(
-                    timeout=aiohttp.ClientTimeout(total=None),
-                    trust_env=False,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                ) as session,
-                session.request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=None if spec.body is None else spec.body.encode(),
-                    allow_redirects=False,
-                    ssl=spec.tls is TlsMode.VERIFY,
-                ) as answer,
-            ):
-                body = await _body(answer, BODY_SEARCHED if spec.expect_body else OUTPUT_KEPT)
+        async with asyncio.timeout(spec.timeout_ms / 1000), answer_to(spec, headers) as answer:
+            body = await _body(answer, BODY_SEARCHED if spec.expect_body else OUTPUT_KEPT)
     except TimeoutError:
         return Attempt(f"{name}: no answer within {spec.timeout_ms / 1000:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return Attempt(credentials.hide(f"{name}: {why_not_asked(error)}"))
     reason = _judged(spec, answer.status, body)
     return Attempt(reason and f"{name}: {reason}", credentials.hide_bytes(body)[:OUTPUT_KEPT])
+
+
+@contextlib.asynccontextmanager
+async def answer_to(
+    spec: HookSpec, headers: Mapping[str, str], *, is_unpacked: bool = True
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send the request of ``spec``, without cookies, proxies of the environment and redirects."""
+    import aiohttp  # 0.2 s of import that a node without such hooks need not pay
+
+    assert spec.http is not None
+    method, url = spec.http
+    async with (
+        aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=is_unpacked,
+        ) as session,
+        session.request(
+            method,
+            url,
+            headers=headers,
+            data=None if spec.body is None else spec.body.encode(),
+            allow_redirects=False,
+            ssl=spec.tls is TlsMode.VERIFY,
+        ) as answer,
+    ):
+        yield answer
 
 
 def _judged(spec: HookSpec, status: int, body: bytes) -> str:

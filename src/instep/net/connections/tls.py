@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from instep.errors import ConfigError, InstepError, NotAllowedError, PeerError
 from instep.model.ids import NodeName
@@ -24,8 +23,8 @@ from instep.net.trust.certs import (
     CertificateFacts,
     Purpose,
     certificate_of_der,
-    certificates_of_pem,
     facts_of,
+    fingerprint_bytes,
     name_of,
     pem_of,
     pin_of,
@@ -265,7 +264,7 @@ class FetchedChain:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.certificates[0])
+        return fingerprint_bytes(self.certificates[0]).hex()
 
     @property
     def pin(self) -> str:
@@ -276,11 +275,6 @@ class FetchedChain:
 
     def pem(self) -> bytes:
         return b"".join(pem_of(certificate) for certificate in self.certificates)
-
-
-def fingerprint_of(certificate: x509.Certificate) -> str:
-    """Hex SHA-256 of the whole certificate."""
-    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def trust_fetch(
@@ -316,8 +310,3 @@ def _presented(secure: ssl.SSLSocket) -> list[bytes]:
             return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in chain]
     leaf = secure.getpeercert(binary_form=True)
     return [leaf] if leaf else []
-
-
-def split_bundle(raw: bytes) -> list[tuple[x509.Certificate, CertificateFacts]]:
-    """The certificates of a PEM bundle, each with what to show of it (E8)."""
-    return [(certificate, facts_of(certificate)) for certificate in certificates_of_pem(raw)]

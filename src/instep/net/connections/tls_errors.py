@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 
 from instep.errors import InstepError, NotAllowedError, PeerError, UnavailableError
 
@@ -54,54 +55,33 @@ def translated_tls_error(error: BaseException, address: str, doing: str) -> Inst
     """An error of ``ssl`` or of a socket as one of ours, saying which side refused."""
     if isinstance(error, RefusedPeer):
         return error.refusal
+    at: dict[str, Any] = {"address": address, "what": doing}
     if isinstance(error, ssl.SSLCertVerificationError):
+        is_early = "not yet valid" in error.verify_message
         return NotAllowedError(
             f"this node refused the certificate of {address}: {error.verify_message}",
-            hint=(
-                "compare the clocks of both nodes"
-                if "not yet valid" in error.verify_message
-                else "instep pki trust fetch shows the key that it presents"
-            ),
+            hint="compare the clocks of both nodes"
+            if is_early
+            else "instep pki trust fetch shows the key that it presents",
             code="certificate_refused_here",
-            address=address,
-            what=doing,
+            **at,
         )
     if isinstance(error, ssl.SSLError):
         reason = error.reason or str(error)
         for alert, (code, text, hint) in _ALERTS.items():
             if alert in reason:
-                return NotAllowedError(
-                    f"{address}: {text}", hint=hint, code=code, address=address, what=doing
-                )
+                return NotAllowedError(f"{address}: {text}", hint=hint, code=code, **at)
         if "INTERNAL_ERROR" in reason:
-            return UnavailableError(
-                f"{address} has too many connections or failed", code="peer_full", address=address, what=doing
-            )
-        if "PROTOCOL_VERSION" in reason or "WRONG_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
-            return PeerError(
-                f"{address} does not speak TLS 1.3",
-                code="tls_version",
-                address=address,
-                what=doing,
-                why=reason,
-            )
-        return UnavailableError(
-            f"TLS with {address} failed: {reason}", code="tls_failed", address=address, what=doing
-        )
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return UnavailableError(
-            f"{address} did not answer in time", code="timed_out", address=address, what=doing
-        )
+            return UnavailableError(f"{address} has too many connections or failed", code="peer_full", **at)
+        if any(each in reason for each in ("PROTOCOL_VERSION", "WRONG_VERSION", "UNSUPPORTED_PROTOCOL")):
+            return PeerError(f"{address} does not speak TLS 1.3", code="tls_version", why=reason, **at)
+        return UnavailableError(f"TLS with {address} failed: {reason}", code="tls_failed", **at)
+    if isinstance(error, TimeoutError):
+        return UnavailableError(f"{address} did not answer in time", code="timed_out", **at)
     if isinstance(error, socket.gaierror):
-        return UnavailableError(
-            f"{address}: the name is not known here", code="unknown_host", address=address, what=doing
-        )
+        return UnavailableError(f"{address}: the name is not known here", code="unknown_host", **at)
     if isinstance(error, ConnectionRefusedError):
-        return UnavailableError(
-            f"nothing listens at {address}", code="connection_refused", address=address, what=doing
-        )
+        return UnavailableError(f"nothing listens at {address}", code="connection_refused", **at)
     if isinstance(error, OSError):
-        return UnavailableError(
-            f"{address} cannot be reached: {error.strerror or error}", address=address, what=doing
-        )
-    return UnavailableError(f"{address} failed: {error}", address=address, what=doing)
+        return UnavailableError(f"{address} cannot be reached: {error.strerror or error}", **at)
+    return UnavailableError(f"{address} failed: {error}", **at)

@@ -3,6 +3,8 @@
 Every message is a tagged array: ``[tag, field, field, ...]``. Fields are only ever appended, with defaults,
 so that a version and its predecessor understand each other. Decoding is bounded and typed, and every fault
 of the bytes becomes one ``PeerError`` with code ``bad_message``.
+
+Over 400 lines: it is one table, the wire of the specification, and most kinds refer to others.
 """
 
 from __future__ import annotations
@@ -27,16 +29,18 @@ from instep.net.messages.lending import PartsRequest as PartsRequest
 from instep.net.messages.lending import PartWant as PartWant
 from instep.net.messages.lending import Wanted as Wanted
 from instep.net.messages.lending import Warrant as Warrant
-from instep.net.messages.parts import Address as _Address
-from instep.net.messages.parts import Count as _Count
-from instep.net.messages.parts import Message as _Message
-from instep.net.messages.parts import Name as _Name
-from instep.net.messages.parts import RawDigest as _Digest
-from instep.net.messages.parts import Small as _Small
-from instep.net.messages.parts import Takes as _Takes
-from instep.net.messages.parts import Text as _Text
-from instep.net.messages.parts import Word as _Word
-from instep.net.messages.parts import check as _check
+from instep.net.messages.parts import (
+    Address,
+    Count,
+    Message,
+    Name,
+    RawDigest,
+    Small,
+    Takes,
+    Text,
+    Word,
+    check,
+)
 
 REQUEST_BYTES_MAX = 4 << 20
 """Largest request body, encoded and decompressed."""
@@ -125,7 +129,7 @@ def agree(ours: Versions, theirs: Versions) -> int:
 # On the stream ----------------------------------------------------------------------------------------------
 
 
-class KnownLine(_Message, frozen=True, array_like=True):
+class KnownLine(Message, frozen=True, array_like=True):
     """A line that the speaker follows or writes, and how far it knows it."""
 
     line: LineId
@@ -136,62 +140,62 @@ class KnownLine(_Message, frozen=True, array_like=True):
 _Known = Annotated[tuple[KnownLine, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
-class Hello(_Message, tag="hello", frozen=True, array_like=True):
+class Hello(Message, tag="hello", frozen=True, array_like=True):
     """First message of the partner that dials. ``session`` is fresh at each start of the daemon; ``sign_key``
     is its raw Ed25519 key, for federation by pins; ``address`` is where it can be called, empty if nowhere."""
 
     versions: Versions
-    name: _Name
-    session: _Small
+    name: Name
+    session: Small
     lines: _Known = ()
-    address: _Address = ""
-    sign_key: _Small = b""
-    members_digest: _Small = b""
-    takes: _Takes = ()
+    address: Address = ""
+    sign_key: Small = b""
+    members_digest: Small = b""
+    takes: Takes = ()
 
 
-class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
+class Welcome(Message, tag="welcome", frozen=True, array_like=True):
     """First answer. ``time_ms`` is the sender's wall clock, so that the partner can see skew."""
 
-    version: _Count
-    name: _Name
-    session: _Small
-    time_ms: _Count
+    version: Count
+    name: Name
+    session: Small
+    time_ms: Count
     lines: _Known = ()
-    sign_key: _Small = b""
-    poll_ms: _Count = 30_000
-    takes: _Takes = ()
+    sign_key: Small = b""
+    poll_ms: Count = 30_000
+    takes: Takes = ()
 
 
-class Offer(_Message, tag="offer", frozen=True, array_like=True):
+class Offer(Message, tag="offer", frozen=True, array_like=True):
     """A line that the sender would let the partner have; nothing is written until it was accepted there.
     ``definition`` is the encoded definition; ``is_withdrawn`` takes the offer back."""
 
     line: LineId
-    writer: _Name
-    mode: _Text
-    fileset_class: _Text
-    entries: _Count = 0
-    size_bytes: _Count = 0
+    writer: Name
+    mode: Text
+    fileset_class: Text
+    entries: Count = 0
+    size_bytes: Count = 0
     head: HeadRef | None = None
     definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
-    path: _Text = ""
+    path: Text = ""
     is_withdrawn: bool = False
 
 
-class OfferReply(_Message, tag="offer_reply", frozen=True, array_like=True):
+class OfferReply(Message, tag="offer_reply", frozen=True, array_like=True):
     """Whether the partner has accepted this line; sent when that changes and after each offer."""
 
     line: LineId
     is_accepted: bool
-    path: _Text = ""
+    path: Text = ""
 
 
-class Bundle(_Message, frozen=True, array_like=True):
+class Bundle(Message, frozen=True, array_like=True):
     """New pages and small contents that travel with a head; at most ``BUNDLE_BYTES_MAX`` together."""
 
     pages: tuple[bytes, ...] = ()
-    contents: tuple[tuple[_Digest, bytes], ...] = ()
+    contents: tuple[tuple[RawDigest, bytes], ...] = ()
 
     def __post_init__(self) -> None:
         if self.size_bytes > BUNDLE_BYTES_MAX:
@@ -202,7 +206,7 @@ class Bundle(_Message, frozen=True, array_like=True):
         return sum(map(len, self.pages)) + sum(32 + len(data) for _, data in self.contents)
 
 
-class Head(_Message, tag="head", frozen=True, array_like=True):
+class Head(Message, tag="head", frozen=True, array_like=True):
     """A line's newest generation, the epoch records up to it and, when it fits, all that is new in it. ``base``: the
     generation that the bundle was made against; ``beside``: the writer's other generation of the receiver's position.
     Also sent upwards, to a writer that lost its state."""
@@ -213,11 +217,11 @@ class Head(_Message, tag="head", frozen=True, array_like=True):
     definition: Annotated[bytes, msgspec.Meta(max_length=DEFINITION_BYTES_MAX)] = b""
     bundle: Bundle | None = None
     base: HeadRef | None = None
-    writer: _Name | None = None
+    writer: Name | None = None
     beside: HeadRef | None = None
 
 
-class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
+class Epochs(Message, tag="epochs", frozen=True, array_like=True):
     """The epoch records of a line whose writer changed, sent by either side to a peer that named the line itself:
     believed for their signatures, not for their sender."""
 
@@ -225,78 +229,78 @@ class Epochs(_Message, tag="epochs", frozen=True, array_like=True):
     records: Annotated[tuple[SignedEpoch, ...], msgspec.Meta(max_length=EPOCHS_MAX)]
 
 
-class TakeOverRequest(_Message, tag="take_over", frozen=True, array_like=True):
+class TakeOverRequest(Message, tag="take_over", frozen=True, array_like=True):
     """The line's writer asks a partner whether it could go on with the line for these nodes. Nothing is changed."""
 
-    number: _Count
+    number: Count
     line: LineId
-    partners: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    partners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
-class Obstacle(_Message, frozen=True, array_like=True):
+class Obstacle(Message, frozen=True, array_like=True):
     """One obstacle: its node (empty: the partner itself), the reason, and the command that helps."""
 
-    about: _Text
-    reason: _Text
-    hint: _Text
+    about: Text
+    reason: Text
+    hint: Text
 
 
-class TakeOverReply(_Message, tag="take_over_reply", frozen=True, array_like=True):
+class TakeOverReply(Message, tag="take_over_reply", frozen=True, array_like=True):
     """Nothing stands against it when there is no obstacle and no error."""
 
-    number: _Count
+    number: Count
     obstacles: Annotated[tuple[Obstacle, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
     error: ErrorReply | None = None
 
 
-class TestRequest(_Message, tag="test", frozen=True, array_like=True):
+class TestRequest(Message, tag="test", frozen=True, array_like=True):
     """The line's writer asks a partner to run its own probes and golden requests now. Nothing is changed, and the
     partner's own configuration names the probes and requests."""
 
-    number: _Count
+    number: Count
     line: LineId
 
 
-class TestAnswer(_Message, frozen=True, array_like=True):
+class TestAnswer(Message, frozen=True, array_like=True):
     """An application's answer; of the body only the digest, in hex."""
 
-    status: _Count
-    sha256: _Text
-    size_bytes: _Count
-    problem: _Text
+    status: Count
+    sha256: Text
+    size_bytes: Count
+    problem: Text
 
 
-class TestRow(_Message, frozen=True, array_like=True):
+class TestRow(Message, frozen=True, array_like=True):
     """One probe or golden request. ``reason`` is empty when it went well; ``asked`` is the same on two nodes that ask
     the same."""
 
-    name: _Text
-    kind: _Text
-    reason: _Text
-    compare: _Text = ""
-    asked: _Text = ""
+    name: Text
+    kind: Text
+    reason: Text
+    compare: Text = ""
+    asked: Text = ""
     is_compared: bool = False
     before: TestAnswer | None = None
     now: TestAnswer | None = None
-    largest_difference: _Count | None = None
+    largest_difference: Count | None = None
     share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
 
 
-class TestReply(_Message, tag="test_reply", frozen=True, array_like=True):
-    number: _Count
+class TestReply(Message, tag="test_reply", frozen=True, array_like=True):
+    number: Count
     live: HeadRef | None = None
     rows: Annotated[tuple[TestRow, ...], msgspec.Meta(max_length=TEST_ROWS_MAX)] = ()
     error: ErrorReply | None = None
 
 
-class HeadNotice(_Message, tag="head_notice", frozen=True, array_like=True):
+class HeadNotice(Message, tag="head_notice", frozen=True, array_like=True):
     """The speaker now knows this head: nothing of it needs to be sent back."""
 
     line: LineId
     head: HeadRef
 
 
-class Report(_Message, tag="report", frozen=True, array_like=True):
+class Report(Message, tag="report", frozen=True, array_like=True):
     """How a line stands at the reporting node. ``attested_root`` is the root that its tree really had at
     ``at_ms``. ``via`` names the reporter's own sender when a hub passes reports on; ``node`` is the subject.
     ``done_bytes`` of ``total_bytes`` were fetched while it applies; both 0 when nothing is under way. ``staged`` is
@@ -305,155 +309,155 @@ class Report(_Message, tag="report", frozen=True, array_like=True):
     ``spent_permit`` is the highest permit for ``head`` that a refusal ended there."""
 
     line: LineId
-    node: _Name
+    node: Name
     live: HeadRef | None
     head: HeadRef | None
     standing: StandingRecord
-    attested_root: _Small = b""
-    at_ms: _Count = 0
-    via: _Text = ""
-    done_bytes: _Count = 0
-    total_bytes: _Count = 0
+    attested_root: Small = b""
+    at_ms: Count = 0
+    via: Text = ""
+    done_bytes: Count = 0
+    total_bytes: Count = 0
     staged: HeadRef | None = None
     replaced: HeadRef | None = None
     refused: HeadRef | None = None
     waits_for_permit: bool = False
     is_drained: bool = False
-    drain_reason: _Text = ""
+    drain_reason: Text = ""
     order_serial: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
     tree: HeadRef | None = None
     spent_permit: Annotated[int, msgspec.Meta(ge=0, le=SERIAL_MAX)] = 0
 
 
-class OrderMessage(_Message, tag="order", frozen=True, array_like=True):
+class OrderMessage(Message, tag="order", frozen=True, array_like=True):
     """The whole present order of a rollout, from the line's writer or its hub. Level: to repeat it does no harm."""
 
     line: LineId
     order: RolloutOrder
 
 
-class Serving(_Message, frozen=True, array_like=True):
+class Serving(Message, frozen=True, array_like=True):
     """How a node can be put behind a balancer, in its own words. Addresses are ``host:port``, empty where there is
     none; ``places`` are (balancer, kind, host or host and port), with an empty kind for all that are not named."""
 
-    health: _Address = ""
-    agent: _Address = ""
-    filesets: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
-    written: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    health: Address = ""
+    agent: Address = ""
+    filesets: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
+    written: Annotated[tuple[Word, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
     """Of those, which it writes."""
-    places: Annotated[tuple[tuple[_Word, _Word, _Address], ...], msgspec.Meta(max_length=512)] = ()
+    places: Annotated[tuple[tuple[Word, Word, Address], ...], msgspec.Meta(max_length=512)] = ()
     is_drained: bool = False
 
 
-class Member(_Message, frozen=True, array_like=True):
+class Member(Message, frozen=True, array_like=True):
     """A node of the cluster as its CA issued it. ``pin`` is the hex SHA-256 of the TLS public key."""
 
-    name: _Name
-    address: _Address
+    name: Name
+    address: Address
     pin: Annotated[str, msgspec.Meta(max_length=64)]
-    sign_key: _Small = b""
-    updated_ms: _Count = 0
+    sign_key: Small = b""
+    updated_ms: Count = 0
     serving: Serving | None = None
 
 
-class Members(_Message, tag="members", frozen=True, array_like=True):
+class Members(Message, tag="members", frozen=True, array_like=True):
     """All members that the speaker knows, sent again when that changes. Towards a sender that takes ``members``: the
     speaker alone."""
 
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)]
 
 
-class Revocations(_Message, tag="revocations", frozen=True, array_like=True):
+class Revocations(Message, tag="revocations", frozen=True, array_like=True):
     """The CA's revocation lists, PEM, the newest first; believed for their signatures, not for their sender. A partner
     sends them, too, to a sender that takes ``revocations``."""
 
     crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
 
 
-class Nudge(_Message, tag="nudge", frozen=True, array_like=True):
+class Nudge(Message, tag="nudge", frozen=True, array_like=True):
     """An operator's word to a node that may have no open port: ``retry`` or ``resend``."""
 
     line: LineId | None
-    what: _Text
+    what: Text
 
 
-class DrainRequest(_Message, tag="drain", frozen=True, array_like=True):
+class DrainRequest(Message, tag="drain", frozen=True, array_like=True):
     """An operator at the sender wants the partner drained, or its own drain taken back. Done only where the partner's
     ``allow_drain`` names the sender. ``for_ms`` 0: until it is taken back."""
 
-    number: _Count
+    number: Count
     is_drained: bool
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
     for_ms: Annotated[int, msgspec.Meta(ge=0, le=DRAIN_MS_MAX)] = 0
 
 
-class DrainReply(_Message, tag="drained", frozen=True, array_like=True):
+class DrainReply(Message, tag="drained", frozen=True, array_like=True):
     """Whether that changed anything, and how the partner stands now: it may be drained for another reason."""
 
-    number: _Count
+    number: Count
     changed: bool = False
     is_drained: bool = False
     error: ErrorReply | None = None
 
 
-class VerifyRequest(_Message, tag="verify", frozen=True, array_like=True):
+class VerifyRequest(Message, tag="verify", frozen=True, array_like=True):
     """Compare the tree with the live generation and answer with the attested root; ``deep`` reads every byte."""
 
-    number: _Count
+    number: Count
     line: LineId
     is_deep: bool = False
 
 
-class VerifyDifference(_Message, frozen=True, array_like=True):
+class VerifyDifference(Message, frozen=True, array_like=True):
     path: Annotated[bytes, msgspec.Meta(max_length=4096)]
-    why: _Text
+    why: Text
 
 
-class VerifyReply(_Message, tag="verified", frozen=True, array_like=True):
+class VerifyReply(Message, tag="verified", frozen=True, array_like=True):
     """``differs`` holds at most ``DIFFERENCES_MAX``; ``differing`` counts all of them."""
 
-    number: _Count
+    number: Count
     line: LineId
     live: HeadRef | None
-    attested_root: _Small
-    differing: _Count = 0
+    attested_root: Small
+    differing: Count = 0
     differs: Annotated[tuple[VerifyDifference, ...], msgspec.Meta(max_length=DIFFERENCES_MAX)] = ()
-    read_bytes: _Count = 0
+    read_bytes: Count = 0
     error: ErrorReply | None = None
     is_done: bool = True
 
 
-class SupersededNotice(_Message, tag="superseded", frozen=True, array_like=True):
+class SupersededNotice(Message, tag="superseded", frozen=True, array_like=True):
     """Contents of this generation are no longer kept; ``head`` is what to take instead."""
 
     line: LineId
     head: HeadRef | None
 
 
-class Ping(_Message, tag="ping", frozen=True, array_like=True):
-    number: _Count
+class Ping(Message, tag="ping", frozen=True, array_like=True):
+    number: Count
 
 
-class Pong(_Message, tag="pong", frozen=True, array_like=True):
-    number: _Count
-    time_ms: _Count = 0
+class Pong(Message, tag="pong", frozen=True, array_like=True):
+    number: Count
+    time_ms: Count = 0
 
 
-class Goodbye(_Message, tag="goodbye", frozen=True, array_like=True):
+class Goodbye(Message, tag="goodbye", frozen=True, array_like=True):
     """Last message before an orderly close: ``stopping``, ``unlinked``, ``revoked``, ``replaced``, ``config``."""
 
-    reason: _Text
+    reason: Text
 
 
-class ErrorReply(_Message, tag="error", frozen=True, array_like=True):
+class ErrorReply(Message, tag="error", frozen=True, array_like=True):
     """An error of the tree, in the shape that ``--json`` prints."""
 
     code: Annotated[str, msgspec.Meta(max_length=64)]
-    reason: _Text
+    reason: Text
     facts: msgspec.Raw = msgspec.Raw(b"\x80")
     """A map, left encoded until it is looked at: decoding anything at all would let 4 MiB become a hundred times
     as much."""
-    hint: _Text | None = None
+    hint: Text | None = None
     exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)] = 1
     retry: Annotated[str, msgspec.Meta(max_length=16)] = "never"
 
@@ -473,44 +477,44 @@ class ErrorReply(_Message, tag="error", frozen=True, array_like=True):
 # Requests with one answer -----------------------------------------------------------------------------------
 
 
-class JoinRequest(_Message, tag="join", frozen=True, array_like=True):
+class JoinRequest(Message, tag="join", frozen=True, array_like=True):
     """``secret`` is the token's; both signing requests are DER and prove possession of their keys."""
 
     versions: Versions
-    name: _Name
-    token_id: _Small
-    secret: _Small
-    tls_csr: _Small
-    sign_csr: _Small
-    address: _Address = ""
+    name: Name
+    token_id: Small
+    secret: Small
+    tls_csr: Small
+    sign_csr: Small
+    address: Address = ""
 
 
-class JoinReply(_Message, tag="joined", frozen=True, array_like=True):
+class JoinReply(Message, tag="joined", frozen=True, array_like=True):
     """Certificates are PEM. ``inviter`` is listed as partner by the new node, with zeros."""
 
-    version: _Count
-    cluster: _Text
-    inviter: _Name
-    inviter_address: _Address
-    ca: _Small
-    tls_cert: _Small
-    sign_cert: _Small
+    version: Count
+    cluster: Text
+    inviter: Name
+    inviter_address: Address
+    ca: Small
+    tls_cert: Small
+    sign_cert: Small
     crl: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
     offers: Annotated[tuple[Offer, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
-class RenewRequest(_Message, tag="renew", frozen=True, array_like=True):
-    tls_csr: _Small
-    sign_csr: _Small
+class RenewRequest(Message, tag="renew", frozen=True, array_like=True):
+    tls_csr: Small
+    sign_csr: Small
 
 
-class RenewReply(_Message, tag="renewed", frozen=True, array_like=True):
-    tls_cert: _Small
-    sign_cert: _Small
+class RenewReply(Message, tag="renewed", frozen=True, array_like=True):
+    tls_cert: Small
+    sign_cert: Small
 
 
-class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
+class HeadsRequest(Message, tag="heads", frozen=True, array_like=True):
     """A request for heads above those that the asker knows. ``holds``: its heads, also where it wants them again."""
 
     lines: _Known
@@ -518,7 +522,7 @@ class HeadsRequest(_Message, tag="heads", frozen=True, array_like=True):
     holds: _Known = ()
 
 
-class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
+class HeadsReply(Message, tag="heads_reply", frozen=True, array_like=True):
     """Heads above the known ones; ``refused`` names lines that the link does not allow or this node does not have."""
 
     heads: Annotated[tuple[Head, ...], msgspec.Meta(max_length=LINES_MAX)]
@@ -526,55 +530,55 @@ class HeadsReply(_Message, tag="heads_reply", frozen=True, array_like=True):
     superseded: Annotated[tuple[SupersededNotice, ...], msgspec.Meta(max_length=LINES_MAX)] = ()
 
 
-class PagesRequest(_Message, tag="pages", frozen=True, array_like=True):
+class PagesRequest(Message, tag="pages", frozen=True, array_like=True):
     """Pages of a generation's manifest, by digest. ``number`` matters only on the stream."""
 
     line: LineId
-    generation: _Digest
-    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
-    number: _Count = 0
+    generation: RawDigest
+    digests: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    number: Count = 0
 
 
-class PagesReply(_Message, tag="pages_reply", frozen=True, array_like=True):
+class PagesReply(Message, tag="pages_reply", frozen=True, array_like=True):
     """The first ``len(pages)`` of the pages that were asked for; fewer means: ask for the rest.
     ``error`` says why the next one cannot be had."""
 
     pages: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
-    number: _Count = 0
+    number: Count = 0
     error: ErrorReply | None = None
 
 
-class ChunkPagesRequest(_Message, tag="chunk_pages", frozen=True, array_like=True):
+class ChunkPagesRequest(Message, tag="chunk_pages", frozen=True, array_like=True):
     """Pages of the chunk list of the file at (``page``, ``position``); answered by ``PagesReply``."""
 
     line: LineId
-    generation: _Digest
-    page: _Digest
+    generation: RawDigest
+    page: RawDigest
     position: Annotated[int, msgspec.Meta(ge=0, lt=512)]
-    digests: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    digests: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
 
 
 _Position = Annotated[int, msgspec.Meta(ge=0, lt=512)]
 
 
-class PageWant(_Message, frozen=True, array_like=True):
+class PageWant(Message, frozen=True, array_like=True):
     """Entries of one leaf page whose contents are wanted."""
 
-    page: _Digest
+    page: RawDigest
     positions: Annotated[tuple[_Position, ...], msgspec.Meta(min_length=1, max_length=512)]
 
 
-class ContentsRequest(_Message, tag="contents", frozen=True, array_like=True):
+class ContentsRequest(Message, tag="contents", frozen=True, array_like=True):
     """Whole contents. Answers carry the want's index: positions counted through all of ``wants`` in order.
     ``may_compress`` is off where the asker knows the link to be faster than compression."""
 
     line: LineId
-    generation: _Digest
+    generation: RawDigest
     wants: Annotated[tuple[PageWant, ...], msgspec.Meta(max_length=WANTS_MAX)]
     may_compress: bool = True
 
     def __post_init__(self) -> None:
-        _check(self.line)
+        check(self.line)
         if self.count > WANTS_MAX:
             raise ValueError("too many contents in one request")
 
@@ -583,44 +587,44 @@ class ContentsRequest(_Message, tag="contents", frozen=True, array_like=True):
         return sum(len(want.positions) for want in self.wants)
 
 
-class RangesRequest(_Message, tag="ranges", frozen=True, array_like=True):
+class RangesRequest(Message, tag="ranges", frozen=True, array_like=True):
     """Parts of one content as ``(offset, length)``; answers carry the range's index and absolute offsets."""
 
     line: LineId
-    generation: _Digest
-    page: _Digest
+    generation: RawDigest
+    page: RawDigest
     position: _Position
-    ranges: Annotated[tuple[tuple[_Count, _Count], ...], msgspec.Meta(max_length=RANGES_MAX)]
+    ranges: Annotated[tuple[tuple[Count, Count], ...], msgspec.Meta(max_length=RANGES_MAX)]
     may_compress: bool = True
 
 
-class HoldingsRequest(_Message, tag="holdings", frozen=True, array_like=True):
+class HoldingsRequest(Message, tag="holdings", frozen=True, array_like=True):
     """Whose contents does the asked node still have, whole? For ``log`` and for rollback without history."""
 
     line: LineId
-    generations: Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
+    generations: Annotated[tuple[RawDigest, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
 
 
-class HoldingsReply(_Message, tag="holdings_reply", frozen=True, array_like=True):
+class HoldingsReply(Message, tag="holdings_reply", frozen=True, array_like=True):
     is_whole: Annotated[tuple[bool, ...], msgspec.Meta(max_length=DIGESTS_MAX)]
 
 
-class FactsRequest(_Message, tag="facts", frozen=True, array_like=True):
+class FactsRequest(Message, tag="facts", frozen=True, array_like=True):
     """The facts that the gates of this line are about, and the built-in ones, of the node that is asked. On the stream
     the line's writer asks its partner, with a ``number``. Fingerprints of secrets are answered under ``key``, which is
     the asker's own and random."""
 
     line: LineId
-    number: _Count = 0
-    key: _Small = b""
+    number: Count = 0
+    key: Small = b""
 
 
-class FactsReply(_Message, tag="facts_reply", frozen=True, array_like=True):
+class FactsReply(Message, tag="facts_reply", frozen=True, array_like=True):
     """``time_ms`` is the sender's wall clock when the answer leaves, after the gathering."""
 
-    facts: Annotated[tuple[tuple[_Text, _Text], ...], msgspec.Meta(max_length=128)]
-    time_ms: _Count = 0
-    number: _Count = 0
+    facts: Annotated[tuple[tuple[Text, Text], ...], msgspec.Meta(max_length=128)]
+    time_ms: Count = 0
+    number: Count = 0
     error: ErrorReply | None = None
 
 
@@ -660,6 +664,19 @@ StreamMessage = (
     | ErrorReply
 )
 """The messages that may stand on the stream."""
+
+Question = (
+    Ping
+    | PagesRequest
+    | VerifyRequest
+    | TakeOverRequest
+    | TestRequest
+    | FactsRequest
+    | HasRequest
+    | PartsRequest
+    | DrainRequest
+)
+"""Messages of the stream that are answered under their number."""
 
 _encoder = msgspec.msgpack.Encoder()
 _stream_decoder: msgspec.msgpack.Decoder[StreamMessage] = msgspec.msgpack.Decoder(StreamMessage)

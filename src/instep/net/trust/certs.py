@@ -13,12 +13,13 @@ import hashlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from instep.errors import NotAllowedError, PeerError, UsageError
@@ -34,6 +35,7 @@ _SIGN_EKU = ObjectIdentifier("2.25.109486219304275811163914730572913260547")
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+_X = TypeVar("_X", bound=x509.ExtensionType)
 
 
 class Purpose(enum.Enum):
@@ -63,17 +65,18 @@ def pem_of(thing: x509.Certificate | x509.CertificateRevocationList | PrivateKey
     )
 
 
-def pin_of_key(key: PublicKey) -> str:
+def spki_of(key: CertificatePublicKeyTypes) -> bytes:
+    """A public key as SubjectPublicKeyInfo."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def pin_of_key(key: CertificatePublicKeyTypes) -> str:
     """Hex SHA-256 of the public key as SubjectPublicKeyInfo; survives renewal under the same key."""
-    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(spki).hexdigest()
+    return hashlib.sha256(spki_of(key)).hexdigest()
 
 
 def pin_of(certificate: x509.Certificate) -> str:
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(spki).hexdigest()
+    return pin_of_key(certificate.public_key())
 
 
 def fingerprint_bytes(certificate: x509.Certificate) -> bytes:
@@ -179,27 +182,25 @@ class CertificateFacts:
 
 
 def facts_of(certificate: x509.Certificate) -> CertificateFacts:
-    names: tuple[str, ...] = ()
-    is_ca = False
-    try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(str(name.value) for name in alternative)
-    except (x509.ExtensionNotFound, ValueError):
-        names = ()
-    try:
-        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        is_ca = False
+    alternative = _extension(certificate, x509.SubjectAlternativeName)
+    constraints = _extension(certificate, x509.BasicConstraints)
     return CertificateFacts(
         subject=certificate.subject.rfc4514_string(),
-        names=names,
+        names=() if alternative is None else tuple(str(name.value) for name in alternative),
         pin=pin_of(certificate),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         serial=format(certificate.serial_number, "x"),
         not_before_ms=_ms(certificate.not_valid_before_utc),
         not_after_ms=_ms(certificate.not_valid_after_utc),
-        is_ca=is_ca,
+        is_ca=constraints is not None and constraints.ca,
     )
+
+
+def _extension(of: x509.Certificate | SomeRevocations, kind: type[_X]) -> _X | None:
+    try:
+        return of.extensions.get_extension_for_class(kind).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
 
 
 # Requests and issuing ---------------------------------------------------------------------------------------
@@ -237,16 +238,6 @@ def check_request(raw: bytes, name: NodeName, purpose: Purpose) -> PublicKey:
     if purpose is Purpose.SIGN and isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise PeerError("the signing request has a key of the wrong kind", code="bad_request")
-
-
-def request_pin(raw: bytes) -> str:
-    """The pin of a signing request's key, whatever else is in it; ``PeerError`` when there is none."""
-    try:
-        key = x509.load_der_x509_csr(raw).public_key()
-        spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise PeerError(f"signing request cannot be decoded: {error}", code="bad_request") from error
-    return hashlib.sha256(spki).hexdigest()
 
 
 def make_ca(cluster: str, key: ec.EllipticCurvePrivateKey, now_ms: int, life_s: float) -> x509.Certificate:
@@ -357,20 +348,13 @@ class SomeRevocations(Protocol):
 
 
 def crl_number(crl: SomeRevocations) -> int:
-    try:
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except (x509.ExtensionNotFound, ValueError):
-        return 0
-
-
-def revoked_serials(crl: SomeRevocations | None) -> frozenset[int]:
-    return frozenset(entry.serial_number for entry in crl) if crl is not None else frozenset()
+    number = _extension(crl, x509.CRLNumber)
+    return 0 if number is None else number.crl_number
 
 
 def _authority_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    try:
-        subject = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    except x509.ExtensionNotFound:
+    subject = _extension(ca, x509.SubjectKeyIdentifier)
+    if subject is None:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key())  # type: ignore[arg-type]
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject)
 

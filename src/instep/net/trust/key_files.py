@@ -1,23 +1,37 @@
-"""Files of keys and certificates: where they may lie, and how they are written."""
+"""Files of keys and certificates: written whole, and changed by one program at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from instep.errors import ResourceError
+from instep.errors import ContentionError, ResourceError
+
+_LOCK_POLL_S = 0.02
 
 
-def is_below_any(directory: Path, roots: Sequence[Path]) -> Path | None:
-    """The root (a fileset's, a served path) that ``directory`` lies in, if any: keys must not (K17)."""
-    real = directory.resolve()
-    for root in roots:
-        resolved = root.resolve()
-        if real == resolved or resolved in real.parents:
-            return root
-    return None
+@contextlib.contextmanager
+def locked(path: Path, flags: int, within_s: float, busy: ContentionError) -> Iterator[None]:
+    """Hold the lock of a file or folder, so that the daemon and commands exclude each other; ``busy`` is raised when
+    another program holds it for longer."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        pause = threading.Event()  # a lock has no deadline of its own
+        for _ in range(round(within_s / _LOCK_POLL_S)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                pause.wait(_LOCK_POLL_S)
+        else:
+            raise busy
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, *, mode: int) -> None:

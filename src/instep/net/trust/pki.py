@@ -3,15 +3,15 @@
 Implements the section "Keys on disk" of ``docs/spec/wire.md``. Files are replaced atomically and synced; keys
 are 0600, the directory 0700. Changes take a lock on the directory, so that daemon and command line can both act.
 Renewal keeps the keys and replaces certificates, so pins outlive it.
+
+Over 400 lines: making, reading, issuing and revoking share the files and their lock.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ from instep.net.trust.certs import (
     raw_key_of,
     was_issued_by,
 )
-from instep.net.trust.key_files import write_file
+from instep.net.trust.key_files import locked, write_file
 from instep.net.trust.revocation import LISTS_MAX, Revoked, names_extension, union_of_pem
 
 _FILES = frozenset(
@@ -140,8 +140,7 @@ class Pki:
             if not pki.has_certificates:
                 requests = pki.requests(name)
                 issued = pki._issue(name, *requests, now_ms, node_life_s, may_replace=True)
-                pki._write("sign.crt", issued.sign)
-                pki._write("node.crt", issued.tls)
+                pki._keep(issued)
         return pki
 
     def requests(self, name: NodeName) -> tuple[bytes, bytes]:
@@ -175,8 +174,11 @@ class Pki:
                 self._write("ca.crt", ca)
             if not self._path("crl.pem").exists():
                 self._write("crl.pem", crl)
-            self._write("sign.crt", issued.sign)
-            self._write("node.crt", issued.tls)
+            self._keep(issued)
+
+    def _keep(self, issued: Issued) -> None:
+        self._write("sign.crt", issued.sign)
+        self._write("node.crt", issued.tls)
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -303,9 +305,7 @@ class Pki:
         """New certificates for this node's keys from the CA that is here; others ask by ``renew``."""
         name = self.name
         with self._locked():
-            issued = self._issue(name, *self.requests(name), now_ms, life_s, may_replace=False)
-            self._write("sign.crt", issued.sign)
-            self._write("node.crt", issued.tls)
+            self._keep(self._issue(name, *self.requests(name), now_ms, life_s, may_replace=False))
 
     def is_renewal_due(self, now_ms: int) -> bool:
         """Whether one of this node's certificates has spent two thirds of its life."""
@@ -404,15 +404,14 @@ class Pki:
             raise DamagedError(f"state.json cannot be read: {error}") from error
 
     def mark_backed_up(self, now_ms: int) -> None:
-        self._write(
-            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), backed_up_at_ms=now_ms))
-        )
+        self._save(msgspec.structs.replace(self._state(), backed_up_at_ms=now_ms))
 
     def mark_restored(self) -> None:
         """The CA came from a backup: certificates may be about of which it has no record."""
-        self._write(
-            "state.json", msgspec.json.encode(msgspec.structs.replace(self._state(), is_restored=True))
-        )
+        self._save(msgspec.structs.replace(self._state(), is_restored=True))
+
+    def _save(self, state: _State) -> None:
+        self._write("state.json", msgspec.json.encode(state))
 
     # Pinned partners ----------------------------------------------------------------------------------------
 
@@ -451,17 +450,15 @@ class Pki:
         return found
 
     def _stray(self) -> Iterator[PkiProblem]:
-        for path in sorted(self.directory.iterdir()):
-            is_ours = path.name in (_DIRECTORIES if path.is_dir() else _FILES)
-            if not is_ours and not path.name.startswith(".writing-"):
-                yield PkiProblem(path, "stray", "is not one of instep's files", f"move {path} elsewhere")
+        strays = [
+            p for p in self.directory.iterdir() if p.name not in (_DIRECTORIES if p.is_dir() else _FILES)
+        ]
         for folder, suffix in (("trusted", ".crt"), ("issued", ".json")):
             if self._path(folder).is_dir():
-                for path in sorted(self._path(folder).iterdir()):
-                    if path.suffix != suffix and not path.name.startswith(".writing-"):
-                        yield PkiProblem(
-                            path, "stray", "is not one of instep's files", f"move {path} elsewhere"
-                        )
+                strays += [path for path in self._path(folder).iterdir() if path.suffix != suffix]
+        for path in sorted(strays):
+            if not path.name.startswith(".writing-"):
+                yield PkiProblem(path, "stray", "is not one of instep's files", f"move {path} elsewhere")
 
     # Files --------------------------------------------------------------------------------------------------
 
@@ -535,27 +532,9 @@ class Pki:
             raise ConfigError("ca.key is a key of the wrong kind", code="key_kind")
         return key
 
-    def _lock(self, descriptor: int) -> None:
-        give_up = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError as error:
-                if time.monotonic() > give_up:
-                    raise ContentionError(
-                        f"{self.directory} is being changed by another program", code="pki_locked"
-                    ) from error
-                time.sleep(0.02)  # noqa: TID251 - flock has no deadline of its own; only commands come here
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self._path(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self._lock(descriptor)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        busy = ContentionError(f"{self.directory} is being changed by another program", code="pki_locked")
+        return locked(self._path(".lock"), os.O_RDWR | os.O_CREAT, _LOCK_S, busy)
 
 
 def _is_signed(crl: x509.CertificateRevocationList, authorities: Sequence[x509.Certificate]) -> bool:

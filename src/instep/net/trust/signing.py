@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from instep.errors import NotAllowedError, PeerError
 from instep.model.generation import Signature
 from instep.model.ids import Digest, NodeName
-from instep.net.trust.certs import Purpose, certificate_of_der, name_of, raw_key_of, was_issued_by
+from instep.net.trust.certs import Purpose, certificate_of_der, name_of, raw_key_of, spki_of, was_issued_by
 from instep.net.trust.revocation import Revoked
 
 _CERTIFICATES_KNOWN = 256
@@ -38,10 +38,8 @@ def sign_as_ca(
 ) -> Signature:
     """The cluster CA's signature (ECDSA with SHA-256), which a promotion needs; ``key`` is its public key as
     SubjectPublicKeyInfo, ``signer`` the node where the operator ran it."""
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return Signature(signer, spki, key.sign(record_id, ec.ECDSA(hashes.SHA256())), ())
+    value = key.sign(record_id, ec.ECDSA(hashes.SHA256()))
+    return Signature(signer, spki_of(certificate.public_key()), value, ())
 
 
 def verify_signature(
@@ -117,8 +115,8 @@ def verify_ca_signature(signature: Signature, record_id: Digest, ca: Sequence[x5
     """Whether the cluster's CA key made this signature; ``PeerError`` or ``NotAllowedError`` when not."""
     for authority in ca:
         key = authority.public_key()
-        spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        if not hmac.compare_digest(spki, signature.key) or not isinstance(key, ec.EllipticCurvePublicKey):
+        is_it = hmac.compare_digest(spki_of(key), signature.key)
+        if not is_it or not isinstance(key, ec.EllipticCurvePublicKey):
             continue
         try:
             key.verify(signature.value, record_id, ec.ECDSA(hashes.SHA256()))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from instep.model.ids import FilesetName, HeadRef, LineId, NodeName, fileset_nam
 from instep.model.paths import path_fields
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
+from instep.net.service import HEADS, PAGES
 from instep.node.commands.context import CommandHandlers
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import change_within
@@ -133,7 +135,9 @@ class Filesets(CommandHandlers):
         uplink, offer = await self._offer(name, home)
         is_empty = not path.exists() or _is_empty(path)
         line = offer.line
-        reply = await uplink.client.heads(m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False))
+        reply = await uplink.client.call(
+            HEADS, m.HeadsRequest((m.KnownLine(line, None),), with_bundles=False)
+        )
         head: HeadRef | None = None
         definition = decode_definition(offer.definition)
         for message in reply.heads:
@@ -154,7 +158,7 @@ class Filesets(CommandHandlers):
                 refuse_exchange(name, path, definition, asked.carry)
         numbers = Numbers()
         if head is not None and not is_empty:
-            await Fetcher(runtime).pages(line, head, None, uplink.client.pages)
+            await Fetcher(runtime).pages(line, head, None, partial(uplink.client.call, PAGES))
             numbers = await self._node.services_thread(self._compare, path, name, definition, without, head)
         return uplink, offer, head, numbers, is_empty
 

@@ -7,12 +7,10 @@ exclude each other by a lock on the node directory; the daemon notices the new f
 
 from __future__ import annotations
 
-import fcntl
 import os
-import threading
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +21,7 @@ from tomlkit.items import Table
 
 from instep.errors import ConfigError, ContentionError, RefusedError, ResourceError, UsageError
 from instep.model.link import Link
-from instep.net.trust.key_files import write_file
+from instep.net.trust.key_files import locked, write_file
 from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import key_at
 from instep.node.config.kinds import BadValue
@@ -31,8 +29,7 @@ from instep.node.config.loading import parse
 from instep.node.config.values import IpNetwork, network
 from instep.node.directory import NodeDirectory
 
-LOCK_WAIT_MS = 5_000
-_LOCK_POLL_MS = 20
+LOCK_WAIT_S = 5.0
 
 Document = tomlkit.TOMLDocument
 
@@ -322,27 +319,12 @@ def _plain(item: object) -> object:
     return item.unwrap() if hasattr(item, "unwrap") else item
 
 
-@contextmanager
-def _locked(node: NodeDirectory) -> Iterator[None]:
+def _locked(node: NodeDirectory) -> AbstractContextManager[None]:
     """Exclude other editors; ``ContentionError`` when one of them holds on for more than five seconds."""
-    handle = os.open(node.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        pause = threading.Event()
-        for _ in range(LOCK_WAIT_MS // _LOCK_POLL_MS):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                pause.wait(_LOCK_POLL_MS / 1000)
-        else:
-            raise ContentionError(
-                f"another program edits {node.config}",
-                hint="retry in a moment",
-                code="configuration_locked",
-            )
-        yield
-    finally:
-        os.close(handle)
+    busy = ContentionError(
+        f"another program edits {node.config}", hint="retry in a moment", code="configuration_locked"
+    )
+    return locked(node.path, os.O_RDONLY | os.O_DIRECTORY, LOCK_WAIT_S, busy)
 
 
 def _replace(path: Path, text: str) -> None:

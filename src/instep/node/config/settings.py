@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -68,12 +67,6 @@ class Settings:
     """Settings that are allowed but probably not meant; status repeats them."""
     fingerprint: str = ""
     """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
-
-    def allows(self, peer: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        """Whether a peer may connect: from a listed network, or only from loopback when none is listed."""
-        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
-            peer = peer.ipv4_mapped
-        return any(peer in network for network in self.allow) if self.allow else peer.is_loopback
 
 
 def read_settings(reader: TableReader, fingerprint: str) -> Settings | None:

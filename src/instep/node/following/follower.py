@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any, assert_never
 
 from msgspec.structs import replace
@@ -38,7 +39,7 @@ from instep.model.ids import Digest, HeadRef, NodeName
 from instep.model.rollout import Order, decode_policy
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
-from instep.net.service import PeerCalls
+from instep.net.service import HEADS, PAGES, PeerCalls
 from instep.node.config.filesets import FilesetSettings
 from instep.node.following.answers import moved_on
 from instep.node.following.applying import Applying
@@ -224,7 +225,7 @@ class FollowService(LineService):
         for link in list(self.sources.values()):
             request = m.HeadsRequest((m.KnownLine(self.line, self.facts.head),))
             try:
-                reply = await link.client.heads(request, total_s=limit_s)
+                reply = await link.client.call(HEADS, request, total_s=limit_s)
             except UnavailableError:
                 continue
             for head in reply.heads:
@@ -475,7 +476,7 @@ class FollowService(LineService):
         """A source leaves out a head that the request says is known."""
         holds = (m.KnownLine(self.line, self.facts.head),)
         asked = (m.KnownLine(self.line),) if is_repeated else holds
-        reply = await self.source(source).client.heads(m.HeadsRequest(asked, not is_repeated, holds))
+        reply = await self.source(source).client.call(HEADS, m.HeadsRequest(asked, not is_repeated, holds))
         for line, refusal in reply.refused:
             if line == self.line:
                 raise UnavailableError(refusal.reason, hint=refusal.hint, code=refusal.code)
@@ -490,11 +491,17 @@ class FollowService(LineService):
         base = self.facts.tree or self.facts.live
         complete = base.root if base is not None else None
         await Fetcher(self.runtime).pages(
-            self.line, effect.head, complete, client.pages, is_small=self._offered.has_small_bundle
+            self.line,
+            effect.head,
+            complete,
+            partial(client.call, PAGES),
+            is_small=self._offered.has_small_bundle,
         )
         definition = self.tree.definition_of(effect.head)
         if definition is None:
-            reply = await client.heads(m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False))
+            reply = await client.call(
+                HEADS, m.HeadsRequest((m.KnownLine(self.line, None),), with_bundles=False)
+            )
             for head in reply.heads:
                 if head.line == self.line and head.generation.id == effect.head.id:
                     self._offered.keep(head)

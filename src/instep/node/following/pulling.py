@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 
-from instep.errors import DamagedError, PeerError, UnavailableError
+from instep.errors import DamagedError, InstepError, NotAllowedError, PeerError, UnavailableError
 from instep.model.counts import counted
 from instep.model.ids import Digest, HeadRef, LineId
 from instep.model.manifest.chunklist import (
@@ -20,7 +22,7 @@ from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import verify_page
 from instep.model.paths import shown
 from instep.net.messages import messages as m
-from instep.net.service import PeerCalls
+from instep.net.service import CHUNK_PAGES, PeerCalls
 from instep.net.transfer import AnswerStatus, TransferAnswer
 from instep.node.runtime.runtime import Worker
 from instep.node.trees.keeping.chunk_lists import kept_chunks, recut_keeping
@@ -32,15 +34,23 @@ from instep.tree.stage.stage import Stage, Want
 BATCH_ENTRIES = 4_000
 BATCH_BYTES = 16 << 20
 RANGES_AT_ONCE = 4_096
+POSITIONS_MAX = 512
 TRIES = 3
+STALL_S = 10.0
+"""So long a source may send nothing while another one is left."""
 LISTED_OVER = 16 << 20
 """The chunk list of a file so large comes with its first copy; a smaller one is cut here when it is needed."""
+_OF_A_SOURCE = (UnavailableError, PeerError, NotAllowedError, DamagedError)
+"""Errors after which another source may do better; trouble of this machine is none of them."""
+log = logging.getLogger(__name__)
 
 
 class Puller:
     """Lays everything that one stage wants. ``contents`` came with the head, ``link_of`` finds archived targets of
-    symlinks. ``UnavailableError`` ``superseded`` when the source no longer has it, ``no_source`` when there is no
-    peer to ask. The machine tries another source after a failure."""
+    symlinks. ``clients`` are the sources, the one that the machine chose first: one that fails, sends other bytes or
+    hangs is left out from then on, and the next is asked for what is still missing. When none is left, the error of
+    the first is raised: ``UnavailableError`` ``superseded`` when it no longer has the contents; ``no_source`` when
+    there never was one."""
 
     def __init__(
         self,
@@ -57,7 +67,9 @@ class Puller:
         self._stage = stage
         self._line = line
         self._head = head
-        self._clients = clients
+        self._clients = list(clients)
+        self._failed: InstepError | None = None
+        """The error of the first source that was left out."""
         self._contents = contents
         self._worker = worker
         self._get = get
@@ -93,13 +105,39 @@ class Puller:
                 await asyncio.gather(before, return_exceptions=True)
 
     def _client(self) -> PeerCalls:
-        if not self._clients:
-            raise UnavailableError(
-                "contents are neither on this node nor on one that is connected",
-                hint="they are fetched as soon as a node that has them is connected",
-                code="no_source",
-            )
-        return self._clients[0]
+        if self._clients:
+            return self._clients[0]
+        raise self._failed or UnavailableError(
+            "contents are neither on this node nor on one that is connected",
+            hint="they are fetched as soon as a node that has them is connected",
+            code="no_source",
+        )
+
+    def _leave_out(self, client: PeerCalls, error: InstepError) -> None:
+        """Ask this source no more in this pull."""
+        if client in self._clients:
+            self._clients.remove(client)
+            log.info("%s sends no more contents of %s now: %s", client.name, self._line, error.reason)
+        self._failed = self._failed or error
+
+    async def _answers(
+        self, client: PeerCalls, batches: AsyncGenerator[list[TransferAnswer], None]
+    ) -> AsyncGenerator[list[TransferAnswer], None]:
+        """The batches of one request; while another source is left, a pause ends them with ``UnavailableError``."""
+        async with aclosing(batches):
+            while True:
+                try:
+                    async with asyncio.timeout(STALL_S if len(self._clients) > 1 else None):
+                        answers = await anext(batches, None)
+                except TimeoutError:
+                    raise UnavailableError(
+                        f"{client.name} sent nothing for {STALL_S:g} s, and another node has it",
+                        code="timed_out",
+                        node=client.name,
+                    ) from None
+                if answers is None:
+                    return
+                yield answers
 
     async def _lay_known(self, wants: list[Want]) -> list[Want]:
         """Lay what came with the head or lies in the archive; the rest is returned."""
@@ -121,41 +159,51 @@ class Puller:
         return rest
 
     async def _small(self, wants: list[Want]) -> None:
-        """One request, its answers laid by the worker while the next come in."""
+        """Ask one source after the other until all are laid."""
         if any(want.which for want in wants):
             raise PeerError(
                 "attributes larger than 4 KiB cannot be fetched by this version", code="large_attribute"
             )
-        request, order = _asked(self._line, self._head, wants)
-        client = self._client()
+        while wants:
+            client = self._client()
+            laid: set[int] = set()
+            try:
+                await self._batch(client, wants, laid)
+            except _OF_A_SOURCE as error:
+                self._leave_out(client, error)
+            wants = [want for index, want in enumerate(wants) if index not in laid]
+
+    async def _batch(self, client: PeerCalls, wants: list[Want], laid: set[int]) -> None:
+        """One request, its answers laid by the worker while the next come in. ``laid`` gets their positions."""
+        request = _asked(self._line, self._head, wants)
         loop = asyncio.get_running_loop()
         laying: asyncio.Task[None] | None = None
-        got = 0
+        batches = client.contents(request, sizes=[want.size_bytes for want in wants])
         try:
-            async with aclosing(
-                client.contents(request, sizes=[want.size_bytes for want in order])
-            ) as batches:
-                async for answers in batches:
+            async with aclosing(self._answers(client, batches)) as answers_of:
+                async for answers in answers_of:
                     if laying is not None:
                         await laying
-                    got += len(answers)
-                    laying = loop.create_task(self._lay(order, answers))
+                    laying = loop.create_task(self._lay(client, wants, answers, laid))
         finally:
             if laying is not None:
                 await laying
-        if got < len(order):
+        if len(laid) < len(wants):
             raise PeerError(
-                f"{client.name} answered {got} of {counted(len(order), 'content')}", code="bad_answer"
+                f"{client.name} answered {len(laid)} of {counted(len(wants), 'content')}", code="bad_answer"
             )
 
-    async def _lay(self, order: Sequence[Want], answers: Sequence[TransferAnswer]) -> None:
+    async def _lay(
+        self, client: PeerCalls, wants: Sequence[Want], answers: Sequence[TransferAnswer], laid: set[int]
+    ) -> None:
         for answer in answers:
             if answer.status is not AnswerStatus.WHOLE:
-                _refuse(answer, order[answer.want], self._client().name)
+                _refuse(answer, wants[answer.want], client.name)
         self.fetched_bytes += sum(len(answer.data) for answer in answers)
         await self._worker.run(
-            self._stage.lay_many, [order[a.want] for a in answers], [answer.data for answer in answers]
+            self._stage.lay_many, [wants[a.want] for a in answers], [answer.data for answer in answers]
         )
+        laid.update(answer.want for answer in answers)
 
     # Large files ----------------------------------------------------------------------------------------------
 
@@ -175,9 +223,11 @@ class Puller:
                     if listing is not None:
                         await listing
                     return
-                except DamagedError:
+                except DamagedError as error:
                     if not large.missing(1):
                         raise
+                    if len(self._clients) > 1:
+                        self._leave_out(self._client(), error)
             raise DamagedError(
                 f"the contents of {want.entry.path!r} came wrong {TRIES} times", code="content_mismatch"
             )
@@ -216,11 +266,13 @@ class Puller:
             asked = tuple(absent[: m.DIGESTS_MAX])
             request = m.ChunkPagesRequest(self._line, self._head.id, want.page, want.index, asked)
             try:
-                reply = await client.chunk_pages(request)
-            except UnavailableError as error:
-                if error.error_code != "superseded":
-                    raise
-                return False
+                reply = await client.call(CHUNK_PAGES, request)
+            except _OF_A_SOURCE as error:
+                if error.error_code == "superseded":
+                    return False
+                self._leave_out(client, error)
+                client = self._client()
+                continue
             pages = list(zip(asked, reply.pages, strict=False))
             if not pages:
                 return False
@@ -255,12 +307,13 @@ class Puller:
         large.use_chunks(iterate_chunks(root, self._get), old)
 
     async def _ranges(self, large: LargeFile, want: Want, missing: list[tuple[int, int]]) -> None:
+        """Ask one source for these ranges. When it fails, some of them are missing still."""
         client = self._client()
         request = m.RangesRequest(self._line, self._head.id, want.page, want.index, tuple(missing))
         loop = asyncio.get_running_loop()
         writing: asyncio.Task[None] | None = None
         try:
-            async with aclosing(client.ranges(request)) as batches:
+            async with aclosing(self._answers(client, client.ranges(request))) as batches:
                 async for answers in batches:
                     for answer in answers:
                         if answer.status is not AnswerStatus.PIECE:
@@ -269,6 +322,8 @@ class Puller:
                         await writing
                     self.fetched_bytes += sum(len(answer.data) for answer in answers)
                     writing = loop.create_task(self._worker.run(_write_all, large, answers))
+        except _OF_A_SOURCE as error:
+            self._leave_out(client, error)
         finally:
             if writing is not None:
                 await writing
@@ -283,22 +338,14 @@ def _write_all(large: LargeFile, answers: Sequence[TransferAnswer]) -> None:
         large.write(answer.offset, answer.data)
 
 
-def _asked(line: LineId, head: HeadRef, wants: Sequence[Want]) -> tuple[m.ContentsRequest, list[Want]]:
-    """The request for these wants, and the wants in the order of its answers."""
+def _asked(line: LineId, head: HeadRef, wants: Sequence[Want]) -> m.ContentsRequest:
+    """The request for these wants, answered in their order."""
     pages: list[m.PageWant] = []
-    order: list[Want] = []
-    page: Digest | None = None
-    positions: list[int] = []
-    for want in wants:
-        if want.page != page or len(positions) >= 512:
-            if page is not None:
-                pages.append(m.PageWant(page, tuple(positions)))
-            page, positions = want.page, []
-        positions.append(want.index)
-        order.append(want)
-    if page is not None:
-        pages.append(m.PageWant(page, tuple(positions)))
-    return m.ContentsRequest(line, head.id, tuple(pages)), order
+    for page, group in itertools.groupby(wants, lambda want: want.page):
+        positions = tuple(want.index for want in group)
+        starts = range(0, len(positions), POSITIONS_MAX)
+        pages += (m.PageWant(page, positions[start : start + POSITIONS_MAX]) for start in starts)
+    return m.ContentsRequest(line, head.id, tuple(pages))
 
 
 def _refuse(answer: TransferAnswer, want: Want, node: str) -> None:

@@ -10,7 +10,7 @@ from instep.errors import RefusedError
 from instep.model.definition import Definition
 from instep.model.ids import LineId
 from instep.net.messages import messages as m
-from instep.net.service import PeerCalls
+from instep.net.service import FACTS, PeerCalls
 from instep.node.config.filesets import FilesetSettings
 from instep.node.facts.facts import told
 from instep.node.runtime.driver import wall_ms
@@ -59,7 +59,7 @@ async def look_at_gates(
 ) -> list[GateLook]:
     """Every gate of the line, compared with its writer's present facts."""
     key = runtime.facts.key
-    reply = await client.facts(m.FactsRequest(line, key=key), total_s=CALL_S)
+    reply = await client.call(FACTS, m.FactsRequest(line, key=key), total_s=CALL_S)
     now = wall_ms()  # the writer stamps its answer when it leaves, however long it gathered
     theirs = dict(reply.facts) | {CLOCK: str(reply.time_ms)}
     found = await runtime.facts.facts(runtime.settings, fileset, [gate.name for gate in gates])

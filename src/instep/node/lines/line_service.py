@@ -94,8 +94,13 @@ class LineService(ABC):
         """The drivers of all machines of this line."""
         return (self.driver,)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a peer's message can be taken in."""
+        return all(driver.has_room for driver in self.drivers)
+
     async def room(self) -> None:
-        """Return once what a peer sends can be taken in; its stream waits for this."""
+        """Return once a peer's message can be taken in; the messages to this line wait for this."""
         for driver in self.drivers:
             await driver.room()
 

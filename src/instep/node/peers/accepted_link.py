@@ -10,6 +10,7 @@ from instep.model.ids import HeadRef, LineId, NodeName
 from instep.net.messages import messages as m
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
+from instep.node.peers.carrying import carry
 from instep.node.peers.offering import is_other_offer, offer_of
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_requests import StreamRequests
@@ -34,7 +35,6 @@ class AcceptedLink(StreamRequests):
         self.version = m.agree(m.VERSIONS, hello.versions)
         self.since_ms = wall_ms()
         self.last_heard_ms = self.since_ms
-        self.ended_at_ms: int | None = None
         self.accepted: dict[LineId, str] = {}
         """Lines that the partner accepted, with its path."""
         self.declined: set[LineId] = set()
@@ -50,7 +50,6 @@ class AcceptedLink(StreamRequests):
         self._members_due = False
         self._wake = asyncio.Event()
         super().__init__()
-        self._told = asyncio.Event()
         self._told_epochs: dict[LineId, m.Epochs] = {}
         self._offered: dict[LineId, m.Offer] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -214,24 +213,16 @@ class AcceptedLink(StreamRequests):
             self.tell_epochs(known.line)
         self.offer_all()
         self.tell(m.Ping(0))
-        failed: BaseException | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                pump = group.create_task(self._pump())
-                try:
-                    await self._read()
-                finally:
-                    pump.cancel()
-        except* (InstepError, OSError) as group_error:
-            failed = group_error.exceptions[0]
+            await carry(self._stream, self._peers.lines, self._take, self._heard, self._pump())
+        except (InstepError, OSError) as error:
+            log.info("the stream of %s ended: %s", self.who, error)
+            if isinstance(error, PeerError):
+                text = f"{self.who} was cut: {error.reason}"
+                runtime.note_of_peer(self.who, "peer_refused", text, code=error.error_code, node=self.who)
+                raise
         finally:
             self._end_asking()
-        if failed is not None:
-            log.info("the stream of %s ended: %s", self.who, failed)
-        if isinstance(failed, PeerError):
-            text = f"{self.who} was cut: {failed.reason}"
-            runtime.note_of_peer(self.who, "peer_refused", text, code=failed.error_code, node=self.who)
-            raise failed
 
     async def close(self, reason: str) -> None:
         await self._stream.close(reason)
@@ -242,15 +233,8 @@ class AcceptedLink(StreamRequests):
         if self._reader is not None:
             self._reader.cancel()
 
-    async def _read(self) -> None:
-        while True:
-            message = await self._stream.receive()
-            if message is None or isinstance(message, m.Goodbye):
-                return
-            self.last_heard_ms = wall_ms()
-            self._take(message)
-            for service in list(self._peers.lines.values()):
-                await service.room()
+    def _heard(self) -> None:
+        self.last_heard_ms = wall_ms()
 
     def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
         if len(self._others) >= ANSWERS_MAX:
@@ -282,7 +266,6 @@ class AcceptedLink(StreamRequests):
                     self.known[line] = head
             case m.Pong(number):
                 if number == 0:
-                    self._told.set()
                     for service in self._peers.lines.values():
                         service.partner_told(self.who)
                 self._answer(number, message)

@@ -13,6 +13,7 @@ from instep.net.messages import messages as m
 from instep.net.messages.faults import reply_of_error
 from instep.net.service import PeerStream
 from instep.node.lines.line_service import LineService
+from instep.node.peers.carrying import carry
 from instep.node.peers.partner_drain import drain_for_partner
 from instep.node.peers.peer_context import PeerContext
 from instep.node.peers.questions.stream_replies import StreamReplies
@@ -126,18 +127,11 @@ class DialledLink:
         )
         async with self.client.stream(hello) as (welcome, stream):
             self._welcomed(welcome)
-            failed: BaseException | None = None
-            try:
-                async with asyncio.TaskGroup() as group:
-                    pump = group.create_task(self._pump(stream))
-                    try:
-                        await self._read(stream)
-                    finally:
-                        pump.cancel()
-            except* (InstepError, OSError) as errors:
-                failed = errors.exceptions[0]
-            if failed is not None:
-                raise failed
+            last = await carry(stream, self._peers.lines, self._take, self._heard_now, self._pump(stream))
+        if last is not None:
+            raise UnavailableError(
+                f"{self.name} said goodbye: {last.reason}", code="closed", goodbye=last.reason
+            )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         self.is_up = True
@@ -233,23 +227,12 @@ class DialledLink:
                 else:
                     await stream.send(self._reports.pop(next(iter(self._reports))))
 
-    async def _read(self, stream: PeerStream) -> None:
-        while True:
-            message = await stream.receive()
-            if message is None:
-                return
-            self.last_heard_ms = wall_ms()
-            if isinstance(message, m.Goodbye):
-                raise UnavailableError(
-                    f"{self.name} said goodbye: {message.reason}", code="closed", goodbye=message.reason
-                )
-            await self._take(message)
-            for service in list(self._peers.lines.values()):
-                await service.room()
+    def _heard_now(self) -> None:
+        self.last_heard_ms = wall_ms()
 
     # Taking -------------------------------------------------------------------------------------------------
 
-    async def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
+    def _take(self, message: m.StreamMessage) -> None:  # noqa: C901  one line a kind
         if len(self._replies) >= REPLIES_MAX:
             raise PeerError(f"{self.name} asks and does not read the answers", code="too_many_messages")
         match message:

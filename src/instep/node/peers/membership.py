@@ -15,7 +15,7 @@ from instep.net.connections.allow import AllowList
 from instep.net.connections.tls import TlsContexts
 from instep.net.messages import messages as m
 from instep.net.trust.certs import Purpose, check_request, fingerprint_bytes, pin_of_key
-from instep.net.trust.tokens import Invitation, PendingInvite, TokenBook, token_text
+from instep.net.trust.tokens import SECRET_BYTES, Invitation, PendingInvite, TokenBook, token_text
 from instep.node.config import edits
 from instep.node.peers.presence import serving_of, why_not_serving
 from instep.node.runtime.driver import wall_ms
@@ -86,7 +86,7 @@ class Membership:
         book.forget_old(now)
         invitation = Invitation(
             token_id=secrets.token_bytes(12),
-            secret=secrets.token_bytes(24),
+            secret=secrets.token_bytes(SECRET_BYTES),
             name=name,
             inviter=runtime.name,
             addresses=(str(advertise),),

@@ -391,5 +391,4 @@ class Peers:
                 del self.sessions[who]
                 for service in self.lines.values():
                     service.partner_lost(who)
-            session.ended_at_ms = wall_ms()
             self.runtime.tell()

@@ -146,11 +146,6 @@ class Draining:
     def is_drained(self) -> bool:
         return self._settle()
 
-    @property
-    def next_end_ms(self) -> int | None:
-        """Wall clock of the next drain to run out by itself."""
-        return min((drain.until_ms for drain in self.reasons() if drain.until_ms is not None), default=None)
-
     def _is_in_force(self, drain: Drain) -> bool:
         return drain.until_ms is None or drain.until_ms > self._today_ms()
 
@@ -200,31 +195,22 @@ class Draining:
         flight. Returns at once when none asks. Returns the balancers without that answer at the deadline."""
         if not self.probers():
             return ()
-        left = await self._told(deadline_s, self._not_told_out)
+        left = await self._told(deadline_s, lambda: self._not_told(is_ready=False))
         await asyncio.sleep(self.linger_ms / 1000)
         return left
 
     async def told_in(self, deadline_s: float) -> tuple[str, ...]:
         """Wait until every balancer that asks got "ready" since the drain ended; returns at once when another
         drain is still in force. Returns the balancers without that answer at the deadline."""
-        return await self._told(deadline_s, self._not_told_in)
+        return await self._told(deadline_s, lambda: self._not_told(is_ready=True))
 
-    def _not_told_out(self) -> tuple[str, ...]:
-        self._settle()
-        return tuple(
-            name
-            for name in self.probers()
-            if self._probers[name].turn != self._turn or self._probers[name].is_ready
-        )
-
-    def _not_told_in(self) -> tuple[str, ...]:
-        if self._settle():
+    def _not_told(self, *, is_ready: bool) -> tuple[str, ...]:
+        """The balancers without this answer since the last change; none that waits for "ready" while drained."""
+        if self._settle() and is_ready:
             return ()
-        return tuple(
-            name
-            for name in self.probers()
-            if self._probers[name].turn != self._turn or not self._probers[name].is_ready
-        )
+        answer = self._turn, is_ready
+        asked = {name: self._probers[name] for name in self.probers()}
+        return tuple(name for name, p in asked.items() if (p.turn, p.is_ready) != answer)
 
     async def _told(self, deadline_s: float, not_told: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
         try:

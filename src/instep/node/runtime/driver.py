@@ -113,6 +113,11 @@ class Driver(Generic[EventT, EffectT]):
         if self._inbox.qsize() >= INBOX_MAX:
             self._has_room.clear()
 
+    @property
+    def has_room(self) -> bool:
+        """False from the moment the inbox is full until half of it is taken."""
+        return self._has_room.is_set()
+
     async def room(self) -> None:
         """Return once the inbox is not too full."""
         await self._has_room.wait()

@@ -15,6 +15,7 @@ from instep.errors import InstepError
 from instep.model.counts import counted
 from instep.model.ids import NodeName
 from instep.net.messages import messages as m
+from instep.net.service import HEADS
 from instep.node.commands.context import CommandContext
 from instep.node.commands.control import Speaker
 from instep.node.commands.targets import accepted_by
@@ -139,7 +140,7 @@ class Preflight:
             return
         before = wall_ms()
         try:
-            reply = await uplink.client.heads(m.HeadsRequest(()), total_s=CALL_S)
+            reply = await uplink.client.call(HEADS, m.HeadsRequest(()), total_s=CALL_S)
         except InstepError as failed:
             await self._row(what, False, self._me, failed.reason, failed.hint, node=name)
             return

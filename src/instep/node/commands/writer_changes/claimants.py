@@ -15,6 +15,7 @@ from instep.errors import ContentionError, InstepError, UnavailableError
 from instep.model.ids import HeadRef, NodeName
 from instep.net.messages import messages as m
 from instep.net.messages.faults import error_of_reply
+from instep.net.service import HEADS
 from instep.node.commands.control import Speaker
 from instep.node.commands.patience import left, until
 from instep.node.commands.targets import is_connected
@@ -84,7 +85,7 @@ async def _head_at(
 ) -> tuple[NodeName, HeadRef] | None:
     """Ask a claimant that only this node dials. It may refuse: then it is unheard."""
     request = m.HeadsRequest((m.KnownLine(service.line, None),), with_bundles=False)
-    reply = await node.peers.uplinks[who].client.heads(request, total_s=within_s)
+    reply = await node.peers.uplinks[who].client.call(HEADS, request, total_s=within_s)
     for line, refused in reply.refused:
         if line == service.line:
             raise error_of_reply(refused, who)

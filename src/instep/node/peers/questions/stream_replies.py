@@ -7,8 +7,11 @@ that says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from instep.errors import InstepError, UnavailableError
 from instep.model.ids import LineId, NodeName
@@ -21,13 +24,25 @@ from instep.node.peers.questions.warrants import is_warranted
 from instep.node.peers.takeover_check import obstacles
 from instep.node.runtime.driver import from_os_error, wall_ms
 
-VERIFYING_MAX = 2
-TELLING_MAX = 64
-TESTING_MAX = 1
 LENDING_MAX = 4
 BUSY = "contents are being looked for already"
 TEST_S = 600.0
 """A test has the deadlines of its probes and requests; this is the last one."""
+
+
+Slow = m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+@dataclass(slots=True)
+class _Answers(Generic[Q]):
+    """Answers of one kind: how many at once, how one is made, and the answer that says why there is none."""
+
+    most: int
+    busy: str
+    make: Callable[[Q], Awaitable[m.StreamMessage]]
+    refusal: Callable[[Q, InstepError], m.StreamMessage]
+    running: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 class StreamReplies:
@@ -37,10 +52,13 @@ class StreamReplies:
         self._peers = peers
         self._name = name
         self._reply = reply
-        self._verifying: set[asyncio.Task[None]] = set()
-        self._telling: set[asyncio.Task[None]] = set()
-        self._testing: set[asyncio.Task[None]] = set()
-        self._lending: set[asyncio.Task[None]] = set()
+        self._answers: dict[type, _Answers[Any]] = {
+            m.VerifyRequest: _Answers(2, "verifications are under way already", self._verify, _no_verify),
+            m.FactsRequest: _Answers(64, "facts are being gathered already", self._tell_facts, _no_facts),
+            m.TestRequest: _Answers(1, "a test is under way already", self._test, _no_test),
+            m.HasRequest: (lending := _Answers(LENDING_MAX, BUSY, self._lend, _no_contents)),
+            m.PartsRequest: lending,
+        }
         self._forwarding = Forwarding(peers, name)
 
     def followed(self, line: LineId) -> LineService | None:
@@ -48,37 +66,24 @@ class StreamReplies:
         service = self._peers.service(line)
         return None if service is None or service.is_written_here else service
 
-    def take(
-        self,
-        message: m.VerifyRequest | m.FactsRequest | m.TestRequest | m.HasRequest | m.PartsRequest,
-    ) -> None:
-        """Begin to answer."""
-        match message:
-            case m.VerifyRequest() if len(self._verifying) >= VERIFYING_MAX:
-                busy = UnavailableError("verifications are under way already", code="busy")
-                self._reply(
-                    m.VerifyReply(message.number, message.line, None, b"", error=reply_of_error(busy))
-                )
-            case m.VerifyRequest():
-                _start(self._verifying, self._verify(message))
-            case m.FactsRequest() if len(self._telling) >= TELLING_MAX:
-                busy = UnavailableError("facts are being gathered already", code="busy")
-                self._reply(m.FactsReply((), 0, message.number, reply_of_error(busy)))
-            case m.FactsRequest():
-                _start(self._telling, self._tell_facts(message))
-            case m.TestRequest() if len(self._testing) >= TESTING_MAX:
-                busy = UnavailableError("a test is under way already", code="busy")
-                self._reply(m.TestReply(message.number, error=reply_of_error(busy)))
-            case m.TestRequest():
-                _start(self._testing, self._test(message))
-            case m.HasRequest() if len(self._lending) >= LENDING_MAX:
-                self._reply(m.HasReply(message.number, refusal=BUSY))
-            case m.PartsRequest() if len(self._lending) >= LENDING_MAX:
-                self._reply(m.PartsReply(message.number, refusal=BUSY))
-            case m.HasRequest():
-                _start(self._lending, self._held(message))
-            case m.PartsRequest():
-                _start(self._lending, self._parts(message))
+    def take(self, question: Slow) -> None:
+        """Begin to answer, unless too many answers of this kind are under way."""
+        answers = self._answers[type(question)]
+        if len(answers.running) >= answers.most:
+            self._reply(answers.refusal(question, UnavailableError(answers.busy, code="busy")))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(answers, question))
+        answers.running.add(task)
+        task.add_done_callback(answers.running.discard)
+
+    async def _answer(self, answers: _Answers[Any], question: Any) -> None:
+        try:
+            reply = await answers.make(question)
+        except (InstepError, OSError) as error:
+            reply = answers.refusal(
+                question, error if isinstance(error, InstepError) else from_os_error(error)
+            )
+        self._reply(reply)
 
     def could_take_over(self, request: m.TakeOverRequest) -> m.TakeOverReply:
         """The obstacles to this node going on as the writer: sent to the line's writer only."""
@@ -103,72 +108,48 @@ class StreamReplies:
             return service
         return self._for_writer(line)
 
-    async def _held(self, request: m.HasRequest) -> None:
+    async def _lend(self, question: m.HasRequest | m.PartsRequest) -> m.HasReply | m.PartsReply:
         began_s = asyncio.get_running_loop().time()
-        try:
-            held = await self._lender(request.line, request.warrant).lending.held(request.wants)
-            held = await self._forwarding.held(request, held, began_s)
-            self._reply(m.HasReply(request.number, held))
-        except (InstepError, OSError) as error:
-            self._reply(m.HasReply(request.number, refusal=_said(error)))
+        lending = self._lender(question.line, question.warrant).lending
+        if isinstance(question, m.HasRequest):
+            held = await lending.held(question.wants)
+            return m.HasReply(question.number, await self._forwarding.held(question, held, began_s))
+        parts = await lending.parts(question.wants)
+        return m.PartsReply(question.number, await self._forwarding.parts(question, parts, began_s))
 
-    async def _parts(self, request: m.PartsRequest) -> None:
-        began_s = asyncio.get_running_loop().time()
-        try:
-            parts = await self._lender(request.line, request.warrant).lending.parts(request.wants)
-            parts = await self._forwarding.parts(request, parts, began_s)
-            self._reply(m.PartsReply(request.number, parts))
-        except (InstepError, OSError) as error:
-            self._reply(m.PartsReply(request.number, refusal=_said(error)))
+    async def _tell_facts(self, question: m.FactsRequest) -> m.FactsReply:
+        found = await self._peers.facts_of_line(self._for_writer(question.line), question.key)
+        return m.FactsReply(found, wall_ms(), question.number)
 
-    async def _tell_facts(self, request: m.FactsRequest) -> None:
+    async def _test(self, question: m.TestRequest) -> m.TestReply:
+        service = self._for_writer(question.line)
         try:
-            service = self._for_writer(request.line)
-            found = await self._peers.facts_of_line(service, request.key)
-            self._reply(m.FactsReply(found, wall_ms(), request.number))
-        except InstepError as error:
-            self._reply(m.FactsReply((), wall_ms(), request.number, reply_of_error(error)))
-
-    async def _test(self, request: m.TestRequest) -> None:
-        try:
-            service = self._for_writer(request.line)
             async with asyncio.timeout(TEST_S):
                 rows = await service.test()
-            self._reply(m.TestReply(request.number, service.live, rows[: m.TEST_ROWS_MAX]))
         except TimeoutError:
-            late = UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out")
-            self._reply(m.TestReply(request.number, error=reply_of_error(late)))
-        except InstepError as error:
-            self._reply(m.TestReply(request.number, error=reply_of_error(error)))
+            raise UnavailableError(f"the test did not end within {TEST_S:g} s", code="timed_out") from None
+        return m.TestReply(question.number, service.live, rows[: m.TEST_ROWS_MAX])
 
-    async def _verify(self, request: m.VerifyRequest) -> None:
-        service = self.followed(request.line)
-        try:
-            if service is None:
-                raise UnavailableError(f"{request.line} is not followed here", code="not_followed")
-            reply = await service.verify(is_deep=request.is_deep)
-        except InstepError as error:
-            reply = m.VerifyReply(0, request.line, None, b"", error=reply_of_error(error))
-        self._reply(
-            m.VerifyReply(
-                request.number,
-                reply.line,
-                reply.live,
-                reply.attested_root,
-                reply.differing,
-                reply.differs,
-                reply.read_bytes,
-                reply.error,
-            )
-        )
+    async def _verify(self, question: m.VerifyRequest) -> m.VerifyReply:
+        service = self.followed(question.line)
+        if service is None:
+            raise UnavailableError(f"{question.line} is not followed here", code="not_followed")
+        reply = await service.verify(is_deep=question.is_deep)
+        return msgspec.structs.replace(reply, number=question.number)
 
 
-def _said(error: InstepError | OSError) -> str:
-    reason = error.reason if isinstance(error, InstepError) else from_os_error(error).reason
-    return reason[: m.REASON_MAX] or "unavailable"
+def _no_verify(question: m.VerifyRequest, error: InstepError) -> m.VerifyReply:
+    return m.VerifyReply(question.number, question.line, None, b"", error=reply_of_error(error))
 
 
-def _start(running: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
-    running.add(task)
-    task.add_done_callback(running.discard)
+def _no_facts(question: m.FactsRequest, error: InstepError) -> m.FactsReply:
+    return m.FactsReply((), wall_ms(), question.number, reply_of_error(error))
+
+
+def _no_test(question: m.TestRequest, error: InstepError) -> m.TestReply:
+    return m.TestReply(question.number, error=reply_of_error(error))
+
+
+def _no_contents(question: m.HasRequest | m.PartsRequest, error: InstepError) -> m.HasReply | m.PartsReply:
+    kind = m.HasReply if isinstance(question, m.HasRequest) else m.PartsReply
+    return kind(question.number, refusal=error.reason[: m.REASON_MAX] or "unavailable")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import abc
 import asyncio
+from typing import TypeVar
+
+import msgspec
 
 from instep.errors import PeerError, RefusedError, UnavailableError
 from instep.model.ids import LineId, NodeName
@@ -14,6 +17,10 @@ from instep.node.peers.questions.reading import HAS_S, PARTS_S, reading_s
 from instep.node.peers.questions.warrants import warrant_of
 
 ALIVE_S = 3.0
+
+R = TypeVar("R", bound=msgspec.Struct)
+E = TypeVar("E", m.TakeOverReply, m.TestReply, m.FactsReply, m.DrainReply)
+L = TypeVar("L", m.HasReply, m.PartsReply)
 
 
 class StreamRequests(abc.ABC):
@@ -45,34 +52,51 @@ class StreamRequests(abc.ABC):
             if not future.done():
                 future.set_exception(_gone(self.who))
 
-    def _next(self) -> tuple[int, asyncio.Future[m.StreamMessage]]:
+    async def _ask(self, kind: type[R], question: m.Question, within_s: float) -> R:
+        """The answer to a question, which gets its number here."""
         self._number += 1
+        number = self._number
         future: asyncio.Future[m.StreamMessage] = asyncio.get_running_loop().create_future()
-        self._waiting[self._number] = future
-        return self._number, future
-
-    async def _ask(
-        self, number: int, future: asyncio.Future[m.StreamMessage], message: m.StreamMessage, within_s: float
-    ) -> m.StreamMessage:
+        self._waiting[number] = future
         try:
             if self._is_over:
                 raise _gone(self.who)
-            self.tell(message)
+            self.tell(msgspec.structs.replace(question, number=number))
             async with asyncio.timeout(within_s):
-                return await future
+                reply = await future
         except TimeoutError as error:
             raise UnavailableError(
                 f"{self.who} did not answer within {within_s:.0f} s", code="timed_out", node=self.who
             ) from error
         finally:
             self._waiting.pop(number, None)
+        if not isinstance(reply, kind):
+            asked = question.__struct_config__.tag
+            raise PeerError(f"{self.who} answered {asked} with {type(reply).__name__}", code="bad_answer")
+        return reply
+
+    async def _ask_or_raise(self, kind: type[E], question: m.Question, within_s: float) -> E:
+        """The same, and an error that the answer carries is raised."""
+        reply = await self._ask(kind, question, within_s)
+        if reply.error is not None:
+            raise error_of_reply(reply.error, self.who)
+        return reply
+
+    def _require(self, word: str, can: str, code: str, hint: str) -> None:
+        """``RefusedError`` where the partner's version does not understand a question."""
+        if word not in self.hello.takes:
+            raise RefusedError(
+                f"{self.who} runs a version of instep that cannot be {can} from elsewhere",
+                hint=f"on {self.who}: {hint}",
+                code=code,
+                node=self.who,
+            )
 
     async def asks_told(self, within_s: float) -> bool:
         """Whether the partner, asked now, reported all it holds of our lines."""
-        number, future = self._next()
         try:
-            await self._ask(number, future, m.Ping(number), within_s)
-        except UnavailableError:
+            await self._ask(m.Pong, m.Ping(0), within_s)
+        except (UnavailableError, PeerError):
             return False
         return True
 
@@ -82,51 +106,26 @@ class StreamRequests(abc.ABC):
 
     async def fetch_pages(self, request: m.PagesRequest) -> m.PagesReply:
         """Pages by the partner's own stream: for a writer that lost them."""
-        number, future = self._next()
-        asked = m.PagesRequest(request.line, request.generation, request.digests, number)
-        reply = await self._ask(number, future, asked, 60.0)
-        if not isinstance(reply, m.PagesReply):
-            raise PeerError(f"{self.who} answered pages with {type(reply).__name__}", code="bad_answer")
+        reply = await self._ask(m.PagesReply, request, 60.0)
         if reply.error is not None and not reply.pages:
             raise error_of_reply(reply.error, self.who)
         return reply
 
     async def verify(self, line: LineId, *, is_deep: bool, within_s: float) -> m.VerifyReply:
         """The root that the partner's tree really holds."""
-        number, future = self._next()
-        reply = await self._ask(number, future, m.VerifyRequest(number, line, is_deep), within_s)
-        if not isinstance(reply, m.VerifyReply):
-            raise PeerError(f"{self.who} answered verify with {type(reply).__name__}", code="bad_answer")
-        return reply
+        return await self._ask(m.VerifyReply, m.VerifyRequest(0, line, is_deep), within_s)
 
     async def could_take_over(
         self, line: LineId, partners: tuple[NodeName, ...], within_s: float
     ) -> tuple[m.Obstacle, ...]:
         """The obstacles to this partner going on with the line as its writer, for these nodes."""
-        number, future = self._next()
-        reply = await self._ask(number, future, m.TakeOverRequest(number, line, partners), within_s)
-        if not isinstance(reply, m.TakeOverReply):
-            raise PeerError(f"{self.who} answered take_over with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply.obstacles
+        question = m.TakeOverRequest(0, line, partners)
+        return (await self._ask_or_raise(m.TakeOverReply, question, within_s)).obstacles
 
     async def test(self, line: LineId, within_s: float) -> m.TestReply:
         """The present results of the partner's own probes and golden requests."""
-        if "test" not in self.hello.takes:
-            raise RefusedError(
-                f"{self.who} runs a version of instep that cannot be tested from elsewhere",
-                hint=f"on {self.who}: instep test {line.fileset}",
-                code="cannot_test",
-                node=self.who,
-            )
-        number, future = self._next()
-        reply = await self._ask(number, future, m.TestRequest(number, line), within_s)
-        if not isinstance(reply, m.TestReply):
-            raise PeerError(f"{self.who} answered test with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply
+        self._require("test", "tested", "cannot_test", f"instep test {line.fileset}")
+        return await self._ask_or_raise(m.TestReply, m.TestRequest(0, line), within_s)
 
     async def facts(self, line: LineId, within_s: float) -> m.FactsReply:
         """The partner's facts that the gates of a line written here are about."""
@@ -139,13 +138,7 @@ class StreamRequests(abc.ABC):
                 code="version",
                 node=self.who,
             )
-        number, future = self._next()
-        reply = await self._ask(number, future, m.FactsRequest(line, number, key), within_s)
-        if not isinstance(reply, m.FactsReply):
-            raise PeerError(f"{self.who} answered facts with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply
+        return await self._ask_or_raise(m.FactsReply, m.FactsRequest(line, 0, key), within_s)
 
     async def held(
         self,
@@ -157,15 +150,10 @@ class StreamRequests(abc.ABC):
     ) -> tuple[bool, ...]:
         """Which of these contents the partner has, or one behind it. ``warrant`` is that of another node, which is the
         line's writer."""
-        number, future = self._next()
         within_s = HAS_S + reading_s(wants) if within_s is None else within_s
         shown = self._shown(line, warrant)
-        request = m.HasRequest(number, line, wants, shown, int(within_s * 1000) if shown else 0)
-        reply = await self._ask(number, future, request, within_s)
-        if not isinstance(reply, m.HasReply):
-            raise PeerError(f"{self.who} answered held with {type(reply).__name__}", code="bad_answer")
-        if reply.refusal:
-            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        question = m.HasRequest(0, line, wants, shown, int(within_s * 1000) if shown else 0)
+        reply = await self._ask_lender(m.HasReply, question, within_s)
         if len(reply.is_there) != len(wants):
             raise PeerError(f"{self.who} answered {len(reply.is_there)} of {len(wants)}", code="bad_answer")
         return reply.is_there
@@ -179,18 +167,19 @@ class StreamRequests(abc.ABC):
         within_s: float | None = None,
     ) -> tuple[m.Part, ...]:
         """The first of these parts of contents, as many as fit an answer."""
-        number, future = self._next()
         within_s = PARTS_S + reading_s([each.wanted for each in wants]) if within_s is None else within_s
         shown = self._shown(line, warrant)
-        request = m.PartsRequest(number, line, wants, shown, int(within_s * 1000) if shown else 0)
-        reply = await self._ask(number, future, request, within_s)
-        if not isinstance(reply, m.PartsReply):
-            raise PeerError(f"{self.who} answered parts with {type(reply).__name__}", code="bad_answer")
-        if reply.refusal:
-            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        question = m.PartsRequest(0, line, wants, shown, int(within_s * 1000) if shown else 0)
+        reply = await self._ask_lender(m.PartsReply, question, within_s)
         if len(reply.parts) > len(wants):
             raise PeerError(f"{self.who} answered more than it was asked for", code="bad_answer")
         return reply.parts
+
+    async def _ask_lender(self, kind: type[L], question: m.Question, within_s: float) -> L:
+        reply = await self._ask(kind, question, within_s)
+        if reply.refusal:
+            raise UnavailableError(f"{self.who}: {reply.refusal}", code="contents_denied", node=self.who)
+        return reply
 
     def _shown(self, line: LineId, warrant: m.Warrant | None) -> m.Warrant | None:
         """The warrant that goes along: none to a partner of a version that knows none."""
@@ -200,21 +189,11 @@ class StreamRequests(abc.ABC):
 
     async def drain(self, *, is_drained: bool, reason: str, for_ms: int, within_s: float) -> m.DrainReply:
         """Ask the partner to be drained, or to end the drain that was asked for here. Its own configuration decides."""
-        if "drain" not in self.hello.takes:
-            raise RefusedError(
-                f"{self.who} runs a version of instep that cannot be drained from elsewhere",
-                hint=f"on {self.who}: instep node {'drain' if is_drained else 'undrain'}",
-                code="cannot_drain",
-                node=self.who,
-            )
-        number, future = self._next()
-        request = m.DrainRequest(number, is_drained, reason, for_ms)
-        reply = await self._ask(number, future, request, within_s)
-        if not isinstance(reply, m.DrainReply):
-            raise PeerError(f"{self.who} answered drain with {type(reply).__name__}", code="bad_answer")
-        if reply.error is not None:
-            raise error_of_reply(reply.error, self.who)
-        return reply
+        self._require(
+            "drain", "drained", "cannot_drain", f"instep node {'drain' if is_drained else 'undrain'}"
+        )
+        question = m.DrainRequest(0, is_drained, reason, for_ms)
+        return await self._ask_or_raise(m.DrainReply, question, within_s)
 
 
 def _gone(who: NodeName) -> UnavailableError:
