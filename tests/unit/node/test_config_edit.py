@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(node: NodeDirectory) -> N
 
 
 def test_editors_exclude_each_other(node: NodeDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits, "LOCK_WAIT_MS", 40)
+    monkeypatch.setattr(edits, "LOCK_WAIT_S", 0.04)
     other = os.open(node.path, os.O_RDONLY)
     try:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -33,8 +33,7 @@ from instep.node.config.kinds import (
     whole_number,
 )
 from instep.node.config.places import ServingPlace, plain_address, serving_place, serving_places
-from instep.node.config.table_reader import TableReader
-from instep.node.config.toml_lines import KeyPath
+from instep.node.config.table_reader import Table
 from instep.node.config.values import absolute_path
 
 BALANCERS_MAX = 64
@@ -162,56 +161,58 @@ class BalancerSettings:
 
 
 def read_balancers(
-    reader: TableReader, filesets: Mapping[FilesetName, FilesetSettings]
+    top: Table, filesets: Mapping[FilesetName, FilesetSettings]
 ) -> dict[str, BalancerSettings]:
-    _, tables = reader.below((), reader.document, "balancers")
-    if len(tables) > BALANCERS_MAX:
-        reader.wrong(("balancers",), len(tables), f"are too many, the limit is {BALANCERS_MAX}")
-    raws = {name: reader.table(("balancers", name), raw) for name, raw in tables.items()}
+    sections = top.below("balancers")
+    if len(sections.raw) > BALANCERS_MAX:
+        many = len(sections.raw)
+        top.wrong("balancers", f"are too many, the limit is {BALANCERS_MAX}", many)
+    tables = _with_words_of_file({name: sections.below(name) for name in sections.raw})
     found: dict[str, BalancerSettings] = {}
-    for name, raw in _with_words_of_file(reader, raws).items():
+    for name, table in tables.items():
         if not _NAME.fullmatch(name):
             why = "is not a name such as maps: a to z, 0 to 9 and -, at most 31, a letter or digit first"
-            reader.wrong(("balancers", name), name, why)
+            sections.wrong(name, why, name)
             continue
-        found[name] = _balancer(reader, name, raw)
-    _check_ports(reader, found)
+        found[name] = _balancer(table, name)
+    _check_ports(tables, found)
     for name, balancer in found.items():
         file = balancer.file
         for fileset in filesets.values():
             if file is not None and file.is_relative_to(fileset.path):
                 why = f"lies in fileset {fileset.name}: rendering it would change the tree"
-                reader.wrong(("balancers", name, "file"), str(file), why)
+                tables[name].wrong("file", why, str(file))
     return found
 
 
-def _with_words_of_file(reader: TableReader, raws: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _with_words_of_file(tables: dict[str, Table]) -> dict[str, Table]:
     """Each section with the keys about the file from the other sections of that file."""
     said: dict[str, dict[str, tuple[str, Any]]] = {}
-    for name, raw in raws.items():
-        file = raw.get("file", "off")
-        if file == "off" or not isinstance(file, str):
+    files = {name: file for name, table in tables.items() if isinstance(file := table.raw.get("file"), str)}
+    for name, file in files.items():
+        if file == "off":
             continue
-        words = said.setdefault(file, {})
+        words, table = said.setdefault(file, {}), tables[name]
         for word in _OF_A_FILE:
-            if word in raw:
-                first, value = words.setdefault(word, (name, raw[word]))
-                if value != raw[word]:
+            if word in table.raw:
+                first, value = words.setdefault(word, (name, table.raw[word]))
+                if value != table.raw[word]:
                     why = f"differs from [balancers.{first}], which is rendered to the same file {file}"
-                    reader.wrong(("balancers", name, word), raw[word], why)
+                    table.wrong(word, why)
+    shared = {
+        name: {word: value for word, (_, value) in said.get(file, {}).items()} for name, file in files.items()
+    }
     return {
-        name: {**{word: value for word, (_, value) in said.get(raw["file"], {}).items()}, **raw}
-        if isinstance(raw.get("file"), str)
-        else raw
-        for name, raw in raws.items()
+        name: dataclasses.replace(table, raw=shared.get(name, {}) | table.raw)
+        for name, table in tables.items()
     }
 
 
-def _balancer(reader: TableReader, name: str, raw: dict[str, Any]) -> BalancerSettings:
-    path: KeyPath = ("balancers", name)
-    row = reader.read(path, raw, BalancerSettings)
+def _balancer(table: Table, name: str) -> BalancerSettings:
+    raw = table.raw
+    row = table.read(BalancerSettings)
     doors = [door for door in DoorKind if raw.get(door.value, "off") != "off"]
-    made = {door: _service(reader, (*path, door.value), door, raw[door.value]) for door in doors}
+    made = {door: _service(table, door) for door in doors}
     opened = {door: pair for door, pair in made.items() if pair is not None}
     found = BalancerSettings(
         name=name,
@@ -220,14 +221,15 @@ def _balancer(reader: TableReader, name: str, raw: dict[str, Any]) -> BalancerSe
         ports={door: port for door, (_, port) in opened.items()},
     )
     if doors and not found.filesets:
-        reader.wrong((*path, "filesets"), None, "is missing: a node serves it when it has these")
+        table.wrong("filesets", "is missing: a node serves it when it has these", None)
     for where, why in _contradictions(found, raw, has_doors=bool(doors)):
-        reader.wrong((*path, where), raw.get(where), why)
+        table.wrong(where, why)
     if not doors and found.address is None:
-        reader.warn(path, f"balancer {name} says neither where it listens nor where this node serves it")
+        table.warn("", f"balancer {name} says neither where it listens nor where this node serves it")
     if "reload" not in raw:
         return found
-    return dataclasses.replace(found, reload=read_hook(reader, (*path, "reload"), raw["reload"]))
+    hook = read_hook(table.reading, (*table.path, "reload"), raw["reload"])
+    return dataclasses.replace(found, reload=hook)
 
 
 def _contradictions(
@@ -239,10 +241,8 @@ def _contradictions(
     if found.file is None:
         yield from ((word, "goes with file") for word in ("reload", "check") if word in raw)
     if found.program is Program.NGINX and any(service.is_passed_through for service in found.services):
-        yield (
-            "https",
-            'cannot be passed through by nginx in this version; write tls = "terminate", or use haproxy',
-        )
+        why = 'cannot be passed through by nginx in this version; write tls = "terminate", or use haproxy'
+        yield "https", why
     if found.program is not Program.HAPROXY and found.haproxy_socket is not None:
         yield "haproxy_socket", f"goes with haproxy, not with {found.program.value}"
     if found.program is not Program.HAPROXY or not found.is_whole:
@@ -251,40 +251,38 @@ def _contradictions(
                 yield word, "goes with a whole file of haproxy"
 
 
-def _service(reader: TableReader, path: KeyPath, door: DoorKind, raw: object) -> tuple[Service, int] | None:
-    if not isinstance(raw, dict):
+def _service(balancer: Table, door: DoorKind) -> tuple[Service, int] | None:
+    if not isinstance(balancer.raw[door.value], dict):
         why = 'is neither "off" nor a table such as { listen = "0.0.0.0:80", backend = 8080 }'
-        reader.wrong(path, raw, why)
+        balancer.wrong(door.value, why)
         return None
-    before = len(reader.problems)
-    row = reader.read(path, raw, PortKeys)
+    before = len(balancer.reading.problems)
+    table = balancer.below(door.value)
+    row = table.read(PortKeys)
     for word in ("tls", "certificate", "key"):
-        if word in raw and door is not DoorKind.HTTPS:
-            reader.wrong((*path, word), raw[word], "goes with https")
-        elif word != "tls" and word in raw and not row["is_ended_here"]:
-            reader.wrong((*path, word), raw[word], 'goes with tls = "terminate"')
+        if word in table.raw and door is not DoorKind.HTTPS:
+            table.wrong(word, "goes with https")
+        elif word != "tls" and word in table.raw and not row["is_ended_here"]:
+            table.wrong(word, 'goes with tls = "terminate"')
     if door is DoorKind.HTTPS and row["is_ended_here"] and row["certificate"] is None:
-        reader.wrong((*path, "certificate"), None, 'is missing: tls = "terminate" shows it to clients')
-    if len(reader.problems) > before:
+        table.wrong("certificate", 'is missing: tls = "terminate" shows it to clients', None)
+    if len(table.reading.problems) > before:
         return None
     return Service(door, row["listen"], row["certificate"], row["private_key"]), row["backend"]
 
 
-def _check_ports(reader: TableReader, found: Mapping[str, BalancerSettings]) -> None:
+def _check_ports(tables: Mapping[str, Table], found: Mapping[str, BalancerSettings]) -> None:
     """Applications on one port must differ in what is asked for, and must treat the client alike."""
-    ports: dict[Address, list[tuple[BalancerSettings, Service]]] = {}
-    for balancer in found.values():
-        for service in balancer.services:
-            here = ports.setdefault(service.listen, [])
-            for other, theirs in here:
-                if other.file != balancer.file:
-                    continue  # another balancer's file, perhaps on another machine
+    opened = [(balancer, service) for balancer in found.values() for service in balancer.services]
+    for number, (balancer, service) in enumerate(opened):
+        for other, theirs in opened[:number]:
+            # Of another file: another balancer, perhaps on another machine.
+            if other.file == balancer.file and theirs.listen == service.listen:
                 clash = _clash(balancer, service, other, theirs)
                 if clash is not None:
                     shared = f"listens on {service.listen} like [balancers.{other.name}]"
                     value, why = clash
-                    reader.wrong(("balancers", balancer.name, service.kind.value), value, f"{shared}{why}")
-            here.append((balancer, service))
+                    tables[balancer.name].wrong(service.kind.value, f"{shared}{why}", value)
 
 
 def _clash(

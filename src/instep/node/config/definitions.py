@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import msgspec
+from typing import ClassVar
 
 from instep.core.follow.gates import GATES_MAX, BadGate, parse_gate
 from instep.model.definition import FilesetClass, Mode, Preserve
@@ -13,8 +11,7 @@ from instep.model.ids import NodeName
 from instep.model.rollout import Absent, OnFailure, RolloutPolicy, Strategy, why_not_policy
 from instep.node.config.keys import key, keys_of, section
 from instep.node.config.kinds import BadValue, ValueKind, enum_of, kind, off_or, only, some_of, strings
-from instep.node.config.table_reader import TableReader
-from instep.node.config.toml_lines import KeyPath
+from instep.node.config.table_reader import Table
 from instep.node.config.values import count, duration_ms, node_names, patterns, percent
 
 
@@ -83,20 +80,18 @@ class TravellingKeys:
     rollout: RolloutPolicy = section(RolloutKeys, RolloutPolicy, is_whole=True)
 
 
-def read_rollout(reader: TableReader, path: KeyPath, raw: dict[str, Any]) -> RolloutPolicy:
+def read_rollout(table: Table) -> RolloutPolicy:
     """How generations go through the partners; the defaults where a value cannot be used."""
-    before = len(reader.problems)
-    row = reader.read(path, raw, RolloutKeys)
-    if len(reader.problems) > before:
+    before = len(table.reading.problems)
+    row = table.read(RolloutKeys)
+    if len(table.reading.problems) > before:
         return RolloutPolicy()
     if row["quorum_percent"] != int(row["quorum_percent"]):
-        reader.wrong((*path, "quorum"), raw.get("quorum"), "is not a whole percentage such as 80%")
+        table.wrong("quorum", "is not a whole percentage such as 80%")
     policy = RolloutPolicy(**{**row, "quorum_percent": int(row["quorum_percent"])})
     # One key at a time against the defaults, so that every problem is named at once.
     for one in keys_of(RolloutKeys):
-        alone = msgspec.structs.replace(RolloutPolicy(), **{one.field: getattr(policy, one.field)})
-        why = why_not_policy(alone)
+        why = why_not_policy(RolloutPolicy(**{one.field: getattr(policy, one.field)}))
         if why is not None:
-            why = why.partition(", ")[2] or why.removeprefix(f"{one.name} ")
-            reader.wrong((*path, one.name), raw.get(one.name), why)
+            table.wrong(one.name, why.partition(", ")[2] or why.removeprefix(f"{one.name} "))
     return policy

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from instep.core.follow.gates import BUILT_IN
 from instep.node.config.keys import key
 from instep.node.config.kinds import BadValue, kind, string
-from instep.node.config.table_reader import TableReader
-from instep.node.config.toml_lines import KeyPath
+from instep.node.config.table_reader import Table
 from instep.node.config.values import absolute_path, program
 
 _SOURCES = ("file", "run", "list", "digest_of", "fingerprint_of", "value")
@@ -74,24 +72,24 @@ def service_kind(raw: object) -> ServiceSettings:
     return ServiceSettings(**{name: value})
 
 
-def read_facts(reader: TableReader) -> dict[str, FactSettings]:
+def read_facts(top: Table) -> dict[str, FactSettings]:
     found: dict[str, FactSettings] = {}
-    for name, raw in reader.below((), reader.document, "facts")[1].items():
-        path = ("facts", name)
-        before = len(reader.problems)
-        fact = FactSettings(**reader.read(path, reader.table(path, raw), FactSettings))
+    facts = top.below("facts")
+    for name in facts.raw:
+        before = len(top.reading.problems)
+        table = facts.below(name)
+        fact = FactSettings(**table.read(FactSettings))
         if name in BUILT_IN:
-            reader.wrong(path, raw, "is the name of a built-in fact; choose another")
-        if len(reader.problems) == before:
-            _check_sources(reader, path, raw, fact)
+            facts.wrong(name, "is the name of a built-in fact; choose another")
+        if len(top.reading.problems) == before:
+            _check_sources(table, fact)
             found[name] = fact
     return found
 
 
-def _check_sources(reader: TableReader, path: KeyPath, raw: Any, fact: FactSettings) -> None:
+def _check_sources(table: Table, fact: FactSettings) -> None:
     sources = [source for source in _SOURCES if getattr(fact, source) is not None]
     if len(sources) != 1:
-        named = f"{', '.join(_SOURCES[:-1])} and {_SOURCES[-1]}"
-        reader.wrong(path, raw, f"needs exactly one of {named}")
+        table.wrong("", f"needs exactly one of {', '.join(_SOURCES[:-1])} and {_SOURCES[-1]}")
     elif fact.match is not None and sources[0] not in ("file", "run"):
-        reader.wrong((*path, "match"), fact.match, "goes with file or run")
+        table.wrong("match", "goes with file or run")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from instep.errors import InstepError
 from instep.model.definition import Definition, Preserve
@@ -17,11 +16,10 @@ from instep.node.config.definitions import TravellingKeys, read_rollout
 from instep.node.config.facts import ServiceSettings, service_kind
 from instep.node.config.golden import GoldenSettings, read_golden
 from instep.node.config.hooks import HooksSettings, read_hooks
-from instep.node.config.keys import NO_DEFAULT, inline, key, keys_of, section, sections_of
+from instep.node.config.keys import NO_DEFAULT, Key, Section, inline, key, keys_of, section, sections_of
 from instep.node.config.kinds import BadValue, as_set, boolean, choice, off_or, some_of, string
 from instep.node.config.partners import PartnerSettings
-from instep.node.config.table_reader import TableReader
-from instep.node.config.toml_lines import KeyPath
+from instep.node.config.table_reader import Table
 from instep.node.config.values import (
     MaxDeletions,
     absolute_path,
@@ -140,44 +138,43 @@ class FilesetSettings:
 
 
 def read_filesets(
-    reader: TableReader, own_name: str | None, partners: Mapping[NodeName, PartnerSettings]
+    top: Table, own_name: str | None, partners: Mapping[NodeName, PartnerSettings]
 ) -> dict[FilesetName, FilesetSettings]:
     found: dict[FilesetName, FilesetSettings] = {}
-    for name, raw in reader.below((), reader.document, "filesets")[1].items():
-        path = ("filesets", name)
+    filesets = top.below("filesets")
+    for name in filesets.raw:
         try:
             fileset = fileset_name(name)
         except InstepError as error:
-            reader.wrong(path, name, f"is not a fileset name; {error.hint}")
+            filesets.wrong(name, f"is not a fileset name; {error.hint}", name)
             continue
-        settings = _fileset(reader, fileset, reader.table(path, raw), own_name)
+        table = filesets.below(name)
+        settings = _fileset(table, fileset, own_name)
         if settings is not None:
-            _check_nodes(reader, settings, own_name, partners)
+            _check_nodes(table, settings, own_name, partners)
             found[fileset] = settings
-    _check_roots(reader, found)
+    _check_roots(filesets, found)
     return found
 
 
-def _fileset(
-    reader: TableReader, name: FilesetName, raw: dict[str, Any], own_name: str | None
-) -> FilesetSettings | None:
-    path = ("filesets", name)
-    row = reader.read(path, raw, FilesetSettings)
+def _fileset(table: Table, name: FilesetName, own_name: str | None) -> FilesetSettings | None:
+    row = table.read(FilesetSettings)
+    root, writer = row["path"], row["writer"]
     if row["switch"] == "exchange" and row["drift"] == "keep":
-        reader.wrong((*path, "drift"), "keep", _KEEP_AND_EXCHANGE)
-    archive = ArchivePolicy(**reader.read(*reader.below(path, raw, "archive"), ArchivePolicy))
-    hooks = read_hooks(reader, *reader.below(path, raw, "hooks"), row["path"])
-    policy = read_rollout(reader, *reader.below(path, raw, "rollout"))
+        table.wrong("drift", _KEEP_AND_EXCHANGE, "keep")
+    archive = ArchivePolicy(**table.below("archive").read(ArchivePolicy))
+    hooks = read_hooks(table.below("hooks"), root)
+    policy = read_rollout(table.below("rollout"))
     if row["settle_max_ms"] < row["settle_ms"]:
-        reader.wrong((*path, "settle_max"), raw.get("settle_max"), "is shorter than settle")
-    is_here = row["writer"] is not None and row["writer"] == own_name
-    if row["writer"] is not None and own_name is not None and not is_here:
-        _check_followed(reader, path, raw, row["writer"])
+        table.wrong("settle_max", "is shorter than settle")
+    is_here = writer is not None and writer == own_name
     if is_here:
-        _check_written(reader, path, raw, hooks, is_observing=row["observe"])
-    golden = read_golden(reader, (*path, "golden"), raw.get("golden", {}), row["path"])
-    rules = {field: row.pop(field) for field in [one.field for one in keys_of(TravellingKeys)]}
-    if row["path"] is None or row["writer"] is None:
+        _check_written(table, hooks, is_observing=row["observe"])
+    elif writer is not None and own_name is not None:
+        _check_followed(table, writer)
+    golden = read_golden(table.below("golden"), root)
+    rules = {one.field: row.pop(one.field) for one in keys_of(TravellingKeys)}
+    if root is None or writer is None:
         return None
     definition = Definition(**rules, rollout=policy.encoded()) if is_here else None
     return FilesetSettings(
@@ -185,58 +182,53 @@ def _fileset(
     )
 
 
-def _check_followed(reader: TableReader, path: KeyPath, raw: dict[str, Any], writer: NodeName) -> None:
-    travelling = [one.name for one in keys_of(FilesetSettings) if one.travels]
-    travelling += [one.name for one in sections_of(FilesetSettings) if one.travels]
-    for name in travelling:
-        if name in raw:
+def _check_followed(table: Table, writer: NodeName) -> None:
+    declared: list[Key | Section] = [*keys_of(FilesetSettings), *sections_of(FilesetSettings)]
+    for one in declared:
+        if one.travels and one.name in table.raw:
             why = f"travels with the fileset and is set at its writer {writer}; remove it here"
-            reader.wrong((*path, name), raw[name], why)
+            table.wrong(one.name, why)
 
 
-def _check_written(
-    reader: TableReader, path: KeyPath, raw: dict[str, Any], hooks: HooksSettings, *, is_observing: bool
-) -> None:
+def _check_written(table: Table, hooks: HooksSettings, *, is_observing: bool) -> None:
     if is_observing:
-        reader.wrong((*path, "observe"), True, _FOLLOWED)
+        table.wrong("observe", _FOLLOWED, True)
     for slot in ("freeze", "thaw", "repair"):
         if getattr(hooks, slot):
-            reader.wrong((*path, "hooks", slot), raw["hooks"][slot], _FOLLOWED)
+            table.below("hooks").wrong(slot, _FOLLOWED)
 
 
 def _check_nodes(
-    reader: TableReader,
+    table: Table,
     fileset: FilesetSettings,
     own_name: str | None,
     partners: Mapping[NodeName, PartnerSettings],
 ) -> None:
     """Which node writes it and which get it, against the list of partners."""
-    path = ("filesets", fileset.name)
-    if fileset.writer != own_name and fileset.writer not in partners:
-        reader.warn(
-            (*path, "writer"),
-            f"writer {fileset.writer} is not a partner: {fileset.name} can only come through a hub",
-        )
+    writer = fileset.writer
+    if writer != own_name and writer not in partners:
+        what = f"writer {writer} is not a partner: {fileset.name} can only come through a hub"
+        table.warn("writer", what)
     for name in fileset.to or ():
         if name == own_name:
-            reader.wrong((*path, "to"), name, "names this node itself")
+            table.wrong("to", "names this node itself", name)
         elif name not in partners:
-            reader.warn((*path, "to"), f"{name} in to is not a partner yet: instep invite {name}")
+            table.warn("to", f"{name} in to is not a partner yet: instep invite {name}")
 
 
-def _check_roots(reader: TableReader, filesets: Mapping[FilesetName, FilesetSettings]) -> None:
+def _check_roots(filesets: Table, found: Mapping[FilesetName, FilesetSettings]) -> None:
     """No two roots may overlap, and none may hold the node directory with its keys."""
     placed: list[FilesetSettings] = []
-    for fileset in filesets.values():
-        where = ("filesets", fileset.name, "path")
-        root = str(fileset.path)
+    directory = filesets.reading.directory
+    for fileset in found.values():
+        table, root = filesets.below(fileset.name), str(fileset.path)
         for other in placed:
             if _overlap(fileset.path, other.path):
                 shared = "is also" if fileset.path == other.path else "overlaps"
-                reader.wrong(where, root, f"{shared} the path of fileset {other.name} ({other.path})")
+                table.wrong("path", f"{shared} the path of fileset {other.name} ({other.path})", root)
         placed.append(fileset)
-        if reader.directory is not None and _overlap(fileset.path, reader.directory):
-            reader.wrong(where, root, f"overlaps the node directory {reader.directory} with its keys")
+        if directory is not None and _overlap(fileset.path, directory):
+            table.wrong("path", f"overlaps the node directory {directory} with its keys", root)
 
 
 def _overlap(one: Path, other: Path) -> bool:

@@ -8,9 +8,8 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.fleet.hooks.http import is_unverified
-from instep.fleet.hooks.spec import HookSpec, TlsMode
-from instep.node.config.hooks import NO_TIME, check_apart, http_status
+from instep.fleet.hooks.spec import TlsMode
+from instep.node.config.hooks import NO_TIME, check_apart, check_tls, http_status
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import (
     BadValue,
@@ -23,8 +22,7 @@ from instep.node.config.kinds import (
     strings,
     whole_number,
 )
-from instep.node.config.table_reader import TableReader
-from instep.node.config.toml_lines import KeyPath
+from instep.node.config.table_reader import Table
 from instep.node.config.values import absolute_path, count, duration_ms, percent
 
 REQUESTS_MAX = 32
@@ -125,65 +123,44 @@ class GoldenSettings:
     requests: tuple[GoldenRequest, ...] = section(GoldenRequest, (), is_named=True)
 
 
-def read_golden(reader: TableReader, path: KeyPath, raw: object, root: Path | None) -> GoldenSettings:
+def read_golden(table: Table, root: Path | None) -> GoldenSettings:
     """The settings of the fileset at ``root``."""
-    table = reader.table(path, raw)
-    row = reader.read(path, table, GoldenSettings)
-    where, tables = reader.below(path, table, "requests")
-    if len(tables) > REQUESTS_MAX:
-        reader.wrong(where, len(tables), f"holds {len(tables)} requests, the limit is {REQUESTS_MAX}")
-    requests = [_request(reader, (*where, name), name, each) for name, each in tables.items()]
-    settings = GoldenSettings(**row, requests=tuple(requests))
+    row = table.read(GoldenSettings)
+    asked = table.below("requests")
+    if len(asked.raw) > REQUESTS_MAX:
+        why = f"holds {len(asked.raw)} requests, the limit is {REQUESTS_MAX}"
+        asked.wrong("", why, len(asked.raw))
+    settings = GoldenSettings(**row, requests=tuple(_request(asked, name) for name in asked.raw))
     if settings.timeout_ms < 1:
-        reader.wrong((*path, "timeout"), 0, NO_TIME)
-    if tables and settings.url is None and settings.balancer is None:
-        reader.wrong((*path, "url"), None, "is missing: the address that the requests go to")
-    if table and not tables:
-        reader.wrong(where, None, "is missing: there is nothing to ask")
-    _check_tls(reader, path, settings)
+        table.wrong("timeout", NO_TIME, 0)
+    if asked.raw and settings.url is None and settings.balancer is None:
+        table.wrong("url", "is missing: the address that the requests go to", None)
+    if table.raw and not asked.raw:
+        asked.wrong("", "is missing: there is nothing to ask", None)
+    bases = {"url": settings.url, "balancer": settings.balancer}
+    check_tls(table, settings.tls, {name: base for name, base in bases.items() if base is not None})
     if root is not None:
-        check_apart(reader, path, settings, root)
+        check_apart(table, settings, root)
     return settings
 
 
-def _request(reader: TableReader, path: KeyPath, name: str, raw: object) -> GoldenRequest:
+def _request(asked: Table, name: str) -> GoldenRequest:
     if not _NAME.fullmatch(name):
-        reader.wrong(path, name, "is not a name of letters, digits, '.', '_' and '-'")
-    table = reader.table(path, raw)
-    row = reader.read(path, table, GoldenRequest)
+        asked.wrong(name, "is not a name of letters, digits, '.', '_' and '-'", name)
+    table = asked.below(name)
+    row = table.read(GoldenRequest)
     found = GoldenRequest(name=name, **{**row, "request": row["request"] or ("GET", "/")})
     for key_name, compared in _GO_WITH.items():
-        if key_name in table and found.compare != compared:
-            why = f"goes with compare = {compared}, not with {found.compare}"
-            reader.wrong((*path, key_name), table[key_name], why)
+        if key_name in table.raw and found.compare != compared:
+            table.wrong(key_name, f"goes with compare = {compared}, not with {found.compare}")
     if found.compare == "image" and importlib.util.find_spec("PIL") is None:
         why = (
             "needs Pillow, which is not installed: pip install 'instep[images]', or compare digest or status"
         )
-        reader.wrong((*path, "compare"), "image", why)
+        table.wrong("compare", why)
     if found.method == "HEAD" and found.compare != "status":
         why = "cannot be had from HEAD, which has no body; use status"
-        reader.wrong((*path, "compare"), found.compare, why)
+        table.wrong("compare", why, found.compare)
     if found.body is not None and found.method != "POST":
-        reader.wrong((*path, "body"), found.body, f"goes with POST, not with {found.method}")
+        table.wrong("body", f"goes with POST, not with {found.method}")
     return found
-
-
-def _check_tls(reader: TableReader, path: KeyPath, settings: GoldenSettings) -> None:
-    """As with hooks: a request that leaves the machine without a verified certificate must be asked for."""
-    bases = {name: base for name in ("url", "balancer") if (base := getattr(settings, name)) is not None}
-    if settings.tls is TlsMode.NONE and bases and all(base.startswith("https:") for base in bases.values()):
-        reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")
-    for name, base in bases.items():
-        if not is_unverified(HookSpec(http=("GET", base), tls=settings.tls)):
-            continue
-        is_plain = base.startswith("http:")
-        if is_plain and settings.tls is not TlsMode.NONE:
-            why = 'is plain http to another machine; use https, or write tls = "none"'
-            reader.wrong((*path, name), base, why)
-            continue
-        how = "over plain http" if is_plain else "without verifying the certificate"
-        reader.warn(
-            (*path, name),
-            f"{'.'.join((*path, name))} asks another machine {how} (tls = {settings.tls.value})",
-        )

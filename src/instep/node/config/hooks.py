@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from instep.node.config.kinds import (
     string,
     whole_number,
 )
-from instep.node.config.table_reader import TableReader
+from instep.node.config.table_reader import Reading, Table
 from instep.node.config.toml_lines import KeyPath, element, path_text
 from instep.node.config.values import absolute_path, count, duration_ms, patterns, program
 
@@ -120,51 +120,52 @@ class HooksSettings:
     on_failure: tuple[HookSettings, ...] = section(HookSettings, (), is_listed=True)
 
 
-def read_hooks(reader: TableReader, path: KeyPath, raw: dict[str, Any], root: Path | None) -> HooksSettings:
+def read_hooks(table: Table, root: Path | None) -> HooksSettings:
     """All slots of the fileset in ``root``."""
-    reader.read(path, raw, HooksSettings)
-    slots = [slot.name for slot in sections_of(HooksSettings) if slot.name in raw]
-    return HooksSettings(**{slot: _slot(reader, (*path, slot), raw[slot], root) for slot in slots})
+    table.read(HooksSettings)
+    slots = [slot.name for slot in sections_of(HooksSettings) if slot.name in table.raw]
+    return HooksSettings(**{slot: _slot(table, slot, root) for slot in slots})
+
+
+def _slot(table: Table, slot: str, root: Path | None) -> tuple[HookSettings, ...]:
+    """One table, or an array of tables."""
+    raw, path = table.raw[slot], (*table.path, slot)
+    if not isinstance(raw, list):
+        found = [read_hook(table.reading, path, raw, slot, root)]
+    else:
+        if len(raw) > HOOKS_MAX:
+            table.wrong(slot, f"holds {len(raw)} hooks, the limit is {HOOKS_MAX}", len(raw))
+        paths = [(*path, element(index)) for index in range(HOOKS_MAX)]
+        found = [read_hook(table.reading, *each, slot, root) for each in zip(paths, raw, strict=False)]
+    return tuple(hook for hook in found if hook is not None)
 
 
 def read_hook(
-    reader: TableReader, path: KeyPath, raw: object, slot: str = "reload", root: Path | None = None
+    reading: Reading, path: KeyPath, raw: object, slot: str = "reload", root: Path | None = None
 ) -> HookSettings | None:
     """One hook; without ``root`` one that belongs to no fileset. None where it has a problem of its own."""
-    before = len(reader.problems)
-    row = reader.read(path, reader.table(path, raw), HookSettings)
-    if len(reader.problems) > before or not isinstance(raw, dict):
+    before = len(reading.problems)
+    table = Table.of(reading, path, raw)
+    row = table.read(HookSettings)
+    if len(reading.problems) > before:
         return None
     given = [kind for kind in _KINDS if row[kind]]
     if len(given) != 1:
         has = " and ".join(given) or "none"
-        reader.wrong(path, raw, f"needs exactly one of {', '.join(_KINDS)}, it has {has}")
+        table.wrong("", f"needs exactly one of {', '.join(_KINDS)}, it has {has}")
         return None
     hook = HookSettings(**row)
-    for name, why in _contradictions(hook, raw, given[0], slot):
-        reader.wrong((*path, name), raw[name], why)
+    for name, why in _contradictions(hook, table.raw, given[0], slot):
+        table.wrong(name, why)
     if hook.signal is not None and hook.pid_file is None:
-        reader.wrong(path, raw, "has signal but no pid_file")
+        table.wrong("", "has signal but no pid_file")
     if hook.timeout_ms < 1:
-        reader.wrong((*path, "timeout"), 0, NO_TIME)
-    _check_tls(reader, path, hook)
+        table.wrong("timeout", NO_TIME, 0)
+    if hook.http is not None:
+        check_tls(table, hook.tls, {"": hook.http[1]})
     if root is not None:
-        check_apart(reader, path, hook, root)
+        check_apart(table, hook, root)
     return hook
-
-
-def _slot(reader: TableReader, path: KeyPath, raw: object, root: Path | None) -> tuple[HookSettings, ...]:
-    """One table, or an array of tables."""
-    if not isinstance(raw, list):
-        found = [read_hook(reader, path, raw, path[-1], root)]
-    else:
-        if len(raw) > HOOKS_MAX:
-            reader.wrong(path, len(raw), f"holds {len(raw)} hooks, the limit is {HOOKS_MAX}")
-        found = [
-            read_hook(reader, (*path, element(index)), table, path[-1], root)
-            for index, table in enumerate(raw[:HOOKS_MAX])
-        ]
-    return tuple(hook for hook in found if hook is not None)
 
 
 def _contradictions(
@@ -179,31 +180,32 @@ def _contradictions(
     if hook.tree and slot != "validate":
         yield "tree", "goes with validate, which looks at what is not live yet"
     if hook.tree and hook.user:
-        yield (
-            "tree",
-            "does not go with user: only this daemon's own user can read staged files",
-        )
+        yield "tree", "does not go with user: only this daemon's own user can read staged files"
 
 
-def _check_tls(reader: TableReader, path: KeyPath, hook: HookSettings) -> None:
-    """A request to another machine without a verified certificate must be asked for, and status says it."""
-    if hook.http is None:
+def check_tls(table: Table, tls: TlsMode, urls: Mapping[str, str]) -> None:
+    """A request to another machine without a verified certificate must be asked for, and status says it. ``urls`` by
+    the key that names them; empty where the table is one request, and ``tls`` is the key to change."""
+    if tls is TlsMode.NONE and urls and not any(url.startswith("http:") for url in urls.values()):
+        table.wrong("tls", "means plain http, but the URL is https; use strict or noverify", "none")
         return
-    is_plain = hook.http[1].startswith("http:")
-    if hook.tls is TlsMode.NONE and not is_plain:
-        reader.wrong((*path, "tls"), "none", "means plain http, but the URL is https; use strict or noverify")
-    elif is_unverified(HookSpec(http=hook.http, tls=hook.tls)):
-        if is_plain and hook.tls is not TlsMode.NONE:
-            why = f'is plain http to another machine ({hook.http[1]}); use https, or write tls = "none"'
-            reader.wrong((*path, "tls"), hook.tls.value, why)
-            return
+    for name, url in urls.items():
+        if not is_unverified(HookSpec(http=("GET", url), tls=tls)):
+            continue
+        is_plain = url.startswith("http:")
+        if is_plain and tls is not TlsMode.NONE:
+            shown = "" if name else f" ({url})"
+            why = f'is plain http to another machine{shown}; use https, or write tls = "none"'
+            table.wrong(name or "tls", why, url if name else tls.value)
+            continue
         how = "over plain http" if is_plain else "without verifying the certificate"
-        reader.warn(path, f"{path_text(path)} asks another machine {how} (tls = {hook.tls.value})")
+        where = path_text((*table.path, name) if name else table.path)
+        table.warn(name, f"{where} asks another machine {how} (tls = {tls.value})")
 
 
-def check_apart(reader: TableReader, path: KeyPath, settings: object, root: Path) -> None:
+def check_apart(table: Table, settings: object, root: Path) -> None:
     """No secret, and nothing that a hook touches or trusts, may lie in what is carried."""
     for name, why in _APART.items():
         file: Path | None = getattr(settings, name, None)
         if file is not None and file.is_relative_to(root):
-            reader.wrong((*path, name), str(file), why)
+            table.wrong(name, why, str(file))

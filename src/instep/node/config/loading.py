@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from instep.errors import ConfigError
 from instep.node.config.settings import Settings, read_settings
-from instep.node.config.table_reader import TableReader, by_line, counted, problem
+from instep.node.config.table_reader import Reading, Table, by_line, counted, problem
 from instep.node.config.toml_lines import NotToml, key_lines, toml_document
 
 FILE_BYTES_MAX = 1 << 20
@@ -51,10 +51,11 @@ def parse(text: str, *, directory: Path | None = None, path: Path | None = None)
         document = toml_document(text)
     except NotToml as error:
         raise _refusal(path, [problem(error.line, "", None, str(error))]) from None
-    reader = TableReader(document, lambda: key_lines(text), directory)
-    settings = read_settings(reader, fingerprint=blake3(text.encode()).hexdigest()[:16])
-    if settings is None or reader.problems:
-        raise _refusal(path, reader.problems)
+    reading = Reading(lambda: key_lines(text), directory)
+    fingerprint = blake3(text.encode()).hexdigest()[:16]
+    settings = read_settings(Table(reading, (), document), fingerprint)
+    if settings is None or reading.problems:
+        raise _refusal(path, reading.problems)
     return settings
 
 

@@ -10,7 +10,7 @@ from instep.model.link import Link
 from instep.node.config import values
 from instep.node.config.keys import key
 from instep.node.config.kinds import BadValue, boolean
-from instep.node.config.table_reader import TableReader
+from instep.node.config.table_reader import Table
 from instep.node.config.values import fingerprint, node_name
 
 
@@ -34,21 +34,22 @@ class PartnerSettings:
         return Link(replicate=self.replicate, data=self.data, hub=self.hub)
 
 
-def read_partners(reader: TableReader, own_name: str | None) -> dict[NodeName, PartnerSettings]:
+def read_partners(top: Table, own_name: str | None) -> dict[NodeName, PartnerSettings]:
     found: dict[NodeName, PartnerSettings] = {}
-    for name, raw in reader.below((), reader.document, "partners")[1].items():
-        path = ("partners", name)
+    partners = top.below("partners")
+    for name in partners.raw:
         try:
             partner = node_name(name)
         except BadValue as error:
-            reader.wrong(path, name, str(error))
+            partners.wrong(name, str(error), name)
             continue
         if name == own_name:
-            reader.wrong(path, name, "is this node itself; a partner has another name")
-        row = reader.read(path, reader.table(path, raw), PartnerSettings)
+            partners.wrong(name, "is this node itself; a partner has another name", name)
+        table = partners.below(name)
+        row = table.read(PartnerSettings)
         if not row["replicate"]:
             if row["data"] or row["hub"]:
-                reader.warn(path, f"partner {name}: replicate = false voids data and hub")
+                table.warn("", f"partner {name}: replicate = false voids data and hub")
             row |= {"data": False, "hub": False}
         found[partner] = PartnerSettings(**row)
     return found

@@ -16,7 +16,7 @@ from instep.node.config.filesets import FilesetSettings, read_filesets
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import as_set, off_or, only, some_of
 from instep.node.config.partners import PartnerSettings, read_partners
-from instep.node.config.table_reader import TableReader
+from instep.node.config.table_reader import Table
 from instep.node.config.values import IpNetwork, duration_ms, networks, node_name, node_names
 
 POLL_MS_MIN = 100
@@ -69,41 +69,39 @@ class Settings:
     """BLAKE3 of the file's text, 16 hex digits: status says which file runs."""
 
 
-def read_settings(reader: TableReader, fingerprint: str) -> Settings | None:
-    """All tables of the document; None where ``reader`` has found problems."""
-    row = reader.read((), reader.document, Settings)
+def read_settings(top: Table, fingerprint: str) -> Settings | None:
+    """All tables of the document; None where problems were found."""
+    row = top.read(Settings)
     row["advertise"] = row["advertise"] or row["listen"]
-    _check_addresses(reader, row)
+    _check_addresses(top, row)
     if row["poll_ms"] < POLL_MS_MIN:
-        reader.wrong(("poll",), reader.document.get("poll"), f"is shorter than {POLL_MS_MIN}ms")
-    partners = read_partners(reader, row["name"])
-    filesets = read_filesets(reader, row["name"], partners)
-    facts = read_facts(reader)
-    balancers = read_balancers(reader, filesets)
-    if reader.problems:
+        top.wrong("poll", f"is shorter than {POLL_MS_MIN}ms")
+    partners = read_partners(top, row["name"])
+    filesets = read_filesets(top, row["name"], partners)
+    facts = read_facts(top)
+    balancers = read_balancers(top, filesets)
+    if top.reading.problems:
         return None
     return Settings(
         **row,
-        is_advertise_written="advertise" in reader.document,
+        is_advertise_written="advertise" in top.raw,
         partners=MappingProxyType(partners),
         filesets=MappingProxyType(filesets),
         facts=MappingProxyType(facts),
         balancers=MappingProxyType(balancers),
-        warnings=tuple(reader.warnings),
+        warnings=tuple(top.reading.warnings),
         fingerprint=fingerprint,
     )
 
 
-def _check_addresses(reader: TableReader, row: Mapping[str, Any]) -> None:
+def _check_addresses(top: Table, row: Mapping[str, Any]) -> None:
     listen, advertise = row["listen"], row["advertise"]
     if advertise.is_wildcard:
-        reader.warn(
-            ("advertise",), f"{advertise} cannot be dialled; set advertise to an address of this machine"
-        )
+        top.warn("advertise", f"{advertise} cannot be dialled; set advertise to an address of this machine")
     if not listen.is_loopback and not row["allow"]:
-        reader.warn(("listen",), "allow is empty, so only loopback peers may connect; add a network to allow")
+        top.warn("listen", "allow is empty, so only loopback peers may connect; add a network to allow")
     taken = {name: row[name] for name in ("listen", "health", "agent") if row[name] is not None}
     for name in ("health", "agent"):
         twin = next((other for other in taken if other != name and taken[other] == taken.get(name)), None)
         if twin is not None:
-            reader.wrong((name,), str(taken[name]), f"is the address of {twin} as well")
+            top.wrong(name, f"is the address of {twin} as well", str(taken[name]))

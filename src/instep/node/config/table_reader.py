@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,10 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-class TableReader:
-    """Collects problems while it reads; a value that cannot be used is replaced by its default to go on.
+class Reading:
+    """One file while it is read: the problems and warnings so far. ``lines`` is called when the first one needs it."""
 
-    ``lines`` is called when the first problem or warning needs it.
-    """
-
-    def __init__(
-        self,
-        document: dict[str, Any],
-        lines: Callable[[], Mapping[KeyPath, int]],
-        directory: Path | None = None,
-    ) -> None:
-        self.document = document
+    def __init__(self, lines: Callable[[], Mapping[KeyPath, int]], directory: Path | None = None) -> None:
         self.directory = directory
         self.problems: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -64,40 +56,65 @@ class TableReader:
             path = path[:-1]
         return None
 
-    def wrong(self, path: KeyPath, value: object, why: str) -> None:
-        self.problems.append(problem(self.line(path), path_text(path), value, why))
 
-    def warn(self, path: KeyPath, what: str) -> None:
-        line = self.line(path)
-        self.warnings.append(f"line {line}: {what}" if line else what)
+_THERE = object()
 
-    def table(self, path: KeyPath, raw: object) -> dict[str, Any]:
-        if isinstance(raw, dict):
-            return raw
-        self.wrong(path, raw, f"is not a table such as [{'.'.join(path)}]")
-        return {}
 
-    def below(self, path: KeyPath, raw: Mapping[str, Any], name: str) -> tuple[KeyPath, dict[str, Any]]:
-        """Path and content of a table below; empty where it is not there."""
-        return (*path, name), self.table((*path, name), raw.get(name, {}))
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of a file, read by the keys that a class declares. A value that cannot be used becomes a problem, and
+    its default goes on in its place."""
 
-    def read(self, path: KeyPath, raw: Mapping[str, Any], declared: type) -> dict[str, Any]:
-        """Values of one table by field name; unknown keys and bad values become problems."""
+    reading: Reading
+    path: KeyPath
+    raw: dict[str, Any]
+
+    @classmethod
+    def of(cls, reading: Reading, path: KeyPath, raw: object) -> Table:
+        """Anything else than a table is a problem, and counts as an empty one."""
+        made = cls(reading, path, raw if isinstance(raw, dict) else {})
+        if not isinstance(raw, dict):
+            made.wrong("", f"is not a table such as [{'.'.join(path)}]", raw)
+        return made
+
+    def _at(self, name: str) -> KeyPath:
+        return (*self.path, name) if name else self.path
+
+    def wrong(self, name: str, why: str, value: object = _THERE) -> None:
+        """A key, or without a name the table itself, cannot be used; ``value`` where another one is to be shown."""
+        if value is _THERE:
+            value = self.raw.get(name) if name else self.raw
+        path = self._at(name)
+        self.reading.problems.append(problem(self.reading.line(path), path_text(path), value, why))
+
+    def warn(self, name: str, what: str) -> None:
+        line = self.reading.line(self._at(name))
+        self.reading.warnings.append(f"line {line}: {what}" if line else what)
+
+    def below(self, name: str) -> Table:
+        """A table in this one; empty where it is not there."""
+        return Table.of(self.reading, self._at(name), self.raw.get(name, {}))
+
+    def read(self, declared: type) -> dict[str, Any]:
+        """The values by field name; unknown keys and bad values become problems."""
         found: dict[str, Any] = {}
         names = [section.name for section in sections_of(declared)]
         for key in keys_of(declared):
             names.append(key.name)
             found[key.field] = key.absent
-            if key.name in raw:
+            if key.name in self.raw:
                 try:
-                    found[key.field] = key.kind(raw[key.name])
+                    found[key.field] = key.kind(self.raw[key.name])
                 except BadValue as error:
-                    self.wrong((*path, key.name), raw[key.name], str(error))
+                    self.wrong(key.name, str(error))
             elif key.is_required:
-                self.wrong((*path, key.name), None, "is missing")
-        for name in raw:
+                self.wrong(key.name, "is missing")
+        for name in self.raw:
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                more = f"; did you mean {near[0]}?" if near else ""
-                self.wrong((*path, name), raw[name], f"is not a known key{more}")
+                self.wrong(name, f"is not a known key{did_you_mean(name, names)}")
         return found
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -7,11 +7,24 @@ by ``element(0)``, ``element(1)`` in a path; without them a path means the first
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 KeyPath = tuple[str, ...]
-_BARE_END = frozenset(" \t\r\n.=]#,}")
+_TOKEN = re.compile(
+    r'''
+    (?P<blank> (?: \s | \#[^\n]* )+ )
+    | """ (?: \\. | [^\\] )*? "{3,5}
+    | \'\'\' .*? '{3,5}
+    | " (?: \\. | [^"\\] )* "
+    | ' [^']* '
+    | [\[\]{},=.]
+    | [^\s\[\]{},=."'\#]+
+    ''',
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class NotToml(ValueError):
@@ -54,23 +67,27 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     return scanner.lines
 
 
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Strings, bare words and marks, each with its line."""
+    line = 1
+    for found in _TOKEN.finditer(text):
+        if found["blank"] is None:
+            yield found[0], line
+        line += found[0].count("\n")
+
+
 class _LineScanner:
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = 0
         self.lines: dict[KeyPath, int] = {}
-        self._counted_to = 0
-        self._line = 1
+        self._rest = _tokens(text)
         self._elements: dict[KeyPath, int] = {}
         """How many elements each array of tables has so far."""
+        self.token, self.line = "", 0
+        self.step()
 
-    def line(self) -> int:
-        self._line += self.text.count("\n", self._counted_to, self.at)
-        self._counted_to = self.at
-        return self._line
-
-    def peek(self) -> str:
-        return self.text[self.at : self.at + 1]
+    def step(self) -> None:
+        """Go on to the next token; none is left where it is empty."""
+        self.token, self.line = next(self._rest, ("", 0))
 
     def note(self, path: KeyPath, from_depth: int, line: int) -> None:
         """Keep the line of ``path`` and of the tables on the way that are new, with and without elements."""
@@ -90,99 +107,64 @@ class _LineScanner:
                 path = (*path, element(self._elements[path] - 1))
         return path
 
-    def blank(self) -> None:
-        """Skip white space, line ends and comments."""
-        while self.at < len(self.text):
-            if self.text[self.at] == "#":
-                end = self.text.find("\n", self.at)
-                self.at = len(self.text) if end < 0 else end
-            elif self.text[self.at] in " \t\r\n":
-                self.at += 1
-            else:
-                return
-
     def document(self) -> None:
         table: KeyPath = ()
-        self.blank()
-        while self.at < len(self.text):
-            if self.peek() == "[":
-                line = self.line()
-                is_array = self.text.startswith("[[", self.at)
-                self.at += 2 if is_array else 1
-                table = self.resolved(self.key(), is_array=is_array)
-                self.note(table, 1, line)
-                while self.peek() == "]":
-                    self.at += 1
-            else:
+        while self.token:
+            if self.token != "[":
                 self.pair(table)
-            self.blank()
+                continue
+            line = self.line
+            self.step()
+            is_array = self.token == "["
+            if is_array:
+                self.step()
+            table = self.resolved(self.key(), is_array=is_array)
+            self.note(table, 1, line)
+            while self.token == "]":
+                self.step()
 
     def pair(self, table: KeyPath) -> None:
-        line = self.line()
+        line = self.line
         path = table + self.key()
         self.note(path, len(table) + 1, line)
-        self.at += 1  # the equals sign
+        self.step()  # the equals sign
         self.value(path)
 
     def key(self) -> KeyPath:
         """A dotted key; stops at what follows it."""
         parts: list[str] = []
         while True:
-            self.blank()
-            start = self.at
-            if self.peek() in "\"'":
-                self.string()
-                parts.append(str(tomllib.loads(f"k = {self.text[start : self.at]}")["k"]))
-            else:
-                while self.at < len(self.text) and self.text[self.at] not in _BARE_END:
-                    self.at += 1
-                parts.append(self.text[start : self.at])
-            self.blank()
-            if self.peek() != ".":
+            is_quoted = self.token[0] in "\"'"
+            parts.append(tomllib.loads(f"k = {self.token}")["k"] if is_quoted else self.token)
+            self.step()
+            if self.token != ".":
                 return tuple(parts)
-            self.at += 1
-
-    def string(self) -> None:
-        quote = self.peek()
-        if self.text.startswith(quote * 3, self.at):
-            self.at += 3
-            while not self.text.startswith(quote * 3, self.at):
-                self.at += 2 if quote == '"' and self.peek() == "\\" else 1
-            while self.peek() == quote:
-                self.at += 1
-            return
-        self.at += 1
-        while self.peek() != quote:
-            self.at += 2 if quote == '"' and self.peek() == "\\" else 1
-        self.at += 1
+            self.step()
 
     def value(self, path: KeyPath) -> None:
-        self.blank()
-        opening = self.peek()
-        if opening in ('"', "'"):
-            self.string()
-        elif opening == "[":
-            self.sequence(path, "]")
-        elif opening == "{":
-            self.sequence(path, "}")
-        else:
-            while self.at < len(self.text) and self.text[self.at] not in "\n,]}#":
-                self.at += 1
-
-    def sequence(self, path: KeyPath, closing: str) -> None:
-        self.at += 1
-        index = 0
-        while True:
-            self.blank()
-            if self.peek() == closing:
-                self.at += 1
-                return
-            if self.peek() == ",":
-                self.at += 1
-            elif closing == "]":
+        if self.token == "[":
+            self.step()
+            index = 0
+            while self.token != "]":
                 inner = (*path, element(index))
-                index += 1
-                self.lines.setdefault(inner, self.line())
+                self.lines.setdefault(inner, self.line)
                 self.value(inner)
-            else:
+                index += 1
+                self.comma()
+            self.step()
+        elif self.token == "{":
+            self.step()
+            while self.token != "}":
                 self.pair(path)
+                self.comma()
+            self.step()
+        else:
+            line = self.line
+            is_quoted = self.token[0] in "\"'"
+            self.step()
+            while not is_quoted and self.line == line and self.token not in (",", "]", "}"):
+                self.step()  # a date and its time, or the parts of a number
+
+    def comma(self) -> None:
+        if self.token == ",":
+            self.step()

@@ -7,7 +7,6 @@ of it: no message of a peer can name, send or change one.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from instep.node.config.filesets import FilesetSettings
 from instep.node.config.keys import NO_DEFAULT, key, section
 from instep.node.config.kinds import BadValue, choice, string
 from instep.node.config.settings import read_settings
-from instep.node.config.table_reader import TableReader, by_line, counted, problem
+from instep.node.config.table_reader import Reading, Table, by_line, counted, did_you_mean, problem
 from instep.node.config.toml_lines import KeyPath, NotToml, key_lines, toml_document
 from instep.node.config.values import absolute_path
 
@@ -133,8 +132,7 @@ class Recipe:
         wrong: list[str] = []
         for name, text in given.items():
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                wrong.append(f"it has no parameter {name}" + (f"; did you mean {near[0]}?" if near else ""))
+                wrong.append(f"it has no parameter {name}{did_you_mean(name, known)}")
                 continue
             if text == "" and known[name].default == "":
                 continue
@@ -161,49 +159,50 @@ def read_recipe(name: str, text: str, file: Path, *, is_packaged: bool) -> Recip
     except NotToml as error:
         raise _refusal(file, [problem(error.line, "", None, str(error))]) from None
     lines = key_lines(text)
-    reader = TableReader(document, lambda: lines)
-    top = reader.read((), document, RecipeFile)
-    parameters = _parameters(reader)
-    tables = {
-        part: reader.table((part,), document[part]) for part in (BOTH, WRITTEN, FOLLOWED) if part in document
-    }
-    if not tables:
-        reader.wrong((), None, f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]")
-    for part, table in tables.items():
+    reading = Reading(lambda: lines)
+    top = Table(reading, (), document)
+    row = top.read(RecipeFile)
+    parameters = _parameters(top)
+    parts = {part: top.below(part) for part in (BOTH, WRITTEN, FOLLOWED) if part in document}
+    if not parts:
+        top.wrong("", f"has none of [{BOTH}], [{WRITTEN}] and [{FOLLOWED}]", None)
+    for table in parts.values():
         for said in NOT_IN_A_RECIPE:
-            if said in table:
-                reader.wrong((part, said), table[said], "is said by the command, not by a recipe")
-    _check_marks(reader, parameters, tables)
-    if not reader.problems:
+            if said in table.raw:
+                table.wrong(said, "is said by the command, not by a recipe")
+    tables = {part: table.raw for part, table in parts.items()}
+    _check_marks(top, parameters, tables)
+    if not reading.problems:
         examples = {p.name: p.shown for p in parameters}
         for role in (WRITTEN, FOLLOWED):
             for each in _problems(_filled(tables, role, examples), role, lines, _ROOT):
-                if each not in reader.problems:
-                    reader.problems.append(each)
-    if reader.problems:
-        raise _refusal(file, reader.problems)
+                if each not in reading.problems:
+                    reading.problems.append(each)
+    if reading.problems:
+        raise _refusal(file, reading.problems)
     return Recipe(
-        name, top["about"], top["note"], parameters, MappingProxyType(tables), lines, file, is_packaged
+        name, row["about"], row["note"], parameters, MappingProxyType(tables), lines, file, is_packaged
     )
 
 
-def _parameters(reader: TableReader) -> tuple[Parameter, ...]:
-    _, raw = reader.below((), reader.document, "parameters")
-    if len(raw) > PARAMETERS_MAX:
-        reader.wrong(("parameters",), len(raw), f"has {len(raw)} parameters, the limit is {PARAMETERS_MAX}")
+def _parameters(top: Table) -> tuple[Parameter, ...]:
+    tables = top.below("parameters")
+    many = len(tables.raw)
+    if many > PARAMETERS_MAX:
+        tables.wrong("", f"has {many} parameters, the limit is {PARAMETERS_MAX}", many)
     found: list[Parameter] = []
-    for name, table in [*raw.items()][:PARAMETERS_MAX]:
-        path = ("parameters", name)
+    for name in [*tables.raw][:PARAMETERS_MAX]:
         if not _NAME.fullmatch(name):
-            reader.wrong(path, name, "is not a parameter's name: small letters, digits and _, a letter first")
-        one = Parameter(name=name, **reader.read(path, reader.table(path, table), Parameter))
+            why = "is not a parameter's name: small letters, digits and _, a letter first"
+            tables.wrong(name, why, name)
+        one = Parameter(name=name, **tables.below(name).read(Parameter))
         if one.default is None and not one.example:
-            reader.wrong(path, None, "needs a default, or an example where it must be given")
+            tables.wrong(name, "needs a default, or an example where it must be given", None)
         elif one.shown:
             try:
                 _value(one.shown, one.kind)
             except BadValue as error:
-                reader.wrong(path, one.shown, str(error))
+                tables.wrong(name, str(error), one.shown)
         found.append(one)
     return tuple(found)
 
@@ -228,7 +227,7 @@ def _texts(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
             yield from _texts(item, (*path, key))
 
 
-def _check_marks(reader: TableReader, parameters: tuple[Parameter, ...], tables: Mapping[str, Any]) -> None:
+def _check_marks(top: Table, parameters: tuple[Parameter, ...], tables: Mapping[str, Any]) -> None:
     known = {p.name for p in parameters}
     used: set[str] = set()
     for part, table in tables.items():
@@ -236,11 +235,11 @@ def _check_marks(reader: TableReader, parameters: tuple[Parameter, ...], tables:
             for name in _MARK.findall(text):
                 used.add(name)
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, 1)
-                    more = f"; did you mean {near[0]}?" if near else ""
-                    reader.wrong(path, text, f"names {name}, which [parameters] does not have{more}")
+                    more = did_you_mean(name, known)
+                    holder = Table(top.reading, path[:-1], {})
+                    holder.wrong(path[-1], f"names {name}, which [parameters] does not have{more}", text)
     for name in sorted(known - used):
-        reader.wrong(("parameters", name), None, "is used nowhere")
+        Table(top.reading, ("parameters",), {}).wrong(name, "is used nowhere", None)
 
 
 def _filled(tables: Mapping[str, Mapping[str, Any]], role: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -285,10 +284,10 @@ def _problems(
     }
     writer = _HERE if role == WRITTEN else _ELSEWHERE
     document = {"name": _HERE, "filesets": {_FILESET: {"path": root, "writer": writer, **table}}}
-    reader = TableReader(document, lambda: moved)
-    read_settings(reader, "")
+    reading = Reading(lambda: moved)
+    read_settings(Table(reading, (), document), "")
     found = []
-    for each in reader.problems:
+    for each in reading.problems:
         rest = tuple(each["key"].split("."))[2:]
         at = (role, *rest)
         while at[:-1] and at not in lines and (BOTH, *at[1:]) not in lines:
