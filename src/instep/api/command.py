@@ -7,6 +7,7 @@ other. A result may gain fields with a default; a parameter may be added. Neithe
 from __future__ import annotations
 
 import enum
+import functools
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
@@ -93,9 +94,14 @@ def require_role(kind: type[Command[Any]], role: Role) -> None:
         )
 
 
+@functools.cache
+def _parameters(kind: type[Command[Any]]) -> tuple[str, ...]:
+    return tuple(field.encode_name for field in msgspec.structs.fields(kind))
+
+
 def command_from(kind: type[Kind], params: Mapping[str, Any]) -> Kind:
     """The request that a caller sent. ``UsageError`` names all parameters that are unknown, or one that is wrong."""
-    known = [field.encode_name for field in msgspec.structs.fields(kind)]
+    known = _parameters(kind)
     unknown = sorted(params.keys() - set(known))
     if unknown:
         raise UsageError(

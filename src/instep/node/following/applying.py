@@ -25,10 +25,12 @@ from instep.node.trees.fileset_tree import FilesetTree
 from instep.node.trees.held_paths import refuse_held
 from instep.node.trees.keeping.chunk_lists import recut
 from instep.node.trees.keeping.switch_rows import record_rows, store_rows
+from instep.node.trees.placing import Taken
 from instep.node.trees.scanning.stat_lookup import LiveRows
 from instep.node.trees.space import require_room
 from instep.tree.archive.archive import Archive
 from instep.tree.journal.journal import Journal, Why
+from instep.tree.root.control_folder import opened
 from instep.tree.root.failpoints import failpoint, register
 from instep.tree.root.place import Place
 from instep.tree.root.writable import require_writable_folder
@@ -176,25 +178,27 @@ class Applying:
             raise UnavailableError(f"generation {head.number} is not staged", code="not_staged")
         self._sealed = None
         local = self._tree.local(self._tree.definition(head))
-        place = self._tree.taken().place
-        self._finish_journal(place)
-        return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
+        with opened(self._tree.taken().place) as place:
+            self._finish_journal(place)
+            return switch(place, journal, local=local, get_page=self._tree.get_page, now_ms=wall_ms())
 
     def record_now(self) -> None:
         """Record the switch in the stat cache; the journal stays until live is saved."""
         failpoint(RECORDING)
-        store_rows(self._tree.store, self._tree.taken().place)
+        with opened(self._tree.taken().place) as place:
+            store_rows(self._tree.store, place)
 
     def close_now(self) -> None:
         """Live is saved: the journal goes, then the stage."""
         taken = self._tree.taken()
-        place = taken.place
         failpoint(RECORDED)
-        journal = Journal.load(place)
-        if journal is not None:
-            self._tree.hold(taken, journal.header.target, is_synced=False)  # with the journal's going
-            finish(place, journal)
-        clear_stages(place)
+        with opened(taken.place) as place:
+            journal = Journal.load(place)
+            if journal is not None:
+                # The record of what the tree holds is synced with the journal's going.
+                self._tree.hold(Taken(place, taken.marker), journal.header.target, is_synced=False)
+                finish(place, journal)
+            clear_stages(place)
 
     def drop_stage(self) -> None:
         self._lingering.give_up()
@@ -234,13 +238,13 @@ class Applying:
         )
 
     async def _replace(
-        self, opened: Callable[[], Stage], target: HeadRef, source: NodeName | None
+        self, open_stage: Callable[[], Stage], target: HeadRef, source: NodeName | None
     ) -> Switched:
         """Stage and switch at once, without gates and hooks."""
         tree = self._tree
         async with self._staging:
             self._sealed = None
-            stage = await tree.worker.run(opened)
+            stage = await tree.worker.run(open_stage)
             try:
                 clients = self._supply.sources_for(source) if source is not None else []
                 link_of = tree.contents()[0].target

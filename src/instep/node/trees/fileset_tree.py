@@ -35,6 +35,8 @@ from instep.tree.root.tree_generation import held_by_tree, note_held
 from instep.tree.scan.compare import Difference
 from instep.tree.scan.rules import Rules
 
+DEFINITIONS_KEPT = 4
+
 
 class FilesetTree:
     """The tree that a line writes or follows, as the line needs it. Work on files runs in ``worker``."""
@@ -52,6 +54,7 @@ class FilesetTree:
         self._comparison: TreeComparison | None = None
         """The last verify that was begun."""
         self._history: SharedHistory | None = None
+        self._definitions: dict[Digest, Definition] = {}
 
     @property
     def name(self) -> FilesetName:
@@ -112,8 +115,13 @@ class FilesetTree:
     # The rules ------------------------------------------------------------------------------------------------
 
     def definition_of(self, head: HeadRef) -> Definition | None:
-        """The definition that a known generation names, once it is here."""
-        return definition_of(self.store, head)
+        """The definition that a known generation names, once it is here. The last few are kept: an apply asks often."""
+        found = self._definitions.get(head.id) or definition_of(self.store, head)
+        if found is not None and head.id not in self._definitions:
+            if len(self._definitions) >= DEFINITIONS_KEPT:
+                self._definitions.clear()
+            self._definitions[head.id] = found
+        return found
 
     def definition(self, head: HeadRef) -> Definition:
         """The definition by which the tree is compared with ``head``: a writer's own, else the generation's."""

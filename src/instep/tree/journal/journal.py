@@ -6,7 +6,6 @@ appended as the apply goes on. It lives until live was recorded, or until the ne
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import os
 from collections.abc import Iterator
@@ -176,7 +175,7 @@ class Journal:
         except FileNotFoundError:
             return None
         with closing_fd(fd):
-            return cls._read(dataclasses.replace(place, folder=None), name, fd)
+            return cls._read(place, name, fd)
 
     @classmethod
     def _read(cls, place: Place, name: bytes, fd: int) -> Journal:

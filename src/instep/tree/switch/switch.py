@@ -91,7 +91,7 @@ def _begin(place: Place, journal: Journal) -> Journal:
     failpoint(_BEGUN)
     if current is not None:
         _strip_batch(place, current)
-    return Journal(journal.place, b"journal", journal.header, ())
+    return Journal(place, b"journal", journal.header, ())
 
 
 def _run(place: Place, journal: Journal, local: Local, get_page: GetPage | None, now_ms: int) -> Switched:
