@@ -59,7 +59,7 @@ class MembershipOperators:
 
     def _renew(self, partner: SimPartner) -> None:
         partner.crash("its machine is a new one")
-        partner.store.restore(({}, {}, {}, {}, None, None))
+        partner.store.restore()
         place = partner.place
         place.put_back()
         place.tree, place.archive, place.holds, place.is_copied = {}, {}, None, False

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from instep.core.follow.vocabulary import FollowFacts
 from instep.core.rollout.vocabulary import ended
-from instep.model.manifest.walk import iterate
 from instep.model.standing import Standing
 from instep.testing.partners.partner import SimPartner
-from instep.testing.world.disk import content_digest
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
@@ -76,10 +74,8 @@ class Rest:
         """The writer's tree as its head says, where the digests agree."""
         head = self.writer.announced
         assert head is not None
-        entries = {e.path: e.digest for e in iterate(head.root, self.writer.store.get_page)}
-        tree = self.writer.place.tree
-        is_same = entries == {path: content_digest(data) for path, data in tree.items()}
-        return tree if is_same else {}
+        is_same = self.writer.store.entries(head.root) == self.writer.place.digests()
+        return self.writer.place.tree if is_same else {}
 
     def check_end(self) -> None:
         """Check the promises at rest."""

@@ -310,7 +310,7 @@ class _Cluster:
         if backups and self.rng.random() < 0.8:
             writer.store.restore(self.rng.choice(backups)[0])
         else:
-            writer.store.restore(({}, {}, {}, {}, None, None))
+            writer.store.restore()
         writer.restores.came_back(writer.store.facts)
 
     def _change_policy(self) -> None:

@@ -3,47 +3,29 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from instep.core.guards.guards import DeletionPolicy
 from instep.core.guards.losses import WINDOW_MS
 from instep.core.publish import vocabulary as p
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest.walk import iterate
-from instep.testing.world.disk import SimPlace, SimStore
-from instep.testing.world.world import BrokenPromise, World
+from instep.testing.world.node import SimNode
+from instep.testing.world.world import BrokenPromise
 
 DELETIONS = DeletionPolicy()
-
-
-class GuardedWriter(Protocol):
-    """The writer as it is seen from outside."""
-
-    @property
-    def world(self) -> World: ...
-
-    @property
-    def store(self) -> SimStore: ...
-
-    @property
-    def place(self) -> SimPlace: ...
-
-    @property
-    def unreadable(self) -> Mapping[bytes, None]: ...
-
-    @property
-    def is_accepting(self) -> bool:
-        """An operator accepts a loss at the moment."""
-        ...
 
 
 class OutsideGuard:
     """Keeps the entries of the generations of the last ten minutes, since the operator accepted a loss or the writer's
     state was put back."""
 
-    def __init__(self, writer: GuardedWriter) -> None:
+    def __init__(
+        self, writer: SimNode, unreadable: Mapping[bytes, None], is_accepting: Callable[[], bool]
+    ) -> None:
         self._writer = writer
+        self._unreadable = unreadable
+        self._is_accepting = is_accepting
+        """Whether an operator accepts a loss at the moment."""
         self._hidden: frozenset[bytes] = frozenset()
         self._window: list[tuple[int, Digest, dict[bytes, Digest]]] = []
 
@@ -53,13 +35,10 @@ class OutsideGuard:
 
     def looked(self) -> None:
         """A scan reads the tree now: these paths are there and cannot be read."""
-        self._hidden = frozenset(self._writer.unreadable) & self._writer.place.tree.keys()
+        self._hidden = frozenset(self._unreadable) & self._writer.place.tree.keys()
 
     def _entries(self, root: Digest) -> dict[bytes, Digest]:
-        return {entry.path: entry.digest for entry in iterate(root, self._writer.store.get_page)}
-
-    def _is_accepted(self) -> bool:
-        return self._writer.is_accepting
+        return self._writer.store.entries(root)
 
     def check(self, effect: p.Commit) -> None:
         """Check a generation before it is signed: its losses against its base, and against each generation in the
@@ -73,7 +52,7 @@ class OutsideGuard:
                 raise BrokenPromise(
                     "P10", f"{path!r} cannot be read, and generation {effect.number} removes it"
                 )
-        if self._is_accepted():
+        if self._is_accepting():
             return
         if not self._window or self._window[-1][1] != base.id:
             self._window = [(self._writer.world.now, base.id, self._entries(base.root))]
@@ -88,6 +67,6 @@ class OutsideGuard:
                 )
 
     def committed(self, head: HeadRef, effect: p.Commit) -> None:
-        if self._is_accepted():
+        if self._is_accepting():
             self._window.clear()
         self._window.append((self._writer.world.now, head.id, self._entries(effect.root)))

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
-from instep.core.vocabulary import (
-    Cancel,
-    HookEnded,
-    HookKind,
-    KeepEpoch,
-    KeepGeneration,
-    Note,
-    Refuse,
-    RunHook,
-    SetTimer,
-    TimerFired,
-    Trouble,
-)
+from instep.core.vocabulary import HookEnded, HookKind, RunHook, Trouble
 from instep.errors import PeerError, Retry
 from instep.model.generation import SignedGeneration
 from instep.model.ids import Digest, HeadRef, LineId, NodeName
@@ -31,7 +16,7 @@ from instep.testing.checkers.ledger import Ledger
 from instep.testing.partners.partner_settings import SimPartnerSettings
 from instep.testing.world.disk import content_digest
 from instep.testing.world.network import Network
-from instep.testing.world.node import checked, sign, trouble, verdict_of
+from instep.testing.world.node import sign, trouble, verdict_of
 from instep.testing.world.world import BrokenPromise, World
 
 BAD = b"bad"
@@ -50,19 +35,11 @@ class SimPartner(SimPartnerSettings):
         self.offered_to: dict[str, HeadRef | None] = {}
 
     def make_machine(self) -> FollowMachine:
-        rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
-        machine_of: Any = self.world_machine or FollowMachine
-        machine: FollowMachine = machine_of(self.line, self.config, rng, self.store.facts)
+        machine: FollowMachine = self.born(FollowMachine)
         self.ledger.woke(self.name, machine.facts, self.store)
         if self.rollouts is not None:
             self.rollouts.born()
         return machine
-
-    world_machine: Callable[..., FollowMachine] | None = None
-    """A planted machine."""
-
-    def started(self) -> f.Started:
-        return f.Started()
 
     # --- sessions -------------------------------------------------------------------------------------------
 
@@ -118,22 +95,17 @@ class SimPartner(SimPartnerSettings):
             self._heard(sender, message)
 
     def _heard(self, sender: str, message: m.Head) -> None:
-        for epoch in message.epochs:
-            self.post(f.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
-        signed, beside = message.generation, message.beside
-        self.post(f.HeadSeen(NodeName(sender), signed, checked(signed), beside))
+        self.post_epochs(sender, message.epochs)
+        signed = message.generation
+        self.post(f.HeadSeen(NodeName(sender), signed, verdict_of(signed), message.beside))
 
     # --- effects --------------------------------------------------------------------------------------------
 
-    def perform(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
+    def act(self, effect: f.FollowEffect) -> None:  # noqa: C901  one line a kind
         self.may_write(effect)
         match effect:
             case f.SaveFollow():
                 self._save(effect.facts)
-            case KeepGeneration():
-                self.store.put(self.store.generations, effect.signed.id, effect.signed)
-            case KeepEpoch():
-                self.store.put(self.store.epochs, effect.signed.id, effect.signed)
             case f.Recover():
                 self.later(self._io_ms(), lambda: self.recover(effect.req))
             case f.FetchPages():
@@ -167,10 +139,6 @@ class SimPartner(SimPartnerSettings):
                     self.net.send(self.name, effect.source, m.encode(reminder))
             case f.DropStage():
                 self.place.drop_stage()
-            case Cancel():
-                self.cancel(effect.req)
-            case SetTimer():
-                self.set_timer(effect, TimerFired)
             case f.FollowReport():
                 self.ledger.reported(self.name, effect)
                 if self.rollouts is not None:
@@ -181,8 +149,6 @@ class SimPartner(SimPartnerSettings):
             case f.Return():
                 assert self.rollouts is not None
                 self.rollouts.offer_again(effect)
-            case Refuse() | Note():
-                pass
 
     def _io_ms(self) -> float:
         return self.rng.uniform(0.5, 5)
@@ -287,7 +253,7 @@ class SimPartner(SimPartnerSettings):
         if self.fails(self.world.options.disk_full):
             self.post(f.RecordFailed(effect.req, trouble("disk_full", 8)))
             return
-        if self.is_unproven and self.config_drift() is f.DriftPolicy.REVERT:
+        if self.is_unproven and self.config.drift is f.DriftPolicy.REVERT:
             raise BrokenPromise("P2", f"{self.name} records a tree that was not compared after a recovery")
         if self.owes_a_reload(effect.head.id):
             raise BrokenPromise(
@@ -301,9 +267,7 @@ class SimPartner(SimPartnerSettings):
         if broken is not None:  # Recorded, but the journal could not be taken away.
             self.post(f.RecordFailed(effect.req, trouble(broken, 8)))
             return
-        self.place.journal = None
-        self.place.stage.clear()
-        self.place.sealed_for = None
+        self.place.close()
         self.post(f.LiveRecorded(effect.req), self._io_ms())
 
     def _save(self, facts: f.FollowFacts) -> None:
@@ -340,9 +304,8 @@ class SimPartner(SimPartnerSettings):
 
     def _hook(self, effect: RunHook) -> None:
         assert effect.head is not None
-        failed = (
-            trouble(f"{effect.kind.value}_failed", 1) if self.fails(self.world.options.hook_fails) else None
-        )
+        is_failing = self.fails(self.world.options.hook_fails)
+        failed = trouble(f"{effect.kind.value}_failed", 1) if is_failing else None
         if effect.kind is HookKind.PROBE:
             is_bad_here = self.rollouts is not None and self.rollouts.probe_fails(effect.head)
             if self.place.tree.get(b"config") == BAD or is_bad_here:
@@ -393,6 +356,3 @@ class SimPartner(SimPartnerSettings):
     def was_undone(self) -> None:
         if self.rollouts is not None:
             self.rollouts.watch.undone(self.name)
-
-    def config_drift(self) -> f.DriftPolicy:
-        return self.config.drift

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from instep.core.follow import vocabulary as f
 from instep.model.ids import Digest, HeadRef
-from instep.model.manifest.walk import iterate
-from instep.testing.partners.tree_jobs import Plan, TreeJobs
-from instep.testing.world.disk import content_digest
+from instep.testing.partners.tree_jobs import TreeJobs
+from instep.testing.world.disk import Plan, content_digest
 from instep.testing.world.node import SimNode, trouble
 
 
@@ -14,9 +13,7 @@ class PartnerDrift(TreeJobs):
     """Reads and restores the tree; faults of the disk happen here too."""
 
     def differing(self, base: HeadRef) -> list[bytes]:
-        wanted = {e.path: e.digest for e in iterate(base.root, self.store.get_page)}
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        return [p for p in sorted(there | wanted) if there.get(p) != wanted.get(p)]
+        return [path for path, _, _ in self.place.plan_to(self.store.entries(base.root))]
 
     def _check_drift(self, effect: f.CheckDrift) -> None:
         if self.is_cancelled(effect.req):
@@ -27,7 +24,7 @@ class PartnerDrift(TreeJobs):
             self.post(f.DriftCheckFailed(effect.req, trouble("read_error", 8)))
         else:
             paths = [p for p in self.differing(effect.base) if not effect.paths or p in effect.paths]
-            is_kept = self.config_drift() is f.DriftPolicy.KEEP
+            is_kept = self.config.drift is f.DriftPolicy.KEEP
             if not effect.paths and (is_kept or not paths):
                 self.is_unproven = False  # Where they are kept, what a whole look finds are local changes.
             self.post(f.DriftChecked(effect.req, tuple(paths), len(paths)))
@@ -38,18 +35,17 @@ class PartnerDrift(TreeJobs):
             return
         self.place.stage.clear()  # A revert is staged itself, in the place of the staged generation.
         self.place.sealed_for = None
-        wanted = {e.path: e for e in iterate(effect.base.root, self.store.get_page)}
+        wanted = self.store.entries(effect.base.root)
         plan: Plan = []
         for path in effect.paths:
-            entry, there = wanted.get(path), self.place.tree.get(path)
-            data = None if entry is None else self._content(entry.digest, effect.source)
-            if entry is not None and data is None:
-                self.post(f.RevertFailed(effect.req, trouble("unavailable")))
-                return
-            if entry is not None and data is not None:
-                self.place.stage[entry.digest] = data
-            before = None if there is None else content_digest(there)
-            plan.append((path, before, entry.digest if entry else None))
+            digest, there = wanted.get(path), self.place.tree.get(path)
+            if digest is not None:
+                data = self._content(digest, effect.source)
+                if data is None:
+                    self.post(f.RevertFailed(effect.req, trouble("unavailable")))
+                    return
+                self.place.stage[digest] = data
+            plan.append((path, None if there is None else content_digest(there), digest))
         self.go(
             effect.base,
             plan,
@@ -59,8 +55,7 @@ class PartnerDrift(TreeJobs):
         )
 
     def _reverted(self, effect: f.Revert) -> f.Reverted:
-        self.place.journal = None
-        self.place.stage.clear()
+        self.place.close()
         return f.Reverted(effect.req, effect.paths)
 
     def _content(self, digest: Digest, source: str | None) -> bytes | None:
@@ -73,8 +68,7 @@ class PartnerDrift(TreeJobs):
         return found
 
     def _compare(self, effect: f.CompareTree) -> None:
-        wanted = {e.path: e.digest for e in iterate(effect.head.root, self.store.get_page)}
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        wanted, there = self.store.entries(effect.head.root), self.place.digests()
         added = [p for p in wanted if p not in there]
         removed = [p for p in there if p not in wanted]
         changed = [p for p in wanted if p in there and wanted[p] != there[p]]

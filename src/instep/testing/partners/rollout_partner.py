@@ -12,7 +12,7 @@ from instep.model.standing import StandingRecord
 from instep.net.messages import messages as m
 from instep.net.messages.partner_reports import report_message, view_of_report
 from instep.testing.checkers.rollout_watch import RolloutWatch
-from instep.testing.partners.partner_base import PartnerBase
+from instep.testing.partners.tree_jobs import TreeJobs
 from instep.testing.world.disk import content_digest
 from instep.testing.world.world import BrokenPromise
 
@@ -22,7 +22,7 @@ FINISH_SLACK_MS = 3_000
 class RolloutSide:
     """A partner's part in rollouts: present only when the seed has them."""
 
-    def __init__(self, partner: PartnerBase, watch: RolloutWatch) -> None:
+    def __init__(self, partner: TreeJobs, watch: RolloutWatch) -> None:
         self.partner = partner
         self.watch = watch
         self._book = HubBook()

@@ -11,28 +11,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from instep.core.follow import vocabulary as f
+from instep.core.follow.machine import FollowMachine
 from instep.core.vocabulary import Trouble
 from instep.errors import Retry
-from instep.model.ids import Digest, HeadRef, LineId
+from instep.model.ids import HeadRef, LineId
 from instep.model.manifest.check import missing
 from instep.model.manifest.diff import diff
-from instep.model.manifest.walk import iterate
-from instep.testing.partners.partner_base import PartnerBase
-from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed, content_digest
+from instep.testing.checkers.ledger import Ledger
+from instep.testing.world.disk import ERRNOS, Plan, SimJournal, StepFailed
 from instep.testing.world.network import Network
-from instep.testing.world.node import trouble
+from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.world import BrokenPromise, World
 
-Plan = list[tuple[bytes, Digest | None, Digest | None]]
-"""(path, digest before, digest after) of each step."""
 RESOURCES_EXIT = 8
 UNDONE_WITHIN = 2
 """So many poll intervals after nothing stands against it, an interrupted switch is undone or finished."""
 Answer = Callable[[Trouble], Any]
 
 
-class TreeJobs(PartnerBase):
+class TreeJobs(SimNode):
     """Apply, revert, put-back and recovery of one tree, and the rules between them."""
+
+    machine: FollowMachine
+    config: f.FollowConfig
+    ledger: Ledger
+    sources: tuple[str, ...]
 
     def __init__(self, world: World, net: Network, name: str, line: LineId) -> None:
         super().__init__(world, net, name, line)
@@ -68,10 +71,7 @@ class TreeJobs(PartnerBase):
                 (c.path, c.old.digest if c.old else None, c.new.digest if c.new else None)
                 for c in diff(base.root, target.root, self.store.get_page)
             ]
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
-        wanted = {e.path: e.digest for e in iterate(target.root, self.store.get_page)}
-        paths = sorted(there | wanted)
-        return [(p, there.get(p), wanted.get(p)) for p in paths if there.get(p) != wanted.get(p)]
+        return self.place.plan_to(self.store.entries(target.root))
 
     def fault(self, path: bytes) -> None:
         """Before each step: a stuck path fails every time, any other now and then."""
@@ -103,7 +103,7 @@ class TreeJobs(PartnerBase):
             "a switch began while another was not finished"
         )
         journal = SimJournal(head, plan, archives=archives)
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        there = self.place.digests()
         self.switching = [step for step in plan if there.get(step[0]) == step[1] != step[2]]
         if self.world.plant != "no_journal":
             self.place.journal = journal
@@ -181,15 +181,7 @@ class TreeJobs(PartnerBase):
             self._check_whole()
             self.post(f.RecoveryEnded(req, f.RecoveryKind.NOTHING, holds=place.holds))
         elif journal.is_finished:
-            self.post(
-                f.RecoveryEnded(
-                    req,
-                    f.RecoveryKind.FINISHED,
-                    journal.target,
-                    self.is_unproven,
-                    is_known=self.is_known(journal.target),
-                )
-            )
+            self.post(self._said_finished(req, journal.target, is_doubtful=self.is_unproven))
         elif journal.is_undoing or (self.rng.random() < 0.3 and self.world.plant != "never_undone"):
             self._undo(req, journal)
         else:
@@ -199,9 +191,10 @@ class TreeJobs(PartnerBase):
                 steps, [], lambda: self._finished(req, journal), lambda e: self._unfinished(req, journal, e)
             )
 
-    def is_known(self, target: HeadRef) -> bool:
-        """Whether the state has the record and the pages of a generation."""
-        return target.id in self.store.generations and not missing(target.root, self.store.pages.get)
+    def _said_finished(self, req: int, target: HeadRef, *, is_doubtful: bool) -> f.RecoveryEnded:
+        """It is known when the state has the record and the pages of the generation."""
+        is_known = target.id in self.store.generations and not missing(target.root, self.store.pages.get)
+        return f.RecoveryEnded(req, f.RecoveryKind.FINISHED, target, is_doubtful, is_known=is_known)
 
     def _unfinished(self, req: int, journal: SimJournal, error: StepFailed) -> None:
         if self.world.plant == "never_undone":
@@ -216,15 +209,7 @@ class TreeJobs(PartnerBase):
             self.switching = None
             self.is_unproven = True
         self._check_whole()
-        self._answer(
-            f.RecoveryEnded(
-                req,
-                f.RecoveryKind.FINISHED,
-                journal.target,
-                is_doubtful,
-                is_known=self.is_known(journal.target),
-            )
-        )
+        self._answer(self._said_finished(req, journal.target, is_doubtful=is_doubtful))
 
     def _undo(self, req: int, journal: SimJournal) -> None:
         self.is_switching = True
@@ -248,7 +233,7 @@ class TreeJobs(PartnerBase):
         plan, self.switching = self.switching, None
         if plan is None:
             return
-        there = {path: content_digest(data) for path, data in self.place.tree.items()}
+        there = self.place.digests()
         old = [path for path, before, _ in plan if there.get(path) == before]
         new = [path for path, _, after in plan if there.get(path) == after]
         if old and new:
@@ -258,13 +243,13 @@ class TreeJobs(PartnerBase):
 
     def check_offered(self) -> None:
         """P2: a tree of two generations is never called whole, whatever error left it so."""
-        journal, machine = self.place.journal, self.machine
+        journal = self.place.journal
         self._check_undone(journal)
-        if machine.is_torn or self.is_switching:
+        if self.machine.is_torn or self.is_switching:
             return
         if journal is not None and not journal.is_finished:
             raise BrokenPromise("P2", f"{self.name} calls a half-switched tree whole")
-        if self.is_unproven and self.config_drift() == f.DriftPolicy.REVERT:
+        if self.is_unproven and self.config.drift is f.DriftPolicy.REVERT:
             raise BrokenPromise(
                 "P2", f"{self.name} calls a tree whole that was not compared after a recovery"
             )
@@ -281,10 +266,6 @@ class TreeJobs(PartnerBase):
             self._open_since = self.world.now
         elif not self.is_switching and self.world.now - self._open_since > UNDONE_WITHIN * options.poll_ms:
             raise BrokenPromise("P2", f"{self.name} could undo its half switch, and did not")
-
-    @abstractmethod
-    def config_drift(self) -> f.DriftPolicy:
-        """The node's policy for local changes."""
 
 
 def _failed(error: StepFailed) -> Trouble:

@@ -20,6 +20,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.cutter import Shape
 from instep.model.manifest.entry import Entry, Kind
 from instep.model.manifest.pages import PageMissing
+from instep.model.manifest.walk import iterate
 from instep.testing.world.world import BrokenPromise
 
 ERRNOS = tuple(
@@ -52,6 +53,10 @@ def entry_of(path: bytes, data: bytes, born_ms: int = 1) -> Entry:
     return Entry(path, Kind.FILE, 0o644, len(data), 1, content_digest(data), born_ms)
 
 
+Plan = list[tuple[bytes, Digest | None, Digest | None]]
+"""(path, digest before, digest after) of each step."""
+
+
 class SimStore:
     """State of a node. ``put`` is volatile until the next ``barrier``; ``save`` is a barrier."""
 
@@ -80,6 +85,10 @@ class SimStore:
     def put_page(self, digest: Digest, raw: bytes) -> None:
         self.put(self.pages, digest, raw)
 
+    def entries(self, root: Digest) -> dict[bytes, Digest]:
+        """The digest of each path of a manifest."""
+        return {entry.path: entry.digest for entry in iterate(root, self.get_page)}
+
     def save(self, facts: Any, *, is_durable: bool = True) -> None:
         self.facts = facts
         self._volatile.clear()
@@ -106,7 +115,8 @@ class SimStore:
             self.rollout,
         )
 
-    def restore(self, backup: tuple[Any, ...]) -> None:
+    def restore(self, backup: tuple[Any, ...] = ({}, {}, {}, {}, None, None)) -> None:
+        """The node directory is this older copy, or an empty one."""
         self.pages, self.generations, self.epochs, self.history = (dict(t) for t in backup[:4])
         self.facts = self._durable_facts = backup[4]
         self.rollout = backup[5]
@@ -123,11 +133,10 @@ Fault = Callable[[bytes], None]
 
 @dataclass(slots=True)
 class SimJournal:
-    """Durable once written. ``plan`` has (path, digest before, digest after); ``displaced`` what steps moved
-    away."""
+    """Durable once written. ``displaced`` has what steps moved away."""
 
     target: HeadRef
-    plan: list[tuple[bytes, Digest | None, Digest | None]]
+    plan: Plan
     displaced: dict[bytes, bytes | None] = field(default_factory=dict)
     is_finished: bool = False
     is_undoing: bool = False
@@ -146,7 +155,6 @@ class SimPlace:
         self.sealed_for: Digest | None = None
         self.journal: SimJournal | None = None
         self.archive: dict[Digest, bytes] = {}
-        self.forgets_archive = False
         self.holds: HeadRef | None = None
         """The generation in the tree's own record: durable, and not part of the node's state."""
         self.stuck: dict[bytes, str] = {}
@@ -154,6 +162,21 @@ class SimPlace:
         self.is_copied = False
         """The disk came back file by file, every inode another: recovery takes each step for done."""
         self._unsynced: dict[bytes, bytes | None] = {}
+
+    def digests(self) -> dict[bytes, Digest]:
+        return {path: content_digest(data) for path, data in self.tree.items()}
+
+    def plan_to(self, wanted: dict[bytes, Digest]) -> Plan:
+        """The steps from this tree to one of these contents, by path."""
+        there = self.digests()
+        return [
+            (p, there.get(p), wanted.get(p)) for p in sorted(there | wanted) if there.get(p) != wanted.get(p)
+        ]
+
+    def close(self) -> None:
+        """A job is over: nothing of it is left to finish or to undo."""
+        self.journal = self.sealed_for = None
+        self.stage.clear()
 
     def drop_stage(self) -> None:
         """Empty staging, except for the stage that an unfinished journal names."""
@@ -197,9 +220,7 @@ class SimPlace:
 
     def put_back(self) -> None:
         """The disk is another one by now: nothing is under way on it."""
-        self.journal = None
-        self.sealed_for = None
-        self.stage.clear()
+        self.close()
         self._unsynced.clear()
 
     def crash(self, rng: Random) -> None:

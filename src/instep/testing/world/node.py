@@ -6,15 +6,28 @@ The driver is as boring as the real one: take an event, step the machine, perfor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from typing import Any, TypeVar
 
 import msgspec
 
-from instep.core.vocabulary import SetTimer, SignerVerdict, Trouble
+from instep.core.vocabulary import (
+    Cancel,
+    EpochSeen,
+    KeepEpoch,
+    KeepGeneration,
+    Note,
+    Refuse,
+    SetTimer,
+    SignerVerdict,
+    Started,
+    TimerFired,
+    Trouble,
+)
 from instep.errors import PeerError, Retry
-from instep.model.generation import Signature, SignedEpoch, SignedGeneration
-from instep.model.ids import Digest, HeadRef, LineId, NodeName
+from instep.model.generation import EpochBody, GenerationBody, Signature, SignedEpoch, SignedGeneration
+from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
 from instep.model.manifest.check import check_tree, missing
 from instep.model.manifest.pages import digest_of
 from instep.model.manifest.walk import iterate
@@ -22,6 +35,8 @@ from instep.net.messages import messages as m
 from instep.testing.world.disk import SMALL, SimPlace, SimStore, content_digest
 from instep.testing.world.network import Network
 from instep.testing.world.world import World
+
+RecordT = TypeVar("RecordT", SignedEpoch, SignedGeneration)
 
 
 class Crashed(Exception):
@@ -33,8 +48,15 @@ def sign(signer: str, record_id: Digest) -> Signature:
     return Signature(NodeName(signer), signer.encode(), content_digest(signer.encode() + record_id))
 
 
-def verdict_of(signature: Signature, record_id: Digest) -> SignerVerdict:
-    is_valid = signature == sign(signature.signer, record_id)
+def signed_by(signer: str, kind: type[RecordT], body: EpochBody | GenerationBody) -> RecordT:
+    """The record of this body."""
+    unsigned = kind(body.encoded(), sign("", EMPTY_DIGEST))
+    return kind(unsigned.raw, sign(signer, unsigned.id))
+
+
+def verdict_of(record: SignedEpoch | SignedGeneration) -> SignerVerdict:
+    signature = record.signature
+    is_valid = signature == sign(signature.signer, record.id)
     return SignerVerdict(
         is_valid, signature.signer, signature.signer == "ca", "" if is_valid else "bad_signature"
     )
@@ -55,6 +77,9 @@ class SimNode(ABC):
         self.store = SimStore()
         self.place = SimPlace(name)
         self.machine: Any = None
+        self.config: Any = None
+        self.world_machine: Callable[..., Any] | None = None
+        """A planted machine."""
         self.is_alive = False
         self.is_member = True
         """Whether the writer lists it; the writer itself always is one."""
@@ -80,7 +105,7 @@ class SimNode(ABC):
         self._cancelled.clear()
         self.world.record(self.name, "!", "starts")
         self.machine = self.make_machine()
-        self.take(self.started())
+        self.take(Started())
 
     def crash(self, why: str) -> None:
         if not self.is_alive:
@@ -137,9 +162,28 @@ class SimNode(ABC):
             return
         self.after_step()
 
-    def set_timer(
-        self, effect: SetTimer, fired: Callable[[str], Any], take: Callable[[Any], None] | None = None
-    ) -> None:
+    def born(self, kind: Callable[..., Any]) -> Any:
+        """A machine of this kind, or the planted one, with the facts that the store saved last."""
+        rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
+        return (self.world_machine or kind)(self.line, self.config, rng, self.store.facts)
+
+    def perform(self, effect: Any) -> None:
+        """Carry out one effect of the node's first machine."""
+        match effect:
+            case KeepGeneration():
+                self.store.put(self.store.generations, effect.signed.id, effect.signed)
+            case KeepEpoch():
+                self.store.put(self.store.epochs, effect.signed.id, effect.signed)
+            case Cancel():
+                self.cancel(effect.req)
+            case SetTimer():
+                self.set_timer(effect)
+            case Refuse() | Note():
+                pass
+            case _:
+                self.act(effect)
+
+    def set_timer(self, effect: SetTimer, take: Callable[[Any], None] | None = None) -> None:
         """``take`` gets the event when it is not this node's first machine that set the timer."""
         name = effect.name if take is None else f"{effect.name} of another machine"
         number = self._timers.get(name, 0) + 1
@@ -150,7 +194,7 @@ class SimNode(ABC):
 
         def fire() -> None:
             if self._timers.get(name) == number:
-                (take or self.take)(fired(effect.name))
+                (take or self.take)(TimerFired(effect.name))
 
         self.later(delay, fire)
 
@@ -241,12 +285,8 @@ class SimNode(ABC):
         """A machine born with the facts that the store saved last."""
 
     @abstractmethod
-    def started(self) -> Any:
-        """The event that starts it."""
-
-    @abstractmethod
-    def perform(self, effect: Any) -> None:
-        """Carry out one effect."""
+    def act(self, effect: Any) -> None:
+        """Carry out one effect that only a machine of this kind has."""
 
     def after_step(self) -> None:  # noqa: B027  not every node looks
         """Checkers hook in here."""
@@ -272,6 +312,10 @@ class SimNode(ABC):
         """Only a line's writer knows what its head descends from."""
         return None
 
+    def post_epochs(self, sender: str, records: Iterable[SignedEpoch]) -> None:
+        for record in records:
+            self.post(EpochSeen(NodeName(sender), record, verdict_of(record)))
+
     def epoch_records(self) -> tuple[SignedEpoch, ...]:
         return tuple(sorted(self.store.epochs.values(), key=lambda e: (e.body().epoch, e.raw)))
 
@@ -287,13 +331,8 @@ class SimNode(ABC):
                 head = None if head.generation.ref() == request.lines[0].head else head
             return m.encode(m.HeadsReply(() if head is None else (head,)))
         if isinstance(request, m.PagesRequest):
-            pages = []
-            for digest in request.digests:
-                page = self.store.pages.get(digest)
-                if page is None:
-                    break
-                pages.append(page)
-            return m.encode(m.PagesReply(tuple(pages)))
+            known = takewhile(self.store.pages.__contains__, request.digests)
+            return m.encode(m.PagesReply(tuple(self.store.pages[digest] for digest in known)))
         return self._serve_contents(request)
 
     def _serve_contents(self, request: m.ContentsRequest) -> bytes:
@@ -344,7 +383,3 @@ class SimNode(ABC):
     @abstractmethod
     def closed(self, other: str) -> None:
         """The stream with ``other`` broke."""
-
-
-def checked(signed: SignedGeneration) -> SignerVerdict:
-    return verdict_of(signed.signature, signed.id)

@@ -7,6 +7,7 @@ and the file decides which machine runs. The file and the store survive a crash,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from instep.core.follow import vocabulary as f
@@ -21,7 +22,7 @@ from instep.net.messages import messages as m
 from instep.testing.checkers.ledger import Ledger
 from instep.testing.partners.partner import SimPartner
 from instep.testing.world.network import Network
-from instep.testing.world.node import SimNode, verdict_of
+from instep.testing.world.node import SimNode
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
@@ -57,7 +58,7 @@ class _Follows(SimPartner):
         self._heard(sender, message)
 
     def hear(self, sender: str, raw: bytes) -> None:
-        if not self.member.hears_epochs(self, sender, raw, f.EpochSeen):
+        if not self.member.hears_epochs(self, sender, raw):
             super().hear(sender, raw)
 
     def perform(self, effect: Any) -> None:
@@ -89,7 +90,7 @@ class _Writes(SimWriter):
         self.member.tell_epochs(other)
 
     def hear(self, sender: str, raw: bytes) -> None:
-        if not self.member.hears_epochs(self, sender, raw, p.EpochSeen):
+        if not self.member.hears_epochs(self, sender, raw):
             super().hear(sender, raw)
 
     def perform(self, effect: Any) -> None:
@@ -169,8 +170,6 @@ class SimMember:
             self.active.boot()
 
     def follow_config(self, config: f.FollowConfig) -> f.FollowConfig:
-        from dataclasses import replace
-
         return replace(config, writer=NodeName(self.toml), overrules=self.world.plant == "stale_file_counts")
 
     def convert(self, kind: type[Any]) -> None:
@@ -250,15 +249,14 @@ class SimMember:
                 self.tell_epochs(other)
         self.world.at(RETELL_MS, self.retell)
 
-    def hears_epochs(self, node: SimNode, sender: str, raw: bytes, seen: Any) -> bool:
+    def hears_epochs(self, node: SimNode, sender: str, raw: bytes) -> bool:
         try:
             message = m.decode_stream(raw)
         except PeerError:
             return True
         if not isinstance(message, m.Epochs):
             return False
-        for record in message.records:
-            node.post(seen(NodeName(sender), record, verdict_of(record.signature, record.id)))
+        node.post_epochs(sender, message.records)
         return True
 
     def checks(self, book: Any, before: Any, head: HeadRef | None) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from instep.core.follow import vocabulary as f
 from instep.core.follow.vocabulary import FollowFacts
 from instep.core.publish import vocabulary as p
 from instep.core.publish.right_to_write import owes_a_generation
+from instep.core.vocabulary import EpochSeen
 from instep.core.writer_change import base_of, lost_generations, next_epoch, rests_on, writer_by
 from instep.model.generation import EpochBody, SignedEpoch
-from instep.model.ids import EMPTY_DIGEST, HeadRef, NodeName
+from instep.model.ids import HeadRef, NodeName
 from instep.model.standing import Standing
 from instep.net.messages import messages as m
-from instep.testing.world.node import sign, verdict_of
+from instep.testing.world.node import signed_by, verdict_of
 from instep.testing.writer_changes.checks import Given, LineChecks
 from instep.testing.writer_changes.member import SimMember
 
@@ -70,8 +70,7 @@ class LineOperators(LineChecks):
     ) -> SignedEpoch:
         key = writer.encode() if is_ours else b"taken " + writer.encode()
         body = EpochBody(1, self.line.fileset, self.line.origin, epoch, NodeName(writer), key, base_of(base))
-        unsigned = SignedEpoch(body.encoded(), sign("", EMPTY_DIGEST))
-        return SignedEpoch(unsigned.raw, sign(signer, unsigned.id))
+        return signed_by(signer, SignedEpoch, body)
 
     # --- handover -------------------------------------------------------------------------------------------
 
@@ -119,9 +118,7 @@ class LineOperators(LineChecks):
             self.world.record(
                 writer.name, "!", f"hands over to {target} on {facts.head and facts.head.number}"
             )
-            writer.writes.take(
-                p.EpochSeen(NodeName(writer.name), record, verdict_of(record.signature, record.id))
-            )
+            writer.writes.take(EpochSeen(NodeName(writer.name), record, verdict_of(record)))
             if writer.life == life and writer.is_writing:
                 writer.writes.take(p.Resumed())
             return
@@ -191,8 +188,7 @@ class LineOperators(LineChecks):
         known = dict.fromkeys([ref.id for ref in recorded] + [ref.id for _, ref in told])
         self.given[record.id] = Given(record, member.held, True, named, known)
         self.world.record(member.name, "!", f"is promoted to epoch {epoch} on {member.held.number}")
-        seen = f.EpochSeen if is_follower else p.EpochSeen
-        member.active.take(seen(NodeName(member.name), record, verdict_of(record.signature, record.id)))
+        member.active.take(EpochSeen(NodeName(member.name), record, verdict_of(record)))
 
     def _reaches(self, member: SimMember, other: SimMember) -> bool:
         return other is not member and other.is_alive and self.net.is_open(other.name, member.name)

@@ -18,7 +18,7 @@ from instep.model.ids import Digest, HeadRef
 from instep.model.manifest.diff import diff
 from instep.model.manifest.pages import PageMissing
 from instep.model.manifest.walk import iterate
-from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed, content_digest
+from instep.testing.world.disk import ERRNOS, SimJournal, StepFailed
 from instep.testing.world.node import SimNode, trouble
 from instep.testing.world.world import BrokenPromise
 from instep.testing.writers.writer_base import WriterBase
@@ -82,8 +82,7 @@ class SimRestores:
         writer, get = self._writer, self._writer.store.get_page
         base = effect.head.root if effect.head is not None else None
         found = list(diff(base, effect.target.root, get))
-        wanted = {e.path: e.digest for e in iterate(effect.target.root, get)}
-        there = {path: content_digest(data) for path, data in writer.place.tree.items()}
+        wanted, there = writer.store.entries(effect.target.root), writer.place.digests()
         summary = p.ScanSummary(
             root=effect.target.root,
             entries=len(wanted),
@@ -120,23 +119,18 @@ class SimRestores:
     def restore(self, effect: s.Restore) -> None:
         """Everything laid first; then the journal, then step by step."""
         writer, place = self._writer, self._writer.place
-        wanted: dict[bytes, Digest] = {}
-        for entry in iterate(effect.target.root, writer.store.get_page):
-            data = self._content(entry.digest)
+        wanted = writer.store.entries(effect.target.root)
+        for digest in wanted.values():
+            data = self._content(digest)
             if data is None or writer.fails(writer.world.options.disk_full):
                 place.stage.clear()
                 writer.post(
                     s.RestoreFailed(effect.req, trouble("contents_missing" if data is None else "disk_full"))
                 )
                 return
-            place.stage[entry.digest] = data
-            wanted[entry.path] = entry.digest
-        there = {path: content_digest(data) for path, data in place.tree.items()}
-        paths = [path for path in sorted(there | wanted) if there.get(path) != wanted.get(path)]
+            place.stage[digest] = data
         place.sealed_for = effect.target.id
-        place.journal = SimJournal(
-            effect.target, [(path, there.get(path), wanted.get(path)) for path in paths]
-        )
+        place.journal = SimJournal(effect.target, place.plan_to(wanted))
         self._steps(
             place.steps(place.journal, self._fault),
             lambda: writer.post(s.Restored(effect.req)),
@@ -149,7 +143,7 @@ class SimRestores:
         if not place.has_marker:
             writer.post(s.RecoverFailed(req, trouble("marker_missing", 4)))
         elif place.journal is None or place.journal.is_finished:
-            self._close()
+            place.close()
             writer.post(s.TreeRecovered(req))
         else:
             is_undone = place.journal.is_undoing or writer.rng.random() < 0.5
@@ -170,7 +164,7 @@ class SimRestores:
             try:
                 next(steps)
             except StopIteration:
-                self._close()
+                writer.place.close()
                 done()
             except StepFailed as error:
                 failed(trouble(str(error.args[0]), 8))
@@ -185,12 +179,6 @@ class SimRestores:
         if writer.fails(writer.world.options.step_fails):
             raise StepFailed(writer.rng.choice(ERRNOS), path)
 
-    def _close(self) -> None:
-        place = self._writer.place
-        place.journal = None
-        place.sealed_for = None
-        place.stage.clear()
-
     # --- what must hold -----------------------------------------------------------------------------------------
 
     def looks(self, effect: p.Scan) -> None:
@@ -199,8 +187,7 @@ class SimRestores:
         facts: p.PublishFacts = self._writer.machine.facts
         if self._came_back_with is None or effect.base is None or facts.head != effect.base:
             return
-        entries = {e.path: e.digest for e in iterate(effect.base.root, self._writer.store.get_page)}
-        if entries == {path: content_digest(data) for path, data in self._writer.place.tree.items()}:
+        if self._writer.store.entries(effect.base.root) == self._writer.place.digests():
             self.decided()  # the tree is the head that was adopted: nothing has to be decided
 
     def commits(self, effect: p.Commit) -> None:

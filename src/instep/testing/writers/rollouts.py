@@ -9,7 +9,7 @@ from typing import Any
 
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.machine import RolloutMachine
-from instep.core.vocabulary import Note, SetTimer, TimerFired
+from instep.core.vocabulary import Note, SetTimer
 from instep.model.ids import HeadRef, NodeName
 from instep.model.rollout import RolloutPolicy
 from instep.net.messages import messages as m
@@ -71,7 +71,7 @@ class SimRollouts:
             case v.GiveRolloutAnswer():
                 self.watch.answered(effect.request, effect.trouble, writer.store.rollout)
             case SetTimer():
-                writer.set_timer(effect, TimerFired, self._take)
+                writer.set_timer(effect, self._take)
             case v.ShowRollout():
                 self.watch.shown(effect.view)
             case Note():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,19 +13,7 @@ from instep.core.publish.commit_facts import LastCommit, committed
 from instep.core.publish.machine import PublishMachine
 from instep.core.publish.own_line import own_at
 from instep.core.rollout import vocabulary as v
-from instep.core.vocabulary import (
-    Cancel,
-    HookEnded,
-    KeepEpoch,
-    KeepGeneration,
-    Note,
-    Refuse,
-    RunHook,
-    SetTimer,
-    SignerVerdict,
-    TimerFired,
-    Trouble,
-)
+from instep.core.vocabulary import HookEnded, RunHook, SignerVerdict, Trouble
 from instep.errors import PeerError
 from instep.model.generation import EpochBody, GenerationBody, SignedEpoch, SignedGeneration
 from instep.model.ids import EMPTY_DIGEST, Digest, HeadRef, LineId, NodeName
@@ -36,7 +24,7 @@ from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.outside_guard import DELETIONS, OutsideGuard
 from instep.testing.world.disk import content_digest
 from instep.testing.world.network import Network
-from instep.testing.world.node import SimNode, checked, sign, trouble, verdict_of
+from instep.testing.world.node import SimNode, signed_by, trouble, verdict_of
 from instep.testing.world.options import policy_words
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.restores import SimRestores
@@ -47,9 +35,6 @@ from instep.testing.writers.writer_scan import HOT, scanned
 
 class SimWriter(WriterBase):
     """Publishes the line; ``unreadable`` are paths that a scan cannot read at the moment."""
-
-    world_machine: Callable[..., PublishMachine] | None = None
-    """A planted machine."""
 
     def __init__(
         self, world: World, net: Network, name: str, line: LineId, partners: tuple[str, ...], ledger: Ledger
@@ -65,12 +50,11 @@ class SimWriter(WriterBase):
         self.accepting: dict[int, None] = {}
         self.restores = SimRestores(self)
         self.announced: HeadRef | None = None
-        self.guard = OutsideGuard(self)
+        self.guard = OutsideGuard(self, self.unreadable, lambda: self.is_accepting)
         self.asked_here = {}
         self._told_heads: dict[str, HeadRef | None] = {}
-        options = world.options
         self.rollouts: SimRollouts | None = None
-        self.definition = options.policy.encoded()
+        self.definition = world.options.policy.encoded()
         self.config = self._own_config()
 
     @property
@@ -117,18 +101,13 @@ class SimWriter(WriterBase):
             self.take(p.PublishConfigChanged(config))
 
     def make_machine(self) -> PublishMachine:
-        rng = self.world.stream(f"jitter {self.name} {self.incarnation}")
         self.announced = None
         self._last_commit = LastCommit()
-        machine_of: Any = self.world_machine or PublishMachine
-        machine: PublishMachine = machine_of(self.line, self.config, rng, self.store.facts)
+        machine: PublishMachine = self.born(PublishMachine)
         if self.rollouts is not None:
             facts = machine.facts
             self.rollouts.boot(facts.head if facts.head == facts.base else None)
         return machine
-
-    def started(self) -> p.Started:
-        return p.Started()
 
     def on_crash(self) -> None:
         # The callers get an error from the broken connection; the machine answers none of them any more.
@@ -185,26 +164,21 @@ class SimWriter(WriterBase):
         self.post(p.PartnerSeen(NodeName(sender)), 2)
 
     def _heard(self, sender: str, message: m.Head) -> None:
-        for epoch in message.epochs:
-            self.post(p.EpochSeen(NodeName(sender), epoch, verdict_of(epoch.signature, epoch.id)))
+        self.post_epochs(sender, message.epochs)
         signed = message.generation
         try:
             ours = self._stored_at(signed.ref())
         except PeerError:
             ours = None
         id_ = None if ours is None else ours.id
-        self.post(p.HeadOfOursSeen(NodeName(sender), signed, checked(signed), id_), 1)
+        self.post(p.HeadOfOursSeen(NodeName(sender), signed, verdict_of(signed), id_), 1)
 
     # --- effects --------------------------------------------------------------------------------------------
 
-    def perform(self, effect: s.WriterEffect) -> None:  # noqa: C901  one line a kind
+    def act(self, effect: s.WriterEffect) -> None:  # noqa: C901  one line a kind
         match effect:
             case p.SavePublish():
                 self.store.save(self._last_commit.saved(effect.facts))
-            case KeepGeneration():
-                self.store.put(self.store.generations, effect.signed.id, effect.signed)
-            case KeepEpoch():
-                self.store.put(self.store.epochs, effect.signed.id, effect.signed)
             case p.Scan():
                 self.later(self.rng.uniform(1, 20), lambda: self._scan(effect))
             case p.Commit():
@@ -232,30 +206,20 @@ class SimWriter(WriterBase):
                 if effect.request in self.ledger.answered:
                     raise BrokenPromise("P9", f"request {effect.request} was answered twice")
                 self.ledger.answered[effect.request] = None
-            case Cancel():
-                self.cancel(effect.req)
-            case SetTimer():
-                self.set_timer(effect, TimerFired)
             case p.PublishReport():
                 if effect.standing.value in ("blocked", "failing", "damaged", "held") and not effect.reason:
                     raise BrokenPromise("P9", f"{self.name} is {effect.standing.value} without a reason")
-            case Refuse() | Note():
-                pass
 
     def _scan(self, effect: p.Scan) -> None:
         self.restores.looks(effect)
         if not self.place.has_marker:
             self.post(p.ScanFailed(effect.req, trouble("marker_missing", 4)))
-            return
-        if self.fails(self.world.options.read_error):
+        elif self.fails(self.world.options.read_error):
             self.post(p.ScanFailed(effect.req, trouble("read_error", 8)))
-            return
-        self.guard.looked()
-        self.post(
-            p.TreeScanned(
-                effect.req, scanned(self, effect, definition_changed=self._is_definition_changed(effect.base))
-            )
-        )
+        else:
+            self.guard.looked()
+            is_other = self._is_definition_changed(effect.base)
+            self.post(p.TreeScanned(effect.req, scanned(self, effect, definition_changed=is_other)))
 
     def _is_definition_changed(self, base: HeadRef | None) -> bool:
         signed = None if base is None else self.ledger.committed.get(base.id)
@@ -286,8 +250,7 @@ class SimWriter(WriterBase):
             effect.entries,
             effect.size_bytes,
         )
-        unsigned = SignedGeneration(body.encoded(), sign("", EMPTY_DIGEST))
-        signed = SignedGeneration(unsigned.raw, sign(self.name, unsigned.id))
+        signed = signed_by(self.name, SignedGeneration, body)
         head = signed.ref()
         self.ledger.committed[head.id] = signed
         if self.rollouts is not None:
@@ -309,8 +272,7 @@ class SimWriter(WriterBase):
         body = EpochBody(
             1, self.line.fileset, self.line.origin, 1, NodeName(self.name), self.name.encode(), EMPTY_DIGEST
         )
-        unsigned = SignedEpoch(body.encoded(), sign("", EMPTY_DIGEST))
-        record = SignedEpoch(unsigned.raw, sign(self.name, unsigned.id))
+        record = signed_by(self.name, SignedEpoch, body)
         if effect.epoch == 1 and record.id not in self.store.epochs:
             self.store.put(self.store.epochs, record.id, record)
             verdict = SignerVerdict(True, NodeName(self.name))
@@ -334,7 +296,7 @@ class SimWriter(WriterBase):
 
         for name in self.partners:
             request = m.encode(m.HeadsRequest((m.KnownLine(self.line),)))
-            self.net.call(self.name, name, request, self.in_this_life(_bound(arrived, name)))
+            self.net.call(self.name, name, request, self.in_this_life(partial(arrived, name)))
 
     def _fetch(self, effect: p.FetchPages) -> None:
         def done(failed: Trouble | None) -> None:
@@ -386,7 +348,3 @@ class SimWriter(WriterBase):
             for request in list(accepting):
                 if request in self.ledger.answered:
                     del accepting[request]
-
-
-def _bound(arrived: Callable[[str, bytes | None], None], name: str) -> Callable[[bytes | None], None]:
-    return lambda raw: arrived(name, raw)
