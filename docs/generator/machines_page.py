@@ -6,12 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from instep.core.contract import REST, Invariant, PhaseRow, sentence_of
-from instep.core.follow import invariants as follow_invariants
-from instep.core.follow.phases import PHASES as FOLLOW
-from instep.core.publish import invariants as publish_invariants
-from instep.core.publish.phases import PHASES as PUBLISH
-from instep.core.rollout import invariants as rollout_invariants
-from instep.core.rollout.phases import PHASES as ROLLOUT
+from instep.core.follow import contract as follow
+from instep.core.publish import contract as publish
+from instep.core.rollout import contract as rollout
 
 _INTRO = """
 Each machine takes one event after another and returns effects; it is level triggered, so after each event it begins
@@ -31,11 +28,9 @@ def machines_page(note: str) -> str:
         "# State machines\n",
         note,
         _INTRO,
-        *_machine("Follow: one line at a partner", FOLLOW.values(), follow_invariants.INVARIANTS),
-        *_machine("Publish: one line at its writer", PUBLISH.values(), publish_invariants.INVARIANTS),
-        *_machine(
-            "Rollout: a generation through the partners", ROLLOUT.values(), rollout_invariants.INVARIANTS
-        ),
+        *_machine("Follow: one line at a partner", follow.PHASES.values(), follow.INVARIANTS),
+        *_machine("Publish: one line at its writer", publish.PHASES.values(), publish.INVARIANTS),
+        *_machine("Rollout: a generation through the partners", rollout.PHASES.values(), rollout.INVARIANTS),
     ]
     return "\n".join(parts) + "\n"
 

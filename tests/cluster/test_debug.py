@@ -12,13 +12,13 @@ from tests.support.fleet import SOURCE, Fleet, Node
 from tests.support.waiting import eventually
 
 PLANT = '''
-from instep.core.follow import invariants
+from instep.core.follow import contract
 
 def never_paused(machine, effects):
     """A line is never paused."""
     return not machine.facts.is_paused
 
-invariants.INVARIANTS = (*invariants.INVARIANTS, never_paused)
+contract.INVARIANTS = (*contract.INVARIANTS, never_paused)
 '''
 
 

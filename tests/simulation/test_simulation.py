@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
+from instep.testing.cluster import Result
 from instep.testing.plants import PLANTS, ROLLOUT_RULES
-from instep.testing.simulation import Result, simulate
+from instep.testing.simulation import simulate
 
 SEEDS_TO_FIND_A_PLANT = 120
 KEPT_SEEDS = (

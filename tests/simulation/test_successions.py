@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from instep.testing.simulation import Result
+from instep.testing.cluster import Result
 from instep.testing.writer_changes.plants import SUCCESSION_PLANTS
 from instep.testing.writer_changes.simulation import simulate_succession
 

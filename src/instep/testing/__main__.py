@@ -7,8 +7,9 @@ import argparse
 import sys
 import time
 
+from instep.testing.cluster import Result
 from instep.testing.plants import PLANTS
-from instep.testing.simulation import Result, simulate
+from instep.testing.simulation import simulate
 
 
 def main() -> int:

@@ -9,9 +9,6 @@ from instep.testing.partners.partner import SimPartner
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writers.writer import SimWriter
 
-REST_MS = 2_000
-"""In step must last that long to count as rest."""
-
 
 class Rest:
     """Looks at the nodes of one cluster."""
@@ -22,19 +19,6 @@ class Rest:
         self.partners = partners
         self.ledger = writer.ledger
         self.rollouts = writer.rollouts
-        self._rest_since: int | None = None
-
-    def begin_anew(self) -> None:
-        """Something was changed: the rest before that counts no more."""
-        self._rest_since = None
-
-    def is_at_rest(self) -> bool:
-        if self.world.now < self.world.options.faulty_ms + 8_600 or self.lagging(is_short=True):
-            self._rest_since = None
-            return False
-        if self._rest_since is None:
-            self._rest_since = self.world.now
-        return self.world.now - self._rest_since >= REST_MS
 
     def lagging(self, *, is_short: bool = False) -> str:
         """The nodes that are not in step, and why; empty when all are."""

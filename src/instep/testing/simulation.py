@@ -3,15 +3,13 @@ a bound."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import msgspec
 
 from instep.core.follow.vocabulary import Paused, Resumed, RetryAsked
-from instep.errors import InstepError
-from instep.model.ids import FilesetName, LineId, NodeName
-from instep.testing.checkers.ledger import Ledger
 from instep.testing.checkers.rollout_watch import RolloutWatch
+from instep.testing.cluster import Result, SessionEnd, SimCluster
 from instep.testing.membership import MembershipOperators
 from instep.testing.partners.old_states import OldStates
 from instep.testing.partners.partner import BAD, SimPartner
@@ -19,32 +17,16 @@ from instep.testing.partners.rollout_partner import RolloutSide
 from instep.testing.plants import FOLLOW_PLANTS, NEEDED, PUBLISH_PLANTS, ROLLOUT_PLANTS
 from instep.testing.rest import Rest
 from instep.testing.world.disk import ERRNOS
-from instep.testing.world.network import Network
 from instep.testing.world.node import SimNode
 from instep.testing.world.options import Options, drawn_policy
-from instep.testing.world.world import BrokenPromise, World
+from instep.testing.world.world import World
 from instep.testing.writers.hot_file import HotProgram
 from instep.testing.writers.restore_operators import RestoreOperators
 from instep.testing.writers.rollouts import SimRollouts
 from instep.testing.writers.writer import SimWriter
 
-SESSION_MS = 300
 ENOUGH_MS = 30_000
 """Within that time every switch of this world is finished."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    seed: int
-    options: Options
-    events: int
-    virtual_ms: int
-    trace: str
-    converged_after_ms: int
-    generations: int
-    broken: str | None = None
-    promise: str | None = None
-    transcript: tuple[str, ...] = ()
 
 
 def simulate(
@@ -57,77 +39,35 @@ def simulate(
 ) -> Result:
     """Run one seed to its end or to its first broken promise. Half of the seeds have rollouts, or all. ``without``
     names options that are zero whatever the seed draws: a kept seed was drawn before there were such faults."""
-    drawing = World(seed, Options())
     options = options or Options.drawn(
-        drawing.stream("options"),
-        drawing.stream("rollout options"),
-        drawing.stream("settings options"),
-        drawing.stream("disk options"),
-        drawing.stream("member options"),
-        always_rollouts=always_rollouts,
+        World(seed, Options()).stream, "rollout options", always_rollouts=always_rollouts
     )
     options = options.but(**dict.fromkeys(without, 0))
     options = options.but(**NEEDED.get(plant or "", {}))
-    world = World(seed, options, plant)
-    cluster = _Cluster(world)
-    broken = promise = None
-    converged = -1
-    try:
-        cluster.disturb()
-        world.run(options.faulty_ms)
-        cluster.make_peace()
-        if not world.run(world.now + options.bound_ms, cluster.rest.is_at_rest):
-            raise BrokenPromise(
-                "P8", f"not in step {options.bound_ms} ms after the faults: {cluster.rest.lagging()}"
-            )
-        converged = world.now - options.faulty_ms
-        cluster.rest.check_end()
-    except BrokenPromise as finding:
-        broken, promise = str(finding), finding.promise
-    except (AssertionError, InstepError, KeyError) as error:
-        broken, promise = f"invariant: {type(error).__name__}: {error}", "invariant"
-    return Result(
-        seed,
-        options,
-        world.events,
-        world.now,
-        world.trace_digest,
-        converged,
-        len(cluster.ledger.committed),
-        broken,
-        promise,
-        tuple(world.transcript()) if broken else (),
-    )
+    return _Cluster(World(seed, options, plant)).run()
 
 
-class _Cluster:
-    """The nodes, their operators, and the trouble that befalls them."""
+class _Cluster(SimCluster):
+    """One writer, its partners, and maybe a hub."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.rng = world.stream("trouble")
-        self.people = world.stream("people")
+        super().__init__(world)
         self.editors = world.stream("settings")
         self.disks = world.stream("disks")
-        self.net = Network(world)
-        self.ledger = Ledger()
         options = world.options
-        line = LineId(FilesetName("catalog"), NodeName("main"))
         names = tuple(f"p{n}" for n in range(options.partners))
         direct = ("hub", *names[: len(names) // 2]) if options.has_hub else names
-        self.writer = SimWriter(world, self.net, "main", line, direct, self.ledger)
+        self.writer = SimWriter(world, self.net, "main", self.line, direct, self.ledger)
         self.writer.world_machine = PUBLISH_PLANTS.get(world.plant or "")
         self.partners: list[SimPartner] = []
         if options.has_hub:
-            self.partners.append(self._partner("hub", line, ("main",)))
+            self.partners.append(self._partner("hub", ("main",)))
         for name in names:
             sources = ("hub", "main") if name in direct and options.has_hub else ("main",)
-            self.partners.append(self._partner(name, line, sources if name in direct else ("hub",)))
+            self.partners.append(self._partner(name, sources if name in direct else ("hub",)))
         self.nodes: list[SimWriter | SimPartner] = [self.writer, *self.partners]
         self.rollouts = self._rollouts(direct) if options.has_rollouts else None
         self.rest = Rest(world, self.writer, self.partners)
-        self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
-        self._edits = 0
         self.restorers = RestoreOperators(world, self.writer, self.rollouts)
         self.old_states = OldStates(self.partners, self.disks)
         self.members = MembershipOperators(world, self.net, self.writer, self.partners)
@@ -141,8 +81,8 @@ class _Cluster:
             self.hot.write()
         self._tend_sessions()
 
-    def _partner(self, name: str, line: LineId, sources: tuple[str, ...]) -> SimPartner:
-        partner = SimPartner(self.world, self.net, name, line, sources, self.ledger)
+    def _partner(self, name: str, sources: tuple[str, ...]) -> SimPartner:
+        partner = SimPartner(self.world, self.net, name, self.line, sources, self.ledger)
         partner.world_machine = FOLLOW_PLANTS.get(self.world.plant or "")
         return partner
 
@@ -155,32 +95,18 @@ class _Cluster:
             partner.rollouts = RolloutSide(partner, watch)
         return rollouts
 
-    # --- sessions -------------------------------------------------------------------------------------------
-
-    def _tend_sessions(self) -> None:
-        """Open the streams that can be opened, close broken ones; both ends notice within ``SESSION_MS``."""
+    def links(self) -> Iterator[tuple[SessionEnd, SessionEnd]]:
         for partner in self.partners:
             for source in partner.sources:
                 other = self.net.peers[source]
                 assert isinstance(other, SimNode)
-                key = (partner.name, source)
-                lives = (partner.incarnation, other.incarnation)
-                is_open = self.net.is_open(*key) and self.net.is_open(source, partner.name)
-                is_open = is_open and not self.net.is_broken(*key)
-                known = self._sessions.get(key)
-                if known is not None and (not is_open or known != lives):
-                    del self._sessions[key]
-                    self.net.close_stream(*key)
-                    if partner.is_alive and known[0] == partner.incarnation:
-                        partner.closed(source)
-                    if other.is_alive and known[1] == other.incarnation:
-                        other.closed(partner.name)
-                elif known is None and is_open:
-                    self._sessions[key] = lives
-                    self.net.open_stream(*key)
-                    partner.opened(source, is_dialer=True)
-                    other.opened(partner.name, is_dialer=False)
-        self.world.at(SESSION_MS, self._tend_sessions)
+                yield partner, other
+
+    def lagging(self, *, is_short: bool = False) -> str:
+        return self.rest.lagging(is_short=is_short)
+
+    def check_end(self) -> None:
+        self.rest.check_end()
 
     # --- trouble --------------------------------------------------------------------------------------------
 
@@ -202,24 +128,12 @@ class _Cluster:
         if not (options.restore_every_ms or options.snapshot_every_ms or options.has_rollouts):
             # With the writer's state restored as well, no node might be left that knows its newest number.
             self._every(options.old_state_every_ms, self.old_states.restore_one)
-        self._every(7_000, lambda: self.writer.ask_publish())
+        self._every(7_000, self.writer.ask_publish)
         self._every(options.rollback_every_ms, self.restorers.roll_back)
         self._every(options.snapshot_every_ms, self.restorers.snapshot)
         self._every(options.member_every_ms, self.members.change)
         self._every(6_000, self.restorers.decide)
         self._every(5_000, self.restorers.back_up)
-
-    def _every(self, mean_ms: int, do: object) -> None:
-        if not mean_ms:
-            return
-        assert callable(do)
-
-        def again() -> None:
-            if self.world.is_faulty:
-                do()
-                self.world.at(self.rng.uniform(0.5, 1.5) * mean_ms, again)
-
-        self.world.at(self.rng.uniform(0.2, 1.5) * mean_ms, again)
 
     def _edit(self) -> None:
         self._edits += 1
@@ -382,7 +296,7 @@ class _Cluster:
         self.writer.edit_tree(b"config", b"good in the end")
         self.writer.overflow()
         self.writer.ask_publish(accept_deletions=True)
-        self.rest.begin_anew()
+        self._rest_since = None  # something was changed: the rest before that counts no more
 
     def _end_fights(self) -> None:
         """The programs are stopped; an operator who sees a fight in the status types ``instep retry``."""

@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 
 from instep.core.contract import REST, Broken, PhaseRow, sentence_of
-from instep.core.follow import invariants as follow_invariants
-from instep.core.follow import phases as follow_phases
+from instep.core.follow import contract as follow_contract
 from instep.core.follow import vocabulary as f
 from instep.core.follow.machine import FollowMachine
 from instep.core.follow.state import FollowPhase
-from instep.core.publish import invariants as publish_invariants
-from instep.core.publish import phases as publish_phases
+from instep.core.publish import contract as publish_contract
 from instep.core.publish import state as publish_state
 from instep.core.publish.machine import PublishMachine
 from instep.core.publish.restore_vocabulary import WriterAnswer
-from instep.core.rollout import invariants as rollout_invariants
-from instep.core.rollout import phases as rollout_phases
+from instep.core.rollout import contract as rollout_contract
 from instep.core.rollout.machine import RolloutMachine
 from instep.core.rollout.vocabulary import RolloutState
 from instep.testing.simulation import simulate
@@ -35,9 +32,9 @@ SEEDS = (5, 9, 2453)
 @pytest.mark.parametrize(
     ("table", "phases"),
     [
-        (follow_phases.PHASES, FollowPhase),
-        (publish_phases.PHASES, publish_state.PublishPhase),
-        (rollout_phases.PHASES, RolloutState),
+        (follow_contract.PHASES, FollowPhase),
+        (publish_contract.PHASES, publish_state.PublishPhase),
+        (rollout_contract.PHASES, RolloutState),
     ],
 )
 def test_every_phase_has_a_row_and_names_phases_only(
@@ -52,7 +49,7 @@ def test_every_phase_has_a_row_and_names_phases_only(
 
 @pytest.mark.parametrize(
     ("table", "answers"),
-    [(follow_phases.PHASES, f.FollowAnswer), (publish_phases.PHASES, WriterAnswer)],
+    [(follow_contract.PHASES, f.FollowAnswer), (publish_contract.PHASES, WriterAnswer)],
 )
 def test_every_answer_ends_a_phase(table: Mapping[Any, PhaseRow], answers: Any) -> None:
     assert {event for row in table.values() for event in row.events} == set(typing.get_args(answers))
@@ -82,9 +79,9 @@ def test_no_simulated_machine_goes_from_one_phase_to_another_than_its_table_says
     allowed = {
         (kind, row.phase, after)
         for kind, table in (
-            ("FollowMachine", follow_phases.PHASES),
-            ("PublishMachine", publish_phases.PHASES),
-            ("RolloutMachine", rollout_phases.PHASES),
+            ("FollowMachine", follow_contract.PHASES),
+            ("PublishMachine", publish_contract.PHASES),
+            ("RolloutMachine", rollout_contract.PHASES),
         )
         for row in table.values()
         for after in row.next
@@ -94,9 +91,9 @@ def test_no_simulated_machine_goes_from_one_phase_to_another_than_its_table_says
 
 def test_every_invariant_says_what_it_states() -> None:
     every: list[Any] = [
-        *follow_invariants.INVARIANTS,
-        *publish_invariants.INVARIANTS,
-        *rollout_invariants.INVARIANTS,
+        *follow_contract.INVARIANTS,
+        *publish_contract.INVARIANTS,
+        *rollout_contract.INVARIANTS,
     ]
     for invariant in every:
         assert sentence_of(invariant).endswith("."), invariant

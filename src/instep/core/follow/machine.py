@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from instep.core.contract import check_all
-from instep.core.follow import invariants
+from instep.core.follow import contract
 from instep.core.follow import vocabulary as f
 from instep.core.follow.apply import FollowApply
 from instep.core.follow.permits import serial_told, spent_told
-from instep.core.follow.phases import PHASES
 from instep.core.follow.standing import Seen, Stand, stand_of
 from instep.core.follow.state import INTERRUPTIBLE, QUIET, FollowJob, FollowPhase
 from instep.core.follow.vocabulary import DriftPolicy, FollowAnswer, FollowConfig, FollowEffect, FollowEvent
@@ -35,7 +34,7 @@ from instep.core.vocabulary import (
 class FollowMachine(FollowApply):
     """One line at a partner."""
 
-    phases = PHASES
+    phases = contract.PHASES
     numbered = (Cancel, f.AskHeads)
     early = (KeepGeneration, KeepEpoch, Cancel, f.FetchPages)
 
@@ -49,7 +48,7 @@ class FollowMachine(FollowApply):
             if self._job is None:
                 self._begin_next()
             self._tell()
-        return check_all(invariants.INVARIANTS, self, self._ordered())
+        return check_all(contract.INVARIANTS, self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 

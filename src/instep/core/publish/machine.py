@@ -13,11 +13,10 @@ from typing import assert_never
 
 from instep.core.contract import check_all
 from instep.core.guards.held import not_held
-from instep.core.publish import invariants
+from instep.core.publish import contract
 from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.commit_facts import committed
-from instep.core.publish.phases import PHASES
 from instep.core.publish.restore import PublishRestore, known_by_number_only
 from instep.core.publish.restore_vocabulary import WriterAnswer, WriterEffect, WriterEvent
 from instep.core.publish.right_to_write import owes_a_generation
@@ -49,7 +48,7 @@ REQUESTS_MAX = 64
 class PublishMachine(PublishRestore):
     """One own line."""
 
-    phases = PHASES
+    phases = contract.PHASES
     numbered = (Cancel, p.AskPartners)
     early = (KeepGeneration, KeepEpoch, Cancel)
 
@@ -64,7 +63,7 @@ class PublishMachine(PublishRestore):
             self._show_due()
             self._announce()
             self._tell()
-        return check_all(invariants.INVARIANTS, self, self._ordered())
+        return check_all(contract.INVARIANTS, self, self._ordered())
 
     # --- events ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from instep.core.contract import check_all
-from instep.core.rollout import invariants
+from instep.core.rollout import contract
 from instep.core.rollout import vocabulary as v
 from instep.core.rollout.book import GOING, UNCONFIRMED
 from instep.core.rollout.nodes import NodePlace, Partner, failure_of, is_behind_retry, tries_again
@@ -46,7 +46,7 @@ class RolloutMachine(RolloutShow):
         if self._facts != self._saved:
             self._saved = self._facts
             effects = (v.SaveRollout(self._facts), *effects)
-        return check_all(invariants.INVARIANTS, self, effects)
+        return check_all(contract.INVARIANTS, self, effects)
 
     # --- events ---------------------------------------------------------------------------------------------
 

@@ -23,22 +23,8 @@ from instep.model.manifest.pages import PageMissing
 from instep.model.manifest.walk import iterate
 from instep.testing.world.world import BrokenPromise
 
-ERRNOS = tuple(
-    errno.errorcode[number]
-    for number in (
-        *(
-            errno.EIO,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EPERM,
-            errno.EACCES,
-            errno.EBUSY,
-            errno.EROFS,
-            errno.EXDEV,
-        ),
-        *(errno.ETXTBSY, errno.ENOTEMPTY, errno.ELOOP, errno.EMFILE, errno.ENOENT, errno.ENAMETOOLONG),
-    )
-)
+_NAMES = "EIO ENOSPC EDQUOT EPERM EACCES EBUSY EROFS EXDEV ETXTBSY ENOTEMPTY ELOOP EMFILE ENOENT ENAMETOOLONG"
+ERRNOS = tuple(errno.errorcode[getattr(errno, name)] for name in _NAMES.split())
 """The errors that any system call of a tree job may return."""
 
 SMALL = Shape(max_items=8, mask=0x3, inner_min=2)

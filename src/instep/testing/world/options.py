@@ -3,6 +3,7 @@ mixture)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from random import Random
 
@@ -75,17 +76,14 @@ class Options:
 
     @staticmethod
     def drawn(
-        rng: Random,
-        rollouts: Random,
-        settings: Random,
-        disks: Random,
-        members: Random,
-        *,
-        always_rollouts: bool = False,
+        stream: Callable[[str], Random], rollouts_from: str, *, always_rollouts: bool = False
     ) -> Options:
         """A swarm: each kind of fault is in or out, and its rate is drawn. The options of rollouts, the rate of
         changed settings, the length of hooks and the steps that fail come from streams of their own, so that a seed
         without them stays as it was."""
+        rng, rollouts, settings, disks, members = map(
+            stream, ("options", rollouts_from, "settings options", "disk options", "member options")
+        )
 
         def maybe(share: float, low: float, high: float) -> float:
             return round(rng.uniform(low, high), 4) if rng.random() < share else 0.0

@@ -15,6 +15,23 @@ from instep.testing.world.options import Options
 
 RECORDED_MAX = 50
 EVENTS_MAX = 2_000_000
+SHOWN = frozenset(
+    (
+        "req",
+        "source",
+        "name",
+        "kind",
+        "paths",
+        "standing",
+        "code",
+        "at_ms",
+        "text",
+        "answered",
+        "node",
+        "partners",
+    )
+)
+"""Plain fields that a line of the flight recorder shows."""
 
 
 class BrokenPromise(Exception):
@@ -100,20 +117,7 @@ def words(what: object) -> str:
             parts.append(f"{value.id.hex()[:6]} by {value.signature.signer}")
         elif name == "trouble":
             parts.append(f"trouble={value.code}")
-        elif name in (
-            "req",
-            "source",
-            "name",
-            "kind",
-            "paths",
-            "standing",
-            "code",
-            "at_ms",
-            "text",
-            "answered",
-            "node",
-            "partners",
-        ):
+        elif name in SHOWN:
             parts.append(f"{name}={getattr(value, 'value', value)}")
     return " ".join(parts)
 

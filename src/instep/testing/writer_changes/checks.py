@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from instep.core.publish import vocabulary as p
 from instep.core.writer_change import LostGenerations, base_of
 from instep.model.generation import SignedEpoch
-from instep.model.ids import Digest, FilesetName, HeadRef, LineId, NodeName
-from instep.testing.checkers.ledger import Ledger
-from instep.testing.world.network import Network
+from instep.model.ids import Digest, HeadRef
+from instep.testing.cluster import SimCluster
 from instep.testing.world.world import BrokenPromise, World
 from instep.testing.writer_changes.member import SimMember
 
@@ -25,16 +24,11 @@ class Given:
     known: dict[Digest, None] = field(default_factory=dict)
 
 
-class LineChecks:
+class LineChecks(SimCluster):
     """The members, the records that each was given, and the promises."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.rng = world.stream("trouble")
-        self.people = world.stream("people")
-        self.net = Network(world)
-        self.ledger = Ledger()
-        self.line = LineId(FilesetName("catalog"), NodeName("main"))
+        super().__init__(world)
         self.members: dict[str, SimMember] = {}
         self.given: dict[Digest, Given] = {}
         self.late: dict[Digest, None] = {}
@@ -42,10 +36,7 @@ class LineChecks:
         """Members whose key is in foreign hands: no operator makes these the writer any more."""
         self._seen: dict[Digest, None] = {}
         self._signers: dict[tuple[str, int], str] = {}
-        self._sessions: dict[tuple[str, str], tuple[int, int]] = {}
         self._backups: list[tuple[str, object]] = []
-        self._rest_since: int | None = None
-        self._edits = 0
 
     # --- checkers -------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class SimMember:
         return self.active.is_alive
 
     @property
-    def life(self) -> int:
+    def incarnation(self) -> int:
         return self.follows.incarnation + self.writes.incarnation
 
     @property
@@ -155,6 +155,12 @@ class SimMember:
     def held(self) -> HeadRef | None:
         facts = self.facts
         return facts.live if isinstance(facts, FollowFacts) else facts.head
+
+    def opened(self, other: str, *, is_dialer: bool) -> None:
+        self.active.opened(other, is_dialer=is_dialer)
+
+    def closed(self, other: str) -> None:
+        self.active.closed(other)
 
     def serves_its_writer(self, asker: SimMember) -> bool:
         """Contents may always go back to the line's own writer, when it greets with less than is live here."""
@@ -195,7 +201,7 @@ class SimMember:
         if writer is not None and writer != self.toml:
             self._is_looking = True
             self.active.later(self._rng.uniform(1, 400), self._settle)
-            born = self.life
+            born = self.incarnation
             self.world.at(500, lambda: self._look_again(born))
 
     def _look_again(self, born: int) -> None:

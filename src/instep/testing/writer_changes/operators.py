@@ -86,11 +86,11 @@ class LineOperators(LineChecks):
             return
         target = self.rng.choice(fit)
         writer.writes.ask_publish()
-        self._give(writer, target, writer.life, 0, False)
+        self._give(writer, target, writer.incarnation, 0, False)
 
     def _give(self, writer: SimMember, target: str, life: int, tried: int, was_paused: bool) -> None:
         """The command's loop: pause, wait until nothing is under way and the target is in step, sign, resume."""
-        if writer.life != life or not writer.is_writing:
+        if writer.incarnation != life or not writer.is_writing:
             return
         machine, facts = writer.writes.machine, writer.facts
         if tried > PATIENCE or facts.epochs.current is None or facts.epochs.current.writer != writer.name:
@@ -119,7 +119,7 @@ class LineOperators(LineChecks):
                 writer.name, "!", f"hands over to {target} on {facts.head and facts.head.number}"
             )
             writer.writes.take(EpochSeen(NodeName(writer.name), record, verdict_of(record)))
-            if writer.life == life and writer.is_writing:
+            if writer.incarnation == life and writer.is_writing:
                 writer.writes.take(p.Resumed())
             return
         self._give_later(writer, target, life, tried)

@@ -8,17 +8,17 @@ the faults one member writes and all others are in step with it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from instep.core.publish import vocabulary as p
 from instep.core.publish.right_to_write import why_not_writer
 from instep.core.publish.vocabulary import PublishFacts
 from instep.core.writer_change import follows_by_itself, writer_by
-from instep.errors import InstepError
 from instep.model.ids import NodeName
 from instep.model.standing import Standing
-from instep.testing.rest import REST_MS
-from instep.testing.simulation import SESSION_MS, Result
+from instep.testing.cluster import Result, SessionEnd
 from instep.testing.world.options import Options
-from instep.testing.world.world import BrokenPromise, World
+from instep.testing.world.world import World
 from instep.testing.writer_changes.member import SimMember
 from instep.testing.writer_changes.operators import LineOperators
 from instep.testing.writer_changes.plants import FOLLOWER_PLANTS, WRITER_PLANTS
@@ -32,14 +32,7 @@ BASE_WAIT_MS = 20_000
 def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool = False) -> Result:
     """Run one seed to its end or to its first broken promise. ``is_split``: shortly before the faults stop two
     members are promoted that cannot hear each other."""
-    drawing = World(seed, Options())
-    options = Options.drawn(
-        drawing.stream("options"),
-        drawing.stream("rollouts"),
-        drawing.stream("settings options"),
-        drawing.stream("disk options"),
-        drawing.stream("member options"),
-    ).but(
+    options = Options.drawn(World(seed, Options()).stream, "rollouts").but(
         partners=2 + seed % 2,
         edit_every_ms=400,
         has_hub=False,
@@ -59,36 +52,7 @@ def simulate_succession(seed: int, plant: str | None = None, *, is_split: bool =
         heirs_apart=0.3,
         split_at_ms=SPLIT_AT_MS if is_split else 0,
     )
-    world = World(seed, options, plant)
-    cluster = _Cluster(world)
-    broken = promise = None
-    converged = -1
-    try:
-        cluster.disturb()
-        world.run(options.faulty_ms)
-        cluster.make_peace()
-        if not world.run(world.now + options.bound_ms, cluster.is_at_rest):
-            raise BrokenPromise("P8", f"no rest {options.bound_ms} ms after the faults: {cluster.lagging()}")
-        converged = world.now - options.faulty_ms
-        cluster.check_end()
-    except BrokenPromise as finding:
-        broken, promise = str(finding), finding.promise
-    except (AssertionError, InstepError, KeyError) as error:
-        broken, promise = f"invariant: {type(error).__name__}: {error}", "invariant"
-    generations = len(cluster.ledger.committed)
-    story = tuple(world.transcript()) if broken else ()
-    return Result(
-        seed,
-        options,
-        world.events,
-        world.now,
-        world.trace_digest,
-        converged,
-        generations,
-        broken,
-        promise,
-        story,
-    )
+    return _Cluster(World(seed, options, plant)).run()
 
 
 class _Cluster(LineOperators):
@@ -119,30 +83,12 @@ class _Cluster(LineOperators):
                 member.writes.ask_publish(accept_deletions=True, is_over=True)
         self.world.at(DECIDE_MS, self._decide)
 
-    # --- sessions -------------------------------------------------------------------------------------------
-
-    def _tend_sessions(self) -> None:
-        """Every member dials the nodes that its file names and the ones that it dialled before; both ends notice a
-        break late."""
+    def links(self) -> Iterator[tuple[SessionEnd, SessionEnd]]:
+        """Every member dials the nodes that its file names and the ones that it dialled before."""
         for member in self.members.values():
             for source in member.dials:
-                other = self.members[source]
-                if source == member.name:
-                    continue
-                key, lives = (member.name, source), (member.life, other.life)
-                is_open = self.net.is_open(*key) and self.net.is_open(source, member.name)
-                known = self._sessions.get(key)
-                if known is not None and (not is_open or known != lives):
-                    del self._sessions[key]
-                    if member.is_alive and known[0] == member.life:
-                        member.active.closed(source)
-                    if other.is_alive and known[1] == other.life:
-                        other.active.closed(member.name)
-                elif known is None and is_open:
-                    self._sessions[key] = lives
-                    member.active.opened(source, is_dialer=True)
-                    other.active.opened(member.name, is_dialer=False)
-        self.world.at(SESSION_MS, self._tend_sessions)
+                if source != member.name:
+                    yield member, self.members[source]
 
     # --- operators ------------------------------------------------------------------------------------------
 
@@ -164,25 +110,14 @@ class _Cluster(LineOperators):
         self._always(20, self._note_commits)
         self._always(4_000, self._tidy)
 
-    def _every(self, mean_ms: int, do: object) -> None:
-        if not mean_ms:
-            return
-        assert callable(do)
-
-        def again() -> None:
-            if self.world.is_faulty and not self._is_split():
-                do()
-                self.world.at(self.rng.uniform(0.5, 1.5) * mean_ms, again)
-
-        self.world.at(self.rng.uniform(0.2, 1.5) * mean_ms, again)
+    def _is_troubled(self) -> bool:
+        return self.world.is_faulty and not self._is_split()
 
     def _is_split(self) -> bool:
         """Two were promoted, and nothing else happens any more."""
         return 0 < self.world.options.split_at_ms <= self.world.now
 
-    def _always(self, each_ms: int, do: object) -> None:
-        assert callable(do)
-
+    def _always(self, each_ms: int, do: Callable[[], None]) -> None:
         def again() -> None:
             do()
             self.world.at(each_ms, again)
@@ -258,7 +193,7 @@ class _Cluster(LineOperators):
         if fit:
             self._promote(max(fit, key=lambda one: (one.held.position if one.held else (0, 0), one.name)), 0)
 
-    def lagging(self) -> str:
+    def lagging(self, *, is_short: bool = False) -> str:
         """The members that are not in step with the one writer, and why; empty when all are."""
         writers = [one for one in self.members.values() if one.is_writing]
         if len(writers) != 1:
@@ -289,14 +224,6 @@ class _Cluster(LineOperators):
                     f"{member.name} of {member.toml}: {report and report.standing} {report and report.reason}"
                 )
         return "; ".join(late)
-
-    def is_at_rest(self) -> bool:
-        if self.world.now < self.world.options.faulty_ms + 8_600 or self.lagging():
-            self._rest_since = None
-            return False
-        if self._rest_since is None:
-            self._rest_since = self.world.now
-        return self.world.now - self._rest_since >= REST_MS
 
 
 def _misses_its_base(member: SimMember) -> bool:

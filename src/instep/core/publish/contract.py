@@ -1,14 +1,42 @@
-"""What holds after every step of a ``PublishMachine``, in production too. Each is cheap; a broken one stops the
-line."""
+"""The contract of the ``PublishMachine`` as data: its phases, and what holds after every step, in production too.
+
+A row says which effect begins a phase, which events end it, and what may follow. An invariant is cheap; a broken one
+stops the line."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from instep.core.contract import Invariant
+from instep.core.contract import Invariant, PhaseRow
 from instep.core.line_machine import begins_one_job
+from instep.core.publish import restore_vocabulary as s
 from instep.core.publish import vocabulary as p
 from instep.core.publish.state import PublishPhase, PublishState
+from instep.core.vocabulary import HookEnded, RunHook
+
+PHASES = {
+    PublishPhase(row.phase): row
+    for row in (
+        PhaseRow("recover", (s.Recover,), (s.TreeRecovered, s.RecoverFailed), "rest fetch scan plan"),
+        PhaseRow("fetch", (p.FetchPages,), (p.ManifestFetched, p.FetchFailed), "rest scan plan"),
+        PhaseRow(
+            "scan",
+            (p.Scan,),
+            (p.TreeScanned, p.ScanFailed),
+            "rest recover fetch scan validate reload commit plan",
+        ),
+        PhaseRow("validate", (RunHook,), (HookEnded,), "rest fetch scan reload commit plan"),
+        PhaseRow("reload", (RunHook,), (HookEnded,), "rest fetch scan commit plan"),
+        PhaseRow("commit", (p.Commit,), (p.Committed, p.CommitFailed), "rest fetch scan plan"),
+        PhaseRow("plan", (s.PlanRestore,), (s.RestorePlanned, s.PlanFailed), "rest fetch scan plan restore"),
+        PhaseRow(
+            "restore",
+            (s.Restore,),
+            (s.Restored, s.RestoreFailed),
+            "rest recover fetch scan validate reload commit plan",
+        ),
+    )
+}
 
 _EFFECTS = tuple[Any, ...]
 _WITHOUT_RUN = (PublishPhase.RECOVER, PublishPhase.FETCH)
